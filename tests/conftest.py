@@ -1,0 +1,17 @@
+"""What every test may use."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+# Set before anything imports matplotlib: no test may open a window.
+os.environ["MPLBACKEND"] = "Agg"
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A host generator with a fixed seed, of the kind the engine draws from."""
+    return np.random.Generator(np.random.Philox(0))
