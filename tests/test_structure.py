@@ -1,0 +1,358 @@
+"""The rules of the house: who may import whom, and what the front door shows.
+
+Imports are read from the source text, so a rule also holds inside functions and for modules that
+this machine could not import.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Rooms from the ground up. A room imports only from rooms on lower floors.
+FLOORS = (
+    {"errors"},
+    {"backend"},
+    {"data"},
+    {"network"},
+    {"training"},
+    {"persistence", "testing"},
+    {"estimators", "plots"},
+    {"cli", "__main__"},
+)
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+
+# Imports from a higher floor that are meant: (module, what it imports) -> reason.
+UPWARD: dict[tuple[str, str], str] = {}
+
+# Modules of the engine that compute on the host and may therefore name NumPy: module -> reason.
+HOST_SIDE: dict[str, str] = {
+    "nnbackend.network.initializers": "initial weights are drawn on the host and copied",
+    "nnbackend.network.network": "the door: host arrays come in and go out",
+    "nnbackend.training.batching": "the batch order is drawn on the host",
+    "nnbackend.training.schedules": "learning rates are host numbers",
+    "nnbackend.training.history": "the record of a run lives on the host",
+}
+
+# Array libraries that the engine must reach through its backend only.
+ARRAY_LIBRARIES = {
+    *("numpy", "scipy", "array_api_compat", "array_api_strict"),
+    *("cupy", "cupyx", "cupy_backends", "numba", "torch", "jax", "tensorflow", "mlx"),
+}
+# Of these, the ones that belong to a device: named nowhere in nnbackend/.
+DEVICE_LIBRARIES = ARRAY_LIBRARIES - {"numpy", "scipy", "array_api_compat", "array_api_strict"}
+
+# The one place that may name a backend package.
+REGISTRY = "nnbackend.backend.registry"
+BACKEND_PACKAGE = re.compile(r"(nnbackend_[a-z0-9]\w*)([.:]\w+)*")
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import statement's target, as an absolute dotted name."""
+
+    source: Path
+    module: str  # the importing module
+    target: str
+    line: int
+    for_types: bool  # under `if TYPE_CHECKING:`
+
+    def __str__(self) -> str:
+        return f"{self.source.relative_to(ROOT)}:{self.line} imports {self.target}"
+
+
+def _python_files(folder: str) -> list[Path]:
+    files = sorted((ROOT / folder).rglob("*.py"))
+    assert files, f"no Python file under {folder}/"
+    return files
+
+
+def _module_name(source: Path) -> str:
+    parts = source.relative_to(ROOT).with_suffix("").parts
+    parts = parts[1:] if parts[0] == "backends" else parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _is_type_checking(test: ast.expr) -> bool:
+    return getattr(test, "id", getattr(test, "attr", "")) == "TYPE_CHECKING"
+
+
+def _statements(node: ast.AST, for_types: bool = False) -> Iterator[tuple[ast.AST, bool]]:
+    """Every node below, with whether it is only read by type checkers."""
+    for child in ast.iter_child_nodes(node):
+        yield child, for_types
+        if isinstance(child, ast.If) and _is_type_checking(child.test):
+            for statement in child.body:
+                yield statement, True
+                yield from _statements(statement, True)
+            for statement in child.orelse:
+                yield statement, for_types
+                yield from _statements(statement, for_types)
+        else:
+            yield from _statements(child, for_types)
+
+
+def _is_submodule(package: str, name: str) -> bool:
+    base = ROOT / "backends" if package.startswith("nnbackend_") else ROOT
+    path = base.joinpath(*package.split("."), name)
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
+def _targets(node: ast.AST, package: str) -> Iterator[str]:
+    """Absolute names of what one node imports; `package` is where relative imports start."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        base = node.module or ""
+        if node.level:
+            above = package.split(".")[: len(package.split(".")) - node.level + 1]
+            base = ".".join([*above, base] if base else above)
+        for alias in node.names:
+            # A constant or class counts as its module; of the door, the name itself is wanted.
+            whole = base == "nnbackend" or _is_submodule(base, alias.name)
+            yield f"{base}.{alias.name}" if whole else base
+    elif isinstance(node, ast.Call) and node.args:
+        name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+        first = node.args[0]
+        if name in {"import_module", "__import__"} and isinstance(first, ast.Constant):
+            yield str(first.value)
+
+
+def _imports(source: Path) -> list[Import]:
+    module = _module_name(source)
+    package = module if source.name == "__init__.py" else module.rpartition(".")[0]
+    return [
+        Import(source, module, target, node.lineno, for_types)
+        for node, for_types in _statements(ast.parse(source.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom | ast.Call)
+        for target in _targets(node, package)
+    ]
+
+
+def _engine_imports() -> list[Import]:
+    return [found for source in _python_files("nnbackend") for found in _imports(source)]
+
+
+def _backend_imports() -> list[Import]:
+    return [found for source in _python_files("backends") for found in _imports(source)]
+
+
+def _root(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _room(name: str) -> str:
+    """The room of `nnbackend.<room>...`; the empty string for the door itself."""
+    return name.split(".")[1] if "." in name else ""
+
+
+def _report(offences: list[Import]) -> str:
+    return "\n".join(map(str, offences))
+
+
+# --- floors ---------------------------------------------------------------------------------------
+
+
+def test_every_room_has_a_floor() -> None:
+    rooms = {_room(_module_name(source)) for source in _python_files("nnbackend")} - {""}
+    assert rooms <= FLOOR_OF.keys(), "give these rooms a floor in FLOORS"
+
+
+def test_a_room_imports_only_from_lower_floors() -> None:
+    offences = []
+    for found in _engine_imports():
+        here, there = _room(found.module), _room(found.target)
+        if _root(found.target) != "nnbackend" or not here or here == there:
+            continue
+        if (found.module, found.target) in UPWARD or there == "__version__":
+            continue
+        if there not in FLOOR_OF or FLOOR_OF[there] >= FLOOR_OF[here]:
+            offences.append(found)
+    assert not offences, _report(offences)
+
+
+def test_backends_import_only_errors_and_the_seam() -> None:
+    offences = []
+    for found in _backend_imports():
+        if _root(found.target) == "nnbackend":
+            allowed = _room(found.target) in {"errors", "backend"}
+        else:
+            allowed = not _root(found.target).startswith("nnbackend_") or _root(
+                found.target
+            ) == _root(found.module)
+        if not allowed:
+            offences.append(found)
+    assert not offences, _report(offences)
+
+
+def test_backends_is_a_plain_folder() -> None:
+    assert not (ROOT / "backends" / "__init__.py").exists()
+
+
+# --- names of libraries and backends --------------------------------------------------------------
+
+
+def test_the_mathematics_names_no_array_library() -> None:
+    offences = [
+        found
+        for found in _engine_imports()
+        if _room(found.module) in {"network", "training"}
+        and _root(found.target) in ARRAY_LIBRARIES
+        and not (found.for_types and _root(found.target) == "numpy")
+        and found.module not in HOST_SIDE
+    ]
+    assert not offences, _report(offences)
+
+
+def test_no_device_library_is_named_outside_the_backends() -> None:
+    offences = [found for found in _engine_imports() if _root(found.target) in DEVICE_LIBRARIES]
+    assert not offences, _report(offences)
+
+
+def test_exceptions_are_still_needed() -> None:
+    imports = _engine_imports()
+    named = {found.module for found in imports if _root(found.target) in ARRAY_LIBRARIES}
+    assert HOST_SIDE.keys() <= named, "these modules need no exception: remove them from HOST_SIDE"
+    pairs = {(found.module, found.target) for found in imports}
+    assert UPWARD.keys() <= pairs, "these imports are gone: remove them from UPWARD"
+
+
+def _docstrings(tree: ast.AST) -> set[int]:
+    """Identities of the constants that are docstrings."""
+    return {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+
+
+def test_only_the_registry_names_a_backend_package() -> None:
+    offences = []
+    for source in _python_files("nnbackend"):
+        module = _module_name(source)
+        if module == REGISTRY:
+            continue
+        offences += [str(f) for f in _imports(source) if _root(f.target).startswith("nnbackend_")]
+        tree = ast.parse(source.read_text(encoding="utf-8"))
+        docstrings = _docstrings(tree)
+        offences += [
+            f"{source.relative_to(ROOT)}:{node.lineno} names {node.value!r}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and id(node) not in docstrings
+            and BACKEND_PACKAGE.fullmatch(node.value)
+        ]
+    assert not offences, "\n".join(offences)
+
+
+def test_the_wheel_and_the_entry_points_know_every_backend() -> None:
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    folders = {path.parent.name for path in (ROOT / "backends").glob("*/__init__.py")}
+    packages = config["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert {"nnbackend", *(f"backends/{name}" for name in folders)} == set(packages)
+    entries = config["project"]["entry-points"]["nnbackend.backends"]
+    assert set(entries.values()) == {f"{name}:SPEC" for name in folders}
+    # In a checkout that is not installed there are no entry points: the registry's table serves.
+    tree = ast.parse((ROOT / "nnbackend" / "backend" / "registry.py").read_text(encoding="utf-8"))
+    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    table = {m[1] for text in texts if (m := BACKEND_PACKAGE.fullmatch(str(text)))}
+    assert table == folders
+
+
+# --- the door -------------------------------------------------------------------------------------
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    heavy = ["numba", "cupy", "sklearn", "scipy", "matplotlib", "pyarrow", "pandas", "torch"]
+    code = (
+        f"import json, sys, nnbackend; print(json.dumps([m for m in {heavy} if m in sys.modules]))"
+    )
+    path = os.pathsep.join([str(ROOT), str(ROOT / "backends")])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == []
+
+
+def _names_in_the_door() -> set[str]:
+    """Public names that __init__.py defines or imports from its own rooms, types included."""
+    source = ROOT / "nnbackend" / "__init__.py"
+    names: set[str] = set()
+    for node, _ in _statements(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (
+            node.level or _root(node.module or "") == "nnbackend"
+        ):
+            names |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef) and node.col_offset == 0:
+            names.add(node.name)
+    return {name for name in names if not name.startswith("_")}
+
+
+def test_all_is_sorted_complete_and_short() -> None:
+    import nnbackend
+
+    names = list(nnbackend.__all__)
+    assert names == sorted(names)
+    assert len(names) == len(set(names)) <= 40
+    public = {name for name in names if not name.startswith("_")}
+    assert public == _names_in_the_door(), "__all__ and the imports of __init__.py differ"
+    shown = {name for name in dir(nnbackend) if not name.startswith("_")}
+    assert public <= shown, "dir(nnbackend) hides public names"
+    strangers = {
+        name
+        for name in shown - public
+        if getattr(getattr(nnbackend, name), "__name__", "") != f"nnbackend.{name}"
+        and name != "annotations"
+    }
+    assert not strangers, "public by accident: give them an underscore"
+
+
+def test_every_public_name_has_a_docstring() -> None:
+    import nnbackend
+
+    missing = []
+    for name in nnbackend.__all__:
+        thing = getattr(nnbackend, name)
+        if not (inspect.isclass(thing) or inspect.isroutine(thing)):
+            continue
+        # A dataclass without a docstring is given its signature as one.
+        if not thing.__doc__ or thing.__doc__.startswith(f"{name}("):
+            missing.append(name)
+        if inspect.isclass(thing):
+            missing += [
+                f"{name}.{member}"
+                for member, value in vars(thing).items()
+                if not member.startswith("_")
+                and (inspect.isroutine(value) or isinstance(value, property))
+                and not inspect.getdoc(getattr(thing, member))
+            ]
+    assert not missing, missing
+
+
+def test_an_unknown_name_is_refused() -> None:
+    import nnbackend
+
+    name = "no_such_name"
+    with pytest.raises(AttributeError, match=name):
+        getattr(nnbackend, name)
