@@ -36,12 +36,16 @@ FLOORS = (
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 # Imports from a higher floor that are meant: (module, what it imports) -> reason.
-UPWARD: dict[tuple[str, str], str] = {}
+UPWARD: dict[tuple[str, str], str] = {
+    ("nnbackend.network.network", "nnbackend.persistence"): "Network.save hands itself over",
+}
 
 # Modules of the engine that compute on the host and may therefore name NumPy: module -> reason.
 HOST_SIDE: dict[str, str] = {
+    "nnbackend.network.doors": "the door: what a caller's host arrays must look like",
+    "nnbackend.network.gradient_check": "directions are drawn and slopes compared on the host",
     "nnbackend.network.initializers": "initial weights are drawn on the host and copied",
-    "nnbackend.network.network": "the door: host arrays come in and go out",
+    "nnbackend.network.network": "labels, weights and predictions of a caller",
     "nnbackend.training.batching": "the batch order is drawn on the host",
     "nnbackend.training.schedules": "learning rates are host numbers",
     "nnbackend.training.history": "the record of a run lives on the host",
