@@ -1,0 +1,27 @@
+"""Reading data and scaling it: everything that happens before the first array reaches a device.
+
+Formats that need another package (scikit-learn's sets, Parquet) import it when they are read, so
+importing this room costs NumPy and nothing else.
+"""
+
+from nnbackend.data.builtin import BUILTIN, spirals, xor
+from nnbackend.data.coding import ColumnCoding, RawColumn
+from nnbackend.data.dataset import Dataset, Label, Task
+from nnbackend.data.readers import load
+from nnbackend.data.scalers import Scaler, ScalerKind, default_scaler_kind, fit_scaler
+
+__all__ = [
+    "BUILTIN",
+    "ColumnCoding",
+    "Dataset",
+    "Label",
+    "RawColumn",
+    "Scaler",
+    "ScalerKind",
+    "Task",
+    "default_scaler_kind",
+    "fit_scaler",
+    "load",
+    "spirals",
+    "xor",
+]

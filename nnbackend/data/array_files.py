@@ -1,0 +1,244 @@
+"""Reading `.npz` archives and `.npy` pairs, the latter as memory maps.
+
+Nothing is unpickled, and what a header claims is compared with the size of the file before any
+memory is set aside for it.
+"""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnbackend.data.dataset import Dataset, Task
+from nnbackend.data.targets import code_target
+from nnbackend.errors import DataError
+
+CHUNK_ELEMENTS = 1 << 20
+UNPICKLED = (
+    "Object arrays are stored as pickles, and unpickling runs code from the file, so they are "
+    "never read. Store numbers, or text as a fixed-width array: np.array(values, dtype=str)."
+)
+
+
+class _Header(NamedTuple):
+    shape: tuple[int, ...]
+    fortran_order: bool
+    dtype: np.dtype[Any]
+
+    @property
+    def n_bytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def order(self) -> Any:
+        return "F" if self.fortran_order else "C"
+
+
+def read_npz(path: Path, *, target: str | None, task: Task | None, missing: str) -> Dataset:
+    """Read x and y from an archive; `target` names another array than y.
+
+    An archive of nothing but x gives a data set without target.
+
+    Raises: DataError when the archive is damaged or the arrays are not usable.
+    """
+    key = "y" if target is None else target
+    try:
+        with zipfile.ZipFile(path) as archive:
+            stored = {
+                name.removesuffix(".npy"): name
+                for name in archive.namelist()
+                if name.endswith(".npy")
+            }
+            if "x" not in stored or (key not in stored and (target or len(stored) > 1)):
+                found = ", ".join(sorted(stored)) or "none"
+                raise DataError(
+                    f"{path.name}: the archive must hold the arrays 'x' and {key!r}. Received: "
+                    f"{found}. Write it with np.savez(path, x=..., y=...)."
+                )
+            x = _read_member(archive, stored["x"], path.name)
+            y = _read_member(archive, stored[key], path.name) if key in stored else None
+    except DataError:
+        raise
+    except Exception as error:
+        # zipfile raises a dozen kinds for damaged archives, down to struct.error and zlib.error.
+        raise DataError(
+            f"{path.name}: the file must be a whole .npz archive. "
+            f"Received: {type(error).__name__}: {error}"
+        ) from error
+    return array_dataset(x, y, path.name, path.stem, task=task, missing=missing)
+
+
+def read_npy(path: Path, *, task: Task | None, missing: str) -> Dataset:
+    """Read NAME_x.npy with NAME_y.npy beside it (or x.npy with y.npy), memory-mapped.
+
+    Without a file of targets the data set has no target.
+
+    Raises: DataError when a file is damaged or the arrays are not usable.
+    """
+    stem = path.stem
+    if stem == "y" or stem.endswith("_y"):
+        x_path = path.with_name(f"{stem[:-1]}x{path.suffix}")
+        raise DataError(
+            f"{path.name}: the file to give is the one with the features. Received: the one with "
+            f"the targets. Give {x_path.name}; the targets are found beside it."
+        )
+    x = _map_array(path)
+    y = None
+    name = stem
+    if stem == "x" or stem.endswith("_x"):
+        name = stem[:-2] or stem
+        y_path = path.with_name(f"{stem[:-1]}y{path.suffix}")
+        # Targets are small and are turned into codes anyway.
+        y = np.array(_map_array(y_path)) if y_path.exists() else None
+    return array_dataset(x, y, path.name, name, task=task, missing=missing)
+
+
+def array_dataset(
+    x: NDArray[Any],
+    y: NDArray[Any] | None,
+    where: str,
+    name: str,
+    *,
+    task: Task | None,
+    missing: str,
+) -> Dataset:
+    """Make a data set of two arrays; x of more than two dimensions is flattened row by row.
+
+    Raises: DataError when shapes, dtypes or values do not suit.
+    """
+    x = _features(x, where)
+    if y is not None:
+        y = _native(y)
+        if y.dtype.kind not in "biufUS" or y.ndim not in (1, 2) or 0 in y.shape:
+            raise DataError(
+                f"{where}: y must be numbers or labels, (n,) or (n, k). "
+                f"Received: y.shape={y.shape}, y.dtype={y.dtype}."
+            )
+        if len(y) != len(x):
+            raise DataError(
+                f"{where}: x and y must have the same number of rows. "
+                f"Received: x.shape={x.shape}, y.shape={y.shape}."
+            )
+    lacking = _scan(x, "x", where)
+    if y is not None:
+        lacking |= _scan(y.reshape(len(y), -1), "y", where)
+    n_lacking = int(lacking.sum())
+    if n_lacking:
+        if missing == "error" or n_lacking == len(x):
+            raise DataError(
+                f"{where}: every value must be a number. Received: NaN in {n_lacking} of {len(x)} "
+                f"rows, first in row {int(np.argmax(lacking))} (from 0). Replace the values, or "
+                "drop those rows with missing='drop'."
+            )
+        kept = np.flatnonzero(~lacking)
+        x, y = x[kept], None if y is None else y[kept]
+    if y is None:
+        return Dataset(x, None, name, None, n_dropped=n_lacking)
+    coded = code_target(y, task, where)
+    return Dataset(x, coded.y, name, coded.task, coded.classes, n_dropped=n_lacking)
+
+
+def _features(x: NDArray[Any], where: str) -> NDArray[Any]:
+    x = _native(x)
+    if x.dtype.kind not in "biuf":
+        raise DataError(f"{where}: x must be real numbers. Received: x.dtype={x.dtype}.")
+    if x.ndim < 2:
+        raise DataError(
+            f"{where}: x must have rows and columns. Received: x.shape={x.shape}. "
+            "For one feature reshape to (-1, 1)."
+        )
+    if 0 in x.shape:
+        raise DataError(f"{where}: x must not be empty. Received: x.shape={x.shape}.")
+    if x.dtype.kind == "b":
+        # Not bytes: those are taken for pixels from 0 to 255.
+        x = x.astype(np.float32)
+    return x if x.ndim == 2 else x.reshape(len(x), -1)
+
+
+def _native(values: NDArray[Any]) -> NDArray[Any]:
+    """Give the array in this machine's byte order; the same array where it is already."""
+    return values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("="))
+
+
+def _scan(values: NDArray[Any], which: str, where: str) -> NDArray[np.bool_]:
+    """Give true for rows with NaN; raise DataError for the first infinity.  (n,)"""
+    lacking = np.zeros(len(values), dtype=bool)
+    if values.dtype.kind != "f":
+        return lacking
+    n_rows = max(1, CHUNK_ELEMENTS // values.shape[1])
+    for start in range(0, len(values), n_rows):
+        chunk = values[start : start + n_rows]
+        if np.isfinite(chunk).all():
+            continue
+        infinite = np.argwhere(np.isinf(chunk))
+        if len(infinite):
+            row, column = infinite[0]
+            raise DataError(
+                f"{where}: {which} must be finite. Received: infinity in row {start + row}, "
+                f"column {column} (both from 0). Correct the value or make it NaN and use "
+                "missing='drop'."
+            )
+        lacking[start : start + n_rows] = np.isnan(chunk).any(axis=1)
+    return lacking
+
+
+def _read_member(archive: zipfile.ZipFile, member: str, where: str) -> NDArray[Any]:
+    n_stored = archive.getinfo(member).file_size
+    with archive.open(member) as stream:
+        header = _read_header(stream, f"{where}, {member}")
+        _check_size(header, n_stored - stream.tell(), f"{where}, {member}")
+        content = stream.read()
+    _check_size(header, len(content), f"{where}, {member}")
+    return np.frombuffer(content, dtype=header.dtype).reshape(header.shape, order=header.order)
+
+
+def _map_array(path: Path) -> NDArray[Any]:
+    try:
+        with path.open("rb") as stream:
+            header = _read_header(stream, path.name)
+            offset = stream.tell()
+        _check_size(header, path.stat().st_size - offset, path.name)
+        if header.n_bytes == 0:  # an empty map is not allowed
+            return np.empty(header.shape, dtype=header.dtype)
+        return np.memmap(
+            path, header.dtype, "r", offset=offset, shape=header.shape, order=header.order
+        )
+    except OSError as error:
+        raise DataError(f"{path.name}: the file must be readable. Received: {error}.") from error
+
+
+def _read_header(stream: IO[bytes], where: str) -> _Header:
+    try:
+        version = np.lib.format.read_magic(stream)
+        if version == (1, 0):
+            header = _Header(*np.lib.format.read_array_header_1_0(stream))
+        elif version == (2, 0):
+            header = _Header(*np.lib.format.read_array_header_2_0(stream))
+        else:
+            raise ValueError(f"format version {version}, which only structured arrays use")
+    except Exception as error:
+        # The header is a Python literal: damaged ones raise whatever the parser does.
+        raise DataError(
+            f"{where}: the content must be a .npy array. Received: {type(error).__name__}: {error}"
+        ) from error
+    if header.dtype.hasobject:
+        raise DataError(f"{where}: arrays must not hold objects. Received: object. {UNPICKLED}")
+    if header.dtype.itemsize == 0 or header.dtype.names or any(n < 0 for n in header.shape):
+        raise DataError(
+            f"{where}: the array must be plain numbers or text. "
+            f"Received: shape={header.shape}, dtype={header.dtype}."
+        )
+    return header
+
+
+def _check_size(header: _Header, n_bytes: int, where: str) -> None:
+    if n_bytes != header.n_bytes:
+        raise DataError(
+            f"{where}: an array of shape {header.shape} and dtype {header.dtype} must take "
+            f"{header.n_bytes} bytes. Received: {n_bytes}. The file is cut off or damaged."
+        )

@@ -1,0 +1,312 @@
+"""How the columns of a table become features, remembered so that the next file is read alike.
+
+Numbers are taken as they are, a column of boolean words becomes 0 and 1, and any other text becomes
+one feature for each category. Nothing is guessed for a new file: a value that was not there when
+the coding was made is refused, since the model has no weight for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from nnbackend.data.dataset import Dataset, Label, Task
+from nnbackend.data.tables import (
+    Column,
+    Numbers,
+    Table,
+    Text,
+    check_no_infinity,
+    find_column,
+    handle_missing,
+    near_names,
+)
+from nnbackend.data.targets import Target, code_labels, code_target
+from nnbackend.errors import DataError
+
+ColumnKind = Literal["numeric", "boolean", "categorical"]
+
+MAX_CATEGORIES = 100
+BOOLEAN_WORDS = {"false": 0.0, "true": 1.0, "no": 0.0, "yes": 1.0}
+BOOLEAN_CELLS = {**BOOLEAN_WORDS, "0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0}
+
+
+@dataclass(frozen=True)
+class RawColumn:
+    """One column of a table: its name, and the categories of one that is categorical."""
+
+    name: str
+    kind: ColumnKind
+    categories: tuple[str, ...] = ()
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the features made from this column."""
+        if self.kind != "categorical":
+            return (self.name,)
+        return tuple(f"{self.name}={category}" for category in self.categories)
+
+
+@dataclass(frozen=True)
+class ColumnCoding:
+    """How raw columns became features, and the target a class code.
+
+    `columns` are in the order of the features. `has_header` false means that columns are known by
+    position only; `target_position` is then where the target stood.
+    """
+
+    columns: tuple[RawColumn, ...]
+    target: str | None
+    task: Task | None
+    classes: tuple[Label, ...] | None = None
+    has_header: bool = True
+    target_position: int | None = None
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of all features, in order."""
+        return tuple(name for column in self.columns for name in column.feature_names)
+
+    def text_positions(self, names: tuple[str, ...], where: str) -> set[int]:
+        """Give the columns of a table that must be read as text, even if they look like numbers.
+
+        Raises: DataError when the columns do not match.
+        """
+        features, target = self.match(names, where)
+        positions = {
+            at for at, raw in zip(features, self.columns, strict=True) if raw.kind != "numeric"
+        }
+        if target is not None and self.classes and isinstance(self.classes[0], str):
+            positions.add(target)
+        return positions
+
+    def match(self, names: tuple[str, ...], where: str) -> tuple[list[int], int | None]:
+        """Give the positions of the coded columns among `names`, and the target's if it is there.
+
+        Raises: DataError when a coded column is not there.
+        """
+        if not self.has_header:
+            return self._match_by_position(len(names), where)
+        position = {name: i for i, name in enumerate(names)}
+        absent = [column.name for column in self.columns if column.name not in position]
+        if absent:
+            raise DataError(
+                f"{where}: the columns the model was trained on must be there. Received: no "
+                f"column {', '.join(map(repr, absent[:10]))}. {near_names(absent[0], names)}"
+            )
+        target = None if self.target is None else position.get(self.target)
+        return [position[column.name] for column in self.columns], target
+
+    def _match_by_position(self, width: int, where: str) -> tuple[list[int], int | None]:
+        n = len(self.columns)
+        if width == n:
+            return list(range(n)), None
+        if width == n + 1 and self.target_position is not None:
+            at = self.target_position
+            return [i for i in range(width) if i != at], at
+        raise DataError(
+            f"{where}: a table without header must have {n} columns, or {n + 1} with the target, "
+            f"as when the model was trained. Received: {width} columns."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain lists, text and numbers for JSON; `from_dict` restores an equal coding."""
+        return {
+            "columns": [
+                {"name": c.name, "kind": c.kind, "categories": list(c.categories)}
+                for c in self.columns
+            ],
+            "target": self.target,
+            "task": self.task,
+            "classes": None if self.classes is None else list(self.classes),
+            "has_header": self.has_header,
+            "target_position": self.target_position,
+        }
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> ColumnCoding:
+        """Restore what `to_dict` gave.
+
+        Raises: DataError when an entry is missing.
+        """
+        try:
+            columns = tuple(
+                RawColumn(str(c["name"]), c["kind"], tuple(str(v) for v in c["categories"]))
+                for c in stored["columns"]
+            )
+            classes = stored["classes"]
+            return cls(
+                columns=columns,
+                target=stored["target"],
+                task=stored["task"],
+                classes=None if classes is None else tuple(classes),
+                has_header=bool(stored["has_header"]),
+                target_position=stored["target_position"],
+            )
+        except (KeyError, TypeError) as error:
+            raise DataError(
+                "A stored column coding must have the entries that to_dict() writes. "
+                f"Received: {type(error).__name__}: {error}"
+            ) from error
+
+
+def fit_dataset(
+    table: Table, name: str, *, target: str | int | None, task: Task | None, missing: str
+) -> Dataset:
+    """Make a data set of a table, and the coding that did it; the default target is the last.
+
+    Raises: DataError when the table cannot be learnt from.
+    """
+    position = find_column(-1 if target is None else target, table)
+    if len(table.names) < 2:
+        raise DataError(
+            f"{table.where}: a table must have a feature and a target. Received: only the column "
+            f"{table.names[0]!r}. Columns are separated by a comma, semicolon or tab."
+        )
+    check_no_infinity(table)
+    table, n_dropped = handle_missing(table, missing)
+    others = [i for i in range(len(table.names)) if i != position]
+    features = table.select(others, [table.names[i] for i in others])
+    where = f"{table.where}, column {table.names[position]!r}"
+    coded = code_target(_target_values(table.columns[position]), task, where)
+    coding = ColumnCoding(
+        columns=tuple(
+            _fit_column(features, i, column) for i, column in enumerate(features.columns)
+        ),
+        target=table.names[position],
+        task=coded.task,
+        classes=coded.classes,
+        has_header=table.has_header,
+        target_position=position,
+    )
+    return _dataset(features, name, coding, coded, n_dropped)
+
+
+def code_dataset(table: Table, name: str, coding: ColumnCoding, *, missing: str) -> Dataset:
+    """Make a data set of a table as an earlier one was made; the target may be absent.
+
+    Columns are matched by name, further columns are ignored.
+
+    Raises: DataError when a column or category does not match.
+    """
+    features, target = coding.match(table.names, table.where)
+    names = [column.name for column in coding.columns]
+    used = table.select(features, names)
+    if target is not None:
+        used = table.select([*features, target], [*names, coding.target or ""])
+    check_no_infinity(used)
+    used, n_dropped = handle_missing(used, missing)
+    coded = None
+    if target is not None and coding.task is not None:
+        values = _target_values(used.columns[-1])
+        where = f"{table.where}, column {coding.target!r}"
+        if coding.classes is None:
+            coded = code_target(values, "regression", where)
+        else:
+            y = code_labels(values, coding.classes, where, used.row_numbers)
+            coded = Target(y, coding.task, coding.classes)
+    features_only = used.select(range(len(names)), names)
+    return _dataset(features_only, name, coding, coded, n_dropped)
+
+
+def _dataset(
+    features: Table, name: str, coding: ColumnCoding, coded: Target | None, n_dropped: int
+) -> Dataset:
+    return Dataset(
+        x=_encode(features, coding),
+        y=None if coded is None else coded.y,
+        name=name,
+        task=coding.task,
+        classes=coding.classes,
+        feature_names=coding.feature_names,
+        columns=coding,
+        n_dropped=n_dropped,
+    )
+
+
+def _fit_column(table: Table, index: int, column: Column) -> RawColumn:
+    name = table.names[index]
+    if not isinstance(column, list):
+        return RawColumn(name, "numeric")
+    distinct = {cell for cell in column if cell is not None}
+    if {cell.lower() for cell in distinct} <= BOOLEAN_WORDS.keys():
+        return RawColumn(name, "boolean")
+    if len(distinct) > MAX_CATEGORIES:
+        row, value = next(
+            (row, cell)
+            for row, cell in zip(table.row_numbers, column, strict=True)
+            if cell is not None and not _is_number(cell)
+        )
+        raise DataError(
+            f"{table.where}: a column of text must have at most {MAX_CATEGORIES} different values. "
+            f"Received: {len(distinct)} in column {name!r}; the first that is not a number is "
+            f"{value!r} in data row {row}. Remove the column, or make it numeric or coarser."
+        )
+    return RawColumn(name, "categorical", tuple(sorted(distinct)))
+
+
+def _encode(table: Table, coding: ColumnCoding) -> Numbers:
+    """Fill the features of all columns into one array.  (n_rows, n_features)"""
+    x = np.zeros((table.n_rows, len(coding.feature_names)))
+    at = 0
+    for raw, column in zip(coding.columns, table.columns, strict=True):
+        if raw.kind == "categorical":
+            codes = _codes(table, raw, column, {c: i for i, c in enumerate(raw.categories)})
+            x[np.arange(table.n_rows), at + codes.astype(np.int64)] = 1.0
+        elif raw.kind == "boolean":
+            lowered = [cell.lower() if cell else cell for cell in _as_text(column)]
+            x[:, at] = _codes(table, raw, lowered, BOOLEAN_CELLS)
+        else:
+            x[:, at] = _as_numbers(table, raw, column) if isinstance(column, list) else column
+        at += len(raw.feature_names)
+    return x
+
+
+def _codes(table: Table, raw: RawColumn, column: Column, known: Mapping[str, float]) -> Numbers:
+    """Look every cell up among the known values.  (n_rows,)"""
+    cells = _as_text(column)
+    codes = np.empty(len(cells))
+    for i, cell in enumerate(cells):
+        code = known.get(cell or "")
+        if code is None:
+            raise DataError(
+                f"{table.where}: column {raw.name!r} must have one of the values "
+                f"{', '.join(map(repr, known))}. Received: {cell!r} in data row "
+                f"{table.row_numbers[i]}. Correct the value, or train with rows that have it."
+            )
+        codes[i] = code
+    return codes
+
+
+def _as_text(column: Column) -> Text:
+    """Give the cells as text; whole numbers as they are usually written, without a point."""
+    if isinstance(column, list):
+        return column
+    return [str(int(v)) if v.is_integer() else repr(v) for v in column.tolist()]
+
+
+def _as_numbers(table: Table, raw: RawColumn, column: Text) -> Numbers:
+    for row, cell in zip(table.row_numbers, column, strict=True):
+        if not _is_number(cell or ""):
+            raise DataError(
+                f"{table.where}: column {raw.name!r} must be numbers, as when the model was "
+                f"trained. Received: {cell!r} in data row {row}. Correct the value."
+            )
+    return np.array(column, dtype=np.float64)
+
+
+def _target_values(column: Column) -> Any:
+    """Give a target column as an array; text never has a missing cell at this point."""
+    return np.array(column, dtype=np.str_) if isinstance(column, list) else column
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    # float() reads "1_000" as a thousand, the readers of tables do not.
+    return "_" not in cell

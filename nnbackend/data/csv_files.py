@@ -1,0 +1,244 @@
+"""Reading `.csv` and `.csv.gz`: delimiter and header are detected, then columns are collected.
+
+A file of nothing but numbers goes through NumPy's compiled reader; any other through the csv
+module, in chunks that become numbers at once where they can. Either way the same table results.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+
+from nnbackend.data.tables import (
+    Column,
+    Numbers,
+    Table,
+    Text,
+    check_names,
+    default_names,
+    is_missing,
+)
+from nnbackend.errors import DataError
+
+DELIMITERS = ",;\t"
+SAMPLE_CHARACTERS = 1 << 16
+SAMPLE_ROWS = 100
+CHUNK_CELLS = 1_000_000
+
+TextPositions = Callable[[tuple[str, ...], str], set[int]]
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How the file is written, found from its beginning."""
+
+    delimiter: str
+    has_header: bool
+    names: tuple[str, ...]
+
+
+def read_csv(
+    path: Path, *, header: bool | None = None, text_positions: TextPositions | None = None
+) -> Table:
+    """Read a table of numbers and text.
+
+    The first row is a header when it has text above a column of numbers, or when nothing in it is
+    a number and no cell recurs below; `header` settles it. `text_positions`, given the names and
+    the file's name, says which columns to read as text even if they look like numbers.
+
+    Raises: DataError when the file is not such a table.
+    """
+    where = path.name
+    with _open_text(path) as stream:
+        layout = _detect(stream.read(SAMPLE_CHARACTERS), header, where)
+    text = text_positions(layout.names, where) if text_positions else set()
+    columns = None if text else _read_numbers(path, layout)
+    if columns is None:
+        columns = _read_any(path, layout, text)
+    n_rows = len(columns[0])
+    if n_rows == 0:
+        raise DataError(
+            f"{where}: a table must have data rows. Received: only the header "
+            f"{', '.join(layout.names[:10])}."
+        )
+    row_numbers = np.arange(1, n_rows + 1)
+    return Table(where, layout.names, tuple(columns), row_numbers, layout.has_header)
+
+
+@contextmanager
+def _open_text(path: Path) -> Iterator[TextIO]:
+    """Open for the csv module, and turn what can go wrong while reading into a DataError."""
+    try:
+        if path.suffix.lower() == ".gz":
+            with gzip.open(path, "rt", encoding="utf-8-sig", newline="") as stream:
+                yield stream
+        else:
+            with path.open(encoding="utf-8-sig", newline="") as stream:
+                yield stream
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path.name}: the text must be UTF-8. Received: byte "
+            f"0x{error.object[error.start]:02x}, which is not. Save the file as UTF-8."
+        ) from error
+    except csv.Error as error:
+        raise DataError(
+            f"{path.name}: the text must be rows of delimited cells. Received: {error}. Look for "
+            "a quotation mark that is not closed."
+        ) from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path.name}: the file must be readable. Received: {error}.") from error
+
+
+def _detect(sample: str, header: bool | None, where: str) -> _Layout:
+    lines = list(io.StringIO(sample, newline=""))
+    if len(sample) == SAMPLE_CHARACTERS and len(lines) > 1:
+        lines.pop()  # cut off in the middle
+    best: tuple[tuple[bool, int], str, list[list[str]]] | None = None
+    for delimiter in DELIMITERS:
+        reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+        rows = [_strip(row) for row in islice(filter(_is_filled, reader), SAMPLE_ROWS)]
+        widths = {len(row) for row in rows}
+        # A delimiter that gives every row the same width beats one that gives more columns.
+        score = (len(widths) == 1 and max(widths) > 1, len(rows[0]) if rows else 0)
+        if best is None or score > best[0]:
+            best = (score, delimiter, rows)
+    assert best is not None  # there are delimiters
+    _, delimiter, rows = best
+    if not rows:
+        raise DataError(f"{where}: a table must have rows. Received: an empty file.")
+    has_header = _looks_like_header(rows[0], rows[1:]) if header is None else header
+    if not has_header:
+        return _Layout(delimiter, False, default_names(len(rows[0])))
+    check_names(rows[0], where)
+    return _Layout(delimiter, True, tuple(rows[0]))
+
+
+def _looks_like_header(first: Sequence[str], below: Sequence[Sequence[str]]) -> bool:
+    def is_text(cell: str) -> bool:
+        return not is_missing(cell) and _to_numbers([cell]) is None
+
+    below = [row for row in below if len(row) == len(first)]
+    # Names may be whole numbers too, as pandas writes them; 5.1 is no name.
+    if all(is_text(cell) or is_missing(cell) or cell.isdigit() for cell in first):
+        for cell, *cells in zip(first, *below, strict=True):
+            filled = [c for c in cells if not is_missing(c)]
+            if filled and is_text(cell) and _to_numbers(filled) is not None:
+                return True
+    if not all(is_text(cell) for cell in first):
+        return False
+    return not any(cell in cells for cell, *cells in zip(first, *below, strict=True))
+
+
+def _read_numbers(path: Path, layout: _Layout) -> list[Column] | None:
+    """Read a file of nothing but numbers quickly; None where there is anything else."""
+    with _open_text(path) as stream:
+        # The first row of data decides cheaply whether a try is worth it.
+        reader = csv.reader(stream, delimiter=layout.delimiter, skipinitialspace=True)
+        start = list(islice(filter(_is_filled, reader), 2 if layout.has_header else 1))
+        if len(start) < (2 if layout.has_header else 1):
+            return None
+        first = start[-1]
+        if len(first) != len(layout.names) or _to_numbers(first) is None:
+            return None
+        quoted = [f'"{cell.strip()}"' for cell in first]
+        lines = chain([layout.delimiter.join(quoted)], stream)
+        try:
+            values = np.loadtxt(
+                lines, delimiter=layout.delimiter, comments=None, quotechar='"', ndmin=2
+            )
+        except ValueError:  # text, a missing value, a ragged row: the slow reader says which
+            return None
+    return list(values.T)
+
+
+def _read_any(path: Path, layout: _Layout, text: set[int]) -> list[Column]:
+    """Read numbers and text; a column is text from the top if any cell of it is."""
+    text = set(text)
+    while True:
+        found = set(text)
+        columns = _collect(path, layout, found)
+        if columns is not None:
+            return columns
+        text = found
+
+
+def _collect(path: Path, layout: _Layout, text: set[int]) -> list[Column] | None:
+    """Collect the columns, adding to `text` those that turn out to be.
+
+    Returns None when a column did so after its first cells had already become numbers: their
+    spelling is lost, and the file must be read again with what is in `text` now.
+    """
+    width = len(layout.names)
+    numbers: list[list[Numbers]] = [[] for _ in range(width)]
+    words: list[Text] = [[] for _ in range(width)]
+    again = False
+    with _open_text(path) as stream:
+        rows = _rows(stream, layout, path.name)
+        while chunk := list(islice(rows, max(1, CHUNK_CELLS // width))):
+            for at, cells in enumerate(zip(*chunk, strict=True)):
+                values = None if at in text else _to_numbers(cells)
+                if values is not None:
+                    numbers[at].append(values)
+                    continue
+                again = again or bool(numbers[at])
+                text.add(at)
+                # Interned: a category is stored once, however many rows have it.
+                words[at].extend(None if is_missing(c) else sys.intern(c.strip()) for c in cells)
+    if again:
+        return None
+    empty = np.empty(0)
+    return [
+        words[at] if at in text else np.concatenate([empty, *numbers[at]]) for at in range(width)
+    ]
+
+
+def _rows(stream: TextIO, layout: _Layout, where: str) -> Iterator[list[str]]:
+    """Give the data rows, refusing one of another width."""
+    reader = csv.reader(stream, delimiter=layout.delimiter, skipinitialspace=True, strict=True)
+    is_header = layout.has_header
+    for row in reader:
+        if not _is_filled(row):
+            continue
+        if len(row) != len(layout.names):
+            raise DataError(
+                f"{where}: every row must have {len(layout.names)} cells, as the first one. "
+                f"Received: {len(row)} cells in line {reader.line_num}. Correct that line, or put "
+                "cells that contain the delimiter in quotation marks."
+            )
+        if not is_header:
+            yield row
+        is_header = False
+
+
+def _to_numbers(cells: Sequence[str]) -> Numbers | None:
+    """Give the cells as numbers, NaN where one is missing; None when any is text."""
+    try:
+        values = np.array(cells, dtype=np.float64)
+    except ValueError:
+        try:
+            known = ["nan" if is_missing(cell) else cell for cell in cells]
+            values = np.array(known, dtype=np.float64)
+        except ValueError:
+            return None
+    # Python reads "2020_01" as a number; in a table it is a word.
+    return None if any("_" in cell for cell in cells) else values
+
+
+def _is_filled(row: Sequence[str]) -> bool:
+    """Tell a row from a blank line."""
+    return len(row) > 1 or (len(row) == 1 and bool(row[0].strip()))
+
+
+def _strip(row: Sequence[str]) -> list[str]:
+    return [cell.strip() for cell in row]

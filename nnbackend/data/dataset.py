@@ -1,0 +1,156 @@
+"""What every reader gives: rows, targets and what is known about them.
+
+The arrays stay in the dtype and place they were stored in (bytes for images, a memory map for a
+`.npy` file), so that a large set costs its own size once. Scaling and batching come later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnbackend.errors import ArgumentError, DataError, ShapeError
+
+if TYPE_CHECKING:
+    from nnbackend.data.coding import ColumnCoding
+
+Task = Literal["classification", "regression"]
+Label = str | int
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Samples as rows, with their targets.
+
+    Class code i in `y` stands for `classes[i]`; for regression `classes` is None. `y` and `task`
+    are None where the file has no target. `columns` remembers how the columns of a table became
+    features, `test` is the test part where one was distributed with the data, and `n_dropped`
+    counts the rows left out because of missing values.
+
+    Shapes: x (n_samples, n_features); y (n_samples,) or (n_samples, n_outputs).
+    Raises: ShapeError when the arrays do not fit each other.
+    """
+
+    x: NDArray[Any]
+    y: NDArray[Any] | None
+    name: str
+    task: Task | None
+    classes: tuple[Label, ...] | None = None
+    feature_names: tuple[str, ...] | None = None
+    columns: ColumnCoding | None = None
+    test: Dataset | None = None
+    n_dropped: int = 0
+
+    def __post_init__(self) -> None:
+        if self.x.ndim != 2:
+            raise ShapeError(
+                f"x must have two dimensions (rows, features). Received: x.shape={self.x.shape}. "
+                "Reshape to (n_samples, -1)."
+            )
+        if self.y is not None and len(self.y) != len(self.x):
+            raise ShapeError(
+                f"x and y must have the same number of rows. Received: x.shape={self.x.shape}, "
+                f"y.shape={self.y.shape}. Give one target for each row of x."
+            )
+        if self.feature_names is not None and len(self.feature_names) != self.n_features:
+            raise ShapeError(
+                f"feature_names must name each of the {self.n_features} columns of x. "
+                f"Received: {len(self.feature_names)} names. Give one for each column, or None."
+            )
+
+    @property
+    def n_samples(self) -> int:
+        """Number of rows."""
+        return int(self.x.shape[0])
+
+    @property
+    def n_features(self) -> int:
+        """Number of columns of x."""
+        return int(self.x.shape[1])
+
+    @property
+    def n_classes(self) -> int | None:
+        """Number of classes; None for regression and where there is no target."""
+        return None if self.classes is None else len(self.classes)
+
+    def rows(self, indices: Any) -> Dataset:
+        """Give the rows that an index array, boolean mask or slice selects, without a test part."""
+        y = None if self.y is None else self.y[indices]
+        return replace(self, x=self.x[indices], y=y, test=None)
+
+    def split(self, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
+        """Divide into (rest, held_out), held_out having about `fraction` of the rows.
+
+        For classification each class gives its share (to within one row), and the rest keeps a
+        row of every class where that is possible. The same seed gives the same rows; both parts
+        keep the order of the file. The distributed test part stays with the rest.
+
+        Raises: ArgumentError when fraction is not between 0 and 1; DataError for less than 2 rows.
+        """
+        if not 0.0 < fraction < 1.0:
+            raise ArgumentError(
+                "fraction must lie between 0 and 1, both excluded. "
+                f"Received: fraction={fraction!r}. For a fifth of the rows give 0.2."
+            )
+        if self.n_samples < 2:
+            raise DataError(
+                "A split needs at least 2 rows, one for each side. "
+                f"Received: {self.name!r} with n_samples={self.n_samples}. Give more data."
+            )
+        rng = np.random.Generator(np.random.Philox(seed))
+        n_held_out = min(max(round(fraction * self.n_samples), 1), self.n_samples - 1)
+        held_out = np.zeros(self.n_samples, dtype=bool)
+        if self.task == "classification" and self.y is not None:
+            for members, n_taken in _shares(self.y, fraction, n_held_out):
+                held_out[rng.permutation(members)[:n_taken]] = True
+        else:
+            held_out[rng.permutation(self.n_samples)[:n_held_out]] = True
+        # Index arrays, not the mask: on a memory map they read only the rows they name.
+        rest = self.rows(np.flatnonzero(~held_out))
+        return replace(rest, test=self.test), self.rows(np.flatnonzero(held_out))
+
+    def recode(self, classes: Sequence[Label]) -> Dataset:
+        """Give the same data with class codes that index `classes`, such as a trained model's.
+
+        Raises: DataError when the data has a class that is not among them.
+        """
+        if self.y is None or self.classes is None or self.classes == tuple(classes):
+            return self
+        # By spelling: 7 in one format may have been "7" in another.
+        position = {str(label): code for code, label in enumerate(classes)}
+        unknown = [label for label in self.classes if str(label) not in position]
+        if unknown:
+            raise DataError(
+                f"The classes of {self.name!r} must be among {_some(classes)}. "
+                f"Received besides: {_some(unknown)}. Remove those rows, or train with them."
+            )
+        codes = np.array([position[str(label)] for label in self.classes], dtype=np.int64)
+        test = None if self.test is None else self.test.recode(classes)
+        return replace(self, y=codes[self.y], classes=tuple(classes), test=test)
+
+
+def _shares(
+    y: NDArray[Any], fraction: float, n_held_out: int
+) -> list[tuple[NDArray[np.int64], int]]:
+    """Give for each class its row numbers and how many of them to hold out, `n_held_out` in all.
+
+    Largest remainder, where a class that would lose its last row comes after all others.
+    """
+    _, codes, counts = np.unique(y, return_inverse=True, return_counts=True)
+    quota = fraction * counts
+    taken = np.minimum(np.floor(quota).astype(np.int64), counts - 1)
+    can_spare = taken + 1 < counts
+    order = np.lexsort((taken - quota, ~can_spare))
+    taken[order[: n_held_out - int(taken.sum())]] += 1
+    members = np.split(np.argsort(codes, kind="stable"), np.cumsum(counts)[:-1])
+    return [(rows, int(n)) for rows, n in zip(members, taken, strict=True)]
+
+
+def _some(labels: Sequence[Label], most: int = 10) -> str:
+    """Give the labels for a message, cut short when they are many."""
+    shown = ", ".join(repr(label) for label in labels[:most])
+    return shown if len(labels) <= most else f"{shown}, ... ({len(labels)} in all)"

@@ -1,0 +1,201 @@
+"""Reading IDX, the format of MNIST and Fashion-MNIST, as distributed: compressed or not.
+
+    bytes 0-1   zero
+    byte 2      element type, byte 3 number of dimensions
+    then        one big-endian 32-bit size for each dimension, and the elements, big-endian
+
+The size that a header claims is compared with what is there; nothing is allocated on its word.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import re
+import struct
+import zlib
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnbackend.data.dataset import Dataset
+from nnbackend.errors import DataError
+
+ELEMENT_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+CHUNK_BYTES = 1 << 20
+# Deflate cannot do better than 1032 to 1; what claims more is refused unread.
+BEST_RATIO = 1032
+NAME = re.compile(
+    r"(?P<part>.*?)(?P<what>images|labels)(?P<mark>[-.])idx(?P<ndim>\d)-(?P<type>[a-z]+)"
+    r"(?P<gz>\.gz)?",
+    re.IGNORECASE,
+)
+
+
+def is_idx_name(name: str) -> bool:
+    """Tell whether a file is named as IDX files are, such as train-images-idx3-ubyte.gz."""
+    return NAME.fullmatch(name) is not None
+
+
+def read_idx_folder(folder: Path) -> Dataset:
+    """Read train-images and train-labels, and t10k-images and t10k-labels as the test part.
+
+    Raises: DataError when a file is missing, damaged or does not fit its companion.
+    """
+    files = sorted(path for path in folder.iterdir() if is_idx_name(path.name))
+    train = [path for path in files if path.name.lower().startswith("train-")]
+    if not train:
+        raise DataError(
+            f"{folder.name}: an IDX folder must hold train-images-idx3-ubyte and "
+            "train-labels-idx1-ubyte, or the same with .gz. Received: "
+            f"{', '.join(path.name for path in files) or 'no IDX file'}. "
+            "For another part name its images file."
+        )
+    data = _read_pair(train[0], folder.name)
+    t10k = [path for path in files if path.name.lower().startswith("t10k-")]
+    if not t10k:
+        return data
+    test = _read_pair(t10k[0], f"{folder.name} test")
+    if test.n_features != data.n_features:
+        raise DataError(
+            f"{folder.name}: training and test images must have the same size. "
+            f"Received: {data.n_features} and {test.n_features} pixels."
+        )
+    # One numbering for both parts, also where a class occurs in only one of them.
+    labels = {*(data.classes or ()), *(test.classes or ())}
+    classes = sorted(label for label in labels if isinstance(label, int))
+    return Dataset(**{**vars(data.recode(classes)), "test": test.recode(classes)})
+
+
+def read_idx_file(path: Path) -> Dataset:
+    """Read one pair of images and labels, named by either file of it.
+
+    Raises: DataError when a file is missing, damaged or does not fit its companion.
+    """
+    return _read_pair(path, path.name.split(".")[0])
+
+
+def read_idx(path: Path) -> NDArray[Any]:
+    """Read one IDX file into an array of this machine's byte order.
+
+    Raises: DataError when the content is not what its header claims.
+    """
+    compressed = path.suffix.lower() == ".gz"
+    try:
+        n_file = path.stat().st_size
+        with _open(path, compressed) as stream:
+            dtype, shape, n_header = _read_header(stream, path.name)
+            n_expected = math.prod(shape) * dtype.itemsize
+            most = n_file * BEST_RATIO if compressed else n_file - n_header
+            if n_expected > most:
+                raise DataError(
+                    f"{path.name}: the header claims shape {shape}, which takes {n_expected} "
+                    f"bytes. Received: a file that can hold at most {most}. It is cut off or "
+                    "damaged; fetch it again."
+                )
+            # One byte more than claimed: it must not be there, and asking for it makes gzip
+            # compare its checksum.
+            content = _read_at_most(stream, n_expected + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(
+            f"{path.name}: the file must be readable{' gzip data' if compressed else ''}. "
+            f"Received: {error}. It is damaged; fetch it again."
+        ) from error
+    if len(content) != n_expected:
+        received = str(len(content)) if len(content) < n_expected else f"more than {n_expected}"
+        raise DataError(
+            f"{path.name}: the header claims shape {shape}, which takes {n_expected} bytes. "
+            f"Received: {received}. The file is damaged; fetch it again."
+        )
+    values = np.frombuffer(content, dtype=dtype).reshape(shape)
+    return values if dtype.isnative else values.astype(dtype.newbyteorder("="))
+
+
+def _open(path: Path, compressed: bool) -> IO[bytes]:
+    if compressed:
+        return gzip.GzipFile(path)  # type: ignore[return-value]
+    return path.open("rb")
+
+
+def _read_pair(path: Path, name: str) -> Dataset:
+    images_path, labels_path = _companion(path, "images"), _companion(path, "labels")
+    images, labels = read_idx(images_path), read_idx(labels_path)
+    if images.ndim < 2 or 0 in images.shape:
+        raise DataError(
+            f"{images_path.name}: images must have two dimensions or more, none of them 0. "
+            f"Received: shape={images.shape}."
+        )
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise DataError(
+            f"{labels_path.name}: labels must be one whole number for each image. "
+            f"Received: shape={labels.shape}, dtype={labels.dtype}."
+        )
+    if len(images) != len(labels):
+        raise DataError(
+            f"{images_path.name} and {labels_path.name} must have the same number of entries. "
+            f"Received: {len(images)} images and {len(labels)} labels. One of them is of another "
+            "part."
+        )
+    if images.dtype.kind == "f" and not np.isfinite(images).all():
+        raise DataError(f"{images_path.name}: images must be finite. Received: infinity or NaN.")
+    distinct, codes = np.unique(labels, return_inverse=True)
+    classes = tuple(int(label) for label in distinct)
+    x = images.reshape(len(images), -1)
+    return Dataset(x, codes.astype(np.int64), name, "classification", classes)
+
+
+def _companion(path: Path, what: str) -> Path:
+    """Find the images or labels file that belongs to a file, in any spelling, compressed or not."""
+    wanted = NAME.fullmatch(path.name)
+    if wanted is None or wanted["what"].lower() == what:
+        return path
+    found = []
+    for other in sorted(path.parent.iterdir()):
+        match = NAME.fullmatch(other.name)
+        if match and match["part"] == wanted["part"] and match["what"].lower() == what:
+            found.append(other)
+    if not found:
+        ndim = 1 if what == "labels" else 3
+        raise DataError(
+            f"{path.name}: the file with the {what} must lie beside it. Received: no "
+            f"{wanted['part']}{what}-idx{ndim}-ubyte, with or without .gz, in "
+            f"{path.parent.name}. Fetch it from where this file came from."
+        )
+    # The shortest name is the uncompressed one, which is read faster.
+    return min(found, key=lambda other: len(other.name))
+
+
+def _read_header(stream: IO[bytes], where: str) -> tuple[np.dtype[Any], tuple[int, ...], int]:
+    """Give element type, shape and the length of the header."""
+    magic = stream.read(4)
+    is_magic = len(magic) == 4 and magic[:2] == b"\0\0" and magic[2] in ELEMENT_TYPES
+    if not is_magic or magic[3] == 0:
+        hint = " It looks compressed: name it .gz." if magic[:2] == b"\x1f\x8b" else ""
+        raise DataError(
+            f"{where}: an IDX file must begin with 00 00, a type from 08 to 0e, and the number of "
+            f"dimensions. Received: {magic.hex(' ') or 'an empty file'}.{hint}"
+        )
+    n_dims = magic[3]
+    sizes = stream.read(4 * n_dims)
+    if len(sizes) != 4 * n_dims:
+        raise DataError(
+            f"{where}: the header must have {4 + 4 * n_dims} bytes for {n_dims} dimensions. "
+            f"Received: {4 + len(sizes)}. The file is cut off; fetch it again."
+        )
+    shape = struct.unpack(f">{n_dims}I", sizes)
+    if n_dims > 32:
+        raise DataError(f"{where}: at most 32 dimensions can be read. Received: {n_dims}.")
+    return np.dtype(ELEMENT_TYPES[magic[2]]), shape, 4 + 4 * n_dims
+
+
+def _read_at_most(stream: IO[bytes], n_bytes: int) -> bytearray:
+    """Read up to a number of bytes, growing only with what comes."""
+    content = bytearray()
+    while len(content) < n_bytes:
+        piece = stream.read(min(CHUNK_BYTES, n_bytes - len(content)))
+        if not piece:
+            break
+        content += piece
+    return content

@@ -1,0 +1,73 @@
+"""Reading `.parquet` with pyarrow, which only this module needs: the extra `parquet`."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnbackend.data.tables import Column, Table, check_names, is_missing
+from nnbackend.errors import DataError
+
+
+def read_parquet(path: Path) -> Table:
+    """Read a table of numbers, booleans and text.
+
+    Raises: DataError when pyarrow is missing, or the file is not such a table.
+    """
+    try:
+        # By way of import_module, as pyarrow carries no types.
+        arrow: Any = importlib.import_module("pyarrow")
+        parquet: Any = importlib.import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise DataError(
+            f"{path.name}: Parquet files are read with pyarrow, which must be importable. "
+            f"Received: {error}. Install it with: pip install 'nnbackend[parquet]'"
+        ) from error
+    try:
+        # ParquetFile, not read_table: that one adds columns for folders named like key=value.
+        with parquet.ParquetFile(path) as file:
+            table = file.read()
+    except (arrow.ArrowException, OSError, ValueError) as error:
+        raise DataError(
+            f"{path.name}: the file must be a whole Parquet file. Received: {error}"
+        ) from error
+    names = tuple(str(name) for name in table.column_names)
+    check_names(names, path.name)
+    if table.num_rows == 0 or not names:
+        raise DataError(
+            f"{path.name}: a table must have rows and columns. "
+            f"Received: {table.num_rows} rows, {len(names)} columns."
+        )
+    columns = tuple(
+        _column(arrow, name, column, path.name)
+        for name, column in zip(names, table.columns, strict=True)
+    )
+    return Table(path.name, names, columns, np.arange(1, table.num_rows + 1))
+
+
+def _column(arrow: Any, name: str, column: Any, where: str) -> Column:
+    kind = column.type
+    if arrow.types.is_dictionary(kind):
+        kind = kind.value_type
+        column = column.cast(kind)
+    if arrow.types.is_boolean(kind) or _is_text(arrow, kind):
+        cells = (None if cell is None else str(cell).strip() for cell in column.to_pylist())
+        return [None if cell is None or is_missing(cell) else cell for cell in cells]
+    if arrow.types.is_integer(kind) or arrow.types.is_floating(kind):
+        return np.array(column.to_numpy(), dtype=np.float64)
+    if arrow.types.is_decimal(kind):
+        return np.array(column.cast(arrow.float64()).to_numpy(), dtype=np.float64)
+    if arrow.types.is_null(kind):
+        return np.full(len(column), np.nan)
+    raise DataError(
+        f"{where}: every column must be numbers, booleans or text. "
+        f"Received: column {name!r} of type {kind}. Convert or remove it."
+    )
+
+
+def _is_text(arrow: Any, kind: Any) -> bool:
+    types = arrow.types
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))

@@ -1,0 +1,152 @@
+"""One door for all data: a built-in name or a path, told apart by name and suffix."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from nnbackend.data.array_files import read_npy, read_npz
+from nnbackend.data.builtin import BUILTIN
+from nnbackend.data.coding import ColumnCoding, code_dataset, fit_dataset
+from nnbackend.data.csv_files import read_csv
+from nnbackend.data.dataset import Dataset, Task
+from nnbackend.data.idx_files import is_idx_name, read_idx_file, read_idx_folder
+from nnbackend.data.parquet_files import read_parquet
+from nnbackend.data.targets import check_task
+from nnbackend.errors import ArgumentError, DataError, suggest
+
+FORMATS = (
+    ".csv, .csv.gz, .parquet, .npz, .npy (NAME_x.npy beside NAME_y.npy), "
+    "an IDX folder or file (train-images-idx3-ubyte.gz)"
+)
+
+
+def load(
+    source: str | os.PathLike[str],
+    *,
+    target: str | int | None = None,
+    task: Task | None = None,
+    missing: str = "error",
+    header: bool | None = None,
+    coding: ColumnCoding | None = None,
+) -> Dataset:
+    """Read a built-in set or a file, ready to learn from.
+
+    `source` is a built-in name (digits, iris, wine, breast_cancer, diabetes, xor, spirals) or a
+    path: .csv, .csv.gz, .parquet, .npz (arrays x and y), .npy (NAME_x.npy with NAME_y.npy beside
+    it, memory-mapped), or an IDX folder or file. A file named like a built-in set is `./iris`.
+
+    `target` is a column's name or index (negative from the end). **The default is the last
+    column.** For .npz it names the array of targets, "y" by default. `header` says whether a .csv
+    has one, where detection fails.
+
+    `task` None infers: text and booleans are classes; numbers with a fraction are regression;
+    whole numbers are classes where two differ, or up to 20 (if each occurs twice on average),
+    regression where more than 100 differ, and otherwise the task must be said.
+
+    `missing` "error" refuses cells without a value, "drop" leaves their rows out and counts them
+    in `n_dropped`. `coding`, the `columns` of an earlier data set, reads a table as that one was
+    read; its target may then be absent.
+
+    Raises: DataError when the data cannot be read or learnt from; ArgumentError for an option
+    that does not suit.
+    >>> load("iris").x.shape
+    (150, 4)
+    """
+    check_task(task)
+    if missing not in ("error", "drop"):
+        raise ArgumentError(f"missing must be 'error' or 'drop'. Received: missing={missing!r}.")
+    if isinstance(source, str) and source in BUILTIN:
+        _refuse(f"the built-in set {source!r}", target=target, header=header, coding=coding)
+        return _of_task(BUILTIN[source](), task)
+    path = Path(source)
+    kind = _format(path)
+    if kind in ("csv", "parquet"):
+        return _load_table(path, kind, target, task, missing, header, coding)
+    _refuse(f"{path.name}, which is no table,", header=header, coding=coding)
+    if kind == "npz":
+        if target is not None and not isinstance(target, str):
+            raise ArgumentError(
+                "The target of a .npz file is given by the name of its array. "
+                f"Received: target={target!r}."
+            )
+        return read_npz(path, target=target, task=task, missing=missing)
+    _refuse(f"{path.name}, which has no named columns,", target=target)
+    if kind == "npy":
+        return read_npy(path, task=task, missing=missing)
+    return _of_task(read_idx_folder(path) if path.is_dir() else read_idx_file(path), task)
+
+
+def _load_table(
+    path: Path,
+    kind: str,
+    target: str | int | None,
+    task: Task | None,
+    missing: str,
+    header: bool | None,
+    coding: ColumnCoding | None,
+) -> Dataset:
+    if coding is not None:
+        _refuse("a file read with coding=, which settles it,", target=target, header=header)
+        if task not in (None, coding.task):
+            raise ArgumentError(
+                f"task must be that of the coding, {coding.task!r}, or None. Received: {task!r}."
+            )
+    if kind == "parquet":
+        _refuse(f"{path.name}, whose columns always have names,", header=header)
+        table = read_parquet(path)
+    elif coding is None:
+        table = read_csv(path, header=header)
+    else:
+        table = read_csv(path, header=coding.has_header, text_positions=coding.text_positions)
+    name = path.name.split(".")[0]
+    if coding is not None:
+        return code_dataset(table, name, coding, missing=missing)
+    return fit_dataset(table, name, target=target, task=task, missing=missing)
+
+
+def _format(path: Path) -> str:
+    """Tell the format from name and suffix; raise DataError for a path that is none."""
+    lowered = path.name.lower()
+    if not path.exists():
+        raise DataError(_not_there(path))
+    if path.is_dir() or is_idx_name(path.name):
+        return "idx"
+    if lowered.endswith((".csv", ".csv.gz")):
+        return "csv"
+    for suffix in ("parquet", "npz", "npy"):
+        if lowered.endswith(f".{suffix}"):
+            return suffix
+    raise DataError(
+        f"The format of a file must be known by its name. Received: {path.name!r}. "
+        f"Formats: {FORMATS}. Built in: {suggest(path.stem, BUILTIN)}"
+    )
+
+
+def _not_there(path: Path) -> str:
+    if path.suffix or path.parent != Path():
+        return f"The file must exist. Received: {str(path)!r}. Formats: {FORMATS}."
+    return (
+        f"source must be a built-in set or a file. Received: {str(path)!r}, which is neither. "
+        f"Built in: {suggest(path.name, BUILTIN)} Formats: {FORMATS}."
+    )
+
+
+def _refuse(what: str, **options: object) -> None:
+    """Raise ArgumentError for an option that would be ignored."""
+    for option, value in options.items():
+        if value is not None:
+            shown = "a coding" if option == "coding" else repr(value)
+            raise ArgumentError(
+                f"{option} must be None for {what} where it means nothing. "
+                f"Received: {option}={shown}."
+            )
+
+
+def _of_task(data: Dataset, task: Task | None) -> Dataset:
+    if task not in (None, data.task):
+        raise ArgumentError(
+            f"{data.name!r} is a {data.task} set; task must be that or None. "
+            f"Received: task={task!r}."
+        )
+    return data

@@ -1,0 +1,181 @@
+"""A table of named columns as it was read, before any of it is a feature.
+
+Both table formats (`.csv` and `.parquet`) arrive here as the same thing: a column is numbers, with
+NaN for a missing value, or a list of text, with None for one.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnbackend.errors import ArgumentError, DataError
+
+Numbers: TypeAlias = NDArray[np.float64]
+Text: TypeAlias = list[str | None]
+Column: TypeAlias = Numbers | Text
+
+MISSING = frozenset({"", "na", "n/a", "nan", "?", "null"})
+"""Cells that mean "no value", in any case and with blanks around them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Columns of equal length with different names.
+
+    `where` names the file in messages; `row_numbers` counts the rows below the header from 1, as
+    they stood in the file. Without a header the columns are named column_0, column_1, ...
+    """
+
+    where: str
+    names: tuple[str, ...]
+    columns: tuple[Column, ...]
+    row_numbers: NDArray[np.int64]
+    has_header: bool = True
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        return len(self.row_numbers)
+
+    def keep(self, mask: NDArray[np.bool_]) -> Table:
+        """Give the rows where the mask is true."""
+        columns = tuple(
+            [cell for cell, kept in zip(column, mask, strict=True) if kept]
+            if isinstance(column, list)
+            else column[mask]
+            for column in self.columns
+        )
+        return replace(self, columns=columns, row_numbers=self.row_numbers[mask])
+
+    def select(self, positions: Sequence[int], names: Sequence[str]) -> Table:
+        """Give some of the columns, in the order of `positions`, under the given names."""
+        columns = tuple(self.columns[position] for position in positions)
+        return replace(self, names=tuple(names), columns=columns)
+
+
+def default_names(n_columns: int) -> tuple[str, ...]:
+    """Give the names of columns that have none."""
+    return tuple(f"column_{position}" for position in range(n_columns))
+
+
+def is_missing(cell: str) -> bool:
+    """Tell whether a cell of text stands for no value."""
+    return cell.strip().lower() in MISSING
+
+
+def missing_mask(column: Column) -> NDArray[np.bool_]:
+    """Give true where a column has no value."""
+    if isinstance(column, list):
+        return np.fromiter((cell is None for cell in column), dtype=bool, count=len(column))
+    return np.isnan(column)
+
+
+def check_names(names: Sequence[str], where: str) -> None:
+    """Raise DataError unless every column has a name of its own."""
+    seen: set[str] = set()
+    for position, name in enumerate(names):
+        if not name:
+            raise DataError(
+                f"{where}: every column must have a name. Received: no name for column {position} "
+                "(from 0). Name it; a row index that pandas wrote is left out with index=False."
+            )
+        if name in seen:
+            raise DataError(
+                f"{where}: every column must have a name of its own. "
+                f"Received: {name!r} more than once. Rename one of them."
+            )
+        seen.add(name)
+
+
+def find_column(target: str | int, table: Table) -> int:
+    """Give the position of the column meant by a name or an index (negative from the end).
+
+    A text that is no name but a whole number counts as an index, as it comes from a command line.
+
+    Raises: DataError when there is no such column; ArgumentError when target is neither.
+    """
+    names, n = table.names, len(table.names)
+    if isinstance(target, bool) or not isinstance(target, str | int):
+        raise ArgumentError(f"target must be a column name or index. Received: target={target!r}.")
+    if isinstance(target, str):
+        if target in names:
+            return names.index(target)
+        if not target.removeprefix("-").isdecimal():
+            raise DataError(_no_such_column(target, table))
+        target = int(target)
+    if not -n <= target < n:
+        raise DataError(
+            f"{table.where}: the target index must lie between {-n} and {n - 1} for {n} columns. "
+            f"Received: target={target}."
+        )
+    return target % n
+
+
+def _no_such_column(target: str, table: Table) -> str:
+    if not table.has_header:
+        return (
+            f"{table.where}: a target can be given by name only where a header names the columns. "
+            f"Received: target={target!r} for a file whose first row looks like data. Give the "
+            "index of the column (-1 is the last), or header=True if that row is a header."
+        )
+    message = f"{table.where}: the target must be one of the columns. Received: target={target!r}. "
+    return message + near_names(target, table.names)
+
+
+def near_names(name: str, names: Iterable[str], most: int = 20) -> str:
+    """Give the columns there are, and the nearest to a name; only the first of very many."""
+    known = list(names)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    more = f", ... ({len(known)} in all)" if len(known) > most else ""
+    return f"Columns: {', '.join(known[:most])}{more}.{hint}"
+
+
+def check_no_infinity(table: Table) -> None:
+    """Raise DataError naming row and column of the first infinite number."""
+    for name, column in zip(table.names, table.columns, strict=True):
+        if isinstance(column, list):
+            continue
+        infinite = np.isinf(column)
+        if infinite.any():
+            row = table.row_numbers[int(np.argmax(infinite))]
+            raise DataError(
+                f"{table.where}: numbers must be finite. Received: infinity in data row {row}, "
+                f"column {name!r}. Correct the value or leave it empty and use missing='drop'."
+            )
+
+
+def handle_missing(table: Table, missing: str) -> tuple[Table, int]:
+    """Give the table without rows that lack a value, and how many those were.
+
+    Raises: DataError with missing="error" when a value is missing, and when no row is left.
+    """
+    lacking = np.zeros(table.n_rows, dtype=bool)
+    counts: list[str] = []
+    for name, column in zip(table.names, table.columns, strict=True):
+        mask = missing_mask(column)
+        if mask.any():
+            lacking |= mask
+            counts.append(f"{name}: {int(mask.sum())}")
+    if not counts:
+        return table, 0
+    n_lacking = int(lacking.sum())
+    summary = ", ".join(counts[:20]) + (", ..." if len(counts) > 20 else "")
+    if missing == "error":
+        raise DataError(
+            f"{table.where}: every cell must have a value. Received: {n_lacking} of "
+            f"{table.n_rows} rows lack some ({summary}). Fill them in, or drop those rows with "
+            "missing='drop'."
+        )
+    if n_lacking == table.n_rows:
+        raise DataError(
+            f"{table.where}: some rows must have all their values. Received: all "
+            f"{table.n_rows} rows lack some ({summary}). Remove the columns that are empty."
+        )
+    return table.keep(~lacking), n_lacking

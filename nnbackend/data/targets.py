@@ -1,0 +1,143 @@
+"""What a target is: classes or numbers, and class codes where it is classes.
+
+One rule for every format, so that the same values give the same task from a `.csv` and a `.npz`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnbackend.data.dataset import Label, Task
+from nnbackend.errors import ArgumentError, DataError
+
+FEW = 20
+MANY = 100
+TASKS = ("classification", "regression")
+
+
+class Target(NamedTuple):
+    """A coded target: y as in Dataset, its task, and its classes (None for regression)."""
+
+    y: NDArray[Any]
+    task: Task
+    classes: tuple[Label, ...] | None
+
+
+def check_task(task: str | None) -> None:
+    """Raise ArgumentError unless the task is one of the two, or None to have it inferred."""
+    if task is not None and task not in TASKS:
+        raise ArgumentError(
+            f"task must be 'classification', 'regression' or None. Received: task={task!r}."
+        )
+
+
+def infer_task(values: NDArray[Any], where: str) -> Task:
+    """Tell classes from numbers.
+
+    Text and booleans are classes, and so is a (n, k) array with exactly one 1 in each row, else 0.
+    Numbers with a fractional part are regression. Whole numbers are classes where one or two
+    differ, or up to 20 with two rows or more for each on average; where more than 100 differ they
+    are regression.
+
+    Raises: DataError for whole numbers that are neither.
+    """
+    if values.dtype.kind in "US" or values.dtype.kind == "b":
+        return "classification"
+    if values.ndim == 2:
+        return "classification" if _is_one_hot(values) else "regression"
+    if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
+        return "regression"
+    n_distinct = len(np.unique(values))
+    if n_distinct > MANY:
+        return "regression"
+    if n_distinct <= 2 or (n_distinct <= FEW and 2 * n_distinct <= len(values)):
+        return "classification"
+    raise DataError(
+        f"{where}: the target is whole numbers that could be classes or amounts. Received: "
+        f"{n_distinct} different values in {len(values)} rows. "
+        "Say which: task='classification' or task='regression'."
+    )
+
+
+def code_target(values: NDArray[Any], task: Task | None, where: str) -> Target:
+    """Turn target values into y, inferring the task when it is None.
+
+    Classes are the different values in sorted order; (n, 1) counts as (n,).
+
+    Shapes: values (n,) or (n, k); result y likewise, (n,) for classification.
+    Raises: DataError when the values do not suit the task.
+    """
+    check_task(task)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if task is None:
+        task = infer_task(values, where)
+    if task == "regression":
+        if values.dtype.kind in "US":
+            raise DataError(
+                f"{where}: the target of a regression must be numbers. "
+                f"Received: text such as {str(values[0])!r}. Use task='classification'."
+            )
+        return Target(np.asarray(values, dtype=np.float64), task, None)
+    if values.ndim == 2:
+        if not _is_one_hot(values):
+            raise DataError(
+                f"{where}: a target of classes must have one value for each row, or one 1 in each "
+                f"row of a one-hot table. Received: y.shape={values.shape}."
+            )
+        codes = values.argmax(axis=1).astype(np.int64)
+        return Target(codes, task, tuple(range(values.shape[1])))
+    if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
+        raise DataError(
+            f"{where}: classes must be text or whole numbers. Received: numbers with a fractional "
+            "part. Use task='regression', or write the classes as whole numbers."
+        )
+    distinct, codes = np.unique(values, return_inverse=True)
+    return Target(codes.astype(np.int64), task, tuple(_label(value) for value in distinct))
+
+
+def code_labels(
+    values: NDArray[Any], classes: Sequence[Label], where: str, row_numbers: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Give the position of each value among known classes.
+
+    Shapes: values, row_numbers, result (n,).
+    Raises: DataError naming the row of the first value that is no known class.
+    """
+    # By spelling: a class 7 may arrive as text where another cell of its column is text.
+    position = {str(label): code for code, label in enumerate(classes)}
+    distinct, first, inverse = np.unique(values, return_index=True, return_inverse=True)
+    codes = np.empty(len(distinct), dtype=np.int64)
+    for i in np.argsort(first):
+        value = distinct[i]
+        whole = values.dtype.kind not in "fc" or float(value).is_integer()
+        label = str(_label(value)) if whole else ""
+        if label not in position:
+            known = ", ".join(repr(known) for known in classes)
+            raise DataError(
+                f"{where}: the target must be one of the classes the model knows: {known}. "
+                f"Received: {value.item()!r} in data row {row_numbers[first[i]]}. "
+                "Correct or remove the row, or train with such rows."
+            )
+        codes[i] = position[label]
+    return codes[inverse]
+
+
+def _is_one_hot(values: NDArray[Any]) -> bool:
+    if values.dtype.kind not in "biuf" or values.shape[1] < 2:
+        return False
+    only_bits = bool(((values == 0) | (values == 1)).all())
+    return only_bits and bool((values.sum(axis=1, dtype=np.float64) == 1.0).all())
+
+
+def _label(value: Any) -> Label:
+    """Give a class as Python str or int; numbers are whole here, booleans become words."""
+    if isinstance(value, np.bool_):
+        return str(bool(value))
+    if isinstance(value, np.bytes_):
+        return value.decode("utf-8", errors="replace")
+    return str(value) if isinstance(value, np.str_) else int(value)

@@ -1,0 +1,553 @@
+"""CSV and Parquet: what is detected, what becomes a feature, what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import json
+
+import numpy as np
+import pytest
+
+from nnbackend.data import ColumnCoding, load
+from nnbackend.data import csv_files as csv_module
+from nnbackend.errors import ArgumentError, DataError
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text, name="table.csv", encoding="utf-8"):
+        path = tmp_path / name
+        content = text.encode(encoding)
+        path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+        return path
+
+    return write
+
+
+PLAIN = "a,b,c\n1,2,0\n3,4.5,1\n5,6,0\n7,8,1\n"
+
+
+@pytest.mark.parametrize("name", ["table.csv", "table.csv.gz"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_numbers(write, name, delimiter, end, encoding):
+    text = PLAIN.replace(",", delimiter).replace("\n", end)
+    data = load(write(text, name, encoding))
+    assert data.x.tolist() == [[1, 2], [3, 4.5], [5, 6], [7, 8]]
+    assert data.x.dtype == np.float64
+    assert data.y.tolist() == [0, 1, 0, 1]
+    assert (data.name, data.task, data.classes) == ("table", "classification", (0, 1))
+    assert data.feature_names == ("a", "b")
+    assert data.n_dropped == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        PLAIN,
+        "\n" + PLAIN.replace("\n", "\n\n"),
+        PLAIN + "  \n",
+        PLAIN.replace("3,4.5", ' 3 , "4.5"'),
+        PLAIN.replace("3,4.5", '"3","4.5"').rstrip(),
+    ],
+)
+def test_the_quick_and_the_general_reader_agree(write, text, monkeypatch):
+    quick = load(write(text))
+    monkeypatch.setattr(csv_module, "_read_numbers", lambda path, layout: None)
+    general = load(write(text))
+    for data in (quick, general):
+        assert data.x.tolist() == [[1, 2], [3, 4.5], [5, 6], [7, 8]]
+        assert data.y.tolist() == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("target", "names"),
+    [
+        (None, ("a", "b")),
+        ("c", ("a", "b")),
+        (-1, ("a", "b")),
+        ("-1", ("a", "b")),
+        ("a", ("b", "c")),
+        (0, ("b", "c")),
+        (-3, ("b", "c")),
+        ("1", ("a", "c")),
+    ],
+)
+def test_target_by_name_and_index(write, target, names):
+    data = load(write(PLAIN), target=target, task="regression")
+    assert data.feature_names == names
+    assert data.columns.target == ({"a", "b", "c"} - set(names)).pop()
+
+
+def test_target_that_is_not_there(write):
+    path = write("length,width,species\n1,2,0\n3,4,1\n1,2,0\n3,4,1\n")
+    with pytest.raises(DataError, match=r"target='specis'.*Did you mean 'species'\?"):
+        load(path, target="specis")
+    for target in (3, -4, "7"):
+        with pytest.raises(DataError, match="between -3 and 2"):
+            load(path, target=target)
+    with pytest.raises(ArgumentError, match=r"target=1\.5"):
+        load(path, target=1.5)
+    wide = ",".join(f"column number {i}" for i in range(500)) + "\n" + ",".join("1" * 500) + "\n"
+    with pytest.raises(DataError) as caught:
+        load(write(wide), target="column nummer 7")
+    assert "Did you mean 'column number 7'?" in str(caught.value)
+    assert len(str(caught.value)) < 700
+
+
+def test_no_header(write):
+    path = write("5.1,3.5,setosa\n4.9,3.0,setosa\n6.0,2.2,virginica\n6.1,2.3,virginica\n")
+    data = load(path)
+    assert data.classes == ("setosa", "virginica")
+    assert data.feature_names == ("column_0", "column_1")
+    assert data.n_samples == 4
+    with pytest.raises(DataError, match="only where a header names the columns"):
+        load(path, target="species")
+    assert load(write("1,2,0\n3,4,1\n5,6,0\n7,8,1\n")).n_samples == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "is_header"),
+    [
+        ("a,b\n1,x\n2,y\n", True),
+        ("0,1,label\n1,2,3\n4,5,6\n", True),  # pandas writes column numbers
+        ("p,x\ne,y\np,x\n", False),  # all text, and a cell recurs in its column
+        ("colour,class\nred,x\nblue,y\n", True),
+        ("1.5,high\n2.5,low\n", False),
+        ("a,?\n1,2\n", True),
+        ("?,1\n2,3\n", False),
+        ("1,2\n3,4\n", False),
+        ("a,b\n?,x\n1,y\n", True),
+    ],
+)
+def test_header_detection(write, text, is_header):
+    options = {"task": "classification", "missing": "drop"}
+    n_lines = text.count("\n")
+    data = load(write(text), **options)
+    assert data.columns.has_header == is_header
+    assert data.n_samples + data.n_dropped == n_lines - is_header
+
+
+def test_header_can_be_said(write):
+    path = write("1,2\n3,4\n5,4\n")
+    assert load(path, header=True, task="regression").feature_names == ("1",)
+    path = write("name,class\na,x\nb,y\nc,x\n")
+    data = load(path, header=False)
+    assert data.n_samples == 4
+    assert data.classes == ("class", "x", "y")
+
+
+def test_text_and_booleans_become_features(write):
+    data = load(
+        write(
+            "colour,size,open,flag,price\n"
+            "red,1,true,Yes,1.5\n"
+            "blue,2,False,no,2.5\n"
+            '"dark, red",3,TRUE,NO,3.5\n'
+            "red,4,false,yes,4.5\n"
+        )
+    )
+    assert data.feature_names == (
+        "colour=blue",
+        "colour=dark, red",
+        "colour=red",
+        "size",
+        "open",
+        "flag",
+    )
+    assert data.x.tolist() == [
+        [0, 0, 1, 1, 1, 1],
+        [1, 0, 0, 2, 0, 0],
+        [0, 1, 0, 3, 1, 0],
+        [0, 0, 1, 4, 0, 1],
+    ]
+    assert data.task == "regression"
+    assert data.y.tolist() == [1.5, 2.5, 3.5, 4.5]
+    assert [column.kind for column in data.columns.columns] == [
+        "categorical",
+        "numeric",
+        "boolean",
+        "boolean",
+    ]
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 1000])
+def test_a_column_that_turns_to_text_late_is_text_from_the_top(write, monkeypatch, chunk):
+    monkeypatch.setattr(csv_module, "CHUNK_CELLS", 3 * chunk)
+    rows = "1.0,10,0\n2.50,20,1\n01,30,0\n2.50,x,1\n1.0,10,0\nn,?,1\n"
+    data = load(write("code,size,y\n" + rows), missing="drop")
+    assert data.feature_names == (
+        "code=01",
+        "code=1.0",
+        "code=2.50",
+        "size=10",
+        "size=20",
+        "size=30",
+        "size=x",
+    )
+    assert data.x.sum(axis=1).tolist() == [2.0] * 5
+    assert data.n_dropped == 1
+
+
+def test_words_with_underscores_are_text(write):
+    data = load(write("when,y\n2020_01,0\n2020_02,1\n2020_01,1\n2020_02,0\n"))
+    assert data.feature_names == ("when=2020_01", "when=2020_02")
+
+
+def test_constant_columns_are_kept(write):
+    data = load(write("a,b,y\n5,same,0\n5,same,1\n5,same,1\n5,same,0\n"))
+    assert data.feature_names == ("a", "b=same")
+    assert data.x.tolist() == [[5, 1]] * 4
+
+
+def test_boolean_and_text_targets(write):
+    assert load(write("a,y\n1,True\n2,False\n")).classes == ("False", "True")
+    data = load(write("a,y\n1,b\n2,a\n3,10\n4,b\n"))
+    assert data.classes == ("10", "a", "b")
+    assert data.y.tolist() == [2, 1, 0, 2]
+
+
+@pytest.mark.parametrize("word", ["", "NA", "nan", "NaN", "?", "null", "NULL", "n/a", "  "])
+def test_missing_values(write, word):
+    path = write(f"size,kind,y\n1,a,0\n{word},b,1\n3,{word},0\n{word},a,1\n5,b,0\n6,b,1\n")
+    with pytest.raises(DataError, match=r"3 of 6 rows.*size: 2, kind: 1.*missing='drop'"):
+        load(path)
+    data = load(path, missing="drop")
+    assert data.n_dropped == 3
+    assert data.x.tolist() == [[1, 1, 0], [5, 0, 1], [6, 0, 1]]
+    assert data.y.tolist() == [0, 0, 1]
+
+
+def test_missing_targets_and_nothing_left(write):
+    path = write("a,y\n1,0\n2,\n3,1\n4,0\n5,1\n")
+    with pytest.raises(DataError, match="y: 1"):
+        load(path)
+    assert load(path, missing="drop").n_samples == 4
+    with pytest.raises(DataError, match="all 2 rows lack some"):
+        load(write("a,b,y\n1,,0\n2,,1\n"), missing="drop")
+
+
+@pytest.mark.parametrize("word", ["inf", "-Infinity", "1e999"])
+@pytest.mark.parametrize("other", ["0.5", "text"])
+def test_infinity_is_refused(write, word, other):
+    path = write(f"a,b,y\n1,2,{other}\n3,{word},0.5\n5,6,0.5\n")
+    with pytest.raises(DataError, match="infinity in data row 2, column 'b'"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "empty file"),
+        ("\n \n", "empty file"),
+        ("a,b,c\n", "only the header a, b, c"),
+        ("a,b,a\n1,2,3\n", "'a' more than once"),
+        (",a,y\n0,1,2\n1,3,4\n", r"no name for column 0.*index=False"),
+        ("a,y\n1,0\n1,2,3\n4,1\n", "3 cells in line 3"),
+        ("a,y\n1,0\n\n7\n4,1\n", "1 cells in line 4"),
+        ("a,b,y\n1,0\n4,1\n", "2 cells in line 2"),
+        ('a,y\n1,0\n"2,1\n3,0\n', "quotation mark"),
+        ("a\n1\n2\n", "only the column 'a'"),
+    ],
+)
+def test_what_is_no_table_is_refused(write, text, message):
+    with pytest.raises(DataError, match=message):
+        load(write(text))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "byte"), [("latin-1", "0xf6"), ("utf-16", "0xff"), ("cp1252", "0xf6")]
+)
+def test_wrong_encodings_are_refused(write, encoding, byte):
+    with pytest.raises(DataError, match=f"must be UTF-8. Received: byte {byte}"):
+        load(write("höhe,y\n1,0\n2,1\n", encoding=encoding))
+    # Also where it comes only after what the detection looked at.
+    late = "a,y\n" + "1,0\n2,1\n" * 20000 + "ö,1\n"
+    with pytest.raises(DataError, match="must be UTF-8"):
+        load(write(late, encoding=encoding))
+
+
+def test_damaged_gzip_is_refused(write):
+    path = write(PLAIN, "table.csv.gz")
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(DataError):
+            load(path)
+    path.write_bytes(PLAIN.encode())
+    with pytest.raises(DataError, match="readable"):
+        load(path)
+
+
+def test_text_of_too_many_values_is_refused(write):
+    rows = "".join(f"{i},name {i},{i % 2}\n" for i in range(101))
+    with pytest.raises(DataError, match=r"101 in column 'who'.*'name 0' in data row 1"):
+        load(write("a,who,y\n" + rows))
+    rows = "".join(f"{i if i != 70 else '7o'},{i % 2}\n" for i in range(200))
+    with pytest.raises(DataError, match="the first that is not a number is '7o' in data row 71"):
+        load(write("a,y\n" + rows))
+    rows = "".join(f"{i},name {i},{i % 2}\n" for i in range(100))
+    assert load(write("a,who,y\n" + rows)).n_features == 101
+
+
+def test_utf8_and_quoted_line_breaks(write):
+    data = load(write('größe,"the\nclass"\n1,"a\nb"\n2,ü\n'))
+    assert data.feature_names == ("größe",)
+    assert data.classes == ("a\nb", "ü")
+    assert data.columns.target == "the\nclass"
+
+
+def test_a_quoted_header_with_line_break_before_numbers(write):
+    data = load(write('a,"the\nclass"\n1,0\n2,1\n3,0\n4,1\n'))
+    assert data.x.tolist() == [[1], [2], [3], [4]]
+
+
+# ---------------------------------------------------------------- reading again with a coding
+
+TRAIN = "colour,size,open,kind\nred,1,yes,a\nblue,2,no,b\nred,3,no,a\nblue,4,yes,b\n"
+
+
+@pytest.fixture
+def coding(write):
+    coding = load(write(TRAIN, "train.csv")).columns
+    return ColumnCoding.from_dict(json.loads(json.dumps(coding.to_dict())))
+
+
+def test_coding_round_trip_is_equal(write, coding):
+    assert coding == load(write(TRAIN)).columns
+    assert coding.feature_names == ("colour=blue", "colour=red", "size", "open")
+    stored = coding.to_dict()
+    for key in stored:
+        with pytest.raises(DataError, match="stored column coding"):
+            ColumnCoding.from_dict({k: v for k, v in stored.items() if k != key})
+
+
+def test_coding_matches_by_name_and_ignores_other_columns(write, coding):
+    data = load(write("kind,extra,size,open,colour\nb,?,9,1,red\n"), coding=coding)
+    assert data.x.tolist() == [[0, 1, 9, 1]]
+    assert data.feature_names == coding.feature_names
+    assert (data.task, data.classes) == ("classification", ("a", "b"))
+    assert data.y.tolist() == [1]
+    assert data.columns == coding
+
+
+def test_coding_without_target(write, coding):
+    data = load(write("size,open,colour\n9,no,red\n8,yes,blue\n"), coding=coding)
+    assert data.y is None
+    assert data.x.tolist() == [[0, 1, 9, 0], [1, 0, 8, 1]]
+    assert data.task == "classification"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("size,open\n1,no\n", r"no column 'colour'"),
+        ("size,open,color\n1,no,red\n", r"no column 'colour'.*Did you mean 'color'\?"),
+        (
+            "colour,size,open\nred,1,no\nRed,1,no\n",
+            r"'colour'.*'blue', 'red'. Received: 'Red' in data row 2",
+        ),
+        ("colour,size,open\nred,1,no\nred,big,no\n", "'size' must be numbers.*'big' in data row 2"),
+        ("colour,size,open\nred,1,maybe\n", "'open'.*'maybe' in data row 1"),
+        ("colour,size,open\nred,inf,no\n", "infinity in data row 1"),
+        ("colour,size,open\nred,,no\n", "size: 1"),
+        (
+            "colour,size,open,kind\nred,1,no,a\nred,1,no,z\n",
+            "'a', 'b'. Received: 'z' in data row 2",
+        ),
+        ("red,1,no,a\n", "no column 'colour'"),
+    ],
+)
+def test_coding_refuses_what_does_not_match(write, coding, text, message):
+    with pytest.raises(DataError, match=message):
+        load(write(text), coding=coding)
+
+
+def test_coding_drops_rows_and_still_counts_as_in_the_file(write, coding):
+    text = "colour,size,open\nred,1,no\nred,,no\nblue,3,yes\n"
+    data = load(write(text), coding=coding, missing="drop")
+    assert (data.n_samples, data.n_dropped) == (2, 1)
+    with pytest.raises(DataError, match="'green' in data row 3"):
+        load(write(text.replace("blue", "green")), coding=coding, missing="drop")
+
+
+def test_coding_of_categories_that_look_like_numbers(write):
+    coding = load(write("a,y\n1,01\n2,x\nb,01\n1,x\n")).columns
+    data = load(write("a,y\n1,01\n2,01\n"), coding=coding)
+    assert data.x.tolist() == [[1, 0, 0], [0, 1, 0]]
+    assert data.y.tolist() == [0, 0]
+
+
+def test_coding_of_whole_number_classes(write):
+    coding = load(write("a,y\n1,3\n2,7\n4,3\n1,7\n")).columns
+    assert load(write("a,y\n1,7\n"), coding=coding).y.tolist() == [1]
+    for wrong in ("5", "3.5", "x"):
+        with pytest.raises(DataError, match=f"3, 7. Received: '?{wrong}.*in data row 2"):
+            load(write(f"a,y\n1,7\n2,{wrong}\n"), coding=coding)
+
+
+def test_coding_of_a_regression(write):
+    coding = load(write("a,y\n1,3.5\n2,7\n")).columns
+    # Whole numbers here, and few: it stays a regression.
+    data = load(write("a,y\n1,7\n1,7\n"), coding=coding)
+    assert data.task == "regression"
+    assert data.y.tolist() == [7.0, 7.0]
+
+
+def test_coding_without_header(write):
+    path = write("x,1,0.5\ny,2,0.5\nx,3,1.5\n")
+    coding = load(path, target=1, task="regression").columns
+    assert not coding.has_header
+    # Read again, with the target and without; the first row is data whatever it looks like.
+    assert load(path, coding=coding).y.tolist() == [1, 2, 3]
+    assert load(write("y,7.5\n"), coding=coding).x.tolist() == [[0, 1, 7.5]]
+    assert load(write("y,7.5\n"), coding=coding).y is None
+    with pytest.raises(DataError, match=r"must have 2 columns, or 3.*Received: 4"):
+        load(write("y,7.5,1,2\n"), coding=coding)
+
+
+def test_coding_without_header_and_number_like_categories(write):
+    coding = load(write("0.5,1\n0.5,2\n0.5,x\n1.5,1\n"), target=0, header=False).columns
+    assert load(write("1\n2\n"), coding=coding).x.tolist() == [[1, 0, 0], [0, 1, 0]]
+
+
+def test_coding_settles_the_options(write, coding):
+    path = write(TRAIN)
+    for option in ({"target": "kind"}, {"header": True}, {"task": "regression"}):
+        with pytest.raises(ArgumentError, match=next(iter(option))):
+            load(path, coding=coding, **option)
+    with pytest.raises(ArgumentError, match="coding"):
+        load("iris", coding=coding)
+
+
+# ---------------------------------------------------------------- files that others wrote
+
+
+@pytest.fixture
+def frame():
+    pandas = pytest.importorskip("pandas", reason="pandas makes the file: pip install pandas")
+    rng = np.random.Generator(np.random.Philox(5))
+    return pandas.DataFrame(
+        {
+            "weight": rng.standard_normal(60) * 1e-7,
+            "count": rng.integers(-5, 5, 60),
+            "single": rng.standard_normal(60).astype(np.float32),
+            "colour": rng.choice(["red", "green", "blue, pale"], 60),
+            "open": rng.random(60) < 0.5,
+            "kind": rng.choice(["ham", "spam"], 60),
+        }
+    )
+
+
+def check_against(data, frame):
+    assert data.feature_names == (
+        "weight",
+        "count",
+        "single",
+        "colour=blue, pale",
+        "colour=green",
+        "colour=red",
+        "open",
+    )
+    for feature in ("weight", "count", "open"):
+        at = data.feature_names.index(feature)
+        assert data.x[:, at].tolist() == frame[feature].astype(float).tolist()
+    for colour in ("red", "green", "blue, pale"):
+        at = data.feature_names.index(f"colour={colour}")
+        assert data.x[:, at].tolist() == (frame["colour"] == colour).astype(float).tolist()
+    assert [data.classes[code] for code in data.y] == frame["kind"].tolist()
+
+
+@pytest.mark.parametrize("options", [{}, {"sep": ";"}, {"sep": "\t"}, {"quoting": 2}])
+@pytest.mark.parametrize("name", ["frame.csv", "frame.csv.gz"])
+def test_csv_from_pandas(tmp_path, frame, options, name):
+    frame.to_csv(tmp_path / name, index=False, **options)
+    check_against(load(tmp_path / name), frame)
+    frame.to_csv(tmp_path / name, **options)
+    with pytest.raises(DataError, match="index=False"):
+        load(tmp_path / name)
+
+
+@pytest.fixture
+def parquet(tmp_path):
+    arrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed: nnbackend[parquet]")
+    writer = pytest.importorskip("pyarrow.parquet")
+
+    def parquet(columns, name="table.parquet"):
+        table = columns if isinstance(columns, arrow.Table) else arrow.table(columns)
+        writer.write_table(table, tmp_path / name)
+        return tmp_path / name
+
+    return parquet
+
+
+def test_parquet_from_pandas(tmp_path, frame, parquet):
+    frame["colour"] = frame["colour"].astype("category")
+    frame.to_parquet(tmp_path / "frame.parquet", index=False)
+    data = load(tmp_path / "frame.parquet")
+    check_against(data, frame)
+    # The same table as text, read with the coding of the Parquet file.
+    frame.drop(columns="kind").to_csv(tmp_path / "frame.csv", index=False)
+    again = load(tmp_path / "frame.csv", coding=data.columns)
+    np.testing.assert_allclose(again.x, data.x, rtol=1e-6)
+
+
+def test_parquet_target_missing_values_and_coding(parquet):
+    path = parquet({"a": [1, None, 3, 4], "b": ["x", "y", None, "y"], "y": [0.5, 1.5, 2.5, 3.5]})
+    with pytest.raises(DataError, match=r"2 of 4 rows lack some .a: 1, b: 1."):
+        load(path)
+    data = load(path, missing="drop")
+    assert data.x.tolist() == [[1, 1, 0], [4, 0, 1]]
+    assert (data.task, data.n_dropped) == ("regression", 2)
+    assert load(path, target="a", missing="drop", task="regression").columns.target == "a"
+    again = load(parquet({"b": ["y"], "a": ["7"]}), coding=data.columns)
+    assert again.x.tolist() == [[7, 0, 1]]
+
+
+def test_parquet_types(parquet):
+    arrow = pytest.importorskip("pyarrow")
+    decimal = arrow.array([1, 2, 3, 4]).cast(arrow.decimal128(21, 2))
+    flags = arrow.array([True, False, True, False])
+    data = load(parquet({"d": decimal, "f16": np.arange(4, dtype=np.float16), "y": flags}))
+    assert data.x.tolist() == [[1, 0], [2, 1], [3, 2], [4, 3]]
+    assert data.classes == ("False", "True")
+    when = arrow.array([0, 1, 2, 3], type=arrow.timestamp("s"))
+    with pytest.raises(DataError, match="column 'when' of type timestamp"):
+        load(parquet({"when": when, "y": flags}))
+    with pytest.raises(DataError, match="infinity in data row 2, column 'a'"):
+        load(parquet({"a": [1.0, np.inf], "y": [0.5, 1.5]}))
+
+
+def test_parquet_categories_stored_as_numbers(write, parquet):
+    coding = load(write("a,y\n1,0\n2,1\nb,0\n1,1\n")).columns
+    assert load(parquet({"a": [2, 1]}), coding=coding).x.tolist() == [[0, 1, 0], [1, 0, 0]]
+
+
+def test_parquet_that_is_none(tmp_path, parquet):
+    path = parquet({"a": [1, 2, 1, 2], "y": [0, 1, 0, 1]})
+    whole = path.read_bytes()
+    for length in (0, 3, 4, 8, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(DataError, match="whole Parquet file"):
+            load(path)
+    with pytest.raises(DataError, match="0 rows"):
+        load(parquet({"a": [], "y": []}))
+    arrow = pytest.importorskip("pyarrow")
+    double = arrow.table([[1], [2]], names=["a", "a"])
+    with pytest.raises(DataError, match="'a' more than once"):
+        load(parquet(double))
+    with pytest.raises(ArgumentError, match="header"):
+        load(parquet({"a": [1], "y": [0]}), header=True)
+
+
+def test_parquet_without_pyarrow(tmp_path, monkeypatch):
+    (tmp_path / "t.parquet").write_bytes(b"PAR1")
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    with pytest.raises(DataError, match=r"pip install 'nnbackend\[parquet\]'"):
+        load(tmp_path / "t.parquet")
+
+
+def test_codings_are_values(coding):
+    assert hash(coding) == hash(dataclasses.replace(coding))
