@@ -1,0 +1,279 @@
+"""The kernels in NumPy, written into the given arrays with `out=`.
+
+The hot path of a step (affine maps, the usual activations, Adam and the SGD family) makes no
+temporary array; what is left to the base class is rare or small.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnbackend.backend import Backend, philox
+from nnbackend.backend.base import BATCH, COUNT, MOMENTUM, RATE, STEP
+from nnbackend.backend.formulas import Activation, UpdateRule
+
+Array = NDArray[Any]
+
+
+class NumPyBackend(Backend):
+    """NumPy on the CPU."""
+
+    name = "numpy"
+    device = "numpy:0"
+    xp = np
+    capabilities = frozenset({"uint64"})
+
+    def __init__(self) -> None:
+        self._kept = threading.local()  # scratch arrays, each thread's own
+
+    # ---- arrays -----------------------------------------------------------------------------
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Array:
+        return np.empty(shape, dtype)
+
+    def zeros(self, shape: tuple[int, ...], dtype: str) -> Array:
+        return np.zeros(shape, dtype)
+
+    def to_device(self, host: Array, out: Array | None = None) -> Array:
+        if out is None:
+            return np.asarray(host)
+        np.copyto(out, host)
+        return out
+
+    def to_host(self, array: Array) -> Array:
+        return np.array(array)
+
+    def synchronize(self) -> None:
+        pass
+
+    def owns(self, array: object) -> bool:
+        return isinstance(array, np.ndarray)
+
+    # ---- layers -----------------------------------------------------------------------------
+
+    def dense_forward(
+        self, x: Array, W: Array, b: Array, phi: Activation, z: Array, a: Array
+    ) -> None:
+        np.matmul(x, W, out=z)
+        z += b
+        if (inplace := _VALUES.get(phi.kernel)) is not None:
+            inplace(z, a)
+        else:
+            a[...] = phi.value(z, np)
+
+    def dense_backward(
+        self,
+        x: Array,
+        W: Array,
+        z: Array,
+        a: Array,
+        phi: Activation,
+        delta: Array,
+        dW: Array,
+        db: Array,
+        dx: Array | None,
+    ) -> None:
+        if (inplace := _SLOPES.get(phi.kernel)) is not None:
+            inplace(delta, a, self._scratch)
+        else:
+            delta[...] = phi.delta(delta, z, a, np)
+        np.matmul(x.T, delta, out=dW)
+        np.add.reduce(delta, axis=0, out=db)
+        if dx is not None:
+            np.matmul(delta, W.T, out=dx)
+
+    def maxout_forward(self, z: Array, a: Array, which: Array) -> None:
+        n_out = a.shape[1]
+        np.copyto(a, z[:, :n_out])
+        which.fill(0)
+        for k in range(1, z.shape[1] // n_out):
+            piece = z[:, k * n_out : (k + 1) * n_out]
+            np.copyto(which, k, where=piece > a)
+            np.maximum(a, piece, out=a)
+
+    def dropout_forward(
+        self,
+        x: Array,
+        rate: float,
+        key: tuple[int, int],
+        clock: Array,
+        first_row: int,
+        a: Array,
+        mask: Array,
+    ) -> None:
+        mask[...] = philox.host_mask(*key, int(clock[STEP]), first_row, x.shape, rate)
+        np.multiply(x, mask, out=a)
+        a *= 1.0 / (1.0 - rate)
+
+    def dropout_backward(self, da: Array, mask: Array, rate: float, dx: Array) -> None:
+        np.multiply(da, mask, out=dx)
+        dx *= 1.0 / (1.0 - rate)
+
+    # ---- update -----------------------------------------------------------------------------
+
+    def clip_norm(self, gradient: Array, max_norm: float) -> None:
+        norm = float(np.sqrt(gradient @ gradient))
+        if norm > max_norm:
+            gradient *= max_norm / norm
+
+    def optimizer_step(
+        self,
+        rule: UpdateRule,
+        theta: Array,
+        gradient: Array,
+        state: Sequence[Array],
+        hyper: Array,
+        weight_decay: float,
+        n_weights: int,
+    ) -> None:
+        rate = float(hyper[RATE])
+        c = rule.coefficients(rate, float(hyper[MOMENTUM]), float(hyper[COUNT]))
+        if weight_decay:
+            theta[:n_weights] *= 1.0 - rate * weight_decay
+        if (inplace := _UPDATES.get(rule.kernel)) is not None:
+            inplace(rule.params, c, theta, gradient, state, self._scratch)
+            return
+        new, new_state = rule.recurrence(theta, gradient, tuple(state), c, np)
+        theta[...] = new
+        for old, value in zip(state, new_state, strict=True):
+            old[...] = value
+
+    # ---- batches ----------------------------------------------------------------------------
+
+    def tick(self, clock: Array, rates: Array, hyper: Array) -> None:
+        clock += 1
+        batch = clock[BATCH]
+        hyper[RATE] = rates[0, batch]
+        hyper[MOMENTUM] = rates[1, batch]
+        hyper[COUNT] = clock[STEP]
+
+    def gather_rows(
+        self, data: Array, order: Array, clock: Array, batch_size: int, out: Array
+    ) -> None:
+        start = int(clock[BATCH]) * batch_size
+        rows = order[start : start + out.shape[0]]
+        if data.dtype == out.dtype:
+            # mode="clip" lets take write straight into out; the rows are never out of range.
+            np.take(data, rows, axis=0, out=out, mode="clip")
+        else:
+            out[...] = data[rows]
+
+    def scale_rows(self, x: Array, shift: Array, factor: Array, clip: float | None) -> None:
+        x -= shift
+        x *= factor
+        if clip is not None:
+            t = x * (1.0 / clip)
+            np.multiply(t, t, out=t)
+            t += 1.0
+            x /= np.sqrt(t, out=t)
+
+    def _scratch(self, like: Array) -> Array:
+        """Give this thread's scratch array of a shape and dtype; one that is kept per shape."""
+        kept, key = self._kept.__dict__, f"{like.shape}{like.dtype.char}"
+        if key not in kept:
+            kept[key] = np.empty_like(like)
+        scratch: Array = kept[key]
+        return scratch
+
+
+Scratch = Callable[[Array], Array]
+
+# ---- activations: into a; and their slopes, from a, onto delta ----------------------------------
+
+
+def _identity(z: Array, a: Array) -> None:
+    if a is not z:
+        np.copyto(a, z)
+
+
+def _relu(z: Array, a: Array) -> None:
+    np.maximum(z, 0.0, out=a)
+
+
+def _tanh(z: Array, a: Array) -> None:
+    np.tanh(z, out=a)
+
+
+def _no_slope(delta: Array, a: Array, scratch: Scratch) -> None:
+    pass
+
+
+def _relu_slope(delta: Array, a: Array, scratch: Scratch) -> None:
+    delta *= a > 0
+
+
+def _sigmoid_slope(delta: Array, a: Array, scratch: Scratch) -> None:
+    slope = np.subtract(1.0, a, out=scratch(a))
+    slope *= a
+    delta *= slope
+
+
+def _tanh_slope(delta: Array, a: Array, scratch: Scratch) -> None:
+    slope = np.multiply(a, a, out=scratch(a))
+    np.subtract(1.0, slope, out=slope)
+    delta *= slope
+
+
+_VALUES: dict[str | None, Callable[[Array, Array], None]] = {
+    "identity": _identity,
+    "relu": _relu,
+    "tanh": _tanh,
+}
+_SLOPES: dict[str | None, Callable[[Array, Array, Scratch], None]] = {
+    "identity": _no_slope,
+    "relu": _relu_slope,
+    "sigmoid": _sigmoid_slope,
+    "tanh": _tanh_slope,
+}
+
+# ---- update rules: in place, one pass after another ---------------------------------------------
+
+Numbers = tuple[Any, ...]
+
+
+def _sgd(
+    p: Numbers, c: Numbers, theta: Array, g: Array, state: Sequence[Array], s: Scratch
+) -> None:
+    (lr,) = c
+    theta -= np.multiply(g, lr, out=s(g))
+
+
+def _momentum(
+    p: Numbers, c: Numbers, theta: Array, g: Array, state: Sequence[Array], s: Scratch
+) -> None:
+    lr, mu = c
+    (velocity,) = state
+    velocity *= mu
+    velocity -= np.multiply(g, lr, out=s(g))
+    theta += velocity
+
+
+def _adam(
+    p: Numbers, c: Numbers, theta: Array, g: Array, state: Sequence[Array], s: Scratch
+) -> None:
+    beta1, beta2, eps = p
+    rate, v_correction = c
+    m, v = state
+    t = s(g)
+    m += np.multiply(np.subtract(g, m, out=t), 1.0 - beta1, out=t)
+    np.multiply(g, g, out=t)
+    t -= v
+    t *= 1.0 - beta2
+    v += t
+    np.multiply(v, v_correction, out=t)
+    np.sqrt(t, out=t)
+    t += eps
+    np.divide(m, t, out=t)
+    t *= rate
+    theta -= t
+
+
+_UPDATES: dict[
+    str | None,
+    Callable[[Numbers, Numbers, Array, Array, Sequence[Array], Scratch], None],
+] = {"sgd": _sgd, "momentum": _momentum, "adam": _adam}

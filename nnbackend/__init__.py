@@ -1,0 +1,100 @@
+"""Multilayer perceptrons on NumPy or CuPy, chosen at run time with one word.
+
+    import nnbackend as nn
+
+    net = nn.Network([784, 100, 10], loss="cross_entropy", device="cpu")
+    history = nn.train(net, x, y, epochs=20, validation=0.1)
+
+The names below are the whole public door; each is imported when it is first asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Activation": "network.activations",
+    "AdaDelta": "training.optimizers",
+    "AdaGrad": "training.optimizers",
+    "Adam": "training.optimizers",
+    "AdamW": "training.optimizers",
+    "Backend": "backend",
+    "Callback": "training.callbacks",
+    "Dense": "network.layers",
+    "Dropout": "network.layers",
+    "EarlyStopping": "training.callbacks",
+    "Gradient": "network.network",
+    "History": "training.history",
+    "LBFGS": "training.lbfgs",
+    "Loss": "network.losses",
+    "Maxout": "network.layers",
+    "NNBackendError": "errors",
+    "Network": "network.network",
+    "RMSProp": "training.optimizers",
+    "SGD": "training.optimizers",
+    "Trace": "network.network",
+    "activations": "network.activations",
+    "backends": "backend",
+    "check_gradients": "testing.gradient_check",
+    "data": "data",
+    "errors": "errors",
+    "get_backend": "backend",
+    "initializers": "network.initializers",
+    "load": "persistence",
+    "losses": "network.losses",
+    "schedules": "training.schedules",
+    "train": "training.trainer",
+}
+
+__all__ = sorted(_HOME)
+
+if TYPE_CHECKING:
+    from nnbackend import data as data
+    from nnbackend import errors as errors
+    from nnbackend.backend import Backend as Backend
+    from nnbackend.backend import backends as backends
+    from nnbackend.backend import get_backend as get_backend
+    from nnbackend.errors import NNBackendError as NNBackendError
+    from nnbackend.network import activations as activations
+    from nnbackend.network import initializers as initializers
+    from nnbackend.network import losses as losses
+    from nnbackend.network.activations import Activation as Activation
+    from nnbackend.testing.gradient_check import check_gradients as check_gradients
+    from nnbackend.network.layers import Dense as Dense
+    from nnbackend.network.layers import Dropout as Dropout
+    from nnbackend.network.layers import Maxout as Maxout
+    from nnbackend.network.losses import Loss as Loss
+    from nnbackend.network.network import Gradient as Gradient
+    from nnbackend.network.network import Network as Network
+    from nnbackend.network.network import Trace as Trace
+    from nnbackend.persistence import load as load
+    from nnbackend.training import schedules as schedules
+    from nnbackend.training.callbacks import Callback as Callback
+    from nnbackend.training.callbacks import EarlyStopping as EarlyStopping
+    from nnbackend.training.history import History as History
+    from nnbackend.training.lbfgs import LBFGS as LBFGS
+    from nnbackend.training.optimizers import SGD as SGD
+    from nnbackend.training.optimizers import AdaDelta as AdaDelta
+    from nnbackend.training.optimizers import AdaGrad as AdaGrad
+    from nnbackend.training.optimizers import Adam as Adam
+    from nnbackend.training.optimizers import AdamW as AdamW
+    from nnbackend.training.optimizers import RMSProp as RMSProp
+    from nnbackend.training.trainer import train as train
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'nnbackend' has no attribute {name!r}")
+    module = importlib.import_module(f"nnbackend.{_HOME[name]}")
+    # A name that is a module's own last name is that module; any other lives in it.
+    is_module = _HOME[name].rpartition(".")[2] == name and name != "backends"
+    value = module if is_module else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

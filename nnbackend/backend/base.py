@@ -1,0 +1,348 @@
+"""A backend: one device of one array library, with the kernels of backpropagation.
+
+`Backend` is both the contract and the reference. A subclass must give six methods; every kernel
+has a default written over `xp`, the library's namespace of Python array API functions. A backend
+overrides a kernel for speed only, and `nnbackend.testing` compares each override with the default
+here. Kernels write into the arrays they are given, hand nothing to the host, and read whatever
+changes from step to step from small device arrays, so that a step can be captured and replayed.
+
+Shape letters: B rows of a batch, I inputs and O outputs of a layer, K pieces, P parameters.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from nnbackend.backend import philox
+from nnbackend.backend.formulas import Activation, Array, Loss, Namespace, Score, UpdateRule
+
+API_VERSION = 1
+
+# Slots of `totals`, the float64 sums that a pass over the data leaves on the device.
+LOSS, WEIGHT, PENALTY, SCORE = range(4)
+# Slots of `clock`, int64: steps made since training began (the first is 1), batch of this epoch.
+STEP, BATCH = range(2)
+# Slots of `hyper`, float64: what a schedule may change, and the step count once more.
+RATE, MOMENTUM, COUNT = range(3)
+
+
+class Backend(ABC):
+    """One device of one array library: six methods to give, kernels to inherit or override.
+
+    name: the registered name, as "numpy".  device: what a user would ask for, as "cupy:1".
+    xp: namespace of array API functions.  float_dtypes: names of the supported dtypes.
+    capabilities: of "uint64" (wrapping 64-bit integers, for dropout masks made in place) and
+    "capture" (steps really are captured, not called one by one).
+    """
+
+    name: str
+    device: str
+    xp: Namespace
+    float_dtypes: tuple[str, ...] = ("float32", "float64")
+    capabilities: frozenset[str] = frozenset()
+
+    # ---- (a) what a backend must give -------------------------------------------------------
+
+    @abstractmethod
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Array:
+        """Give a new C-contiguous array with any content; slices and reshapes of it are views."""
+
+    @abstractmethod
+    def zeros(self, shape: tuple[int, ...], dtype: str) -> Array:
+        """Give a new C-contiguous array of zeros."""
+
+    @abstractmethod
+    def to_device(self, host: np.ndarray, out: Array | None = None) -> Array:
+        """Bring a NumPy array here, keeping its dtype; into `out` where given.
+
+        Without `out` the result may share memory with `host`, where that is the same memory.
+        """
+
+    @abstractmethod
+    def to_host(self, array: Array) -> np.ndarray:
+        """Give a fresh NumPy copy, never a view; waits for the device."""
+
+    @abstractmethod
+    def synchronize(self) -> None:
+        """Wait until all work given to the device is done."""
+
+    @abstractmethod
+    def owns(self, array: object) -> bool:
+        """Tell whether `array` is an array of this library on this device."""
+
+    # ---- (b) kernels: layers ----------------------------------------------------------------
+
+    def dense_forward(
+        self, x: Array, W: Array, b: Array, phi: Activation, z: Array, a: Array
+    ) -> None:
+        """Feed x through a dense layer: z = x W + b, a = phi(z).
+
+        Shapes: x (B, I), W (I, O), b (O,); z and a (B, O), and may be one array.
+        """
+        z[...] = x @ W + b
+        a[...] = phi.value(z, self.xp)
+
+    def dense_backward(
+        self,
+        x: Array,
+        W: Array,
+        z: Array,
+        a: Array,
+        phi: Activation,
+        delta: Array,
+        dW: Array,
+        db: Array,
+        dx: Array | None,
+    ) -> None:
+        """Take `delta` from dC/da to dC/dz in place, and give the layer's gradients.
+
+            delta = da * phi'(z);  dW = x^T delta;  db = sum of delta's rows;  dx = delta W^T
+
+        Shapes: as in `dense_forward`; delta (B, O), dW (I, O), db (O,), dx (B, I) or None.
+        """
+        delta[...] = phi.delta(delta, z, a, self.xp)
+        dW[...] = x.T @ delta
+        db[...] = self.xp.sum(delta, axis=0)
+        if dx is not None:
+            dx[...] = delta @ W.T
+
+    def maxout_forward(self, z: Array, a: Array, which: Array) -> None:
+        """Keep the largest of each unit's pieces; ties go to the first.
+
+        Shapes: z (B, K * O), piece by piece; a (B, O); which (B, O) int32, the winning piece.
+        """
+        pieces = self.xp.reshape(z, (z.shape[0], -1, a.shape[1]))  # (B, K, O)
+        a[...] = self.xp.max(pieces, axis=1)
+        which[...] = self.xp.astype(self.xp.argmax(pieces, axis=1), which.dtype)
+
+    def maxout_backward(self, delta: Array, which: Array, dz: Array) -> None:
+        """Send each unit's gradient to its winning piece; the others get zero.
+
+        Shapes: delta and which (B, O), dz (B, K * O).
+        """
+        n_out = delta.shape[1]
+        for k in range(dz.shape[1] // n_out):
+            won = self.xp.astype(which == k, delta.dtype)
+            dz[:, k * n_out : (k + 1) * n_out] = delta * won
+
+    def dropout_forward(
+        self,
+        x: Array,
+        rate: float,
+        key: tuple[int, int],
+        clock: Array,
+        first_row: int,
+        a: Array,
+        mask: Array,
+    ) -> None:
+        """Silence units at random and scale the kept ones up: a = x * mask / (1 - rate).
+
+        The mask's bits are addressed by key (seed, layer), the step in `clock`, and the row
+        counted from first_row: the same on every backend (see `philox`).
+        Shapes: x and a (B, O); mask (B, O) bool; clock (2,) int64.
+        """
+        xp = self.xp
+        if "uint64" in self.capabilities:
+            rows = xp.astype(self._arange(x.shape[0]), xp.uint64) + first_row
+            step = xp.astype(clock[STEP : STEP + 1], xp.uint64)
+            mask[...] = philox.mask(key, step, rows, x.shape[1], rate, xp)
+        else:  # made on the host; a backend without uint64 cannot capture steps with dropout
+            step = int(self.to_host(clock)[STEP])
+            self.to_device(philox.host_mask(*key, step, first_row, x.shape, rate), out=mask)
+        a[...] = x * (xp.astype(mask, x.dtype) * (1.0 / (1.0 - rate)))
+
+    def dropout_backward(self, da: Array, mask: Array, rate: float, dx: Array) -> None:
+        """Let the gradient through where the units were kept: dx = da * mask / (1 - rate)."""
+        dx[...] = da * (self.xp.astype(mask, da.dtype) * (1.0 / (1.0 - rate)))
+
+    # ---- kernels: loss and scores -----------------------------------------------------------
+
+    def loss_and_delta(
+        self, loss: Loss, out: Array, y: Array, weight: Array | None, delta: Array, totals: Array
+    ) -> None:
+        """Compare the output with the target: delta = d(mean loss)/d(out), and add to totals.
+
+        The mean over the batch is taken here and nowhere else: sum(w * loss) / sum(w).
+        totals[LOSS] += sum(w * loss), totals[WEIGHT] += sum(w), both float64.
+        Shapes: out and delta (B, O); y (B, O), or (B,) int32 class labels; weight (B,) or None.
+        """
+        xp = self.xp
+        rows, gradient = loss.rows(out, self._targets(y, out), xp)
+        if weight is None:
+            delta[...] = gradient * (1.0 / out.shape[0])
+            totals[LOSS] = totals[LOSS] + xp.sum(xp.astype(rows, xp.float64))
+            totals[WEIGHT] = totals[WEIGHT] + out.shape[0]
+        else:
+            share = weight / (xp.sum(weight) + float(xp.finfo(weight.dtype).smallest_normal))
+            delta[...] = gradient * xp.reshape(share, (-1, 1))
+            totals[LOSS] = totals[LOSS] + xp.sum(xp.astype(rows * weight, xp.float64))
+            totals[WEIGHT] = totals[WEIGHT] + xp.sum(xp.astype(weight, xp.float64))
+
+    def add_score(
+        self, score: Score, out: Array, y: Array, weight: Array | None, totals: Array
+    ) -> None:
+        """Add each row's score to the sums: totals[SCORE] += sum(w * score).
+
+        Shapes: as in `loss_and_delta`.
+        """
+        rows = self.xp.astype(score.rows(out, self._targets(y, out), self.xp), self.xp.float64)
+        if weight is not None:
+            rows = rows * self.xp.astype(weight, self.xp.float64)
+        totals[SCORE] = totals[SCORE] + self.xp.sum(rows)
+
+    # ---- kernels: gradient and update -------------------------------------------------------
+
+    def add_penalty(
+        self, weights: Array, gradient: Array, l1: float, l2: float, rows: int, totals: Array
+    ) -> None:
+        """Add the gradient of l1 * sum |w| + l2 / 2 * sum w^2, and its value for `rows` rows.
+
+        totals[PENALTY] += rows * value.  Shapes: weights and gradient (n_weights,), flat.
+        """
+        xp = self.xp
+        gradient[...] = gradient + l2 * weights + l1 * xp.sign(weights)
+        value = xp.sum(l1 * xp.abs(weights) + (0.5 * l2) * weights * weights, keepdims=True)
+        here = slice(PENALTY, PENALTY + 1)
+        totals[here] = totals[here] + rows * xp.astype(value, xp.float64)
+
+    def clip_norm(self, gradient: Array, max_norm: float) -> None:
+        """Shrink the gradient to at most `max_norm` long; no branch on the host.
+
+        Shapes: gradient (P,). Source: Pascanu, Mikolov and Bengio 2013, algorithm 1.
+        """
+        xp = self.xp
+        norm = xp.sqrt(xp.sum(gradient * gradient, keepdims=True))
+        gradient[...] = gradient * (max_norm / xp.where(norm > max_norm, norm, max_norm))
+
+    def optimizer_step(
+        self,
+        rule: UpdateRule,
+        theta: Array,
+        gradient: Array,
+        state: Sequence[Array],
+        hyper: Array,
+        weight_decay: float,
+        n_weights: int,
+    ) -> None:
+        """Make one step of gradient descent on the whole parameter vector, in place.
+
+        Decoupled decay comes first and on the weights only: w *= 1 - lr * weight_decay.
+        Shapes: theta, gradient and each array of state (P,); hyper (3,) float64.
+        """
+        xp = self.xp
+        rate, momentum, count = (hyper[i : i + 1] for i in (RATE, MOMENTUM, COUNT))
+        c = tuple(xp.astype(v, theta.dtype) for v in rule.coefficients(rate, momentum, count))
+        if weight_decay:
+            keep = xp.astype(1.0 - rate * weight_decay, theta.dtype)
+            theta[:n_weights] = theta[:n_weights] * keep
+        new, new_state = rule.recurrence(theta, gradient, tuple(state), c, xp)
+        theta[...] = new
+        for old, value in zip(state, new_state, strict=True):
+            old[...] = value
+
+    def max_norm(self, W: Array, limit: float) -> None:
+        """Shrink the incoming weights of each unit to at most `limit` long.
+
+        Shapes: W (I, O), one column a unit. Source: Srivastava et al. 2014, section 5.1.
+        """
+        xp = self.xp
+        norm = xp.sqrt(xp.sum(W * W, axis=0))
+        W[...] = W * (limit / xp.where(norm > limit, norm, limit))
+
+    def average(self, theta: Array, shadow: Array, decay: float, hyper: Array) -> None:
+        """Move the running average of the parameters: shadow = d shadow + (1 - d) theta.
+
+        d is `decay`, and smaller at first, min(decay, (1 + t) / (10 + t)), so that the initial
+        weights are soon forgotten.
+        """
+        t = hyper[COUNT : COUNT + 1]
+        early = (1.0 + t) / (10.0 + t)
+        d = self.xp.astype(self.xp.where(early < decay, early, decay), theta.dtype)
+        shadow[...] = shadow + (1.0 - d) * (theta - shadow)
+
+    # ---- kernels: batches -------------------------------------------------------------------
+
+    def tick(self, clock: Array, rates: Array, hyper: Array) -> None:
+        """Begin a step: count it, and look up its learning rate and momentum.
+
+        Shapes: clock (2,) int64, rates (2, steps of the epoch) float64, hyper (3,) float64.
+        """
+        clock[...] = clock + 1
+        hyper[:COUNT] = self.xp.take(rates, clock[BATCH : BATCH + 1], axis=1)[:, 0]
+        hyper[COUNT:] = self.xp.astype(clock[STEP : STEP + 1], hyper.dtype)
+
+    def gather_rows(
+        self, data: Array, order: Array, clock: Array, batch_size: int, out: Array
+    ) -> None:
+        """Collect this step's rows: out[i] = data[order[batch * batch_size + i]].
+
+        Shapes: data (n, ...) of any dtype, order (n,) int64, out (B, ...) in its own dtype.
+        """
+        places = self._arange(out.shape[0]) + clock[BATCH : BATCH + 1] * batch_size
+        rows = self.xp.take(data, self.xp.take(order, places), axis=0)
+        out[...] = self.xp.astype(rows, out.dtype)
+
+    def scale_rows(self, x: Array, shift: Array, factor: Array, clip: float | None) -> None:
+        """Scale the inputs in place: t = (x - shift) * factor; clipped, t / sqrt(1 + (t/clip)^2).
+
+        Shapes: x (B, I), shift and factor (I,).
+        Source of the smooth clip: Holzmueller et al. 2024 (RealMLP), appendix B.
+        """
+        t = (x - shift) * factor
+        if clip is not None:
+            t = t / self.xp.sqrt(1.0 + (t * (1.0 / clip)) * (t * (1.0 / clip)))
+        x[...] = t
+
+    def copy(self, source: Array, target: Array) -> None:
+        """Copy one device array into another of the same shape."""
+        target[...] = source
+
+    def fill(self, array: Array, value: float) -> None:
+        """Set every element."""
+        array[...] = value
+
+    # ---- (c) optional -----------------------------------------------------------------------
+
+    def capture(self, step: Callable[[], None]) -> Callable[[int], None]:
+        """Give a function that makes n steps, each as `step` would; here by calling it n times.
+
+        A device may record `step` once and replay it. Until the result has been used, `step` must
+        not be taken to have run.
+        """
+
+        def run(n: int) -> None:
+            for _ in range(n):
+                step()
+
+        return run
+
+    # ---- shared by the engine and the defaults ----------------------------------------------
+
+    def dtype_name(self, array: Array) -> str:
+        """Give the name of a float array's dtype, as "float32"."""
+        return next(n for n in self.float_dtypes if array.dtype == getattr(self.xp, n))
+
+    def cast(self, array: Array, dtype: str) -> Array:
+        """Give the array in a float dtype; itself, where it has it already."""
+        wanted = getattr(self.xp, dtype)
+        return array if array.dtype == wanted else self.xp.astype(array, wanted)
+
+    def _arange(self, n: int) -> Array:
+        """Give 0 .. n-1 as int64 on the device, made once per length."""
+        cache: dict[int, Array] = self.__dict__.setdefault("_ranges", {})
+        if n not in cache:
+            cache[n] = self.to_device(np.arange(n, dtype=np.int64))
+        return cache[n]
+
+    def _targets(self, y: Array, out: Array) -> Array:
+        """Give targets as (B, O) in the dtype of `out`; class labels become one-hot rows."""
+        if y.ndim == 2:
+            return y
+        labels = self.xp.reshape(self.xp.astype(y, self.xp.int64), (-1, 1))
+        return self.xp.astype(labels == self._arange(out.shape[1]), out.dtype)
+
+    def __repr__(self) -> str:
+        return f"<backend {self.device}>"

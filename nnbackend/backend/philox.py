@@ -1,0 +1,100 @@
+"""Random bits addressed by where they are used, the same on every backend.
+
+A dropout mask is a pure function of (seed, layer, step, row): no state to carry, to save or to
+keep in step between devices, and any split of a batch into parts gives the same mask. The
+generator is Philox4x64-10 with NumPy's conventions, so that NumPy's own C code is one
+implementation of it. A unit is kept when its 16 random bits are below round(keep * 65536).
+
+Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nnbackend.backend.formulas import Array, Namespace
+
+MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
+KEY_BUMPS = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)  # the golden ratio and sqrt(3) - 1
+ROUNDS = 10
+UNITS_PER_BLOCK = 16  # one block is 4 words of 64 bits: 16 units at 16 bits each
+LOW_32 = 0xFFFFFFFF
+
+# Streams of the host's generators, in the key's second word. Layers count up from 0, so the
+# streams that are no layer's dropout start far above any layer.
+INITIAL_WEIGHTS = 1 << 32
+BATCH_ORDER = 1 << 33
+DATA_SPLIT = 1 << 34
+
+
+def host_generator(seed: int, stream: int, index: int = 0) -> np.random.Generator:
+    """Give the host's generator for a purpose: initial weights, an epoch's order, a split."""
+    return np.random.Generator(np.random.Philox(key=[seed, stream], counter=[0, 0, index, 0]))
+
+
+def keep_threshold(rate: float) -> int:
+    """Give the number below which a unit's 16 bits must lie for it to be kept."""
+    return round((1.0 - rate) * 65536)
+
+
+def blocks_per_row(n_units: int) -> int:
+    """Give how many blocks a row takes; rows never share one, so any split of rows agrees."""
+    return -(-n_units // UNITS_PER_BLOCK)
+
+
+def host_mask(
+    seed: int, layer: int, step: int, first_row: int, shape: tuple[int, int], rate: float
+) -> np.ndarray:
+    """Draw a dropout mask on the host: (rows, units) of bool, True where a unit is kept.
+
+    Row r of it belongs to row first_row + r of the whole batch.
+    """
+    rows, units = shape
+    blocks = blocks_per_row(units)
+    source = np.random.Philox(key=[seed, layer], counter=[first_row * blocks, 0, step, 0])
+    words = source.random_raw(rows * blocks * 4)
+    bits = words.astype("<u8", copy=False).view("<u2").reshape(rows, blocks * UNITS_PER_BLOCK)
+    return bits[:, :units] < keep_threshold(rate)
+
+
+def _product(a: Array, m: int, xp: Namespace) -> tuple[Array, Array]:
+    """Multiply uint64 words by a constant; give the high and the low word of the 128 bits."""
+    m_low, m_high = m & LOW_32, m >> 32
+    a_low, a_high = a & LOW_32, a >> 32
+    low = a_low * m_low
+    middle = a_high * m_low + (low >> 32)
+    cross = a_low * m_high + (middle & LOW_32)
+    return a_high * m_high + (middle >> 32) + (cross >> 32), a * m
+
+
+def blocks(counter: list[Array], key: tuple[int, int], xp: Namespace) -> list[Array]:
+    """Turn counters into random words: four uint64 arrays in, four of the same shape out.
+
+    The reference in array arithmetic, for any library with wrapping uint64.
+    """
+    c0, c1, c2, c3 = counter
+    for r in range(ROUNDS):
+        k0, k1 = ((k + r * bump) % (1 << 64) for k, bump in zip(key, KEY_BUMPS, strict=True))
+        high0, low0 = _product(c0, MULTIPLIERS[0], xp)
+        high1, low1 = _product(c2, MULTIPLIERS[1], xp)
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+    return [c0, c1, c2, c3]
+
+
+def mask(
+    key: tuple[int, int], step: Array, rows: Array, units: int, rate: float, xp: Namespace
+) -> Array:
+    """Draw a dropout mask where `rows` lives: (rows, units) of bool, as `host_mask` does.
+
+    step is a uint64 scalar array, rows a (B,) uint64 array of row numbers in the whole batch.
+    Nothing is read back to the host.
+    """
+    n_blocks = blocks_per_row(units)
+    within = xp.cumulative_sum(xp.ones_like(rows[:1] + xp.zeros((n_blocks,), dtype=rows.dtype)))
+    # NumPy raises the counter before it draws, so block j of a row stands at j + 1: `within`.
+    c0 = xp.reshape(rows, (-1, 1)) * n_blocks + xp.reshape(within, (1, -1))
+    zero = xp.zeros_like(c0)
+    words = xp.stack(blocks([c0, zero, zero + step, zero], key, xp), axis=2)
+    parts = xp.stack([(words >> shift) & 0xFFFF for shift in (0, 16, 32, 48)], axis=3)
+    bits = xp.reshape(parts, (rows.shape[0], n_blocks * UNITS_PER_BLOCK))
+    return bits[:, :units] < keep_threshold(rate)

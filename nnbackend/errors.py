@@ -1,0 +1,77 @@
+"""Every exception the library raises on purpose, in one tree.
+
+    NNBackendError
+    ├── BackendError                  a device could not serve
+    │   ├── UnknownBackendError       also ValueError    no backend of that name
+    │   ├── BackendUnavailableError   also RuntimeError  known, but not usable here: the reason and the cure
+    │   ├── BackendVersionError       also RuntimeError  the plug-in speaks another version of the seam
+    │   └── DeviceMismatchError       also TypeError     an array of another library or device
+    ├── ArgumentError                 also ValueError    an option with a value that cannot be meant
+    ├── ShapeError                    also ValueError    an array of the wrong shape or dtype
+    ├── DataError                     also ValueError    data that cannot be learnt from or read
+    ├── ModelFileError                also ValueError    a file that is not a whole, unchanged model
+    └── DivergedError                 also ArithmeticError  training left the finite numbers
+
+A message says what was expected, what was received, and what would mend it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class NNBackendError(Exception):
+    """Base of all errors raised on purpose by nnbackend."""
+
+
+class BackendError(NNBackendError):
+    """A backend could not be found, loaded or used."""
+
+
+class UnknownBackendError(BackendError, ValueError):
+    """No backend of that name is registered."""
+
+
+class BackendUnavailableError(BackendError, RuntimeError):
+    """The backend is known but cannot be used on this machine."""
+
+
+class BackendVersionError(BackendError, RuntimeError):
+    """The plug-in was written for another version of the seam."""
+
+
+class DeviceMismatchError(BackendError, TypeError):
+    """An array belongs to another library or device than the network."""
+
+
+class ArgumentError(NNBackendError, ValueError):
+    """An option has a value that cannot be meant."""
+
+
+class ShapeError(NNBackendError, ValueError):
+    """An array has the wrong shape or dtype."""
+
+
+class DataError(NNBackendError, ValueError):
+    """The data cannot be read, or cannot be learnt from."""
+
+
+class ModelFileError(NNBackendError, ValueError):
+    """The file is not a whole and unchanged model."""
+
+
+class DivergedError(NNBackendError, ArithmeticError):
+    """Training left the finite numbers; the message says what to try."""
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Give the tail of an error about an unknown name: the choices, and the nearest one.
+
+    >>> suggest("rellu", ["relu", "tanh"])
+    "Known: relu, tanh. Did you mean 'relu'?"
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"Known: {', '.join(names)}.{hint}"

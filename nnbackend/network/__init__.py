@@ -1,0 +1,1 @@
+"""The mathematics of the multilayer perceptron: activations, losses, layers, the network."""

@@ -1,0 +1,127 @@
+"""Initial weights, drawn on the host so that one seed gives one network on every device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from nnbackend.errors import ArgumentError, suggest
+
+Draw = Callable[[np.random.Generator, tuple[int, ...], int, int], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Initializer:
+    """A way to draw weights: draw(rng, shape, fan_in, fan_out) -> float64 array of that shape."""
+
+    name: str
+    draw: Draw = field(repr=False, compare=False)
+    params: tuple[float, ...] = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.name in INITIALIZERS:
+            return get_initializer, (self.name, *self.params)
+        return super().__reduce__()  # type: ignore[return-value]
+
+
+def zeros() -> Initializer:
+    """All 0: the slides' first choice, under which all units of a layer stay alike."""
+    return Initializer("zeros", lambda rng, shape, fan_in, fan_out: np.zeros(shape))
+
+
+def constant(value: float = 0.0) -> Initializer:
+    """All `value`."""
+    return Initializer(
+        "constant", lambda rng, shape, fan_in, fan_out: np.full(shape, float(value)), (value,)
+    )
+
+
+def normal(std: float = 1.0, mean: float = 0.0) -> Initializer:
+    """Normal with standard deviation `std`; by default the course's N(0, 1)."""
+    if std < 0:
+        raise ArgumentError(f"std of normal must be at least 0. Received: std={std}.")
+    return Initializer(
+        "normal",
+        lambda rng, shape, fan_in, fan_out: rng.normal(mean, std, shape),
+        (std, mean),
+    )
+
+
+def uniform(limit: float = 0.05) -> Initializer:
+    """Uniform between -limit and limit."""
+    if limit < 0:
+        raise ArgumentError(f"limit of uniform must be at least 0. Received: limit={limit}.")
+    return Initializer(
+        "uniform", lambda rng, shape, fan_in, fan_out: rng.uniform(-limit, limit, shape), (limit,)
+    )
+
+
+def _by_variance(
+    name: str, variance: Callable[[int, int], float], distribution: str
+) -> Callable[[], Initializer]:
+    """Make an initializer whose variance follows from the fans."""
+
+    def draw(
+        rng: np.random.Generator, shape: tuple[int, ...], fan_in: int, fan_out: int
+    ) -> np.ndarray:
+        std = math.sqrt(variance(fan_in, fan_out))
+        if distribution == "normal":
+            return rng.normal(0.0, std, shape)
+        limit = math.sqrt(3.0) * std  # a uniform on (-limit, limit) has variance limit^2 / 3
+        return rng.uniform(-limit, limit, shape)
+
+    return lambda: Initializer(f"{name}_{distribution}", draw)
+
+
+_VARIANCES: dict[str, Callable[[int, int], float]] = {
+    # Glorot and Bengio 2010, equation 12: keeps activations and gradients alike.
+    "glorot": lambda fan_in, fan_out: 2.0 / (fan_in + fan_out),
+    # He et al. 2015, equation 10: for units that are off half the time.
+    "he": lambda fan_in, fan_out: 2.0 / fan_in,
+    # LeCun et al. 1998, section 4.6; also Nielsen's 1/sqrt(n) and SELU's.
+    "lecun": lambda fan_in, fan_out: 1.0 / fan_in,
+}
+
+INITIALIZERS: dict[str, Callable[..., Initializer]] = {
+    "zeros": zeros,
+    "constant": constant,
+    "normal": normal,
+    "uniform": uniform,
+    **{
+        f"{name}_{distribution}": _by_variance(name, variance, distribution)
+        for name, variance in _VARIANCES.items()
+        for distribution in ("normal", "uniform")
+    },
+}
+
+_SUITED_TO = {"relu": "he_normal", "leaky_relu": "he_normal", "elu": "he_normal",
+              "selu": "lecun_normal", "gelu": "he_normal", "silu": "he_normal",
+              "mish": "he_normal", "softplus": "he_normal"}  # fmt: skip
+
+
+def suited_to(activation: str) -> Initializer:
+    """Give what "auto" means for an activation: He for the ReLU family, LeCun for SELU, else Glorot."""
+    return get_initializer(_SUITED_TO.get(activation, "glorot_uniform"))
+
+
+def get_initializer(choice: str | float | Initializer, *params: float) -> Initializer:
+    """Give the initializer that a name means; a number means that constant.
+
+    Raises: ArgumentError for an unknown name, with the nearest one.
+    >>> get_initializer("normal", 0.01)
+    Initializer(name='normal', params=(0.01,))
+    """
+    if isinstance(choice, Initializer):
+        return choice
+    if isinstance(choice, (int, float)) and not isinstance(choice, bool):
+        return constant(float(choice))
+    if not isinstance(choice, str) or choice not in INITIALIZERS:
+        raise ArgumentError(
+            f"an initializer must be a name, a number or an Initializer. Received: {choice!r}. "
+            f"{suggest(str(choice), INITIALIZERS)}"
+        )
+    return INITIALIZERS[choice](*params)

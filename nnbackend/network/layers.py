@@ -1,0 +1,220 @@
+"""The layers: what each is, its forward pass and, below it, its backward pass.
+
+A layer describes, buffers hold: a layer is a frozen record of sizes and formulas, and every array
+it works on stands in the `Slot` it is given. So layers can be shared, saved and compared, and
+every z, a and delta can be looked at. Ordered by rising complexity.
+"""
+
+from __future__ import annotations
+
+import operator
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+from nnbackend.backend import Backend
+from nnbackend.backend.formulas import Array
+from nnbackend.errors import ArgumentError
+from nnbackend.network.activations import Activation, get_activation, identity
+from nnbackend.network.initializers import Initializer, get_initializer, suited_to
+
+IDENTITY = identity()
+
+
+@dataclass
+class Slot:
+    """One layer's arrays for one batch: views of the parameters, and room for its results.
+
+    delta holds dC/da when `backward` begins and dC/dz when it ends.
+    """
+
+    a: Array  # (B, O)
+    delta: Array = None  # (B, O)
+    z: Array = None  # (B, O), or (B, K * O) for maxout
+    W: Array = None  # (I, O)
+    b: Array = None  # (O,)
+    dW: Array = None
+    db: Array = None
+    which: Array = None  # (B, O), maxout: the winning piece
+    dz: Array = None  # (B, K * O), maxout: delta of every piece
+    mask: Array = None  # (B, O), dropout: True where a unit is kept
+    key: tuple[int, int] = (0, 0)  # dropout: seed, layer
+    clock: Array = None  # dropout: the step
+    first_row: int = 0  # dropout: where this part of the batch begins
+
+
+class AbstractLayer(ABC):
+    """What the network asks of a layer."""
+
+    @abstractmethod
+    def n_outputs(self, n_in: int) -> int:
+        """Give the number of units, O."""
+
+    @abstractmethod
+    def parameter_shapes(self, n_in: int) -> tuple[tuple[int, int], int] | None:
+        """Give the shapes of W and b, or None for a layer that learns nothing."""
+
+    @abstractmethod
+    def make_slot(self, backend: Backend, dtype: str, rows: int, n_in: int, keep_z: bool) -> Slot:
+        """Make the arrays of a forward pass; z may share a's where the slope needs a alone."""
+
+    @abstractmethod
+    def forward(self, backend: Backend, x: Array, s: Slot) -> None:
+        """Compute s.a from x."""
+
+    @abstractmethod
+    def backward(self, backend: Backend, x: Array, s: Slot, dx: Array | None) -> None:
+        """Compute the gradients from s.delta; dx, where wanted, becomes dC/dx."""
+
+
+@dataclass(frozen=True)
+class Dropout(AbstractLayer):
+    """Silences a share of the units of the layer before it, at random, in training only.
+
+        a = x * mask / (1 - drop_rate)
+
+    Source: Srivastava et al. 2014, with the scale on the training side ("inverted").
+    """
+
+    drop_rate: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.drop_rate < 1.0:
+            raise ArgumentError(
+                "drop_rate must be at least 0 and below 1: the probability of silencing a unit. "
+                f"Received: drop_rate={self.drop_rate}."
+            )
+
+    def n_outputs(self, n_in: int) -> int:
+        return n_in
+
+    def parameter_shapes(self, n_in: int) -> None:
+        return None
+
+    def make_slot(self, backend: Backend, dtype: str, rows: int, n_in: int, keep_z: bool) -> Slot:
+        shape = (rows, n_in)
+        return Slot(a=backend.empty(shape, dtype), mask=backend.empty(shape, "bool"))
+
+    def forward(self, backend: Backend, x: Array, s: Slot) -> None:
+        backend.dropout_forward(x, self.drop_rate, s.key, s.clock, s.first_row, s.a, s.mask)
+
+    def backward(self, backend: Backend, x: Array, s: Slot, dx: Array | None) -> None:
+        if dx is not None:
+            backend.dropout_backward(s.delta, s.mask, self.drop_rate, dx)
+
+
+@dataclass(frozen=True)
+class Dense(AbstractLayer):
+    """A layer of units that each see all inputs.
+
+        z = x W + b;  a = phi(z)
+        delta = dC/da * phi'(z);  dW = x^T delta;  db = sum of delta's rows;  dx = delta W^T
+
+    weights and biases name initializers; "auto" suits the activation.
+    """
+
+    n_out: int
+    activation: Activation
+    weights: Initializer
+    biases: Initializer
+
+    def __init__(
+        self,
+        n_out: int,
+        activation: str | Activation = "relu",
+        weights: str | float | Initializer = "auto",
+        biases: str | float | Initializer = "zeros",
+    ) -> None:
+        phi = get_activation(activation)
+        object.__setattr__(self, "n_out", check_size("n_out", n_out))
+        object.__setattr__(self, "activation", phi)
+        object.__setattr__(self, "weights", _initializer(weights, phi.name))
+        object.__setattr__(self, "biases", get_initializer(biases))
+
+    def n_outputs(self, n_in: int) -> int:
+        return self.n_out
+
+    def parameter_shapes(self, n_in: int) -> tuple[tuple[int, int], int]:
+        return (n_in, self.n_out), self.n_out
+
+    def make_slot(self, backend: Backend, dtype: str, rows: int, n_in: int, keep_z: bool) -> Slot:
+        a = backend.empty((rows, self.n_out), dtype)
+        share = self.activation.slope_from_output and not keep_z
+        return Slot(a=a, z=a if share else backend.empty((rows, self.n_out), dtype))
+
+    def forward(self, backend: Backend, x: Array, s: Slot) -> None:
+        backend.dense_forward(x, s.W, s.b, self.activation, s.z, s.a)
+
+    def backward(self, backend: Backend, x: Array, s: Slot, dx: Array | None) -> None:
+        backend.dense_backward(x, s.W, s.z, s.a, self.activation, s.delta, s.dW, s.db, dx)
+
+
+@dataclass(frozen=True)
+class Maxout(AbstractLayer):
+    """Units that each take the largest of K affine pieces; they learn their own activation.
+
+        z_k = x W_k + b_k;  a = max_k z_k;  delta goes to the winning piece
+
+    W is (n_in, K * n_out), piece by piece. Source: Goodfellow et al. 2013, section 3.
+    """
+
+    n_out: int
+    n_pieces: int
+    weights: Initializer
+    biases: Initializer
+
+    def __init__(
+        self,
+        n_out: int,
+        n_pieces: int = 2,
+        weights: str | float | Initializer = "auto",
+        biases: str | float | Initializer = "zeros",
+    ) -> None:
+        object.__setattr__(self, "n_out", check_size("n_out", n_out))
+        object.__setattr__(self, "n_pieces", check_size("n_pieces", n_pieces))
+        object.__setattr__(self, "weights", _initializer(weights, "maxout"))
+        object.__setattr__(self, "biases", get_initializer(biases))
+
+    def n_outputs(self, n_in: int) -> int:
+        return self.n_out
+
+    def parameter_shapes(self, n_in: int) -> tuple[tuple[int, int], int]:
+        width = self.n_pieces * self.n_out
+        return (n_in, width), width
+
+    def make_slot(self, backend: Backend, dtype: str, rows: int, n_in: int, keep_z: bool) -> Slot:
+        units, pieces = (rows, self.n_out), (rows, self.n_pieces * self.n_out)
+        return Slot(
+            a=backend.empty(units, dtype),
+            z=backend.empty(pieces, dtype),
+            which=backend.empty(units, "int32"),
+            dz=backend.empty(pieces, dtype),
+        )
+
+    def forward(self, backend: Backend, x: Array, s: Slot) -> None:
+        backend.dense_forward(x, s.W, s.b, IDENTITY, s.z, s.z)
+        backend.maxout_forward(s.z, s.a, s.which)
+
+    def backward(self, backend: Backend, x: Array, s: Slot, dx: Array | None) -> None:
+        backend.maxout_backward(s.delta, s.which, s.dz)
+        backend.dense_backward(x, s.W, s.z, s.z, IDENTITY, s.dz, s.dW, s.db, dx)
+
+
+LAYERS: dict[str, type[AbstractLayer]] = {"dense": Dense, "dropout": Dropout, "maxout": Maxout}
+
+
+def check_size(name: str, value: Any) -> int:
+    """Give a size as an int, or say that it is none."""
+    try:
+        size = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        size = 0
+    if size < 1:
+        raise ArgumentError(
+            f"{name} must be a whole number, at least 1. Received: {name}={value!r}."
+        )
+    return size
+
+
+def _initializer(choice: str | float | Initializer, activation: str) -> Initializer:
+    return suited_to(activation) if choice == "auto" else get_initializer(choice)

@@ -1,0 +1,237 @@
+"""Loss functions: a value and its gradient from one expression.
+
+Each gives the loss of every row and the gradient at the network's output, summed over the
+outputs and not divided by the batch: the mean over the batch is taken in the kernel
+`Backend.loss_and_delta` alone. Where an output activation and a loss belong together, `on_logits`
+takes z instead of a, so that nothing overflows and delta is simply a - y.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from nnbackend.backend.formulas import Array, Namespace
+from nnbackend.errors import ArgumentError, suggest
+
+RowsAndGradient = tuple[Array, Array]
+Formula = Callable[[Array, Array, Namespace], RowsAndGradient]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss of one row, and its gradient.
+
+        formula(a, y, xp) -> ((B,) losses, (B, O) gradient dC/da)
+
+    partner names the output activation with which `on_logits`, the same taken from z, is used.
+    >>> import numpy as np
+    >>> Loss("doubled", lambda a, y, xp: (xp.sum((a - y) ** 2, axis=1), 2 * (a - y))).rows(
+    ...     np.array([[3.0]]), np.array([[1.0]]), np)
+    (array([4.]), array([[4.]]))
+    """
+
+    name: str
+    formula: Formula = field(repr=False, compare=False)
+    params: tuple[float, ...] = ()
+    partner: str | None = field(default=None, repr=False)
+    on_logits: Formula | None = field(default=None, repr=False, compare=False)
+    kernel: str | None = field(default=None, repr=False)
+
+    def rows(self, out: Array, y: Array, xp: Namespace) -> RowsAndGradient:
+        """Give the losses and the gradient at `out`."""
+        return self.formula(out, y, xp)
+
+    def fused(self) -> Loss:
+        """Give the loss that takes z, with the partner's activation inside."""
+        assert self.on_logits is not None
+        kernel = f"{self.partner}_{self.kernel}" if self.kernel else None
+        return Loss(f"{self.name} on logits", self.on_logits, self.params, kernel=kernel)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.kernel is not None and self.name in LOSSES:
+            return get_loss, (self.name, *self.params)
+        return super().__reduce__()  # type: ignore[return-value]
+
+
+def _tiny(a: Array, xp: Namespace) -> float:
+    """Give what probabilities are kept away from 0 and 1 by, in the value and the gradient."""
+    return float(xp.finfo(a.dtype).eps)
+
+
+def _inside(a: Array, xp: Namespace) -> Array:
+    """Keep probabilities where their logarithm and its slope are finite."""
+    tiny = _tiny(a, xp)
+    return xp.where(a < tiny, tiny, xp.where(a > 1.0 - tiny, 1.0 - tiny, a))
+
+
+def quadratic() -> Loss:
+    """C = 1/2 sum_k (a_k - y_k)^2;  dC/da = a - y."""
+
+    def formula(a: Array, y: Array, xp: Namespace) -> RowsAndGradient:
+        e = a - y
+        return 0.5 * xp.sum(e * e, axis=1), e
+
+    return Loss("quadratic", formula, kernel="quadratic")
+
+
+def absolute() -> Loss:
+    """C = sum_k |a_k - y_k|;  dC/da = sign(a - y)."""
+
+    def formula(a: Array, y: Array, xp: Namespace) -> RowsAndGradient:
+        e = a - y
+        return xp.sum(xp.abs(e), axis=1), xp.sign(e)
+
+    return Loss("absolute", formula, kernel="absolute")
+
+
+def huber(threshold: float = 1.0) -> Loss:
+    """C = sum_k e^2 / 2 where |e| <= threshold, else threshold (|e| - threshold / 2); e = a - y.
+
+    Source: Huber 1964.
+    """
+    _check("huber", "threshold", threshold, threshold > 0, "above 0")
+
+    def formula(a: Array, y: Array, xp: Namespace) -> RowsAndGradient:
+        e = a - y
+        slope = xp.where(e > threshold, threshold, xp.where(e < -threshold, -threshold, e))
+        return xp.sum(slope * (e - 0.5 * slope), axis=1), slope
+
+    return Loss("huber", formula, (threshold,), kernel="huber")
+
+
+def quantile(q: float = 0.5) -> Loss:
+    """C = sum_k q e where e >= 0, else (q - 1) e; e = y - a. Its minimum is the q-quantile.
+
+    Source: Koenker and Bassett 1978.
+    """
+    _check("quantile", "q", q, 0 < q < 1, "between 0 and 1")
+
+    def formula(a: Array, y: Array, xp: Namespace) -> RowsAndGradient:
+        e = y - a
+        slope = xp.where(e > 0, q, xp.where(e < 0, q - 1.0, xp.zeros_like(e)))
+        return xp.sum(slope * e, axis=1), -slope
+
+    return Loss("quantile", formula, (q,), kernel="quantile")
+
+
+def poisson() -> Loss:
+    """C = sum_k a - y + y log(y / a), half the Poisson deviance;  dC/da = 1 - y / a.
+
+    Targets are counts, at least 0; outputs must be above 0. With the exponential: delta = a - y.
+    """
+
+    def constant(y: Array, xp: Namespace) -> Array:
+        return y * xp.log(xp.where(y > 0, y, 1.0)) - y
+
+    def formula(a: Array, y: Array, xp: Namespace) -> RowsAndGradient:
+        tiny = _tiny(a, xp)
+        a = xp.where(a < tiny, tiny, a)
+        return xp.sum(a - y * xp.log(a) + constant(y, xp), axis=1), 1.0 - y / a
+
+    def on_logits(z: Array, y: Array, xp: Namespace) -> RowsAndGradient:
+        a = xp.exp(z)
+        return xp.sum(a - y * z + constant(y, xp), axis=1), a - y
+
+    return Loss("poisson", formula, (), "exponential", on_logits, "poisson")
+
+
+def binary_cross_entropy(label_smoothing: float = 0.0) -> Loss:
+    """C = -sum_k y log a + (1 - y) log(1 - a), one yes-or-no per output. With sigmoid: delta = a - y.
+
+    Smoothing moves y to (1 - s) y + s / 2.
+    """
+    _check_smoothing("binary_cross_entropy", label_smoothing)
+
+    def smooth(y: Array) -> Array:
+        return (1.0 - label_smoothing) * y + 0.5 * label_smoothing if label_smoothing else y
+
+    def formula(a: Array, y: Array, xp: Namespace) -> RowsAndGradient:
+        a, y = _inside(a, xp), smooth(y)
+        rows = -xp.sum(y * xp.log(a) + (1.0 - y) * xp.log1p(-a), axis=1)
+        return rows, (a - y) / (a * (1.0 - a))
+
+    def on_logits(z: Array, y: Array, xp: Namespace) -> RowsAndGradient:
+        y, e = smooth(y), xp.exp(-xp.abs(z))
+        rows = xp.sum(xp.where(z > 0, z, 0.0) - z * y + xp.log1p(e), axis=1)
+        return rows, xp.where(z >= 0, xp.ones_like(e), e) / (1.0 + e) - y
+
+    return Loss(
+        "binary_cross_entropy", formula, (label_smoothing,), "sigmoid", on_logits,
+        "binary_cross_entropy",
+    )  # fmt: skip
+
+
+def cross_entropy(label_smoothing: float = 0.0) -> Loss:
+    """C = -sum_k y_k log a_k over exclusive classes. With softmax: delta = a - y.
+
+    Smoothing moves y to (1 - s) y + s / K. Source of it: Szegedy et al. 2015, section 7.
+    """
+    _check_smoothing("cross_entropy", label_smoothing)
+
+    def smooth(y: Array) -> Array:
+        return (1.0 - label_smoothing) * y + label_smoothing / y.shape[1] if label_smoothing else y
+
+    def formula(a: Array, y: Array, xp: Namespace) -> RowsAndGradient:
+        a, y = _inside(a, xp), smooth(y)
+        return -xp.sum(y * xp.log(a), axis=1), -y / a
+
+    def on_logits(z: Array, y: Array, xp: Namespace) -> RowsAndGradient:
+        y = smooth(y)
+        z = z - xp.max(z, axis=1, keepdims=True)
+        e = xp.exp(z)
+        total = xp.sum(e, axis=1, keepdims=True)
+        rows = -xp.sum(y * (z - xp.log(total)), axis=1)
+        return rows, e / total * xp.sum(y, axis=1, keepdims=True) - y
+
+    return Loss("cross_entropy", formula, (label_smoothing,), "softmax", on_logits, "cross_entropy")
+
+
+def _check(name: str, argument: str, value: float, good: bool, expected: str) -> None:
+    if not good:
+        raise ArgumentError(
+            f"{argument} of {name} must be {expected}. Received: {argument}={value}."
+        )
+
+
+def _check_smoothing(name: str, value: float) -> None:
+    _check(name, "label_smoothing", value, 0 <= value < 1, "at least 0 and below 1")
+
+
+LOSSES: dict[str, Callable[..., Loss]] = {
+    make.__name__: make
+    for make in (
+        quadratic,
+        absolute,
+        huber,
+        quantile,
+        poisson,
+        binary_cross_entropy,
+        cross_entropy,
+    )
+}
+
+# What the last layer does when it is given as a number alone.
+OUTPUT_ACTIVATIONS = {
+    "cross_entropy": "softmax",
+    "binary_cross_entropy": "sigmoid",
+    "poisson": "exponential",
+}
+
+
+def get_loss(choice: str | Loss, *params: float) -> Loss:
+    """Give the loss that a name means; a Loss is given back as it is.
+
+    Raises: ArgumentError for an unknown name, with the nearest one.
+    >>> get_loss("huber", 2.0)
+    Loss(name='huber', params=(2.0,))
+    """
+    if isinstance(choice, Loss):
+        return choice
+    if not isinstance(choice, str) or choice not in LOSSES:
+        raise ArgumentError(
+            f"loss must be a name or an nnbackend loss. Received: {choice!r}. "
+            f"{suggest(str(choice), LOSSES)}"
+        )
+    return LOSSES[choice](*params)

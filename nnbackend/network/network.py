@@ -1,0 +1,522 @@
+"""The multilayer perceptron: layers in a row, one loss, one device.
+
+A network holds its parameters in one flat vector `theta` and lends views of it. The mathematics
+(`feedforward`, `backprop`, `trace`) takes rows as the first layer sees them; `predict` and
+`evaluate` take raw rows and scale them as training did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nnbackend.backend import Backend, get_backend
+from nnbackend.backend.base import LOSS, SCORE, WEIGHT
+from nnbackend.backend.formulas import Array
+from nnbackend.backend.philox import INITIAL_WEIGHTS, host_generator
+from nnbackend.data.scalers import Scaler
+from nnbackend.errors import ArgumentError, DataError, ShapeError
+from nnbackend.network import doors
+from nnbackend.network.activations import Activation, identity
+from nnbackend.network.layers import AbstractLayer, Dense, Dropout, Maxout, check_size
+from nnbackend.network.losses import OUTPUT_ACTIVATIONS, Loss, get_loss
+from nnbackend.network.parameters import Layout
+from nnbackend.network.scores import ACCURACY, BINARY_ACCURACY, SQUARED_ERROR, Score
+from nnbackend.network.workspace import DropoutSource, Workspace
+
+ROWS_AT_ONCE = 4096  # evaluation goes through the data in parts of at most so many rows
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """What backpropagation gives, layer by layer; l counts the layers that learn, from 0.
+
+    loss: the mean loss.  weights[l] (I, O), biases[l] (O,), deltas[l] = dC/dz (B, O).
+    vector: all of it flat, (P,), of which weights and biases are views.
+    """
+
+    loss: float
+    weights: tuple[Array, ...]
+    biases: tuple[Array, ...]
+    deltas: tuple[Array, ...]
+    vector: Array
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What feed-forward computes on its way: z[l] = a[l-1] W[l] + b[l], a[l] = phi(z[l]).
+
+    l counts the layers that learn, from 0; the layer below the first is x.
+    """
+
+    x: Array
+    z: tuple[Array, ...]
+    a: tuple[Array, ...]
+
+
+class Network:
+    """A multilayer perceptron on one device.
+
+    layers: n_in, then layers; a number means Dense of so many units with `activation`, and for
+    the last layer the activation that suits the loss (softmax for cross_entropy, sigmoid for
+    binary_cross_entropy, exponential for poisson, else identity).
+    loss: by default cross_entropy after a softmax, else quadratic.
+    seed: of the initial weights; the same on every device.
+    classes: the labels that outputs 0, 1, ... stand for.
+    Raises: ArgumentError for layers or sizes that cannot be meant; BackendError for a device.
+    >>> net = Network([2, 3, 1], activation="tanh", device="numpy", seed=1)
+    >>> net.feedforward([[0.0, 1.0]]).shape, net.n_parameters
+    ((1, 1), 13)
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[int | AbstractLayer],
+        loss: str | Loss | None = None,
+        *,
+        activation: str | Activation = "relu",
+        device: str | Backend | None = None,
+        dtype: str = "float32",
+        seed: int = 0,
+        classes: Iterable[Any] | None = None,
+    ) -> None:
+        self.backend = get_backend(device)
+        self.dtype = _check_dtype(dtype, self.backend)
+        self.seed = check_seed(seed)
+        if loss is not None:
+            loss = get_loss(loss)
+        self.n_in, self.layers = _build_layers(layers, loss, activation)
+        self.loss = loss or get_loss(_natural_loss(self.layers[-1]))
+        self.classes = tuple(_plain(c) for c in classes) if classes is not None else None
+        self.scaler: Scaler | None = None
+        self.target_scaler: Scaler | None = None
+        self.columns: dict[str, Any] | None = None  # how a table's columns became x
+
+        shapes, widths = [], [self.n_in]
+        for layer in self.layers:
+            if (shape := layer.parameter_shapes(widths[-1])) is not None:
+                shapes.append(shape)
+            widths.append(layer.n_outputs(widths[-1]))
+        self.n_out = widths[-1]
+        if self.classes is not None and len(self.classes) != max(self.n_out, 2):
+            raise ArgumentError(
+                f"classes must name each of the {max(self.n_out, 2)} classes. "
+                f"Received: {len(self.classes)} names."
+            )
+        self.layout = Layout(shapes)
+        self.theta = self.backend.empty((self.layout.size,), self.dtype)
+        views = self.layout.views(self.theta, self.backend.xp)
+        self.weights = tuple(W for W, _ in views)
+        self.biases = tuple(b for _, b in views)
+        self.initialize(self.seed)
+
+    # ---- parameters -------------------------------------------------------------------------
+
+    @property
+    def n_parameters(self) -> int:
+        """P, the number of weights and biases."""
+        return self.layout.size
+
+    @property
+    def learning_layers(self) -> tuple[Dense | Maxout, ...]:
+        """The layers that have parameters, as weights[l] and biases[l] count them."""
+        return tuple(layer for layer in self.layers if isinstance(layer, (Dense, Maxout)))
+
+    def initialize(self, seed: int) -> None:
+        """Draw the initial weights anew, on the host, layer by layer."""
+        self.seed = check_seed(seed)
+        pairs: list[tuple[np.ndarray, np.ndarray]] = []
+        for index, (layer, (W_shape, n_biases)) in enumerate(
+            zip(self.learning_layers, self.layout.shapes, strict=True)
+        ):
+            rng = host_generator(self.seed, INITIAL_WEIGHTS, index)
+            fans = (W_shape[0], layer.n_out)
+            pairs.append(
+                (
+                    layer.weights.draw(rng, W_shape, *fans),
+                    layer.biases.draw(rng, (n_biases,), *fans),
+                )
+            )
+        self.set_parameters([W for W, _ in pairs], [b for _, b in pairs])
+
+    def set_parameters(self, weights: Sequence[Any], biases: Sequence[Any]) -> None:
+        """Set all parameters from host arrays, shaped like `weights` and `biases`."""
+        for name, given, own in (
+            ("weights", weights, self.weights),
+            ("biases", biases, self.biases),
+        ):
+            shapes = [np.shape(g) for g in given]
+            if shapes != [tuple(o.shape) for o in own]:
+                raise ShapeError(
+                    f"{name} must have the shapes {[tuple(o.shape) for o in own]}. "
+                    f"Received: {shapes}."
+                )
+        for given_array, own_array in zip(
+            [*weights, *biases], [*self.weights, *self.biases], strict=True
+        ):
+            self.backend.to_device(np.ascontiguousarray(given_array, self.dtype), out=own_array)
+
+    def get_parameters(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Give fresh host copies of (weights, biases)."""
+        host = self.backend.to_host
+        return [host(W) for W in self.weights], [host(b) for b in self.biases]
+
+    def to(self, device: str | Backend) -> Network:
+        """Give a copy of the network on another device."""
+        layers: list[int | AbstractLayer] = [self.n_in, *self.layers]
+        other = Network(layers, self.loss, device=device, dtype=self.dtype, seed=self.seed)
+        other.set_parameters(*self.get_parameters())
+        other.classes, other.columns = self.classes, self.columns
+        other.scaler, other.target_scaler = self.scaler, self.target_scaler
+        return other
+
+    # ---- the mathematics --------------------------------------------------------------------
+
+    def feedforward(self, x: Any) -> Array:
+        """Give the output activations (B, n_out) of rows x (B, n_in) on this device."""
+        space = self.workspace(self.rows_on_device(x))
+        return space.forward()
+
+    def trace(self, x: Any) -> Trace:
+        """Give every z and a of a feed-forward pass."""
+        space = self.workspace(self.rows_on_device(x), keep_z=True)
+        space.forward()
+        return Trace(
+            space.x, tuple(s.z for s in space.learning), tuple(s.a for s in space.learning)
+        )
+
+    def backprop(self, x: Any, y: Any, sample_weight: Any = None) -> Gradient:
+        """Give the mean loss of rows x (B, n_in) with targets y, and its gradient.
+
+        y: class labels (B,), or targets (B,) or (B, n_out). Dropout layers are left out.
+        """
+        x = self.rows_on_device(x)
+        target, weight = self.device_targets(y, sample_weight, int(x.shape[0]))
+        grad = self.backend.zeros((self.layout.size,), self.dtype)
+        totals = self.backend.zeros((4,), "float64")
+        layers, loss = self.for_training()
+        space = self.workspace(x, layers, grad=grad)
+        out = space.forward()
+        self.backend.loss_and_delta(loss, out, target, weight, space.out.delta, totals)
+        space.backward()
+        sums = self.backend.to_host(totals)
+        deltas = tuple(s.delta if s.dz is None else s.dz for s in space.learning)
+        pairs = self.layout.views(grad, self.backend.xp)
+        return Gradient(
+            float(sums[LOSS] / sums[WEIGHT]),
+            tuple(W for W, _ in pairs),
+            tuple(b for _, b in pairs),
+            deltas,
+            grad,
+        )
+
+    def for_training(self) -> tuple[tuple[AbstractLayer, ...], Loss]:
+        """Give the layers and the loss as a training step runs them.
+
+        Where the output activation is the loss's partner, the output layer gives z and the loss
+        takes it: the same function, with delta = a - y and nothing to overflow.
+        """
+        last = self.layers[-1]
+        if isinstance(last, Dense) and self.loss.partner == last.activation.kernel is not None:
+            logits = Dense(last.n_out, identity(), last.weights, last.biases)
+            return (*self.layers[:-1], logits), self.loss.fused()
+        return self.layers, self.loss
+
+    def workspace(
+        self,
+        x: Array,
+        layers: Sequence[AbstractLayer] | None = None,
+        *,
+        grad: Array | None = None,
+        dropout: DropoutSource | None = None,
+        keep_z: bool = False,
+    ) -> Workspace:
+        """Make the arrays for passes over rows x (B, n_in), which it reads in place."""
+        return Workspace(
+            self.backend, layers or self.layers, self.layout, x, self.theta,
+            grad=grad, dropout=dropout, keep_z=keep_z,
+        )  # fmt: skip
+
+    # ---- on data ----------------------------------------------------------------------------
+
+    def outputs(self, x: Any) -> np.ndarray:
+        """Give the output activations of raw rows, (n, n_out) on the host."""
+        x = doors.any_rows(x, self.n_in, self.backend)
+        result = np.empty((int(x.shape[0]), self.n_out), self.dtype)
+        for start, space in self._passes(x):
+            result[start : start + space.rows] = self.backend.to_host(space.forward())
+        return result
+
+    def predict(self, x: Any) -> np.ndarray:
+        """Give what the network says of raw rows, on the host.
+
+        Labels (n,) of a classifier, of `classes` where it has them; yes-or-no (n, n_out) where
+        several can be true; values (n,) or (n, n_out) of a regression.
+        """
+        out = self.outputs(x)
+        if self.loss.name == "binary_cross_entropy":
+            yes = (out > 0.5).astype(np.int64)
+            return self._names(yes[:, 0]) if self.n_out == 1 else yes
+        if self.is_classifier:
+            return self._names(out.argmax(axis=1))
+        values: np.ndarray = out
+        if self.target_scaler is not None:
+            values = self.target_scaler.inverse(out.astype(np.float64)).astype(self.dtype)
+        return values[:, 0] if self.n_out == 1 else values
+
+    def predict_proba(self, x: Any) -> np.ndarray:
+        """Give the classes' probabilities for raw rows, (n, n_out) on the host."""
+        last = self.layers[-1]
+        name = last.activation.name if isinstance(last, Dense) else ""
+        if name not in ("softmax", "sigmoid"):
+            raise ArgumentError(
+                "predict_proba needs a softmax or sigmoid output, which give probabilities. "
+                f"Received: a network that ends in {name or last!r}. Use outputs(x)."
+            )
+        return self.outputs(x)
+
+    def evaluate(self, x: Any, y: Any, sample_weight: Any = None) -> dict[str, float]:
+        """Give the mean loss and the score on raw rows: {"loss", "accuracy"} or {"loss", "r2"}."""
+        x = doors.any_rows(x, self.n_in, self.backend)
+        target = self.host_targets(y, int(x.shape[0]))
+        return self.evaluate_prepared(
+            x, target, doors.host_weight(sample_weight, int(x.shape[0]), self.backend, self.dtype)
+        )
+
+    def evaluate_prepared(
+        self, x: Array, y: np.ndarray, weight: np.ndarray | None
+    ) -> dict[str, float]:
+        """Evaluate with targets as `host_targets` gives them."""
+        backend, score = self.backend, self.score
+        layers, loss = self.for_training()
+        totals = backend.zeros((4,), "float64")
+        unused = None
+        for start, space in self._passes(x, layers):
+            part = slice(start, start + space.rows)
+            target = backend.to_device(y[part])
+            w = None if weight is None else backend.to_device(weight[part])
+            out = space.forward()
+            if unused is None or unused.shape != out.shape:
+                unused = backend.empty(tuple(out.shape), self.dtype)
+            backend.add_score(score, self._decided(out, loss), target, w, totals)
+            backend.loss_and_delta(loss, out, target, w, unused, totals)
+        sums = backend.to_host(totals)
+        value = float(sums[SCORE] / sums[WEIGHT])
+        if score is SQUARED_ERROR:
+            value = _r2(value, y, weight)
+        return {"loss": float(sums[LOSS] / sums[WEIGHT]), score.name: value}
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether the outputs stand for classes."""
+        return self.loss.name == "cross_entropy" or self.classes is not None
+
+    @property
+    def score(self) -> Score:
+        """What `evaluate` reports beside the loss."""
+        if self.loss.name == "binary_cross_entropy":
+            return BINARY_ACCURACY
+        return ACCURACY if self.is_classifier else SQUARED_ERROR
+
+    # ---- the doors --------------------------------------------------------------------------
+
+    def host_targets(self, y: Any, n_rows: int) -> np.ndarray:
+        """Give targets as the loss takes them; see `doors.host_targets`."""
+        if self.target_scaler is not None and not self.is_classifier:
+            values = doors.host_array(y, "y").astype(np.float64)
+            y = self.target_scaler.transform(values.reshape(-1, self.n_out), dtype=np.float64)
+        target = doors.host_targets(
+            y, n_rows, self.n_out, self.backend,
+            labels_only=self.loss.name == "cross_entropy", classes=self.classes, dtype=self.dtype,
+        )  # fmt: skip
+        if target.ndim == 2:
+            _check_range(target, self.loss.name)
+        if target.ndim == 1 and self.classes is None and self.loss.name != "cross_entropy":
+            self.classes = tuple(range(self.n_out))
+        return target
+
+    def device_targets(self, y: Any, sample_weight: Any, n_rows: int) -> tuple[Array, Array | None]:
+        """Give targets and weights on the device."""
+        target = self.backend.to_device(self.host_targets(y, n_rows))
+        weight = doors.host_weight(sample_weight, n_rows, self.backend, self.dtype)
+        return target, None if weight is None else self.backend.to_device(weight)
+
+    def scale(self, x: Array) -> None:
+        """Scale raw rows on the device in place, as the scaler says."""
+        if self.scaler is not None:
+            self.backend.scale_rows(x, *self.device_scaler(), self.scaler.clip)
+
+    def device_scaler(self) -> tuple[Array, Array]:
+        """Give the scaler's shift and factor on the device."""
+        assert self.scaler is not None
+        shift, factor = self.scaler.shift.astype(self.dtype), self.scaler.factor.astype(self.dtype)
+        return self.backend.to_device(shift), self.backend.to_device(factor)
+
+    def rows_on_device(self, x: Any) -> Array:
+        """Give rows through the strict door, in the network's dtype."""
+        x = doors.own_rows(x, self.n_in, self.backend)
+        return self.backend.cast(x, self.dtype)
+
+    def _passes(
+        self, x: Array, layers: Sequence[AbstractLayer] | None = None
+    ) -> Iterator[tuple[int, Workspace]]:
+        """Go through raw rows in parts: give each part's first row and a loaded workspace."""
+        n, backend = int(x.shape[0]), self.backend
+        size, space = min(n, ROWS_AT_ONCE), None
+        scaler = self.device_scaler() if self.scaler is not None else None
+        for start in range(0, n, size):
+            rows = min(size, n - start)
+            if space is None or space.rows != rows:
+                space = self.workspace(backend.empty((rows, self.n_in), self.dtype), layers)
+            part = x[start : start + rows]
+            if backend.owns(part):
+                backend.copy(backend.cast(part, self.dtype), space.x)
+            else:
+                backend.to_device(np.ascontiguousarray(part, self.dtype), out=space.x)
+            if scaler is not None and self.scaler is not None:
+                backend.scale_rows(space.x, *scaler, self.scaler.clip)
+            yield start, space
+
+    def _decided(self, out: Array, loss: Loss) -> Array:
+        """Give what the score looks at: activations, of which logits have only the order."""
+        if loss is self.loss or self.score is ACCURACY:
+            return out
+        last = self.layers[-1]
+        assert isinstance(last, Dense)
+        return last.activation.value(out, self.backend.xp)
+
+    def _names(self, codes: np.ndarray) -> np.ndarray:
+        return codes if self.classes is None else np.asarray(self.classes)[codes]
+
+    # ---- to look at -------------------------------------------------------------------------
+
+    def save(self, path: Any) -> None:
+        """Write the model to one file; see `nnbackend.persistence`."""
+        from nnbackend.persistence import save
+
+        save(self, path)
+
+    def summary(self) -> str:
+        """Give a table: layer, units, parameters."""
+        rows = [("layer", "units", "parameters"), ("input", str(self.n_in), "")]
+        shapes = iter(self.layout.shapes)
+        width = self.n_in
+        for layer in self.layers:
+            width = layer.n_outputs(width)
+            count = ""
+            if not isinstance(layer, Dropout):
+                (n_in, n), b = next(shapes)
+                count = f"{n_in * n + b:,}"
+            rows.append((describe(layer), str(width), count))
+        rows.append(("total", "", f"{self.n_parameters:,}"))
+        columns = [max(len(r[i]) for r in rows) for i in range(3)]
+        lines = [f"{r[0]:<{columns[0]}}  {r[1]:>{columns[1]}}  {r[2]:>{columns[2]}}" for r in rows]
+        rule = "-" * len(lines[0])
+        lines = [lines[0], rule, *lines[1:-1], rule, lines[-1]]
+        lines.append(f"loss {describe_formula(self.loss)}, {self.dtype} on {self.backend.device}")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        inside = ", ".join(describe(layer) for layer in self.layers)
+        return f"<Network {self.n_in} -> {inside}; {self.loss.name}; {self.backend.device}>"
+
+
+def describe_formula(formula: Activation | Loss) -> str:
+    """Give a formula's name with its numbers, as leaky_relu(0.1)."""
+    numbers = ", ".join(f"{p:g}" for p in formula.params if p)
+    return f"{formula.name}({numbers})" if numbers else formula.name
+
+
+def describe(layer: AbstractLayer) -> str:
+    """Give a layer in a few words."""
+    if isinstance(layer, Dense):
+        return f"dense {layer.n_out} {describe_formula(layer.activation)}"
+    if isinstance(layer, Maxout):
+        return f"maxout {layer.n_out} of {layer.n_pieces} pieces"
+    return f"dropout {layer.drop_rate:g}" if isinstance(layer, Dropout) else repr(layer)
+
+
+def check_seed(seed: Any) -> int:
+    """Give a seed as an int of 64 bits."""
+    if isinstance(seed, bool) or not hasattr(seed, "__index__") or not 0 <= int(seed) < 1 << 64:
+        raise ArgumentError(
+            f"seed must be a whole number from 0 to 2^64 - 1. Received: seed={seed!r}."
+        )
+    return int(seed)
+
+
+def _check_dtype(dtype: Any, backend: Backend) -> str:
+    name = getattr(dtype, "name", None) or getattr(dtype, "__name__", None) or str(dtype)
+    if name not in backend.float_dtypes:
+        raise ArgumentError(
+            f"dtype must be one of {', '.join(backend.float_dtypes)} on {backend.device}. "
+            f"Received: dtype={name!r}. Data in other dtypes is converted batch by batch."
+        )
+    return str(name)
+
+
+def _build_layers(
+    layers: Sequence[int | AbstractLayer], loss: Loss | None, activation: str | Activation
+) -> tuple[int, tuple[AbstractLayer, ...]]:
+    """Give n_in and the layers, numbers turned into Dense."""
+    items = list(layers) if isinstance(layers, (list, tuple)) else []
+    if len(items) < 2:
+        raise ArgumentError(
+            "layers must be a list of n_in and at least one layer, as [784, 100, 10]. "
+            f"Received: layers={layers!r}."
+        )
+    n_in, built = check_size("n_in", items[0]), []
+    for item in items[1:]:
+        if isinstance(item, AbstractLayer):
+            built.append(item)
+            continue
+        is_last = len(built) == len(items) - 2
+        output = OUTPUT_ACTIVATIONS.get(loss.name, "identity") if loss else "identity"
+        built.append(Dense(check_size("n_out", item), output if is_last else activation))
+    if isinstance(built[-1], Dropout):
+        raise ArgumentError(
+            "the last layer must give the output. Received: a Dropout at the end. "
+            "Put it before the last Dense."
+        )
+    hidden = [la for la in built[:-1] if isinstance(la, Dense) and la.activation.name == "softmax"]
+    if hidden:
+        raise ArgumentError("softmax belongs to the last layer. Received: it on a hidden layer.")
+    return n_in, tuple(built)
+
+
+def _natural_loss(last: AbstractLayer) -> str:
+    is_softmax = isinstance(last, Dense) and last.activation.name == "softmax"
+    return "cross_entropy" if is_softmax else "quadratic"
+
+
+def _check_range(y: np.ndarray, loss: str) -> None:
+    """Refuse targets for which the loss has no meaning."""
+    limits = {"binary_cross_entropy": (0, 1), "cross_entropy": (0, 1), "poisson": (0, np.inf)}
+    low, high = limits.get(loss, (-np.inf, np.inf))
+    if y.min() < low or y.max() > high:
+        raise DataError(
+            f"targets of {loss} must lie between {low} and {high}. "
+            f"Received: values from {y.min():g} to {y.max():g}."
+        )
+
+
+def _r2(mean_square: float, y: np.ndarray, weight: np.ndarray | None) -> float:
+    """Give 1 - sum of squares / variance; of constant targets, as scikit-learn, 1 or 0."""
+    values = y.astype(np.float64)
+    variance = float(
+        (
+            np.average(
+                (values - np.average(values, axis=0, weights=weight)) ** 2, axis=0, weights=weight
+            )
+        ).sum()
+    )
+    if variance == 0.0:
+        return 1.0 if mean_square == 0.0 else 0.0
+    return 1.0 - mean_square / variance
+
+
+def _plain(label: Any) -> Any:
+    return label.item() if isinstance(label, np.generic) else label

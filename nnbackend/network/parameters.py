@@ -1,0 +1,35 @@
+"""One flat vector for all parameters, and the views of it that layers work on.
+
+All weights come first, then all biases: a penalty or a decay of the weights is one slice, and an
+optimizer is one pass over one vector. Gradients and an optimizer's moments have the same layout.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from nnbackend.backend.formulas import Array, Namespace
+
+ParameterShapes = tuple[tuple[int, int], int]
+
+
+class Layout:
+    """Where each layer's W and b stand in the flat vector.
+
+    size: P, the number of parameters.  n_weights: how many of them are weights.
+    """
+
+    def __init__(self, shapes: Sequence[ParameterShapes]) -> None:
+        self.shapes = tuple(shapes)
+        self.n_weights = sum(math.prod(W) for W, _ in shapes)
+        self.size = self.n_weights + sum(b for _, b in shapes)
+
+    def views(self, vector: Array, xp: Namespace) -> list[tuple[Array, Array]]:
+        """Give (W, b) of each layer as views of a vector (P,)."""
+        pairs, w, b = [], 0, self.n_weights
+        for W_shape, n_biases in self.shapes:
+            n = math.prod(W_shape)
+            pairs.append((xp.reshape(vector[w : w + n], W_shape), vector[b : b + n_biases]))
+            w, b = w + n, b + n_biases
+        return pairs

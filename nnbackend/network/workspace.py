@@ -1,0 +1,88 @@
+"""One batch's arrays, and the two passes over them: feed-forward and backpropagation.
+
+All memory of a pass is here, allocated once for a batch size, so that a training step allocates
+nothing and any number of passes can be under way in one network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nnbackend.backend import Backend
+from nnbackend.backend.formulas import Array
+from nnbackend.network.layers import AbstractLayer, Dropout, Slot
+from nnbackend.network.parameters import Layout
+
+
+@dataclass(frozen=True)
+class DropoutSource:
+    """Where dropout's randomness is addressed: a seed, the clock that counts steps, a row."""
+
+    seed: int
+    clock: Array  # (2,) int64 on the device
+    first_row: int = 0
+
+
+class Workspace:
+    """The arrays of x's rows (B, I) on their way through the layers and back.
+
+    Without `grad` it serves feed-forward only. Without `dropout` the dropout layers are left
+    out. With keep_z, z and a are separate arrays even where one would do.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        layers: Sequence[AbstractLayer],
+        layout: Layout,
+        x: Array,
+        theta: Array,
+        *,
+        grad: Array | None = None,
+        dropout: DropoutSource | None = None,
+        keep_z: bool = False,
+    ) -> None:
+        self.backend, self.x, self.rows = backend, x, int(x.shape[0])
+        dtype, n_in = backend.dtype_name(theta), int(x.shape[1])
+        self.chain: list[tuple[AbstractLayer, Slot]] = []
+        self.learning: list[Slot] = []  # the slots of the layers that have parameters
+        parameters = iter(layout.views(theta, backend.xp))
+        gradients = iter(layout.views(grad, backend.xp) if grad is not None else [])
+        for index, layer in enumerate(layers):
+            shapes = layer.parameter_shapes(n_in)
+            if isinstance(layer, Dropout) and dropout is None:
+                continue
+            slot = layer.make_slot(backend, dtype, self.rows, n_in, keep_z)
+            n_in = layer.n_outputs(n_in)
+            if grad is not None:
+                slot.delta = backend.empty((self.rows, n_in), dtype)
+            if shapes is not None:
+                slot.W, slot.b = next(parameters)
+                if grad is not None:
+                    slot.dW, slot.db = next(gradients)
+                self.learning.append(slot)
+            elif dropout is not None:
+                slot.key = (dropout.seed, index)
+                slot.clock, slot.first_row = dropout.clock, dropout.first_row
+            self.chain.append((layer, slot))
+        self.out = self.chain[-1][1]
+        self._inputs = [x] + [slot.a for _, slot in self.chain[:-1]]
+        self._gradients_below = [self._gradient_below(i) for i in range(len(self.chain))]
+
+    def forward(self) -> Array:
+        """Feed x forward; give the output activations (B, O), an array of this workspace."""
+        for (layer, slot), x in zip(self.chain, self._inputs, strict=True):
+            layer.forward(self.backend, x, slot)
+        return self.out.a
+
+    def backward(self) -> None:
+        """Propagate back from dC/da of the output, which the last slot's delta holds."""
+        for i in range(len(self.chain) - 1, -1, -1):
+            layer, slot = self.chain[i]
+            layer.backward(self.backend, self._inputs[i], slot, self._gradients_below[i])
+
+    def _gradient_below(self, i: int) -> Array | None:
+        """Give where layer i leaves dC/dx: nowhere when no layer below it learns."""
+        learns_below = any(slot.W is not None for _, slot in self.chain[:i])
+        return self.chain[i - 1][1].delta if learns_below else None

@@ -1,0 +1,1 @@
+"""How a network learns: update rules, schedules, mini-batches, the loop."""

@@ -1,0 +1,127 @@
+"""Mini-batches: in which order the rows come, and how a step gets hold of its own.
+
+The order of an epoch is drawn on the host and copied, so that every device sees the same batches.
+Data of the device stays there and a step gathers its rows; it is never copied as a whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nnbackend.backend import Backend
+from nnbackend.backend.formulas import Array
+from nnbackend.backend.philox import BATCH_ORDER, DATA_SPLIT, host_generator
+from nnbackend.errors import ArgumentError, DataError
+from nnbackend.network.network import Network
+
+
+def epoch_order(n: int, seed: int, epoch: int, shuffle: bool) -> np.ndarray:
+    """Give the order of the rows in an epoch, a pure function of (seed, epoch): (n,) int64."""
+    if not shuffle:
+        return np.arange(n, dtype=np.int64)
+    return host_generator(seed, BATCH_ORDER, epoch).permutation(n).astype(np.int64, copy=False)
+
+
+@dataclass
+class Batch:
+    """The arrays that a step of `rows` rows fills: inputs, targets, weights."""
+
+    x: Array
+    y: Array
+    weight: Array | None
+
+
+class Feed:
+    """The training rows on the device, in their own dtype, and the order of the epoch.
+
+    rows says which rows of x, y and weight to train on.
+    """
+
+    def __init__(
+        self,
+        net: Network,
+        x: Array,
+        y: np.ndarray,
+        weight: np.ndarray | None,
+        rows: np.ndarray,
+        batch_size: int,
+    ) -> None:
+        backend = net.backend
+        self.net, self.backend, self.batch_size = net, backend, batch_size
+        self.rows, self.n = rows, len(rows)
+        self.x = x if backend.owns(x) else backend.to_device(x)
+        self.y = backend.to_device(y)
+        self.weight = None if weight is None else backend.to_device(weight)
+        self.order = backend.zeros((self.n,), "int64")
+        backend.to_device(rows, out=self.order)
+        self.scaler = net.device_scaler() if net.scaler is not None else None
+        self._y_dtype = str(y.dtype)
+
+    def new_batch(self, rows: int) -> Batch:
+        """Make the arrays of a batch; one that holds all rows is filled for good."""
+        empty, dtype = self.backend.empty, self.net.dtype
+        batch = Batch(
+            empty((rows, self.net.n_in), dtype),
+            empty((rows, *self.y.shape[1:]), self._y_dtype),
+            None if self.weight is None else empty((rows,), dtype),
+        )
+        if rows == self.n:
+            self._gather(batch, self.backend.zeros((2,), "int64"))
+        return batch
+
+    def begin_epoch(self, order: np.ndarray) -> None:
+        """Set the order of the rows, a permutation of 0 .. n-1."""
+        if self.batch_size < self.n:
+            self.backend.to_device(self.rows[order], out=self.order)
+
+    def load(self, batch: Batch, clock: Array) -> None:
+        """Fill a batch with the rows that the clock says, scaled."""
+        if self.batch_size < self.n:
+            self._gather(batch, clock)
+
+    def _gather(self, batch: Batch, clock: Array) -> None:
+        backend = self.backend
+        backend.gather_rows(self.x, self.order, clock, self.batch_size, batch.x)
+        backend.gather_rows(self.y, self.order, clock, self.batch_size, batch.y)
+        if self.weight is not None:
+            backend.gather_rows(self.weight, self.order, clock, self.batch_size, batch.weight)
+        if self.scaler is not None and self.net.scaler is not None:
+            backend.scale_rows(batch.x, *self.scaler, self.net.scaler.clip)
+
+
+def split_rows(
+    n: int, fraction: float, seed: int, labels: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split off a fraction of the rows at random; give (rows to train on, rows held out), sorted.
+
+    With labels (n,) every class gives its share.
+    """
+    if not 0.0 < fraction < 1.0:
+        raise ArgumentError(
+            f"a validation fraction must be between 0 and 1. Received: validation={fraction}."
+        )
+    if n < 2:
+        raise DataError("splitting needs at least 2 rows. Received: 1. Give validation=(x, y).")
+    order = host_generator(seed, DATA_SPLIT).permutation(n)
+    if labels is not None:
+        # Within each class the random order stays; sorting by (place in class / class size)
+        # then takes the same share of every class.
+        place = np.empty(n)
+        for label in np.unique(labels):
+            members = order[labels[order] == label]
+            place[members] = (np.arange(len(members)) + 0.5) / len(members)
+        order = order[np.argsort(place[order], kind="stable")]
+    n_held = min(max(round(n * fraction), 1), n - 1)
+    return np.sort(order[n_held:]), np.sort(order[:n_held])
+
+
+def batch_sizes(n: int, batch_size: int) -> list[tuple[int, int]]:
+    """Give (number of steps, rows) of an epoch: the full batches, then the rest if any.
+
+    >>> batch_sizes(10, 4)
+    [(2, 4), (1, 2)]
+    """
+    full, rest = divmod(n, batch_size)
+    return [(count, rows) for count, rows in ((full, batch_size), (1, rest)) if count and rows]

@@ -1,0 +1,62 @@
+"""What may happen between steps and between epochs: stopping early, and a user's own code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nnbackend.errors import ArgumentError
+from nnbackend.training.history import History, Row
+
+if TYPE_CHECKING:
+    from nnbackend.training.trainer import Trainer
+
+
+class Callback:
+    """The moments at which training calls back; every method may be left as it is."""
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        """Before the first epoch."""
+
+    def on_progress(self, trainer: Trainer, step: int, n_steps: int) -> None:
+        """Several times in a long epoch, after `step` of its `n_steps` steps."""
+
+    def on_epoch_end(self, trainer: Trainer, row: Row) -> bool | None:
+        """After an epoch, whose figures are in row. True ends training."""
+        return None
+
+    def on_train_end(self, trainer: Trainer) -> None:
+        """After the last epoch, also when it was stopped or interrupted."""
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Stop when the monitored value has not improved for `patience` epochs.
+
+    monitor: a column of the history; by default valid_loss, or train_loss without validation.
+    min_delta: the least that counts as an improvement.  restore_best: end with the best weights.
+    The decision follows from the history alone, so a resumed run decides the same.
+    Source: Prechelt 1998, criterion UP.
+    """
+
+    patience: int = 5
+    monitor: str | None = None
+    min_delta: float = 0.0
+    restore_best: bool = True
+
+    def __post_init__(self) -> None:
+        if self.patience < 1 or self.min_delta < 0:
+            raise ArgumentError(
+                "patience must be at least 1 and min_delta at least 0. "
+                f"Received: patience={self.patience}, min_delta={self.min_delta}."
+            )
+
+    def should_stop(self, history: History) -> bool:
+        """Tell whether the last `patience` epochs brought nothing."""
+        best, waited = float("inf"), 0
+        for cost in history.costs:
+            if cost < best - self.min_delta:
+                best, waited = cost, 0
+            else:
+                waited += 1
+        return waited >= self.patience

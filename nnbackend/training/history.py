@@ -1,0 +1,75 @@
+"""What happened in training, one row per epoch."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, TextIO
+
+from nnbackend.errors import ArgumentError, suggest
+
+Row = dict[str, float]
+
+# Values that are better the larger they are; all others, the smaller.
+LARGER_IS_BETTER = ("accuracy", "r2")
+
+
+@dataclass
+class History:
+    """Rows of an epoch each: epoch, train_loss, valid_loss, valid_accuracy, learning_rate, ...
+
+    history["valid_loss"] gives one column. monitor names the column that decides which epoch was
+    best. stop_reason says why training ended: "epochs", "early stopping", "converged",
+    "callback" or "interrupted".
+    >>> h = History("train_loss", [{"epoch": 1, "train_loss": 2.0}, {"epoch": 2, "train_loss": 1.0}])
+    >>> h["train_loss"], h.best["epoch"]
+    ([2.0, 1.0], 2)
+    """
+
+    monitor: str
+    rows: list[Row] = field(default_factory=list)
+    stop_reason: str = ""
+    batch_size: int = 0
+    seed: int = 0
+
+    def __getitem__(self, column: str) -> list[float]:
+        if self.rows and column not in self.rows[0]:
+            raise ArgumentError(
+                f"history has no column {column!r}. {suggest(column, self.rows[0])}"
+            )
+        return [row[column] for row in self.rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+    @property
+    def costs(self) -> tuple[float, ...]:
+        """The monitored column, turned so that smaller is better."""
+        sign = -1.0 if self.monitor.endswith(LARGER_IS_BETTER) else 1.0
+        return tuple(sign * row[self.monitor] for row in self.rows)
+
+    @property
+    def best_index(self) -> int:
+        """The index of the best epoch; the first of equals, and never one that is not a number."""
+        costs = [c if math.isfinite(c) else math.inf for c in self.costs]
+        return costs.index(min(costs))
+
+    @property
+    def best(self) -> Row:
+        """The row of the best epoch."""
+        if not self.rows:
+            raise ArgumentError("history is empty: no epoch has ended yet.")
+        return self.rows[self.best_index]
+
+    def write_csv(self, file: TextIO) -> None:
+        """Write all rows as CSV."""
+        writer: csv.DictWriter[Any] = csv.DictWriter(
+            file, list(self.rows[0]) if self.rows else ["epoch"], lineterminator="\n"
+        )
+        writer.writeheader()
+        writer.writerows(self.rows)

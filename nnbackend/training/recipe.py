@@ -1,0 +1,105 @@
+"""How to train: every option of a run, checked once, with nothing of the data in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nnbackend.errors import ArgumentError
+from nnbackend.network.layers import Dropout, check_size
+from nnbackend.network.network import Network, check_seed
+from nnbackend.training.callbacks import EarlyStopping
+from nnbackend.training.lbfgs import LBFGS
+from nnbackend.training.optimizers import SGD, Optimizer, get_optimizer
+from nnbackend.training.schedules import AnySchedule, get_schedule
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The options of `train`; see there what each means."""
+
+    optimizer: Any = "adam"
+    epochs: int = 20
+    batch_size: int | None = 128
+    shuffle: bool = True
+    l1: float = 0.0
+    l2: float = 0.0
+    weight_decay: float = 0.0
+    max_norm: float | Sequence[float | None] | None = None
+    clip_norm: float | None = None
+    ema: float | None = None
+    schedule: str | AnySchedule | None = None
+    momentum_schedule: str | AnySchedule | None = None
+    early_stopping: EarlyStopping | None = None
+    seed: int = 0
+
+    def checked(self, net: Network) -> Recipe:
+        """Give the recipe with names turned into objects, or say what cannot be meant."""
+        check_size("epochs", self.epochs)
+        check_seed(self.seed)
+        if self.batch_size is not None:
+            check_size("batch_size", self.batch_size)
+        for name in ("l1", "l2", "weight_decay"):
+            _check(name, getattr(self, name), getattr(self, name) >= 0, "at least 0")
+        if self.clip_norm is not None:
+            _check("clip_norm", self.clip_norm, self.clip_norm > 0, "above 0")
+        if self.ema is not None:
+            _check("ema", self.ema, 0 < self.ema < 1, "between 0 and 1")
+        optimizer = get_optimizer(self.optimizer)
+        if isinstance(optimizer, LBFGS):
+            self._check_full_batch(net)
+        elif self.momentum_schedule is not None:
+            if not isinstance(optimizer, SGD):
+                raise ArgumentError(
+                    "momentum_schedule needs SGD, the rule that has a momentum. "
+                    f"Received: optimizer={optimizer}."
+                )
+            optimizer = replace(optimizer, is_scheduled=True)
+        return replace(
+            self,
+            optimizer=optimizer,
+            schedule=get_schedule(self.schedule),
+            momentum_schedule=get_schedule(self.momentum_schedule, "momentum_schedule"),
+            max_norm=self.norm_limits(net),
+        )
+
+    @property
+    def decay(self) -> float:
+        """The decoupled weight decay: the rule's own, and what was asked for beside it."""
+        own = self.optimizer.decay if isinstance(self.optimizer, Optimizer) else 0.0
+        return float(self.weight_decay + own)
+
+    def norm_limits(self, net: Network) -> tuple[float | None, ...]:
+        """Give the max-norm of each layer that learns."""
+        n, given = len(net.learning_layers), self.max_norm
+        limits = tuple(given) if isinstance(given, Sequence) else (given,) * n
+        if len(limits) != n or any(limit is not None and not limit > 0 for limit in limits):
+            raise ArgumentError(
+                f"max_norm must be a number above 0, or one (or None) for each of the {n} layers "
+                f"that learn. Received: max_norm={given!r}."
+            )
+        return limits
+
+    def _check_full_batch(self, net: Network) -> None:
+        """L-BFGS minimises one fixed function: refuse what would change it under way."""
+        extras = {
+            "weight_decay": self.weight_decay,
+            "max_norm": self.max_norm,
+            "clip_norm": self.clip_norm,
+            "ema": self.ema,
+            "schedule": self.schedule,
+            "momentum_schedule": self.momentum_schedule,
+        }
+        given = [name for name, value in extras.items() if value]
+        given += ["Dropout"] if any(isinstance(la, Dropout) for la in net.layers) else []
+        if given:
+            raise ArgumentError(
+                f"L-BFGS minimises one fixed function of all rows. Received: {', '.join(given)}. "
+                "Use l1 or l2 against over-fitting, or another optimizer."
+            )
+
+
+def _check(name: str, value: float, good: bool, expected: str) -> None:
+    if not good:
+        raise ArgumentError(f"{name} must be {expected}. Received: {name}={value}.")

@@ -1,0 +1,286 @@
+"""Schedules: the learning rate, or the momentum, of every step.
+
+A schedule is a function of the step. Ours are given the steps of a whole epoch at once and answer
+with one number for each, before the epoch begins, so that a step on a device only looks one up.
+A plain function step -> value serves as well; steps count from 1.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnbackend.errors import ArgumentError, suggest
+
+Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class When:
+    """Where in training some steps stand.
+
+    step: (n,) updates made before each.  steps_per_epoch, epochs: the plan of the run.
+    values: what plateau watches, one number for each epoch that has ended.
+    """
+
+    step: Numbers
+    steps_per_epoch: int
+    epochs: int
+    values: tuple[float, ...] = ()
+
+    @property
+    def epoch(self) -> Numbers:
+        """Epochs done, with fractions."""
+        return self.step / self.steps_per_epoch
+
+    @property
+    def share(self) -> Numbers:
+        """The done share of the run, from 0 to 1."""
+        return np.minimum(self.step / (self.steps_per_epoch * self.epochs), 1.0)
+
+
+class Schedule(ABC):
+    """A factor on the base value for each step."""
+
+    @abstractmethod
+    def factor(self, when: When) -> Numbers:
+        """Give the factor of each step."""
+
+    def __call__(self, base: float, when: When) -> Numbers:
+        """Give the value of each step."""
+        return base * self.factor(when)
+
+
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """Always the base value."""
+
+    def factor(self, when: When) -> Numbers:
+        return np.ones_like(when.step)
+
+
+@dataclass(frozen=True)
+class Step(Schedule):
+    """Times `gamma` after every `every` epochs."""
+
+    every: int = 10
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        _positive(self, "every", "gamma")
+
+    def factor(self, when: When) -> Numbers:
+        return self.gamma ** np.floor(when.epoch / self.every)
+
+
+@dataclass(frozen=True)
+class Exponential(Schedule):
+    """Times `gamma` after every step, down to `floor` of the base value."""
+
+    gamma: float = 0.9999
+    floor: float = 0.0
+
+    def __post_init__(self) -> None:
+        _positive(self, "gamma")
+
+    def factor(self, when: When) -> Numbers:
+        return np.maximum(self.gamma**when.step, self.floor)
+
+
+@dataclass(frozen=True)
+class InverseScaling(Schedule):
+    """Divided by (step + 1)^power, as scikit-learn's "invscaling"."""
+
+    power: float = 0.5
+
+    def __post_init__(self) -> None:
+        _positive(self, "power")
+
+    def factor(self, when: When) -> Numbers:
+        return np.power(when.step + 1.0, -self.power)
+
+
+@dataclass(frozen=True)
+class Polynomial(Schedule):
+    """From 1 to `end` over the run (or `epochs` of it), as (1 - share)^power."""
+
+    power: float = 1.0
+    end: float = 0.0
+    epochs: float | None = None
+
+    def __post_init__(self) -> None:
+        _positive(self, "power", "epochs")
+
+    def factor(self, when: When) -> Numbers:
+        share = when.share if self.epochs is None else np.minimum(when.epoch / self.epochs, 1.0)
+        return self.end + (1.0 - self.end) * (1.0 - share) ** self.power
+
+
+@dataclass(frozen=True)
+class Cosine(Schedule):
+    """Half a cosine from 1 to `end`, begun anew `restarts` times.
+
+    Each cycle lasts `growth` times the one before. Source: Loshchilov and Hutter 2016, equation 5.
+    """
+
+    restarts: int = 0
+    growth: float = 1.0
+    end: float = 0.0
+
+    def __post_init__(self) -> None:
+        _positive(self, "growth")
+        if self.restarts < 0:
+            raise ArgumentError(f"restarts must be at least 0. Received: restarts={self.restarts}.")
+
+    def factor(self, when: When) -> Numbers:
+        lengths = self.growth ** np.arange(self.restarts + 1.0)
+        starts = np.concatenate([[0.0], np.cumsum(lengths)]) / lengths.sum()
+        cycle = np.clip(np.searchsorted(starts, when.share, side="right") - 1, 0, self.restarts)
+        within = (when.share - starts[cycle]) / (starts[cycle + 1] - starts[cycle])
+        return self.end + (1.0 - self.end) * 0.5 * (1.0 + np.cos(np.pi * np.minimum(within, 1.0)))
+
+
+@dataclass(frozen=True)
+class OneCycle(Schedule):
+    """Up from `start` to 1 over the first `warm` share of the run, down to `end` over the rest.
+
+    Source: Smith and Topin 2017, with half cosines for the straight lines.
+    """
+
+    warm: float = 0.3
+    start: float = 0.04
+    end: float = 4e-6
+
+    def __post_init__(self) -> None:
+        if not 0 < self.warm < 1:
+            raise ArgumentError(f"warm must be between 0 and 1. Received: warm={self.warm}.")
+
+    def factor(self, when: When) -> Numbers:
+        up = _half_cosine(self.start, 1.0, when.share / self.warm)
+        down = _half_cosine(1.0, self.end, (when.share - self.warm) / (1.0 - self.warm))
+        return np.where(when.share < self.warm, up, down)
+
+
+@dataclass(frozen=True)
+class WarmUp(Schedule):
+    """A straight line from 0 to 1 over the first `epochs`, times what `then` says."""
+
+    epochs: float = 1.0
+    then: Schedule = Constant()
+
+    def __post_init__(self) -> None:
+        _positive(self, "epochs")
+
+    def factor(self, when: When) -> Numbers:
+        line = (when.step + 1.0) / (self.epochs * when.steps_per_epoch)
+        return np.minimum(line, 1.0) * self.then.factor(when)
+
+
+@dataclass(frozen=True)
+class Plateau(Schedule):
+    """Times `gamma` whenever the watched value has not fallen for `patience` epochs.
+
+    It watches what training monitors, the validation loss where there is one. A fall counts when
+    it is larger than min_delta. The factor follows from the history alone, so a resumed run
+    needs no other memory.
+    """
+
+    gamma: float = 0.1
+    patience: int = 10
+    min_delta: float = 0.0
+    end: float = 0.0
+
+    def __post_init__(self) -> None:
+        _positive(self, "gamma", "patience")
+
+    def factor(self, when: When) -> Numbers:
+        factor, best, waited = 1.0, math.inf, 0
+        for value in when.values:
+            if value < best - self.min_delta:
+                best, waited = value, 0
+            else:
+                waited += 1
+            if waited >= self.patience:
+                factor, waited = max(factor * self.gamma, self.end), 0
+        return np.full_like(when.step, factor)
+
+
+@dataclass(frozen=True)
+class Ramp(Schedule):
+    """A straight line from `start` to `end` over `epochs`, then level: made for the momentum.
+
+    Its numbers are the values themselves, not factors.
+    """
+
+    start: float = 0.5
+    end: float = 0.99
+    epochs: float = 10.0
+
+    def __post_init__(self) -> None:
+        _positive(self, "epochs")
+
+    def factor(self, when: When) -> Numbers:
+        share = np.minimum(when.epoch / self.epochs, 1.0)
+        return self.start + (self.end - self.start) * share
+
+    def __call__(self, base: float, when: When) -> Numbers:
+        return self.factor(when)
+
+
+AnySchedule = Schedule | Callable[[int], float]
+
+SCHEDULES: dict[str, type[Schedule]] = {
+    "constant": Constant,
+    "step": Step,
+    "exponential": Exponential,
+    "inverse_scaling": InverseScaling,
+    "polynomial": Polynomial,
+    "cosine": Cosine,
+    "one_cycle": OneCycle,
+    "warm_up": WarmUp,
+    "plateau": Plateau,
+    "ramp": Ramp,
+}
+
+
+def get_schedule(choice: str | AnySchedule | None, name: str = "schedule") -> AnySchedule:
+    """Give the schedule that a name means; None is constant, a function serves as it is.
+
+    Raises: ArgumentError for an unknown name, with the nearest one.
+    """
+    if choice is None:
+        return Constant()
+    if isinstance(choice, Schedule):
+        return choice
+    if isinstance(choice, str) and choice in SCHEDULES:
+        return SCHEDULES[choice]()
+    if not isinstance(choice, str) and callable(choice):
+        return choice
+    raise ArgumentError(
+        f"{name} must be a name, a schedule or a function of the step. Received: {choice!r}. "
+        f"{suggest(str(choice), SCHEDULES)}"
+    )
+
+
+def values_of(schedule: AnySchedule, base: float, when: When) -> Numbers:
+    """Give the value of each step; of a plain function, by asking it step by step."""
+    if isinstance(schedule, Schedule):
+        return schedule(base, when)
+    return np.array([float(schedule(int(s) + 1)) for s in when.step])
+
+
+def _half_cosine(start: float, end: float, share: Numbers) -> Numbers:
+    share = np.clip(share, 0.0, 1.0)
+    return end + (start - end) * 0.5 * (1.0 + np.cos(np.pi * share))
+
+
+def _positive(schedule: Schedule, *names: str) -> None:
+    for name in names:
+        value: Sequence[float] | float | None = getattr(schedule, name)
+        if value is not None and not float(value) > 0:  # type: ignore[arg-type]
+            raise ArgumentError(f"{name} must be above 0. Received: {name}={value}.")

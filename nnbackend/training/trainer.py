@@ -1,0 +1,433 @@
+"""The story: how a network learns.
+
+`Trainer._new_step` is one step of gradient descent, from a mini-batch to moved weights;
+`Trainer.run` goes through the epochs: train, validate, note down, keep the best, perhaps stop.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from nnbackend.backend.base import BATCH, LOSS, PENALTY, STEP, WEIGHT
+from nnbackend.backend.formulas import Array
+from nnbackend.data.scalers import Scaler, fit_scaler
+from nnbackend.errors import ArgumentError, DivergedError, suggest
+from nnbackend.network import doors
+from nnbackend.network.network import Network
+from nnbackend.network.workspace import DropoutSource
+from nnbackend.training.batching import Feed, batch_sizes, epoch_order, split_rows
+from nnbackend.training.callbacks import Callback, EarlyStopping
+from nnbackend.training.history import History, Row
+from nnbackend.training.interrupt import InterruptGuard
+from nnbackend.training.lbfgs import LBFGS, LBFGSSteps
+from nnbackend.training.recipe import Recipe
+from nnbackend.training.schedules import AnySchedule, When, values_of
+
+GLANCE_SECONDS = 0.1  # how long steps run on before Ctrl-C, progress and the loss are looked at
+Validation = tuple[Any, Any] | tuple[Any, Any, Any] | float | None
+Run = Callable[[int], None]
+
+
+class Trainer:
+    """One training run: what it carries from step to step, and the loop over epochs.
+
+    Made by `train`; by itself it is of use to whoever wants to stop, look and go on.
+    """
+
+    def __init__(
+        self,
+        net: Network,
+        x: Any,
+        y: Any,
+        recipe: Recipe,
+        *,
+        sample_weight: Any = None,
+        validation: Validation = None,
+        scale: str | Scaler | None = None,
+        scale_targets: bool = False,
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
+        self.net, self.backend = net, net.backend
+        self.recipe = recipe = recipe.checked(net)
+        self.callbacks = tuple(callbacks)
+        x, y, weight, rows = self._take_in(x, y, sample_weight, validation, scale, scale_targets)
+
+        backend, P = net.backend, net.layout.size
+        self.n = len(rows)
+        self.batch_size = min(recipe.batch_size or self.n, self.n)
+        self.feed = Feed(net, x, y, weight, rows, self.batch_size)
+        self.sizes = batch_sizes(self.n, self.batch_size)
+        self.steps_per_epoch = sum(count for count, _ in self.sizes)
+
+        self.grad = backend.zeros((P,), net.dtype)
+        names = () if isinstance(recipe.optimizer, LBFGS) else recipe.optimizer.state
+        self.state = {name: backend.zeros((P,), net.dtype) for name in names}
+        self.clock = backend.zeros((2,), "int64")
+        self.hyper = backend.zeros((3,), "float64")
+        self.rates = backend.zeros((2, self.steps_per_epoch), "float64")
+        self.totals = backend.zeros((4,), "float64")
+        self.best = self._copy(net.theta)
+        self.shadow = self._copy(net.theta) if recipe.ema else None
+
+        stopping = recipe.early_stopping
+        monitor = "valid_loss" if self.validation is not None else "train_loss"
+        self.history = History((stopping and stopping.monitor) or monitor, seed=recipe.seed)
+        self.history.batch_size = self.batch_size
+        self._check_monitor()
+        self.epoch = 0  # epochs done
+        self.interrupt = InterruptGuard()
+        self._lbfgs: LBFGSSteps | None = None
+        self._runs: list[tuple[int, Run]] = []
+
+    # ---- one step ---------------------------------------------------------------------------
+
+    def _new_step(self, rows: int) -> Callable[[], None]:
+        """Give one step of gradient descent on `rows` rows, with all its memory."""
+        net, backend, feed, recipe = self.net, self.backend, self.feed, self.recipe
+        clock, rates, hyper, totals = self.clock, self.rates, self.hyper, self.totals
+        theta, grad, shadow, ema = net.theta, self.grad, self.shadow, recipe.ema
+        batch = feed.new_batch(rows)
+        layers, loss = net.for_training()
+        dropout = DropoutSource(recipe.seed, clock)
+        space = net.workspace(batch.x, layers, grad=grad, dropout=dropout)
+        n_weights, state, decay = net.layout.n_weights, list(self.state.values()), recipe.decay
+        limits = [(W, c) for W, c in zip(net.weights, recipe.norm_limits(net), strict=True) if c]
+
+        def step() -> None:
+            backend.tick(clock, rates, hyper)  # count the step, look up its learning rate
+            feed.load(batch, clock)  # the rows of this mini-batch
+            out = space.forward()  # feed forward
+            backend.loss_and_delta(loss, out, batch.y, batch.weight, space.out.delta, totals)
+            space.backward()  # backpropagate
+            if recipe.l1 or recipe.l2:
+                weights, slopes = theta[:n_weights], grad[:n_weights]
+                backend.add_penalty(weights, slopes, recipe.l1, recipe.l2, rows, totals)
+            if recipe.clip_norm:
+                backend.clip_norm(grad, recipe.clip_norm)
+            backend.optimizer_step(recipe.optimizer, theta, grad, state, hyper, decay, n_weights)
+            for W, limit in limits:
+                backend.max_norm(W, limit)
+            if shadow is not None and ema is not None:
+                backend.average(theta, shadow, ema, hyper)
+
+        return step
+
+    # ---- one epoch --------------------------------------------------------------------------
+
+    def _train_epoch(self) -> Row:
+        """Make the steps of an epoch; give its train_loss and learning_rate."""
+        backend, recipe = self.backend, self.recipe
+        if not self._runs:
+            self._runs = [
+                (count, backend.capture(self._new_step(rows))) for count, rows in self.sizes
+            ]
+        done = self.epoch * self.steps_per_epoch
+        when = When(
+            np.arange(done, done + self.steps_per_epoch, dtype=np.float64),
+            self.steps_per_epoch,
+            recipe.epochs,
+            self.history.costs,
+        )
+        lr = _rates(recipe.schedule, recipe.optimizer.learning_rate, when)
+        momentum = _rates(recipe.momentum_schedule, recipe.optimizer.initial_momentum, when)
+        backend.to_device(np.stack([lr, momentum]), out=self.rates)
+        clock = np.zeros(2, np.int64)
+        clock[STEP], clock[BATCH] = done, -1
+        backend.to_device(clock, out=self.clock)
+        self.feed.begin_epoch(epoch_order(self.n, recipe.seed, self.epoch, recipe.shuffle))
+        backend.fill(self.totals, 0.0)
+
+        made, at_once, checked = 0, 1, time.perf_counter()
+        for count, run in self._runs:
+            left = count
+            while left and not self.interrupt.requested:
+                begin, n = time.perf_counter(), min(at_once, left)
+                run(n)
+                backend.synchronize()
+                made, left, now = made + n, left - n, time.perf_counter()
+                at_once = max(1, round(n * GLANCE_SECONDS / max(now - begin, 1e-9)))
+                at_once = min(at_once, 2 * n)
+                for callback in self.callbacks:
+                    callback.on_progress(self, made, self.steps_per_epoch)
+                if now - checked > 1.0:
+                    self._mean_loss()
+                    checked = now
+        return {"train_loss": self._mean_loss(), "learning_rate": float(lr[max(made - 1, 0)])}
+
+    def _lbfgs_epoch(self) -> Row:
+        """Make one iteration of L-BFGS on all rows."""
+        if self._lbfgs is None:
+            self._lbfgs = LBFGSSteps(
+                self.recipe.optimizer,
+                self.backend,
+                self.net.theta,
+                self.grad,
+                self._new_objective(),
+            )
+        self._lbfgs.iterate()
+        return {"train_loss": self._mean_loss(), "learning_rate": 1.0}
+
+    def _new_objective(self) -> Callable[[], float]:
+        """Give the function that L-BFGS minimises: mean loss and penalty, and their gradient."""
+        net, backend, recipe = self.net, self.backend, self.recipe
+        theta, grad, n_weights = net.theta, self.grad, net.layout.n_weights
+        batch = self.feed.new_batch(self.n)
+        layers, loss = net.for_training()
+        space = net.workspace(batch.x, layers, grad=grad)
+
+        def objective() -> float:
+            backend.fill(self.totals, 0.0)
+            out = space.forward()
+            backend.loss_and_delta(loss, out, batch.y, batch.weight, space.out.delta, self.totals)
+            space.backward()
+            if recipe.l1 or recipe.l2:
+                weights, slopes = theta[:n_weights], grad[:n_weights]
+                backend.add_penalty(weights, slopes, recipe.l1, recipe.l2, self.n, self.totals)
+            sums = backend.to_host(self.totals)
+            return float(sums[LOSS] / sums[WEIGHT] + sums[PENALTY] / self.n)
+
+        return objective
+
+    # ---- the run ----------------------------------------------------------------------------
+
+    def run(self) -> History:
+        """Train until the epochs are done or a reason comes to stop; give the history."""
+        history, is_lbfgs = self.history, isinstance(self.recipe.optimizer, LBFGS)
+        history.stop_reason = ""
+        for callback in self.callbacks:
+            callback.on_train_begin(self)
+        try:
+            with self.interrupt:
+                while not history.stop_reason and self.epoch < self.recipe.epochs:
+                    begin = time.perf_counter()
+                    figures = self._lbfgs_epoch() if is_lbfgs else self._train_epoch()
+                    if self.interrupt.requested:
+                        break
+                    seconds = time.perf_counter() - begin
+                    self._note(figures, seconds)
+        except KeyboardInterrupt:
+            self.interrupt.requested = True
+        if self.interrupt.requested:
+            history.stop_reason = "interrupted"
+            self._check_theta()
+        history.stop_reason = history.stop_reason or "epochs"
+        if self.shadow is not None:
+            self.backend.copy(self.shadow, self.net.theta)
+        if self.recipe.early_stopping is not None and self.recipe.early_stopping.restore_best:
+            self.restore_best()
+        for callback in self.callbacks:
+            callback.on_train_end(self)
+        return history
+
+    def restore_best(self) -> None:
+        """Put back the weights of the best epoch; before the first has ended, the initial ones."""
+        self.backend.copy(self.best, self.net.theta)
+
+    def _note(self, figures: Row, seconds: float) -> None:
+        """End an epoch: validate, write the row, keep the best, decide whether to go on."""
+        self._check_theta()
+        self.epoch += 1
+        row: Row = {"epoch": self.epoch, "train_loss": figures["train_loss"]}
+        served = self.net.theta if self.shadow is None else self.shadow
+        if self.validation is not None:
+            row.update({f"valid_{k}": v for k, v in self._validate(served).items()})
+        row["learning_rate"] = figures["learning_rate"]
+        row["seconds"] = seconds
+        self.history.rows.append(row)
+        if self.history.best_index == len(self.history) - 1:
+            self.backend.copy(served, self.best)
+        stopping = self.recipe.early_stopping
+        if self._lbfgs is not None and self._lbfgs.converged:
+            self.history.stop_reason = "converged"
+        if stopping is not None and stopping.should_stop(self.history):
+            self.history.stop_reason = "early stopping"
+        for callback in self.callbacks:  # all see every epoch: none hides behind one that stops
+            if callback.on_epoch_end(self, row):
+                self.history.stop_reason = self.history.stop_reason or "callback"
+
+    def _validate(self, served: Array) -> dict[str, float]:
+        """Evaluate on the validation rows, with the averaged weights where there are such."""
+        assert self.validation is not None
+        if served is self.net.theta:
+            return self.net.evaluate_prepared(*self.validation)
+        kept = self._copy(self.net.theta)
+        self.backend.copy(served, self.net.theta)
+        try:
+            return self.net.evaluate_prepared(*self.validation)
+        finally:
+            self.backend.copy(kept, self.net.theta)
+
+    # ---- divergence -------------------------------------------------------------------------
+
+    def _mean_loss(self) -> float:
+        """Give the mean loss of the epoch so far."""
+        sums = self.backend.to_host(self.totals)
+        loss = float(sums[LOSS] / sums[WEIGHT]) if sums[WEIGHT] else 0.0
+        if not math.isfinite(loss):
+            self._diverged(f"the training loss became {loss}")
+        return loss
+
+    def _check_theta(self) -> None:
+        total = self.backend.xp.sum(self.net.theta, keepdims=True)
+        if not math.isfinite(float(self.backend.to_host(total)[0])):
+            self._diverged("weights became infinite or not a number")
+
+    def _diverged(self, what: str) -> None:
+        """Put the best weights back and say what to try."""
+        self.restore_best()
+        rule = self.recipe.optimizer
+        lr = getattr(rule, "learning_rate", None)
+        advice = f"a smaller learning rate than {lr:g}, " if lr else ""
+        if self.net.scaler is None:
+            advice += "scaled inputs (scale='standard'), "
+        advice += "clip_norm=1.0, or fewer layers"
+        kept = f"epoch {self.history.best['epoch']}" if self.history.rows else "the beginning"
+        error = DivergedError(
+            f"training diverged in epoch {self.epoch + 1}: {what}. The network has the weights of "
+            f"{kept} again. Try {advice}."
+        )
+        error.add_note(f"optimizer: {rule}")
+        raise error
+
+    # ---- taking in data ---------------------------------------------------------------------
+
+    def _take_in(
+        self,
+        x: Any,
+        y: Any,
+        sample_weight: Any,
+        validation: Validation,
+        scale: str | Scaler | None,
+        scale_targets: bool,
+    ) -> tuple[Array, np.ndarray, np.ndarray | None, np.ndarray]:
+        """Check the data, split off the validation part, fit the scaler on the rest.
+
+        Gives x, prepared targets and weights, and which rows to train on. Sets self.validation.
+        """
+        net, backend = self.net, self.backend
+        x = doors.any_rows(x, net.n_in, backend)
+        doors.check_finite(x, backend, "x")
+        n = int(x.shape[0])
+        rows = np.arange(n, dtype=np.int64)
+        held = None
+        if isinstance(validation, (int, float)) and not isinstance(validation, bool):
+            labels = doors.plain_labels(y)
+            rows, held = split_rows(n, float(validation), self.recipe.seed, labels)
+        if scale is not None:
+            fit_x = x if held is None else x[rows]
+            host = backend.to_host(fit_x) if not isinstance(fit_x, np.ndarray) else fit_x
+            net.scaler = scale if isinstance(scale, Scaler) else fit_scaler(scale, host)
+        if scale_targets and not net.is_classifier:
+            values = doors.host_array(y, "y").reshape(n, -1)
+            net.target_scaler = fit_scaler("standard", values[rows])
+        target = net.host_targets(y, n)
+        weight = doors.host_weight(sample_weight, n, backend, net.dtype)
+        self.validation: tuple[Array, np.ndarray, np.ndarray | None] | None = None
+        if held is not None:
+            self.validation = (x[held], target[held], None if weight is None else weight[held])
+        elif validation is not None:
+            if not isinstance(validation, (tuple, list)) or len(validation) not in (2, 3):
+                raise ArgumentError(
+                    "validation must be (x, y), (x, y, sample_weight) or a fraction to split off. "
+                    f"Received: {type(validation).__name__}."
+                )
+            vx = doors.any_rows(validation[0], net.n_in, backend, "validation x")
+            doors.check_finite(vx, backend, "validation x")
+            m = int(vx.shape[0])
+            vw = validation[2] if len(validation) == 3 else None
+            self.validation = (
+                vx,
+                net.host_targets(validation[1], m),
+                doors.host_weight(vw, m, backend, net.dtype),
+            )
+        return x, target, weight, rows
+
+    def _check_monitor(self) -> None:
+        columns = ["train_loss"]
+        if self.validation is not None:
+            columns += ["valid_loss", f"valid_{self.net.score.name}"]
+        if self.history.monitor not in columns:
+            cure = "" if self.validation is not None else " Give validation= for valid_ values."
+            raise ArgumentError(
+                f"monitor must be a column of the history. Received: "
+                f"{self.history.monitor!r}. {suggest(self.history.monitor, columns)}{cure}"
+            )
+
+    def _copy(self, vector: Array) -> Array:
+        copy = self.backend.empty(tuple(vector.shape), self.net.dtype)
+        self.backend.copy(vector, copy)
+        return copy
+
+
+def _rates(schedule: Any, base: float, when: When) -> np.ndarray:
+    """Give a schedule's value for each step, checked."""
+    values = values_of(schedule, base, when)
+    if values.shape != when.step.shape or not np.isfinite(values).all() or (values < 0).any():
+        raise ArgumentError(
+            "a schedule must give one finite number, at least 0, for each step. "
+            f"Received: {schedule!r}, which gave {values!r}."
+        )
+    return values
+
+
+def train(
+    net: Network,
+    x: Any,
+    y: Any,
+    *,
+    optimizer: Any = "adam",
+    epochs: int = 20,
+    batch_size: int | None = 128,
+    validation: Validation = None,
+    shuffle: bool = True,
+    sample_weight: Any = None,
+    scale: str | Scaler | None = None,
+    scale_targets: bool = False,
+    l1: float = 0.0,
+    l2: float = 0.0,
+    weight_decay: float = 0.0,
+    max_norm: float | Sequence[float | None] | None = None,
+    clip_norm: float | None = None,
+    ema: float | None = None,
+    schedule: str | AnySchedule | None = None,
+    momentum_schedule: str | AnySchedule | None = None,
+    early_stopping: EarlyStopping | None = None,
+    callbacks: Sequence[Callback] = (),
+    seed: int = 0,
+) -> History:
+    """Train a network on rows x (n, n_in) with targets y; give the history.
+
+    y: class labels (n,), or targets (n,) or (n, n_out).
+    optimizer: a name or a rule: sgd, adagrad, rmsprop, adadelta, adam, adamw, lbfgs.
+    batch_size: rows per step; None for all of them, 1 for stochastic gradient descent.
+    validation: (x, y), (x, y, sample_weight), or the fraction of the rows to split off.
+    scale: fit a scaler on the training rows ("standard", "robust", "unit"), kept in net.scaler;
+    scale_targets: the same for the targets of a regression.
+    l1, l2: penalties in the loss, l1 sum |w| + l2/2 sum w^2; weight_decay: in the step,
+    w *= 1 - lr weight_decay; max_norm: of the incoming weights of a unit, one number or one per
+    layer; clip_norm: of the gradient; ema: decay of a running average of the weights, which is
+    what is validated and kept.
+    schedule, momentum_schedule: names or objects of `nnbackend.schedules`, or functions of a step.
+    seed: of the order of the rows, the split and dropout.
+    Ctrl-C ends training after the step under way; the history then says "interrupted".
+    Raises: DataError, ShapeError for the data; ArgumentError for options; DivergedError when the
+    loss leaves the finite numbers, with the best weights put back.
+    >>> net = Network([2, 8, 1], activation="tanh", device="numpy")
+    >>> history = train(net, [[0, 0], [0, 1], [1, 0], [1, 1]], [0, 1, 1, 0], epochs=2)
+    >>> len(history), history.stop_reason
+    (2, 'epochs')
+    """
+    recipe = Recipe(
+        optimizer, epochs, batch_size, shuffle, l1, l2, weight_decay, max_norm, clip_norm, ema,
+        schedule, momentum_schedule, early_stopping, seed,
+    )  # fmt: skip
+    return Trainer(
+        net, x, y, recipe,
+        sample_weight=sample_weight, validation=validation, scale=scale,
+        scale_targets=scale_targets, callbacks=callbacks,
+    ).run()  # fmt: skip
