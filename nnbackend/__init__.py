@@ -62,7 +62,6 @@ if TYPE_CHECKING:
     from nnbackend.network import initializers as initializers
     from nnbackend.network import losses as losses
     from nnbackend.network.activations import Activation as Activation
-    from nnbackend.testing.gradient_check import check_gradients as check_gradients
     from nnbackend.network.layers import Dense as Dense
     from nnbackend.network.layers import Dropout as Dropout
     from nnbackend.network.layers import Maxout as Maxout
@@ -71,6 +70,7 @@ if TYPE_CHECKING:
     from nnbackend.network.network import Network as Network
     from nnbackend.network.network import Trace as Trace
     from nnbackend.persistence import load as load
+    from nnbackend.testing.gradient_check import check_gradients as check_gradients
     from nnbackend.training import schedules as schedules
     from nnbackend.training.callbacks import Callback as Callback
     from nnbackend.training.callbacks import EarlyStopping as EarlyStopping

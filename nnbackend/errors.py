@@ -1,16 +1,16 @@
 """Every exception the library raises on purpose, in one tree.
 
     NNBackendError
-    ├── BackendError                  a device could not serve
-    │   ├── UnknownBackendError       also ValueError    no backend of that name
-    │   ├── BackendUnavailableError   also RuntimeError  known, but not usable here: the reason and the cure
-    │   ├── BackendVersionError       also RuntimeError  the plug-in speaks another version of the seam
-    │   └── DeviceMismatchError       also TypeError     an array of another library or device
-    ├── ArgumentError                 also ValueError    an option with a value that cannot be meant
-    ├── ShapeError                    also ValueError    an array of the wrong shape or dtype
-    ├── DataError                     also ValueError    data that cannot be learnt from or read
-    ├── ModelFileError                also ValueError    a file that is not a whole, unchanged model
-    └── DivergedError                 also ArithmeticError  training left the finite numbers
+    ├── BackendError                a device could not serve
+    │   ├── UnknownBackendError     (ValueError)    no backend of that name
+    │   ├── BackendUnavailableError (RuntimeError)  known, but not usable here
+    │   ├── BackendVersionError     (RuntimeError)  written for another version of the seam
+    │   └── DeviceMismatchError     (TypeError)     an array of another library or device
+    ├── ArgumentError               (ValueError)    an option that cannot be meant
+    ├── ShapeError                  (ValueError)    an array of the wrong shape or dtype
+    ├── DataError                   (ValueError)    data that cannot be read or learnt from
+    ├── ModelFileError              (ValueError)    not a whole, unchanged model
+    └── DivergedError               (ArithmeticError)  training left the finite numbers
 
 A message says what was expected, what was received, and what would mend it.
 """

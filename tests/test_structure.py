@@ -42,13 +42,12 @@ UPWARD: dict[tuple[str, str], str] = {
 
 # Modules of the engine that compute on the host and may therefore name NumPy: module -> reason.
 HOST_SIDE: dict[str, str] = {
-    "nnbackend.network.doors": "the door: what a caller's host arrays must look like",
-    "nnbackend.network.gradient_check": "directions are drawn and slopes compared on the host",
     "nnbackend.network.initializers": "initial weights are drawn on the host and copied",
     "nnbackend.network.network": "labels, weights and predictions of a caller",
     "nnbackend.training.batching": "the batch order is drawn on the host",
     "nnbackend.training.schedules": "learning rates are host numbers",
-    "nnbackend.training.history": "the record of a run lives on the host",
+    "nnbackend.training.intake": "the rows of a host's data are divided on the host",
+    "nnbackend.training.trainer": "an epoch's learning rates and clock are written on the host",
 }
 
 # Array libraries that the engine must reach through its backend only.

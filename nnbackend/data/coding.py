@@ -19,6 +19,7 @@ from nnbackend.data.tables import (
     Numbers,
     Table,
     Text,
+    check_no_decimal_comma,
     check_no_infinity,
     find_column,
     handle_missing,
@@ -167,6 +168,7 @@ def fit_dataset(
             f"{table.names[0]!r}. Columns are separated by a comma, semicolon or tab."
         )
     check_no_infinity(table)
+    check_no_decimal_comma(table)
     table, n_dropped = handle_missing(table, missing)
     others = [i for i in range(len(table.names)) if i != position]
     features = table.select(others, [table.names[i] for i in others])

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nnbackend.errors import ArgumentError, DataError, ShapeError
+from nnbackend.data.splits import split_rows
+from nnbackend.errors import DataError, ShapeError
 
 if TYPE_CHECKING:
     from nnbackend.data.coding import ColumnCoding
@@ -91,27 +92,10 @@ class Dataset:
 
         Raises: ArgumentError when fraction is not between 0 and 1; DataError for less than 2 rows.
         """
-        if not 0.0 < fraction < 1.0:
-            raise ArgumentError(
-                "fraction must lie between 0 and 1, both excluded. "
-                f"Received: fraction={fraction!r}. For a fifth of the rows give 0.2."
-            )
-        if self.n_samples < 2:
-            raise DataError(
-                "A split needs at least 2 rows, one for each side. "
-                f"Received: {self.name!r} with n_samples={self.n_samples}. Give more data."
-            )
-        rng = np.random.Generator(np.random.Philox(seed))
-        n_held_out = min(max(round(fraction * self.n_samples), 1), self.n_samples - 1)
-        held_out = np.zeros(self.n_samples, dtype=bool)
-        if self.task == "classification" and self.y is not None:
-            for members, n_taken in _shares(self.y, fraction, n_held_out):
-                held_out[rng.permutation(members)[:n_taken]] = True
-        else:
-            held_out[rng.permutation(self.n_samples)[:n_held_out]] = True
-        # Index arrays, not the mask: on a memory map they read only the rows they name.
-        rest = self.rows(np.flatnonzero(~held_out))
-        return replace(rest, test=self.test), self.rows(np.flatnonzero(held_out))
+        labels = self.y if self.task == "classification" else None
+        # Index arrays, not a mask: on a memory map they read only the rows they name.
+        rest, held_out = split_rows(self.n_samples, fraction, seed, labels)
+        return replace(self.rows(rest), test=self.test), self.rows(held_out)
 
     def recode(self, classes: Sequence[Label]) -> Dataset:
         """Give the same data with class codes that index `classes`, such as a trained model's.
@@ -131,23 +115,6 @@ class Dataset:
         codes = np.array([position[str(label)] for label in self.classes], dtype=np.int64)
         test = None if self.test is None else self.test.recode(classes)
         return replace(self, y=codes[self.y], classes=tuple(classes), test=test)
-
-
-def _shares(
-    y: NDArray[Any], fraction: float, n_held_out: int
-) -> list[tuple[NDArray[np.int64], int]]:
-    """Give for each class its row numbers and how many of them to hold out, `n_held_out` in all.
-
-    Largest remainder, where a class that would lose its last row comes after all others.
-    """
-    _, codes, counts = np.unique(y, return_inverse=True, return_counts=True)
-    quota = fraction * counts
-    taken = np.minimum(np.floor(quota).astype(np.int64), counts - 1)
-    can_spare = taken + 1 < counts
-    order = np.lexsort((taken - quota, ~can_spare))
-    taken[order[: n_held_out - int(taken.sum())]] += 1
-    members = np.split(np.argsort(codes, kind="stable"), np.cumsum(counts)[:-1])
-    return [(rows, int(n)) for rows, n in zip(members, taken, strict=True)]
 
 
 def _some(labels: Sequence[Label], most: int = 10) -> str:

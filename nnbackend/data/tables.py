@@ -7,6 +7,7 @@ NaN for a missing value, or a list of text, with None for one.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
@@ -22,6 +23,9 @@ Column: TypeAlias = Numbers | Text
 
 MISSING = frozenset({"", "na", "n/a", "nan", "?", "null"})
 """Cells that mean "no value", in any case and with blanks around them."""
+
+
+DECIMAL_COMMA = re.compile(r"[+-]?\d+(,\d+)?([eE][+-]?\d+)?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +152,20 @@ def check_no_infinity(table: Table) -> None:
             raise DataError(
                 f"{table.where}: numbers must be finite. Received: infinity in data row {row}, "
                 f"column {name!r}. Correct the value or leave it empty and use missing='drop'."
+            )
+
+
+def check_no_decimal_comma(table: Table) -> None:
+    """Raise DataError for a column of numbers like 2,5: read as text they would become classes."""
+    for name, column in zip(table.names, table.columns, strict=True):
+        if not isinstance(column, list):
+            continue
+        cells = {cell for cell in column if cell is not None}
+        with_comma = sorted(cell for cell in cells if "," in cell)
+        if with_comma and all(DECIMAL_COMMA.fullmatch(cell) for cell in cells):
+            raise DataError(
+                f"{table.where}: numbers must be written with a decimal point. Received: "
+                f"{with_comma[0]!r} in column {name!r}. Write the file with points."
             )
 
 

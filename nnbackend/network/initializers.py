@@ -104,7 +104,7 @@ _SUITED_TO = {"relu": "he_normal", "leaky_relu": "he_normal", "elu": "he_normal"
 
 
 def suited_to(activation: str) -> Initializer:
-    """Give what "auto" means for an activation: He for the ReLU family, LeCun for SELU, else Glorot."""
+    """Give what "auto" means: He for the ReLU family, LeCun for SELU, else Glorot."""
     return get_initializer(_SUITED_TO.get(activation, "glorot_uniform"))
 
 

@@ -138,7 +138,7 @@ def poisson() -> Loss:
 
 
 def binary_cross_entropy(label_smoothing: float = 0.0) -> Loss:
-    """C = -sum_k y log a + (1 - y) log(1 - a), one yes-or-no per output. With sigmoid: delta = a - y.
+    """C = -sum_k y log a + (1 - y) log(1 - a), a yes-or-no each. With sigmoid: delta = a - y.
 
     Smoothing moves y to (1 - s) y + s / 2.
     """

@@ -17,12 +17,14 @@ from nnbackend.backend import Backend, get_backend
 from nnbackend.backend.base import LOSS, SCORE, WEIGHT
 from nnbackend.backend.formulas import Array
 from nnbackend.backend.philox import INITIAL_WEIGHTS, host_generator
+from nnbackend.data import doors
 from nnbackend.data.scalers import Scaler
 from nnbackend.errors import ArgumentError, DataError, ShapeError
-from nnbackend.network import doors
+from nnbackend.network import architecture
 from nnbackend.network.activations import Activation, identity
-from nnbackend.network.layers import AbstractLayer, Dense, Dropout, Maxout, check_size
-from nnbackend.network.losses import OUTPUT_ACTIVATIONS, Loss, get_loss
+from nnbackend.network.architecture import check_seed
+from nnbackend.network.layers import AbstractLayer, Dense, Maxout
+from nnbackend.network.losses import Loss, get_loss
 from nnbackend.network.parameters import Layout
 from nnbackend.network.scores import ACCURACY, BINARY_ACCURACY, SQUARED_ERROR, Score
 from nnbackend.network.workspace import DropoutSource, Workspace
@@ -86,10 +88,9 @@ class Network:
         self.backend = get_backend(device)
         self.dtype = _check_dtype(dtype, self.backend)
         self.seed = check_seed(seed)
-        if loss is not None:
-            loss = get_loss(loss)
-        self.n_in, self.layers = _build_layers(layers, loss, activation)
-        self.loss = loss or get_loss(_natural_loss(self.layers[-1]))
+        given = None if loss is None else get_loss(loss)
+        self.n_in, self.layers = architecture.build_layers(layers, given, activation)
+        self.loss = given or architecture.natural_loss(self.layers[-1])
         self.classes = tuple(_plain(c) for c in classes) if classes is not None else None
         self.scaler: Scaler | None = None
         self.target_scaler: Scaler | None = None
@@ -281,27 +282,27 @@ class Network:
     def evaluate(self, x: Any, y: Any, sample_weight: Any = None) -> dict[str, float]:
         """Give the mean loss and the score on raw rows: {"loss", "accuracy"} or {"loss", "r2"}."""
         x = doors.any_rows(x, self.n_in, self.backend)
-        target = self.host_targets(y, int(x.shape[0]))
+        n = int(x.shape[0])
         return self.evaluate_prepared(
-            x, target, doors.host_weight(sample_weight, int(x.shape[0]), self.backend, self.dtype)
+            x, self.host_targets(y, n), self.host_weights(sample_weight, n)
         )
 
     def evaluate_prepared(
         self, x: Array, y: np.ndarray, weight: np.ndarray | None
     ) -> dict[str, float]:
-        """Evaluate with targets as `host_targets` gives them."""
-        backend, score = self.backend, self.score
+        """Evaluate with targets and weights as `host_targets` and `host_weights` give them."""
+        backend, score = self.backend, self.score_for(y)
         layers, loss = self.for_training()
         totals = backend.zeros((4,), "float64")
-        unused = None
+        unused = backend.empty((0, self.n_out), self.dtype)
         for start, space in self._passes(x, layers):
             part = slice(start, start + space.rows)
             target = backend.to_device(y[part])
             w = None if weight is None else backend.to_device(weight[part])
             out = space.forward()
-            if unused is None or unused.shape != out.shape:
-                unused = backend.empty(tuple(out.shape), self.dtype)
-            backend.add_score(score, self._decided(out, loss), target, w, totals)
+            if unused.shape != out.shape:
+                unused = backend.empty((space.rows, self.n_out), self.dtype)
+            backend.add_score(score, self._activations(out, loss), target, w, totals)
             backend.loss_and_delta(loss, out, target, w, unused, totals)
         sums = backend.to_host(totals)
         value = float(sums[SCORE] / sums[WEIGHT])
@@ -314,40 +315,38 @@ class Network:
         """Whether the outputs stand for classes."""
         return self.loss.name == "cross_entropy" or self.classes is not None
 
-    @property
-    def score(self) -> Score:
-        """What `evaluate` reports beside the loss."""
-        if self.loss.name == "binary_cross_entropy":
+    def score_for(self, y: np.ndarray) -> Score:
+        """Give what `evaluate` reports beside the loss for targets as `host_targets` gives them."""
+        if y.ndim == 2 and self.loss.name == "binary_cross_entropy":
             return BINARY_ACCURACY
-        return ACCURACY if self.is_classifier else SQUARED_ERROR
+        return ACCURACY if y.ndim == 1 or self.is_classifier else SQUARED_ERROR
 
     # ---- the doors --------------------------------------------------------------------------
 
     def host_targets(self, y: Any, n_rows: int) -> np.ndarray:
-        """Give targets as the loss takes them; see `doors.host_targets`."""
-        if self.target_scaler is not None and not self.is_classifier:
-            values = doors.host_array(y, "y").astype(np.float64)
-            y = self.target_scaler.transform(values.reshape(-1, self.n_out), dtype=np.float64)
-        target = doors.host_targets(
-            y, n_rows, self.n_out, self.backend,
-            labels_only=self.loss.name == "cross_entropy", classes=self.classes, dtype=self.dtype,
-        )  # fmt: skip
+        """Give targets as the loss takes them: (n,) int32 class labels, or (n, n_out)."""
+        if self.target_scaler is not None:
+            values = doors.host_array(y, "y", self.backend).reshape(-1, self.n_out)
+            y = self.target_scaler.transform(values, np.float64)
+        labels_only = self.loss.name == "cross_entropy"
+        target = doors.targets(
+            y, n_rows, self.n_out, self.dtype, self.backend, self.classes, labels_only
+        )
         if target.ndim == 2:
             _check_range(target, self.loss.name)
-        if target.ndim == 1 and self.classes is None and self.loss.name != "cross_entropy":
-            self.classes = tuple(range(self.n_out))
         return target
+
+    def host_weights(self, sample_weight: Any, n_rows: int) -> np.ndarray | None:
+        """Give sample weights (n,) in the network's dtype."""
+        return doors.sample_weights(sample_weight, n_rows, self.dtype, self.backend)
 
     def device_targets(self, y: Any, sample_weight: Any, n_rows: int) -> tuple[Array, Array | None]:
         """Give targets and weights on the device."""
-        target = self.backend.to_device(self.host_targets(y, n_rows))
-        weight = doors.host_weight(sample_weight, n_rows, self.backend, self.dtype)
-        return target, None if weight is None else self.backend.to_device(weight)
-
-    def scale(self, x: Array) -> None:
-        """Scale raw rows on the device in place, as the scaler says."""
-        if self.scaler is not None:
-            self.backend.scale_rows(x, *self.device_scaler(), self.scaler.clip)
+        weight = self.host_weights(sample_weight, n_rows)
+        to_device = self.backend.to_device
+        return to_device(self.host_targets(y, n_rows)), None if weight is None else to_device(
+            weight
+        )
 
     def device_scaler(self) -> tuple[Array, Array]:
         """Give the scaler's shift and factor on the device."""
@@ -380,12 +379,11 @@ class Network:
                 backend.scale_rows(space.x, *scaler, self.scaler.clip)
             yield start, space
 
-    def _decided(self, out: Array, loss: Loss) -> Array:
-        """Give what the score looks at: activations, of which logits have only the order."""
-        if loss is self.loss or self.score is ACCURACY:
-            return out
+    def _activations(self, out: Array, loss: Loss) -> Array:
+        """Give the output activations, where a fused loss left the pass at z."""
         last = self.layers[-1]
-        assert isinstance(last, Dense)
+        if loss is self.loss or not isinstance(last, Dense):
+            return out
         return last.activation.value(out, self.backend.xp)
 
     def _names(self, codes: np.ndarray) -> np.ndarray:
@@ -400,52 +398,14 @@ class Network:
         save(self, path)
 
     def summary(self) -> str:
-        """Give a table: layer, units, parameters."""
-        rows = [("layer", "units", "parameters"), ("input", str(self.n_in), "")]
-        shapes = iter(self.layout.shapes)
-        width = self.n_in
-        for layer in self.layers:
-            width = layer.n_outputs(width)
-            count = ""
-            if not isinstance(layer, Dropout):
-                (n_in, n), b = next(shapes)
-                count = f"{n_in * n + b:,}"
-            rows.append((describe(layer), str(width), count))
-        rows.append(("total", "", f"{self.n_parameters:,}"))
-        columns = [max(len(r[i]) for r in rows) for i in range(3)]
-        lines = [f"{r[0]:<{columns[0]}}  {r[1]:>{columns[1]}}  {r[2]:>{columns[2]}}" for r in rows]
-        rule = "-" * len(lines[0])
-        lines = [lines[0], rule, *lines[1:-1], rule, lines[-1]]
-        lines.append(f"loss {describe_formula(self.loss)}, {self.dtype} on {self.backend.device}")
-        return "\n".join(lines)
+        """Give a table of layers, units and parameters."""
+        table = architecture.summary(self.n_in, self.layers)
+        loss = architecture.describe_formula(self.loss)
+        return f"{table}\nloss {loss}, {self.dtype} on {self.backend.device}"
 
     def __repr__(self) -> str:
-        inside = ", ".join(describe(layer) for layer in self.layers)
+        inside = ", ".join(architecture.describe(layer) for layer in self.layers)
         return f"<Network {self.n_in} -> {inside}; {self.loss.name}; {self.backend.device}>"
-
-
-def describe_formula(formula: Activation | Loss) -> str:
-    """Give a formula's name with its numbers, as leaky_relu(0.1)."""
-    numbers = ", ".join(f"{p:g}" for p in formula.params if p)
-    return f"{formula.name}({numbers})" if numbers else formula.name
-
-
-def describe(layer: AbstractLayer) -> str:
-    """Give a layer in a few words."""
-    if isinstance(layer, Dense):
-        return f"dense {layer.n_out} {describe_formula(layer.activation)}"
-    if isinstance(layer, Maxout):
-        return f"maxout {layer.n_out} of {layer.n_pieces} pieces"
-    return f"dropout {layer.drop_rate:g}" if isinstance(layer, Dropout) else repr(layer)
-
-
-def check_seed(seed: Any) -> int:
-    """Give a seed as an int of 64 bits."""
-    if isinstance(seed, bool) or not hasattr(seed, "__index__") or not 0 <= int(seed) < 1 << 64:
-        raise ArgumentError(
-            f"seed must be a whole number from 0 to 2^64 - 1. Received: seed={seed!r}."
-        )
-    return int(seed)
 
 
 def _check_dtype(dtype: Any, backend: Backend) -> str:
@@ -456,40 +416,6 @@ def _check_dtype(dtype: Any, backend: Backend) -> str:
             f"Received: dtype={name!r}. Data in other dtypes is converted batch by batch."
         )
     return str(name)
-
-
-def _build_layers(
-    layers: Sequence[int | AbstractLayer], loss: Loss | None, activation: str | Activation
-) -> tuple[int, tuple[AbstractLayer, ...]]:
-    """Give n_in and the layers, numbers turned into Dense."""
-    items = list(layers) if isinstance(layers, (list, tuple)) else []
-    if len(items) < 2:
-        raise ArgumentError(
-            "layers must be a list of n_in and at least one layer, as [784, 100, 10]. "
-            f"Received: layers={layers!r}."
-        )
-    n_in, built = check_size("n_in", items[0]), []
-    for item in items[1:]:
-        if isinstance(item, AbstractLayer):
-            built.append(item)
-            continue
-        is_last = len(built) == len(items) - 2
-        output = OUTPUT_ACTIVATIONS.get(loss.name, "identity") if loss else "identity"
-        built.append(Dense(check_size("n_out", item), output if is_last else activation))
-    if isinstance(built[-1], Dropout):
-        raise ArgumentError(
-            "the last layer must give the output. Received: a Dropout at the end. "
-            "Put it before the last Dense."
-        )
-    hidden = [la for la in built[:-1] if isinstance(la, Dense) and la.activation.name == "softmax"]
-    if hidden:
-        raise ArgumentError("softmax belongs to the last layer. Received: it on a hidden layer.")
-    return n_in, tuple(built)
-
-
-def _natural_loss(last: AbstractLayer) -> str:
-    is_softmax = isinstance(last, Dense) and last.activation.name == "softmax"
-    return "cross_entropy" if is_softmax else "quadratic"
 
 
 def _check_range(y: np.ndarray, loss: str) -> None:

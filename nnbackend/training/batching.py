@@ -10,11 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nnbackend.backend import Backend
 from nnbackend.backend.formulas import Array
-from nnbackend.backend.philox import BATCH_ORDER, DATA_SPLIT, host_generator
-from nnbackend.errors import ArgumentError, DataError
+from nnbackend.backend.philox import BATCH_ORDER, host_generator
 from nnbackend.network.network import Network
+from nnbackend.training.intake import TrainingData
 
 
 def epoch_order(n: int, seed: int, epoch: int, shuffle: bool) -> np.ndarray:
@@ -34,30 +33,24 @@ class Batch:
 
 
 class Feed:
-    """The training rows on the device, in their own dtype, and the order of the epoch.
-
-    rows says which rows of x, y and weight to train on.
-    """
+    """The training rows on the device, in their own dtype, and the order of the epoch."""
 
     def __init__(
         self,
         net: Network,
-        x: Array,
-        y: np.ndarray,
-        weight: np.ndarray | None,
-        rows: np.ndarray,
+        data: TrainingData,
         batch_size: int,
     ) -> None:
         backend = net.backend
         self.net, self.backend, self.batch_size = net, backend, batch_size
-        self.rows, self.n = rows, len(rows)
-        self.x = x if backend.owns(x) else backend.to_device(x)
-        self.y = backend.to_device(y)
-        self.weight = None if weight is None else backend.to_device(weight)
+        self.rows, self.n = data.rows, len(data.rows)
+        self.x = data.x if backend.owns(data.x) else backend.to_device(data.x)
+        self.y = backend.to_device(data.y)
+        self.weight = None if data.weight is None else backend.to_device(data.weight)
         self.order = backend.zeros((self.n,), "int64")
-        backend.to_device(rows, out=self.order)
+        backend.to_device(data.rows, out=self.order)
         self.scaler = net.device_scaler() if net.scaler is not None else None
-        self._y_dtype = str(y.dtype)
+        self._y_dtype = str(data.y.dtype)
 
     def new_batch(self, rows: int) -> Batch:
         """Make the arrays of a batch; one that holds all rows is filled for good."""
@@ -89,32 +82,6 @@ class Feed:
             backend.gather_rows(self.weight, self.order, clock, self.batch_size, batch.weight)
         if self.scaler is not None and self.net.scaler is not None:
             backend.scale_rows(batch.x, *self.scaler, self.net.scaler.clip)
-
-
-def split_rows(
-    n: int, fraction: float, seed: int, labels: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Split off a fraction of the rows at random; give (rows to train on, rows held out), sorted.
-
-    With labels (n,) every class gives its share.
-    """
-    if not 0.0 < fraction < 1.0:
-        raise ArgumentError(
-            f"a validation fraction must be between 0 and 1. Received: validation={fraction}."
-        )
-    if n < 2:
-        raise DataError("splitting needs at least 2 rows. Received: 1. Give validation=(x, y).")
-    order = host_generator(seed, DATA_SPLIT).permutation(n)
-    if labels is not None:
-        # Within each class the random order stays; sorting by (place in class / class size)
-        # then takes the same share of every class.
-        place = np.empty(n)
-        for label in np.unique(labels):
-            members = order[labels[order] == label]
-            place[members] = (np.arange(len(members)) + 0.5) / len(members)
-        order = order[np.argsort(place[order], kind="stable")]
-    n_held = min(max(round(n * fraction), 1), n - 1)
-    return np.sort(order[n_held:]), np.sort(order[:n_held])
 
 
 def batch_sizes(n: int, batch_size: int) -> list[tuple[int, int]]:

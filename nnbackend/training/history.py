@@ -23,8 +23,8 @@ class History:
     history["valid_loss"] gives one column. monitor names the column that decides which epoch was
     best. stop_reason says why training ended: "epochs", "early stopping", "converged",
     "callback" or "interrupted".
-    >>> h = History("train_loss", [{"epoch": 1, "train_loss": 2.0}, {"epoch": 2, "train_loss": 1.0}])
-    >>> h["train_loss"], h.best["epoch"]
+    >>> h = History("loss", [{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0}])
+    >>> h["loss"], h.best["epoch"]
     ([2.0, 1.0], 2)
     """
 

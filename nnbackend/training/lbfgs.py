@@ -143,7 +143,7 @@ def line_search(
         f, slope = along(t)
         if math.isfinite(f) and f < best[1]:
             best = (t, f)
-        if not math.isfinite(f) or f > f0 + DECREASE * t * slope0 or f >= low[1] and low[0] > 0:
+        if not math.isfinite(f) or f > f0 + DECREASE * t * slope0 or (f >= low[1] and low[0] > 0):
             high = (t, f, slope)
         elif abs(slope) <= -CURVATURE * slope0:
             return t, f

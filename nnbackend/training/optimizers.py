@@ -15,48 +15,65 @@ from typing import Any, ClassVar
 
 from nnbackend.backend.formulas import Array, Namespace
 from nnbackend.errors import ArgumentError, suggest
+from nnbackend.training.lbfgs import LBFGS
 
-State = tuple[Array, ...]
+Vectors = tuple[Array, ...]
+Moved = tuple[Array, Vectors]  # the new theta and the new state
+
+# What a constant must satisfy, by its name.
+_SHARE = ("at least 0 and below 1", lambda value: 0 <= value < 1)
+_ABOVE_0 = ("above 0", lambda value: value > 0)
+_NOT_BELOW_0 = ("at least 0", lambda value: value >= 0)
+LIMITS: dict[str, tuple[str, Callable[[float], bool]]] = {
+    **dict.fromkeys(("momentum", "rho", "beta1", "beta2"), _SHARE),
+    **dict.fromkeys(("learning_rate", "eps"), _ABOVE_0),
+    "weight_decay": _NOT_BELOW_0,
+}
 
 
 @dataclass(frozen=True)
 class Optimizer(ABC):
-    """One rule of gradient descent; `state` names its vectors, each (P,) and at first 0."""
+    """One rule of gradient descent.
+
+    state: names of its vectors, each (P,) and at first 0.  params: its constants, as the
+    recurrence and a backend's own kernel use them.
+    Raises: ArgumentError for a constant outside its limits.
+    """
 
     learning_rate: float
-    state: ClassVar[tuple[str, ...]] = ()
+    constants: ClassVar[tuple[str, ...]] = ()
+    momentum: ClassVar[float] = 0.0
+    weight_decay: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
-        _check("learning_rate", self.learning_rate, self.learning_rate > 0, "above 0")
+        for name, (expected, is_good) in LIMITS.items():
+            value = getattr(self, name, None)
+            if value is not None and name in self.__dict__ and not is_good(value):
+                raise ArgumentError(f"{name} must be {expected}. Received: {name}={value}.")
 
     @property
-    def kernel(self) -> str | None:
-        """The built-in recurrence, under which a backend may have code of its own."""
+    def kernel(self) -> str:
+        """The recurrence's name, under which a backend may have code of its own."""
         return type(self).__name__.lower()
+
+    @property
+    def state(self) -> tuple[str, ...]:
+        """The names of the state vectors."""
+        return ()
 
     @property
     def params(self) -> tuple[float, ...]:
         """The rule's own constants."""
-        return ()
+        return tuple(getattr(self, name) for name in self.constants)
 
-    @property
-    def initial_momentum(self) -> float:
-        """The momentum that a momentum schedule replaces."""
-        return 0.0
-
-    @property
-    def decay(self) -> float:
-        """The decoupled weight decay that belongs to the rule."""
-        return 0.0
-
-    @abstractmethod
-    def coefficients(self, lr: Array, momentum: Array, step: Array) -> tuple[Array, ...]:
+    def coefficients(self, lr: Array, momentum: Array, step: Array) -> Vectors:
         """Give the numbers of this step."""
+        return (lr,)
 
     @abstractmethod
     def recurrence(
-        self, theta: Array, g: Array, state: State, c: tuple[Array, ...], xp: Namespace
-    ) -> tuple[Array, State]:
+        self, theta: Array, g: Array, state: Vectors, c: Vectors, xp: Namespace
+    ) -> Moved:
         """Give the new theta and the new state."""
 
 
@@ -73,35 +90,27 @@ class SGD(Optimizer):
     """
 
     learning_rate: float = 0.1
-    momentum: float = 0.0
+    momentum: float = 0.0  # type: ignore[misc]
     nesterov: bool = False
     # A schedule moves the momentum, so that a velocity is needed whatever its first value.
     is_scheduled: bool = field(default=False, repr=False)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check("momentum", self.momentum, 0 <= self.momentum < 1, "at least 0 and below 1")
-
     @property
-    def state(self) -> tuple[str, ...]:  # type: ignore[override]
-        return ("velocity",) if self.kernel != "sgd" else ()
-
-    @property
-    def kernel(self) -> str | None:
+    def kernel(self) -> str:
         if not self.momentum and not self.is_scheduled:
             return "sgd"
         return "nesterov" if self.nesterov else "momentum"
 
     @property
-    def initial_momentum(self) -> float:
-        return self.momentum
+    def state(self) -> tuple[str, ...]:
+        return () if self.kernel == "sgd" else ("velocity",)
 
-    def coefficients(self, lr: Array, momentum: Array, step: Array) -> tuple[Array, ...]:
+    def coefficients(self, lr: Array, momentum: Array, step: Array) -> Vectors:
         return (lr,) if self.kernel == "sgd" else (lr, momentum)
 
     def recurrence(
-        self, theta: Array, g: Array, state: State, c: tuple[Array, ...], xp: Namespace
-    ) -> tuple[Array, State]:
+        self, theta: Array, g: Array, state: Vectors, c: Vectors, xp: Namespace
+    ) -> Moved:
         if self.kernel == "sgd":
             return theta - c[0] * g, ()
         lr, mu = c
@@ -120,22 +129,15 @@ class AdaGrad(Optimizer):
 
     learning_rate: float = 0.01
     eps: float = 1e-10
-    state: ClassVar[tuple[str, ...]] = ("s",)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check("eps", self.eps, self.eps > 0, "above 0")
+    constants: ClassVar[tuple[str, ...]] = ("eps",)
 
     @property
-    def params(self) -> tuple[float, ...]:
-        return (self.eps,)
-
-    def coefficients(self, lr: Array, momentum: Array, step: Array) -> tuple[Array, ...]:
-        return (lr,)
+    def state(self) -> tuple[str, ...]:
+        return ("s",)
 
     def recurrence(
-        self, theta: Array, g: Array, state: State, c: tuple[Array, ...], xp: Namespace
-    ) -> tuple[Array, State]:
+        self, theta: Array, g: Array, state: Vectors, c: Vectors, xp: Namespace
+    ) -> Moved:
         s = state[0] + g * g
         return theta - c[0] * g / (xp.sqrt(s) + self.eps), (s,)
 
@@ -152,23 +154,15 @@ class RMSProp(Optimizer):
     learning_rate: float = 1e-3
     rho: float = 0.9
     eps: float = 1e-7
-    state: ClassVar[tuple[str, ...]] = ("s",)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check("rho", self.rho, 0 <= self.rho < 1, "at least 0 and below 1")
-        _check("eps", self.eps, self.eps > 0, "above 0")
+    constants: ClassVar[tuple[str, ...]] = ("rho", "eps")
 
     @property
-    def params(self) -> tuple[float, ...]:
-        return (self.rho, self.eps)
-
-    def coefficients(self, lr: Array, momentum: Array, step: Array) -> tuple[Array, ...]:
-        return (lr,)
+    def state(self) -> tuple[str, ...]:
+        return ("s",)
 
     def recurrence(
-        self, theta: Array, g: Array, state: State, c: tuple[Array, ...], xp: Namespace
-    ) -> tuple[Array, State]:
+        self, theta: Array, g: Array, state: Vectors, c: Vectors, xp: Namespace
+    ) -> Moved:
         s = self.rho * state[0] + (1.0 - self.rho) * g * g
         return theta - c[0] * g / (xp.sqrt(s) + self.eps), (s,)
 
@@ -187,23 +181,15 @@ class AdaDelta(Optimizer):
     learning_rate: float = 1.0
     rho: float = 0.95
     eps: float = 1e-6
-    state: ClassVar[tuple[str, ...]] = ("s", "u")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check("rho", self.rho, 0 <= self.rho < 1, "at least 0 and below 1")
-        _check("eps", self.eps, self.eps > 0, "above 0")
+    constants: ClassVar[tuple[str, ...]] = ("rho", "eps")
 
     @property
-    def params(self) -> tuple[float, ...]:
-        return (self.rho, self.eps)
-
-    def coefficients(self, lr: Array, momentum: Array, step: Array) -> tuple[Array, ...]:
-        return (lr,)
+    def state(self) -> tuple[str, ...]:
+        return ("s", "u")
 
     def recurrence(
-        self, theta: Array, g: Array, state: State, c: tuple[Array, ...], xp: Namespace
-    ) -> tuple[Array, State]:
+        self, theta: Array, g: Array, state: Vectors, c: Vectors, xp: Namespace
+    ) -> Moved:
         s = self.rho * state[0] + (1.0 - self.rho) * g * g
         d = xp.sqrt(state[1] + self.eps) / xp.sqrt(s + self.eps) * g
         u = self.rho * state[1] + (1.0 - self.rho) * d * d
@@ -224,30 +210,22 @@ class Adam(Optimizer):
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
-    state: ClassVar[tuple[str, ...]] = ("m", "v")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("beta1", "beta2"):
-            _check(
-                name, getattr(self, name), 0 <= getattr(self, name) < 1, "at least 0 and below 1"
-            )
-        _check("eps", self.eps, self.eps > 0, "above 0")
+    constants: ClassVar[tuple[str, ...]] = ("beta1", "beta2", "eps")
 
     @property
-    def kernel(self) -> str | None:
+    def kernel(self) -> str:
         return "adam"
 
     @property
-    def params(self) -> tuple[float, ...]:
-        return (self.beta1, self.beta2, self.eps)
+    def state(self) -> tuple[str, ...]:
+        return ("m", "v")
 
-    def coefficients(self, lr: Array, momentum: Array, step: Array) -> tuple[Array, ...]:
+    def coefficients(self, lr: Array, momentum: Array, step: Array) -> Vectors:
         return lr / (1.0 - self.beta1**step), 1.0 / (1.0 - self.beta2**step)
 
     def recurrence(
-        self, theta: Array, g: Array, state: State, c: tuple[Array, ...], xp: Namespace
-    ) -> tuple[Array, State]:
+        self, theta: Array, g: Array, state: Vectors, c: Vectors, xp: Namespace
+    ) -> Moved:
         rate, v_correction = c
         m = state[0] + (1.0 - self.beta1) * (g - state[0])
         v = state[1] + (1.0 - self.beta2) * (g * g - state[1])
@@ -261,42 +239,27 @@ class AdamW(Adam):
     Source: Loshchilov and Hutter 2017, algorithm 2.
     """
 
-    weight_decay: float = 0.01
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check("weight_decay", self.weight_decay, self.weight_decay >= 0, "at least 0")
-
-    @property
-    def decay(self) -> float:
-        return self.weight_decay
+    weight_decay: float = 0.01  # type: ignore[misc]
 
 
-def _check(name: str, value: float, good: bool, expected: str) -> None:
-    if not good:
-        raise ArgumentError(f"{name} must be {expected}. Received: {name}={value}.")
-
-
-OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
-    kind.__name__.lower(): kind for kind in (SGD, AdaGrad, RMSProp, AdaDelta, Adam, AdamW)
+OPTIMIZERS: dict[str, Callable[..., Any]] = {
+    kind.__name__.lower(): kind for kind in (SGD, AdaGrad, RMSProp, AdaDelta, Adam, AdamW, LBFGS)
 }
 
 
-def get_optimizer(choice: Any, **options: Any) -> Any:
+def get_optimizer(choice: str | Optimizer | LBFGS, **options: Any) -> Optimizer | LBFGS:
     """Give the optimizer that a name means; an optimizer is given back as it is.
 
     Raises: ArgumentError for an unknown name, with the nearest one.
     >>> get_optimizer("sgd", learning_rate=0.5)
     SGD(learning_rate=0.5, momentum=0.0, nesterov=False)
     """
-    from nnbackend.training.lbfgs import LBFGS
-
-    known: dict[str, Callable[..., Any]] = {**OPTIMIZERS, "lbfgs": LBFGS}
     if isinstance(choice, (Optimizer, LBFGS)):
         return choice
-    if not isinstance(choice, str) or choice not in known:
+    if choice not in OPTIMIZERS:
         raise ArgumentError(
             f"optimizer must be a name or an optimizer. Received: {choice!r}. "
-            f"{suggest(str(choice), known)}"
+            f"{suggest(str(choice), OPTIMIZERS)}"
         )
-    return known[choice](**options)
+    built: Optimizer | LBFGS = OPTIMIZERS[choice](**options)
+    return built

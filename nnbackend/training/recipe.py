@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nnbackend.errors import ArgumentError
+from nnbackend.network.architecture import check_seed
 from nnbackend.network.layers import Dropout, check_size
-from nnbackend.network.network import Network, check_seed
+from nnbackend.network.network import Network
 from nnbackend.training.callbacks import EarlyStopping
 from nnbackend.training.lbfgs import LBFGS
 from nnbackend.training.optimizers import SGD, Optimizer, get_optimizer
@@ -67,7 +68,7 @@ class Recipe:
     @property
     def decay(self) -> float:
         """The decoupled weight decay: the rule's own, and what was asked for beside it."""
-        own = self.optimizer.decay if isinstance(self.optimizer, Optimizer) else 0.0
+        own = self.optimizer.weight_decay if isinstance(self.optimizer, Optimizer) else 0.0
         return float(self.weight_decay + own)
 
     def norm_limits(self, net: Network) -> tuple[float | None, ...]:

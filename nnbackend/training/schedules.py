@@ -102,7 +102,7 @@ class InverseScaling(Schedule):
         _positive(self, "power")
 
     def factor(self, when: When) -> Numbers:
-        return np.power(when.step + 1.0, -self.power)
+        return 1.0 / (when.step + 1.0) ** self.power
 
 
 @dataclass(frozen=True)

@@ -15,21 +15,20 @@ import numpy as np
 
 from nnbackend.backend.base import BATCH, LOSS, PENALTY, STEP, WEIGHT
 from nnbackend.backend.formulas import Array
-from nnbackend.data.scalers import Scaler, fit_scaler
+from nnbackend.data.scalers import Scaler
 from nnbackend.errors import ArgumentError, DivergedError, suggest
-from nnbackend.network import doors
 from nnbackend.network.network import Network
 from nnbackend.network.workspace import DropoutSource
-from nnbackend.training.batching import Feed, batch_sizes, epoch_order, split_rows
+from nnbackend.training.batching import Feed, batch_sizes, epoch_order
 from nnbackend.training.callbacks import Callback, EarlyStopping
 from nnbackend.training.history import History, Row
+from nnbackend.training.intake import Validation, take_in
 from nnbackend.training.interrupt import InterruptGuard
 from nnbackend.training.lbfgs import LBFGS, LBFGSSteps
 from nnbackend.training.recipe import Recipe
 from nnbackend.training.schedules import AnySchedule, When, values_of
 
 GLANCE_SECONDS = 0.1  # how long steps run on before Ctrl-C, progress and the loss are looked at
-Validation = tuple[Any, Any] | tuple[Any, Any, Any] | float | None
 Run = Callable[[int], None]
 
 
@@ -55,12 +54,16 @@ class Trainer:
         self.net, self.backend = net, net.backend
         self.recipe = recipe = recipe.checked(net)
         self.callbacks = tuple(callbacks)
-        x, y, weight, rows = self._take_in(x, y, sample_weight, validation, scale, scale_targets)
+        data = take_in(
+            net, x, y, sample_weight, validation,
+            scale=scale, scale_targets=scale_targets, seed=recipe.seed,
+        )  # fmt: skip
+        self.validation = data.validation
 
         backend, P = net.backend, net.layout.size
-        self.n = len(rows)
+        self.n = len(data.rows)
         self.batch_size = min(recipe.batch_size or self.n, self.n)
-        self.feed = Feed(net, x, y, weight, rows, self.batch_size)
+        self.feed = Feed(net, data, self.batch_size)
         self.sizes = batch_sizes(self.n, self.batch_size)
         self.steps_per_epoch = sum(count for count, _ in self.sizes)
 
@@ -134,7 +137,7 @@ class Trainer:
             self.history.costs,
         )
         lr = _rates(recipe.schedule, recipe.optimizer.learning_rate, when)
-        momentum = _rates(recipe.momentum_schedule, recipe.optimizer.initial_momentum, when)
+        momentum = _rates(recipe.momentum_schedule, recipe.optimizer.momentum, when)
         backend.to_device(np.stack([lr, momentum]), out=self.rates)
         clock = np.zeros(2, np.int64)
         clock[STEP], clock[BATCH] = done, -1
@@ -294,63 +297,10 @@ class Trainer:
         error.add_note(f"optimizer: {rule}")
         raise error
 
-    # ---- taking in data ---------------------------------------------------------------------
-
-    def _take_in(
-        self,
-        x: Any,
-        y: Any,
-        sample_weight: Any,
-        validation: Validation,
-        scale: str | Scaler | None,
-        scale_targets: bool,
-    ) -> tuple[Array, np.ndarray, np.ndarray | None, np.ndarray]:
-        """Check the data, split off the validation part, fit the scaler on the rest.
-
-        Gives x, prepared targets and weights, and which rows to train on. Sets self.validation.
-        """
-        net, backend = self.net, self.backend
-        x = doors.any_rows(x, net.n_in, backend)
-        doors.check_finite(x, backend, "x")
-        n = int(x.shape[0])
-        rows = np.arange(n, dtype=np.int64)
-        held = None
-        if isinstance(validation, (int, float)) and not isinstance(validation, bool):
-            labels = doors.plain_labels(y)
-            rows, held = split_rows(n, float(validation), self.recipe.seed, labels)
-        if scale is not None:
-            fit_x = x if held is None else x[rows]
-            host = backend.to_host(fit_x) if not isinstance(fit_x, np.ndarray) else fit_x
-            net.scaler = scale if isinstance(scale, Scaler) else fit_scaler(scale, host)
-        if scale_targets and not net.is_classifier:
-            values = doors.host_array(y, "y").reshape(n, -1)
-            net.target_scaler = fit_scaler("standard", values[rows])
-        target = net.host_targets(y, n)
-        weight = doors.host_weight(sample_weight, n, backend, net.dtype)
-        self.validation: tuple[Array, np.ndarray, np.ndarray | None] | None = None
-        if held is not None:
-            self.validation = (x[held], target[held], None if weight is None else weight[held])
-        elif validation is not None:
-            if not isinstance(validation, (tuple, list)) or len(validation) not in (2, 3):
-                raise ArgumentError(
-                    "validation must be (x, y), (x, y, sample_weight) or a fraction to split off. "
-                    f"Received: {type(validation).__name__}."
-                )
-            vx = doors.any_rows(validation[0], net.n_in, backend, "validation x")
-            doors.check_finite(vx, backend, "validation x")
-            m = int(vx.shape[0])
-            vw = validation[2] if len(validation) == 3 else None
-            self.validation = (
-                vx,
-                net.host_targets(validation[1], m),
-                doors.host_weight(vw, m, backend, net.dtype),
-            )
-        return x, target, weight, rows
-
     def _check_monitor(self) -> None:
         columns = ["train_loss"]
         if self.validation is not None:
-            columns += ["valid_loss", f"valid_{self.net.score.name}"]
+            columns += ["valid_loss", f"valid_{self.net.score_for(self.validation[1]).name}"]
         if self.history.monitor not in columns:
             cure = "" if self.validation is not None else " Give validation= for valid_ values."
             raise ArgumentError(

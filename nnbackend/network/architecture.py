@@ -1,0 +1,83 @@
+"""From what a user writes, [784, 100, 10], to layers; and back to words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from nnbackend.errors import ArgumentError
+from nnbackend.network.activations import Activation
+from nnbackend.network.layers import AbstractLayer, Dense, Dropout, Maxout, check_size
+from nnbackend.network.losses import OUTPUT_ACTIVATIONS, Loss, get_loss
+
+
+def build_layers(
+    layers: Sequence[int | AbstractLayer], loss: Loss | None, activation: str | Activation
+) -> tuple[int, tuple[AbstractLayer, ...]]:
+    """Give n_in and the layers, numbers turned into Dense."""
+    items = list(layers) if isinstance(layers, (list, tuple)) else []
+    if len(items) < 2:
+        raise ArgumentError(
+            "layers must be a list of n_in and at least one layer, as [784, 100, 10]. "
+            f"Received: layers={layers!r}."
+        )
+    output = OUTPUT_ACTIVATIONS.get(loss.name, "identity") if loss else "identity"
+    built: list[AbstractLayer] = []
+    for place, item in enumerate(items[1:], start=1):
+        if not isinstance(item, AbstractLayer):
+            is_last = place == len(items) - 1
+            item = Dense(check_size("n_out", item), output if is_last else activation)
+        built.append(item)
+    if isinstance(built[-1], Dropout):
+        raise ArgumentError(
+            "the last layer must give the output. Received: a Dropout at the end. "
+            "Put it before the last Dense."
+        )
+    if any(isinstance(la, Dense) and la.activation.name == "softmax" for la in built[:-1]):
+        raise ArgumentError("softmax belongs to the last layer. Received: it on a hidden layer.")
+    return check_size("n_in", items[0]), tuple(built)
+
+
+def natural_loss(last: AbstractLayer) -> Loss:
+    """Give the loss that suits an output layer: cross-entropy after softmax, else quadratic."""
+    is_softmax = isinstance(last, Dense) and last.activation.name == "softmax"
+    return get_loss("cross_entropy" if is_softmax else "quadratic")
+
+
+def describe(layer: AbstractLayer) -> str:
+    """Give a layer in a few words."""
+    if isinstance(layer, Dense):
+        return f"dense {layer.n_out} {describe_formula(layer.activation)}"
+    if isinstance(layer, Maxout):
+        return f"maxout {layer.n_out} of {layer.n_pieces} pieces"
+    return f"dropout {layer.drop_rate:g}" if isinstance(layer, Dropout) else repr(layer)
+
+
+def describe_formula(formula: Activation | Loss) -> str:
+    """Give a formula's name with its numbers, as leaky_relu(0.1)."""
+    numbers = ", ".join(f"{p:g}" for p in formula.params if p)
+    return f"{formula.name}({numbers})" if numbers else formula.name
+
+
+def summary(n_in: int, layers: Sequence[AbstractLayer]) -> str:
+    """Give a table: layer, units, parameters."""
+    rows, total, width = [("layer", "units", "parameters"), ("input", str(n_in), "")], 0, n_in
+    for layer in layers:
+        shapes = layer.parameter_shapes(width)
+        count = shapes[0][0] * shapes[0][1] + shapes[1] if shapes else 0
+        total, width = total + count, layer.n_outputs(width)
+        rows.append((describe(layer), str(width), f"{count:,}" if shapes else ""))
+    rows.append(("total", "", f"{total:,}"))
+    first, second, third = (max(len(row[i]) for row in rows) for i in range(3))
+    lines = [f"{a:<{first}}  {b:>{second}}  {c:>{third}}" for a, b, c in rows]
+    rule = "-" * len(lines[0])
+    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+
+
+def check_seed(seed: Any) -> int:
+    """Give a seed as an int of 64 bits."""
+    if isinstance(seed, bool) or not hasattr(seed, "__index__") or not 0 <= int(seed) < 1 << 64:
+        raise ArgumentError(
+            f"seed must be a whole number from 0 to 2^64 - 1. Received: seed={seed!r}."
+        )
+    return int(seed)
