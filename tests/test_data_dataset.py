@@ -74,6 +74,9 @@ def test_split_keeps_a_row_of_every_class_in_the_rest_where_it_can():
         rest, held_out = dataset(y, classes=(0, 1, 2)).split(0.4, seed)
         assert set(rest.y) == {0, 1, 2}
         assert held_out.n_samples == 8
+        # Of the shares 3.5, 3.5 and 0.7 the last has the largest remainder, but no row to spare.
+        rest, held_out = dataset([0] * 5 + [1] * 5 + [2], classes=(0, 1, 2)).split(0.7, seed)
+        assert np.bincount(rest.y).tolist() == [1, 1, 1]
     # Every class a single row: then some must go.
     rest, held_out = dataset([0, 1, 2, 3, 4], classes=tuple(range(5))).split(0.4, 0)
     assert (rest.n_samples, held_out.n_samples) == (3, 2)

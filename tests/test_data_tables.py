@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gzip
 import json
 
@@ -196,6 +195,19 @@ def test_words_with_underscores_are_text(write):
     assert data.feature_names == ("when=2020_01", "when=2020_02")
 
 
+def test_the_delimiter_is_the_one_that_gives_rows_of_equal_width(write):
+    data = load(write("x, y, z;class\n1;0\n2;1\n"))
+    assert data.feature_names == ("x, y, z",)
+    data = load(write("weight;price\n1,5 kg;2\n3,5 kg;4\n1,5 kg;2\n"))
+    assert data.feature_names == ("weight=1,5 kg", "weight=3,5 kg")
+
+
+@pytest.mark.parametrize("text", ["w;price\n1;2,5\n2;-4\n", 'w,y\n"2,5",1\n"-4,0e3",0\n?,1\n'])
+def test_decimal_commas_are_no_text(write, text):
+    with pytest.raises(DataError, match=r"decimal point. Received: '.*,"):
+        load(write(text), missing="drop")
+
+
 def test_constant_columns_are_kept(write):
     data = load(write("a,b,y\n5,same,0\n5,same,1\n5,same,1\n5,same,0\n"))
     assert data.feature_names == ("a", "b=same")
@@ -248,7 +260,7 @@ def test_infinity_is_refused(write, word, other):
         ("a,y\n1,0\n1,2,3\n4,1\n", "3 cells in line 3"),
         ("a,y\n1,0\n\n7\n4,1\n", "1 cells in line 4"),
         ("a,b,y\n1,0\n4,1\n", "2 cells in line 2"),
-        ('a,y\n1,0\n"2,1\n3,0\n', "quotation mark"),
+        ('a,y\n1,0\n"2,1\n3,0\n', "mark that is not closed"),
         ("a\n1\n2\n", "only the column 'a'"),
     ],
 )
@@ -365,6 +377,12 @@ def test_coding_refuses_what_does_not_match(write, coding, text, message):
         load(write(text), coding=coding)
 
 
+def test_coding_names_the_first_row_with_an_unknown_class(write, coding):
+    text = "colour,size,open,kind\nred,1,no,a\nred,1,no,z\nred,1,no,m\n"
+    with pytest.raises(DataError, match="'z' in data row 2"):
+        load(write(text), coding=coding)
+
+
 def test_coding_drops_rows_and_still_counts_as_in_the_file(write, coding):
     text = "colour,size,open\nred,1,no\nred,,no\nblue,3,yes\n"
     data = load(write(text), coding=coding, missing="drop")
@@ -374,8 +392,8 @@ def test_coding_drops_rows_and_still_counts_as_in_the_file(write, coding):
 
 
 def test_coding_of_categories_that_look_like_numbers(write):
-    coding = load(write("a,y\n1,01\n2,x\nb,01\n1,x\n")).columns
-    data = load(write("a,y\n1,01\n2,01\n"), coding=coding)
+    coding = load(write("a,y\n01,01\n2.0,x\nb,01\n01,x\n")).columns
+    data = load(write("a,y\n01,01\n2.0,01\n"), coding=coding)
     assert data.x.tolist() == [[1, 0, 0], [0, 1, 0]]
     assert data.y.tolist() == [0, 0]
 
@@ -510,8 +528,10 @@ def test_parquet_types(parquet):
     arrow = pytest.importorskip("pyarrow")
     decimal = arrow.array([1, 2, 3, 4]).cast(arrow.decimal128(21, 2))
     flags = arrow.array([True, False, True, False])
-    data = load(parquet({"d": decimal, "f16": np.arange(4, dtype=np.float16), "y": flags}))
-    assert data.x.tolist() == [[1, 0], [2, 1], [3, 2], [4, 3]]
+    columns = {"d": decimal, "f16": np.arange(4, dtype=np.float16)}
+    columns["coded"] = arrow.array([5, 7, 5, None]).dictionary_encode()
+    data = load(parquet({**columns, "y": flags}), missing="drop")
+    assert data.x.tolist() == [[1, 0, 5], [2, 1, 7], [3, 2, 5]]
     assert data.classes == ("False", "True")
     when = arrow.array([0, 1, 2, 3], type=arrow.timestamp("s"))
     with pytest.raises(DataError, match="column 'when' of type timestamp"):
@@ -547,7 +567,3 @@ def test_parquet_without_pyarrow(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.raises(DataError, match=r"pip install 'nnbackend\[parquet\]'"):
         load(tmp_path / "t.parquet")
-
-
-def test_codings_are_values(coding):
-    assert hash(coding) == hash(dataclasses.replace(coding))
