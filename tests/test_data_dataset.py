@@ -99,7 +99,7 @@ def test_split_refuses_a_fraction_outside(fraction):
 
 
 def test_split_refuses_a_single_row():
-    with pytest.raises(DataError, match="n_samples=1"):
+    with pytest.raises(DataError, match=r"at least 2 rows.*Received: 1"):
         dataset([0]).split(0.5, 0)
 
 
