@@ -138,7 +138,7 @@ class NumPyBackend(Backend):
         if (inplace := _UPDATES.get(rule.kernel)) is not None:
             inplace(rule.params, c, theta, gradient, state, self._scratch)
             return
-        new, new_state = rule.recurrence(theta, gradient, tuple(state), c, np)
+        new, new_state = rule.recurrence(theta, gradient, tuple(state), c, rule.params, np)
         theta[...] = new
         for old, value in zip(state, new_state, strict=True):
             old[...] = value
@@ -239,8 +239,7 @@ Numbers = tuple[Any, ...]
 def _sgd(
     p: Numbers, c: Numbers, theta: Array, g: Array, state: Sequence[Array], s: Scratch
 ) -> None:
-    (lr,) = c
-    theta -= np.multiply(g, lr, out=s(g))
+    theta -= np.multiply(g, c[0], out=s(g))
 
 
 def _momentum(

@@ -238,7 +238,7 @@ class Backend(ABC):
         if weight_decay:
             keep = xp.astype(1.0 - rate * weight_decay, theta.dtype)
             theta[:n_weights] = theta[:n_weights] * keep
-        new, new_state = rule.recurrence(theta, gradient, tuple(state), c, xp)
+        new, new_state = rule.recurrence(theta, gradient, tuple(state), c, rule.params, xp)
         theta[...] = new
         for old, value in zip(state, new_state, strict=True):
             old[...] = value

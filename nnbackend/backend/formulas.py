@@ -9,6 +9,7 @@ user's own, which runs through the object's formula on every backend.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias
 
 # An array of whichever library the backend speaks. No useful static type spans them all.
@@ -54,23 +55,21 @@ class Score(Protocol):
         """(B,) figures in the dtype of `out`; y is (B, O)."""
 
 
+# (theta, g, state, c, p, xp) -> (new theta, new state), element by element.
+Recurrence: TypeAlias = Callable[..., tuple[Array, tuple[Array, ...]]]
+
+
 class UpdateRule(Protocol):
     """One step of an optimizer, element by element."""
 
     @property
     def kernel(self) -> str | None: ...
     @property
-    def params(self) -> tuple[float, ...]: ...
+    def params(self) -> tuple[float, ...]:
+        """p, the rule's constants."""
+
+    @property
+    def recurrence(self) -> Recurrence: ...
 
     def coefficients(self, lr: Array, momentum: Array, step: Array) -> tuple[Array, ...]:
-        """The numbers of this step, from float64 scalars; step counts from 1."""
-
-    def recurrence(
-        self,
-        theta: Array,
-        g: Array,
-        state: tuple[Array, ...],
-        c: tuple[Array, ...],
-        xp: Namespace,
-    ) -> tuple[Array, tuple[Array, ...]]:
-        """The new theta and the new state."""
+        """c, the numbers of this step, from float64 scalars; step counts from 1."""

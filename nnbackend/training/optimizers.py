@@ -1,9 +1,12 @@
 """The update rules of gradient descent, sorted by rising complexity.
 
 A rule knows one parameter vector, one gradient and its own state, element by element; no network,
-no schedule, no stopping. Its recurrence is written once and runs on every backend.
-`coefficients` are the few numbers of a step, worked out in float64 from the learning rate, the
-momentum and the step count (from 1); the recurrence uses them in the dtype of theta.
+no schedule, no stopping. Above each rule stands its recurrence, written once for every backend:
+
+    recurrence(theta, g, state, c, p, xp) -> (new theta, new state)
+
+p are the rule's constants. c are the few numbers of a step, worked out in float64 from the
+learning rate, the momentum and the step count (from 1).
 """
 
 from __future__ import annotations
@@ -13,21 +16,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from nnbackend.backend.formulas import Array, Namespace
+from nnbackend.backend.formulas import Array, Namespace, Recurrence
 from nnbackend.errors import ArgumentError, suggest
 from nnbackend.training.lbfgs import LBFGS
 
 Vectors = tuple[Array, ...]
+Numbers = tuple[Any, ...]
 Moved = tuple[Array, Vectors]  # the new theta and the new state
 
 # What a constant must satisfy, by its name.
 _SHARE = ("at least 0 and below 1", lambda value: 0 <= value < 1)
 _ABOVE_0 = ("above 0", lambda value: value > 0)
-_NOT_BELOW_0 = ("at least 0", lambda value: value >= 0)
 LIMITS: dict[str, tuple[str, Callable[[float], bool]]] = {
     **dict.fromkeys(("momentum", "rho", "beta1", "beta2"), _SHARE),
     **dict.fromkeys(("learning_rate", "eps"), _ABOVE_0),
-    "weight_decay": _NOT_BELOW_0,
+    "weight_decay": ("at least 0", lambda value: value >= 0),
 }
 
 
@@ -35,55 +38,67 @@ LIMITS: dict[str, tuple[str, Callable[[float], bool]]] = {
 class Optimizer(ABC):
     """One rule of gradient descent.
 
-    state: names of its vectors, each (P,) and at first 0.  params: its constants, as the
-    recurrence and a backend's own kernel use them.
-    Raises: ArgumentError for a constant outside its limits.
+    state: names of its vectors, each (P,) and at first 0.  constants: names of the numbers that
+    its recurrence is given as p.
+    Raises: ArgumentError for a number outside its limits.
     """
 
     learning_rate: float
+    state: ClassVar[tuple[str, ...]] = ()
     constants: ClassVar[tuple[str, ...]] = ()
     momentum: ClassVar[float] = 0.0
     weight_decay: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
         for name, (expected, is_good) in LIMITS.items():
-            value = getattr(self, name, None)
-            if value is not None and name in self.__dict__ and not is_good(value):
+            if name in self.__dict__ and not is_good(getattr(self, name)):
+                value = getattr(self, name)
                 raise ArgumentError(f"{name} must be {expected}. Received: {name}={value}.")
 
     @property
-    def kernel(self) -> str:
-        """The recurrence's name, under which a backend may have code of its own."""
-        return type(self).__name__.lower()
+    @abstractmethod
+    def recurrence(self) -> Recurrence:
+        """The rule itself."""
 
     @property
-    def state(self) -> tuple[str, ...]:
-        """The names of the state vectors."""
-        return ()
+    def kernel(self) -> str | None:
+        """The recurrence's name, under which a backend may have code of its own."""
+        return self.recurrence.__name__
 
     @property
     def params(self) -> tuple[float, ...]:
-        """The rule's own constants."""
+        """p, the rule's constants."""
         return tuple(getattr(self, name) for name in self.constants)
 
     def coefficients(self, lr: Array, momentum: Array, step: Array) -> Vectors:
-        """Give the numbers of this step."""
+        """Give c, the numbers of this step."""
         return (lr,)
 
-    @abstractmethod
-    def recurrence(
-        self, theta: Array, g: Array, state: Vectors, c: Vectors, xp: Namespace
-    ) -> Moved:
-        """Give the new theta and the new state."""
+
+def sgd(theta: Array, g: Array, state: Vectors, c: Numbers, p: Numbers, xp: Namespace) -> Moved:
+    """theta -= eta g."""
+    return theta - c[0] * g, ()
+
+
+def momentum(
+    theta: Array, g: Array, state: Vectors, c: Numbers, p: Numbers, xp: Namespace
+) -> Moved:
+    """v = mu v - eta g;  theta += v."""
+    v = c[1] * state[0] - c[0] * g
+    return theta + v, (v,)
+
+
+def nesterov(
+    theta: Array, g: Array, state: Vectors, c: Numbers, p: Numbers, xp: Namespace
+) -> Moved:
+    """v = mu v - eta g;  theta += mu v - eta g."""
+    v = c[1] * state[0] - c[0] * g
+    return theta + c[1] * v - c[0] * g, (v,)
 
 
 @dataclass(frozen=True)
 class SGD(Optimizer):
     """Gradient descent, with momentum and Nesterov's look-ahead where asked.
-
-        v = mu v - eta g
-        theta += v                      plain momentum
-        theta += mu v - eta g           Nesterov
 
     The velocity includes the learning rate, as in scikit-learn.
     Source: Rumelhart et al. 1986; Sutskever et al. 2013, equations 1 and 3.
@@ -96,57 +111,49 @@ class SGD(Optimizer):
     is_scheduled: bool = field(default=False, repr=False)
 
     @property
-    def kernel(self) -> str:
+    def recurrence(self) -> Recurrence:
         if not self.momentum and not self.is_scheduled:
-            return "sgd"
-        return "nesterov" if self.nesterov else "momentum"
+            return sgd
+        return nesterov if self.nesterov else momentum
 
     @property
-    def state(self) -> tuple[str, ...]:
-        return () if self.kernel == "sgd" else ("velocity",)
+    def state(self) -> tuple[str, ...]:  # type: ignore[override]
+        return () if self.recurrence is sgd else ("velocity",)
 
     def coefficients(self, lr: Array, momentum: Array, step: Array) -> Vectors:
-        return (lr,) if self.kernel == "sgd" else (lr, momentum)
+        return lr, momentum
 
-    def recurrence(
-        self, theta: Array, g: Array, state: Vectors, c: Vectors, xp: Namespace
-    ) -> Moved:
-        if self.kernel == "sgd":
-            return theta - c[0] * g, ()
-        lr, mu = c
-        v = mu * state[0] - lr * g
-        return theta + (mu * v - lr * g if self.nesterov else v), (v,)
+
+def adagrad(theta: Array, g: Array, state: Vectors, c: Numbers, p: Numbers, xp: Namespace) -> Moved:
+    """s += g^2;  theta -= eta g / (sqrt(s) + eps)."""
+    s = state[0] + g * g
+    return theta - c[0] * g / (xp.sqrt(s) + p[0]), (s,)
 
 
 @dataclass(frozen=True)
 class AdaGrad(Optimizer):
     """Steps divided by the root of all squared gradients so far.
 
-        s += g^2;  theta -= eta g / (sqrt(s) + eps)
-
     Source: Duchi et al. 2011, section 1.3.
     """
 
     learning_rate: float = 0.01
     eps: float = 1e-10
-    constants: ClassVar[tuple[str, ...]] = ("eps",)
+    state = ("s",)
+    constants = ("eps",)
+    recurrence = staticmethod(adagrad)
 
-    @property
-    def state(self) -> tuple[str, ...]:
-        return ("s",)
 
-    def recurrence(
-        self, theta: Array, g: Array, state: Vectors, c: Vectors, xp: Namespace
-    ) -> Moved:
-        s = state[0] + g * g
-        return theta - c[0] * g / (xp.sqrt(s) + self.eps), (s,)
+def rmsprop(theta: Array, g: Array, state: Vectors, c: Numbers, p: Numbers, xp: Namespace) -> Moved:
+    """s = rho s + (1 - rho) g^2;  theta -= eta g / (sqrt(s) + eps)."""
+    rho, eps = p
+    s = rho * state[0] + (1.0 - rho) * g * g
+    return theta - c[0] * g / (xp.sqrt(s) + eps), (s,)
 
 
 @dataclass(frozen=True)
 class RMSProp(Optimizer):
     """Steps divided by the root of a running mean of squared gradients.
-
-        s = rho s + (1 - rho) g^2;  theta -= eta g / (sqrt(s) + eps)
 
     Source: Tieleman and Hinton 2012, lecture 6e.
     """
@@ -154,26 +161,28 @@ class RMSProp(Optimizer):
     learning_rate: float = 1e-3
     rho: float = 0.9
     eps: float = 1e-7
-    constants: ClassVar[tuple[str, ...]] = ("rho", "eps")
+    state = ("s",)
+    constants = ("rho", "eps")
+    recurrence = staticmethod(rmsprop)
 
-    @property
-    def state(self) -> tuple[str, ...]:
-        return ("s",)
 
-    def recurrence(
-        self, theta: Array, g: Array, state: Vectors, c: Vectors, xp: Namespace
-    ) -> Moved:
-        s = self.rho * state[0] + (1.0 - self.rho) * g * g
-        return theta - c[0] * g / (xp.sqrt(s) + self.eps), (s,)
+def adadelta(
+    theta: Array, g: Array, state: Vectors, c: Numbers, p: Numbers, xp: Namespace
+) -> Moved:
+    """s = rho s + (1 - rho) g^2;  d = sqrt(u + eps) / sqrt(s + eps) g.
+
+    Then u = rho u + (1 - rho) d^2;  theta -= eta d.
+    """
+    rho, eps = p
+    s = rho * state[0] + (1.0 - rho) * g * g
+    d = xp.sqrt(state[1] + eps) / xp.sqrt(s + eps) * g
+    u = rho * state[1] + (1.0 - rho) * d * d
+    return theta - c[0] * d, (s, u)
 
 
 @dataclass(frozen=True)
 class AdaDelta(Optimizer):
     """Steps in the units of the parameters, which need no learning rate of their own.
-
-        s = rho s + (1 - rho) g^2
-        d = sqrt(u + eps) / sqrt(s + eps) g
-        u = rho u + (1 - rho) d^2;  theta -= eta d
 
     Source: Zeiler 2012, algorithm 1, where eta is 1.
     """
@@ -181,27 +190,25 @@ class AdaDelta(Optimizer):
     learning_rate: float = 1.0
     rho: float = 0.95
     eps: float = 1e-6
-    constants: ClassVar[tuple[str, ...]] = ("rho", "eps")
+    state = ("s", "u")
+    constants = ("rho", "eps")
+    recurrence = staticmethod(adadelta)
 
-    @property
-    def state(self) -> tuple[str, ...]:
-        return ("s", "u")
 
-    def recurrence(
-        self, theta: Array, g: Array, state: Vectors, c: Vectors, xp: Namespace
-    ) -> Moved:
-        s = self.rho * state[0] + (1.0 - self.rho) * g * g
-        d = xp.sqrt(state[1] + self.eps) / xp.sqrt(s + self.eps) * g
-        u = self.rho * state[1] + (1.0 - self.rho) * d * d
-        return theta - c[0] * d, (s, u)
+def adam(theta: Array, g: Array, state: Vectors, c: Numbers, p: Numbers, xp: Namespace) -> Moved:
+    """m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2.
+
+    Then theta -= eta (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps).
+    """
+    beta1, beta2, eps = p
+    m = state[0] + (1.0 - beta1) * (g - state[0])
+    v = state[1] + (1.0 - beta2) * (g * g - state[1])
+    return theta - c[0] * m / (xp.sqrt(v * c[1]) + eps), (m, v)
 
 
 @dataclass(frozen=True)
 class Adam(Optimizer):
     """Running means of the gradient and its square, corrected for their start at 0.
-
-        m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2
-        theta -= eta (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
 
     Source: Kingma and Ba 2014, algorithm 1 (eps outside the corrected root, as in PyTorch).
     """
@@ -210,26 +217,12 @@ class Adam(Optimizer):
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
-    constants: ClassVar[tuple[str, ...]] = ("beta1", "beta2", "eps")
-
-    @property
-    def kernel(self) -> str:
-        return "adam"
-
-    @property
-    def state(self) -> tuple[str, ...]:
-        return ("m", "v")
+    state = ("m", "v")
+    constants = ("beta1", "beta2", "eps")
+    recurrence = staticmethod(adam)
 
     def coefficients(self, lr: Array, momentum: Array, step: Array) -> Vectors:
         return lr / (1.0 - self.beta1**step), 1.0 / (1.0 - self.beta2**step)
-
-    def recurrence(
-        self, theta: Array, g: Array, state: Vectors, c: Vectors, xp: Namespace
-    ) -> Moved:
-        rate, v_correction = c
-        m = state[0] + (1.0 - self.beta1) * (g - state[0])
-        v = state[1] + (1.0 - self.beta2) * (g * g - state[1])
-        return theta - rate * m / (xp.sqrt(v * v_correction) + self.eps), (m, v)
 
 
 @dataclass(frozen=True)

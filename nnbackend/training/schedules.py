@@ -75,7 +75,8 @@ class Step(Schedule):
         _positive(self, "every", "gamma")
 
     def factor(self, when: When) -> Numbers:
-        return self.gamma ** np.floor(when.epoch / self.every)
+        factor: Numbers = self.gamma ** np.floor(when.epoch / self.every)
+        return factor
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,8 @@ class InverseScaling(Schedule):
         _positive(self, "power")
 
     def factor(self, when: When) -> Numbers:
-        return 1.0 / (when.step + 1.0) ** self.power
+        factor: Numbers = (when.step + 1.0) ** -self.power
+        return factor
 
 
 @dataclass(frozen=True)
