@@ -1,0 +1,341 @@
+"""A fake device over NumPy, which refuses what a GPU refuses or silently waits for.
+
+Its arrays are NumPy's inside, but nothing of them reaches the host except through `to_host`. So
+any code that runs on `device=GhostBackend()` keeps device and host apart, on a machine without a
+GPU:
+
+    net = nn.Network([784, 100, 10], loss="cross_entropy", device=GhostBackend())
+    nn.train(net, x, y, callbacks=[my_callback])
+
+A `GhostError` names what was done. It serves tests only: no entry point leads to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NoReturn, cast
+
+import numpy as np
+
+from nnbackend.backend import Backend, BackendSpec, Probe
+from nnbackend.errors import BackendError
+from nnbackend.testing.standard import HOST_ANSWERS, STANDARD, VALUE_SHAPES
+
+_ARITHMETIC = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift"
+_PLAIN = (bool, int, float, complex, type(None), str)
+
+
+class GhostError(BackendError, TypeError):
+    """Device and host were mixed, or a value was read, where a GPU would not allow it."""
+
+
+class GhostArray:
+    """An array of the fake device: the operators and attributes of the array API, no more."""
+
+    __slots__ = ("_data", "device")
+    __array_ufunc__ = None  # so that `numpy_array + ghost_array` comes to us
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, data: np.ndarray, device: str) -> None:
+        self._data, self.device = data, device
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The sizes, which the host knows."""
+        return self._data.shape
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return self._data.ndim
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return self._data.size
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype."""
+        return self._data.dtype
+
+    @property
+    def T(self) -> GhostArray:
+        """The transposed view of a matrix."""
+        return GhostArray(self._data.T, self.device)
+
+    @property
+    def mT(self) -> GhostArray:
+        """The view with the last two axes exchanged."""
+        return GhostArray(self._data.mT, self.device)
+
+    def __getitem__(self, key: Any) -> GhostArray:
+        return GhostArray(np.asarray(self._data[self._key(key)]), self.device)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._data[self._key(key)] = unwrap(value, self.device, "array[...] = value")
+
+    def _key(self, key: Any) -> Any:
+        """Check an index: whole numbers, slices, `...`, None, or an integer array of the device."""
+        parts = key if isinstance(key, tuple) else (key,)
+        plain = []
+        for part in parts:
+            if isinstance(part, GhostArray) and part.dtype == np.bool_:
+                raise GhostError(
+                    f"hidden host read: array[mask] on {self.device} has a shape that depends on "
+                    "values. Multiply by the mask, or use xp.where."
+                )
+            is_array = isinstance(part, (GhostArray, np.ndarray, list))
+            plain.append(unwrap(part, self.device, "array[index]") if is_array else part)
+        return tuple(plain)
+
+    def __repr__(self) -> str:
+        """Describe the array without reading it."""
+        return f"<{self.device} array of {self.dtype}, shape {self.shape}>"
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise GhostError(
+            f"hidden host read: {what} of an array on {self.device}, shape {self.shape}. A GPU "
+            "would have to finish all its work first. Use backend.to_host where the value is "
+            "wanted, or keep the computation on the device."
+        )
+
+    def __bool__(self) -> bool:
+        self._refuse("bool(), `if`, `and`, `or` or `not`")
+
+    def __float__(self) -> float:
+        self._refuse("float()")
+
+    def __int__(self) -> int:
+        self._refuse("int()")
+
+    def __index__(self) -> int:
+        self._refuse("use as an index or a size")
+
+    def __complex__(self) -> complex:
+        self._refuse("complex()")
+
+    def __len__(self) -> int:
+        self._refuse("len() (use .shape[0])")
+
+    def __iter__(self) -> NoReturn:
+        self._refuse("iteration")
+
+    def __contains__(self, value: object) -> bool:
+        self._refuse("`in`")
+
+    def __str__(self) -> str:
+        self._refuse("str() or print()")
+
+    def __format__(self, form: str) -> str:
+        self._refuse("format() or an f-string")
+
+    def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        self._refuse("conversion to NumPy")
+
+    def __array_function__(self, function: Any, *args: Any, **kwargs: Any) -> NoReturn:
+        self._refuse(f"numpy.{getattr(function, '__name__', function)}()")
+
+    def __dlpack__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        self._refuse("DLPack export")
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        self._refuse("pickling or copying")
+
+    def _binary(self, name: str, other: Any) -> GhostArray:
+        value = unwrap(other, self.device, f"operator {name}")
+        return GhostArray(np.asarray(getattr(self._data, name)(value)), self.device)
+
+    def _inplace(self, name: str, other: Any) -> GhostArray:
+        getattr(self._data, name)(unwrap(other, self.device, f"operator {name}"))
+        return self
+
+    def _unary(self, name: str) -> GhostArray:
+        return GhostArray(np.asarray(getattr(self._data, name)()), self.device)
+
+
+def _give_operators() -> None:
+    """Give GhostArray the operators, all alike."""
+
+    def binary(name: str) -> Callable[[GhostArray, Any], GhostArray]:
+        return lambda self, other: self._binary(name, other)
+
+    def inplace(name: str) -> Callable[[GhostArray, Any], GhostArray]:
+        return lambda self, other: self._inplace(name, other)
+
+    def unary(name: str) -> Callable[[GhostArray], GhostArray]:
+        return lambda self: self._unary(name)
+
+    for word in _ARITHMETIC.split():
+        setattr(GhostArray, f"__{word}__", binary(f"__{word}__"))
+        setattr(GhostArray, f"__r{word}__", binary(f"__r{word}__"))
+        setattr(GhostArray, f"__i{word}__", inplace(f"__i{word}__"))
+    for word in ("eq", "ne", "lt", "le", "gt", "ge"):
+        setattr(GhostArray, f"__{word}__", binary(f"__{word}__"))
+    for word in ("neg", "pos", "abs", "invert"):
+        setattr(GhostArray, f"__{word}__", unary(f"__{word}__"))
+
+
+_give_operators()
+
+
+def unwrap(value: Any, device: str, operation: str) -> Any:
+    """Give what NumPy may compute with: an array of this very device, or a Python scalar."""
+    if isinstance(value, GhostArray):
+        if value.device != device:
+            raise GhostError(
+                f"cross-device mix: {operation} has operands on {device} and {value.device}. "
+                "Bring one over with to_host and to_device."
+            )
+        return value._data
+    if type(value) in _PLAIN:
+        return value
+    if isinstance(value, (np.ndarray, np.generic, list)):
+        shape, kind = getattr(value, "shape", ""), type(value).__name__
+        raise GhostError(
+            f"host operand: {operation} on {device} was given a host {kind} {shape}. "
+            "Bring it there with backend.to_device, or use a Python scalar."
+        )
+    raise GhostError(f"{operation} on {device} was given {type(value).__qualname__}.")
+
+
+class GhostNamespace:
+    """The functions of the array API standard for one ghost device, and nothing else."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in STANDARD or not hasattr(np, name):
+            raise AttributeError(
+                f"xp.{name} is no function of the array API standard, so a backend need not have it"
+            )
+        found = getattr(np, name)
+        is_plain = name in HOST_ANSWERS or isinstance(found, type) or not callable(found)
+        value = self._of_dtypes(found) if is_plain else self._on_device(name, found)
+        setattr(self, name, value)  # next time it is found without asking
+        return value
+
+    def _of_dtypes(self, found: Any) -> Any:
+        """Give a dtype, a constant, or a function of dtypes whose answer the host knows."""
+        if isinstance(found, type) and issubclass(found, np.generic):
+            return np.dtype(found)
+        return found
+
+    def _on_device(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        device, operation = self._device, f"xp.{name}"
+
+        def inside(value: Any) -> Any:
+            if isinstance(value, (tuple, list)):
+                return tuple(inside(v) for v in value)
+            return value if isinstance(value, np.dtype) else unwrap(value, device, operation)
+
+        def outside(value: Any) -> Any:
+            if isinstance(value, (tuple, list)):
+                return tuple(outside(v) for v in value)
+            return GhostArray(np.asarray(value), device)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if name in VALUE_SHAPES:
+                raise GhostError(
+                    f"hidden host read: {operation} on {device} gives a shape that depends on "
+                    "values."
+                )
+            kwargs.pop("device", None)
+            return outside(
+                function(*map(inside, args), **{k: inside(v) for k, v in kwargs.items()})
+            )
+
+        return call
+
+
+class GhostBackend(Backend):
+    """One fake device: the six methods, and the base class's kernels as they stand.
+
+    index: the device's number; arrays of ghost:0 and ghost:1 refuse each other.
+    Inside a captured step it refuses `to_host`, `synchronize`, and new memory by `empty`, `zeros`
+    or `to_device` without `out`. The temporaries of an expression are allowed.
+    """
+
+    name = "ghost"
+    capabilities = frozenset({"uint64"})
+
+    def __init__(self, index: int = 0) -> None:
+        self.device = f"ghost:{index}"
+        self.xp = GhostNamespace(self.device)
+        self._recording = False
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> GhostArray:
+        self._refuse_in_capture("empty", "allocates")
+        array = np.empty(shape, dtype)
+        array.view(np.uint8).fill(0xFF)  # NaN in floats: whoever reads it before writing is seen
+        return GhostArray(array, self.device)
+
+    def zeros(self, shape: tuple[int, ...], dtype: str) -> GhostArray:
+        self._refuse_in_capture("zeros", "allocates")
+        return GhostArray(np.zeros(shape, dtype), self.device)
+
+    def to_device(self, host: np.ndarray, out: GhostArray | None = None) -> GhostArray:
+        if not isinstance(host, np.ndarray):
+            raise GhostError(f"to_device takes a NumPy array. Received: {type(host).__qualname__}.")
+        if out is None:
+            self._refuse_in_capture("to_device without out", "allocates")
+            return GhostArray(np.array(host, order="C", subok=False), self.device)
+        target = cast(np.ndarray, unwrap(out, self.device, "to_device(out=)"))
+        if (host.shape, host.dtype) != (target.shape, target.dtype):
+            raise GhostError(
+                f"to_device(out=) must match the host array: {host.dtype} {host.shape} does not "
+                f"fit {target.dtype} {target.shape}."
+            )
+        target[...] = host
+        return out
+
+    def to_host(self, array: GhostArray) -> np.ndarray:
+        self._refuse_in_capture("to_host", "waits for the device")
+        if not isinstance(array, GhostArray):
+            raise GhostError(f"host operand: to_host was given {type(array).__qualname__}.")
+        return np.array(unwrap(array, self.device, "to_host"))
+
+    def synchronize(self) -> None:
+        self._refuse_in_capture("synchronize", "waits for the device")
+
+    def owns(self, array: object) -> bool:
+        return isinstance(array, GhostArray) and array.device == self.device
+
+    def capture(self, step: Callable[[], None]) -> Callable[[int], None]:
+        """Give a function that makes n steps, each under the rules of a recording."""
+
+        def run(n: int) -> None:
+            for _ in range(n):
+                self._recording = True
+                try:
+                    step()
+                finally:
+                    self._recording = False
+
+        return run
+
+    def _arange(self, n: int) -> GhostArray:
+        # The base class brings it from the host at first use, which may be inside a step.
+        return cast(GhostArray, self.xp.arange(n, dtype=self.xp.int64))
+
+    def _refuse_in_capture(self, method: str, what: str) -> None:
+        if self._recording:
+            raise GhostError(
+                f"{method} inside capture on {self.device}: it {what}, and a recorded step may not."
+            )
+
+
+def ghost_spec() -> BackendSpec:
+    """Give the spec of two ghost devices, for a test that enters them into the registry."""
+    return BackendSpec(
+        name="ghost",
+        kind="gpu",
+        priority=-1,
+        probe=lambda: Probe(device_count=2),
+        load=GhostBackend,
+        version=lambda: f"over NumPy {np.__version__}",
+    )
+
+
+SPEC = ghost_spec()
