@@ -1,0 +1,216 @@
+"""Activations against other people's formulas, their slopes against differences of themselves."""
+
+from __future__ import annotations
+
+import math
+import pickle
+
+import array_api_strict
+import numpy as np
+import pytest
+import scipy.special
+
+import nnbackend as nn
+from nnbackend.errors import ArgumentError
+from nnbackend.network.activations import ACTIVATIONS, get_activation
+
+NAMES = sorted(ACTIVATIONS)
+ELEMENTWISE = [name for name in NAMES if name != "softmax"]
+Z = np.linspace(-6.0, 6.0, 241) + 0.01  # never on a kink, which are all at 0
+
+# Formulas of SciPy and NumPy, or of the paper in another form.
+ORACLES = {
+    "identity": lambda z: z.copy(),
+    "step": lambda z: np.heaviside(z, 0.0),
+    "relu": lambda z: (np.abs(z) + z) / 2,
+    "leaky_relu": lambda z: np.maximum(0.1 * z, z),
+    "tanh": lambda z: 2 * scipy.special.expit(2 * z) - 1,
+    "sigmoid": scipy.special.expit,
+    "exponential": lambda z: np.logaddexp(z, -np.inf) * 0 + np.power(np.e, z),
+    "elu": lambda z: np.maximum(z, 0) + np.minimum(np.power(np.e, z) - 1, 0),
+    "selu": lambda z: (
+        1.0507009873554805 * np.maximum(z, 0)
+        + np.minimum(1.7580993408473766 * (np.power(np.e, z) - 1), 0)
+    ),
+    "softplus": lambda z: np.logaddexp(0, z),
+    "silu": lambda z: z * scipy.special.expit(z),
+    "mish": lambda z: z * np.tanh(np.logaddexp(0, z)),
+}
+
+
+def test_every_activation_has_an_oracle() -> None:
+    assert set(ORACLES) | {"gelu", "softmax"} == set(ACTIVATIONS)
+
+
+@pytest.mark.parametrize("name", sorted(ORACLES))
+def test_values(name: str) -> None:
+    got = get_activation(name).value(Z, np)
+    np.testing.assert_allclose(got, ORACLES[name](Z), rtol=1e-13, atol=1e-15)
+
+
+def test_gelu_is_close_to_its_definition() -> None:
+    exact = Z * scipy.special.ndtr(Z)
+    error = np.abs(get_activation("gelu").value(Z, np) - exact)
+    assert 1e-5 < error.max() < 5e-4  # the tanh form, and no worse than its docstring says
+
+
+def test_softmax_gives_probabilities_of_rows() -> None:
+    z = np.random.default_rng(0).normal(size=(7, 5)) * 3
+    a = get_activation("softmax").value(z, np)
+    np.testing.assert_allclose(a, scipy.special.softmax(z, axis=1), rtol=1e-13)
+    np.testing.assert_allclose(get_activation("softmax").value(z + 100.0, np), a, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "z", "a"),
+    [
+        ("relu", (), -3.0, 0.0),
+        ("relu", (), 2.5, 2.5),
+        ("leaky_relu", (), -2.0, -0.2),  # the course's max(0.1 z, z)
+        ("leaky_relu", (0.25,), -2.0, -0.5),
+        ("leaky_relu", (0.0,), -2.0, 0.0),
+        ("elu", (), -1.0, 1 / math.e - 1),
+        ("elu", (2.0,), -1.0, 2 / math.e - 2),
+        ("selu", (), -1e4, -1.7580993408473766),
+        ("sigmoid", (), math.log(3), 0.75),
+        ("softplus", (), 0.0, math.log(2)),
+        ("step", (), 0.0, 0.0),
+        ("step", (), 1e-30, 1.0),
+        ("mish", (), 0.0, 0.0),
+        ("gelu", (), 0.0, 0.0),
+    ],
+)
+def test_values_worked_by_hand(name: str, params: tuple[float, ...], z: float, a: float) -> None:
+    assert get_activation(name, *params).value(np.array([z]), np)[0] == pytest.approx(a, rel=1e-14)
+
+
+@pytest.mark.parametrize("name", ["relu", "step"])
+def test_the_slope_at_the_kink_is_zero(name: str) -> None:
+    phi, z = get_activation(name), np.zeros((1, 1))
+    assert phi.delta(np.ones((1, 1)), z, phi.value(z, np), np)[0, 0] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [*((name, ()) for name in ELEMENTWISE), ("leaky_relu", (0.3,)), ("elu", (0.3,))],
+)
+def test_slopes_are_the_slopes_of_the_values(name: str, params: tuple[float, ...]) -> None:
+    phi, h = get_activation(name, *params), 1e-5
+    z = Z.reshape(-1, 1)
+    difference = (phi.value(z + h, np) - phi.value(z - h, np)) / (2 * h)
+    got = phi.delta(np.full_like(z, 2.0), z, phi.value(z, np), np)
+    np.testing.assert_allclose(got, 2.0 * difference, rtol=1e-8, atol=1e-9)
+
+
+def test_softmax_multiplies_by_its_whole_jacobian() -> None:
+    rng = np.random.default_rng(1)
+    phi, z, da = get_activation("softmax"), rng.normal(size=(1, 4)), rng.normal(size=(1, 4))
+    h, a = 1e-6, phi.value(z, np)
+    for k in range(4):
+        v = h * np.eye(4)[k]
+        difference = ((phi.value(z + v, np) - phi.value(z - v, np)) * da).sum() / (2 * h)
+        assert phi.delta(da, z, a, np)[0, k] == pytest.approx(difference, rel=1e-8)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", NAMES)
+def test_dtype_is_kept_and_far_values_are_finite(name: str, dtype: str) -> None:
+    phi = get_activation(name)
+    far = 80.0 if name == "exponential" else 1e4  # e^z itself leaves float32 at 89
+    z = np.array([[-far, -1.0, 0.0, 1.0, far]], dtype=dtype)
+    before = z.copy()
+    a = phi.value(z, np)
+    delta = phi.delta(np.ones_like(z), z, a, np)
+    assert a.dtype == delta.dtype == np.dtype(dtype)
+    assert np.isfinite(a).all()
+    assert np.isfinite(delta).all()
+    assert np.array_equal(z, before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_formulas_run_on_any_array_library(name: str) -> None:
+    xp, phi = array_api_strict, get_activation(name)
+    z = np.random.default_rng(2).normal(size=(3, 4))
+    da = np.random.default_rng(3).normal(size=(3, 4))
+    theirs = phi.value(xp.asarray(z), xp)
+    np.testing.assert_allclose(np.asarray(theirs), phi.value(z, np), rtol=1e-13, atol=1e-15)
+    delta = phi.delta(xp.asarray(da), xp.asarray(z), theirs, xp)
+    ours = phi.delta(da, z, phi.value(z, np), np)
+    np.testing.assert_allclose(np.asarray(delta), ours, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_layer_computes_what_the_formula_says(name: str) -> None:
+    """The in-place kernels of a backend against the one text of the formula."""
+    net = nn.Network([3, nn.Dense(4, name, weights="normal")], device="numpy", dtype="float64")
+    x = np.random.default_rng(4).normal(size=(6, 3))
+    z = x @ net.weights[0] + net.biases[0]
+    np.testing.assert_allclose(
+        net.feedforward(x), get_activation(name).value(z, np), rtol=1e-13, atol=1e-15
+    )
+    np.testing.assert_allclose(net.trace(x).z[0], z, rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("f", "df"),
+    [
+        (lambda z: z**3, lambda z: 3 * z**2),
+        (lambda z, xp: xp.asarray(z) ** 3, lambda z: 3 * z**2),
+        (lambda z: z**3, lambda z, a, xp: 3 * z * z),
+        (lambda z, power=3: z**power, lambda z, power=3: power * z ** (power - 1)),
+    ],
+)
+def test_an_activation_of_ones_own(f: object, df: object) -> None:
+    cube = nn.Activation("cube", f, df)
+    net = nn.Network([2, nn.Dense(3, cube), 1], device="numpy", seed=3)
+    x = np.random.default_rng(5).normal(size=(4, 2))
+    y = np.arange(4.0)
+    assert nn.check_gradients(net, x, y), nn.check_gradients(net, x, y)
+    z = net.trace(x.astype(np.float32)).z[0]
+    np.testing.assert_allclose(net.trace(x.astype(np.float32)).a[0], z * z * z, rtol=1e-5)
+
+
+def test_a_ufunc_is_an_activation_too() -> None:
+    sine = nn.Activation("sine", np.sin, np.cos)
+    net = nn.Network([2, nn.Dense(3, sine), 1], device="numpy")
+    assert nn.check_gradients(net, np.ones((2, 2)), np.zeros(2))
+
+
+@pytest.mark.parametrize("f", [lambda: 1, lambda z, a, xp, more: z, 3.0, None])
+def test_a_formula_of_the_wrong_arguments_is_refused(f: object) -> None:
+    with pytest.raises(ArgumentError, match="f of activation 'odd' must be a function of z"):
+        nn.Activation("odd", f, lambda z: z)
+    with pytest.raises(ArgumentError, match="df of activation 'odd' must be a function of z"):
+        nn.Activation("odd", lambda z: z, f)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_activations_travel_by_pickle(name: str) -> None:
+    phi = get_activation(name)
+    again = pickle.loads(pickle.dumps(phi))
+    assert again == phi
+    assert type(again) is type(phi)
+    z = np.array([[-1.0, 2.0]])
+    assert np.array_equal(again.value(z, np), phi.value(z, np))
+
+
+def test_numbers_travel_too() -> None:
+    phi = pickle.loads(pickle.dumps(get_activation("elu", 0.5)))
+    assert phi.params == (0.5,)
+    assert phi.value(np.array([-50.0]), np)[0] == pytest.approx(-0.5)
+
+
+def test_an_activation_is_given_back_as_it_is() -> None:
+    phi = get_activation("elu", 0.5)
+    assert get_activation(phi) is phi
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("rellu", "relu"), ("sigmoed", "sigmoid")])
+def test_an_unknown_name_gets_the_nearest(typed: str, meant: str) -> None:
+    with pytest.raises(ArgumentError, match=f"Received: {typed!r}.*Did you mean {meant!r}"):
+        nn.Dense(3, typed)
+
+
+def test_a_negative_slope_is_refused() -> None:
+    with pytest.raises(ArgumentError, match=r"alpha of leaky_relu must be at least 0.*alpha=-0.1"):
+        get_activation("leaky_relu", -0.1)
