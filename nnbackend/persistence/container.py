@@ -1,0 +1,257 @@
+"""The container: a safetensors file with a description and a checksum in its metadata.
+
+The format itself has no checksum and promises little about its header, so the header is read here,
+strictly: nothing is allocated on a claim before the file's own size has borne it out. Only a file
+that is complete in every byte reaches the safetensors library.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import reprlib
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from nnbackend.errors import ArgumentError, ModelFileError
+
+FORMAT = 1
+KEY = "nnbackend"  # the one entry of the safetensors metadata
+HEADER_LIMIT = 10_000_000  # bytes
+DTYPES = {"F32": "float32", "F64": "float64"}
+AGAIN = "Copy or save the model again."
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class TensorSpec(NamedTuple):
+    """What a tensor is: dtype and shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Header:
+    """The checked beginning of a model file.
+
+    raw: its bytes.  n_body: how many follow.
+    text, digest: what the checksum covers beside the tensors, and its value.
+    """
+
+    raw: bytes
+    n_body: int
+    description: dict[str, Any]
+    tensors: dict[str, TensorSpec]
+    text: str
+    digest: str
+
+
+def encode(description: Mapping[str, Any], arrays: Arrays) -> bytes:
+    """Give a model file's bytes; the same network gives the same bytes.
+
+    Raises: ArgumentError for a description that is not plain JSON data.
+    """
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    try:
+        text = json.dumps({"format": FORMAT, **description}, allow_nan=False).removesuffix("}")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ArgumentError(
+            "A network's columns must be plain data for JSON: text, finite numbers, lists, dicts. "
+            f"Received: {error}."
+        ) from error
+    return safetensors.numpy.save(
+        dict(arrays), {KEY: text + _checksum_entry(checksum(text, arrays))}
+    )
+
+
+def checksum(text: str, arrays: Arrays) -> str:
+    """Give the SHA-256 of the description up to its checksum, then of each tensor by name.
+
+    A tensor counts as a line "<name> <dtype> <shape>" and its bytes, little-endian.
+    """
+    digest = hashlib.sha256(text.encode(errors="surrogatepass"))
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name], arrays[name].dtype.newbyteorder("<"))
+        digest.update(f"\n{name} {array.dtype.name} {list(array.shape)}\n".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def read_model(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Give a model file's description and arrays, unchanged since they were written.
+
+    Raises: ModelFileError when it is no such file.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait, a device may act
+            raise ModelFileError(
+                "A model must be a regular file. Received: a folder, a pipe or a device. "
+                "Give the file itself."
+            )
+        with path.open("rb") as file:
+            header = read_header(file, os.fstat(file.fileno()).st_size)
+            body = file.read(header.n_body)
+    except ModelFileError:
+        raise
+    except FileNotFoundError as error:
+        raise ModelFileError("The file must exist. Received: no such file.") from error
+    except (OSError, ValueError) as error:
+        raise ModelFileError(f"The file must be readable. Received: {error}.") from error
+    try:
+        arrays = safetensors.numpy.load(header.raw + body)
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise ModelFileError(f"The file must be safetensors. Received: {error}. {AGAIN}") from error
+    if checksum(header.text, arrays) != header.digest:
+        raise ModelFileError(
+            "The content must be as it was written. Received: another checksum than the stored "
+            f"one, so the file was changed or damaged. {AGAIN}"
+        )
+    return header.description, arrays
+
+
+def read_header(file: BinaryIO, size: int) -> Header:
+    """Read and check the beginning of a model file of `size` bytes.
+
+    Raises: ModelFileError when it is not that of a complete file.
+    """
+    prefix = file.read(8)
+    n_header = int.from_bytes(prefix, "little")
+    if len(prefix) < 8 or not 2 <= n_header <= min(HEADER_LIMIT, size - 8):
+        raise ModelFileError(
+            "A model file begins with the length of its header, 8 bytes little-endian, at most "
+            f"{HEADER_LIMIT} and within the file. Received: {prefix.hex(' ') or 'nothing'} in a "
+            f"file of {size} bytes. It was cut off, or is no model file. {AGAIN}"
+        )
+    raw = file.read(n_header)
+    header = _parse(raw, "The header")
+    if len(raw) < n_header or not isinstance(header, dict):
+        raise ModelFileError(f"The header must be a JSON object. Received: {_shown(raw)}. {AGAIN}")
+    metadata = header.pop("__metadata__", None)
+    if not isinstance(metadata, dict) or not isinstance(metadata.get(KEY), str):
+        raise ModelFileError(
+            f"The metadata must have the entry {KEY!r}. Received: a file without it, written by "
+            "another program. Give a file that Network.save wrote."
+        )
+    description, text, digest = _read_description(metadata[KEY])
+    if len(metadata) != 1:
+        raise ModelFileError(
+            f"The metadata must have one entry. Received: {_shown(sorted(metadata))}. {AGAIN}"
+        )
+    n_body = size - 8 - n_header
+    return Header(prefix + raw, n_body, description, _tensors(header, n_body), text, digest)
+
+
+def _read_description(text: str) -> tuple[dict[str, Any], str, str]:
+    """Give the description, the text that the checksum covers, and the checksum."""
+    description = _parse(text, "The description")
+    version = description.get("format") if isinstance(description, dict) else None
+    if type(version) is not int or version < 1:
+        raise ModelFileError(f"The format must be a version. Received: format={_shown(version)}.")
+    if version > FORMAT:
+        raise ModelFileError(
+            f"The format must be one this version of nnbackend knows, up to {FORMAT}. "
+            f"Received: format={version}, written by a newer nnbackend. Upgrade nnbackend."
+        )
+    digest = description.pop("sha256", None)
+    # Its place is fixed, so that what comes before is exactly what it covers.
+    entry = _checksum_entry(digest) if isinstance(digest, str) and len(digest) == 64 else "}"
+    if len(entry) == 1 or not text.endswith(entry):
+        raise ModelFileError(f"The description must end with its checksum (sha256). {AGAIN}")
+    return description, text.removesuffix(entry), digest
+
+
+def _checksum_entry(digest: str) -> str:
+    return f', "sha256": "{digest}"}}'
+
+
+def _tensors(header: dict[str, Any], n_body: int) -> dict[str, TensorSpec]:
+    """Check that the tensors fill the body without a gap, in any order."""
+    specs, spans = {}, []
+    for name, entry in header.items():
+        try:
+            spec, span = _tensor(entry)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelFileError(
+                "A tensor must have dtype (F32 or F64), shape (one or two sizes) and data_offsets "
+                f"that agree. Received: {_shown(name)}: {_shown(entry)}. {AGAIN}"
+            ) from error
+        specs[name] = spec
+        spans.append(span)
+    end = 0
+    for span in sorted(spans):
+        if span[0] != end:
+            break
+        end = span[1]
+    else:
+        if end == n_body:
+            return specs
+    raise ModelFileError(
+        "The tensors must fill the file from the header to its end, without gap or overlap. "
+        f"Received: claims of {max((e for _, e in spans), default=0)} bytes, of which the first "
+        f"{end} are in a row, in a file with {n_body} bytes of them. {AGAIN}"
+    )
+
+
+def _tensor(entry: Any) -> tuple[TensorSpec, tuple[int, int]]:
+    """Give one entry's dtype and shape, and where its bytes stand; anything else is an error."""
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    name = DTYPES[dtype]
+    # Types first: a product with text or a list in it would repeat that, at any length.
+    if any(type(n) is not int or n < 0 for n in [*shape, *offsets]) or len(entry) != 3:
+        raise ValueError
+    begin, end = offsets
+    n_bytes = math.prod(shape) * np.dtype(name).itemsize
+    if not 1 <= len(shape) <= 2 or n_bytes == 0 or end - begin != n_bytes:
+        raise ValueError
+    return TensorSpec(name, tuple(shape)), (begin, end)
+
+
+def _parse(text: str | bytes, what: str) -> Any:
+    """Read JSON as it was meant: no double keys, no NaN or infinity, whole numbers of 64 bits."""
+    try:
+        return json.loads(
+            text.decode("utf-8") if isinstance(text, bytes) else text,
+            object_pairs_hook=_distinct,
+            parse_constant=_finite,
+            parse_float=_finite,
+            parse_int=_whole,
+        )
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(
+            f"{what} must be valid JSON in UTF-8. Received: {error}. {AGAIN}"
+        ) from error
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("the same key twice in one object")
+    return found
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {_shown(digits)}")
+    return number
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > 20 or abs(number := int(digits)) >= 1 << 64:
+        raise ValueError(f"the whole number {_shown(digits)}")
+    return number
+
+
+def _shown(value: Any) -> str:
+    """Show a value that a stranger may have written: shortened, and with nothing unprintable."""
+    return reprlib.repr(value)

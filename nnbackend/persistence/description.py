@@ -1,0 +1,156 @@
+"""A network as plain data: what is said of it beside its arrays.
+
+A formula is stored by its name in the tables of activations, losses and initializers, or marked as
+the user's own, of which only the name is known.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from nnbackend import __version__
+from nnbackend.data.scalers import Scaler
+from nnbackend.errors import ArgumentError
+from nnbackend.network.activations import ACTIVATIONS, Activation
+from nnbackend.network.initializers import INITIALIZERS, Initializer
+from nnbackend.network.layers import LAYERS, AbstractLayer
+from nnbackend.network.losses import LOSSES, Loss
+from nnbackend.network.network import Network
+
+LABEL_TYPES = (str, int, bool, float)
+
+
+@dataclass(frozen=True)
+class OwnFormulas:
+    """The user's own activations and losses, by name."""
+
+    activations: Mapping[str, Activation] = field(default_factory=dict)
+    losses: Mapping[str, Loss] = field(default_factory=dict)
+
+
+def describe_network(net: Network) -> dict[str, Any]:
+    """Give what must be known to build the network again, as data for JSON.
+
+    Raises: ArgumentError for a layer or a label that cannot be stored.
+    """
+    return {
+        "versions": {"nnbackend": __version__, "numpy": np.__version__},
+        "dtype": net.dtype,
+        "seed": net.seed,
+        "n_in": net.n_in,
+        "layers": [describe_layer(layer) for layer in net.layers],
+        "loss": _describe_formula(net.loss, LOSSES),
+        "classes": None if net.classes is None else [_label(c) for c in net.classes],
+        "scaler": _describe_scaler(net.scaler),
+        "target_scaler": _describe_scaler(net.target_scaler),
+        "columns": net.columns,
+    }
+
+
+def network_tensors(net: Network) -> dict[str, np.ndarray]:
+    """Give host copies of all arrays, by the names they have in a file."""
+    weights, biases = net.get_parameters()
+    tensors = {f"weights.{i}": W for i, W in enumerate(weights)}
+    tensors |= {f"biases.{i}": b for i, b in enumerate(biases)}
+    for name, scaler in (("scaler", net.scaler), ("target_scaler", net.target_scaler)):
+        if scaler is not None:
+            tensors[f"{name}.shift"] = np.asarray(scaler.shift, np.float64)
+            tensors[f"{name}.factor"] = np.asarray(scaler.factor, np.float64)
+    return tensors
+
+
+def describe_layer(layer: AbstractLayer) -> dict[str, Any]:
+    """Give a layer's kind and arguments.
+
+    >>> from nnbackend.network.layers import Dropout
+    >>> describe_layer(Dropout(0.2))
+    {'kind': 'dropout', 'drop_rate': 0.2}
+    """
+    kind = next((name for name, cls in LAYERS.items() if type(layer) is cls), None)
+    if kind is None:
+        raise ArgumentError(
+            f"Only layers of nnbackend can be saved: {', '.join(sorted(LAYERS))}. "
+            f"Received: {layer!r}."
+        )
+    described: dict[str, Any] = {"kind": kind}
+    for name in inspect.signature(type(layer)).parameters:
+        value = getattr(layer, name)
+        if isinstance(value, Activation):
+            described[name] = _describe_formula(value, ACTIVATIONS)
+        elif isinstance(value, Initializer):
+            described[name] = _describe_formula(value, INITIALIZERS)
+        else:
+            described[name] = plain_number(value)
+    return described
+
+
+def own_formulas(net: Network) -> OwnFormulas:
+    """Give the network's activations and loss that are the user's own.
+
+    Raises: ArgumentError when two of them share a name, by which they are stored.
+    """
+    activations: dict[str, Activation] = {}
+    for layer in net.layers:
+        phi = getattr(layer, "activation", None)
+        if not isinstance(phi, Activation) or _is_built_in(phi, ACTIVATIONS):
+            continue
+        other = activations.setdefault(phi.name, phi)
+        if (other.f, other.df, other.params) != (phi.f, phi.df, phi.params):
+            raise ArgumentError(
+                "Activations of your own must have names of their own to be saved. "
+                f"Received: two different ones named {phi.name!r}. Rename one of them."
+            )
+    losses = {} if _is_built_in(net.loss, LOSSES) else {net.loss.name: net.loss}
+    return OwnFormulas(activations, losses)
+
+
+def _describe_formula(
+    formula: Activation | Loss | Initializer, table: Mapping[str, Callable[..., Any]]
+) -> dict[str, Any]:
+    return {
+        "name": formula.name,
+        "params": [plain_number(p) for p in formula.params],
+        "own": not _is_built_in(formula, table),
+    }
+
+
+def _is_built_in(formula: Any, table: Mapping[str, Callable[..., Any]]) -> bool:
+    """Whether the table gives it again: a user's own may have the name of a built-in one."""
+    try:
+        return bool(table[formula.name](*formula.params) == formula)
+    except (KeyError, TypeError, ArgumentError):
+        return False
+
+
+def plain_number(value: Any) -> int | float | str:
+    """Give a number for JSON, which has no infinity."""
+    plain = value.item() if isinstance(value, np.generic) else value
+    if type(plain) not in (int, float):
+        try:
+            plain = float(plain)
+        except (TypeError, ValueError) as error:
+            raise ArgumentError(
+                f"A parameter must be a number to be saved. Received: {value!r}."
+            ) from error
+    return plain if math.isfinite(plain) else str(plain)
+
+
+def _label(label: Any) -> Any:
+    plain = label.item() if isinstance(label, np.generic) else label
+    if type(plain) not in LABEL_TYPES:
+        raise ArgumentError(
+            f"classes must be text, numbers or booleans to be saved. Received: {label!r}."
+        )
+    return plain
+
+
+def _describe_scaler(scaler: Scaler | None) -> dict[str, Any] | None:
+    if scaler is None:
+        return None
+    return {"kind": scaler.kind, "clip": None if scaler.clip is None else float(scaler.clip)}

@@ -1,0 +1,856 @@
+"""The model file: the same network comes back bit for bit, or a ModelFileError."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import nnbackend
+from nnbackend.data.scalers import KINDS, Scaler, fit_scaler
+from nnbackend.errors import ArgumentError, BackendError, ModelFileError
+from nnbackend.network.activations import ACTIVATIONS, Activation, get_activation
+from nnbackend.network.initializers import INITIALIZERS, Initializer, get_initializer
+from nnbackend.network.layers import LAYERS, AbstractLayer, Dense, Dropout, Maxout
+from nnbackend.network.losses import LOSSES, Loss, get_loss
+from nnbackend.network.network import Network
+from nnbackend.persistence import container, load, save
+from nnbackend.persistence.building import build_layer
+from nnbackend.persistence.container import DTYPES, FORMAT, HEADER_LIMIT, encode, read_model
+from nnbackend.persistence.description import describe_layer, describe_network, network_tensors
+
+ROOT = Path(__file__).resolve().parent.parent
+
+cube = Activation("cube", lambda z: z**3, lambda z: 3 * z**2)
+doubled = Loss("doubled", lambda a, y, xp: (xp.sum((a - y) ** 2, axis=1), 2 * (a - y)))
+
+
+def network(layers: list[Any], *args: Any, **options: Any) -> Network:
+    return Network(layers, *args, **{"device": "numpy", "seed": 3, **options})
+
+
+def small() -> Network:
+    net = network([2, Dense(3, "tanh"), Dropout(0.25), 2], "cross_entropy", classes=["no", "yes"])
+    net.scaler = Scaler("robust", np.array([0.5, -1.0]), np.array([2.0, 0.25]), 3.0)
+    return net
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "model.safetensors"
+
+
+def assert_same(loaded: Network, net: Network) -> None:
+    """Everything a file holds is equal, arrays in every bit."""
+    assert loaded.n_in == net.n_in
+    assert loaded.layers == net.layers
+    assert loaded.loss == net.loss
+    assert (loaded.dtype, loaded.seed) == (net.dtype, net.seed)
+    assert loaded.classes == net.classes
+    assert [type(c) for c in loaded.classes or ()] == [type(c) for c in net.classes or ()]
+    assert loaded.columns == net.columns
+    ours, theirs = network_tensors(loaded), network_tensors(net)
+    assert ours.keys() == theirs.keys()
+    for name, array in theirs.items():
+        assert ours[name].dtype == array.dtype
+        assert ours[name].shape == array.shape
+        assert ours[name].tobytes() == array.tobytes(), name
+    for one, other in ((loaded.scaler, net.scaler), (loaded.target_scaler, net.target_scaler)):
+        assert (one is None) == (other is None)
+        if one is not None and other is not None:
+            assert (one.kind, one.clip) == (other.kind, other.clip)
+
+
+def round_trip(net: Network, path: Path, **options: Any) -> Network:
+    net.save(path)
+    assert os.listdir(path.parent) == [path.name]
+    loaded = load(path, "numpy", **options)
+    assert_same(loaded, net)
+    x = np.linspace(-2, 2, 5 * net.n_in).reshape(5, net.n_in)
+    np.testing.assert_array_equal(loaded.outputs(x), net.outputs(x))
+    np.testing.assert_array_equal(loaded.predict(x), net.predict(x))
+    return loaded
+
+
+# --- what is saved comes back ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+def test_activations_come_back(name: str, dtype: str, path: Path) -> None:
+    params = [0.3 for p in get_activation(name).params]
+    phi = get_activation(name, *params)
+    layers = [phi] if name == "softmax" else [phi, "identity"]
+    loaded = round_trip(network([3, *(Dense(2, a) for a in layers)], dtype=dtype), path)
+    (first, *_) = loaded.layers
+    assert isinstance(first, Dense)
+    assert first.activation.params == tuple(params)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_losses_come_back(name: str, dtype: str, path: Path) -> None:
+    loss = get_loss(name, *[0.3 for p in get_loss(name).params])
+    loaded = round_trip(network([3, 4, 2], loss, dtype=dtype), path)
+    assert loaded.loss.params == loss.params
+    assert loaded.for_training()[1].kernel == network([3, 4, 2], loss).for_training()[1].kernel
+
+
+@pytest.mark.parametrize("name", sorted(INITIALIZERS))
+def test_initializers_come_back(name: str, path: Path) -> None:
+    draw = get_initializer(name, *[0.3 for p in get_initializer(name).params])
+    net = network([3, Dense(4, "relu", draw, draw), Maxout(3, 2, draw, draw), 1])
+    loaded = round_trip(net, path)
+    loaded.initialize(9)
+    net.initialize(9)
+    assert_same(loaded, net)
+
+
+LAYER_EXAMPLES: dict[str, AbstractLayer] = {
+    "dense": Dense(3, "elu", "normal", 0.5),
+    "dropout": Dropout(0.125),
+    "maxout": Maxout(2, 3, "lecun_normal"),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(LAYERS))
+def test_layers_come_back(kind: str, path: Path) -> None:
+    layer = LAYER_EXAMPLES[kind]
+    described = json.loads(json.dumps(describe_layer(layer)))
+    assert described["kind"] == kind
+    assert build_layer(described, {}) == layer
+    round_trip(network([4, 3, layer, Dropout(0), Dense(2, "identity")]), path)
+
+
+@pytest.mark.parametrize("clip", [None, 2.5])
+@pytest.mark.parametrize("kind", KINDS)
+def test_scalers_come_back(kind: Any, clip: float | None, path: Path, rng: Any) -> None:
+    net = network([4, 5, 2])
+    net.scaler = Scaler(kind, rng.normal(size=4), np.array([0.1, 1 / 3, 0.0, 5e-324]), clip)
+    net.target_scaler = fit_scaler("standard", rng.normal(size=(9, 2)))
+    round_trip(net, path)
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        ["", "naïve", "\ud800 \x7f\0\n\"\\/"],
+        [0, -7, 2**63],
+        [True, False, 2],
+        [0.1, -0.0, 1e300],
+        [np.str_("a"), np.int64(4), np.bool_(True)],
+        ["1", 1, 1.5],
+    ],
+)  # fmt: skip
+def test_classes_keep_their_types(classes: list[Any], path: Path) -> None:
+    net = network([2, 3], "cross_entropy", classes=classes)
+    net.save(path)
+    loaded = load(path, "numpy")
+    assert loaded.classes is not None
+    assert [*map(repr, loaded.classes)] == [*map(repr, net.classes or ())]
+
+
+def test_classes_found_in_training_come_back(path: Path) -> None:
+    net = network([2, 4, 3], "quadratic")
+    x = np.arange(12.0).reshape(6, 2) / 12
+    nnbackend.train(net, x, np.array([0, 1, 2, 0, 1, 2]), epochs=1, seed=0, scale="standard")
+    assert net.classes == (0, 1, 2)
+    round_trip(net, path)
+
+
+def test_columns_and_seed_come_back(path: Path) -> None:
+    net = network([2, 1], seed=2**63)
+    net.columns = {"columns": [{"name": "größe", "x": [1.5, None, True]}], "format": {"sha256": ""}}
+    assert round_trip(net, path).columns == net.columns
+
+
+def test_values_no_arithmetic_produces_come_back(path: Path) -> None:
+    net = network([2, 2])
+    bits = np.array([[0x7FC01234, 0xFF800000], [0x80000000, 0x00000001]], np.uint32)
+    net.set_parameters([bits.view(np.float32)], [np.array([np.inf, -0.0])])
+    net.save(path)
+    assert_same(load(path, "numpy"), net)
+
+
+def test_parameters_without_an_end_come_back(path: Path) -> None:
+    round_trip(network([2, Dense(1, "identity", "normal")], get_loss("huber", np.inf)), path)
+
+
+def test_an_own_activation_must_be_handed_back(path: Path) -> None:
+    net = network([2, Dense(3, cube), Maxout(2), Dense(1, cube)])
+    round_trip(net, path, activations=[cube])
+    with pytest.raises(ModelFileError, match=r"'cube'.*Load with activations=\[\.\.\.\]"):
+        load(path, "numpy")
+    other = Activation("cube", cube.f, cube.df, params=(2.0,))
+    with pytest.raises(ModelFileError, match="'cube' must have the numbers"):
+        load(path, "numpy", activations=[other])
+    with pytest.raises(ArgumentError, match="activations must be a list"):
+        load(path, "numpy", activations=["cube"])  # type: ignore[list-item]
+    with pytest.raises(ArgumentError, match="losses must be a list"):
+        load(path, "numpy", losses=[cube])  # type: ignore[list-item]
+
+
+def test_an_own_loss_must_be_handed_back(path: Path) -> None:
+    round_trip(network([2, 3, 1], doubled), path, losses=(doubled,))
+    with pytest.raises(ModelFileError, match=r"'doubled'.*Load with losses=\[\.\.\.\]"):
+        load(path, "numpy", activations=[cube])
+
+
+def test_an_own_formula_may_have_a_known_name(path: Path) -> None:
+    mine = Activation("relu", cube.f, cube.df)
+    net = network([2, Dense(3, mine), Dense(3, "relu"), 1])
+    loaded = round_trip(net, path, activations=[mine])
+    assert [getattr(layer, "activation", None) is mine for layer in loaded.layers] == [
+        *(True, False, False)
+    ]
+    with pytest.raises(ModelFileError, match="'relu'"):
+        load(path, "numpy")
+
+
+def test_an_own_initializer_is_needed_no_more(path: Path) -> None:
+    ones = Initializer("ones", lambda rng, shape, fan_in, fan_out: np.ones(shape))
+    net = network([2, Dense(3, "relu", ones, ones), Dense(1, "identity")])
+    net.save(path)
+    loaded = load(path, "numpy")
+    np.testing.assert_array_equal(loaded.weights[0], np.ones((2, 3)))
+    np.testing.assert_array_equal(loaded.biases[0], np.ones(3))
+    assert loaded.layers[0] == Dense(3, "relu")
+
+
+def test_the_doors_lead_here(path: Path) -> None:
+    assert nnbackend.load is load
+    save(small(), str(path))
+    assert_same(load(str(path)), small())
+
+
+def test_a_saved_network_goes_on_learning(path: Path) -> None:
+    net = small()
+    net.save(path)
+    loaded = load(path, "numpy")
+    x, y = np.arange(8.0).reshape(4, 2), np.array([0, 1, 1, 0])
+    for each in (net, loaded):
+        nnbackend.train(each, x, y, epochs=2, batch_size=2, seed=1)
+    assert_same(loaded, net)
+
+
+def test_outputs_are_the_same_in_another_process(path: Path, rng: Any) -> None:
+    net = network([6, Dense(9, "gelu"), Dropout(0.5), Maxout(5, 3), 3], "cross_entropy")
+    net.scaler = fit_scaler("robust", rng.normal(size=(50, 6)))
+    x = rng.normal(size=(40, 6))
+    net.save(path)
+    np.save(path.with_name("x.npy"), x)
+    code = (
+        "import sys, numpy, nnbackend; net = nnbackend.load(sys.argv[1], 'numpy');"
+        "numpy.save(sys.argv[3], net.outputs(numpy.load(sys.argv[2])))"
+    )
+    files = [str(path), str(path.with_name("x.npy")), str(path.with_name("out.npy"))]
+    where = os.pathsep.join([str(ROOT), str(ROOT / "backends")])
+    subprocess.run(
+        [sys.executable, "-c", code, *files], env={**os.environ, "PYTHONPATH": where}, check=True
+    )
+    assert np.load(files[2]).tobytes() == net.outputs(x).tobytes()
+
+
+def test_one_network_gives_one_file(path: Path) -> None:
+    small().save(path)
+    first = path.read_bytes()
+    load(path, "numpy").save(path)
+    assert path.read_bytes() == first
+
+
+def test_any_safetensors_reader_reads_it(path: Path) -> None:
+    net = small()
+    net.save(path)
+    tensors = safetensors.numpy.load_file(path)
+    assert {name: a.dtype.name for name, a in tensors.items()} == {
+        **dict.fromkeys(["weights.0", "biases.0", "weights.1", "biases.1"], "float32"),
+        **dict.fromkeys(["scaler.shift", "scaler.factor"], "float64"),
+    }
+    np.testing.assert_array_equal(tensors["weights.1"], net.weights[1])
+    assert b"pickle" not in path.read_bytes()
+
+
+def test_a_device_that_is_not_there_is_no_fault_of_the_file(path: Path) -> None:
+    small().save(path)
+    with pytest.raises(BackendError):
+        load(path, "nosuchdevice")
+
+
+# --- what cannot be saved is not ------------------------------------------------------------------
+
+
+class Strange(Dropout):
+    """A layer of somebody's own."""
+
+
+def two_cubes(net: Network) -> None:
+    other = Activation("cube", lambda z: z, lambda z: 1 + 0 * z)
+    net.layers = (Dense(3, cube), Dense(2, other))
+
+
+BAD_NETWORKS: dict[str, tuple[Callable[[Network], object], str]] = {
+    "columns": (lambda net: setattr(net, "columns", {"a": object()}), "plain data"),
+    "columns with nan": (lambda net: setattr(net, "columns", {"a": np.nan}), "plain data"),
+    "columns with twins": (lambda net: setattr(net, "columns", {1: 0, "1": 0}), "twice"),
+    "columns of a list": (lambda net: setattr(net, "columns", [1]), "columns must be"),
+    "classes": (lambda net: setattr(net, "classes", ("a",)), "2 labels"),
+    "a label": (lambda net: setattr(net, "classes", (b"a", b"b")), "classes must be"),
+    "a label of nan": (lambda net: setattr(net, "classes", (0.0, np.nan)), "finite"),
+    "a huge label": (lambda net: setattr(net, "classes", (0, 1 << 70)), "whole number"),
+    "scaler": (
+        lambda net: setattr(net, "scaler", Scaler("unit", np.zeros(1), np.ones(1))),
+        "scaler.shift must be float64 of shape",
+    ),
+    "layer": (lambda net: setattr(net, "layers", (Strange(0.1), *net.layers)), "Strange"),
+    "two cubes": (two_cubes, "two different ones"),
+    "a long header": (
+        lambda net: setattr(net, "columns", {"a": "x" * HEADER_LIMIT}),
+        "length of its header",
+    ),
+    "a parameter": (
+        lambda net: setattr(net, "loss", Loss("mine", doubled.formula, ("x",))),  # type: ignore[arg-type]
+        "must be a number",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", sorted(BAD_NETWORKS))
+def test_what_would_not_load_is_not_written(what: str, path: Path) -> None:
+    small().save(path)
+    before = path.read_bytes()
+    net = small()
+    spoil, message = BAD_NETWORKS[what]
+    spoil(net)
+    with pytest.raises(ArgumentError, match=message):
+        net.save(path)
+    assert path.read_bytes() == before
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_the_folder_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="folder of the file must exist"):
+        small().save(tmp_path / "nowhere" / "model.safetensors")
+    with pytest.raises(ArgumentError, match="only replace a file"):
+        small().save(tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX files")
+def test_a_link_a_mode_and_a_device(tmp_path: Path) -> None:
+    kept, link, model = tmp_path / "kept", tmp_path / "link", tmp_path / "model"
+    kept.write_text("kept")
+    link.symlink_to(kept)
+    small().save(link)
+    assert not link.is_symlink()
+    assert kept.read_text() == "kept"
+    small().save(model)
+    model.chmod(0o600)
+    small().save(model)
+    assert model.stat().st_mode & 0o777 == 0o600
+    model.unlink()
+    model.symlink_to(link)
+    assert_same(load(model, "numpy"), small())
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ArgumentError, match="only replace a file"):
+        small().save(tmp_path / "pipe")
+    with pytest.raises(ArgumentError, match="only replace a file"):
+        small().save("/dev/null")
+
+
+# --- written whole, or not at all -----------------------------------------------------------------
+
+
+def fail(*_: object, **__: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def write_in_place(net: Network, path: Path) -> None:
+    """How not to do it: the old file is gone before the new one is there."""
+    data = encode(describe_network(net), network_tensors(net))
+    with path.open("wb") as file:
+        file.write(data[: len(data) // 2])
+        file.flush()
+        os.fsync(file.fileno())
+        file.write(data[len(data) // 2 :])
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace", "open"])
+def test_a_failing_disk_leaves_the_old_file(
+    call: str, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = small(), network([5, 7, 1])
+    old.save(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail)
+        with pytest.raises(OSError, match="No space left"):
+            new.save(path)
+    assert_same(load(path, "numpy"), old)
+    assert os.listdir(path.parent) == [path.name]
+    new.save(path)
+    assert_same(load(path, "numpy"), new)
+
+
+def test_the_same_failure_ruins_a_file_written_in_place(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = small(), network([5, 7, 1])
+    old.save(path)
+    write_in_place(new, path)
+    assert_same(load(path, "numpy"), new)
+    old.save(path)
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space left"):
+        write_in_place(new, path)
+    with pytest.raises(ModelFileError):
+        load(path, "numpy")
+
+
+def test_an_interrupt_leaves_the_old_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    small().save(path)
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        network([5, 7, 1]).save(path)
+    assert_same(load(path, "numpy"), small())
+    assert os.listdir(path.parent) == [path.name]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders are brought to the disk on POSIX only")
+@pytest.mark.parametrize(("number", "is_error"), [(22, False), (5, True)])
+def test_the_folder_is_brought_to_the_disk_last(
+    number: int, is_error: bool, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def spy_fsync(handle: int) -> None:
+        calls.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+        fsync(handle)
+        if len(calls) == 3:
+            raise OSError(number, "no")
+
+    def spy_replace(one: Path, other: Path) -> None:
+        calls.append("replace")
+        replace(one, other)
+
+    monkeypatch.setattr(os, "fsync", spy_fsync)
+    monkeypatch.setattr(os, "replace", spy_replace)
+    if is_error:
+        with pytest.raises(OSError, match="no"):
+            small().save(path)
+    else:  # EINVAL: a file system that knows no such thing
+        small().save(path)
+    assert calls == ["file", "replace", "folder"]
+    monkeypatch.undo()
+    assert_same(load(path, "numpy"), small())
+
+
+# --- damage ---------------------------------------------------------------------------------------
+
+
+def refused(data: bytes, path: Path) -> str:
+    """Give the message with which `data` is refused."""
+    path.write_bytes(data)
+    with pytest.raises(ModelFileError) as caught:
+        load(path, "numpy")
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert len(message) < 2000
+    return message
+
+
+def test_every_truncation_is_refused(path: Path) -> None:
+    small().save(path)
+    data = path.read_bytes()
+    for length in range(len(data)):
+        refused(data[:length], path)
+    refused(data + b"\0", path)
+
+
+def test_flipped_bits_are_refused(path: Path, rng: np.random.Generator) -> None:
+    small().save(path)
+    data = path.read_bytes()
+    for bit in rng.choice(8 * len(data), 500, replace=False):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << (bit % 8)
+        refused(bytes(damaged), path)
+
+
+def test_exchanged_tensors_are_refused(path: Path) -> None:
+    network([3, 3, 3]).save(path)
+    data = path.read_bytes()
+    exchanged = data.replace(b'"weights.0"', b'"weights.x"').replace(b'"weights.1"', b'"weights.0"')
+    exchanged = exchanged.replace(b'"weights.x"', b'"weights.1"')
+    assert exchanged != data
+    assert "checksum" in refused(exchanged, path)
+
+
+# --- malice: every checksum below is right --------------------------------------------------------
+
+
+def parts() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    net = small()
+    return json.loads(json.dumps(describe_network(net))), network_tensors(net)
+
+
+def test_the_forger_can_forge(path: Path) -> None:
+    path.write_bytes(encode(*parts()))
+    assert_same(load(path, "numpy"), small())
+
+
+def wide(described: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    described["n_in"] = described["layers"][0]["n_out"] = 10**9
+
+
+def nothing_but_claims(described: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    wide(described, arrays)
+    arrays.clear()
+    arrays["weights.0"] = np.zeros((1, 1), np.float32)
+
+
+def edit(*place: Any, value: Any) -> Callable[[dict[str, Any], dict[str, np.ndarray]], None]:
+    def change(described: Any, arrays: dict[str, np.ndarray]) -> None:
+        for key in place[:-1]:
+            described = described[key]
+        described[place[-1]] = value
+
+    return change
+
+
+def put(name: str, array: Any) -> Callable[[dict[str, Any], dict[str, np.ndarray]], None]:
+    return lambda described, arrays: arrays.update({name: np.asarray(array)})
+
+
+FORGERIES: dict[str, tuple[Callable[[dict[str, Any], dict[str, np.ndarray]], object], str]] = {
+    "wide": (wide, r"must be float32 of shape \(1000000000, 1000000000\)"),
+    "nothing but claims": (nothing_but_claims, "missing"),
+    "newer": (edit("format", value=FORMAT + 1), "newer nnbackend"),
+    "format 0": (edit("format", value=0), "format must be a version"),
+    "format true": (edit("format", value=True), "format must be a version"),
+    "format of text": (edit("format", value="1"), "format must be a version"),
+    "a further entry": (edit("code", value="import os"), "must have the entries"),
+    "an absent entry": (lambda d, t: d.pop("seed"), "must have the entries"),
+    "dtype": (edit("dtype", value="float64"), "must be float64 of shape"),
+    "unknown dtype": (edit("dtype", value="object"), "dtype='object'"),
+    "seed": (edit("seed", value=-1), "seed must be"),
+    "seed of text": (edit("seed", value="1"), "seed must be"),
+    "n_in": (edit("n_in", value=0), "n_in must be"),
+    "n_in of text": (edit("n_in", value="2"), "n_in must be"),
+    "n_in true": (edit("n_in", value=True), "n_in must be"),
+    "layers of text": (edit("layers", value="dense"), "list of layers"),
+    "no layers": (edit("layers", value=[]), "too many"),
+    "no layers, no tensors": (
+        lambda d, t: (d.update(layers=[], scaler=None), t.clear()),
+        "at least one layer",
+    ),
+    "a layer of text": (edit("layers", 0, value="dense"), "known kind"),
+    "a layer of nothing": (edit("layers", 0, value=None), "known kind"),
+    "unknown layer": (edit("layers", 0, "kind", value="densse"), "Did you mean 'dense'"),
+    "kind of list": (edit("layers", 0, "kind", value=["dense"]), "known kind"),
+    "layer's extra": (edit("layers", 0, "bias", value=1), "dense layer must have the entries"),
+    "n_out": (edit("layers", 0, "n_out", value=-3), "n_out must be"),
+    "n_out of list": (edit("layers", 0, "n_out", value=[3]), "n_out must be numbers"),
+    "n_out of fraction": (edit("layers", 0, "n_out", value=3.0), "n_out must be"),
+    "n_out too long": (edit("layers", 0, "n_out", value=10**30), "whole number"),
+    "drop_rate": (edit("layers", 1, "drop_rate", value=1.0), "drop_rate must be"),
+    "drop_rate of text": (edit("layers", 1, "drop_rate", value="0"), "drop_rate must be"),
+    "dropout last": (
+        lambda d, t: d["layers"].append({"kind": "dropout", "drop_rate": 0.5}),
+        "last layer",
+    ),
+    "hidden softmax": (edit("layers", 0, "activation", "name", value="softmax"), "softmax"),
+    "activation": (edit("layers", 0, "activation", value="tanh"), "activation must have"),
+    "activation's name": (edit("layers", 0, "activation", "name", value="os"), "known one"),
+    "activation's name a list": (edit("layers", 0, "activation", "name", value=[]), "a name"),
+    "activation's params": (edit("layers", 0, "activation", "params", value=[1]), "own numbers"),
+    "params of lists": (edit("layers", 0, "activation", "params", value=[[1]]), "must be numbers"),
+    "params of text": (edit("layers", 0, "weights", "params", value="12"), "list of numbers"),
+    "own": (edit("layers", 0, "activation", "own", value=1), "true or false"),
+    "initializer": (edit("layers", 0, "weights", "name", value="eval"), "known one"),
+    "loss": (edit("loss", value={"name": "hinge", "params": [], "own": False}), "known one"),
+    "loss's params": (
+        edit("loss", value={"name": "huber", "params": [-1], "own": False}),
+        "threshold",
+    ),
+    "classes": (edit("classes", value=["no"]), "2 labels"),
+    "classes of lists": (edit("classes", value=[[1], [2]]), "2 labels"),
+    "classes of text": (edit("classes", value="ny"), "2 labels"),
+    "columns": (edit("columns", value=[]), "columns must be"),
+    "scaler": (edit("scaler", value="robust"), "scaler must have the entries"),
+    "scaler's kind": (edit("scaler", "kind", value="evil"), "known kind"),
+    "scaler's kind a list": (edit("scaler", "kind", value=["unit"]), "known kind"),
+    "clip": (edit("scaler", "clip", value=-1), "clip must be"),
+    "clip of text": (edit("scaler", "clip", value="3"), "clip of scaler must be numbers"),
+    "scaler without tensors": (
+        edit("target_scaler", value={"kind": "unit", "clip": None}),
+        "missing",
+    ),
+    "tensors without scaler": (edit("scaler", value=None), "too many"),
+    "scaler of nan": (put("scaler.shift", [0.0, np.nan]), "finite"),
+    "scaler of inf": (put("scaler.factor", [0.0, np.inf]), "finite"),
+    "scaler's shape": (put("scaler.shift", [0.0]), r"shape \(2,\)"),
+    "scaler's dtype": (put("scaler.shift", np.zeros(2, np.float32)), "must be float64"),
+    "absent tensor": (lambda d, t: t.pop("biases.1"), "'biases.1'.*missing"),
+    "extra tensor": (put("weights.2", [1.0]), "'weights.2'.*too many"),
+    "path in a name": (put("../../weights.0", [1.0]), "too many"),
+    "misshapen": (put("weights.0", np.zeros((3, 2), np.float32)), r"Received: .*\(3, 2\)"),
+    "flat": (put("weights.0", np.zeros(6, np.float32)), r"Received: .*\(6,\)"),
+    "wrong dtype": (put("weights.0", np.zeros((2, 3))), "Received: float64"),
+    "whole numbers": (put("weights.0", np.zeros((2, 3), np.int32)), "F32 or F64"),
+    "half precision": (put("weights.0", np.zeros((2, 3), np.float16)), "F32 or F64"),
+    "three dimensions": (put("weights.0", np.zeros((1, 2, 3), np.float32)), "one or two sizes"),
+    "empty tensor": (put("weights.0", np.zeros((0, 3), np.float32)), "one or two sizes"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", sorted(FORGERIES))
+def test_forgeries_are_refused(what: str, path: Path) -> None:
+    described, arrays = parts()
+    forge, message = FORGERIES[what]
+    forge(described, arrays)
+
+    text = refused(encode(described, arrays), path)
+    assert re.search(message, text), text
+
+
+def test_nothing_is_built_for_a_claim(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The refusal comes before any array, whatever the sizes."""
+
+    def build(*_: object, **__: object) -> None:
+        raise AssertionError("a network was built")
+
+    monkeypatch.setattr("nnbackend.persistence.building.Network", build)
+    described, arrays = parts()
+    wide(described, arrays)
+    refused(encode(described, arrays), path)
+
+
+# --- malice in the header -------------------------------------------------------------------------
+
+TEXT = json.dumps({"format": FORMAT, "sha256": "0" * 64})
+METADATA = json.dumps({"__metadata__": {"nnbackend": TEXT}})[1:-1]
+
+
+def raw(header: str | bytes, body: bytes = b"", length: int | None = None) -> bytes:
+    header = header.encode() if isinstance(header, str) else header
+    return (len(header) if length is None else length).to_bytes(8, "little") + header + body
+
+
+def tensors(entries: str, body: bytes = b"") -> bytes:
+    return raw(f"{{{METADATA}, {entries}}}", body)
+
+
+def tensor(shape: Any, begin: Any, end: Any, name: str = "weights.0", dtype: Any = "F32") -> str:
+    return json.dumps({name: {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}})[1:-1]
+
+
+HEADERS: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "nothing in a file of 0 bytes"),
+    "short": (b"\x10\0\0", "file of 3 bytes"),
+    "zeros": (bytes(64), "length of its header"),
+    "text": (b"# not a model, but a page of text that somebody renamed\n" * 9, "length"),
+    "zip": (b"PK\x03\x04" + bytes(200), "length of its header"),
+    "pickle": (b"\x80\x05\x95" + bytes(200), "length of its header"),
+    "huge header": (raw("{}", length=2**63), "length of its header"),
+    "all bits": (b"\xff" * 64, "length of its header"),
+    "header longer than the file": (raw("{}", length=3), "length of its header"),
+    "header over the limit": (raw(b" " * (HEADER_LIMIT + 1)), "length of its header"),
+    "no json": (raw("hello, world"), "valid JSON"),
+    "no object": (raw('["__metadata__"]'), "JSON object"),
+    "a number": (raw("1234567"), "JSON object"),
+    "cut off": (raw('{"__metadata__": {"nnbackend'), "valid JSON"),
+    "rubbish after": (raw("{}  {}"), "valid JSON"),
+    "wrong utf-8": (raw(b'{"\xff\xfe": 1}'), "UTF-8"),
+    "utf-16": (raw("{}".encode("utf-16")), "UTF-8"),
+    "lone surrogate": (
+        raw(json.dumps({"__metadata__": {"nnbackend": TEXT[:-1] + " \ud800" + TEXT[-1]}})),
+        "valid JSON",
+    ),
+    "surrogate in the text": (
+        raw(
+            json.dumps(
+                {
+                    "__metadata__": {
+                        "nnbackend": '{"format": 1, "x": "\ud800", "sha256": "' + "0" * 64 + '"}'
+                    }
+                }
+            )
+        ),
+        "safetensors|checksum",
+    ),
+    "deep": (raw('{"a":' + "[" * 100_000 + "]" * 100_000 + "}"), "valid JSON"),
+    "deep objects": (raw('{"a":' * 100_000 + "1" + "}" * 100_000), "valid JSON"),
+    "deep inside": (
+        raw(json.dumps({"__metadata__": {"nnbackend": "[" * 100_000}})),
+        "description must be valid",
+    ),
+    "not a number": (raw('{"a": NaN}'), "valid JSON"),
+    "infinity": (raw('{"a": 1e999}'), "valid JSON"),
+    "a long number": (raw('{"a": ' + "9" * 100_000 + "}"), "valid JSON"),
+    "double key": (raw(f"{{{METADATA}, {METADATA}}}"), "twice"),
+    "double tensor": (
+        tensors(f"{tensor([1], 0, 4)}, {tensor([1], 0, 4)}", bytes(4)),
+        "twice",
+    ),
+    "double key inside": (
+        raw(json.dumps({"__metadata__": {"nnbackend": '{"format": 1, "format": 1}'}})),
+        "twice",
+    ),
+    "no metadata": (raw("{" + tensor([1], 0, 4) + "}", bytes(4)), "another program"),
+    "metadata of text": (raw('{"__metadata__": "nnbackend"}'), "another program"),
+    "other metadata": (raw('{"__metadata__": {"format": "pt"}}'), "another program"),
+    "metadata of numbers": (raw('{"__metadata__": {"nnbackend": 1}}'), "another program"),
+    "more metadata": (
+        raw(json.dumps({"__metadata__": {"nnbackend": TEXT, "x": ""}})),
+        "one entry",
+    ),
+    "no description": (raw('{"__metadata__": {"nnbackend": "[]"}}'), "format must be"),
+    "no checksum": (
+        raw(json.dumps({"__metadata__": {"nnbackend": '{"format": 1}'}})),
+        "end with its checksum",
+    ),
+    "short checksum": (
+        raw(json.dumps({"__metadata__": {"nnbackend": '{"format": 1, "sha256": "00"}'}})),
+        "end with its checksum",
+    ),
+    "checksum first": (
+        raw(
+            json.dumps(
+                {"__metadata__": {"nnbackend": json.dumps({"sha256": "0" * 64, "format": 1})}}
+            )
+        ),
+        "end with its checksum",
+    ),
+    "newer and otherwise strange": (
+        raw('{"__metadata__": {"nnbackend": "{\\"format\\": 2}", "x": "y"}, "t": 1}'),
+        "newer nnbackend",
+    ),
+    "other checksum": (tensors(tensor([1], 0, 4), bytes(4)), "checksum"),
+    "claims": (tensors(tensor([10**9, 10**9], 0, 4 * 10**18), bytes(4)), "fill the file"),
+    "overflow": (tensors(tensor([2**62, 4], 0, 0), bytes(4)), "that agree"),
+    "wrap around": (tensors(tensor([2**63], 0, 2**64 - 1), bytes(4)), "that agree"),
+    "too few": (tensors(tensor([1], 0, 4), bytes(3)), "fill the file"),
+    "too many": (tensors(tensor([1], 0, 4), bytes(5)), "fill the file"),
+    "none": (raw(f"{{{METADATA}}}", bytes(4)), "fill the file"),
+    "a gap": (
+        tensors(f"{tensor([1], 0, 4)}, {tensor([1], 8, 12, 'b')}", bytes(12)),
+        "fill the file",
+    ),
+    "overlap": (
+        tensors(f"{tensor([2], 0, 8)}, {tensor([2], 4, 12, 'b')}", bytes(12)),
+        "fill the file",
+    ),
+    "one place for two": (
+        tensors(f"{tensor([1], 0, 4)}, {tensor([1], 0, 4, 'b')}", bytes(4)),
+        "fill the file",
+    ),
+    "backwards": (tensors(tensor([1], 4, 0), bytes(4)), "that agree"),
+    "negative": (tensors(tensor([-1], 0, -4), bytes(4)), "that agree"),
+    "two negatives": (tensors(tensor([-1, -1], 0, 4), bytes(4)), "that agree"),
+    "fraction": (tensors(tensor([1.0], 0, 4), bytes(4)), "that agree"),
+    "true": (tensors(tensor([True], 0, 4), bytes(4)), "that agree"),
+    "scalar": (tensors(tensor([], 0, 4), bytes(4)), "that agree"),
+    "shape of text": (tensors(tensor(["a", 10**18], 0, 4), bytes(4)), "that agree"),
+    "shape of lists": (tensors(tensor([[0], 10**18], 0, 4), bytes(4)), "that agree"),
+    "shape of an object": (tensors(tensor({"1": 1}, 0, 4), bytes(4)), "that agree"),
+    "shape of a number": (tensors(tensor(1, 0, 4), bytes(4)), "that agree"),
+    "shape of nothing": (tensors(tensor(None, 0, 4), bytes(4)), "that agree"),
+    "offsets of text": (tensors(tensor([1], "0", "4"), bytes(4)), "that agree"),
+    "dtype": (tensors(tensor([1], 0, 4, dtype="O"), bytes(4)), "that agree"),
+    "dtype of list": (tensors(tensor([1], 0, 4, dtype=["F32"]), bytes(4)), "that agree"),
+    "three offsets": (
+        tensors('"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4, 4]}', bytes(4)),
+        "that agree",
+    ),
+    "offsets of a word": (
+        tensors('"a": {"dtype": "F32", "shape": [1], "data_offsets": "04"}', bytes(4)),
+        "that agree",
+    ),
+    "further entry": (
+        tensors('"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4], "x": 1}', bytes(4)),
+        "that agree",
+    ),
+    "absent entry": (tensors('"a": {"dtype": "F32", "shape": [1]}', bytes(4)), "that agree"),
+    "no entry": (tensors('"a": "F32"', bytes(4)), "that agree"),
+}
+
+
+@pytest.mark.parametrize("what", sorted(HEADERS))
+def test_hostile_headers_are_refused(what: str, path: Path) -> None:
+
+    data, message = HEADERS[what]
+    text = refused(data, path)
+    assert re.search(message, text), text
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a file with holes")
+def test_a_sparse_file_is_refused_by_its_header(path: Path) -> None:
+    """A terabyte that takes no room is not read to find that it is no model."""
+    path.write_bytes(raw("{" + tensor([2**38], 0, 2**40) + "}"))
+    os.truncate(path, path.stat().st_size + 2**40)
+    with pytest.raises(ModelFileError, match="another program"):
+        load(path, "numpy")
+
+
+# --- what is no file ------------------------------------------------------------------------------
+
+
+def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match=r"absent: The file must exist"):
+        load(tmp_path / "absent")
+    with pytest.raises(ModelFileError, match="regular file"):
+        load(tmp_path)
+    with pytest.raises(ModelFileError, match="must be readable"):
+        load(tmp_path / "\0")
+    with pytest.raises(ModelFileError, match="must be readable"):
+        load(tmp_path / ("x" * 5000))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX files")
+def test_pipes_devices_sockets_and_loops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "null").symlink_to("/dev/null")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    monkeypatch.chdir(tmp_path)  # a socket's name must be short
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("socket")
+        for name in ("pipe", "null", "socket", "/dev/zero"):
+            with pytest.raises(ModelFileError, match="regular file"):
+                load(name)
+    for name in ("loop", "gone"):
+        with pytest.raises(ModelFileError):
+            load(name)
+
+
+def test_a_failing_read_is_reported(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small().save(path)
+
+    def deny(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", deny)
+    with pytest.raises(ModelFileError, match="Permission denied"):
+        load(path)
+
+
+def test_what_is_read_is_what_was_checked(path: Path) -> None:
+    """The reader's own view of a file, as other programs may want it."""
+    small().save(path)
+    description, arrays = read_model(path)
+    assert description["versions"]["nnbackend"] == nnbackend.__version__
+    assert {a.dtype.name for a in arrays.values()} == set(DTYPES.values())
+    assert container.FORMAT == description["format"] == 1
