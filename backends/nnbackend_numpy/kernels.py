@@ -54,6 +54,16 @@ class NumPyBackend(Backend):
     def owns(self, array: object) -> bool:
         return isinstance(array, np.ndarray)
 
+    def capture(self, step: Callable[[], None]) -> Callable[[int], None]:
+        run = super().capture(step)
+
+        def quietly(n: int) -> None:
+            # A run that diverges is found and reported by the trainer, not by NumPy's warnings.
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                run(n)
+
+        return quietly
+
     # ---- layers -----------------------------------------------------------------------------
 
     def dense_forward(

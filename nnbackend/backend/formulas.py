@@ -19,8 +19,19 @@ Namespace: TypeAlias = Any
 
 
 class Activation(Protocol):
-    """phi and its slope."""
+    """phi and its slope.
 
+    f(z) or f(z, xp), df(z) or df(z, a, xp): plain says that a formula takes z alone.
+    """
+
+    @property
+    def f(self) -> Callable[..., Array]: ...
+    @property
+    def df(self) -> Callable[..., Array]: ...
+    @property
+    def f_is_plain(self) -> bool: ...
+    @property
+    def df_is_plain(self) -> bool: ...
     @property
     def kernel(self) -> str | None: ...
     @property

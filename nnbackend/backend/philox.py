@@ -49,12 +49,19 @@ def host_mask(
 
     Row r of it belongs to row first_row + r of the whole batch.
     """
+    return host_bits(seed, layer, step, first_row, shape) < keep_threshold(rate)
+
+
+def host_bits(
+    seed: int, layer: int, step: int, first_row: int, shape: tuple[int, int]
+) -> np.ndarray:
+    """Draw the 16 bits of each unit on the host: (rows, units) of uint16."""
     rows, units = shape
     blocks = blocks_per_row(units)
     source = np.random.Philox(key=[seed, layer], counter=[first_row * blocks, 0, step, 0])
     words = source.random_raw(rows * blocks * 4)
     bits = words.astype("<u8", copy=False).view("<u2").reshape(rows, blocks * UNITS_PER_BLOCK)
-    return bits[:, :units] < keep_threshold(rate)
+    return bits[:, :units]
 
 
 def _product(a: Array, m: int, xp: Namespace) -> tuple[Array, Array]:

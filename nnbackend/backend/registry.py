@@ -34,6 +34,7 @@ VARIABLE = "NNBACKEND_DEVICE"
 KINDS = ("auto", "cpu", "gpu")
 BUILT_IN = {
     "numpy": "nnbackend_numpy:SPEC",
+    "numba": "nnbackend_numba:SPEC",
     "cupy": "nnbackend_cupy:SPEC",
 }
 

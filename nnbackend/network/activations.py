@@ -36,6 +36,9 @@ class Activation:
     kernel: str | None = field(default=None, repr=False)
     slope_from_output: bool = field(default=False, repr=False)
 
+    f_is_plain: bool = field(init=False, repr=False)  # f takes z alone
+    df_is_plain: bool = field(init=False, repr=False)
+
     def __post_init__(self) -> None:
         for role, function, full in (("f", self.f, 2), ("df", self.df, 3)):
             n = _n_arguments(function) if callable(function) else 0
@@ -46,15 +49,15 @@ class Activation:
                     f"Received: {role}={function!r}."
                 )
             # Counted once: a kernel asks at every step.
-            object.__setattr__(self, f"_{role}_is_plain", n == 1)
+            object.__setattr__(self, f"{role}_is_plain", n == 1)
 
     def value(self, z: Array, xp: Namespace) -> Array:
         """Give a = phi(z)."""
-        return self.f(z) if self._f_is_plain else self.f(z, xp)  # type: ignore[attr-defined]
+        return self.f(z) if self.f_is_plain else self.f(z, xp)
 
     def slope(self, z: Array, a: Array, xp: Namespace) -> Array:
         """Give phi'(z)."""
-        return self.df(z) if self._df_is_plain else self.df(z, a, xp)  # type: ignore[attr-defined]
+        return self.df(z) if self.df_is_plain else self.df(z, a, xp)
 
     def delta(self, da: Array, z: Array, a: Array, xp: Namespace) -> Array:
         """Give dC/dz = dC/da * phi'(z)."""

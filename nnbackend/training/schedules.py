@@ -144,7 +144,7 @@ class Cosine(Schedule):
         starts = np.concatenate([[0.0], np.cumsum(lengths)]) / lengths.sum()
         cycle = np.clip(np.searchsorted(starts, when.share, side="right") - 1, 0, self.restarts)
         within = (when.share - starts[cycle]) / (starts[cycle + 1] - starts[cycle])
-        return self.end + (1.0 - self.end) * 0.5 * (1.0 + np.cos(np.pi * np.minimum(within, 1.0)))
+        return _half_cosine(1.0, self.end, within)
 
 
 @dataclass(frozen=True)
@@ -277,8 +277,9 @@ def values_of(schedule: AnySchedule, base: float, when: When) -> Numbers:
 
 
 def _half_cosine(start: float, end: float, share: Numbers) -> Numbers:
-    share = np.clip(share, 0.0, 1.0)
-    return end + (start - end) * 0.5 * (1.0 + np.cos(np.pi * share))
+    """From start to end as share goes from 0 to 1, level outside."""
+    fall: Numbers = 0.5 * (1.0 + np.cos(np.pi * np.clip(share, 0.0, 1.0)))
+    return end + (start - end) * fall
 
 
 def _positive(schedule: Schedule, *names: str) -> None:

@@ -1,0 +1,35 @@
+"""NumPy with compiled kernels: what device="cpu" means wherever numba is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from nnbackend.backend import Backend, BackendSpec, Probe
+
+CURE = "pip install numba"
+
+
+def _probe() -> Probe:
+    if importlib.util.find_spec("numba") is None:
+        return Probe(0, "numba is not installed; steps run several times slower without it", CURE)
+    return Probe(1)
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return f"numba {version('numba')}, NumPy {version('numpy')}"
+    except PackageNotFoundError:
+        return ""
+
+
+def _load(index: int) -> Backend:
+    from nnbackend_numba.backend import NumbaBackend
+
+    return NumbaBackend()
+
+
+SPEC = BackendSpec(
+    name="numba", kind="cpu", priority=20, probe=_probe, load=_load, version=_version
+)

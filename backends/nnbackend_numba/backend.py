@@ -1,0 +1,213 @@
+"""The NumPy backend with its passes over memory compiled and fused.
+
+Matrix products stay NumPy's BLAS. A formula that numba cannot compile, as a user's may be, runs
+through NumPy with the same results.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numba.core.errors import NumbaError
+from numpy.typing import NDArray
+
+from nnbackend.backend import philox
+from nnbackend.backend.base import BATCH, COUNT, LOSS, MOMENTUM, PENALTY, RATE, STEP, WEIGHT
+from nnbackend.backend.formulas import Activation, Loss, UpdateRule
+from nnbackend_numba import loops
+from nnbackend_numba.compiling import compiled
+from nnbackend_numpy.kernels import NumPyBackend
+
+logger = logging.getLogger("nnbackend")
+Array = NDArray[Any]
+UPDATES = (loops.update0, loops.update1, loops.update2)
+
+
+class NumbaBackend(NumPyBackend):
+    """NumPy arrays, numba's loops."""
+
+    name = "numba"
+    device = "numba:0"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._loops: dict[Any, Any] = {}
+
+    # ---- layers -----------------------------------------------------------------------------
+
+    def dense_forward(
+        self, x: Array, W: Array, b: Array, phi: Activation, z: Array, a: Array
+    ) -> None:
+        np.dot(x, W, out=z)
+        if phi.kernel == "identity":
+            self._loop(loops.bias, z.dtype)(z, b)
+            if a is not z:
+                np.copyto(a, z)
+        elif (loop := self._activation(phi, "f", z.dtype)) is not None:
+            loop(z, b, a)
+        else:
+            z += b
+            a[...] = phi.value(z, np)
+
+    def dense_backward(
+        self,
+        x: Array,
+        W: Array,
+        z: Array,
+        a: Array,
+        phi: Activation,
+        delta: Array,
+        dW: Array,
+        db: Array,
+        dx: Array | None,
+    ) -> None:
+        if phi.kernel == "identity":
+            self._loop(loops.bias_gradient, delta.dtype)(delta, db)
+        elif (loop := self._activation(phi, "df", delta.dtype)) is not None:
+            loop(delta, z, a, db)
+        else:
+            delta[...] = phi.delta(delta, z, a, np)
+            np.add.reduce(delta, axis=0, out=db)
+        np.dot(x.T, delta, out=dW)
+        if dx is not None:
+            np.dot(delta, W.T, out=dx)
+
+    def maxout_forward(self, z: Array, a: Array, which: Array) -> None:
+        self._loop(loops.maxout, z.dtype)(z, a, which)
+
+    def maxout_backward(self, delta: Array, which: Array, dz: Array) -> None:
+        self._loop(loops.maxout_gradient, delta.dtype)(delta, which, dz)
+
+    def dropout_forward(
+        self,
+        x: Array,
+        rate: float,
+        key: tuple[int, int],
+        clock: Array,
+        first_row: int,
+        a: Array,
+        mask: Array,
+    ) -> None:
+        bits = philox.host_bits(*key, int(clock[STEP]), first_row, x.shape)
+        scale = x.dtype.type(1.0 / (1.0 - rate))
+        loop = self._loop(loops.dropout, x.dtype)
+        loop(x, bits, philox.keep_threshold(rate), scale, a, mask)
+
+    def dropout_backward(self, da: Array, mask: Array, rate: float, dx: Array) -> None:
+        scale = da.dtype.type(1.0 / (1.0 - rate))
+        self._loop(loops.dropout_gradient, da.dtype)(da, mask, scale, dx)
+
+    # ---- loss -------------------------------------------------------------------------------
+
+    def loss_and_delta(
+        self, loss: Loss, out: Array, y: Array, weight: Array | None, delta: Array, totals: Array
+    ) -> None:
+        kind, rows = out.dtype.type, out.shape[0]
+        if weight is None and loss.kernel == "softmax_cross_entropy" and y.ndim == 1:
+            loop = self._loop(loops.softmax_cross_entropy_labels, out.dtype)
+            total = loop(out, y, kind(loss.params[0]), kind(1.0 / rows), delta)
+        elif weight is None and loss.kernel == "quadratic" and y.ndim == 2:
+            total = self._loop(loops.quadratic, out.dtype)(out, y, kind(1.0 / rows), delta)
+        else:
+            super().loss_and_delta(loss, out, y, weight, delta, totals)
+            return
+        totals[LOSS] += total
+        totals[WEIGHT] += rows
+
+    # ---- update -----------------------------------------------------------------------------
+
+    def add_penalty(
+        self, weights: Array, gradient: Array, l1: float, l2: float, rows: int, totals: Array
+    ) -> None:
+        kind = weights.dtype.type
+        loop = self._loop(loops.penalty, weights.dtype)
+        totals[PENALTY] += rows * loop(weights, gradient, kind(l1), kind(l2))
+
+    def optimizer_step(
+        self,
+        rule: UpdateRule,
+        theta: Array,
+        gradient: Array,
+        state: Sequence[Array],
+        hyper: Array,
+        weight_decay: float,
+        n_weights: int,
+    ) -> None:
+        kind, rate = theta.dtype.type, float(hyper[RATE])
+        c = rule.coefficients(rate, float(hyper[MOMENTUM]), float(hyper[COUNT]))
+        c = tuple([kind(v) for v in c])
+        p = tuple([kind(v) for v in rule.params])
+        loop = self._loop(UPDATES[len(state)], theta.dtype, rule.recurrence)
+        start = 0
+        if weight_decay:
+            keep = kind(1.0 - rate * weight_decay)
+            loop(theta, gradient, *state, c, p, keep, 0, n_weights)
+            start = n_weights
+        loop(theta, gradient, *state, c, p, kind(1), start, theta.size)
+
+    def max_norm(self, W: Array, limit: float) -> None:
+        norms = np.empty(W.shape[1], W.dtype)
+        self._loop(loops.limit_columns, W.dtype)(W, W.dtype.type(limit), norms)
+
+    # ---- batches ----------------------------------------------------------------------------
+
+    def tick(self, clock: Array, rates: Array, hyper: Array) -> None:
+        self._loop(loops.tick, hyper.dtype)(clock, rates, hyper)
+
+    def gather_rows(
+        self, data: Array, order: Array, clock: Array, batch_size: int, out: Array
+    ) -> None:
+        start = int(clock[BATCH]) * batch_size
+        if data.ndim > 2 or data.dtype.kind not in "fiu" or data.dtype.itemsize == 2:
+            super().gather_rows(data, order, clock, batch_size, out)
+            return
+        loop = self._loop(loops.gather2 if data.ndim == 2 else loops.gather1, out.dtype)
+        loop(data, order, start, out)
+
+    def scale_rows(self, x: Array, shift: Array, factor: Array, clip: float | None) -> None:
+        inverse = x.dtype.type(1.0 / clip if clip is not None else 0.0)
+        self._loop(loops.scale_rows, x.dtype)(x, shift, factor, inverse)
+
+    # ---- compiling --------------------------------------------------------------------------
+
+    def _loop(
+        self,
+        loop: Callable[..., Any],
+        dtype: np.dtype[Any],
+        formula: Callable[..., Any] | None = None,
+    ) -> Any:
+        """Give a compiled loop, looked up by what it is made of."""
+        key = (loop, dtype.char, formula)
+        if key not in self._loops:
+            self._loops[key] = compiled(loop, dtype.name, formula)
+        return self._loops[key]
+
+    def _activation(self, phi: Activation, role: str, dtype: np.dtype[Any]) -> Any:
+        """Give the compiled loop of an activation ("f") or its slope ("df"); None: use NumPy."""
+        key = (phi.f, role, dtype.char)
+        if key not in self._loops:
+            self._loops[key] = _compile_activation(phi, role, dtype)
+        return self._loops[key]
+
+
+def _compile_activation(phi: Activation, role: str, dtype: np.dtype[Any]) -> Any:
+    """Compile an activation's loop by running it once on two numbers."""
+    if phi.kernel == "softmax":  # its units depend on each other
+        return None
+    z, b = np.full((1, 2), 0.5, dtype), np.zeros(2, dtype)
+    try:
+        if role == "f":
+            loop = loops.bias_value_plain if phi.f_is_plain else loops.bias_value
+            ready = compiled(loop, dtype.name, phi.f)
+            ready(z, b, z)
+        else:
+            loop = loops.slope_and_bias_plain if phi.df_is_plain else loops.slope_and_bias
+            ready = compiled(loop, dtype.name, phi.df)
+            ready(z, z, z, b)
+    except (NumbaError, TypeError, NotImplementedError) as error:
+        logger.info("numba cannot compile %s of %s: NumPy serves (%s)", role, phi, error)
+        return None
+    return ready

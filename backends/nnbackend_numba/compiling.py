@@ -1,0 +1,97 @@
+"""From a formula of the engine, or of a user, to a compiled loop that is kept on the disk.
+
+A loop in `loops` calls `formula` and `formula2`; here it is given real ones and compiled. The
+numbers in a formula's text are Python floats, which would drag single precision through double:
+they are replaced by numbers of the loop's own dtype. Compiled loops are cached by numba under a
+name that holds a fingerprint of the formula, so a changed formula is compiled anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from types import CellType, CodeType, FunctionType
+from typing import Any
+
+import numba
+import numpy as np
+
+from nnbackend_numba import scalars
+
+logger = logging.getLogger("nnbackend")
+_SCALARS = Path(scalars.__file__).read_bytes()  # what every formula is compiled with
+
+
+def retyped(value: Any, dtype: str) -> Any:
+    """Give a function with its floats in `dtype`, compiled; a float in it; others as they are."""
+    if isinstance(value, float):
+        return np.dtype(dtype).type(value)
+    if not isinstance(value, FunctionType):
+        return value
+    code = value.__code__
+    names = set(code.co_names)
+    code = code.replace(co_consts=tuple(_plain(c, dtype) for c in code.co_consts))
+    function = FunctionType(
+        code,
+        {k: retyped(v, dtype) for k, v in value.__globals__.items() if k in names}
+        | {"__name__": value.__module__},  # where numba looks when it loads from the disk
+        value.__name__,
+        value.__defaults__,
+        tuple(CellType(retyped(c.cell_contents, dtype)) for c in value.__closure__ or ()),
+    )
+    return numba.njit(forceinline=True, **scalars.FAST)(function)
+
+
+def _plain(constant: Any, dtype: str) -> Any:
+    return np.dtype(dtype).type(constant) if isinstance(constant, float) else constant
+
+
+def fingerprint(*functions: Callable[..., Any] | None) -> str:
+    """Give a short name for what functions compute: their code, constants and closures."""
+    digest = hashlib.sha256(_SCALARS)
+    pending: list[Any] = list(functions)
+    while pending:
+        value = pending.pop()
+        if isinstance(value, FunctionType):
+            pending += [value.__code__, *(c.cell_contents for c in value.__closure__ or ())]
+            used = [v for k, v in sorted(value.__globals__.items()) if k in value.__code__.co_names]
+            pending += [v for v in used if isinstance(v, (FunctionType, float, int))]
+        elif isinstance(value, CodeType):
+            digest.update(value.co_code)
+            pending += value.co_consts
+        else:
+            digest.update(repr(value).encode())
+    return digest.hexdigest()[:12]
+
+
+_kept: dict[tuple[Any, ...], Any] = {}
+_said: list[str] = []
+
+
+def compiled(
+    loop: Callable[..., Any], dtype: str, formula: Callable[..., Any] | None = None
+) -> Any:
+    """Give a loop of `loops` with its formula, compiled when first called and cached on disk."""
+    key = (loop, dtype, formula)
+    if key not in _kept:
+        assert isinstance(loop, FunctionType)
+        function = FunctionType(loop.__code__, dict(loop.__globals__), loop.__name__)
+        function.__globals__["formula"] = retyped(formula, dtype)
+        name = f"{loop.__name__}_{dtype}_{fingerprint(loop, formula)}"
+        function.__name__ = function.__qualname__ = name
+        _kept[key] = numba.njit(cache=True, **scalars.FAST)(function)
+        _announce(_kept[key])
+    return _kept[key]
+
+
+def _announce(dispatcher: Any) -> None:
+    """Say once that kernels are being compiled, when the cache on disk has none."""
+    try:
+        is_new = not dispatcher._cache._cache_file._load_index()
+    except (AttributeError, OSError):  # not numba's public face: then it goes unsaid
+        is_new = False
+    if is_new and not _said:
+        _said.append("said")
+        logger.warning("numba compiles kernels for this machine, once; this takes some seconds")
