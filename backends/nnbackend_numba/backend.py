@@ -200,12 +200,12 @@ def _compile_activation(phi: Activation, role: str, dtype: np.dtype[Any]) -> Any
     z, b = np.full((1, 2), 0.5, dtype), np.zeros(2, dtype)
     try:
         if role == "f":
-            loop = loops.bias_value_plain if phi.f_is_plain else loops.bias_value
-            ready = compiled(loop, dtype.name, phi.f)
+            value = loops.bias_value_plain if phi.f_is_plain else loops.bias_value
+            ready = compiled(value, dtype.name, phi.f)
             ready(z, b, z)
         else:
-            loop = loops.slope_and_bias_plain if phi.df_is_plain else loops.slope_and_bias
-            ready = compiled(loop, dtype.name, phi.df)
+            slope = loops.slope_and_bias_plain if phi.df_is_plain else loops.slope_and_bias
+            ready = compiled(slope, dtype.name, phi.df)
             ready(z, z, z, b)
     except (NumbaError, TypeError, NotImplementedError) as error:
         logger.info("numba cannot compile %s of %s: NumPy serves (%s)", role, phi, error)

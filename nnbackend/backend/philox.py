@@ -29,7 +29,12 @@ DATA_SPLIT = 1 << 34
 
 def host_generator(seed: int, stream: int, index: int = 0) -> np.random.Generator:
     """Give the host's generator for a purpose: initial weights, an epoch's order, a split."""
-    return np.random.Generator(np.random.Philox(key=[seed, stream], counter=[0, 0, index, 0]))
+    return np.random.Generator(_philox((seed, stream), (0, 0, index, 0)))
+
+
+def _philox(key: tuple[int, ...], counter: tuple[int, ...]) -> np.random.Philox:
+    # As uint64 arrays: NumPy would turn a list with a number above 2^63 into floats.
+    return np.random.Philox(key=np.array(key, np.uint64), counter=np.array(counter, np.uint64))
 
 
 def keep_threshold(rate: float) -> int:
@@ -58,7 +63,7 @@ def host_bits(
     """Draw the 16 bits of each unit on the host: (rows, units) of uint16."""
     rows, units = shape
     blocks = blocks_per_row(units)
-    source = np.random.Philox(key=[seed, layer], counter=[first_row * blocks, 0, step, 0])
+    source = _philox((seed, layer), (first_row * blocks, 0, step, 0))
     words = source.random_raw(rows * blocks * 4)
     bits = words.astype("<u8", copy=False).view("<u2").reshape(rows, blocks * UNITS_PER_BLOCK)
     return bits[:, :units]

@@ -118,7 +118,7 @@ def targets(
     Labels stand for one-hot rows. They are codes 0 .. n_out - 1, or text found in `classes`.
     labels_only says that targets (n,) are labels even where n_out is 1.
     """
-    if not backend.owns(y) and not hasattr(y, "__cuda_array_interface__"):
+    if isinstance(y, np.ndarray) or not (backend.owns(y) or hasattr(y, "__cuda_array_interface__")):
         y = np.asarray(y)
         y = _codes(y, classes) if y.dtype.kind in "OUST" else y
     array = host_array(y, "y", backend)

@@ -117,7 +117,7 @@ def get_initializer(choice: str | float | Initializer, *params: float) -> Initia
     """
     if isinstance(choice, Initializer):
         return choice
-    if isinstance(choice, (int, float)) and not isinstance(choice, bool):
+    if isinstance(choice, (int, float, np.number)) and not isinstance(choice, bool):
         return constant(float(choice))
     if not isinstance(choice, str) or choice not in INITIALIZERS:
         raise ArgumentError(
