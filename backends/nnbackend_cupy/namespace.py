@@ -1,0 +1,62 @@
+"""CuPy's functions under the names of the Python array API standard, complete.
+
+CuPy 14 has nearly all of them; which ones are missing depends on the minor version. Whatever
+CuPy has is CuPy's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import cupy
+import numpy as np
+
+from nnbackend.backend.formulas import Array
+
+
+def cumulative_sum(x: Array, /, *, axis: int | None = None, dtype: Any = None) -> Array:
+    """Add up along an axis."""
+    return cupy.cumsum(x, axis, dtype)
+
+
+def cumulative_prod(x: Array, /, *, axis: int | None = None, dtype: Any = None) -> Array:
+    """Multiply up along an axis."""
+    return cupy.cumprod(x, axis, dtype)
+
+
+def matrix_transpose(x: Array, /) -> Array:
+    """Swap the last two axes."""
+    return cupy.swapaxes(x, -1, -2)
+
+
+def vecdot(x1: Array, x2: Array, /, *, axis: int = -1) -> Array:
+    """Give the inner products of real vectors along an axis."""
+    return cupy.sum(x1 * x2, axis=axis)
+
+
+STAND_INS: dict[str, Callable[..., Any]] = {
+    "cumulative_sum": cumulative_sum,
+    "cumulative_prod": cumulative_prod,
+    "matrix_transpose": matrix_transpose,
+    "vecdot": vecdot,
+    "isdtype": np.isdtype,  # CuPy's dtypes are NumPy's
+}
+
+
+class Completed:
+    """A module with the functions that it lacks; every look-up after the first is an attribute."""
+
+    def __init__(self, module: Any, stand_ins: dict[str, Callable[..., Any]]) -> None:
+        self._module = module
+        lacking = {n: f for n, f in stand_ins.items() if not hasattr(module, n)}
+        self.__dict__.update(lacking)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # asked for by copy and pickle, before there is a module
+            raise AttributeError(name)
+        value = self.__dict__[name] = getattr(self._module, name)
+        return value
+
+
+xp = Completed(cupy, STAND_INS)
