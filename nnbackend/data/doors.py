@@ -37,10 +37,10 @@ def any_rows(x: Any, n_in: int, backend: Backend, what: str = "x") -> Array:
     return _check_rows(x if backend.owns(x) else host_array(x, what), n_in, what)
 
 
-def finite_rows(x: Any, n_in: int, backend: Backend, what: str = "x") -> Array:
-    """Give rows as `any_rows` does, and refuse NaN and infinity among them."""
+def finite_rows(x: Any, n_in: int, dtype: str, backend: Backend, what: str = "x") -> Array:
+    """Give rows as `any_rows` does, and refuse what is not finite in `dtype`."""
     rows = any_rows(x, n_in, backend, what)
-    _check_finite(rows, what, backend)
+    _check_finite(rows, what, dtype, backend)
     return rows
 
 
@@ -62,21 +62,27 @@ def host_array(x: Any, what: str, backend: Backend | None = None) -> Host:
             raise ShapeError(
                 f"{what} must be an array of numbers. Received: {_type_name(x)} ({error})."
             ) from error
-    if array.dtype.kind not in "fiub":
+    _check_kind(array, what)
+    return array
+
+
+def _check_kind(array: Array, what: str) -> None:
+    """Refuse what is no real number; array libraries without dtype kinds hold nothing else."""
+    if getattr(array.dtype, "kind", "f") not in "fiub":
         raise ShapeError(
             f"{what} must hold real numbers. Received: {what}.dtype={array.dtype}. Encode text and "
             "categories as numbers first, as the readers in nnbackend.data do."
         )
-    return array
 
 
 def _check_rows(x: Array, n_in: int, what: str) -> Array:
     """Check the shape of rows: (n, n_in), at least one."""
+    _check_kind(x, what)
     shape = tuple(int(n) for n in x.shape)
     if len(shape) != 2 or shape[1] != n_in:
         size = int(np.prod(shape))
         cure = f"Give {n_in} columns."
-        if size and size % n_in == 0:
+        if len(shape) != 2 and size and size % n_in == 0:
             cure = f"Reshape to ({size // n_in}, {n_in})."
         raise ShapeError(
             f"{what} must have {n_in} columns (the first layer's n_in). "
@@ -87,19 +93,20 @@ def _check_rows(x: Array, n_in: int, what: str) -> Array:
     return x
 
 
-def _check_finite(x: Array, what: str, backend: Backend | None = None) -> None:
-    """Refuse NaN and infinity, naming the first one."""
+def _check_finite(x: Array, what: str, dtype: str, backend: Backend | None = None) -> None:
+    """Refuse NaN, infinity and what would become infinite in `dtype`, naming the first one."""
     if isinstance(x, np.ndarray) and x.dtype.kind != "f":
         return
+    largest = np.finfo(dtype).max
     rows = max(1, CHUNK // (int(x.shape[1]) if x.ndim == 2 else 1))
     for start in range(0, x.shape[0], rows):
         part = host_array(x[start : start + rows], what, backend)
-        finite = np.isfinite(part)
+        finite = np.abs(part) <= largest  # false for NaN as well
         if not finite.all():
             row, *column = (int(i) for i in np.argwhere(~finite)[0])
             where = f"row {start + row}" + "".join(f", column {c}" for c in column)
             raise DataError(
-                f"{what} must be finite. Received: {part[(row, *column)]} in {where}. "
+                f"{what} must be finite in {dtype}. Received: {part[(row, *column)]} in {where}. "
                 "Drop such rows or fill the gaps before training."
             )
 
@@ -127,7 +134,7 @@ def targets(
             f"y must have one target for each of the {n_rows} rows of x. "
             f"Received: y.shape={array.shape}."
         )
-    _check_finite(array, "y")
+    _check_finite(array, "y", dtype)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim == 1 and (n_out > 1 or labels_only):
@@ -161,20 +168,20 @@ def _codes(y: Host, classes: tuple[Any, ...] | None) -> Host:
 
 def _labels(y: Host, n_out: int) -> Host:
     """Check class labels: whole numbers in 0 .. n_out - 1."""
-    codes = y.astype(np.int64)
+    if y.min() < 0 or y.max() >= n_out:
+        raise DataError(
+            f"y must hold class labels from 0 to {n_out - 1}, one per output. "
+            f"Received: labels from {y.min()} to {y.max()}. "
+            "Use classes, y = numpy.unique(y, return_inverse=True)."
+        )
+    codes = y.astype(np.int32)
     if (codes != y).any():
         raise DataError(
             f"y (n,) must hold class labels, whole numbers, as the network has {n_out} outputs. "
             f"Received: {y[codes != y][0]}. Give targets (n, {n_out}), or build a network with "
             "one output."
         )
-    if codes.min() < 0 or codes.max() >= n_out:
-        raise DataError(
-            f"y must hold class labels from 0 to {n_out - 1}, one per output. "
-            f"Received: labels from {codes.min()} to {codes.max()}. "
-            "Use classes, y = numpy.unique(y, return_inverse=True)."
-        )
-    return codes.astype(np.int32)
+    return codes
 
 
 def sample_weights(weight: Any, n_rows: int, dtype: str, backend: Backend) -> Host | None:
@@ -187,7 +194,7 @@ def sample_weights(weight: Any, n_rows: int, dtype: str, backend: Backend) -> Ho
             f"sample_weight must have shape ({n_rows},), one weight a row. "
             f"Received: sample_weight.shape={array.shape}."
         )
-    _check_finite(array, "sample_weight")
+    _check_finite(array, "sample_weight", dtype)
     if array.min() < 0 or not array.any():
         raise DataError(
             "sample_weight must not be negative, nor zero for every row. "

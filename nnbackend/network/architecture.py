@@ -35,6 +35,12 @@ def build_layers(
         )
     if any(isinstance(la, Dense) and la.activation.name == "softmax" for la in built[:-1]):
         raise ArgumentError("softmax belongs to the last layer. Received: it on a hidden layer.")
+    last = built[-1]
+    if isinstance(last, Dense) and last.n_out == 1 and last.activation.name == "softmax":
+        raise ArgumentError(
+            "softmax needs at least 2 units, as one alone is always 1. Received: 1. Use 2 units, "
+            "or Dense(1, 'sigmoid') with loss='binary_cross_entropy'."
+        )
     return check_size("n_in", items[0]), tuple(built)
 
 

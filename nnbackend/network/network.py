@@ -245,7 +245,7 @@ class Network:
 
     def outputs(self, x: Any) -> np.ndarray:
         """Give the output activations of raw rows, (n, n_out) on the host."""
-        x = doors.any_rows(x, self.n_in, self.backend)
+        x = doors.finite_rows(x, self.n_in, self.dtype, self.backend)
         result = np.empty((int(x.shape[0]), self.n_out), self.dtype)
         for start, space in self._passes(x):
             result[start : start + space.rows] = self.backend.to_host(space.forward())
@@ -258,7 +258,7 @@ class Network:
         several can be true; values (n,) or (n, n_out) of a regression.
         """
         out = self.outputs(x)
-        if self.loss.name == "binary_cross_entropy":
+        if self._is_yes_or_no:
             yes = (out > 0.5).astype(np.int64)
             return self._names(yes[:, 0]) if self.n_out == 1 else yes
         if self.is_classifier:
@@ -281,7 +281,7 @@ class Network:
 
     def evaluate(self, x: Any, y: Any, sample_weight: Any = None) -> dict[str, float]:
         """Give the mean loss and the score on raw rows: {"loss", "accuracy"} or {"loss", "r2"}."""
-        x = doors.any_rows(x, self.n_in, self.backend)
+        x = doors.finite_rows(x, self.n_in, self.dtype, self.backend)
         n = int(x.shape[0])
         return self.evaluate_prepared(
             x, self.host_targets(y, n), self.host_weights(sample_weight, n)
@@ -315,9 +315,14 @@ class Network:
         """Whether the outputs stand for classes."""
         return self.loss.name == "cross_entropy" or self.classes is not None
 
+    @property
+    def _is_yes_or_no(self) -> bool:
+        """Whether each output answers a question of its own."""
+        return self.loss.name == "binary_cross_entropy" or (self.is_classifier and self.n_out == 1)
+
     def score_for(self, y: np.ndarray) -> Score:
         """Give what `evaluate` reports beside the loss for targets as `host_targets` gives them."""
-        if y.ndim == 2 and self.loss.name == "binary_cross_entropy":
+        if y.ndim == 2 and self._is_yes_or_no:
             return BINARY_ACCURACY
         return ACCURACY if y.ndim == 1 or self.is_classifier else SQUARED_ERROR
 

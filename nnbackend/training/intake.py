@@ -11,7 +11,7 @@ from nnbackend.backend.formulas import Array
 from nnbackend.data import doors
 from nnbackend.data.scalers import Scaler, fit_scaler
 from nnbackend.data.splits import split_rows
-from nnbackend.errors import ArgumentError
+from nnbackend.errors import ArgumentError, ShapeError, suggest
 from nnbackend.network.network import Network
 
 Validation = tuple[Any, Any] | tuple[Any, Any, Any] | float | None
@@ -39,6 +39,7 @@ def take_in(
     scale: str | Scaler | None,
     scale_targets: bool,
     seed: int,
+    monitor: str | None,
 ) -> TrainingData:
     """Check the data of a run; fit net.scaler and net.target_scaler on the rows to train on.
 
@@ -46,16 +47,12 @@ def take_in(
     """
     before = net.scaler, net.target_scaler, net.classes
     try:
-        return _take_in(
-            net,
-            x,
-            y,
-            sample_weight,
-            validation,
-            scale=scale,
-            scale_targets=scale_targets,
-            seed=seed,
-        )
+        data = _take_in(
+            net, x, y, sample_weight, validation,
+            scale=scale, scale_targets=scale_targets, seed=seed,
+        )  # fmt: skip
+        _check_monitor(net, data.validation, monitor)
+        return data
     except Exception:
         net.scaler, net.target_scaler, net.classes = before
         raise
@@ -72,7 +69,7 @@ def _take_in(
     scale_targets: bool,
     seed: int,
 ) -> TrainingData:
-    x = doors.finite_rows(x, net.n_in, net.backend)
+    x = doors.finite_rows(x, net.n_in, net.dtype, net.backend)
     n = int(x.shape[0])
     weight = net.host_weights(sample_weight, n)
     if scale_targets:
@@ -86,6 +83,11 @@ def _take_in(
         labels = target if target.ndim == 1 else None
         rows, held = split_rows(n, float(validation), seed, labels)
     if isinstance(scale, Scaler):
+        if scale.shift.shape != (net.n_in,):
+            raise ShapeError(
+                f"scale must be fitted to the {net.n_in} columns of x. "
+                f"Received: a scaler of {scale.shift.shape[0]} columns."
+            )
         net.scaler = scale
     elif scale is not None:
         part = x if held is None else x[rows]
@@ -111,6 +113,18 @@ def _validation_part(net: Network, validation: Any) -> Part | None:
             f"Received: {type(validation).__name__}."
         )
     x, y, *weight = validation
-    x = doors.finite_rows(x, net.n_in, net.backend, "validation x")
+    x = doors.finite_rows(x, net.n_in, net.dtype, net.backend, "validation x")
     n = int(x.shape[0])
     return x, net.host_targets(y, n), net.host_weights(weight[0] if weight else None, n)
+
+
+def _check_monitor(net: Network, validation: Part | None, monitor: str | None) -> None:
+    columns = ["train_loss"]
+    if validation is not None:
+        columns += ["valid_loss", f"valid_{net.score_for(validation[1]).name}"]
+    if monitor is not None and monitor not in columns:
+        cure = "" if validation is not None else " Give validation= for valid_ values."
+        raise ArgumentError(
+            f"monitor must be a column of the history. Received: {monitor!r}. "
+            f"{suggest(monitor, columns)}{cure}"
+        )

@@ -11,6 +11,7 @@ learning rate, the momentum and the step count (from 1).
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ Moved = tuple[Array, Vectors]  # the new theta and the new state
 
 # What a constant must satisfy, by its name.
 _SHARE = ("at least 0 and below 1", lambda value: 0 <= value < 1)
-_ABOVE_0 = ("above 0", lambda value: value > 0)
+_ABOVE_0 = ("above 0 and finite", lambda value: 0 < value < math.inf)
 LIMITS: dict[str, tuple[str, Callable[[float], bool]]] = {
     **dict.fromkeys(("momentum", "rho", "beta1", "beta2"), _SHARE),
     **dict.fromkeys(("learning_rate", "eps"), _ABOVE_0),
@@ -62,8 +63,9 @@ class Optimizer(ABC):
 
     @property
     def kernel(self) -> str | None:
-        """The recurrence's name, under which a backend may have code of its own."""
-        return self.recurrence.__name__
+        """The built-in recurrence's name, under which a backend may have code of its own."""
+        name = self.recurrence.__name__
+        return name if self.recurrence is globals().get(name) else None
 
     @property
     def params(self) -> tuple[float, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,11 +43,15 @@ class Recipe:
         if self.batch_size is not None:
             check_size("batch_size", self.batch_size)
         for name in ("l1", "l2", "weight_decay"):
-            _check(name, getattr(self, name), getattr(self, name) >= 0, "at least 0")
-        if self.clip_norm is not None:
-            _check("clip_norm", self.clip_norm, self.clip_norm > 0, "above 0")
-        if self.ema is not None:
-            _check("ema", self.ema, 0 < self.ema < 1, "between 0 and 1")
+            _check(name, getattr(self, name), lambda v: 0 <= v < math.inf, "a number, at least 0")
+        _check("clip_norm", self.clip_norm, lambda v: v is None or v > 0, "a number above 0")
+        _check("ema", self.ema, lambda v: v is None or 0 < v < 1, "a number between 0 and 1")
+        _check(
+            "early_stopping",
+            self.early_stopping,
+            lambda v: v is None or isinstance(v, EarlyStopping),
+            "an nnbackend.EarlyStopping",
+        )
         optimizer = get_optimizer(self.optimizer)
         if isinstance(optimizer, LBFGS):
             self._check_full_batch(net)
@@ -74,13 +79,15 @@ class Recipe:
     def norm_limits(self, net: Network) -> tuple[float | None, ...]:
         """Give the max-norm of each layer that learns."""
         n, given = len(net.learning_layers), self.max_norm
-        limits = tuple(given) if isinstance(given, Sequence) else (given,) * n
-        if len(limits) != n or any(limit is not None and not limit > 0 for limit in limits):
-            raise ArgumentError(
-                f"max_norm must be a number above 0, or one (or None) for each of the {n} layers "
-                f"that learn. Received: max_norm={given!r}."
-            )
-        return limits
+        is_one = given is None or isinstance(given, (int, float))
+        limits = (given,) * n if is_one else tuple(given)  # type: ignore[arg-type]
+        _check(
+            "max_norm",
+            limits,
+            lambda v: len(v) == n and all(limit is None or limit > 0 for limit in v),
+            f"a number above 0, or one (or None) for each of the {n} layers that learn",
+        )
+        return limits  # type: ignore[return-value]
 
     def _check_full_batch(self, net: Network) -> None:
         """L-BFGS minimises one fixed function: refuse what would change it under way."""
@@ -101,6 +108,10 @@ class Recipe:
             )
 
 
-def _check(name: str, value: float, good: bool, expected: str) -> None:
+def _check(name: str, value: Any, is_good: Callable[[Any], bool], expected: str) -> None:
+    try:
+        good = is_good(value)
+    except TypeError:
+        good = False
     if not good:
-        raise ArgumentError(f"{name} must be {expected}. Received: {name}={value}.")
+        raise ArgumentError(f"{name} must be {expected}. Received: {name}={value!r}.")

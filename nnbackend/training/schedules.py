@@ -136,8 +136,10 @@ class Cosine(Schedule):
 
     def __post_init__(self) -> None:
         _positive(self, "growth")
-        if self.restarts < 0:
-            raise ArgumentError(f"restarts must be at least 0. Received: restarts={self.restarts}.")
+        if not isinstance(self.restarts, int) or self.restarts < 0:
+            raise ArgumentError(
+                f"restarts must be a whole number, at least 0. Received: restarts={self.restarts}."
+            )
 
     def factor(self, when: When) -> Numbers:
         lengths = self.growth ** np.arange(self.restarts + 1.0)
@@ -173,14 +175,19 @@ class WarmUp(Schedule):
     """A straight line from 0 to 1 over the first `epochs`, times what `then` says."""
 
     epochs: float = 1.0
-    then: Schedule = Constant()
+    then: str | Schedule = "constant"
 
     def __post_init__(self) -> None:
         _positive(self, "epochs")
+        then = get_schedule(self.then, "then")
+        if not isinstance(then, Schedule):
+            raise ArgumentError(f"then must be a schedule or its name. Received: {then!r}.")
+        object.__setattr__(self, "_then", then)
 
     def factor(self, when: When) -> Numbers:
         line = (when.step + 1.0) / (self.epochs * when.steps_per_epoch)
-        return np.minimum(line, 1.0) * self.then.factor(when)
+        factor: Numbers = self._then.factor(when)  # type: ignore[attr-defined]
+        return np.minimum(line, 1.0) * factor
 
 
 @dataclass(frozen=True)
@@ -273,7 +280,12 @@ def values_of(schedule: AnySchedule, base: float, when: When) -> Numbers:
     """Give the value of each step; of a plain function, by asking it step by step."""
     if isinstance(schedule, Schedule):
         return schedule(base, when)
-    return np.array([float(schedule(int(s) + 1)) for s in when.step])
+    try:
+        return np.array([float(schedule(int(s) + 1)) for s in when.step])
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(
+            f"a schedule must give one number for a step. Received: {schedule!r} ({error})."
+        ) from error
 
 
 def _half_cosine(start: float, end: float, share: Numbers) -> Numbers:

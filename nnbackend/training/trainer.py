@@ -16,7 +16,7 @@ import numpy as np
 from nnbackend.backend.base import BATCH, LOSS, PENALTY, STEP, WEIGHT
 from nnbackend.backend.formulas import Array
 from nnbackend.data.scalers import Scaler
-from nnbackend.errors import ArgumentError, DivergedError, suggest
+from nnbackend.errors import ArgumentError, DivergedError
 from nnbackend.network.network import Network
 from nnbackend.network.workspace import DropoutSource
 from nnbackend.training.batching import Feed, batch_sizes, epoch_order
@@ -53,10 +53,11 @@ class Trainer:
     ) -> None:
         self.net, self.backend = net, net.backend
         self.recipe = recipe = recipe.checked(net)
-        self.callbacks = tuple(callbacks)
+        self.callbacks = _check_callbacks(callbacks)
         data = take_in(
             net, x, y, sample_weight, validation,
             scale=scale, scale_targets=scale_targets, seed=recipe.seed,
+            monitor=recipe.early_stopping.monitor if recipe.early_stopping else None,
         )  # fmt: skip
         self.validation = data.validation
 
@@ -81,7 +82,6 @@ class Trainer:
         monitor = "valid_loss" if self.validation is not None else "train_loss"
         self.history = History((stopping and stopping.monitor) or monitor, seed=recipe.seed)
         self.history.batch_size = self.batch_size
-        self._check_monitor()
         self.epoch = 0  # epochs done
         self.interrupt = InterruptGuard()
         self._lbfgs: LBFGSSteps | None = None
@@ -136,8 +136,9 @@ class Trainer:
             recipe.epochs,
             self.history.costs,
         )
-        lr = _rates(recipe.schedule, recipe.optimizer.learning_rate, when)
-        momentum = _rates(recipe.momentum_schedule, recipe.optimizer.momentum, when)
+        rule = recipe.optimizer
+        lr = _rates(recipe.schedule, rule.learning_rate, when, math.inf)
+        momentum = _rates(recipe.momentum_schedule, rule.momentum, when, 1.0)
         backend.to_device(np.stack([lr, momentum]), out=self.rates)
         clock = np.zeros(2, np.int64)
         clock[STEP], clock[BATCH] = done, -1
@@ -172,7 +173,8 @@ class Trainer:
                 self.grad,
                 self._new_objective(),
             )
-        self._lbfgs.iterate()
+        with np.errstate(over="ignore", invalid="ignore"):  # the line search may look too far
+            self._lbfgs.iterate()
         return {"train_loss": self._mean_loss(), "learning_rate": 1.0}
 
     def _new_objective(self) -> Callable[[], float]:
@@ -276,7 +278,8 @@ class Trainer:
         return loss
 
     def _check_theta(self) -> None:
-        total = self.backend.xp.sum(self.net.theta, keepdims=True)
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = self.backend.xp.sum(self.net.theta, keepdims=True)
         if not math.isfinite(float(self.backend.to_host(total)[0])):
             self._diverged("weights became infinite or not a number")
 
@@ -297,29 +300,29 @@ class Trainer:
         error.add_note(f"optimizer: {rule}")
         raise error
 
-    def _check_monitor(self) -> None:
-        columns = ["train_loss"]
-        if self.validation is not None:
-            columns += ["valid_loss", f"valid_{self.net.score_for(self.validation[1]).name}"]
-        if self.history.monitor not in columns:
-            cure = "" if self.validation is not None else " Give validation= for valid_ values."
-            raise ArgumentError(
-                f"monitor must be a column of the history. Received: "
-                f"{self.history.monitor!r}. {suggest(self.history.monitor, columns)}{cure}"
-            )
-
     def _copy(self, vector: Array) -> Array:
         copy = self.backend.empty(tuple(vector.shape), self.net.dtype)
         self.backend.copy(vector, copy)
         return copy
 
 
-def _rates(schedule: Any, base: float, when: When) -> np.ndarray:
+def _check_callbacks(callbacks: Sequence[Callback]) -> tuple[Callback, ...]:
+    if not isinstance(callbacks, (list, tuple)) or not all(
+        isinstance(callback, Callback) for callback in callbacks
+    ):
+        raise ArgumentError(
+            f"callbacks must be a list of nnbackend.Callback objects. Received: {callbacks!r}."
+        )
+    return tuple(callbacks)
+
+
+def _rates(schedule: Any, base: float, when: When, below: float) -> np.ndarray:
     """Give a schedule's value for each step, checked."""
     values = values_of(schedule, base, when)
-    if values.shape != when.step.shape or not np.isfinite(values).all() or (values < 0).any():
+    if values.shape != when.step.shape or not ((values >= 0) & (values < below)).all():
         raise ArgumentError(
-            "a schedule must give one finite number, at least 0, for each step. "
+            "a schedule must give one finite number, at least 0, for each step"
+            f"{f', below {below:g} for a momentum' if below == 1.0 else ''}. "
             f"Received: {schedule!r}, which gave {values!r}."
         )
     return values
