@@ -1,0 +1,249 @@
+"""What all suites of the conformance kit share: the backend under test, and how arrays compare.
+
+A suite is a plain class of pytest tests. It is used by subclass, and needs no fixture but its own:
+
+    class TestMine(BackendConformance):
+        device = "mine"
+        expected_failures = {"test_maxout_forward": "ties go to the last piece"}
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any, ClassVar, NoReturn
+
+import numpy as np
+import pytest
+
+from nnbackend.backend import Backend, get_backend
+from nnbackend.backend.formulas import Array
+from nnbackend.errors import BackendError
+from nnbackend.testing.reference import ReferenceBackend
+
+REQUIRED = "NNBACKEND_REQUIRE"  # names of backends, with commas, whose tests may not be skipped
+
+# Of one kernel or one whole gradient, and after 100 steps: max|a - ref| <= tolerance * max|ref|.
+TOLERANCE = {"float64": 1e-12, "float32": 1e-5}
+AFTER_100_STEPS = {"float64": 1e-9, "float32": 1e-4}
+
+REFERENCE = ReferenceBackend()
+
+
+class Suite:
+    """The base of the suites: which backend is tested, and what is known to fail.
+
+    device: what `get_backend` is asked for; or override `make_backend`.
+    expected_failures: {test name: reason}; such a test must fail, or it is reported.
+    seed: of all random numbers; a failure prints it.
+    """
+
+    device: ClassVar[str | Backend] = ""
+    expected_failures: ClassVar[Mapping[str, str]] = {}
+    seed: ClassVar[int] = 0
+    _made: ClassVar[dict[type, Backend | BackendError]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in cls.expected_failures:
+            if not hasattr(cls, name.partition("[")[0]):
+                raise TypeError(f"expected_failures of {cls.__name__}: there is no test {name!r}")
+
+    @classmethod
+    def make_backend(cls) -> Backend:
+        """Give the backend under test."""
+        if not cls.device:
+            raise TypeError(f"{cls.__name__} must set `device` or override `make_backend`.")
+        return get_backend(cls.device)
+
+    @pytest.fixture
+    def backend(self) -> Backend:
+        """The backend under test, made once for each class; skips where it cannot be had."""
+        made = Suite._made.get(type(self))
+        if made is None:
+            try:
+                made = self.make_backend()
+            except BackendError as error:
+                made = error
+            Suite._made[type(self)] = made
+        if isinstance(made, BackendError):
+            skip(str(self.device), str(made))
+        return made
+
+    @pytest.fixture(params=["float32", "float64"])
+    def dtype(self, request: pytest.FixtureRequest, backend: Backend) -> str:
+        """Each float dtype in turn; skips those that the backend does not list."""
+        dtype = str(request.param)
+        if dtype not in backend.float_dtypes:
+            skip(backend.name, f"{dtype} is not in float_dtypes of {backend.name}")
+        return dtype
+
+    @pytest.fixture(autouse=True)
+    def _expect_failure(self, request: pytest.FixtureRequest) -> None:
+        whole = request.node.name
+        reason = self.expected_failures.get(whole) or self.expected_failures.get(
+            whole.partition("[")[0]
+        )
+        if reason is not None:
+            request.node.add_marker(pytest.mark.xfail(reason=reason, strict=True))
+
+    def rng(self, *case: object) -> np.random.Generator:
+        """Give the random numbers of one case, always the same for a seed."""
+        return np.random.default_rng([self.seed, zlib.crc32(repr(case).encode())])
+
+    def compare_kernel(
+        self,
+        backend: Backend,
+        operation: str,
+        arrays: Mapping[str, np.ndarray],
+        changes: Iterable[str],
+        call: Callable[[Backend, Any], None],
+        case: str = "",
+        *,
+        in_vector: Sequence[str] = (),
+        strided: Sequence[str] = (),
+    ) -> None:
+        """Run a kernel here and, in float64, on the reference; compare every array afterwards.
+
+        call(backend, arrays) makes the call. Arrays not in `changes` must come out bit for bit as
+        they went in. Those in `in_vector` are views of a longer vector at an odd offset, as
+        parameters are; those in `strided` are every second row of a larger array.
+        """
+        tolerance = max(
+            (TOLERANCE[a.dtype.name] for k, a in arrays.items() if _is_working(k, a)), default=0.0
+        )
+        shapes = ", ".join(f"{k} {v.shape} {v.dtype}" for k, v in arrays.items())
+        told = Told(operation, f"{case}; {shapes}" if case else shapes, self.seed)
+        placed = {
+            name: Placed(backend, host, name in in_vector, name in strided)
+            for name, host in arrays.items()
+        }
+        reference = {name: _widened(host) for name, host in arrays.items()}
+        call(backend, SimpleNamespace(**{name: p.array for name, p in placed.items()}))
+        call(REFERENCE, SimpleNamespace(**reference))
+        for name, before in arrays.items():
+            got = placed[name].read(told, name)
+            told.same_dtype(name, got, before)
+            if name not in set(changes):
+                told.unchanged(name, got, before)
+            elif name == "totals":
+                told.totals(got, reference[name], before, tolerance)
+            else:
+                told.close(name, got, reference[name], tolerance)
+
+
+class Placed:
+    """A host array brought to a device, perhaps with guard elements around it."""
+
+    def __init__(
+        self, backend: Backend, host: np.ndarray, in_vector: bool = False, strided: bool = False
+    ) -> None:
+        self.backend, self.n = backend, host.size
+        self.whole: Array = None
+        if in_vector:
+            vector = np.concatenate([[7] * 3, host.ravel(), [7] * 2]).astype(host.dtype)
+            self.whole = backend.to_device(vector)
+            self.array = backend.xp.reshape(self.whole[3 : 3 + self.n], host.shape)
+        elif strided:
+            self.array = backend.to_device(np.repeat(host, 2, axis=0))[::2]
+        else:
+            self.array = fresh(backend, host)
+
+    def read(self, told: Told, name: str) -> np.ndarray:
+        """Give the array's content, after a look at the guard elements."""
+        if self.whole is not None:
+            guards = np.delete(self.backend.to_host(self.whole), slice(3, 3 + self.n))
+            if (guards != 7).any():
+                told.fail(f"{name}: wrote outside the array it was given")
+        return self.backend.to_host(self.array)
+
+
+class Told:
+    """What a failure tells beside the numbers: the operation, the case, the seed."""
+
+    def __init__(self, operation: str, case: str, seed: int) -> None:
+        self.operation, self.case, self.seed = operation, case, seed
+
+    def fail(self, what: str, *lines: str) -> NoReturn:
+        """Raise the failure."""
+        head = f"{self.operation}: {what}"
+        raise AssertionError("\n  ".join([head, f"case: {self.case}", *lines, f"seed {self.seed}"]))
+
+    def same_dtype(self, name: str, got: np.ndarray, before: np.ndarray) -> None:
+        """The dtype must have stayed."""
+        if got.dtype != before.dtype:
+            self.fail(f"{name} changed its dtype from {before.dtype} to {got.dtype}")
+
+    def unchanged(self, name: str, got: np.ndarray, before: np.ndarray) -> None:
+        """An input must not have been written to."""
+        if got.tobytes() != before.tobytes():
+            place = tuple(int(i) for i in np.argwhere((got != before) | (got != got))[0])
+            self.fail(
+                f"its input {name} was modified",
+                f"at {place}: was {before[place]!r}, became {got[place]!r}",
+            )
+
+    def close(self, name: str, got: Any, expected: Any, tolerance: float) -> None:
+        """Floats must agree within tolerance * max|expected|, all else exactly."""
+        got, expected = np.asarray(got), np.asarray(expected)
+        if got.shape != expected.shape:
+            self.fail(f"{name} has shape {got.shape}, expected {expected.shape}")
+        if expected.size == 0:
+            return
+        if expected.dtype.kind != "f":
+            tolerance = 0.0
+        a, b = got.astype(np.float64), expected.astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            error = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, np.abs(a - b))
+        error = np.where(np.isnan(error), np.inf, error)
+        finite = np.abs(b[np.isfinite(b)])
+        scale = float(finite.max()) if finite.size else 0.0
+        if float(error.max()) <= tolerance * scale:
+            return
+        place = tuple(int(i) for i in np.unravel_index(int(error.argmax()), error.shape))
+        beyond = int((error > tolerance * scale).sum())
+        self.fail(
+            f"{name} is wrong",
+            f"worst at {place}: got {got[place]!r}, expected {expected[place]!r}",
+            f"max|a - ref| = {error.max():.3g}, allowed {tolerance:g} * {scale:.3g} (max|ref|); "
+            f"{beyond} of {error.size} elements are beyond",
+        )
+
+    def totals(
+        self, got: np.ndarray, expected: np.ndarray, before: np.ndarray, tolerance: float
+    ) -> None:
+        """The sums of a pass: what was added must be right, however much was there before."""
+        added, wanted = got - before, expected - before
+        allowed = tolerance * np.abs(wanted) + 1e-15 * np.abs(before)
+        if not (np.abs(added - wanted) <= allowed).all():
+            self.fail(
+                "totals is wrong (its sums are promised in float64)",
+                f"slots are loss, weight, penalty, score; before: {before}",
+                f"added {added}",
+                f"expected {wanted}",
+            )
+
+
+def skip(backend: str, reason: str) -> NoReturn:
+    """Skip a test with its reason; fail it where NNBACKEND_REQUIRE names the backend."""
+    if backend.partition(":")[0] in os.environ.get(REQUIRED, "").split(","):
+        pytest.fail(f"{REQUIRED} asks for {backend}, so this may not be skipped: {reason}")
+    pytest.skip(reason)
+
+
+def fresh(backend: Backend, host: np.ndarray) -> Array:
+    """Give a device array of its own memory with a host array's content."""
+    array = backend.empty(host.shape, host.dtype.name)
+    backend.to_device(np.ascontiguousarray(host), out=array)
+    return array
+
+
+def _widened(host: np.ndarray) -> np.ndarray:
+    return host.astype(np.float64) if host.dtype.kind == "f" else host.copy()
+
+
+def _is_working(name: str, array: np.ndarray) -> bool:
+    """Tell whether an array is of the dtype under test; some are float64 always."""
+    return array.dtype.kind == "f" and name not in ("totals", "hyper", "rates", "data")
