@@ -149,7 +149,7 @@ class NumbaBackend(NumPyBackend):
         loop(theta, gradient, *state, c, p, kind(1), start, theta.size)
 
     def max_norm(self, W: Array, limit: float) -> None:
-        norms = np.empty(W.shape[1], W.dtype)
+        norms = self._scratch(W[0])
         self._loop(loops.limit_columns, W.dtype)(W, W.dtype.type(limit), norms)
 
     # ---- batches ----------------------------------------------------------------------------
