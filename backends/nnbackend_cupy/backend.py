@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import cupy
@@ -23,7 +24,7 @@ from nnbackend.errors import BackendError
 from nnbackend_cupy import namespace
 
 # Methods that touch no device, or enter it by themselves.
-_ANYWHERE = {"owns", "dtype_name", "capture"}
+_ANYWHERE = {"owns", "dtype_name", "capture", "active"}
 
 
 def _on_its_device(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -94,6 +95,10 @@ class CuPyBackend(Backend):
 
     def synchronize(self) -> None:
         self._own_device.synchronize()
+
+    def active(self) -> AbstractContextManager[Any]:
+        device: AbstractContextManager[Any] = cupy.cuda.Device(self.index)
+        return device
 
     def owns(self, array: object) -> bool:
         return isinstance(array, cupy.ndarray) and array.device.id == self.index

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 
@@ -114,7 +116,8 @@ class Backend(ABC):
 
         Shapes: z (B, K * O), piece by piece; a (B, O); which (B, O) int32, the winning piece.
         """
-        pieces = self.xp.reshape(z, (z.shape[0], -1, a.shape[1]))  # (B, K, O)
+        n_out = a.shape[1]
+        pieces = self.xp.reshape(z, (z.shape[0], z.shape[1] // n_out, n_out))  # (B, K, O)
         a[...] = self.xp.max(pieces, axis=1)
         which[...] = self.xp.astype(self.xp.argmax(pieces, axis=1), which.dtype)
 
@@ -318,6 +321,13 @@ class Backend(ABC):
                 step()
 
         return run
+
+    def active(self) -> AbstractContextManager[Any]:
+        """Give a context in which array arithmetic outside the kernels runs on this device.
+
+        For libraries with a current device; entered by the engine around such arithmetic.
+        """
+        return nullcontext()
 
     # ---- shared by the engine and the defaults ----------------------------------------------
 

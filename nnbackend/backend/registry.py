@@ -266,16 +266,21 @@ def _choose(kind: str, index: int, device: str, origin: str) -> Backend:
     candidates.sort(key=lambda s: (s.kind != "gpu", -s.priority))
     passed_over: list[str] = []
     for spec in candidates:
-        if _probe(spec.name).device_count > 0:
+        if _probe(spec.name).device_count == 0:
+            passed_over.append(_reason(spec.name))
+            continue
+        try:
             chosen = _named(spec.name, index, device, origin)
-            if kind == "auto":
-                why = "".join(f"\n{_reason(name)}" for name in passed_over)
-                logger.info(
-                    "device 'auto' is %s%s", chosen.device, f"; passed over:{why}" if why else ""
-                )
-            return chosen
-        passed_over.append(spec.name)
-    reasons = "\n".join(_reason(name) for name in passed_over) or "  none is installed"
+        except BackendUnavailableError as error:
+            if kind != "auto":
+                raise
+            passed_over.append(f"  {spec.name}: {error}")
+            continue
+        if kind == "auto":
+            why = "; passed over:\n" + "\n".join(passed_over) if passed_over else ""
+            logger.info("device 'auto' is %s%s", chosen.device, why)
+        return chosen
+    reasons = "\n".join(passed_over) or "  none is installed"
     raise BackendUnavailableError(
         f"device={device!r}{origin} but no {kind.upper()} backend is usable:\n{reasons}\n"
         "Use device='cpu', or device='auto' to take the best one found."

@@ -389,7 +389,8 @@ class Network:
         last = self.layers[-1]
         if loss is self.loss or not isinstance(last, Dense):
             return out
-        return last.activation.value(out, self.backend.xp)
+        with self.backend.active():
+            return last.activation.value(out, self.backend.xp)
 
     def _names(self, codes: np.ndarray) -> np.ndarray:
         return codes if self.classes is None else np.asarray(self.classes)[codes]

@@ -207,7 +207,7 @@ class Trainer:
         for callback in self.callbacks:
             callback.on_train_begin(self)
         try:
-            with self.interrupt:
+            with self.interrupt, self.backend.active():
                 while not history.stop_reason and self.epoch < self.recipe.epochs:
                     begin = time.perf_counter()
                     figures = self._lbfgs_epoch() if is_lbfgs else self._train_epoch()
