@@ -1,0 +1,98 @@
+"""A backend from another distribution: installed, found, trained with, through every door."""
+
+from __future__ import annotations
+
+import json
+import os
+import site
+import subprocess
+import sys
+import venv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLE = ROOT / "tests" / "plugin_sample"
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Install the sample into an environment of its own; give what runs Python there."""
+    pytest.importorskip("hatchling", reason="the sample is built with hatchling (extra test)")
+    pytest.importorskip("pip", reason="the sample is installed with pip")
+    folder = tmp_path_factory.mktemp("plugin")
+    venv.create(folder / "env", with_pip=False, symlinks=True)
+    python = folder / "env" / "bin" / "python"
+    # The new environment sees this one's packages, and the checkout where nothing is installed.
+    here = [*site.getsitepackages(), str(ROOT), str(ROOT / "backends")]
+    (packages,) = (folder / "env" / "lib").glob("python*/site-packages")
+    (packages / "outer.pth").write_text("\n".join(here) + "\n")
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("NNBACKEND_", "PYTHON"))}
+
+    def run(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [python, *words], cwd=folder, env=clean, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code, f"{words}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps",
+         "--no-build-isolation", "--disable-pip-version-check", str(SAMPLE)],
+        check=True, cwd=folder,
+    )  # fmt: skip
+    return run
+
+
+def test_it_is_listed_with_its_distribution(run: Run) -> None:
+    code = (
+        "import nnbackend, json; print(json.dumps("
+        "{row.name: [row.usable, row.distribution] for row in nnbackend.backends()}))"
+    )
+    rows = json.loads(run("-c", code).stdout)
+    assert rows["sample"] == [True, "nnbackend-sample 0.1.0"]
+    assert rows["numpy"][0] is True
+
+
+def test_it_trains_by_name_and_agrees_with_numpy(run: Run) -> None:
+    code = """
+import numpy as np, nnbackend as nn
+data = nn.data.load("digits")
+vectors = []
+for device in ("sample", "numpy"):
+    layers = [64, nn.Dense(32, "tanh"), nn.Dropout(0.2), nn.Maxout(16), nn.Dense(10, "softmax")]
+    net = nn.Network(layers, device=device, dtype="float64")
+    history = nn.train(net, data.x, data.y, epochs=8, batch_size=32, validation=0.2, scale="standard")
+    assert net.backend.device == f"{device}:0"
+    vectors.append(net.backend.to_host(net.theta))
+print(np.abs(vectors[0] - vectors[1]).max() / np.abs(vectors[1]).max())
+print(history["valid_accuracy"][-1])
+"""
+    difference, accuracy = map(float, run("-c", code).stdout.split())
+    assert difference < 1e-9
+    assert accuracy > 0.9
+
+
+def test_the_command_line_takes_its_name(run: Run) -> None:
+    done = run(
+        *("-m", "nnbackend", "train", "iris", "--device", "sample", "--epochs", "30"),
+        *("--out", "iris-run", "--json", "--quiet"),
+    )
+    final = json.loads(done.stdout.splitlines()[-1])
+    assert final["device"] == "sample:0"
+    assert final["test_accuracy"] > 0.6
+    refused = run("-m", "nnbackend", "train", "iris", "--device", "sample:1", code=2)
+    assert "sample sees 1 device (sample:0)" in refused.stderr
+
+
+def test_it_passes_the_kit_by_one_command(run: Run) -> None:
+    done = run(
+        *("-m", "pytest", "-q", "-p", "nnbackend.testing.plugin", "--pyargs", "nnbackend.testing"),
+        *("--nnb-backend", "sample", "-p", "no:cacheprovider"),
+    )
+    assert " passed" in done.stdout
+    assert "failed" not in done.stdout
