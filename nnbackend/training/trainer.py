@@ -223,7 +223,8 @@ class Trainer:
         history.stop_reason = history.stop_reason or "epochs"
         if self.shadow is not None:
             self.backend.copy(self.shadow, self.net.theta)
-        if self.recipe.early_stopping is not None and self.recipe.early_stopping.restore_best:
+        stopping = self.recipe.early_stopping
+        if stopping is not None and stopping.restore_best and history.rows:
             self.restore_best()
         for callback in self.callbacks:
             callback.on_train_end(self)
