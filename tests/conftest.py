@@ -10,6 +10,8 @@ import pytest
 # Set before anything imports matplotlib: no test may open a window.
 os.environ["MPLBACKEND"] = "Agg"
 
+pytest_plugins = ["nnbackend.testing.plugin"]  # prints the table of tests/test_conformance.py
+
 
 @pytest.fixture
 def rng() -> np.random.Generator:

@@ -20,9 +20,10 @@ import pytest
 
 from nnbackend.backend import Backend, get_backend
 from nnbackend.backend.formulas import Array
-from nnbackend.errors import BackendError
+from nnbackend.errors import BackendError, BackendUnavailableError
 from nnbackend.testing.reference import ReferenceBackend
 
+PROPERTY = "nnbackend"  # under which a test report says whose row and column it belongs to
 REQUIRED = "NNBACKEND_REQUIRE"  # names of backends, with commas, whose tests may not be skipped
 
 # Of one kernel or one whole gradient, and after 100 steps: max|a - ref| <= tolerance * max|ref|.
@@ -36,11 +37,13 @@ class Suite:
     """The base of the suites: which backend is tested, and what is known to fail.
 
     device: what `get_backend` is asked for; or override `make_backend`.
+    label: the row's name in the table of results; by default the device.
     expected_failures: {test name: reason}; such a test must fail, or it is reported.
     seed: of all random numbers; a failure prints it.
     """
 
     device: ClassVar[str | Backend] = ""
+    label: ClassVar[str] = ""
     expected_failures: ClassVar[Mapping[str, str]] = {}
     seed: ClassVar[int] = 0
     _made: ClassVar[dict[type, Backend | BackendError]] = {}
@@ -65,11 +68,11 @@ class Suite:
         if made is None:
             try:
                 made = self.make_backend()
-            except BackendError as error:
+            except BackendUnavailableError as error:
                 made = error
             Suite._made[type(self)] = made
         if isinstance(made, BackendError):
-            skip(str(self.device), str(made))
+            skip(self.row(), str(made))
         return made
 
     @pytest.fixture(params=["float32", "float64"])
@@ -82,12 +85,25 @@ class Suite:
 
     @pytest.fixture(autouse=True)
     def _expect_failure(self, request: pytest.FixtureRequest) -> None:
-        whole = request.node.name
+        node, whole = request.node, request.node.name
+        node.user_properties.append((PROPERTY, (self.row(), self.column())))
         reason = self.expected_failures.get(whole) or self.expected_failures.get(
             whole.partition("[")[0]
         )
         if reason is not None:
-            request.node.add_marker(pytest.mark.xfail(reason=reason, strict=True))
+            node.add_marker(pytest.mark.xfail(reason=reason, strict=True))
+
+    @classmethod
+    def row(cls) -> str:
+        """Give the backend's name in the table of results."""
+        return cls.label or getattr(cls.device, "device", str(cls.device)) or cls.__name__
+
+    @classmethod
+    def column(cls) -> str:
+        """Give the suite's name in the table of results."""
+        names = (c.__name__ for c in cls.__mro__ if c.__module__.startswith("nnbackend.testing."))
+        suite = next((name for name in names if name.endswith("Conformance")), cls.__name__)
+        return suite.removesuffix("Conformance").lower()
 
     def rng(self, *case: object) -> np.random.Generator:
         """Give the random numbers of one case, always the same for a seed."""
@@ -147,7 +163,7 @@ class Placed:
             self.whole = backend.to_device(vector)
             self.array = backend.xp.reshape(self.whole[3 : 3 + self.n], host.shape)
         elif strided:
-            self.array = backend.to_device(np.repeat(host, 2, axis=0))[::2]
+            self.array = backend.to_device(np.repeat(host, 2, axis=0))[::2, ...]
         else:
             self.array = fresh(backend, host)
 

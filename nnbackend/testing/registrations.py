@@ -1,0 +1,149 @@
+"""How a backend enters the house: its spec, its probe, its names, its signatures."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib import metadata
+
+import numpy as np
+import pytest
+
+from nnbackend.backend import API_VERSION, Backend, backends, get_backend, registry
+from nnbackend.backend.registry import BackendSpec
+from nnbackend.errors import BackendError, DeviceMismatchError
+from nnbackend.network.network import Network
+from nnbackend.testing.ghost import GhostBackend
+from nnbackend.testing.kit import Suite, skip
+
+CAPABILITIES = {"uint64", "capture"}
+HEAVY = ("cupy", "numba", "torch", "jax", "tensorflow", "mlx", "sklearn", "scipy", "matplotlib")
+
+
+class RegistrationConformance(Suite):
+    """What the registry and the engine may take for granted of a backend."""
+
+    def spec_target(self, backend: Backend) -> str:
+        """Give "module:attribute" of the backend's spec; skips where it is not registered."""
+        points = metadata.entry_points(group=registry.GROUP, name=backend.name)
+        found = {point.value for point in points} or {registry.BUILT_IN.get(backend.name, "")}
+        target = found.pop()
+        if not target:
+            skip(backend.name, f"{backend.name} is not registered in {registry.GROUP}")
+        return target
+
+    def spec(self, backend: Backend) -> BackendSpec:
+        """Give the backend's spec."""
+        module, _, attribute = self.spec_target(backend).partition(":")
+        spec = getattr(__import__(module, fromlist=[attribute]), attribute)
+        assert isinstance(spec, BackendSpec), f"{module}:{attribute} is no BackendSpec: {spec!r}"
+        return spec
+
+    def test_signatures_equal_the_base_class(self, backend: Backend) -> None:
+        drifted = []
+        for name, base in inspect.getmembers(Backend, inspect.isfunction):
+            own = getattr(type(backend), name)
+            if name.startswith("_") or own is base:
+                continue
+            mine, theirs = _parameters(own), _parameters(base)
+            if mine != theirs:
+                drifted.append(f"{name}{mine} differs from the base class's {theirs}")
+        assert not drifted, "signature drift: " + "; ".join(drifted)
+
+    def test_attributes(self, backend: Backend) -> None:
+        name, device = backend.name, backend.device
+        assert re.fullmatch(r"[a-z][a-z0-9_]*", name), f"bad name {name!r}"
+        assert name not in registry.KINDS, f"the name {name!r} is a kind"
+        assert re.fullmatch(rf"{name}(:\d+)?", device), f"device {device!r} is not {name}:NUMBER"
+        unknown = set(backend.capabilities) - CAPABILITIES
+        assert not unknown, f"unknown capabilities {unknown}; known are {CAPABILITIES}"
+        assert backend.float_dtypes, "float_dtypes is empty"
+        unknown = set(backend.float_dtypes) - {"float32", "float64"}
+        assert not unknown, f"unknown float_dtypes {unknown}"
+
+    def test_every_default_is_there(self, backend: Backend) -> None:
+        missing = [name for name in dir(Backend) if not hasattr(backend, name)]
+        assert not missing, f"methods of the base class are missing: {missing}"
+
+    def test_spec_is_sane(self, backend: Backend) -> None:
+        spec = self.spec(backend)
+        assert spec.name == backend.name, f"spec {spec.name!r} loads a backend {backend.name!r}"
+        assert spec.kind in ("cpu", "gpu"), f"kind must be cpu or gpu, is {spec.kind!r}"
+        assert spec.api_version == API_VERSION, f"api_version {spec.api_version} != {API_VERSION}"
+        assert isinstance(spec.priority, int), f"priority {spec.priority!r} is no int"
+        assert isinstance(spec.version(), str), "version() gives no text"
+
+    def test_probe_is_calm(self, backend: Backend) -> None:
+        spec = self.spec(backend)
+        first = spec.probe()
+        for _ in range(20):  # a slow probe makes this test the slowest of all
+            assert spec.probe() == first, "probe() changes its mind from call to call"
+        assert first.device_count > 0, f"the backend was loaded but probe() says {first.reason!r}"
+
+    def test_probe_never_raises(self, backend: Backend) -> None:
+        # As on a machine without the array libraries: it says so, and how to mend it.
+        blocked = f"sys.modules.update(dict.fromkeys({self._heavy(backend)}))"
+        shown = "p = spec.probe(); print(json.dumps([p.device_count, p.reason]))"
+        found = _elsewhere(f"{blocked}; {shown}", self.spec_target(backend))
+        assert isinstance(found, list)
+        count, reason = found
+        assert count > 0 or reason, f"without its library probe() gives no reason: {found}"
+
+    def test_spec_is_light_to_import(self, backend: Backend) -> None:
+        loaded = _elsewhere(
+            f"print(json.dumps([m for m in {self._heavy(backend)} if m in sys.modules]))",
+            self.spec_target(backend),
+        )
+        assert not loaded, f"importing {self.spec_target(backend)} loads {loaded}"
+
+    def _heavy(self, backend: Backend) -> list[str]:
+        """Give the array libraries that a spec may not import, the backend's own among them."""
+        library = type(backend.zeros((1,), "float32")).__module__.partition(".")[0]
+        return sorted({*HEAVY, library} - {"numpy", "nnbackend"})
+
+    def test_device_strings(self, backend: Backend) -> None:
+        spec = self.spec(backend)
+        for word in (spec.name, f"{spec.name}:0", f" {spec.name.upper()} "):
+            found = get_backend(word)
+            assert found.name == spec.name, f"get_backend({word!r}) gave {found!r}"
+        assert get_backend(backend) is backend, "get_backend(a Backend) must give it back"
+        with pytest.raises(BackendError, match="device"):
+            get_backend(f"{spec.name}:{spec.probe().device_count}")
+        row = next(row for row in backends() if row.name == spec.name)
+        assert row.usable, f"backends() says that {spec.name} is not usable: {row.reason}"
+        assert f"{spec.name}:0" in row.devices, f"backends() lists {row.devices}"
+
+    def test_foreign_arrays_are_refused(self, backend: Backend) -> None:
+        net = Network([2, 3, 1], device=backend)
+        foreign = GhostBackend(99).zeros((4, 2), "float32")
+        assert not backend.owns(foreign), "owns() claims an array of ghost:99"
+        with pytest.raises(DeviceMismatchError, match=re.escape(backend.device)):
+            net.feedforward(foreign)
+        if not backend.owns(np.zeros(1)):
+            with pytest.raises(DeviceMismatchError, match="to_device"):
+                net.feedforward(np.zeros((4, 2), np.float32))
+
+
+def _parameters(function: object) -> str:
+    """Give a signature without its annotations."""
+    assert callable(function)
+    signature = inspect.signature(function)
+    bare = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+    return str(signature.replace(parameters=bare, return_annotation=signature.empty))
+
+
+def _elsewhere(code: str, target: str) -> object:
+    """Import a spec in a fresh interpreter, run code there, and give what it prints as JSON."""
+    module, _, attribute = target.partition(":")
+    program = f"import json, sys; from {module} import {attribute} as spec; {code}"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+    )  # fmt: skip
+    assert done.returncode == 0, f"importing {target} or its probe failed:\n{done.stderr}"
+    answer: object = json.loads(done.stdout)
+    return answer

@@ -1,0 +1,157 @@
+"""Whole training runs: a hundred steps of every optimizer end where the reference ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nnbackend.backend import Backend
+from nnbackend.network.layers import AbstractLayer, Dense, Dropout, Maxout
+from nnbackend.network.network import Network
+from nnbackend.testing.kit import AFTER_100_STEPS, REFERENCE, Suite, Told
+from nnbackend.training.optimizers import OPTIMIZERS, SGD, Optimizer
+from nnbackend.training.trainer import train
+
+ROWS, N_IN, CLASSES = 60, 7, 3
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train: an optimizer, options of `train`, and whether there is dropout."""
+
+    optimizer: Any
+    dropout: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+_ADAM = OPTIMIZERS["adam"]()
+RECIPES: dict[str, Recipe] = {
+    name: Recipe(rule, dropout=True)
+    for name, make in OPTIMIZERS.items()
+    if isinstance(rule := make(), Optimizer)
+} | {
+    "momentum": Recipe(SGD(0.05, momentum=0.9), dropout=True),
+    "nesterov": Recipe(SGD(0.05, momentum=0.9, nesterov=True), dropout=True),
+    "no shuffling": Recipe(_ADAM, options={"shuffle": False}),
+    "all rows": Recipe(_ADAM, options={"batch_size": None, "epochs": 100}),
+    "l1": Recipe(SGD(0.1), options={"l1": 1e-3}),
+    "l2": Recipe(_ADAM, options={"l2": 0.1}),
+    "weight_decay": Recipe(_ADAM, options={"weight_decay": 0.1}),
+    "clip_norm": Recipe(SGD(0.1), options={"clip_norm": 0.3}),
+    "max_norm": Recipe(SGD(0.1), options={"max_norm": 0.8}),
+    "ema": Recipe(_ADAM, options={"ema": 0.95}),
+    "schedules": Recipe(
+        SGD(0.1, momentum=0.5),
+        options={"schedule": "cosine", "momentum_schedule": lambda step: 0.5 + 0.3 / step},
+    ),
+    "sample_weight": Recipe(_ADAM, options={"sample_weight": True, "scale": "standard"}),
+}
+
+
+class TrainingConformance(Suite):
+    """A hundred steps against the same training on the reference in float64."""
+
+    @pytest.mark.parametrize("recipe", list(RECIPES))
+    def test_100_steps(self, backend: Backend, dtype: str, recipe: str) -> None:
+        net, losses = run(recipe, backend, dtype, dtype, self.seed)
+        theta, wanted = reference_run(recipe, dtype, self.seed)
+        told = Told("train", f"{recipe}, 100 steps, {net!r}, {dtype}", self.seed)
+        tolerance = AFTER_100_STEPS[dtype]
+        told.close("train_loss of the epochs", losses, wanted, tolerance)
+        told.close("theta", backend.to_host(net.theta), theta, tolerance)
+
+    def test_lbfgs(self, backend: Backend, dtype: str) -> None:
+        # Its line search decides by comparing losses, so only the way down can be compared.
+        _, losses = _train(_network(backend, dtype, False), dtype, "lbfgs", {"epochs": 15})
+        _, wanted = _train(_network(REFERENCE, dtype, False), dtype, "lbfgs", {"epochs": 15})
+        told = Told("train", f"lbfgs, 15 iterations, {dtype}", self.seed)
+        told.close("train_loss of the first 3", losses[:3], wanted[:3], 1e-3)
+        if not losses[-1] < 0.1 * losses[0]:
+            told.fail(f"lbfgs did not minimise the loss: {losses}")
+
+    def test_one_seed_gives_one_result(self, backend: Backend, dtype: str) -> None:
+        first, second = (run("adam", backend, dtype, dtype, self.seed)[0] for _ in range(2))
+        told = Told("train", f"adam with dropout, twice from one seed, {dtype}", self.seed)
+        told.close(
+            "theta of the second run", backend.to_host(second.theta),
+            backend.to_host(first.theta).astype(np.float64), AFTER_100_STEPS[dtype],
+        )  # fmt: skip
+
+    def test_rows_already_on_the_device(self, backend: Backend, dtype: str) -> None:
+        from_host, _ = run("l2", backend, dtype, dtype, self.seed)
+        x = backend.to_device(data(dtype, self.seed)[0])
+        net = _network(backend, dtype, False)
+        train(net, x, data(dtype, self.seed)[1], **_options("l2", dtype, self.seed))
+        told = Told("train", f"x on the device instead of the host, {dtype}", self.seed)
+        told.close(
+            "theta", backend.to_host(net.theta),
+            backend.to_host(from_host.theta).astype(np.float64), AFTER_100_STEPS[dtype],
+        )  # fmt: skip
+
+    def test_a_device_split(self, backend: Backend, dtype: str) -> None:
+        x, y, _ = data(dtype, self.seed)
+        figures = []
+        for given in (x, backend.to_device(x)):
+            net = _network(backend, dtype, False)
+            figures.append(train(net, given, y, epochs=2, validation=0.25)["valid_loss"])
+        told = Told("train", f"validation=0.25 with x on the device, {dtype}", self.seed)
+        told.close("valid_loss", np.array(figures[1]), np.array(figures[0]), 1e-5)
+
+
+def run(
+    name: str, backend: Backend, dtype: str, rounded: str, seed: int
+) -> tuple[Network, np.ndarray]:
+    """Train by a recipe in `dtype`, from data and weights rounded to `rounded`."""
+    net = _network(backend, dtype, RECIPES[name].dropout)
+    start = _network(REFERENCE, rounded, RECIPES[name].dropout)
+    net.set_parameters(*start.get_parameters())
+    x, y, _ = data(rounded, seed)
+    history = train(net, x.astype(dtype), y, **_options(name, rounded, seed))
+    return net, np.array(history["train_loss"])
+
+
+@cache
+def reference_run(name: str, rounded: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Give theta and the losses of the reference in float64."""
+    net, losses = run(name, REFERENCE, "float64", rounded, seed)
+    return REFERENCE.to_host(net.theta), losses
+
+
+@cache
+def data(dtype: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Give rows, labels and weights that a small network can learn."""
+    rng = np.random.default_rng([seed, 1])
+    x = rng.standard_normal((ROWS, N_IN)).astype(dtype)
+    y = (x @ rng.standard_normal((N_IN, CLASSES))).argmax(axis=1)
+    return x, y, (rng.random(ROWS) + 0.5).astype(dtype)
+
+
+def _network(backend: Backend, dtype: str, dropout: bool) -> Network:
+    middle = [Dropout(0.3)] if dropout else []
+    layers: list[int | AbstractLayer] = [
+        N_IN,
+        Dense(9, "tanh"),
+        *middle,
+        Maxout(5),
+        Dense(CLASSES, "softmax"),
+    ]
+    return Network(layers, "cross_entropy", device=backend, dtype=dtype, seed=3)
+
+
+def _options(name: str, rounded: str, seed: int) -> dict[str, Any]:
+    """Give `train`'s options of a recipe."""
+    options = {"epochs": 25, "batch_size": 16, "seed": 5, **RECIPES[name].options}
+    if options.get("sample_weight"):
+        options["sample_weight"] = data(rounded, seed)[2]
+    return options | {"optimizer": RECIPES[name].optimizer}
+
+
+def _train(
+    net: Network, dtype: str, optimizer: str, options: dict[str, Any]
+) -> tuple[Network, np.ndarray]:
+    x, y, _ = data(dtype, 0)
+    return net, np.array(train(net, x, y, optimizer=optimizer, **options)["train_loss"])
