@@ -1,0 +1,524 @@
+"""Whatever can be handed in by mistake: it works, or the error says what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+import nnbackend as nn
+from nnbackend.errors import (
+    ArgumentError,
+    DataError,
+    DeviceMismatchError,
+    NNBackendError,
+    ShapeError,
+)
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(20, 4))
+LABELS = (X[:, 0] > 0).astype(int)
+VALUES = X @ np.array([1.0, 2.0, 3.0, 4.0])
+
+
+def classifier(**options: Any) -> nn.Network:
+    return nn.Network([4, 5, 2], "cross_entropy", device="numpy", **options)
+
+
+def regressor(**options: Any) -> nn.Network:
+    return nn.Network([4, 5, 1], device="numpy", **options)
+
+
+def fit(net: nn.Network, x: Any, y: Any, **options: Any) -> nn.History:
+    return nn.train(net, x, y, **{"epochs": 1, "batch_size": 8, **options})
+
+
+def refused(net: nn.Network, call: Callable[[], Any], kind: type[Exception], text: str) -> None:
+    """The call is refused with this text, and the network is as it was."""
+    before = net.theta.copy(), net.scaler, net.target_scaler, net.classes
+    with pytest.raises(kind, match=text) as caught:
+        call()
+    assert isinstance(caught.value, NNBackendError)
+    np.testing.assert_array_equal(net.theta, before[0])
+    assert (net.scaler, net.target_scaler, net.classes) == before[1:]
+
+
+# Every way in for rows, with the name the error gives them.
+DOORS: dict[str, Callable[[nn.Network, Any], Any]] = {
+    "train": lambda net, x: fit(net, x, np.zeros(len(x), int)),
+    "evaluate": lambda net, x: net.evaluate(x, np.zeros(len(x), int)),
+    "predict": lambda net, x: net.predict(x),
+    "predict_proba": lambda net, x: net.predict_proba(x),
+    "outputs": lambda net, x: net.outputs(x),
+}
+MATHEMATICS: dict[str, Callable[[nn.Network, Any], Any]] = {
+    "feedforward": lambda net, x: net.feedforward(x),
+    "trace": lambda net, x: net.trace(x),
+    "backprop": lambda net, x: net.backprop(x, np.zeros(len(x), int)),
+}
+every_door = pytest.mark.parametrize("door", sorted(DOORS | MATHEMATICS))
+data_door = pytest.mark.parametrize("door", sorted(DOORS))
+
+
+def through(door: str, net: nn.Network, x: Any) -> Any:
+    return (DOORS | MATHEMATICS)[door](net, x)
+
+
+# ---- rows: shape ------------------------------------------------------------------------------
+
+
+@every_door
+@pytest.mark.parametrize(
+    ("shape", "text"),
+    [
+        ((4,), r"x must have 4 columns .*Received: x.shape=\(4,\). Reshape to \(1, 4\)"),
+        ((12,), r"Received: x.shape=\(12,\). Reshape to \(3, 4\)"),
+        ((5,), r"Received: x.shape=\(5,\). Give 4 columns"),
+        ((6, 2, 2), r"Received: x.shape=\(6, 2, 2\). Reshape to \(6, 4\)"),
+        ((6, 3), r"x must have 4 columns \(the first layer's n_in\).*\(6, 3\). Give 4 columns"),
+        ((10, 6), r"Received: x.shape=\(10, 6\). Give 4 columns"),
+        ((4, 20), r"Received: x.shape=\(4, 20\). Give 4 columns"),
+        ((6, 0), r"Received: x.shape=\(6, 0\)"),
+    ],
+)
+def test_rows_of_another_shape(door: str, shape: tuple[int, ...], text: str) -> None:
+    net = classifier()
+    refused(net, lambda: through(door, net, np.ones(shape)), ShapeError, text)
+
+
+@every_door
+def test_no_rows_at_all(door: str) -> None:
+    net = classifier()
+    refused(
+        net, lambda: through(door, net, np.ones((0, 4))), DataError, "x must have at least one row"
+    )
+
+
+def test_a_number_is_no_table() -> None:
+    net = classifier()
+    refused(net, lambda: net.predict(3.0), ShapeError, r"x must have 4 columns.*x.shape=\(\)")
+
+
+# ---- rows: values -----------------------------------------------------------------------------
+
+
+@data_door
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+def test_what_is_not_finite_is_named_with_its_place(door: str, bad: float, dtype: Any) -> None:
+    x = X.astype(dtype)
+    x[13, 2] = bad
+    x[17, 1] = bad
+    net = classifier()
+    text = f"x must be finite.*Received: {bad} in row 13, column 2. Drop such rows or fill the gaps"
+    refused(net, lambda: through(door, net, x), DataError, text)
+
+
+@data_door
+def test_what_float32_cannot_hold_is_not_finite_in_it(door: str) -> None:
+    x = X.copy()
+    x[3, 1] = 1e300
+    net = classifier()
+    refused(net, lambda: through(door, net, x), DataError, r"finite in float32.*1e\+300 in row 3")
+    through(door, classifier(dtype="float64"), X * 1e30)
+
+
+def test_a_gap_far_down_a_large_table_is_found() -> None:
+    x = np.ones((1_500_000, 4), np.float32)
+    x[1_400_000, 3] = np.nan
+    with pytest.raises(DataError, match="nan in row 1400000, column 3"):
+        regressor().predict(x)
+
+
+def test_the_validation_part_is_looked_at_too() -> None:
+    x = X.copy()
+    x[2, 0] = np.nan
+    net = classifier()
+    refused(net, lambda: fit(net, X, LABELS, validation=(x, LABELS), scale="standard"), DataError,
+            "validation x must be finite.*row 2, column 0")  # fmt: skip
+    refused(net, lambda: fit(net, X, LABELS, validation=(X[:, :3], LABELS)), ShapeError,
+            "validation x must have 4 columns")  # fmt: skip
+    refused(net, lambda: fit(net, X, LABELS, validation=(X, LABELS[:5])), ShapeError, "20 rows")
+    refused(net, lambda: fit(net, X, LABELS, validation=(X, LABELS, np.ones(3))), ShapeError,
+            "sample_weight")  # fmt: skip
+
+
+# ---- rows: dtypes and containers --------------------------------------------------------------
+
+
+@every_door
+@pytest.mark.parametrize(
+    "dtype", ["bool", "int8", "uint8", "int64", "uint64", "float16", "float32", "float64", ">f8"]
+)
+def test_numbers_of_any_dtype(door: str, dtype: str) -> None:
+    x = (RNG.random((20, 4)) < 0.5).astype(dtype)
+    nets = [classifier(), classifier()]
+    got, expected = through(door, nets[0], x), through(door, nets[1], x.astype("float32"))
+    np.testing.assert_array_equal(nets[0].theta, nets[1].theta)
+    if isinstance(got, np.ndarray):
+        np.testing.assert_array_equal(got, expected)
+
+
+@every_door
+@pytest.mark.parametrize("dtype", ["U8", "S8", "complex128", "M8[s]", "m8[s]", object])
+def test_what_holds_no_real_numbers(door: str, dtype: Any) -> None:
+    x = np.full((3, 4), 2).astype(dtype)
+    net = classifier()
+    refused(net, lambda: through(door, net, x), ShapeError,
+            "x must hold real numbers. Received: x.dtype=.*Encode text")  # fmt: skip
+
+
+def test_a_structured_array_is_no_table() -> None:
+    x = np.zeros(3, dtype=[("a", float), ("b", float)])
+    net = classifier()
+    refused(net, lambda: net.predict(x), ShapeError, "x must hold real numbers")
+
+
+VIEWS: dict[str, Callable[[np.ndarray, Path], Any]] = {
+    "Fortran order": lambda x, path: np.asfortranarray(x),
+    "negative strides": lambda x, path: x[::-1, ::-1][::-1, ::-1],
+    "every second": lambda x, path: np.repeat(np.repeat(x, 2, axis=0), 2, axis=1)[::2, ::2],
+    "broadcast": lambda x, path: np.broadcast_to(x, (3, *x.shape))[1],
+    "read-only": lambda x, path: read_only(x),
+    "memory-mapped": lambda x, path: mapped(x, path),
+    "list": lambda x, path: x.tolist(),
+    "tuple of rows": lambda x, path: tuple(x),
+    "subclass": lambda x, path: x.view(type("Mine", (np.ndarray,), {})),
+    "DataFrame": lambda x, path: pytest.importorskip(
+        "pandas", reason="compares with pandas where it is installed"
+    ).DataFrame(x, columns=list("abcd")),
+}
+
+
+def read_only(x: np.ndarray) -> np.ndarray:
+    x = x.copy()
+    x.flags.writeable = False
+    return x
+
+
+def mapped(x: np.ndarray, path: Path) -> np.ndarray:
+    np.save(path / "x.npy", x)
+    array: np.ndarray = np.load(path / "x.npy", mmap_mode="r")
+    return array
+
+
+@every_door
+@pytest.mark.parametrize("view", sorted(VIEWS))
+def test_arrays_of_any_kind(door: str, view: str, tmp_path: Path) -> None:
+    nets = [classifier(), classifier()]
+    got = through(door, nets[0], VIEWS[view](X, tmp_path))
+    expected = through(door, nets[1], X)
+    np.testing.assert_allclose(nets[0].theta, nets[1].theta, rtol=1e-6)
+    if isinstance(got, np.ndarray):
+        np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("view", sorted(set(VIEWS) - {"tuple of rows", "subclass"}))
+def test_targets_and_weights_of_any_kind(view: str, tmp_path: Path) -> None:
+    table = np.abs(X)
+    nets = [nn.Network([4, 4], device="numpy"), nn.Network([4, 4], device="numpy")]
+    fit(nets[0], X, VIEWS[view](table, tmp_path), scale_targets=True)
+    fit(nets[1], X, table, scale_targets=True)
+    np.testing.assert_allclose(nets[0].theta, nets[1].theta, rtol=1e-6)
+    weight = table[:, 0]
+    series = weight.tolist() if view == "list" else weight[::-1][::-1]
+    assert regressor().evaluate(X, VALUES, series) == regressor().evaluate(X, VALUES, weight)
+
+
+def test_a_series_of_pandas() -> None:
+    pandas = pytest.importorskip("pandas", reason="compares with pandas where it is installed")
+    nets = [classifier(), classifier(), classifier(classes=("no", "yes"))]
+    fit(nets[0], X, LABELS)
+    fit(nets[1], pandas.DataFrame(X), pandas.Series(LABELS, index=range(100, 120)))
+    fit(nets[2], X, pandas.Series(np.array(["no", "yes"])[LABELS], dtype="category"))
+    np.testing.assert_array_equal(nets[0].theta, nets[1].theta)
+    np.testing.assert_array_equal(nets[0].theta, nets[2].theta)
+    frame = pandas.DataFrame({"a": ["x", "y"], "b": [1, 2], "c": [1, 2], "d": [1, 2]})
+    refused(nets[0], lambda: nets[0].predict(frame), ShapeError, "x must hold real numbers")
+
+
+@every_door
+def test_rows_of_unequal_length(door: str) -> None:
+    net = classifier()
+    refused(net, lambda: through(door, net, [[1.0, 2.0], [1.0]]), ShapeError,
+            "x must be an array of numbers. Received: builtins.list")  # fmt: skip
+
+
+class OnAGPU:
+    """An array that says it lives on a CUDA device, as CuPy's and PyTorch's do."""
+
+    shape, dtype, ndim = (20, 4), np.dtype("float32"), 2
+    __cuda_array_interface__: ClassVar[Any] = {
+        "shape": (20, 4),
+        "typestr": "<f4",
+        "data": (1, True),
+        "version": 3,
+    }
+
+    def __len__(self) -> int:
+        return 20
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError("no copy to the host is made for you")
+
+
+class OfAnotherLibrary:
+    """An array of another library on the host."""
+
+    def __init__(self) -> None:
+        self.__array_interface__ = X.__array_interface__
+
+    def __len__(self) -> int:
+        return 20
+
+
+@data_door
+def test_arrays_on_a_gpu_are_not_copied_silently(door: str) -> None:
+    net = classifier()
+    refused(net, lambda: through(door, net, OnAGPU()), DeviceMismatchError,
+            r"x is .*OnAGPU on a GPU and the network is not. .*device='gpu'")  # fmt: skip
+
+
+@pytest.mark.parametrize("door", sorted(MATHEMATICS))
+@pytest.mark.parametrize("foreign", [OnAGPU, OfAnotherLibrary])
+def test_the_mathematics_takes_arrays_of_its_own_device(door: str, foreign: Any) -> None:
+    net = classifier()
+    refused(net, lambda: through(door, net, foreign()), DeviceMismatchError, foreign.__name__)
+
+
+def test_targets_and_weights_on_a_gpu() -> None:
+    net = regressor()
+    refused(net, lambda: fit(net, X, OnAGPU()), DeviceMismatchError, "y is .*OnAGPU on a GPU")
+    refused(net, lambda: fit(net, X, VALUES, sample_weight=OnAGPU()), DeviceMismatchError,
+            "sample_weight is .*OnAGPU on a GPU")  # fmt: skip
+
+
+# ---- targets ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"validation": 0.2}, {"scale": "standard"}], ids=str)
+@pytest.mark.parametrize(
+    ("y", "kind", "text"),
+    [
+        (LABELS[:15], ShapeError, r"y must have one target for each of the 20 rows.*\(15,\)"),
+        (np.ones((2, 20)), ShapeError, r"20 rows of x. Received: y.shape=\(2, 20\)"),
+        (np.ones((20, 2, 1)), ShapeError, "y.shape"),
+        (3, ShapeError, r"y.shape=\(\)"),
+        (LABELS + 1, DataError, "class labels from 0 to 1.*Received: labels from 1 to 2.*np|numpy"),
+        (LABELS - 1, DataError, "class labels from 0 to 1.*Received: labels from -1 to 0"),
+        (
+            LABELS * 0.5,
+            DataError,
+            r"class labels, whole numbers.*Received: 0.5.*\(n, 2\)|\(20, 2\)",
+        ),
+        (np.where(LABELS, np.nan, 0.0), DataError, "y must be finite.*nan in row"),
+        (np.where(LABELS, np.inf, 0.0), DataError, "y must be finite.*inf in row"),
+        (np.full(20, 1e300), DataError, "y must"),
+        (np.full(20, 2**62), DataError, "class labels from 0 to 1"),
+        (np.full((20, 3), 0.5), ShapeError, r"y must have 2 columns.*y.shape=\(20, 3\)"),
+        (np.full((20, 2), 2.0), DataError, "targets of cross_entropy must lie between 0 and 1"),
+        (LABELS + 0j, ShapeError, "y must hold real numbers.*complex"),
+        (LABELS.astype("M8[s]"), ShapeError, "y must hold real numbers"),
+        (np.array(["no", "yes"])[LABELS], DataError, "y holds text.*numpy.unique"),
+        (["no", "yes"] * 10, DataError, "y holds text.*classes"),
+    ],
+    ids=range(17),
+)
+def test_targets_of_a_classifier(y: Any, kind: Any, text: str, options: dict[str, Any]) -> None:
+    net = classifier()
+    refused(net, lambda: fit(net, X, y, **options), kind, text)
+    if not options:
+        refused(net, lambda: net.evaluate(X, y), kind, text)
+        refused(net, lambda: net.backprop(X, y), kind, text)
+
+
+@pytest.mark.parametrize("options", [{}, {"scale_targets": True, "scale": "standard"}], ids=str)
+@pytest.mark.parametrize(
+    ("y", "kind", "text"),
+    [
+        (VALUES[:15], ShapeError, r"y must have one target for each of the 20 rows.*\(15,\)"),
+        (np.where(np.arange(20) == 3, np.nan, VALUES), DataError, "y must be finite.*nan in row 3"),
+        (np.ones((20, 2)), ShapeError, r"y must have 1 columns|y must have 1 column"),
+        (np.array(["a"] * 20), DataError, "y holds text"),
+        (VALUES * 1e300, DataError, "y must be finite in float32"),
+    ],
+    ids=["short", "nan", "wide", "text", "huge"],
+)
+def test_targets_of_a_regression(y: Any, kind: Any, text: str, options: dict[str, Any]) -> None:
+    net = regressor()
+    refused(net, lambda: fit(net, X, y, **options), kind, text)
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        LABELS.astype(bool), LABELS.astype(np.uint8), LABELS.astype(float), LABELS.tolist(),
+        LABELS.astype(np.float16), LABELS[:, None], LABELS.astype(object), np.eye(2)[LABELS],
+        np.eye(2, dtype=bool)[LABELS], np.eye(2, dtype=int)[LABELS].tolist(),
+    ],
+    ids=["bool", "uint8", "float", "list", "float16", "column", "object", "one-hot", "bool one-hot",
+         "list of rows"],
+)  # fmt: skip
+def test_class_labels_of_any_kind(y: Any) -> None:
+    nets = [classifier(), classifier()]
+    fit(nets[0], X, y)
+    fit(nets[1], X, LABELS)
+    np.testing.assert_array_equal(nets[0].theta, nets[1].theta)
+
+
+@pytest.mark.parametrize("dtype", [None, "S3", object])
+def test_labels_of_text(dtype: Any) -> None:
+    names = np.array(["no", "yes"], dtype=dtype)
+    nets = [classifier(classes=tuple(names.tolist())), classifier()]
+    fit(nets[0], X, names[LABELS], validation=0.2)
+    fit(nets[1], X, LABELS, validation=0.2)
+    np.testing.assert_array_equal(nets[0].theta, nets[1].theta)
+    np.testing.assert_array_equal(nets[0].predict(X), names[nets[1].predict(X)])
+    refused(nets[0], lambda: fit(nets[0], X, ["maybe"] * 20), DataError, "Received: .*maybe")
+
+
+def test_evaluate_leaves_the_network_as_it_was() -> None:
+    net = nn.Network([4, 5, 3], "quadratic", device="numpy")
+    net.evaluate(X, LABELS)
+    net.backprop(X, LABELS)
+    assert net.classes is None
+    assert not net.is_classifier
+
+
+def test_one_output_with_classes_answers_yes_or_no() -> None:
+    net = regressor(classes=("no", "yes"))
+    nn.train(net, X, LABELS, epochs=200, batch_size=5, optimizer=nn.Adam(0.02))
+    assert set(net.predict(X)) == {"no", "yes"}
+    right = (net.predict(X) == np.array(["no", "yes"])[LABELS]).mean()
+    assert net.evaluate(X, LABELS)["accuracy"] == pytest.approx(right)
+
+
+@pytest.mark.parametrize("layers", [[4, 1], [4, 5, 1], [4, nn.Dense(1, "softmax")]], ids=str)
+def test_softmax_of_one_unit_is_refused(layers: Any) -> None:
+    with pytest.raises(ArgumentError, match="softmax"):
+        nn.Network(layers, "cross_entropy", device="numpy")
+
+
+# ---- weights ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("weight", "kind", "text"),
+    [
+        (np.ones(19), ShapeError, r"sample_weight must have shape \(20,\).*\(19,\)"),
+        (np.ones((20, 1)), ShapeError, r"sample_weight must have shape \(20,\).*\(20, 1\)"),
+        (1.0, ShapeError, "sample_weight must have shape"),
+        (
+            np.where(np.arange(20) == 4, np.nan, 1.0),
+            DataError,
+            "sample_weight must be finite.*row 4",
+        ),
+        (np.where(np.arange(20) == 4, -1.0, 1.0), DataError, "sample_weight must not be negative"),
+        (np.zeros(20), DataError, "nor zero for every row"),
+        (["1"] * 20, ShapeError, "sample_weight must hold real numbers"),
+    ],
+    ids=["short", "column", "number", "nan", "negative", "zero", "text"],
+)
+def test_weights(weight: Any, kind: Any, text: str) -> None:
+    net = regressor()
+    refused(net, lambda: fit(net, X, VALUES, sample_weight=weight), kind, text)
+    refused(net, lambda: net.evaluate(X, VALUES, weight), kind, text)
+
+
+# ---- options of the wrong type ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"early_stopping": 5}, "early_stopping must be an nnbackend.EarlyStopping.*=5"),
+        ({"early_stopping": True}, "early_stopping must be an nnbackend.EarlyStopping"),
+        ({"callbacks": nn.Callback()}, "callbacks"),
+        ({"callbacks": [print]}, "callbacks"),
+        ({"max_norm": "3"}, "max_norm must be a number above 0"),
+        ({"l2": "0.1"}, "l2 must be a number, at least 0. Received: l2='0.1'"),
+        ({"l2": None}, "l2 must be a number"),
+        ({"l1": np.inf}, "l1 must be a number"),
+        ({"clip_norm": "1"}, "clip_norm must be a number above 0"),
+        ({"ema": "0.9"}, "ema must be a number between 0 and 1"),
+        ({"epochs": "3"}, "epochs must be a whole number"),
+        ({"batch_size": "32"}, "batch_size must be a whole number"),
+        ({"seed": "1"}, "seed must be a whole number"),
+        ({"scale": 3}, "kind"),
+        ({"validation": "0.2"}, "validation must be"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_options_of_the_wrong_type(options: dict[str, Any], text: str) -> None:
+    net = classifier()
+    refused(net, lambda: fit(net, X, LABELS, **options), ArgumentError, text)
+
+
+@pytest.mark.parametrize("make", [nn.SGD, nn.Adam, nn.AdaGrad, nn.RMSProp, nn.AdaDelta])
+def test_an_infinite_rate_is_refused(make: Any) -> None:
+    with pytest.raises(ArgumentError, match="learning_rate must be above 0"):
+        make(float("inf"))
+
+
+def test_warm_up_then_an_unknown_name() -> None:
+    with pytest.raises(ArgumentError, match="Did you mean 'cosine'"):
+        nn.schedules.WarmUp(1.0, "cosin")
+
+
+@pytest.mark.parametrize("value", [np.array([0.1, 0.2]), "fast", None], ids=str)
+def test_a_schedule_that_gives_no_number(value: Any) -> None:
+    with pytest.raises(ArgumentError, match="a schedule must give one number"):
+        fit(classifier(), X, LABELS, schedule=lambda step: value)
+
+
+def test_a_momentum_of_1_from_a_schedule_is_refused() -> None:
+    with pytest.raises(ArgumentError, match="below 1"):
+        fit(classifier(), X, LABELS, optimizer="sgd", momentum_schedule=lambda step: 1.0)
+
+
+def test_warm_up_takes_a_name() -> None:
+    by_name, by_object = (
+        fit(regressor(), X, VALUES, epochs=3, schedule=nn.schedules.WarmUp(1.0, then))
+        for then in ("cosine", nn.schedules.Cosine())
+    )
+    assert by_name["learning_rate"] == by_object["learning_rate"]
+
+
+def test_a_norm_for_each_layer_may_be_an_array() -> None:
+    net = classifier()
+    fit(net, X, LABELS, max_norm=np.array([1.0, 0.5]))
+    assert np.linalg.norm(net.weights[1], axis=0).max() <= 0.5 * (1 + 1e-6)
+
+
+def test_a_recurrence_of_ones_own_keeps_its_meaning() -> None:
+    def momentum(theta: Any, g: Any, state: Any, c: Any, p: Any, xp: Any) -> Any:
+        return theta, tuple(state)
+
+    class Still(nn.SGD):
+        state = ("velocity",)
+        recurrence = staticmethod(momentum)
+
+    net = regressor()
+    before = net.theta.copy()
+    fit(net, X, VALUES, optimizer=Still(0.1))
+    np.testing.assert_array_equal(net.theta, before)
+
+
+def test_a_scaler_of_other_columns_is_refused() -> None:
+    net = classifier()
+    scaler = nn.data.fit_scaler("standard", X[:, :3])
+    refused(net, lambda: fit(net, X, LABELS, scale=scaler), ShapeError, "4 columns.*3 columns")
+
+
+def test_an_option_refused_late_leaves_no_scaler_behind() -> None:
+    net = regressor()
+    stopping = nn.EarlyStopping(monitor="valid_loss")
+    refused(net, lambda: fit(net, X, VALUES, scale="standard", early_stopping=stopping),
+            ArgumentError, "monitor must be a column")  # fmt: skip
+    refused(net, lambda: fit(net, X, VALUES, scale="standard", validation=5.0), ArgumentError,
+            "between 0 and 1")  # fmt: skip
+    refused(net, lambda: fit(net, X, VALUES, scale="standard", scale_targets=True,
+                             validation=(X, VALUES[:3])), ShapeError, "20 rows")  # fmt: skip

@@ -1,0 +1,65 @@
+"""The tree of exceptions is the one that is drawn, and each is also the built-in one expects."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+import re
+
+import pytest
+
+from nnbackend import errors
+from nnbackend.errors import NNBackendError, suggest
+
+CLASSES = [
+    value for value in vars(errors).values()
+    if inspect.isclass(value) and issubclass(value, NNBackendError)
+]  # fmt: skip
+BUILT_IN = {
+    "UnknownBackendError": ValueError,
+    "BackendUnavailableError": RuntimeError,
+    "BackendVersionError": RuntimeError,
+    "DeviceMismatchError": TypeError,
+    "ArgumentError": ValueError,
+    "ShapeError": ValueError,
+    "DataError": ValueError,
+    "ModelFileError": ValueError,
+    "DivergedError": ArithmeticError,
+}
+
+
+def test_the_drawn_tree_is_the_tree() -> None:
+    drawn: dict[str, tuple[str, str]] = {}
+    path: list[str] = []
+    for line in (errors.__doc__ or "").splitlines():
+        if found := re.match(r"^ {4}([│├└─ ]*)(\w+Error)(?:\s+\((\w+)\))?", line):
+            depth = len(found[1]) // 4
+            path[depth:] = [found[2]]
+            drawn[found[2]] = (path[depth - 1] if depth else "", found[3] or "")
+    assert set(drawn) == {c.__name__ for c in CLASSES}
+    for kind in CLASSES:
+        parent, also = drawn[kind.__name__]
+        bases = {base.__name__ for base in kind.__bases__}
+        assert bases == ({parent} if parent else {"Exception"}) | ({also} if also else set())
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_each_is_the_built_in_a_caller_would_catch(kind: type[NNBackendError]) -> None:
+    assert issubclass(kind, BUILT_IN.get(kind.__name__, Exception))
+    assert kind.__doc__
+    again = pickle.loads(pickle.dumps(kind("words")))
+    assert type(again) is kind
+    assert str(again) == "words"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("rellu", "Known: relu, tanh. Did you mean 'relu'?"),
+        ("tan", "Known: relu, tanh. Did you mean 'tanh'?"),
+        ("xyz", "Known: relu, tanh."),
+        ("", "Known: relu, tanh."),
+    ],
+)
+def test_the_nearest_name(name: str, text: str) -> None:
+    assert suggest(name, ["tanh", "relu"]) == text
