@@ -26,10 +26,10 @@ LOSS_NUMBERS = {"huber": 0.7, "quantile": 0.8, "cross_entropy": 0.1, "binary_cro
 STACKS: dict[str, list[int | AbstractLayer]] = {
     "one layer": [3, Dense(2, "tanh")],
     "one unit each": [1, Dense(1, "tanh"), Dense(1, "identity")],
-    "four layers": [5, Dense(7, "tanh"), Dense(4, "sigmoid"), Dense(6, "elu"), Dense(3, "softmax")],
-    "maxout": [5, Maxout(4, n_pieces=3), Dense(3, "identity")],
-    "maxout at the end": [5, Dense(6, "tanh"), Maxout(2)],
-    "dropout left out": [4, Dropout(0.2), Dense(6, "tanh"), Dropout(0.5), Dense(3, "softmax")],
+    "four layers": [3, Dense(5, "tanh"), Dense(2, "sigmoid"), Dense(4, "elu"), Dense(2, "softmax")],
+    "maxout": [3, Maxout(3, n_pieces=3), Dense(2, "identity")],
+    "maxout at the end": [3, Dense(4, "tanh"), Maxout(2)],
+    "dropout left out": [3, Dropout(0.2), Dense(4, "tanh"), Dropout(0.5), Dense(2, "softmax")],
 }
 
 

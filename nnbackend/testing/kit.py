@@ -184,6 +184,7 @@ class Told:
 
     def fail(self, what: str, *lines: str) -> NoReturn:
         """Raise the failure."""
+        __tracebackhide__ = True
         head = f"{self.operation}: {what}"
         raise AssertionError("\n  ".join([head, f"case: {self.case}", *lines, f"seed {self.seed}"]))
 
@@ -194,15 +195,17 @@ class Told:
 
     def unchanged(self, name: str, got: np.ndarray, before: np.ndarray) -> None:
         """An input must not have been written to."""
+        __tracebackhide__ = True
         if got.tobytes() != before.tobytes():
             place = tuple(int(i) for i in np.argwhere((got != before) | (got != got))[0])
             self.fail(
                 f"its input {name} was modified",
-                f"at {place}: was {before[place]!r}, became {got[place]!r}",
+                f"at {place}: was {before[place]}, became {got[place]}",
             )
 
     def close(self, name: str, got: Any, expected: Any, tolerance: float) -> None:
         """Floats must agree within tolerance * max|expected|, all else exactly."""
+        __tracebackhide__ = True
         got, expected = np.asarray(got), np.asarray(expected)
         if got.shape != expected.shape:
             self.fail(f"{name} has shape {got.shape}, expected {expected.shape}")
@@ -222,7 +225,7 @@ class Told:
         beyond = int((error > tolerance * scale).sum())
         self.fail(
             f"{name} is wrong",
-            f"worst at {place}: got {got[place]!r}, expected {expected[place]!r}",
+            f"worst at {place}: got {got[place]}, expected {expected[place]}",
             f"max|a - ref| = {error.max():.3g}, allowed {tolerance:g} * {scale:.3g} (max|ref|); "
             f"{beyond} of {error.size} elements are beyond",
         )
@@ -231,6 +234,7 @@ class Told:
         self, got: np.ndarray, expected: np.ndarray, before: np.ndarray, tolerance: float
     ) -> None:
         """The sums of a pass: what was added must be right, however much was there before."""
+        __tracebackhide__ = True
         added, wanted = got - before, expected - before
         allowed = tolerance * np.abs(wanted) + 1e-15 * np.abs(before)
         if not (np.abs(added - wanted) <= allowed).all():

@@ -1,0 +1,283 @@
+"""Backends with one fault each, and the test of the conformance kit that must find it.
+
+Not collected by itself: tests/test_kit_bites.py runs the classes made at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nnbackend.backend import Backend
+from nnbackend.backend.base import LOSS, STEP, WEIGHT
+from nnbackend.testing import GhostBackend, ReferenceBackend
+from nnbackend.testing.kit import Suite
+from nnbackend.testing.suite import SUITES
+
+KERNELS, GRADIENTS, TRAINING, CAPTURE, REGISTRATION = SUITES
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A faulty backend, the suite and test that must fail, and what the failure must say.
+
+    test: the test's name, then perhaps words of its parameters.
+    """
+
+    make: Callable[[], Backend]
+    suite: type[Suite]
+    test: str
+    says: str
+
+
+MUTANTS: dict[str, Mutant] = {}
+
+
+def bites(suite: type[Suite], test: str, says: str) -> Callable[[type[Backend]], type[Backend]]:
+    """Enter a faulty backend into the table, once for each test that must find it."""
+
+    def enter(kind: type[Backend]) -> type[Backend]:
+        count = sum(name.startswith(kind.__name__) for name in MUTANTS)
+        MUTANTS[kind.__name__ + str(count or "")] = Mutant(kind, suite, test, says)
+        return kind
+
+    return enter
+
+
+# ---- memory and transfer ------------------------------------------------------------------------
+
+
+@bites(KERNELS, "test_to_device_into_out float32", "gave NoneType back instead of out")
+class MissingReturn(ReferenceBackend):
+    def to_device(self, host: np.ndarray, out: Any = None) -> Any:
+        if out is None:
+            return np.array(host)
+        out[...] = host
+
+
+@bites(KERNELS, "test_round_trip float64", "gave NoneType, which owns")
+class MissingReturnWithoutOut(ReferenceBackend):
+    def to_device(self, host: np.ndarray, out: Any = None) -> Any:
+        if out is not None:
+            out[...] = host
+            return out
+
+
+@bites(KERNELS, "test_to_host_is_a_fresh_copy int32", "it is a view")
+class AliasingToHost(ReferenceBackend):
+    def to_host(self, array: Any) -> np.ndarray:
+        return np.asarray(array)
+
+
+@bites(KERNELS, "test_round_trip float64", "changed its dtype from float64 to float32")
+class LosesPrecision(ReferenceBackend):
+    def to_device(self, host: np.ndarray, out: Any = None) -> Any:
+        return super().to_device(host.astype("f") if host.dtype == "d" else host, out)
+
+
+@bites(KERNELS, "test_owns", "claims a foreign")
+class OwnsEverything(ReferenceBackend):
+    def owns(self, array: object) -> bool:
+        return hasattr(array, "shape")
+
+
+# ---- layers -------------------------------------------------------------------------------------
+
+
+@bites(KERNELS, "test_dense_backward float32-relu", "dense_backward: dW is wrong")
+@bites(GRADIENTS, "test_layers four 13 float64", r"backprop: weights\[\d\] is wrong")
+@bites(GRADIENTS, "test_differences_of_layers maxout", "FAILED: largest error")
+@bites(TRAINING, "test_100_steps float32-sgd", "train: train_loss")
+class WrongSign(ReferenceBackend):
+    def dense_backward(self, x, W, z, a, phi, delta, dW, db, dx):  # type: ignore
+        super().dense_backward(x, W, z, a, phi, delta, dW, db, dx)
+        dW *= -1.0
+
+
+@bites(KERNELS, "test_dense_backward float32-relu", "dense_backward: db is wrong")
+@bites(GRADIENTS, "test_layers four 13 float64", r"backprop: biases\[\d\] is wrong")
+class ForgottenBiasGradient(ReferenceBackend):
+    def dense_backward(self, x, W, z, a, phi, delta, dW, db, dx):  # type: ignore
+        super().dense_backward(x, W, z, a, phi, delta, dW, np.empty_like(db), dx)
+
+
+@bites(KERNELS, "test_dense_backward float32-relu", "delta is wrong")
+class SlopeAtZero(ReferenceBackend):
+    def dense_backward(self, x, W, z, a, phi, delta, dW, db, dx):  # type: ignore
+        if phi.kernel == "relu":
+            a = np.where(a >= 0, 1.0, a).astype(a.dtype)
+        super().dense_backward(x, W, z, a, phi, delta, dW, db, dx)
+
+
+@bites(KERNELS, "test_dense_forward float64-tanh", "its input x was modified")
+class MutatedInput(ReferenceBackend):
+    def dense_forward(self, x, W, b, phi, z, a):  # type: ignore
+        x *= 1.0 + np.finfo(x.dtype).eps
+        super().dense_forward(x, W, b, phi, z, a)
+
+
+@bites(KERNELS, "test_dense_backward float32-relu", "wrote outside the array")
+class OutOfBounds(ReferenceBackend):
+    def dense_backward(self, x, W, z, a, phi, delta, dW, db, dx):  # type: ignore
+        super().dense_backward(x, W, z, a, phi, delta, dW, db, dx)
+        if db.base is not None:
+            np.lib.stride_tricks.as_strided(db, (db.size + 1,), db.strides)[-1] = 0.0
+
+
+@bites(KERNELS, "test_maxout_forward float32-3", "which is wrong")
+class LastPieceWins(ReferenceBackend):
+    def maxout_forward(self, z: Any, a: Any, which: Any) -> None:
+        super().maxout_forward(z, a, which)
+        pieces = z.reshape(z.shape[0], -1, a.shape[1])
+        which[...] = pieces.shape[1] - 1 - pieces[:, ::-1].argmax(axis=1)
+
+
+@bites(KERNELS, "test_dropout_forward float32 0.3-17", "must be philox.host_mask")
+@bites(KERNELS, "test_dropout_masks_of_parts_make_the_whole float32", "the parts' mask is wrong")
+class UnaddressedMask(ReferenceBackend):
+    def dropout_forward(self, x, rate, key, clock, first_row, a, mask):  # type: ignore
+        mask[...] = np.random.default_rng(int(clock[STEP])).random(x.shape) > rate
+        a[...] = x * mask / (1.0 - rate)
+
+
+@bites(KERNELS, "test_dropout_forward float32 0.3-17", "dropout_forward: a is wrong")
+class UnscaledDropout(ReferenceBackend):
+    def dropout_forward(self, x, rate, key, clock, first_row, a, mask):  # type: ignore
+        super().dropout_forward(x, rate, key, clock, first_row, a, mask)
+        a[...] = x * mask
+
+
+# ---- loss ---------------------------------------------------------------------------------------
+
+
+@bites(KERNELS, "test_loss_and_delta float32-quadratic weighted", "delta is wrong")
+@bites(KERNELS, "test_the_mean_over_the_batch_is_in_delta float64", "1/B is taken here")
+class ForgottenMean(ReferenceBackend):
+    def loss_and_delta(self, loss, out, y, weight, delta, totals):  # type: ignore
+        super().loss_and_delta(loss, out, y, weight, delta, totals)
+        delta *= out.shape[0]
+
+
+@bites(KERNELS, "test_loss_and_delta float32-quadratic weighted", "promised in float64")
+class SinglePrecisionTotals(ReferenceBackend):
+    def loss_and_delta(self, loss, out, y, weight, delta, totals):  # type: ignore
+        before = totals.copy()
+        super().loss_and_delta(loss, out, y, weight, delta, totals)
+        for slot in (LOSS, WEIGHT):
+            added = np.float32(totals[slot] - before[slot])
+            totals[slot] = np.float32(before[slot]) + added
+
+
+# ---- update and batches -------------------------------------------------------------------------
+
+
+@bites(KERNELS, "test_optimizer_step float32-adam-", "theta is wrong")
+@bites(KERNELS, "test_update_rule_as_in_its_paper float32-adam", "against its paper, step 1")
+class NoBiasCorrection(ReferenceBackend):
+    def optimizer_step(self, rule, theta, gradient, state, hyper, weight_decay, n_weights):  # type: ignore
+        late = np.array([hyper[0], hyper[1], 1e9])
+        super().optimizer_step(rule, theta, gradient, state, late, weight_decay, n_weights)
+
+
+@bites(KERNELS, "test_optimizer_step float32-sgd-0.1", "weight_decay=0.1")
+class DecaysBiases(ReferenceBackend):
+    def optimizer_step(self, rule, theta, gradient, state, hyper, weight_decay, n_weights):  # type: ignore
+        super().optimizer_step(rule, theta, gradient, state, hyper, weight_decay, theta.size)
+
+
+@bites(KERNELS, "test_add_penalty float32", "gradient is wrong")
+class PenaltyWithoutHalf(ReferenceBackend):
+    def add_penalty(self, weights, gradient, l1, l2, rows, totals):  # type: ignore
+        super().add_penalty(weights, gradient, l1, 2.0 * l2, rows, totals)
+
+
+@bites(KERNELS, "test_max_norm float32", "max_norm: W is wrong")
+class NormOfRows(ReferenceBackend):
+    def max_norm(self, W: Any, limit: float) -> None:
+        super().max_norm(W.T, limit)
+
+
+@bites(KERNELS, "test_gather_rows float32-uint8", "gather_rows: out is wrong")
+@bites(KERNELS, "test_gather_rows_in_their_order float64", "order 4 2 0 3 1")
+class IgnoresTheOrder(ReferenceBackend):
+    def gather_rows(self, data, order, clock, batch_size, out):  # type: ignore
+        super().gather_rows(data, np.arange(len(order)), clock, batch_size, out)
+
+
+# ---- capture ------------------------------------------------------------------------------------
+
+
+@bites(CAPTURE, "test_every_optimizer adam", "hidden host read: bool")
+@bites(KERNELS, "test_clip_norm float32-1.1", "hidden host read: bool")
+class HiddenRead(GhostBackend):
+    def clip_norm(self, gradient: Any, max_norm: float) -> None:
+        norm = self.xp.sqrt(self.xp.sum(gradient * gradient))
+        if norm > max_norm:
+            gradient *= max_norm / norm
+
+
+@bites(CAPTURE, "test_replays_equal_steps float32", "zeros inside capture")
+class AllocatesInCapture(GhostBackend):
+    def clip_norm(self, gradient: Any, max_norm: float) -> None:
+        self.zeros(gradient.shape, "float32")
+        super().clip_norm(gradient, max_norm)
+
+
+@bites(CAPTURE, "test_nothing_is_read_back_or_allocated float64", "to_host was called inside")
+class ReadsInCapture(ReferenceBackend):
+    def clip_norm(self, gradient: Any, max_norm: float) -> None:
+        norm = np.linalg.norm(self.to_host(gradient))
+        if norm > max_norm:
+            gradient *= max_norm / norm
+
+
+@bites(CAPTURE, "test_replays_equal_steps float32", "after capture alone")
+class StepsWhileCapturing(ReferenceBackend):
+    def capture(self, step: Callable[[], None]) -> Callable[[int], None]:
+        step()
+        return super().capture(step)
+
+
+@bites(CAPTURE, "test_a_new_learning_rate_is_seen float32", "learning rate 0.5")
+class FrozenLearningRate(ReferenceBackend):
+    def __init__(self) -> None:
+        self.rate: float | None = None
+
+    def capture(self, step: Callable[[], None]) -> Callable[[int], None]:
+        def run(n: int) -> None:
+            for _ in range(n):
+                self.recording = True
+                step()
+                self.recording = False
+
+        self.recording = False
+        return run
+
+    def tick(self, clock: Any, rates: Any, hyper: Any) -> None:
+        super().tick(clock, rates, hyper)
+        if getattr(self, "recording", False):
+            self.rate = self.rate or float(hyper[0])
+            hyper[0] = self.rate
+
+
+# ---- registration -------------------------------------------------------------------------------
+
+
+@bites(REGISTRATION, "test_signatures_equal_the_base_class", r"drift: clip_norm\(self, grad,")
+class SignatureDrift(ReferenceBackend):
+    def clip_norm(self, grad: Any, max_norm: float) -> None:  # type: ignore[override]
+        super().clip_norm(grad, max_norm)
+
+
+@bites(REGISTRATION, "test_attributes", "unknown capabilities")
+class InventedCapability(ReferenceBackend):
+    capabilities = frozenset({"uint64", "telepathy"})
+
+
+for _name, _mutant in MUTANTS.items():
+    globals()[f"Test{_name}"] = type(
+        f"Test{_name}", (_mutant.suite,), {"make_backend": staticmethod(_mutant.make)}
+    )

@@ -1,0 +1,122 @@
+"""Between backends: one seed gives the same inputs everywhere, and a run may move over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rows import ROWS, StrictBackend, make
+
+import nnbackend as nn
+from nnbackend.backend import Backend, philox
+from nnbackend.errors import BackendUnavailableError
+from nnbackend.network.layers import AbstractLayer
+from nnbackend.training.batching import epoch_order
+
+LAYERS: list[int | AbstractLayer] = [
+    6, nn.Dense(9, "tanh"), nn.Dropout(0.3), nn.Maxout(5), nn.Dense(3, "softmax"),
+]  # fmt: skip
+PAIRS = [(a, b) for a in ROWS for b in ROWS if "numpy" in (a, b) and a != b]
+
+
+def backend(row: str) -> Backend:
+    try:
+        return make(row)
+    except BackendUnavailableError as error:
+        pytest.skip(str(error))
+
+
+def data(dtype: str = "float32") -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((48, 6)).astype(dtype)
+    return x, (x @ rng.standard_normal((6, 3))).argmax(axis=1)
+
+
+def theta(net: nn.Network) -> np.ndarray:
+    return net.backend.to_host(net.theta)
+
+
+def trained(device: Backend, dtype: str = "float64", **options: Any) -> nn.Network:
+    net = nn.Network(LAYERS, "cross_entropy", device=device, dtype=dtype, seed=4)
+    nn.train(net, *data(dtype), **{"epochs": 5, "batch_size": 10, "seed": 6, **options})
+    return net
+
+
+def same(a: np.ndarray, b: np.ndarray, tolerance: float) -> bool:
+    return bool(np.abs(a - b).max() <= tolerance * np.abs(b).max())
+
+
+@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_initial_weights_are_equal_bit_for_bit(row: str, dtype: str) -> None:
+    nets = [
+        nn.Network(LAYERS, "cross_entropy", device=device, dtype=dtype, seed=2**63 - 1)
+        for device in (backend(row), make("numpy"))
+    ]
+    assert theta(nets[0]).tobytes() == theta(nets[1]).tobytes()
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_batches_are_equal_bit_for_bit(row: str) -> None:
+    # The rows that the second step of an epoch collects, from data that number the rows.
+    device, order = backend(row), epoch_order(48, seed=6, epoch=3, shuffle=True)
+    numbers = device.to_device(np.arange(48, dtype=np.float32)[:, None])
+    out = device.empty((10, 1), "float32")
+    clock = device.to_device(np.array([7, 1]))
+    device.gather_rows(numbers, device.to_device(order), clock, 10, out)
+    assert device.to_host(out)[:, 0].tolist() == order[10:20].tolist()
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_masks_are_equal_bit_for_bit(row: str) -> None:
+    device = backend(row)
+    if isinstance(device, StrictBackend):  # once in the standard's own uint64 arithmetic
+        device.capabilities = frozenset({"uint64"})
+    ones = device.to_device(np.ones((31, 37), np.float32))
+    a, mask = device.empty((31, 37), "float32"), device.empty((31, 37), "bool")
+    for key, step in (((0, 0), 1), ((2**63 - 1, 5), 10**11)):
+        device.dropout_forward(ones, 0.37, key, device.to_device(np.array([step, 0])), 3, a, mask)
+        wanted = philox.host_mask(*key, step, 3, (31, 37), 0.37)
+        assert device.to_host(mask).tobytes() == wanted.tobytes()
+
+
+def test_ghost_computes_as_the_defaults_do() -> None:
+    # The same operations on the same library: if a bit differs, something went past the device.
+    for dtype in ("float32", "float64"):
+        nets = [trained(make(row), dtype, ema=0.9, l1=1e-3) for row in ("ghost", "defaults")]
+        assert theta(nets[0]).tobytes() == theta(nets[1]).tobytes()
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_a_run_gives_the_same_everywhere(row: str) -> None:
+    options = {"validation": 0.25, "scale": "standard", "optimizer": nn.AdamW(0.01)}
+    net, reference = trained(backend(row), **options), trained(make("numpy"), **options)
+    assert same(theta(net), theta(reference), 1e-9)
+    x, y = data()
+    assert net.predict(x).tolist() == reference.predict(x).tolist()
+    ours, theirs = net.evaluate(x, y), reference.evaluate(x, y)
+    assert ours == pytest.approx(theirs, rel=1e-9)
+
+
+@pytest.mark.parametrize(("first", "second"), PAIRS)
+def test_saved_on_one_loaded_on_another(first: str, second: str, tmp_path: Path) -> None:
+    net, other = trained(backend(first), "float32", scale="standard"), backend(second)
+    path = tmp_path / "model.safetensors"
+    net.save(path)
+    loaded = nn.load(path, device=other)
+    assert loaded.backend is other
+    assert theta(loaded).tobytes() == theta(net).tobytes()
+    assert same(loaded.outputs(data()[0]), net.outputs(data()[0]), 1e-5)
+
+
+@pytest.mark.parametrize(("first", "second"), PAIRS)
+def test_half_on_one_and_half_on_another(first: str, second: str) -> None:
+    there = backend(second)
+    moved = trained(backend(first)).to(there)
+    assert moved.backend is there
+    stayed = trained(make("numpy"))
+    for net in (moved, stayed):
+        nn.train(net, *data("float64"), epochs=5, batch_size=10, seed=7)
+    assert same(theta(moved), theta(stayed), 1e-9)
