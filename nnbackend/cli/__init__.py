@@ -1,0 +1,161 @@
+"""The command line: `nnbackend VERB ...`, a thin layer over the library, one module for each verb.
+
+Progress and errors go to stderr, results to stdout. Exit codes: 0 good; 1 a run that failed
+(diverged, target missed, a check not passed, a file that cannot be written); 2 wrong usage;
+130 after Ctrl-C, with everything saved. Only the module of the verb that was asked for is imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple, NoReturn
+
+from nnbackend.errors import ArgumentError, DivergedError, NNBackendError, suggest
+
+GOOD, FAILED, WRONG_USAGE, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
+
+
+class Verb(NamedTuple):
+    """What the list of verbs says of one, and an example of its use."""
+
+    help: str
+    example: str
+
+
+VERBS = {
+    "train": Verb(
+        "learn from data and write a run folder",
+        "nnbackend train digits --hidden 100,50 --dropout 0.2 --seed 1",
+    ),
+    "evaluate": Verb(
+        "loss and accuracy of a trained network, class by class",
+        "nnbackend evaluate runs/digits-001 digits --confusion",
+    ),
+    "predict": Verb(
+        "labels or values for the rows of a file",
+        "nnbackend predict runs/flowers-001 new.csv --proba > answers.csv",
+    ),
+    "summary": Verb(
+        "what a run folder or a model file holds",
+        "nnbackend summary runs/digits-001",
+    ),
+    "plot": Verb(
+        "draw the curves of a run again",
+        "nnbackend plot runs/digits-001 --out curves.svg",
+    ),
+    "devices": Verb(
+        "which devices there are, and why others cannot be used",
+        "nnbackend devices",
+    ),
+    "check": Verb(
+        "backpropagation against finite differences, on this machine",
+        "nnbackend check --device cpu",
+    ),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are raised, and whose options cannot be abbreviated."""
+
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        raise ArgumentError(f"{message}. See: {self.prog} --help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; give the exit code. Never raises for what a user can do wrong."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _run(words)
+        sys.stdout.flush()
+        return code
+    except SystemExit as stop:  # argparse has printed --help or --version
+        return int(stop.code or GOOD)
+    except BrokenPipeError:
+        _abandon_stdout()
+        return PIPE_CLOSED
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return INTERRUPTED
+    except DivergedError as error:
+        _say(f"failed: {error}")
+        return FAILED
+    except NNBackendError as error:
+        _say(f"error: {error}")
+        return WRONG_USAGE
+    except (OSError, MemoryError) as error:
+        _say(f"failed: {error or type(error).__name__}")
+        return FAILED
+
+
+def _run(words: list[str]) -> int:
+    """Hand over to the verb's own module, the only one that is imported."""
+    name = next((word for word in words if not word.startswith("-")), None)
+    if name is not None and name not in VERBS:
+        raise ArgumentError(f"no verb {name!r}. {suggest(name, VERBS)}")
+    top = Parser(
+        prog="nnbackend",
+        description="Multilayer perceptrons on NumPy or on a CUDA GPU.",
+        epilog=f"example:\n  {VERBS['train'].example}",
+    )
+    top.add_argument("--version", action=_Version)
+    verbs = top.add_subparsers(title="verbs", metavar="VERB", dest="verb", parser_class=Parser)
+    module = None
+    for verb, (text, example) in VERBS.items():
+        parser = verbs.add_parser(
+            verb, help=text, description=text.capitalize() + ".", epilog=f"example:\n  {example}"
+        )
+        if verb == name:
+            module = importlib.import_module(f"nnbackend.cli.{verb}")
+            module.configure(parser)
+    arguments, strangers = top.parse_known_args(words)
+    if strangers:
+        raise ArgumentError(_stranger(strangers[0], name, verbs.choices.get(name or "", top)))
+    if module is None:
+        top.print_help()
+        return WRONG_USAGE
+    return int(module.run(arguments))
+
+
+def _stranger(word: str, verb: str | None, parser: argparse.ArgumentParser) -> str:
+    """Say that a word means nothing here, and which option may have been meant."""
+    word = word.partition("=")[0]
+    near = difflib.get_close_matches(word, parser._option_string_actions, n=1)
+    hint = f"Did you mean {near[0]!r}?" if near else f"See: {parser.prog} --help"
+    return f"{verb or 'nnbackend'} has no option or argument {word!r}. {hint}"
+
+
+class _Version(argparse.Action):
+    """Print the version, which is looked up only then."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help="print the version and exit")
+
+    def __call__(self, parser: argparse.ArgumentParser, *rest: Any) -> None:
+        from nnbackend import __version__
+
+        print(f"nnbackend {__version__}")
+        parser.exit()
+
+
+def _say(message: str) -> None:
+    # Nobody may be listening any more.
+    with contextlib.suppress(OSError, ValueError):
+        print(f"nnbackend: {message}", file=sys.stderr, flush=True)
+
+
+def _abandon_stdout() -> None:
+    """Point stdout at nothing, so that the interpreter's last flush stays quiet."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

@@ -1,0 +1,157 @@
+"""`nnbackend evaluate`: how good a trained network is, on the rows that training did not see."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nnbackend.cli.parts import Known, fingerprint, read_known, split_test, whole
+from nnbackend.cli.run_folder import Run, open_run, to_json
+from nnbackend.data import Dataset
+from nnbackend.errors import ArgumentError, DataError
+from nnbackend.network.network import Network
+from nnbackend.plots import confusion_matrix, count_confusions
+
+PARTS = ("train", "test", "all")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `evaluate`."""
+    add_run_and_data(parser)
+    parser.add_argument(
+        "--part", choices=PARTS,
+        help="rows to take (default: test where the data has such a part, else all)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--confusion", action="store_true", help="print which class is taken for which"
+    )
+    parser.add_argument("--confusion-plot", metavar="FILE", help="draw it into a picture")
+    parser.add_argument("--json", action="store_true", help="end stdout with one line of JSON")
+
+
+def add_run_and_data(parser: argparse.ArgumentParser) -> None:
+    """Add what `evaluate` and `predict` have in common."""
+    parser.add_argument("run", metavar="RUN", help="a run folder or a model file")
+    parser.add_argument(
+        "data", metavar="DATA",
+        help="data as it was given for training, unscaled; - reads a .csv from stdin",
+    )  # fmt: skip
+    parser.add_argument("--device", metavar="DEVICE", help="as for train (default: auto)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate; give the exit code."""
+    found = open_run(args.run)
+    net = found.network(args.device)
+    data = read_for(found, net, args.data)
+    part, rows = choose_part(found, data, args.part)
+    if rows.y is None:
+        raise DataError(
+            f"{data.name}: evaluation needs the target. Received: only features. "
+            "For answers without a target use: nnbackend predict"
+        )
+    results: dict[str, Any] = {"data": data.name, "part": part, "rows": rows.n_samples}
+    results.update(net.evaluate(rows.x, rows.y))
+    predicted = net.predict(rows.x)
+    is_labels = net.classes is not None and predicted.ndim == 1
+    if not is_labels and (args.confusion or args.confusion_plot):
+        raise ArgumentError("--confusion needs a network that tells classes apart.")
+    if net.classes is not None and is_labels:
+        true = np.asarray(net.classes)[rows.y]
+        counts, labels = count_confusions(true, predicted, net.classes)
+        results["classes"] = per_class(counts, labels)
+        if args.confusion:
+            results["confusion"] = counts.tolist()
+        if args.confusion_plot:
+            confusion_matrix(true, predicted, net.classes, args.confusion_plot)
+    elif "r2" in results:
+        error = predicted.astype(np.float64) - rows.y.reshape(predicted.shape)
+        results["rmse"] = float(np.sqrt(np.mean(error**2)))
+        results["mae"] = float(np.mean(np.abs(error)))
+    _print(results)
+    if args.json:
+        print(to_json(results))
+    return 0
+
+
+def read_for(found: Run, net: Network, source: str) -> Dataset:
+    """Read data as the training data of a run was read."""
+    return read_known(source, Known(net.n_in, net.classes, net.columns), found.settings)
+
+
+def choose_part(found: Run, data: Dataset, asked: str | None) -> tuple[str, Dataset]:
+    """Give the part's name and its rows.
+
+    The training data itself is divided as it was then; other data has only the test part that
+    it may have been distributed with.
+    Raises: ArgumentError for a part that there is not.
+    """
+    known = found.environment.get("data", {})
+    is_same = found.settings is not None and known.get("fingerprint") == fingerprint(data)
+    training, test = data, data.test
+    if is_same and found.settings is not None:
+        parts = split_test(data, found.settings)
+        training, test = parts.training, parts.test
+    if asked is None:
+        asked = "all" if test is None else "test"
+    if asked == "test" and test is not None:
+        return "test", test
+    if asked == "all":
+        return "all", whole(data)
+    if asked == "train" and (is_same or data.test is not None):
+        return "train", training
+    why = (
+        "the run held no rows out"
+        if is_same
+        else "these are not the rows the network was trained on"
+    )
+    raise ArgumentError(f"--part {asked} cannot be had from {data.name}: {why}. Use --part all.")
+
+
+def per_class(counts: np.ndarray, labels: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Give precision, recall, F1 and rows of each class; 0 where a share is of nothing."""
+    right = np.diag(counts).astype(np.float64)
+    rows, taken = counts.sum(axis=1), counts.sum(axis=0)
+    precision = right / np.maximum(taken, 1)
+    recall = right / np.maximum(rows, 1)
+    f1 = 2 * right / np.maximum(rows + taken, 1)
+    return {
+        label: {
+            "precision": float(precision[i]),
+            "recall": float(recall[i]),
+            "f1": float(f1[i]),
+            "rows": int(rows[i]),
+        }
+        for i, label in enumerate(labels)
+    }
+
+
+def _print(results: dict[str, Any]) -> None:
+    print(f"{'data':<10}{results['data']}, {results['part']}: {results['rows']:,} rows")
+    for name in ("loss", "accuracy", "r2", "rmse", "mae"):
+        if name in results:
+            digits = ".4f" if name in ("accuracy", "r2") else ".6g"
+            print(f"{name:<10}{results[name]:{digits}}")
+    if "classes" in results:
+        width = max(5, *(len(label) for label in results["classes"]))
+        print(f"\n{'class':<{width}}  precision  recall      f1   rows")
+        for label, of in results["classes"].items():
+            print(
+                f"{label:<{width}}  {of['precision']:>9.4f}  {of['recall']:>6.4f}  "
+                f"{of['f1']:>6.4f}  {of['rows']:>5}"
+            )
+    if "confusion" in results:
+        _print_confusion(results["confusion"], list(results["classes"]))
+
+
+def _print_confusion(counts: list[list[int]], labels: list[str]) -> None:
+    largest = max(map(max, counts))
+    left = max(map(len, labels))
+    width = max(len(str(largest)), min(left, 8))
+    print("\nconfusion: rows are true classes, columns predicted ones")
+    print(" " * left + "".join(f"  {label[:width]:>{width}}" for label in labels))
+    for label, row in zip(labels, counts, strict=True):
+        print(f"{label:<{left}}" + "".join(f"  {n or '.':>{width}}" for n in row))

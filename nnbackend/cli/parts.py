@@ -1,0 +1,207 @@
+"""Which rows are for training and which for the final figure, now and when a run is evaluated.
+
+The split depends on the rows, the seed and the fraction alone, so `evaluate` finds the rows that
+`train` never saw. A fingerprint of the data says whether they are the same rows at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnbackend.cli.settings import Settings
+from nnbackend.data import BUILTIN, ColumnCoding, Dataset, RawColumn, load
+from nnbackend.data.coding import code_dataset
+from nnbackend.data.csv_files import read_csv
+from nnbackend.data.parquet_files import read_parquet
+from nnbackend.errors import ArgumentError, DataError
+
+OWN = "own"  # the test part that was distributed with the data
+TEST_SHARE = 0.2  # held out where the data has no test part of its own
+FINGERPRINT_BYTES = 1 << 26  # of a larger x, evenly spaced rows stand for all
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The rows that training may see, and those for the final figure."""
+
+    training: Dataset
+    test: Dataset | None
+
+
+# ---- reading ------------------------------------------------------------------------------------
+
+
+def read_data(settings: Settings) -> Dataset:
+    """Read what a network is to learn from.
+
+    Raises: DataError when there is no target, or only one class.
+    """
+    if not settings.data:
+        raise ArgumentError("DATA is missing: a built-in set such as digits, or a file.")
+    header = None if settings.header is None else settings.header == "yes"
+    task: Any = settings.task
+    data = load(
+        settings.data, target=settings.target, task=task, missing=settings.missing, header=header
+    )
+    if data.y is None:
+        raise DataError(
+            f"{data.name}: training needs a target. Received: only features. Put the targets "
+            "beside them: the array y of a .npz file, or NAME_y.npy beside NAME_x.npy."
+        )
+    if data.task == "classification" and data.n_classes == 1:
+        raise DataError(
+            f"{data.name}: the target must have at least two classes. Received: only "
+            f"{(data.classes or ('?',))[0]!r}. Add rows of another class, or name another target."
+        )
+    return data
+
+
+def read_more(source: str, data: Dataset, settings: Settings) -> Dataset:
+    """Read another file of the same kind of rows, for validation or test, with its target."""
+    net_like = Known(
+        data.n_features,
+        data.classes,
+        None if data.columns is None else data.columns.to_dict(),
+    )
+    more = read_known(source, net_like, settings)
+    if more.y is None:
+        raise DataError(f"{source}: the file must have the target too. Received: only features.")
+    return more
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a trained network knows of its data."""
+
+    n_features: int
+    classes: tuple[Any, ...] | None
+    columns: Mapping[str, Any] | None
+
+
+def read_known(source: str, known: Known, settings: Settings | None) -> Dataset:
+    """Read data as a network's training data was read; the target may be absent.
+
+    `-` is a table on stdin.
+    Raises: DataError when the data does not suit the network.
+    """
+    if source == "-":
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "stdin.csv"
+            path.write_bytes(sys.stdin.buffer.read())
+            return read_known(str(path), known, settings)
+    missing = settings.missing if settings else "error"
+    if _is_table(source):
+        if known.columns is not None:
+            coding = ColumnCoding.from_dict(known.columns)
+            return load(source, coding=coding, missing=missing)
+        return _read_plain_table(Path(source), known, missing)
+    target = settings.target if settings and source.lower().endswith(".npz") else None
+    task: Any = None
+    if settings is not None and source not in BUILTIN:
+        task = settings.task
+    data = load(source, target=target, task=task, missing=missing)
+    if data.n_features != known.n_features:
+        raise DataError(
+            f"{data.name}: the data must have the {known.n_features} features that the network was "
+            f"trained on. Received: {data.n_features}."
+        )
+    return data if known.classes is None else data.recode(known.classes)
+
+
+def _is_table(source: str) -> bool:
+    is_table = source.lower().endswith((".csv", ".csv.gz", ".parquet"))
+    return is_table and Path(source).is_file()
+
+
+def _read_plain_table(path: Path, known: Known, missing: str) -> Dataset:
+    """Read a table for a network that was not trained on one: features, and perhaps the target."""
+    table = read_parquet(path) if path.suffix.lower() == ".parquet" else read_csv(path)
+    n, width = known.n_features, len(table.names)
+    if width not in (n, n + 1):
+        raise DataError(
+            f"{path.name}: the table must have {n} columns, as the network was trained on, or "
+            f"{n + 1} with the target as the last. Received: {width}."
+        )
+    coding = ColumnCoding(
+        columns=tuple(RawColumn(name, "numeric") for name in table.names[:n]),
+        target=table.names[n] if width > n else None,
+        task="regression" if known.classes is None else "classification",
+        classes=known.classes,
+        has_header=table.has_header,
+        target_position=n if width > n else None,
+    )
+    return code_dataset(table, path.name.split(".")[0], coding, missing=missing)
+
+
+# ---- splitting ----------------------------------------------------------------------------------
+
+
+def split_test(data: Dataset, settings: Settings) -> Parts:
+    """Divide the data as the settings say; `test` None is the data's own part, else a share."""
+    test = _test_choice(settings, data)
+    if test == OWN:
+        if data.test is None:
+            raise ArgumentError(
+                f"--test own needs data that was distributed with a test part. Received: "
+                f"{data.name}, which has none. Give a fraction or a file."
+            )
+        return Parts(replace(data, test=None), data.test)
+    if isinstance(test, str):
+        return Parts(data, read_more(test, data, settings))
+    if test == 0.0:
+        return Parts(data, None)
+    rest, held_out = data.split(test, settings.seed)
+    return Parts(replace(rest, test=None), held_out)
+
+
+def with_sources(settings: Settings, data: Dataset) -> Settings:
+    """Fill in where the rows come from, so that the settings mean the same in another folder."""
+    columns = data.columns
+    if columns is not None:
+        named = columns.has_header
+        target = columns.target if named else str(columns.target_position)
+        settings = replace(settings, target=target)
+        if not settings.data.lower().endswith(".parquet"):
+            settings = replace(settings, header="yes" if named else "no")
+    places: dict[str, Any] = {"data": settings.data, "validation": settings.validation}
+    places["test"] = _test_choice(settings, data)
+    for name, place in places.items():
+        is_file = isinstance(place, str) and place not in BUILTIN and place != OWN
+        places[name] = str(Path(place).resolve()) if is_file else place
+    return replace(settings, **places)
+
+
+def _test_choice(settings: Settings, data: Dataset) -> float | str:
+    """Give where the rows for the final figure come from; the default depends on the data."""
+    if settings.test is not None:
+        return settings.test
+    return OWN if data.test is not None else TEST_SHARE
+
+
+def whole(data: Dataset) -> Dataset:
+    """Give all rows, the distributed test part after the others."""
+    if data.test is None:
+        return data
+    x = np.concatenate([data.x, data.test.x])
+    both = data.y, data.test.y
+    y = None if both[0] is None or both[1] is None else np.concatenate([both[0], both[1]])
+    return replace(data, x=x, y=y, test=None)
+
+
+def fingerprint(data: Dataset) -> str:
+    """Give a text that is the same for the same rows in the same order, and else another."""
+    digest = hashlib.blake2b(digest_size=16)
+    every = max(1, -(-data.x.nbytes // FINGERPRINT_BYTES))
+    for values in (data.x[::every], data.y):
+        if values is not None:
+            digest.update(f"{values.shape} {values.dtype.str} {data.n_samples}".encode())
+            digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()

@@ -1,0 +1,79 @@
+"""`nnbackend predict`: what a trained network says of new rows, as CSV on stdout or in a file."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import sys
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from nnbackend.cli.evaluate import PARTS, add_run_and_data, choose_part, read_for
+from nnbackend.cli.run_folder import open_run
+from nnbackend.errors import ArgumentError
+from nnbackend.network.network import Network
+from nnbackend.persistence.whole_file import write_whole
+
+AT_ONCE = 8192  # rows turned into text in one go
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `predict`."""
+    add_run_and_data(parser)
+    parser.add_argument(
+        "--proba", action="store_true", help="probabilities of all classes instead of labels"
+    )
+    parser.add_argument(
+        "--out", metavar="FILE", help="a .csv or .npy file to write (default: CSV on stdout)"
+    )
+    parser.add_argument("--part", choices=PARTS, default="all", help="rows to take (default: all)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predict; give the exit code."""
+    suffix = Path(args.out).suffix.lower() if args.out else ".csv"
+    if suffix not in (".csv", ".npy"):
+        raise ArgumentError(f"--out must be a .csv or .npy file. Received: {args.out}.")
+    found = open_run(args.run)
+    net = found.network(args.device)
+    _, data = choose_part(found, read_for(found, net, args.data), args.part)
+    if args.proba:
+        values, names = _probabilities(net, data.x)
+    else:
+        values = net.predict(data.x)
+        many = values.ndim == 2
+        names = [f"prediction_{i}" for i in range(values.shape[1])] if many else ["prediction"]
+    if args.out is None:
+        _write_csv(sys.stdout, values, names)
+        return 0
+    if suffix == ".npy":
+        content = io.BytesIO()
+        np.save(content, values, allow_pickle=False)
+        write_whole(Path(args.out), content.getvalue())
+    else:
+        text = io.StringIO()
+        _write_csv(text, values, names)
+        write_whole(Path(args.out), text.getvalue().encode())
+    return 0
+
+
+def _probabilities(net: Network, x: Any) -> tuple[np.ndarray, list[str]]:
+    """Give the probabilities, a column for each class, and the columns' names."""
+    values = net.predict_proba(x)
+    if net.classes is None:
+        return values, [f"probability_{i}" for i in range(values.shape[1])]
+    if values.shape[1] == 1:  # of the second class
+        values = np.concatenate([1.0 - values, values], axis=1)
+    return values, [str(label) for label in net.classes]
+
+
+def _write_csv(file: TextIO, values: np.ndarray, names: list[str]) -> None:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(names)
+    table = values.reshape(len(values), -1)
+    for start in range(0, len(table), AT_ONCE):
+        # str() of a NumPy number has as many digits as its dtype needs to be read back exactly.
+        writer.writerows([str(value) for value in row] for row in table[start : start + AT_ONCE])

@@ -1,0 +1,153 @@
+"""What is seen of training: a row for each epoch, and on a terminal a bar within long ones."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TextIO
+
+from nnbackend.cli.run_folder import HISTORY, MODEL
+from nnbackend.network.network import Network
+from nnbackend.persistence import save
+from nnbackend.training.callbacks import Callback
+from nnbackend.training.history import Row
+from nnbackend.training.trainer import Trainer
+
+BAR = 28  # characters
+REDRAW_SECONDS = 0.2
+SAVE_SECONDS = 10.0  # least time between two saved models within a run
+SAVE_SHARE = 20  # a save that takes s seconds is followed by this many times s without one
+
+
+class EpochTable(Callback):
+    """Writes the table of epochs; the best one so far is marked with a star."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.is_live = stream.isatty()
+        self._is_drawn = False
+        self._drawn_at = 0.0
+        self._epoch_began = 0.0
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        self._began = self._epoch_began = time.perf_counter()
+        titles = ["epoch", "train loss"]
+        if trainer.validation is not None:
+            titles += ["valid loss", f"valid {score_name(trainer)}"]
+        titles += ["learning rate", "samples/s", "time left"]
+        self._widths = [max(len(title), 10) for title in titles]
+        self._widths[0] = max(5, len(str(trainer.recipe.epochs)))
+        self._print(titles)
+
+    def on_progress(self, trainer: Trainer, step: int, n_steps: int) -> None:
+        now = time.perf_counter()
+        if not self.is_live or now - max(self._drawn_at, self._epoch_began) < REDRAW_SECONDS:
+            return
+        share = step / n_steps
+        full = int(BAR * share)
+        rate = share * trainer.n / (now - self._epoch_began)
+        left = (now - self._epoch_began) * (1.0 / share - 1.0)
+        self.stream.write(
+            f"\r{trainer.epoch + 1:>{self._widths[0]}}  [{'=' * full}{' ' * (BAR - full)}] "
+            f"{share:4.0%}  {rate:,.0f} samples/s  {duration(left)} \x1b[K"
+        )
+        self.stream.flush()
+        self._is_drawn, self._drawn_at = True, now
+
+    def on_epoch_end(self, trainer: Trainer, row: Row) -> None:
+        now = self._epoch_began = time.perf_counter()
+        cells = [f"{row['epoch']:.0f}", loss_text(row["train_loss"])]
+        cells += [
+            loss_text(value) if name == "valid_loss" else f"{value:.4f}"
+            for name, value in row.items()
+            if name.startswith("valid_")
+        ]
+        epochs_left = trainer.recipe.epochs - trainer.epoch
+        cells.append(f"{row['learning_rate']:.3g}")
+        cells.append(f"{trainer.n / row['seconds']:,.0f}" if row["seconds"] else "")
+        cells.append(duration((now - self._began) / trainer.epoch * epochs_left))
+        is_best = trainer.history.best_index == len(trainer.history) - 1
+        self._print(cells, " *" if is_best else "")
+
+    def on_train_end(self, trainer: Trainer) -> None:
+        self._wipe()
+
+    def _print(self, cells: list[str], mark: str = "") -> None:
+        self._wipe()
+        aligned = [f"{cell:>{width}}" for cell, width in zip(cells, self._widths, strict=True)]
+        self.stream.write("  ".join(aligned) + mark + "\n")
+        self.stream.flush()
+
+    def _wipe(self) -> None:
+        if self._is_drawn:
+            self.stream.write("\r\x1b[K")
+            self._is_drawn = False
+
+
+class Keeper(Callback):
+    """Keeps history.csv up to date, and the best model so far at sensible intervals."""
+
+    def __init__(self, folder: Path) -> None:
+        self.history_path = folder / HISTORY
+        self.model_path = folder / MODEL
+        self._next_save = 0.0
+        self._saved_epoch = 0.0
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        names = ["epoch", "train_loss"]
+        if trainer.validation is not None:
+            names += ["valid_loss", f"valid_{score_name(trainer)}"]
+        self._append(",".join([*names, "learning_rate", "seconds"]), "w")
+
+    def on_epoch_end(self, trainer: Trainer, row: Row) -> None:
+        self._append(",".join(f"{v:.0f}" if k == "epoch" else repr(v) for k, v in row.items()))
+        best = trainer.history.best["epoch"]
+        now = time.perf_counter()
+        if best == self._saved_epoch or now < self._next_save:
+            return
+        save_best(trainer, self.model_path)
+        cost = time.perf_counter() - now
+        self._saved_epoch = best
+        self._next_save = now + cost + max(SAVE_SECONDS, SAVE_SHARE * cost)
+
+    def _append(self, line: str, mode: str = "a") -> None:
+        with open(self.history_path, mode, encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+def score_name(trainer: Trainer) -> str:
+    """Give what is reported beside the validation loss: accuracy or r2."""
+    assert trainer.validation is not None
+    return trainer.net.score_for(trainer.validation[1]).name
+
+
+def save_best(trainer: Trainer, path: Path) -> None:
+    """Write the network with the best weights, and leave it with those it has."""
+    net: Network = trainer.net
+    kept = net.backend.empty(tuple(net.theta.shape), net.dtype)
+    net.backend.copy(net.theta, kept)
+    trainer.restore_best()
+    try:
+        save(net, path)
+    finally:
+        net.backend.copy(kept, net.theta)
+
+
+def loss_text(loss: float) -> str:
+    """Give a loss in a few characters.
+
+    >>> loss_text(0.12345), loss_text(0.00012345), loss_text(123456.0)
+    ('0.1235', '1.23e-04', '1.23e+05')
+    """
+    return f"{loss:.4f}" if loss == 0.0 or 1e-3 <= abs(loss) < 1e5 else f"{loss:.2e}"
+
+
+def duration(seconds: float) -> str:
+    """Give a time to read.
+
+    >>> duration(7.2), duration(75), duration(3725)
+    ('0:07', '1:15', '1:02:05')
+    """
+    total = max(0, round(seconds))
+    hours, minutes, rest = total // 3600, total // 60 % 60, total % 60
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,350 @@
+"""The settings of a run: one table from which come the options, their help and the config file.
+
+A value is read from text by the same parser wherever it stands, so `--hidden 100,50` and
+`hidden = [100, 50]` are checked alike. The command line wins over the file, the file over the
+defaults. A default that depends on the data or on another setting is None here, and is filled in
+by `nnbackend.cli.building`; the run folder's config.toml then has every value.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from nnbackend.data.scalers import KINDS as SCALES
+from nnbackend.data.targets import TASKS
+from nnbackend.errors import ArgumentError, suggest
+from nnbackend.network.activations import ACTIVATIONS
+from nnbackend.network.layers import Maxout
+from nnbackend.network.losses import LOSSES
+from nnbackend.training.optimizers import OPTIMIZERS
+from nnbackend.training.schedules import SCHEDULES
+
+OPTIMIZER_NAMES = tuple(OPTIMIZERS)
+SCHEDULE_NAMES = tuple(name for name in SCHEDULES if name != "ramp")
+HIDDEN_ACTIVATIONS: dict[str, Callable[..., Any]] = {
+    **{name: make for name, make in ACTIVATIONS.items() if name != "softmax"},
+    "maxout": Maxout,
+}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a value is read from text; parse raises ValueError for what is not as expected."""
+
+    expected: str
+    parse: Callable[[str], Any]
+
+
+def _whole(least: int) -> Kind:
+    def parse(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise ValueError
+        return value
+
+    return Kind(f"a whole number, at least {least}", parse)
+
+
+def _number(expected: str, good: Callable[[float], bool]) -> Kind:
+    def parse(text: str) -> float:
+        value = float(text)
+        if not (math.isfinite(value) and good(value)):
+            raise ValueError
+        return value
+
+    return Kind(expected, parse)
+
+
+def _list_of(kind: Kind, expected: str, none: bool = False) -> Kind:
+    def parse(text: str) -> tuple[Any, ...]:
+        if none and text.strip().lower() in ("", "none"):
+            return ()
+        return tuple(kind.parse(part.strip()) for part in text.split(","))
+
+    return Kind(expected, parse)
+
+
+def _one_of(*names: str) -> Kind:
+    def parse(text: str) -> str:
+        if text not in names:
+            raise ValueError(suggest(text, names))
+        return text
+
+    return Kind("one of the names there are", parse)
+
+
+def _formula(known: Mapping[str, Callable[..., Any]]) -> Kind:
+    """A name, with a number behind a colon where the formula has one."""
+
+    def parse(text: str) -> str:
+        name, colon, number = text.partition(":")
+        if name not in known:
+            raise ValueError(suggest(name, known))
+        if colon:
+            if not inspect.signature(known[name]).parameters:
+                raise ValueError(f"Known without a number: {name}.")
+            float(number)
+        return text
+
+    return Kind("a name, or NAME:NUMBER", parse)
+
+
+def _part(*words: str) -> Kind:
+    """A share of the rows, or a file; a number is never taken for a file's name."""
+
+    def parse(text: str) -> float | str:
+        try:
+            fraction = float(text)
+        except ValueError:
+            if not text:
+                raise
+            return text
+        if not 0.0 <= fraction < 1.0:
+            raise ValueError
+        return fraction
+
+    own = "".join(f"{word}, " for word in words)
+    return Kind(f"{own}a fraction of at least 0 and below 1, or a file", parse)
+
+
+def _batch(text: str) -> int | str:
+    return text if text == "full" else int(_whole(1).parse(text))
+
+
+def _any_text(text: str) -> str:
+    if not text:
+        raise ValueError
+    return text
+
+
+TEXT = Kind("a text", _any_text)
+POSITIVE = _number("a number above 0", lambda v: v > 0)
+NOT_NEGATIVE = _number("a number, at least 0", lambda v: v >= 0)
+BELOW_ONE = _number("a number of at least 0 and below 1", lambda v: 0 <= v < 1)
+SHARE = _number("a number, at most 1", lambda v: v <= 1)
+
+
+def _setting(
+    topic: str, metavar: str, kind: Kind, default: Any, help: str, shown: str | None = None
+) -> Any:
+    """Describe one setting; `shown` is what the help says of a default that is worked out."""
+    about = {"topic": topic, "metavar": metavar, "kind": kind, "help": help, "shown": shown}
+    return field(default=default, metadata=about)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting of a run, by the names of the options and of the config file."""
+
+    data: str = _setting("data", "DATA", TEXT, "", "")
+    target: str | None = _setting(
+        "data", "COLUMN", TEXT, None, "what to learn: a column's name or index, or a .npz array",
+        "the last column",
+    )  # fmt: skip
+    task: str | None = _setting(
+        "data", "TASK", _one_of(*TASKS), None, "classification or regression", "from the target"
+    )
+    header: str | None = _setting(
+        "data", "yes|no", _one_of("yes", "no"), None, "whether a .csv begins with names",
+        "looked at",
+    )  # fmt: skip
+    missing: str = _setting(
+        "data", "error|drop", _one_of("error", "drop"), "error",
+        "rows that lack a value: refuse the file, or leave them out",
+    )  # fmt: skip
+    validation: float | str = _setting(
+        "data", "FRACTION|FILE", _part(), 0.1,
+        "rows to choose the best epoch by: a share of the training rows, a file, or 0",
+    )  # fmt: skip
+    test: float | str | None = _setting(
+        "data", "FRACTION|FILE", _part("own"), None,
+        "rows for the final figure, which training never sees: a share, a file, 0, or own, the "
+        "part distributed with the data", "own where there is one, else 0.2",
+    )  # fmt: skip
+    scale: str | None = _setting(
+        "data", "KIND", _one_of("auto", *SCALES, "none"), None,
+        f"scale of the features: auto, {', '.join(SCALES)}, none",
+        "auto: unit for bytes, else standard",
+    )  # fmt: skip
+
+    hidden: tuple[int, ...] = _setting(
+        "network", "N,N,...",
+        _list_of(_whole(1), "whole numbers of at least 1, as 100,50, or none", none=True), (200,),
+        "units of each hidden layer; none for no hidden layer",
+    )  # fmt: skip
+    activation: tuple[str, ...] = _setting(
+        "network", "NAME,...",
+        _list_of(_formula(HIDDEN_ACTIVATIONS), "names of activations, as relu,tanh"), ("relu",),
+        "of the hidden layers, one for all or one for each: "
+        f"{', '.join(HIDDEN_ACTIVATIONS)}; leaky_relu:0.2 and maxout:3 set their number",
+    )  # fmt: skip
+    output_activation: str | None = _setting(
+        "network", "NAME", _formula(ACTIVATIONS), None, "of the output layer",
+        "what suits the loss",
+    )  # fmt: skip
+    dropout: tuple[float, ...] = _setting(
+        "network", "RATE,...", _list_of(BELOW_ONE, "numbers of at least 0 and below 1"), (0.0,),
+        "share of units silenced in training, one for all hidden layers or one for each",
+    )  # fmt: skip
+
+    loss: str | None = _setting(
+        "training", "NAME", _formula(LOSSES), None,
+        f"{', '.join(LOSSES)}; huber:2 and quantile:0.9 set their number",
+        "cross_entropy for classes, else quadratic",
+    )  # fmt: skip
+    optimizer: str = _setting(
+        "training", "NAME", _one_of(*OPTIMIZER_NAMES), "adam", ", ".join(OPTIMIZER_NAMES)
+    )
+    learning_rate: float | None = _setting(
+        "training", "X", POSITIVE, None, "size of the steps", "the optimizer's own: adam 0.001"
+    )
+    momentum: float | None = _setting(
+        "training", "X", BELOW_ONE, None, "share of the last step that sgd goes on with", "0"
+    )
+    schedule: str | None = _setting(
+        "training", "NAME", TEXT, None,
+        f"course of the learning rate: {', '.join(SCHEDULE_NAMES)}; "
+        "step:every=10,gamma=0.5 sets numbers", "cosine; constant for lbfgs",
+    )  # fmt: skip
+    batch_size: int | str = _setting(
+        "training", "N|full", Kind("a whole number of at least 1, or full", _batch), 32,
+        "rows of a step",
+    )  # fmt: skip
+    epochs: int = _setting("training", "N", _whole(1), 50, "most passes through the data")
+    patience: int = _setting(
+        "training", "N", _whole(0), 10, "epochs without improvement to stop after; 0 for never"
+    )
+    monitor: str | None = _setting(
+        "training", "COLUMN", TEXT, None, "column of the history that says which epoch is best",
+        "valid_loss, or train_loss without validation",
+    )  # fmt: skip
+
+    l1: float = _setting("regularisation", "X", NOT_NEGATIVE, 0.0, "penalty l1 sum |w|")
+    l2: float = _setting("regularisation", "X", NOT_NEGATIVE, 0.0, "penalty l2/2 sum w^2")
+    weight_decay: float = _setting(
+        "regularisation", "X", NOT_NEGATIVE, 0.0, "decoupled: each step takes w *= 1 - rate X"
+    )
+    max_norm: float = _setting(
+        "regularisation", "X", NOT_NEGATIVE, 0.0, "most of a unit's incoming weights' norm; 0: any"
+    )
+
+    clip_norm: float = _setting(
+        "regularisation", "X", NOT_NEGATIVE, 0.0, "most of the gradient's norm; 0: any"
+    )
+
+    device: str | None = _setting(
+        "machine", "DEVICE", TEXT, None, "auto, cpu, gpu, gpu:1, or a backend's name",
+        "NNBACKEND_DEVICE, else auto",
+    )  # fmt: skip
+    dtype: str = _setting(
+        "machine", "DTYPE", _one_of("float32", "float64"), "float32", "float32 or float64"
+    )
+    seed: int = _setting(
+        "machine", "N", _whole(0), 0, "of the weights, the splits, the order and dropout"
+    )
+    target_accuracy: float | None = _setting(
+        "results", "X", SHARE, None,
+        "fail (exit 1) below this test accuracy; without a test part, validation; r2 of a "
+        "regression", "none",
+    )  # fmt: skip
+
+
+TABLE: dict[str, Field[Any]] = {f.name: f for f in fields(Settings)}
+
+
+def resolve(given: Mapping[str, str], config: str | None) -> Settings:
+    """Give the settings of a command line, where each option's text stands by its name.
+
+    Raises: ArgumentError for a value that cannot be meant, or a config file that cannot be read.
+    """
+    values = {} if config is None else read_config(Path(config))
+    for name, text in given.items():
+        shown = name.upper() if name == "data" else f"--{name.replace('_', '-')}"
+        values[name] = _parse(name, text, shown)
+    return Settings(**values)
+
+
+def _parse(name: str, text: str, shown: str) -> Any:
+    kind: Kind = TABLE[name].metadata["kind"]
+    try:
+        return kind.parse(text)
+    except ValueError as error:
+        # int() and float() explain themselves in Python's words; ours begin with a capital.
+        why = str(error) if str(error).startswith("Known") else ""
+        raise ArgumentError(
+            f"{shown} must be {kind.expected}. Received: {text!r}. {why}".rstrip()
+        ) from None
+
+
+# ---- the config file ----------------------------------------------------------------------------
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a config file: the settings it has, by name.
+
+    Raises: ArgumentError when it cannot be read, or has a key or a value that cannot be meant.
+    """
+    try:
+        with path.open("rb") as file:
+            stored = tomllib.load(file)
+    except OSError as error:
+        raise ArgumentError(
+            f"--config must be a file that can be read. Received: {error}."
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ArgumentError(f"{path}: the file must be TOML. Received: {error}.") from error
+    values = {}
+    for key, value in stored.items():
+        if key not in TABLE:
+            raise ArgumentError(f"{path}: unknown key {key!r}. {suggest(key, TABLE)}")
+        items = value if isinstance(value, list) else [value]
+        if any(isinstance(item, bool) or not isinstance(item, (str, int, float)) for item in items):
+            raise ArgumentError(
+                f"{path}: {key} must be text, a number or a list of them. Received: {value!r}."
+            )
+        values[key] = _parse(key, ",".join(map(str, items)), f"{path}: {key}")
+    return values
+
+
+def to_toml(settings: Settings) -> str:
+    """Give the text of a config file; what is None has no meaning in this run and is left out."""
+    lines = [
+        "# The settings of a run, all of them resolved. Use again: nnbackend train --config FILE"
+    ]
+    topic = ""
+    for name, setting in TABLE.items():
+        value = getattr(settings, name)
+        if value is None:
+            continue
+        if setting.metadata["topic"] != topic:
+            topic = setting.metadata["topic"]
+            lines += ["", f"# {topic}"]
+        lines.append(f"{name} = {_toml(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, str):
+        # A JSON string is a TOML one, but for the one control character that JSON leaves as it is.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return repr(value)
+
+
+def default_text(setting: Field[Any]) -> str:
+    """Give a default as the help shows it."""
+    if setting.metadata["shown"] is not None:
+        return str(setting.metadata["shown"])
+    value = setting.default
+    assert value is not MISSING
+    if isinstance(value, tuple):
+        return ",".join(f"{item:g}" if isinstance(item, float) else str(item) for item in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

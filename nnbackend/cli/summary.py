@@ -1,0 +1,83 @@
+"""`nnbackend summary`: what a run folder or a model file holds."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import numpy as np
+
+from nnbackend.cli.run_folder import Run, open_run
+from nnbackend.cli.settings import TABLE
+from nnbackend.network.network import Network
+from nnbackend.training.history import History
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `summary`."""
+    parser.add_argument("run", metavar="RUN", help="a run folder or a model file")
+    parser.add_argument("--device", metavar="DEVICE", default="cpu", help="(default: cpu)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what there is; give the exit code."""
+    found = open_run(args.run)
+    net = found.network(args.device)
+    print(f"model    {found.model}")
+    print(f"scale    {net.scaler.kind if net.scaler else 'none'}")
+    if net.classes is not None:
+        shown = ", ".join(str(label) for label in net.classes[:20])
+        more = f", ... ({len(net.classes)} in all)" if len(net.classes) > 20 else ""
+        print(f"classes  {shown}{more}")
+    print(f"\n{net.summary()}\n")
+    print(_norms(net))
+    if found.settings is not None:
+        print(f"\n{_settings(found)}")
+    if found.history:
+        print(f"\n{_best(found)}")
+    return 0
+
+
+def _norms(net: Network) -> str:
+    """Give a table of the parameters' sizes, layer by layer."""
+    lines = ["layer   weights      norm  largest |w|  largest |b|"]
+    weights, biases = net.get_parameters()
+    for i, (W, b) in enumerate(zip(weights, biases, strict=True)):
+        shape = f"{W.shape[0]}x{W.shape[1]}"
+        lines.append(
+            f"{i:>5}  {shape:>8}  {np.linalg.norm(W):>8.4g}  {np.abs(W).max():>11.4g}  "
+            f"{np.abs(b).max():>11.4g}"
+        )
+    return "\n".join(lines)
+
+
+def _settings(found: Run) -> str:
+    """Give the settings of the run, by topic."""
+    lines, topic = [], ""
+    for name, setting in TABLE.items():
+        value: Any = getattr(found.settings, name)
+        if value is None:
+            continue
+        if setting.metadata["topic"] != topic:
+            topic = setting.metadata["topic"]
+            lines.append(topic)
+        shown = ",".join(map(str, value)) or "none" if isinstance(value, tuple) else value
+        lines.append(f"  {name:<17}  {shown}")
+    return "\n".join(lines)
+
+
+def _best(found: Run) -> str:
+    """Give the figures of the best epoch, and of the test part as training ended with them."""
+    monitor = found.settings.monitor if found.settings else None
+    columns = found.history[0]
+    monitor = monitor or ("valid_loss" if "valid_loss" in columns else "train_loss")
+    history = History(monitor, found.history)
+    results = found.environment.get("results", {})
+    reason = f"; ended: {results['stop_reason']}" if results.get("stop_reason") else ""
+    lines = [f"best of {len(history)} epochs by {monitor}{reason}"]
+    for name, value in history.best.items():
+        lines.append(f"  {name:<17}  {value:.6g}")
+    for name, value in results.items():
+        if name.startswith("test_") and isinstance(value, float):
+            lines.append(f"  {name:<17}  {value:.6g}")
+    return "\n".join(lines)

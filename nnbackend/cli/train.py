@@ -1,0 +1,278 @@
+"""`nnbackend train`: read, build, train, and leave a run folder behind."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnbackend.backend import Backend, get_backend
+from nnbackend.cli import FAILED, GOOD, INTERRUPTED
+from nnbackend.cli.building import (
+    SCALES_TARGETS,
+    build_network,
+    build_recipe,
+    complete,
+)
+from nnbackend.cli.parts import Parts, fingerprint, read_data, read_more, split_test, with_sources
+from nnbackend.cli.progress import EpochTable, Keeper
+from nnbackend.cli.run_folder import (
+    CONFIG,
+    CURVES,
+    LAST,
+    MODEL,
+    check_out,
+    environment,
+    new_folder,
+    to_json,
+    write_environment,
+    write_text,
+)
+from nnbackend.cli.settings import TABLE, Settings, default_text, resolve, to_toml
+from nnbackend.data import Dataset
+from nnbackend.errors import ArgumentError, DivergedError
+from nnbackend.network.network import Network
+from nnbackend.persistence import save
+from nnbackend.plots import curves
+from nnbackend.training.callbacks import Callback
+from nnbackend.training.history import Row
+from nnbackend.training.trainer import Trainer
+
+SCORES = ("accuracy", "r2")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add an option for every setting, by topic."""
+    absent: Any = argparse.SUPPRESS
+    parser.usage = "nnbackend train DATA [options]"
+    parser.add_argument(
+        "data",
+        metavar="DATA",
+        nargs="?",
+        default=absent,
+        help="a built-in set (digits, iris, wine, breast_cancer, diabetes, xor, spirals), a .csv, "
+        ".npz, .npy or .parquet file, or a folder of IDX files; --config may name it instead",
+    )
+    groups: dict[str, Any] = {}
+    for name, setting in TABLE.items():
+        if name == "data":
+            continue
+        about = setting.metadata
+        group = groups.get(about["topic"])
+        if group is None:
+            group = groups[about["topic"]] = parser.add_argument_group(about["topic"])
+        help = f"{about['help']} (default: {default_text(setting)})".replace("%", "%%")
+        option = f"--{name.replace('_', '-')}"
+        group.add_argument(option, dest=name, metavar=about["metavar"], default=absent, help=help)
+    group = groups["results"]
+    group.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/NAME-001)")
+    group.add_argument("--config", metavar="FILE", help="settings from a run's config.toml")
+    group.add_argument("--json", action="store_true", help="end stdout with one line of JSON")
+    group.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    parser.epilog = (
+        f"{parser.epilog}\n\nCtrl-C ends after the step under way, saves everything and exits "
+        "with 130.\nA diverged run or a missed target exits with 1, wrong usage with 2."
+    )
+
+
+@dataclass
+class Plan:
+    """All that a run needs, checked, before anything is written."""
+
+    settings: Settings
+    data: Dataset
+    parts: Parts
+    net: Network
+    trainer: Trainer
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train; give the exit code."""
+    begin = time.perf_counter()
+    given = {name: text for name, text in vars(args).items() if name in TABLE}
+    settings = resolve(given, args.config)
+    check_out(args.out)
+    with _warnings_kept_from(args.quiet):
+        plan = prepare(settings, get_backend(settings.device))
+        folder = new_folder(args.out, plan.data.name)
+        facts = environment(plan.net.backend, settings.seed, _facts(plan))
+        write_text(folder / CONFIG, to_toml(plan.settings))
+        write_environment(folder, facts)
+        _learn(plan, folder, args.quiet)
+        results = figures(plan)
+        drawn = _draw(plan.trainer, folder)
+    results |= {
+        "seconds": round(time.perf_counter() - begin, 3),
+        "device": plan.net.backend.device,
+        "model": str(folder / MODEL),
+        "curves": None if drawn is None else str(drawn),
+    }
+    write_environment(folder, {**facts, "results": results})
+    report(results)
+    if args.json:
+        print(to_json(results))
+    sys.stdout.flush()
+    if plan.trainer.history.stop_reason == "interrupted":
+        _say(f"interrupted; everything is saved in {folder}")
+        return INTERRUPTED
+    return _verdict(results, plan.settings)
+
+
+def prepare(settings: Settings, backend: Backend) -> Plan:
+    """Read the data and build network and trainer; whatever is wrong is found here."""
+    data = read_data(settings)
+    parts = split_test(data, settings)
+    validation: Any = settings.validation or None
+    if isinstance(validation, str):
+        part = read_more(validation, parts.training, settings)
+        validation = part.x, part.y
+    if settings.target_accuracy is not None and parts.test is None and validation is None:
+        raise ArgumentError(
+            "--target-accuracy needs rows that training does not see. Received: no test and no "
+            "validation part. Give --test or --validation."
+        )
+    settings = complete(with_sources(settings, data), parts.training, backend)
+    net = build_network(settings, parts.training, backend)
+    trainer = Trainer(
+        net, parts.training.x, parts.training.y, build_recipe(settings),
+        validation=validation,
+        scale=settings.scale,
+        scale_targets=settings.task == "regression" and net.loss.name in SCALES_TARGETS,
+    )  # fmt: skip
+    return Plan(settings, data, parts, net, trainer)
+
+
+def _learn(plan: Plan, folder: Path, is_quiet: bool) -> None:
+    """Train and save; the network ends with the best weights."""
+    trainer = plan.trainer
+    callbacks: list[Callback] = [Keeper(folder)]
+    if not is_quiet:
+        print(header(plan, folder), file=sys.stderr)
+        callbacks.append(EpochTable(sys.stderr))
+    trainer.callbacks = tuple(callbacks)
+    try:
+        trainer.run()
+    except DivergedError as error:
+        save(plan.net, folder / MODEL)  # the best weights are back already
+        _draw(trainer, folder)
+        raise DivergedError(f"{error} What there was by then is in {folder}.") from error
+    save(plan.net, folder / LAST)
+    trainer.restore_best()
+    save(plan.net, folder / MODEL)
+
+
+def figures(plan: Plan) -> dict[str, Any]:
+    """Give the figures of the best epoch, and those of the test part, which is used only here."""
+    history, test = plan.trainer.history, plan.parts.test
+    best: Row = history.best if history.rows else {}
+    results: dict[str, Any] = {
+        "best_epoch": int(best.get("epoch", 0)),
+        "epochs": len(history),
+        "stop_reason": history.stop_reason,
+        "train_loss": best.get("train_loss"),
+    }
+    results |= {name: value for name, value in best.items() if name.startswith("valid_")}
+    if test is not None:
+        found = plan.net.evaluate(test.x, test.y)
+        results |= {f"test_{name}": value for name, value in found.items()}
+    return results
+
+
+def report(results: Mapping[str, Any]) -> None:
+    """Print the final figures, one a line, by the names they have in JSON."""
+    width = max(map(len, results))
+    for name, value in results.items():
+        if isinstance(value, float):
+            digits = ".1f" if name == "seconds" else ".4f" if name.endswith(SCORES) else ".6g"
+            print(f"{name:<{width}}  {value:{digits}}")
+        elif value is not None:
+            print(f"{name:<{width}}  {value}")
+
+
+def header(plan: Plan, folder: Path) -> str:
+    """Give what is going to be done: data, parts, network, device, folder."""
+    data, trainer, settings = plan.data, plan.trainer, plan.settings
+    kind = f"{data.n_classes} classes" if data.n_classes else "regression"
+    dropped = f", {data.n_dropped} rows with gaps left out" if data.n_dropped else ""
+    sizes = [f"train {trainer.n:,}"]
+    if trainer.validation is not None:
+        sizes.append(f"validation {len(trainer.validation[1]):,}")
+    if plan.parts.test is not None:
+        sizes.append(f"test {plan.parts.test.n_samples:,}")
+    rule = f"{trainer.recipe.optimizer}, schedule {settings.schedule}"
+    return "\n".join([
+        f"data       {data.name}: {data.n_samples:,} rows, {data.n_features:,} features, {kind}"
+        f"{dropped}",
+        f"parts      {', '.join(sizes)} rows",
+        f"scale      {settings.scale}",
+        f"optimizer  {rule}, batches of {trainer.batch_size}",
+        f"device     {plan.net.backend.device}",
+        f"folder     {folder}",
+        "",
+        plan.net.summary(),
+        "",
+    ])  # fmt: skip
+
+
+def _facts(plan: Plan) -> dict[str, Any]:
+    """Give what environment.json says of the data."""
+    data, test, validation = plan.data, plan.parts.test, plan.trainer.validation
+    return {
+        "name": data.name,
+        "rows": data.n_samples,
+        "features": data.n_features,
+        "classes": data.n_classes,
+        "rows_train": plan.trainer.n,
+        "rows_validation": 0 if validation is None else len(validation[1]),
+        "rows_test": 0 if test is None else test.n_samples,
+        "rows_dropped": data.n_dropped,
+        "fingerprint": fingerprint(data),
+    }
+
+
+def _draw(trainer: Trainer, folder: Path) -> Path | None:
+    """Draw the curves; a run is not lost because they cannot be drawn."""
+    if not trainer.history.rows:
+        return None
+    path = folder / CURVES
+    try:
+        curves(trainer.history.rows, path, monitor=trainer.history.monitor)
+    except Exception as error:  # matplotlib raises many kinds
+        _say(f"the curves could not be drawn ({type(error).__name__}: {error})")
+        return None
+    return path
+
+
+def _verdict(results: Mapping[str, Any], settings: Settings) -> int:
+    """Compare with the target, where there is one."""
+    target = settings.target_accuracy
+    names = [f"{part}_{score}" for part in ("test", "valid") for score in SCORES]
+    name = next((name for name in names if name in results), None)
+    if target is None or name is None or results[name] >= target:
+        return GOOD
+    missed = target - results[name]
+    _say(f"target missed: {name} {results[name]:.4f} is {missed:.4f} below {target:g}")
+    return FAILED
+
+
+@contextlib.contextmanager
+def _warnings_kept_from(is_quiet: bool) -> Iterator[None]:
+    """With --quiet the library's notes, as of compiling, are not shown either."""
+    logger = logging.getLogger("nnbackend")
+    before = logger.level
+    if is_quiet:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _say(message: str) -> None:
+    print(f"nnbackend: {message}", file=sys.stderr, flush=True)
