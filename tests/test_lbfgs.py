@@ -59,6 +59,21 @@ def test_a_quadratic_of_n_dimensions_takes_about_n_iterations(n: int) -> None:
         np.testing.assert_allclose(theta, bottom, atol=1e-7)
 
 
+@pytest.mark.parametrize("scale", [1e-3, 1e5])
+def test_the_first_trial_is_nearly_always_right(scale: float) -> None:
+    """The newest pair tells the scale of the curvature, so that a step of 1 is a good one."""
+    fun, _ = quadratic(10, 0, 20.0)
+
+    def scaled(p: np.ndarray) -> tuple[float, np.ndarray]:
+        value, slope = fun(p)
+        return scale * value, scale * slope
+
+    rule = nn.LBFGS(memory=3, tolerance=1e-6 * scale, ftol=0.0)
+    _, losses, steps = run(scaled, np.zeros(10), rule, 200)
+    assert steps.converged
+    assert steps.evaluations < 1.5 * len(losses) + 15
+
+
 def test_memory_pays() -> None:
     fun, _ = quadratic(20, 0, 1e4)
     long, short = (

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -438,6 +439,15 @@ def test_ctrl_c_from_a_callback_keeps_whole_weights(moment: str) -> None:
     np.testing.assert_array_equal(net.theta, expected)
 
 
+@pytest.fixture
+def _python_handles_ctrl_c() -> Iterator[None]:
+    """Python's own handler, also where the tests run in the background, which ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_python_handles_ctrl_c")
 def test_ctrl_c_ends_after_the_step_under_way_and_the_handler_comes_back() -> None:
     handler = signal.getsignal(signal.SIGINT)
     inside = []
@@ -472,8 +482,11 @@ def test_a_programs_own_handler_keeps_its_way() -> None:
 
 
 INTERRUPTED = """
+import signal
 import numpy as np
 import nnbackend as nn
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 class Ready(nn.Callback):
     def on_progress(self, trainer, step, n_steps):
