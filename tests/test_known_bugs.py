@@ -5,14 +5,15 @@ from __future__ import annotations
 import sys
 import threading
 import types
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 import nnbackend as nn
 from nnbackend.backend import BackendSpec, Probe, registry
-from nnbackend.errors import ArgumentError, ShapeError
+from nnbackend.errors import ArgumentError, DataError, ShapeError
+from nnbackend.network.activations import get_activation
 from nnbackend.training.optimizers import get_optimizer
 from nnbackend.training.recipe import Recipe
 from nnbackend.training.trainer import Trainer
@@ -140,3 +141,94 @@ def test_a_version_that_raises_is_isolated(monkeypatch: pytest.MonkeyPatch) -> N
     finally:
         monkeypatch.undo()
         registry.refresh()
+
+
+@bug("overflow outside training still leaks out as a RuntimeWarning", RuntimeWarning)
+def test_rows_that_overflow_a_network_are_evaluated() -> None:
+    net = regressor()
+    nn.train(net, X, VALUES, validation=(X * 1e37, VALUES), epochs=1)
+
+
+@bug("overflow outside training still leaks out as a RuntimeWarning", RuntimeWarning)
+def test_an_exponential_that_overflows_is_evaluated() -> None:
+    net = nn.Network([4, nn.Dense(1, "exponential", weights=1.0)], "poisson", device="numpy")
+    assert net.evaluate(X + 1000.0, np.ones(20))["loss"] == float("inf")
+
+
+@bug("a held-out part without any weight is divided by zero", RuntimeWarning)
+def test_a_held_out_part_of_weight_zero_is_refused() -> None:
+    weight = (np.arange(20) < 1).astype(float)
+    with pytest.raises(DataError, match="sample_weight"):
+        nn.train(regressor(), X, VALUES, validation=0.5, sample_weight=weight, epochs=1)
+
+
+@bug("weights that float32 rounds to zero teach nothing, and the loss is said to be 0")
+def test_weights_that_vanish_in_float32_are_refused() -> None:
+    with pytest.raises(DataError, match="sample_weight"):
+        nn.train(regressor(), X, VALUES, sample_weight=np.full(20, 1e-300), epochs=1)
+
+
+@bug("an array is asked whether it is true", ValueError)
+def test_lbfgs_refuses_an_array_of_norms() -> None:
+    with pytest.raises(ArgumentError, match="max_norm"):
+        nn.train(regressor(), X, VALUES, optimizer="lbfgs", max_norm=np.array([1.0, 2.0]))
+
+
+@bug("the targets were counts; it is scaling that the loss cannot take")
+@pytest.mark.parametrize("loss", ["poisson", "binary_cross_entropy"])
+def test_targets_of_a_bounded_loss_cannot_be_scaled(loss: str) -> None:
+    net = nn.Network([4, 1], loss, device="numpy")
+    with pytest.raises(ArgumentError, match="scale_targets"):
+        nn.train(net, X, LABELS, scale_targets=True, epochs=1)
+
+
+@bug("the reference ReLU turns NaN into 0, so that a broken pass looks whole")
+def test_relu_passes_nan_on() -> None:
+    assert np.isnan(get_activation("relu").value(np.array([np.nan]), np)).all()
+
+
+@bug("backprop scales the targets and not the rows, and check_gradients scales neither")
+def test_the_mathematics_takes_targets_as_the_last_layer_gives_them() -> None:
+    net = regressor(activation="tanh", dtype="float64")
+    nn.train(net, X, 100.0 + 50.0 * VALUES, scale_targets=True, epochs=1)
+    expected = 0.5 * float(((net.feedforward(X)[:, 0] - VALUES) ** 2).mean())
+    assert net.backprop(X, VALUES).loss == pytest.approx(expected)
+
+
+@bug("L-BFGS takes all rows, and the history says otherwise")
+def test_the_history_of_lbfgs_tells_its_batch_size() -> None:
+    history = nn.train(regressor(), X, VALUES, optimizer="lbfgs", batch_size=7, epochs=1)
+    assert history.batch_size == 20
+
+
+@bug("with several yes-or-no outputs and labels, accuracy and predict speak of different things")
+def test_accuracy_is_that_of_predict() -> None:
+    net = nn.Network([4, 3], "binary_cross_entropy", device="numpy", seed=1)
+    labels = np.arange(20) % 3
+    right = (net.predict(X) == np.eye(3)[labels]).all(axis=1).mean()
+    assert net.evaluate(X, labels)["accuracy"] == pytest.approx(right)
+
+
+class Counted(dict):  # type: ignore[type-arg]
+    """A row that counts how often it is read."""
+
+    reads = 0
+
+    def __getitem__(self, key: str) -> float:
+        Counted.reads += 1
+        value: float = super().__getitem__(key)
+        return value
+
+
+@bug("after every epoch the whole history is read anew: n epochs cost n^2")
+def test_an_epoch_reads_no_more_of_the_history_than_the_one_before() -> None:
+    class Wrap(nn.Callback):
+        reads: ClassVar[list[int]] = []
+
+        def on_epoch_end(self, trainer: Any, row: Any) -> None:
+            trainer.history.rows[-1] = Counted(row)
+            self.reads.append(Counted.reads)
+
+    nn.train(regressor(), X, VALUES, epochs=200, callbacks=[Wrap()])
+    late, early = Wrap.reads[-1] - Wrap.reads[-11], Wrap.reads[20] - Wrap.reads[10]
+    assert late <= early + 10
