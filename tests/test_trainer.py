@@ -197,13 +197,13 @@ def test_a_fraction_is_held_out_and_nothing_leaks(fraction: float, labels: bool)
         assert abs(y[held].sum() - 10 * fraction) <= 1
 
 
-def test_the_split_depends_on_the_seed_alone() -> None:
+@pytest.mark.parametrize("labels", [True, False])
+def test_the_split_depends_on_the_seed_alone(labels: bool) -> None:
     def held(seed: int, epochs: int) -> list[int]:
-        rows = Rows()
-        x = np.arange(30.0)[:, None]
-        net = nn.Network([1, 1], device="numpy")
-        nn.train(net, x, x[:, 0], epochs=epochs, validation=0.3, callbacks=[rows], seed=seed,
-                 optimizer=nn.SGD(1e-9))  # fmt: skip
+        rows, x = Rows(), np.arange(30.0)[:, None]
+        net = nn.Network([1, nn.Dense(2, "softmax") if labels else 1], device="numpy")
+        nn.train(net, x, np.arange(30) % 2 if labels else x[:, 0], epochs=epochs, validation=0.3,
+                 callbacks=[rows], seed=seed, optimizer=nn.SGD(1e-9))  # fmt: skip
         return rows.validation.tolist()
 
     assert held(0, 1) == held(0, 3)
@@ -522,6 +522,7 @@ def test_a_real_ctrl_c_in_a_program_of_its_own(options: str) -> None:
     assert err == ""
 
 
+@pytest.mark.usefixtures("_python_handles_ctrl_c")
 def test_training_outside_the_main_thread() -> None:
     """Where Python delivers no signals; and two threads do not get into each other's way."""
 
