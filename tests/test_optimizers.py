@@ -187,6 +187,15 @@ def test_adamw_decays_in_training_without_being_told_twice() -> None:
     np.testing.assert_array_equal(nets[2].theta, nets[1].theta)
 
 
+def test_decay_beside_adamw_adds_up() -> None:
+    ends = []
+    for rule, beside in ((nn.AdamW(0.01, weight_decay=0.25), 0.5), (nn.Adam(0.01), 0.75)):
+        net = nn.Network([3, 2, 1], activation="tanh", device="numpy", dtype="float64", seed=1)
+        nn.train(net, np.ones((4, 3)), np.zeros(4), optimizer=rule, weight_decay=beside, epochs=2)
+        ends.append(net.theta.copy())
+    np.testing.assert_array_equal(ends[0], ends[1])
+
+
 # ---- families ---------------------------------------------------------------------------------
 
 # Rates at which a rule makes headway; a rule that is not listed is tried at 0.01.
