@@ -6,11 +6,20 @@ import os
 
 import numpy as np
 import pytest
+from rows import ROWS, make_or_skip
+
+from nnbackend.backend import Backend
 
 # Set before anything imports matplotlib: no test may open a window.
 os.environ["MPLBACKEND"] = "Agg"
 
 pytest_plugins = ["nnbackend.testing.plugin"]  # prints the table of tests/test_conformance.py
+
+
+@pytest.fixture(params=ROWS)
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """Each backend of the matrix in turn; skipped with the reason where it cannot be had."""
+    return make_or_skip(request.param)
 
 
 @pytest.fixture

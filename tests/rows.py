@@ -11,6 +11,7 @@ import numpy as np
 from nnbackend.backend import Backend, BackendSpec, Probe, get_backend, registry
 from nnbackend.errors import BackendUnavailableError
 from nnbackend.testing import GhostBackend, ReferenceBackend
+from nnbackend.testing.skipping import skip
 
 
 class StrictBackend(Backend):
@@ -82,6 +83,14 @@ ROWS = [*SHIPPED, *TEST_ONLY]
 def make(row: str) -> Backend:
     """Give a row's backend; raises BackendUnavailableError with the reason."""
     return TEST_ONLY[row][0]() if row in TEST_ONLY else get_backend(row)
+
+
+def make_or_skip(row: str) -> Backend:
+    """Give a row's backend, or skip the test with the reason."""
+    try:
+        return make(row)
+    except BackendUnavailableError as error:
+        skip(row, " ".join(str(error).split()))
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from nnbackend.network.losses import LOSSES, OUTPUT_ACTIVATIONS, get_loss
 from nnbackend.network.network import Network
 from nnbackend.testing import oracle
 from nnbackend.testing.gradient_check import check_gradients
-from nnbackend.testing.kit import TOLERANCE, Suite, Told, skip
+from nnbackend.testing.kit import TOLERANCE, Suite, Told
+from nnbackend.testing.skipping import skip
 
 _SHARES = {"sigmoid", "softmax"}
 _POSITIVE = _SHARES | {"exponential", "softplus"}

@@ -9,7 +9,6 @@ A suite is a plain class of pytest tests. It is used by subclass, and needs no f
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import SimpleNamespace
@@ -22,9 +21,9 @@ from nnbackend.backend import Backend, get_backend
 from nnbackend.backend.formulas import Array
 from nnbackend.errors import BackendError, BackendUnavailableError
 from nnbackend.testing.reference import ReferenceBackend
+from nnbackend.testing.skipping import skip
 
 PROPERTY = "nnbackend"  # under which a test report says whose row and column it belongs to
-REQUIRED = "NNBACKEND_REQUIRE"  # names of backends, with commas, whose tests may not be skipped
 
 # Of one kernel or one whole gradient, and after 100 steps: max|a - ref| <= tolerance * max|ref|.
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5}
@@ -244,13 +243,6 @@ class Told:
                 f"added {added}",
                 f"expected {wanted}",
             )
-
-
-def skip(backend: str, reason: str) -> NoReturn:
-    """Skip a test with its reason; fail it where NNBACKEND_REQUIRE names the backend."""
-    if backend.partition(":")[0] in os.environ.get(REQUIRED, "").split(","):
-        pytest.fail(f"{REQUIRED} asks for {backend}, so this may not be skipped: {reason}")
-    pytest.skip(reason)
 
 
 def fresh(backend: Backend, host: np.ndarray) -> Array:

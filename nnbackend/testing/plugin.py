@@ -57,7 +57,10 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         return
     row, column = place
     outcome = report.outcome
-    reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else ""
+    reason = ""
+    if isinstance(report.longrepr, tuple):
+        file, _, reason = report.longrepr
+        report.longrepr = (file, None, reason)  # type: ignore[assignment]  # one line a file
     if hasattr(report, "wasxfail"):
         outcome, reason = "xfailed", str(report.wasxfail)  # type: ignore[assignment]
     _results.setdefault(row, {}).setdefault(column, Counter())[outcome] += 1

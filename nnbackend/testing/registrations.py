@@ -18,7 +18,8 @@ from nnbackend.backend.registry import BackendSpec
 from nnbackend.errors import BackendError, DeviceMismatchError
 from nnbackend.network.network import Network
 from nnbackend.testing.ghost import GhostBackend
-from nnbackend.testing.kit import Suite, skip
+from nnbackend.testing.kit import Suite
+from nnbackend.testing.skipping import skip
 
 CAPABILITIES = {"uint64", "capture"}
 HEAVY = ("cupy", "numba", "torch", "jax", "tensorflow", "mlx", "sklearn", "scipy", "matplotlib")
