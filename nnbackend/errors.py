@@ -18,7 +18,8 @@ A message says what was expected, what was received, and what would mend it.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 
 class NNBackendError(Exception):
@@ -63,6 +64,22 @@ class ModelFileError(NNBackendError, ValueError):
 
 class DivergedError(NNBackendError, ArithmeticError):
     """Training left the finite numbers; the message says what to try."""
+
+
+def check(
+    name: str, value: Any, is_good: Callable[[Any], bool], expected: str, of: str = ""
+) -> None:
+    """Raise ArgumentError unless is_good(value), which may itself fail for the wrong type.
+
+    >>> check("momentum", 0.9, lambda v: 0 <= v < 1, "at least 0 and below 1")
+    """
+    try:
+        good = not isinstance(value, str) and bool(is_good(value))
+    except (TypeError, ValueError, AttributeError):
+        good = False
+    if not good:
+        owner = f" of {of}" if of else ""
+        raise ArgumentError(f"{name}{owner} must be {expected}. Received: {name}={value!r}.")
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -379,7 +379,7 @@ def test_layers_that_cannot_be_meant(layers: Any, text: str) -> None:
         ({"seed": True}, "seed must be a whole number"),
         ({"seed": None}, "seed must be a whole number"),
         ({"activation": "rellu"}, "Did you mean 'relu'"),
-        ({"classes": ("a", "b", "c")}, "classes must name each of the 2 classes. Received: 3"),
+        ({"classes": ("a", "b", "c")}, "classes must be 2 different labels"),
         ({"device": 3.5}, "device must be a string or a Backend"),
     ],
 )

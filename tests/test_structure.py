@@ -30,8 +30,9 @@ FLOORS = (
     {"network"},
     {"training"},
     {"persistence", "testing"},
-    {"estimators", "plots"},
-    {"cli", "__main__"},
+    {"estimators", "plots", "bench"},
+    {"cli"},
+    {"__main__"},
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

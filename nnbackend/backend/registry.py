@@ -162,6 +162,14 @@ def _probe(name: str) -> Probe:
         return Probe(0, reason=f"its probe failed with {type(error).__name__}: {error}")
 
 
+def _version(entry: _Entry) -> str:
+    """Give what a backend says of its version; one that cannot tell is shown without."""
+    try:
+        return entry.spec.version() if entry.spec and not entry.error else ""
+    except Exception:
+        return ""
+
+
 @cache
 def _backend(name: str, index: int) -> Backend:
     """Load a usable backend, once per device."""
@@ -192,7 +200,7 @@ def backends() -> list[BackendRow]:
                 usable=probe.device_count > 0,
                 reason=probe.reason,
                 cure=probe.cure,
-                version=spec.version() if spec and not entry.error else "",
+                version=_version(entry),
                 devices=tuple(f"{name}:{i}" for i in range(probe.device_count)),
                 distribution=entry.distribution,
                 details=probe.details,

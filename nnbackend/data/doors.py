@@ -195,12 +195,18 @@ def sample_weights(weight: Any, n_rows: int, dtype: str, backend: Backend) -> Ho
             f"Received: sample_weight.shape={array.shape}."
         )
     _check_finite(array, "sample_weight", dtype)
-    if array.min() < 0 or not array.any():
+    weights = np.ascontiguousarray(array, dtype)
+    check_some_weight(weights)
+    return weights
+
+
+def check_some_weight(weights: Host, what: str = "every row") -> None:
+    """Refuse weights that are negative, or zero throughout."""
+    if weights.min() < 0 or not weights.any():
         raise DataError(
-            "sample_weight must not be negative, nor zero for every row. "
-            f"Received: values from {array.min()} to {array.max()}."
+            f"sample_weight must not be negative, nor zero (in {weights.dtype}) for {what}. "
+            f"Received: values from {weights.min()} to {weights.max()}."
         )
-    return np.ascontiguousarray(array, dtype)
 
 
 def _type_name(x: Any) -> str:

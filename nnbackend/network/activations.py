@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nnbackend.backend.formulas import Array, Namespace
-from nnbackend.errors import ArgumentError, suggest
+from nnbackend.errors import ArgumentError, check, suggest
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def relu() -> Activation:
     """a = max(z, 0); the slope at 0 is 0."""
     return _built_in(
         "relu",
-        lambda z, xp: xp.where(z > 0, z, 0.0),
+        lambda z, xp: xp.where(z <= 0, 0.0, z),  # so asked, NaN stays NaN
         lambda z, a, xp: xp.where(a > 0, xp.ones_like(a), 0.0),
         slope_from_output=True,
     )
@@ -130,8 +130,7 @@ def relu() -> Activation:
 
 def leaky_relu(alpha: float = 0.1) -> Activation:
     """a = z where z > 0, else alpha z; the course's max(0.1 z, z). alpha is at least 0."""
-    if alpha < 0:
-        raise ArgumentError(f"alpha of leaky_relu must be at least 0. Received: alpha={alpha}.")
+    check("alpha", alpha, lambda v: v >= 0, "at least 0", "leaky_relu")
     return _built_in(
         "leaky_relu",
         lambda z, xp: xp.where(z > 0, z, alpha * z),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
-from nnbackend.errors import ArgumentError
+from nnbackend.errors import ArgumentError, check
 from nnbackend.network.activations import Activation
 from nnbackend.network.layers import AbstractLayer, Dense, Dropout, Maxout, check_size
 from nnbackend.network.losses import OUTPUT_ACTIVATIONS, Loss, get_loss
@@ -82,8 +83,10 @@ def summary(n_in: int, layers: Sequence[AbstractLayer]) -> str:
 
 def check_seed(seed: Any) -> int:
     """Give a seed as an int of 64 bits."""
-    if isinstance(seed, bool) or not hasattr(seed, "__index__") or not 0 <= int(seed) < 1 << 64:
-        raise ArgumentError(
-            f"seed must be a whole number from 0 to 2^64 - 1. Received: seed={seed!r}."
-        )
-    return int(seed)
+    check(
+        "seed",
+        seed,
+        lambda v: not isinstance(v, bool) and 0 <= operator.index(v) < 1 << 64,
+        "a whole number from 0 to 2^64 - 1",
+    )
+    return operator.index(seed)

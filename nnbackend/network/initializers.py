@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nnbackend.errors import ArgumentError, suggest
+from nnbackend.errors import ArgumentError, check, suggest
 
 Draw = Callable[[np.random.Generator, tuple[int, ...], int, int], np.ndarray]
 
@@ -42,8 +42,7 @@ def constant(value: float = 0.0) -> Initializer:
 
 def normal(std: float = 1.0, mean: float = 0.0) -> Initializer:
     """Normal with standard deviation `std`; by default the course's N(0, 1)."""
-    if std < 0:
-        raise ArgumentError(f"std of normal must be at least 0. Received: std={std}.")
+    check("std", std, lambda v: v >= 0, "at least 0", "normal")
     return Initializer(
         "normal",
         lambda rng, shape, fan_in, fan_out: rng.normal(mean, std, shape),
@@ -53,8 +52,7 @@ def normal(std: float = 1.0, mean: float = 0.0) -> Initializer:
 
 def uniform(limit: float = 0.05) -> Initializer:
     """Uniform between -limit and limit."""
-    if limit < 0:
-        raise ArgumentError(f"limit of uniform must be at least 0. Received: limit={limit}.")
+    check("limit", limit, lambda v: v >= 0, "at least 0", "uniform")
     return Initializer(
         "uniform", lambda rng, shape, fan_in, fan_out: rng.uniform(-limit, limit, shape), (limit,)
     )
@@ -113,7 +111,7 @@ def get_initializer(choice: str | float | Initializer, *params: float) -> Initia
 
     Raises: ArgumentError for an unknown name, with the nearest one.
     >>> get_initializer("normal", 0.01)
-    Initializer(name='normal', params=(0.01,))
+    Initializer(name='normal', params=(0.01, 0.0))
     """
     if isinstance(choice, Initializer):
         return choice

@@ -14,7 +14,7 @@ from typing import Any
 
 from nnbackend.backend import Backend
 from nnbackend.backend.formulas import Array
-from nnbackend.errors import ArgumentError
+from nnbackend.errors import ArgumentError, check
 from nnbackend.network.activations import Activation, get_activation, identity
 from nnbackend.network.initializers import Initializer, get_initializer, suited_to
 
@@ -79,11 +79,8 @@ class Dropout(AbstractLayer):
     drop_rate: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.drop_rate < 1.0:
-            raise ArgumentError(
-                "drop_rate must be at least 0 and below 1: the probability of silencing a unit. "
-                f"Received: drop_rate={self.drop_rate}."
-            )
+        expected = "at least 0 and below 1, the probability of silencing a unit"
+        check("drop_rate", self.drop_rate, lambda v: 0.0 <= v < 1.0, expected)
 
     def n_outputs(self, n_in: int) -> int:
         return n_in

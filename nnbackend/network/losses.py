@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nnbackend.backend.formulas import Array, Namespace
-from nnbackend.errors import ArgumentError, suggest
+from nnbackend.errors import ArgumentError, check, suggest
 
 RowsAndGradient = tuple[Array, Array]
 Formula = Callable[[Array, Array, Namespace], RowsAndGradient]
@@ -91,7 +91,7 @@ def huber(threshold: float = 1.0) -> Loss:
 
     Source: Huber 1964.
     """
-    _check("huber", "threshold", threshold, threshold > 0, "above 0")
+    check("threshold", threshold, lambda v: v > 0, "above 0", "huber")
 
     def formula(a: Array, y: Array, xp: Namespace) -> RowsAndGradient:
         e = a - y
@@ -106,7 +106,7 @@ def quantile(q: float = 0.5) -> Loss:
 
     Source: Koenker and Bassett 1978.
     """
-    _check("quantile", "q", q, 0 < q < 1, "between 0 and 1")
+    check("q", q, lambda v: 0 < v < 1, "between 0 and 1", "quantile")
 
     def formula(a: Array, y: Array, xp: Namespace) -> RowsAndGradient:
         e = y - a
@@ -142,7 +142,7 @@ def binary_cross_entropy(label_smoothing: float = 0.0) -> Loss:
 
     Smoothing moves y to (1 - s) y + s / 2.
     """
-    _check_smoothing("binary_cross_entropy", label_smoothing)
+    _check_smoothing(label_smoothing, "binary_cross_entropy")
 
     def smooth(y: Array) -> Array:
         return (1.0 - label_smoothing) * y + 0.5 * label_smoothing if label_smoothing else y
@@ -168,7 +168,7 @@ def cross_entropy(label_smoothing: float = 0.0) -> Loss:
 
     Smoothing moves y to (1 - s) y + s / K. Source of it: Szegedy et al. 2015, section 7.
     """
-    _check_smoothing("cross_entropy", label_smoothing)
+    _check_smoothing(label_smoothing, "cross_entropy")
 
     def smooth(y: Array) -> Array:
         return (1.0 - label_smoothing) * y + label_smoothing / y.shape[1] if label_smoothing else y
@@ -188,15 +188,8 @@ def cross_entropy(label_smoothing: float = 0.0) -> Loss:
     return Loss("cross_entropy", formula, (label_smoothing,), "softmax", on_logits, "cross_entropy")
 
 
-def _check(name: str, argument: str, value: float, good: bool, expected: str) -> None:
-    if not good:
-        raise ArgumentError(
-            f"{argument} of {name} must be {expected}. Received: {argument}={value}."
-        )
-
-
-def _check_smoothing(name: str, value: float) -> None:
-    _check(name, "label_smoothing", value, 0 <= value < 1, "at least 0 and below 1")
+def _check_smoothing(value: float, loss: str) -> None:
+    check("label_smoothing", value, lambda v: 0 <= v < 1, "at least 0 and below 1", loss)
 
 
 LOSSES: dict[str, Callable[..., Loss]] = {

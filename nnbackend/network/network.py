@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from nnbackend.backend.formulas import Array
 from nnbackend.backend.philox import INITIAL_WEIGHTS, host_generator
 from nnbackend.data import doors
 from nnbackend.data.scalers import Scaler
-from nnbackend.errors import ArgumentError, DataError, ShapeError
+from nnbackend.errors import ArgumentError, DataError, ShapeError, check
 from nnbackend.network import architecture
 from nnbackend.network.activations import Activation, identity
 from nnbackend.network.architecture import check_seed
@@ -29,6 +30,8 @@ from nnbackend.network.parameters import Layout
 from nnbackend.network.scores import ACCURACY, BINARY_ACCURACY, SQUARED_ERROR, Score
 from nnbackend.network.workspace import DropoutSource, Workspace
 
+# A network may give infinity for finite rows; the figures say so, NumPy need not warn.
+_QUIET = partial(np.errstate, over="ignore", invalid="ignore", divide="ignore")
 ROWS_AT_ONCE = 4096  # evaluation goes through the data in parts of at most so many rows
 
 
@@ -102,11 +105,13 @@ class Network:
                 shapes.append(shape)
             widths.append(layer.n_outputs(widths[-1]))
         self.n_out = widths[-1]
-        if self.classes is not None and len(self.classes) != max(self.n_out, 2):
-            raise ArgumentError(
-                f"classes must name each of the {max(self.n_out, 2)} classes. "
-                f"Received: {len(self.classes)} names."
-            )
+        n_classes = max(self.n_out, 2)
+        check(
+            "classes",
+            self.classes,
+            lambda v: v is None or len(v) == len(set(v)) == n_classes,
+            f"{n_classes} different labels, one for each class",
+        )
         self.layout = Layout(shapes)
         self.theta = self.backend.empty((self.layout.size,), self.dtype)
         views = self.layout.views(self.theta, self.backend.xp)
@@ -247,8 +252,9 @@ class Network:
         """Give the output activations of raw rows, (n, n_out) on the host."""
         x = doors.finite_rows(x, self.n_in, self.dtype, self.backend)
         result = np.empty((int(x.shape[0]), self.n_out), self.dtype)
-        for start, space in self._passes(x):
-            result[start : start + space.rows] = self.backend.to_host(space.forward())
+        with _QUIET():
+            for start, space in self._passes(x):
+                result[start : start + space.rows] = self.backend.to_host(space.forward())
         return result
 
     def predict(self, x: Any) -> np.ndarray:
@@ -295,15 +301,16 @@ class Network:
         layers, loss = self.for_training()
         totals = backend.zeros((4,), "float64")
         unused = backend.empty((0, self.n_out), self.dtype)
-        for start, space in self._passes(x, layers):
-            part = slice(start, start + space.rows)
-            target = backend.to_device(y[part])
-            w = None if weight is None else backend.to_device(weight[part])
-            out = space.forward()
-            if unused.shape != out.shape:
-                unused = backend.empty((space.rows, self.n_out), self.dtype)
-            backend.add_score(score, self._activations(out, loss), target, w, totals)
-            backend.loss_and_delta(loss, out, target, w, unused, totals)
+        with _QUIET():
+            for start, space in self._passes(x, layers):
+                part = slice(start, start + space.rows)
+                target = backend.to_device(y[part])
+                w = None if weight is None else backend.to_device(weight[part])
+                out = space.forward()
+                if unused.shape != out.shape:
+                    unused = backend.empty((space.rows, self.n_out), self.dtype)
+                backend.add_score(score, self._activations(out, loss), target, w, totals)
+                backend.loss_and_delta(loss, out, target, w, unused, totals)
         sums = backend.to_host(totals)
         value = float(sums[SCORE] / sums[WEIGHT])
         if score is SQUARED_ERROR:
@@ -322,7 +329,7 @@ class Network:
 
     def score_for(self, y: np.ndarray) -> Score:
         """Give what `evaluate` reports beside the loss for targets as `host_targets` gives them."""
-        if y.ndim == 2 and self._is_yes_or_no:
+        if self._is_yes_or_no:
             return BINARY_ACCURACY
         return ACCURACY if y.ndim == 1 or self.is_classifier else SQUARED_ERROR
 
@@ -330,9 +337,12 @@ class Network:
 
     def host_targets(self, y: Any, n_rows: int) -> np.ndarray:
         """Give targets as the loss takes them: (n,) int32 class labels, or (n, n_out)."""
-        if self.target_scaler is not None:
-            values = doors.host_array(y, "y", self.backend).reshape(-1, self.n_out)
-            y = self.target_scaler.transform(values, np.float64)
+        target = self._unscaled_targets(y, n_rows)
+        if self.target_scaler is None or target.ndim == 1:
+            return target
+        return self.target_scaler.transform(target, self.dtype)
+
+    def _unscaled_targets(self, y: Any, n_rows: int) -> np.ndarray:
         labels_only = self.loss.name == "cross_entropy"
         target = doors.targets(
             y, n_rows, self.n_out, self.dtype, self.backend, self.classes, labels_only
@@ -346,12 +356,10 @@ class Network:
         return doors.sample_weights(sample_weight, n_rows, self.dtype, self.backend)
 
     def device_targets(self, y: Any, sample_weight: Any, n_rows: int) -> tuple[Array, Array | None]:
-        """Give targets and weights on the device."""
+        """Give targets, as the last layer gives them, and weights on the device."""
         weight = self.host_weights(sample_weight, n_rows)
-        to_device = self.backend.to_device
-        return to_device(self.host_targets(y, n_rows)), None if weight is None else to_device(
-            weight
-        )
+        target = self.backend.to_device(self._unscaled_targets(y, n_rows))
+        return target, None if weight is None else self.backend.to_device(weight)
 
     def device_scaler(self) -> tuple[Array, Array]:
         """Give the scaler's shift and factor on the device."""
@@ -393,7 +401,13 @@ class Network:
             return last.activation.value(out, self.backend.xp)
 
     def _names(self, codes: np.ndarray) -> np.ndarray:
-        return codes if self.classes is None else np.asarray(self.classes)[codes]
+        if self.classes is None:
+            return codes
+        # One kind of label makes an array of that kind; several keep their own as objects.
+        one_kind = len({type(c) for c in self.classes}) == 1
+        labels = np.asarray(self.classes, dtype=None if one_kind else object)
+        names: np.ndarray = labels[codes]
+        return names
 
     # ---- to look at -------------------------------------------------------------------------
 

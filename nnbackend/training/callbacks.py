@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nnbackend.errors import ArgumentError
+from nnbackend.errors import check
 from nnbackend.training.history import History, Row
 
 if TYPE_CHECKING:
@@ -45,11 +45,9 @@ class EarlyStopping:
     restore_best: bool = True
 
     def __post_init__(self) -> None:
-        if self.patience < 1 or self.min_delta < 0:
-            raise ArgumentError(
-                "patience must be at least 1 and min_delta at least 0. "
-                f"Received: patience={self.patience}, min_delta={self.min_delta}."
-            )
+        expected = "a whole number, at least 1"
+        check("patience", self.patience, lambda v: v >= 1 and v == int(v), expected)
+        check("min_delta", self.min_delta, lambda v: v >= 0, "at least 0")
 
     def should_stop(self, history: History) -> bool:
         """Tell whether the last `patience` epochs brought nothing."""

@@ -33,6 +33,7 @@ class History:
     stop_reason: str = ""
     batch_size: int = 0
     seed: int = 0
+    _costs: list[float] = field(default_factory=list, repr=False, compare=False)
 
     def __getitem__(self, column: str) -> list[float]:
         if self.rows and column not in self.rows[0]:
@@ -48,10 +49,12 @@ class History:
         return iter(self.rows)
 
     @property
-    def costs(self) -> tuple[float, ...]:
-        """The monitored column, turned so that smaller is better."""
+    def costs(self) -> list[float]:
+        """The monitored column, turned so that smaller is better; each row is read once."""
         sign = -1.0 if self.monitor.endswith(LARGER_IS_BETTER) else 1.0
-        return tuple(sign * row[self.monitor] for row in self.rows)
+        del self._costs[len(self.rows) :]
+        self._costs += [sign * row[self.monitor] for row in self.rows[len(self._costs) :]]
+        return self._costs
 
     @property
     def best_index(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from nnbackend.backend.formulas import Array
 from nnbackend.data import doors
 from nnbackend.data.scalers import Scaler, fit_scaler
 from nnbackend.data.splits import split_rows
-from nnbackend.errors import ArgumentError, ShapeError, suggest
+from nnbackend.errors import ArgumentError, ShapeError, check, suggest
 from nnbackend.network.network import Network
 
 Validation = tuple[Any, Any] | tuple[Any, Any, Any] | float | None
@@ -34,52 +35,28 @@ def take_in(
     x: Any,
     y: Any,
     sample_weight: Any,
-    validation: Validation,
+    validation: Any,
     *,
     scale: str | Scaler | None,
     scale_targets: bool,
     seed: int,
     monitor: str | None,
 ) -> TrainingData:
-    """Check the data of a run; fit net.scaler and net.target_scaler on the rows to train on.
-
-    Data that is refused leaves the network as it was.
-    """
-    before = net.scaler, net.target_scaler, net.classes
-    try:
-        data = _take_in(
-            net, x, y, sample_weight, validation,
-            scale=scale, scale_targets=scale_targets, seed=seed,
-        )  # fmt: skip
-        _check_monitor(net, data.validation, monitor)
-        return data
-    except Exception:
-        net.scaler, net.target_scaler, net.classes = before
-        raise
-
-
-def _take_in(
-    net: Network,
-    x: Any,
-    y: Any,
-    sample_weight: Any,
-    validation: Validation,
-    *,
-    scale: str | Scaler | None,
-    scale_targets: bool,
-    seed: int,
-) -> TrainingData:
+    """Check the data of a run; fit net.scaler and net.target_scaler on the rows to train on."""
     x = doors.finite_rows(x, net.n_in, net.dtype, net.backend)
     n = int(x.shape[0])
     weight = net.host_weights(sample_weight, n)
     if scale_targets:
+        bounded = ("poisson", "binary_cross_entropy", "cross_entropy")
+        check("scale_targets", True, lambda v: net.loss.name not in bounded,
+              f"False for {net.loss.name}, whose targets have a scale of their own")  # fmt: skip
         net.target_scaler = None  # it is fitted anew
     target = net.host_targets(y, n)
     if target.ndim == 1 and net.classes is None and net.n_out > 1:
         net.classes = tuple(range(net.n_out))
 
     rows, held = np.arange(n, dtype=np.int64), None
-    if isinstance(validation, (int, float)) and not isinstance(validation, bool):
+    if isinstance(validation, Real) and validation is not True:
         labels = target if target.ndim == 1 else None
         rows, held = split_rows(n, float(validation), seed, labels)
     if isinstance(scale, Scaler):
@@ -90,17 +67,24 @@ def _take_in(
             )
         net.scaler = scale
     elif scale is not None:
-        part = x if held is None else x[rows]
-        net.scaler = fit_scaler(scale, doors.host_array(part, "x", net.backend))
+        fitted_on = x if held is None else x[rows]
+        net.scaler = fit_scaler(scale, doors.host_array(fitted_on, "x", net.backend))
     if scale_targets and not net.is_classifier:
         values = doors.host_array(y, "y", net.backend).reshape(n, -1)
         net.target_scaler = fit_scaler("standard", values[rows])
         target = net.host_targets(y, n)
 
     if held is None:
-        return TrainingData(x, target, weight, rows, _validation_part(net, validation))
+        part = _validation_part(net, validation)
+        _check_monitor(net, part, monitor)
+        return TrainingData(x, target, weight, rows, part)
     held_weight = None if weight is None else weight[held]
-    return TrainingData(x, target, weight, rows, (x[held], target[held], held_weight))
+    if weight is not None:
+        doors.check_some_weight(weight[rows], "all rows to train on")
+        doors.check_some_weight(weight[held], "all rows held out")
+    part = (x[held], target[held], held_weight)
+    _check_monitor(net, part, monitor)
+    return TrainingData(x, target, weight, rows, part)
 
 
 def _validation_part(net: Network, validation: Any) -> Part | None:

@@ -16,9 +16,11 @@ class InterruptGuard:
 
     def __init__(self) -> None:
         self.requested = False
-        self._active = threading.current_thread() is threading.main_thread()
+        self._active = False
 
     def __enter__(self) -> InterruptGuard:
+        self.requested = False
+        self._active = threading.current_thread() is threading.main_thread()
         if self._active:
             self._before = signal.getsignal(signal.SIGINT)
             # A program that ignores or handles Ctrl-C itself keeps its way.

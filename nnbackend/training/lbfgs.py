@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from nnbackend.backend import Backend
 from nnbackend.backend.formulas import Array
-from nnbackend.errors import ArgumentError
+from nnbackend.errors import check
 
 # Sufficient decrease and curvature; Nocedal and Wright 2006, p. 62, values for quasi-Newton.
 DECREASE, CURVATURE = 1e-4, 0.9
@@ -35,11 +35,10 @@ class LBFGS:
     max_evaluations: int = 25
 
     def __post_init__(self) -> None:
-        if self.memory < 1 or self.tolerance < 0 or self.ftol < 0 or self.max_evaluations < 1:
-            raise ArgumentError(
-                "memory and max_evaluations must be at least 1, tolerance and ftol at least 0. "
-                f"Received: {self}."
-            )
+        for name in ("memory", "max_evaluations"):
+            check(name, getattr(self, name), lambda v: v >= 1 and v == int(v), "at least 1")
+        for name in ("tolerance", "ftol"):
+            check(name, getattr(self, name), lambda v: v >= 0, "at least 0")
 
 
 Evaluate = Callable[[], float]  # computes the loss at theta, and the gradient into its vector

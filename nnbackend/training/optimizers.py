@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from nnbackend.backend.formulas import Array, Namespace, Recurrence
-from nnbackend.errors import ArgumentError, suggest
+from nnbackend.errors import ArgumentError, check, suggest
 from nnbackend.training.lbfgs import LBFGS
 
 Vectors = tuple[Array, ...]
@@ -52,9 +52,8 @@ class Optimizer(ABC):
 
     def __post_init__(self) -> None:
         for name, (expected, is_good) in LIMITS.items():
-            if name in self.__dict__ and not is_good(getattr(self, name)):
-                value = getattr(self, name)
-                raise ArgumentError(f"{name} must be {expected}. Received: {name}={value}.")
+            if name in self.__dict__:
+                check(name, getattr(self, name), is_good, expected)
 
     @property
     @abstractmethod
@@ -251,7 +250,7 @@ def get_optimizer(choice: str | Optimizer | LBFGS, **options: Any) -> Optimizer 
     """
     if isinstance(choice, (Optimizer, LBFGS)):
         return choice
-    if choice not in OPTIMIZERS:
+    if not isinstance(choice, str) or choice not in OPTIMIZERS:
         raise ArgumentError(
             f"optimizer must be a name or an optimizer. Received: {choice!r}. "
             f"{suggest(str(choice), OPTIMIZERS)}"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any
 
-from nnbackend.errors import ArgumentError
+from nnbackend.errors import ArgumentError, check
 from nnbackend.network.architecture import check_seed
 from nnbackend.network.layers import Dropout, check_size
 from nnbackend.network.network import Network
@@ -43,10 +44,10 @@ class Recipe:
         if self.batch_size is not None:
             check_size("batch_size", self.batch_size)
         for name in ("l1", "l2", "weight_decay"):
-            _check(name, getattr(self, name), lambda v: 0 <= v < math.inf, "a number, at least 0")
-        _check("clip_norm", self.clip_norm, lambda v: v is None or v > 0, "a number above 0")
-        _check("ema", self.ema, lambda v: v is None or 0 < v < 1, "a number between 0 and 1")
-        _check(
+            check(name, getattr(self, name), lambda v: 0 <= v < math.inf, "a number, at least 0")
+        check("clip_norm", self.clip_norm, lambda v: v is None or v > 0, "a number above 0")
+        check("ema", self.ema, lambda v: v is None or 0 < v < 1, "a number between 0 and 1")
+        check(
             "early_stopping",
             self.early_stopping,
             lambda v: v is None or isinstance(v, EarlyStopping),
@@ -78,20 +79,21 @@ class Recipe:
 
     def norm_limits(self, net: Network) -> tuple[float | None, ...]:
         """Give the max-norm of each layer that learns."""
-        n, given = len(net.learning_layers), self.max_norm
-        is_one = given is None or isinstance(given, (int, float))
-        limits = (given,) * n if is_one else tuple(given)  # type: ignore[arg-type]
-        _check(
+        n = len(net.learning_layers)
+        given: Any = self.max_norm
+        is_one = given is None or isinstance(given, Real)
+        limits = (given,) * n if is_one else tuple(given)
+        check(
             "max_norm",
             limits,
             lambda v: len(v) == n and all(limit is None or limit > 0 for limit in v),
             f"a number above 0, or one (or None) for each of the {n} layers that learn",
         )
-        return limits  # type: ignore[return-value]
+        return limits
 
     def _check_full_batch(self, net: Network) -> None:
         """L-BFGS minimises one fixed function: refuse what would change it under way."""
-        extras = {
+        extras: dict[str, Any] = {
             "weight_decay": self.weight_decay,
             "max_norm": self.max_norm,
             "clip_norm": self.clip_norm,
@@ -99,19 +101,14 @@ class Recipe:
             "schedule": self.schedule,
             "momentum_schedule": self.momentum_schedule,
         }
-        given = [name for name, value in extras.items() if value]
+        given = [
+            name
+            for name, value in extras.items()
+            if value is not None and not (isinstance(value, Real) and value == 0)
+        ]
         given += ["Dropout"] if any(isinstance(la, Dropout) for la in net.layers) else []
         if given:
             raise ArgumentError(
                 f"L-BFGS minimises one fixed function of all rows. Received: {', '.join(given)}. "
                 "Use l1 or l2 against over-fitting, or another optimizer."
             )
-
-
-def _check(name: str, value: Any, is_good: Callable[[Any], bool], expected: str) -> None:
-    try:
-        good = is_good(value)
-    except TypeError:
-        good = False
-    if not good:
-        raise ArgumentError(f"{name} must be {expected}. Received: {name}={value!r}.")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nnbackend.errors import ArgumentError, suggest
+from nnbackend.errors import ArgumentError, check, suggest
 
 Numbers = NDArray[np.float64]
 
@@ -31,7 +31,7 @@ class When:
     step: Numbers
     steps_per_epoch: int
     epochs: int
-    values: tuple[float, ...] = ()
+    values: Sequence[float] = ()
 
     @property
     def epoch(self) -> Numbers:
@@ -136,10 +136,8 @@ class Cosine(Schedule):
 
     def __post_init__(self) -> None:
         _positive(self, "growth")
-        if not isinstance(self.restarts, int) or self.restarts < 0:
-            raise ArgumentError(
-                f"restarts must be a whole number, at least 0. Received: restarts={self.restarts}."
-            )
+        expected = "a whole number, at least 0"
+        check("restarts", self.restarts, lambda v: v >= 0 and v == int(v), expected)
 
     def factor(self, when: When) -> Numbers:
         lengths = self.growth ** np.arange(self.restarts + 1.0)
@@ -161,8 +159,7 @@ class OneCycle(Schedule):
     end: float = 4e-6
 
     def __post_init__(self) -> None:
-        if not 0 < self.warm < 1:
-            raise ArgumentError(f"warm must be between 0 and 1. Received: warm={self.warm}.")
+        check("warm", self.warm, lambda v: 0 < v < 1, "between 0 and 1")
 
     def factor(self, when: When) -> Numbers:
         up = _half_cosine(self.start, 1.0, when.share / self.warm)
@@ -296,6 +293,4 @@ def _half_cosine(start: float, end: float, share: Numbers) -> Numbers:
 
 def _positive(schedule: Schedule, *names: str) -> None:
     for name in names:
-        value: Sequence[float] | float | None = getattr(schedule, name)
-        if value is not None and not float(value) > 0:  # type: ignore[arg-type]
-            raise ArgumentError(f"{name} must be above 0. Received: {name}={value}.")
+        check(name, getattr(schedule, name), lambda v: v is None or v > 0, "above 0")

@@ -22,7 +22,7 @@ from nnbackend.network.workspace import DropoutSource
 from nnbackend.training.batching import Feed, batch_sizes, epoch_order
 from nnbackend.training.callbacks import Callback, EarlyStopping
 from nnbackend.training.history import History, Row
-from nnbackend.training.intake import Validation, take_in
+from nnbackend.training.intake import TrainingData, Validation, take_in
 from nnbackend.training.interrupt import InterruptGuard
 from nnbackend.training.lbfgs import LBFGS, LBFGSSteps
 from nnbackend.training.recipe import Recipe
@@ -54,22 +54,33 @@ class Trainer:
         self.net, self.backend = net, net.backend
         self.recipe = recipe = recipe.checked(net)
         self.callbacks = _check_callbacks(callbacks)
-        data = take_in(
-            net, x, y, sample_weight, validation,
-            scale=scale, scale_targets=scale_targets, seed=recipe.seed,
-            monitor=recipe.early_stopping.monitor if recipe.early_stopping else None,
-        )  # fmt: skip
+        before = net.scaler, net.target_scaler, net.classes
+        try:
+            data = take_in(
+                net, x, y, sample_weight, validation,
+                scale=scale, scale_targets=scale_targets, seed=recipe.seed,
+                monitor=recipe.early_stopping.monitor if recipe.early_stopping else None,
+            )  # fmt: skip
+            self._prepare(data)
+        except Exception:  # what is refused leaves the network as it was
+            net.scaler, net.target_scaler, net.classes = before
+            raise
+
+    def _prepare(self, data: TrainingData) -> None:
+        """Make everything that the run carries from step to step."""
+        net, recipe = self.net, self.recipe
         self.validation = data.validation
 
         backend, P = net.backend, net.layout.size
         self.n = len(data.rows)
-        self.batch_size = min(recipe.batch_size or self.n, self.n)
+        is_lbfgs = isinstance(recipe.optimizer, LBFGS)
+        self.batch_size = self.n if is_lbfgs else min(recipe.batch_size or self.n, self.n)
         self.feed = Feed(net, data, self.batch_size)
         self.sizes = batch_sizes(self.n, self.batch_size)
         self.steps_per_epoch = sum(count for count, _ in self.sizes)
 
         self.grad = backend.zeros((P,), net.dtype)
-        names = () if isinstance(recipe.optimizer, LBFGS) else recipe.optimizer.state
+        names = () if is_lbfgs else recipe.optimizer.state
         self.state = {name: backend.zeros((P,), net.dtype) for name in names}
         self.clock = backend.zeros((2,), "int64")
         self.hyper = backend.zeros((3,), "float64")
@@ -86,6 +97,8 @@ class Trainer:
         self.interrupt = InterruptGuard()
         self._lbfgs: LBFGSSteps | None = None
         self._runs: list[tuple[int, Run]] = []
+        if not is_lbfgs:
+            self._epoch_rates()  # a schedule that cannot be meant is refused before the first epoch
 
     # ---- one step ---------------------------------------------------------------------------
 
@@ -124,26 +137,19 @@ class Trainer:
 
     def _train_epoch(self) -> Row:
         """Make the steps of an epoch; give its train_loss and learning_rate."""
-        backend, recipe = self.backend, self.recipe
+        backend = self.backend
         if not self._runs:
             self._runs = [
                 (count, backend.capture(self._new_step(rows))) for count, rows in self.sizes
             ]
-        done = self.epoch * self.steps_per_epoch
-        when = When(
-            np.arange(done, done + self.steps_per_epoch, dtype=np.float64),
-            self.steps_per_epoch,
-            recipe.epochs,
-            self.history.costs,
-        )
-        rule = recipe.optimizer
-        lr = _rates(recipe.schedule, rule.learning_rate, when, math.inf)
-        momentum = _rates(recipe.momentum_schedule, rule.momentum, when, 1.0)
-        backend.to_device(np.stack([lr, momentum]), out=self.rates)
+        rates = self._epoch_rates()
+        backend.to_device(rates, out=self.rates)
         clock = np.zeros(2, np.int64)
-        clock[STEP], clock[BATCH] = done, -1
+        clock[STEP], clock[BATCH] = self.epoch * self.steps_per_epoch, -1
         backend.to_device(clock, out=self.clock)
-        self.feed.begin_epoch(epoch_order(self.n, recipe.seed, self.epoch, recipe.shuffle))
+        self.feed.begin_epoch(
+            epoch_order(self.n, self.recipe.seed, self.epoch, self.recipe.shuffle)
+        )
         backend.fill(self.totals, 0.0)
 
         made, at_once, checked = 0, 1, time.perf_counter()
@@ -161,7 +167,16 @@ class Trainer:
                 if now - checked > 1.0:
                     self._mean_loss()
                     checked = now
-        return {"train_loss": self._mean_loss(), "learning_rate": float(lr[max(made - 1, 0)])}
+        return {"train_loss": self._mean_loss(), "learning_rate": rates[0, max(made - 1, 0)].item()}
+
+    def _epoch_rates(self) -> np.ndarray:
+        """Give the learning rate and the momentum of each step of this epoch: (2, steps)."""
+        recipe, done = self.recipe, self.epoch * self.steps_per_epoch
+        steps = np.arange(done, done + self.steps_per_epoch, dtype=np.float64)
+        when = When(steps, self.steps_per_epoch, recipe.epochs, self.history.costs)
+        rule = recipe.optimizer
+        lr = _rates(recipe.schedule, rule.learning_rate, when, math.inf)
+        return np.stack([lr, _rates(recipe.momentum_schedule, rule.momentum, when, 1.0)])
 
     def _lbfgs_epoch(self) -> Row:
         """Make one iteration of L-BFGS on all rows."""
