@@ -63,7 +63,12 @@ class ModelFileError(NNBackendError, ValueError):
 
 
 class DivergedError(NNBackendError, ArithmeticError):
-    """Training left the finite numbers; the message says what to try."""
+    """Training left the finite numbers; the message says what to try.
+
+    history: of the epochs before.
+    """
+
+    history: Any = None
 
 
 def check(

@@ -95,9 +95,15 @@ def _check_rows(x: Array, n_in: int, what: str) -> Array:
 
 def _check_finite(x: Array, what: str, dtype: str, backend: Backend | None = None) -> None:
     """Refuse NaN, infinity and what would become infinite in `dtype`, naming the first one."""
-    if isinstance(x, np.ndarray) and x.dtype.kind != "f":
-        return
     largest = np.finfo(dtype).max
+    if isinstance(x, np.ndarray):
+        if x.dtype.kind != "f":
+            return
+    elif backend is not None:  # on a device: one number comes back, the rows only to name a culprit
+        with backend.active():
+            fine = backend.xp.all(backend.xp.abs(x) <= float(largest))
+        if bool(backend.to_host(fine)):
+            return
     rows = max(1, CHUNK // (int(x.shape[1]) if x.ndim == 2 else 1))
     for start in range(0, x.shape[0], rows):
         part = host_array(x[start : start + rows], what, backend)
@@ -159,7 +165,7 @@ def _codes(y: Host, classes: tuple[Any, ...] | None) -> Host:
         )
     place = {label: code for code, label in enumerate(classes)}
     try:
-        return np.array([place[label] for label in y.flat]).reshape(y.shape)
+        return np.array([place[label] for label in y.ravel().tolist()]).reshape(y.shape)
     except KeyError as error:
         raise DataError(
             f"y must hold labels of the network's classes {classes}. Received: {error.args[0]!r}."

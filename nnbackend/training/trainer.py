@@ -314,6 +314,7 @@ class Trainer:
             f"{kept} again. Try {advice}."
         )
         error.add_note(f"optimizer: {rule}")
+        error.history = self.history
         raise error
 
     def _copy(self, vector: Array) -> Array:
@@ -371,7 +372,7 @@ def train(
 ) -> History:
     """Train a network on rows x (n, n_in) with targets y; give the history.
 
-    y: class labels (n,), or targets (n,) or (n, n_out).
+    y: class labels (n,), codes from 0 or text of net.classes; or targets (n,) or (n, n_out).
     optimizer: a name or a rule: sgd, adagrad, rmsprop, adadelta, adam, adamw, lbfgs.
     batch_size: rows per step; None for all of them, 1 for stochastic gradient descent.
     validation: (x, y), (x, y, sample_weight), or the fraction of the rows to split off.
@@ -383,6 +384,7 @@ def train(
     what is validated and kept.
     schedule, momentum_schedule: names or objects of `nnbackend.schedules`, or functions of a step.
     seed: of the order of the rows, the split and dropout.
+    The history's train_loss is the mean over the epoch's steps, without penalties.
     Ctrl-C ends training after the step under way; the history then says "interrupted".
     Raises: DataError, ShapeError for the data; ArgumentError for options; DivergedError when the
     loss leaves the finite numbers, with the best weights put back.
