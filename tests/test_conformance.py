@@ -18,15 +18,7 @@ def _in_the_registry() -> Iterator[None]:
 
 
 # Faults of the engine that only these rows see; each must fail until it is mended.
-KNOWN: dict[str, dict[str, str]] = {
-    "ghost": {"test_a_device_split": "rows on the device are split with an index of the host"},
-    "strict": {
-        "test_a_device_split": "rows on the device are split with an index of the host",
-        "test_rows_already_on_the_device": "x[i:j] of a matrix, where the standard has x[i:j, ...]",
-    },
-}
-
 for _row in ROWS:
     globals().update(
-        conformance_classes(_row, partial(make, _row), expected_failures=KNOWN.get(_row))
+        conformance_classes(_row, partial(make, _row))
     )

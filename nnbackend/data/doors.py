@@ -44,6 +44,14 @@ def finite_rows(x: Any, n_in: int, dtype: str, backend: Backend, what: str = "x"
     return rows
 
 
+def some_rows(x: Array, rows: Host, backend: Backend) -> Array:
+    """Give the rows (n,) of x that are named, where x is."""
+    if isinstance(x, np.ndarray):
+        return x[rows]
+    with backend.active():
+        return backend.xp.take(x, backend.to_device(rows), axis=0)
+
+
 def host_array(x: Any, what: str, backend: Backend | None = None) -> Host:
     """Give a NumPy array of real numbers, or say why it cannot be one."""
     if isinstance(x, np.ndarray):
@@ -106,7 +114,7 @@ def _check_finite(x: Array, what: str, dtype: str, backend: Backend | None = Non
             return
     rows = max(1, CHUNK // (int(x.shape[1]) if x.ndim == 2 else 1))
     for start in range(0, x.shape[0], rows):
-        part = host_array(x[start : start + rows], what, backend)
+        part = host_array(x[start : start + rows, ...], what, backend)
         finite = np.abs(part) <= largest  # false for NaN as well
         if not finite.all():
             row, *column = (int(i) for i in np.argwhere(~finite)[0])

@@ -383,7 +383,7 @@ class Network:
             rows = min(size, n - start)
             if space is None or space.rows != rows:
                 space = self.workspace(backend.empty((rows, self.n_in), self.dtype), layers)
-            part = x[start : start + rows]
+            part = x[start : start + rows, ...]
             if backend.owns(part):
                 backend.copy(backend.cast(part, self.dtype), space.x)
             else:

@@ -67,7 +67,7 @@ def take_in(
             )
         net.scaler = scale
     elif scale is not None:
-        fitted_on = x if held is None else x[rows]
+        fitted_on = x if held is None else doors.some_rows(x, rows, net.backend)
         net.scaler = fit_scaler(scale, doors.host_array(fitted_on, "x", net.backend))
     if scale_targets and not net.is_classifier:
         values = doors.host_array(y, "y", net.backend).reshape(n, -1)
@@ -82,7 +82,7 @@ def take_in(
     if weight is not None:
         doors.check_some_weight(weight[rows], "all rows to train on")
         doors.check_some_weight(weight[held], "all rows held out")
-    part = (x[held], target[held], held_weight)
+    part = (doors.some_rows(x, held, net.backend), target[held], held_weight)
     _check_monitor(net, part, monitor)
     return TrainingData(x, target, weight, rows, part)
 
