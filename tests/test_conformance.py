@@ -17,8 +17,5 @@ def _in_the_registry() -> Iterator[None]:
         yield
 
 
-# Faults of the engine that only these rows see; each must fail until it is mended.
 for _row in ROWS:
-    globals().update(
-        conformance_classes(_row, partial(make, _row))
-    )
+    globals().update(conformance_classes(_row, partial(make, _row)))
