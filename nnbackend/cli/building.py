@@ -28,6 +28,7 @@ LOSSES_OF: dict[str, tuple[str, ...]] = {
 }
 # Losses of distances in the target's own units: scaling the target helps and changes no meaning.
 SCALES_TARGETS = ("quadratic", "absolute", "huber", "quantile")
+WIDE, WIDE_RATE = 128, 0.2  # units of a layer that gets dropout unless told, and how much
 
 
 def complete(settings: Settings, data: Dataset, backend: Backend) -> Settings:
@@ -61,10 +62,23 @@ def complete(settings: Settings, data: Dataset, backend: Backend) -> Settings:
         momentum=settings.momentum or 0.0 if optimizer == "sgd" else None,
         schedule=schedule or ("constant" if optimizer == "lbfgs" else "cosine"),
         batch_size="full" if optimizer == "lbfgs" else settings.batch_size,
-        scale=default_scaler_kind(data.x) if settings.scale in (None, "auto") else settings.scale,
+        scale=_scale(data) if settings.scale in (None, "auto") else settings.scale,
+        dropout=_dropout(settings) if settings.dropout is None else settings.dropout,
         monitor=settings.monitor or ("train_loss" if settings.validation == 0.0 else "valid_loss"),
         device=backend.device,
     )
+
+
+def _scale(data: Dataset) -> str:
+    """Give "unit" for images of bytes; else "robust", which far-off values cannot spoil."""
+    return "unit" if default_scaler_kind(data.x) == "unit" else "robust"
+
+
+def _dropout(settings: Settings) -> tuple[float, ...]:
+    """Give the rate of each hidden layer: wide layers can spare units, narrow ones cannot."""
+    if settings.optimizer == "lbfgs" or not settings.hidden:
+        return (0.0,)
+    return tuple(WIDE_RATE if width >= WIDE else 0.0 for width in settings.hidden)
 
 
 def _check_loss(loss: str, data: Dataset) -> None:
@@ -96,7 +110,7 @@ def build_network(settings: Settings, data: Dataset, backend: Backend) -> Networ
     """Build the network that completed settings describe."""
     n = len(settings.hidden)
     activations = _one_for_each(settings.activation, n, "--activation")
-    rates = _one_for_each(settings.dropout, n, "--dropout")
+    rates = _one_for_each(settings.dropout or (0.0,), n, "--dropout")
     layers: list[int | AbstractLayer] = [data.n_features]
     for width, activation, rate in zip(settings.hidden, activations, rates, strict=True):
         layers.append(_hidden_layer(width, activation))

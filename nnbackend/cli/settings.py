@@ -171,7 +171,7 @@ class Settings:
     scale: str | None = _setting(
         "data", "KIND", _one_of("auto", *SCALES, "none"), None,
         f"scale of the features: auto, {', '.join(SCALES)}, none",
-        "auto: unit for bytes, else standard",
+        "auto: unit for bytes, else robust",
     )  # fmt: skip
 
     hidden: tuple[int, ...] = _setting(
@@ -189,9 +189,10 @@ class Settings:
         "network", "NAME", _formula(ACTIVATIONS), None, "of the output layer",
         "what suits the loss",
     )  # fmt: skip
-    dropout: tuple[float, ...] = _setting(
-        "network", "RATE,...", _list_of(BELOW_ONE, "numbers of at least 0 and below 1"), (0.0,),
+    dropout: tuple[float, ...] | None = _setting(
+        "network", "RATE,...", _list_of(BELOW_ONE, "numbers of at least 0 and below 1"), None,
         "share of units silenced in training, one for all hidden layers or one for each",
+        "0.2 for layers of at least 128 units, else 0; 0 for lbfgs",
     )  # fmt: skip
 
     loss: str | None = _setting(
@@ -217,9 +218,9 @@ class Settings:
         "training", "N|full", Kind("a whole number of at least 1, or full", _batch), 32,
         "rows of a step",
     )  # fmt: skip
-    epochs: int = _setting("training", "N", _whole(1), 50, "most passes through the data")
+    epochs: int = _setting("training", "N", _whole(1), 100, "most passes through the data")
     patience: int = _setting(
-        "training", "N", _whole(0), 10, "epochs without improvement to stop after; 0 for never"
+        "training", "N", _whole(0), 20, "epochs without improvement to stop after; 0 for never"
     )
     monitor: str | None = _setting(
         "training", "COLUMN", TEXT, None, "column of the history that says which epoch is best",
