@@ -46,3 +46,10 @@ def test_a_wrong_gradient_is_seen() -> None:
 def test_an_unknown_device_is_named() -> None:
     with pytest.raises(UnknownBackendError, match="Did you mean 'numpy'"):
         compare_devices("numpi")
+
+
+def test_the_command_compares_two_devices(capsys: pytest.CaptureFixture[str]) -> None:
+    from nnbackend.cli import main
+
+    assert main(["check", "--device", "numpy", "--against", "numpy"]) == 0
+    assert "numpy:0 and numpy:0 agree" in capsys.readouterr().out

@@ -362,7 +362,7 @@ def test_a_monitor_must_be_a_column(stopping: Any, validation: Any, text: str) -
 
 @pytest.mark.parametrize("options", [{"patience": 0}, {"patience": -1}, {"min_delta": -0.1}])
 def test_patience_out_of_range(options: dict[str, Any]) -> None:
-    with pytest.raises(ArgumentError, match="must be (a whole number, )?at least"):
+    with pytest.raises(ArgumentError, match=r"must be (a whole number, )?at least"):
         nn.EarlyStopping(**options)
 
 

@@ -11,6 +11,7 @@ from nnbackend.backend import get_backend
 from nnbackend.network.layers import Dense, Dropout, Maxout
 from nnbackend.network.losses import OUTPUT_ACTIVATIONS
 from nnbackend.network.network import Network
+from nnbackend.testing.agreement import compare_devices
 from nnbackend.testing.gradient_check import check_gradients
 
 N_IN, HIDDEN, N_OUT, ROWS = 5, 6, 3, 8
@@ -22,11 +23,20 @@ LOSSES = ("quadratic", "absolute", "huber", "quantile", "poisson", "binary_cross
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of `check`."""
     parser.add_argument("--device", metavar="DEVICE", help="as for train (default: auto)")
+    parser.add_argument(
+        "--against",
+        metavar="DEVICE",
+        help="compare with this device instead: initial weights, masks, gradients, short trainings",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Check network after network; exit 1 when one is wrong."""
     backend = get_backend(args.device)
+    if args.against is not None:
+        agreement = compare_devices(backend, args.against)
+        print(agreement)
+        return 0 if agreement else 1
     print(f"{'network':<44}{'slopes':>7}{'largest error':>15}")
     total = failed = 0
     for name, net, y in networks(backend.device):
