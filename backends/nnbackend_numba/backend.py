@@ -23,6 +23,7 @@ from nnbackend_numpy.kernels import NumPyBackend
 
 logger = logging.getLogger("nnbackend")
 Array = NDArray[Any]
+_NO_RULE: tuple[Any, Any, Any] = (None, None, None)
 UPDATES = (loops.update0, loops.update1, loops.update2)
 
 
@@ -35,6 +36,7 @@ class NumbaBackend(NumPyBackend):
     def __init__(self) -> None:
         super().__init__()
         self._loops: dict[Any, Any] = {}
+        self._rules: dict[tuple[int, str], tuple[Any, Any, Any]] = {}
 
     # ---- layers -----------------------------------------------------------------------------
 
@@ -139,8 +141,12 @@ class NumbaBackend(NumPyBackend):
         kind, rate = theta.dtype.type, float(hyper[RATE])
         c = rule.coefficients(rate, float(hyper[MOMENTUM]), float(hyper[COUNT]))
         c = tuple([kind(v) for v in c])
-        p = tuple([kind(v) for v in rule.params])
-        loop = self._loop(UPDATES[len(state)], theta.dtype, rule.recurrence)
+        place = id(rule), theta.dtype.char
+        _, loop, p = self._rules.get(place, _NO_RULE)
+        if loop is None:
+            p = tuple([kind(v) for v in rule.params])
+            loop = self._loop(UPDATES[len(state)], theta.dtype, rule.recurrence)
+            self._rules[place] = rule, loop, p  # the rule is kept, so its id stays its own
         start = 0
         if weight_decay:
             keep = kind(1.0 - rate * weight_decay)
