@@ -1,0 +1,1 @@
+"""Programs behind every claim of speed; see README.md."""

@@ -1,0 +1,141 @@
+"""The machine and the settings under which every contender runs.
+
+All are given the same number of threads, by environment variables that are set before their
+process starts. The runner itself imports no array library, whose threads would be in the way.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+THREAD_VARIABLES = (
+    *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"),
+    *("NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"),
+)
+# Settings of the shell that would favour one contender or hide what an installation gives.
+STRANGE_VARIABLES = (
+    *("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "OPENBLAS_VERBOSE", "MKL_DEBUG_CPU_TYPE"),
+    *("XLA_FLAGS", "JAX_PLATFORMS", "KMP_AFFINITY", "OMP_WAIT_POLICY", "NNBACKEND_DEVICE"),
+)
+DISTRIBUTIONS = ("numpy", "numba", "scikit-learn", "scipy", "torch", "jax", "jaxlib")
+AVX512 = {"avx512f", "avx512dq", "avx512bw", "avx512vl", "avx512cd"}  # what SkylakeX kernels use
+
+
+def usable_cpus() -> list[int]:
+    """Give the CPUs that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def environment(threads: int, coretype: str = "", cache: str = "") -> dict[str, str]:
+    """Give the environment of a contender's process.
+
+    coretype: the OpenBLAS kernels to use, where not its own choice.  cache: a folder in which
+    compiling libraries keep their results, so that a run begins with none.
+    """
+    given = {k: v for k, v in os.environ.items() if k not in STRANGE_VARIABLES}
+    given.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
+    given["JAX_PLATFORMS"] = "cpu"
+    if coretype:
+        given["OPENBLAS_CORETYPE"] = coretype
+    if cache:
+        given["NUMBA_CACHE_DIR"] = os.path.join(cache, "numba")
+        given["TORCHINDUCTOR_CACHE_DIR"] = os.path.join(cache, "inductor")
+    return given
+
+
+def choose_coretype(flags: Iterable[str], core: str) -> str:
+    """Give the OpenBLAS kernels to ask for: AVX-512's where the CPU has it and they lie idle.
+
+    OpenBLAS takes its Haswell kernels on CPUs that it does not know, whatever they can do.
+    >>> choose_coretype(sorted(AVX512), "Haswell"), choose_coretype(["avx2"], "Haswell")
+    ('SkylakeX', '')
+    """
+    idle = core.lower() in ("haswell", "zen") and set(flags) >= AVX512
+    return "SkylakeX" if idle else ""
+
+
+def _cpu_lines() -> dict[str, str]:
+    """Give what Linux says of the first CPU."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return {}
+    block = text.partition("\n\n")[0]
+    pairs = (line.partition(":")[::2] for line in block.splitlines())
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
+def cpu_flags() -> list[str]:
+    """Give the instruction sets of the CPU that matter here; none where they cannot be read."""
+    flags = set(_cpu_lines().get("flags", _cpu_lines().get("Features", "")).split())
+    wanted = {"avx", "avx2", "fma", "amx_tile", "avx512_bf16", "asimd", "sve"} | AVX512
+    return sorted(flags & wanted)
+
+
+def cpu_name() -> str:
+    """Give the CPU's name, with family and model where the name alone says little."""
+    lines = _cpu_lines()
+    name = lines.get("model name") or platform.processor() or platform.machine() or "unknown"
+    if {"cpu family", "model"} <= lines.keys():
+        name += f" (family {lines['cpu family']}, model {lines['model']})"
+    return name
+
+
+def versions() -> dict[str, str]:
+    """Give the versions of Python, this library and every peer that is installed."""
+    from nnbackend import __version__
+
+    found = {"python": platform.python_version(), "nnbackend": __version__}
+    for name in DISTRIBUTIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def machine_facts() -> dict[str, Any]:
+    """Give what a reader must know of the machine, without importing an array library."""
+    return {
+        "cpu": cpu_name(),
+        "cpus": os.cpu_count(),
+        "usable_cpus": len(usable_cpus()),
+        "flags": cpu_flags(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "load_average": [round(v, 2) for v in os.getloadavg()] if hasattr(os, "getloadavg") else [],
+        "versions": versions(),
+    }
+
+
+def peak_memory() -> int:
+    """Give the most memory this process has had, in bytes; 0 where the system does not say."""
+    try:  # getrusage of a new process counts its parent's memory too
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        found = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+        return int(found.split()[1]) * 1024
+    except (OSError, StopIteration):
+        pass
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def thread_pools() -> list[dict[str, Any]]:
+    """Give the thread pools loaded in this process, where threadpoolctl can look."""
+    try:
+        from threadpoolctl import threadpool_info
+    except ImportError:
+        return []
+    kept = ("user_api", "internal_api", "version", "num_threads", "architecture")
+    return [{k: pool[k] for k in kept if pool.get(k)} for pool in threadpool_info()]

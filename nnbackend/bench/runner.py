@@ -1,0 +1,300 @@
+"""The programme: contenders take turns, each time in a process of their own.
+
+A round is every row with every contender once, A B C A B C, so that what else the machine does
+falls on all of them. What a contender is compared with was measured in the same round.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nnbackend.bench.contenders import CONTENDERS, get_contender, missing
+from nnbackend.bench.machine import choose_coretype, environment, machine_facts, usable_cpus
+from nnbackend.bench.rows import ROWS, Row
+
+FORMAT = 1
+PATIENCE = 300  # seconds until a worker is given up
+EXTRA_ROUNDS = 2
+IMPORTED = {  # what is imported -> the contender that needs it
+    "numpy": "nnbackend-numpy",
+    "nnbackend": "nnbackend-numpy",
+    "nnbackend, ready to train": "nnbackend-numpy",
+    "scikit-learn's MLPClassifier": "sklearn",
+    "PyTorch": "torch",
+    "JAX": "jax",
+}
+Answer = dict[str, Any]
+# Runs the worker with these words, seconds and OpenBLAS kernels; raises WorkerError.
+Launch = Callable[[Sequence[str], float, str], Answer]
+Say = Callable[[str], None]
+
+
+class WorkerError(RuntimeError):
+    """A worker crashed, took too long or gave no answer."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure and how long."""
+
+    rows: tuple[Row, ...] = ROWS
+    contenders: tuple[str, ...] = tuple(CONTENDERS)
+    rounds: int = 3
+    seconds: float = 1.0
+    threads: int = 0  # 0: as many as there are CPUs to use
+    extras: bool = True  # imports and predictions too
+
+
+class Workers:
+    """Starts the workers of a run, which share a cache of compiled code that is empty at first."""
+
+    def __init__(self, threads: int, patience: float = PATIENCE) -> None:
+        self.threads, self.patience = threads, patience
+        self._folder = tempfile.TemporaryDirectory(prefix="nnbackend-bench-")
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._folder.cleanup()
+
+    def __call__(self, words: Sequence[str], seconds: float, coretype: str = "") -> Answer:
+        """Run one worker and give its answer."""
+        command = [sys.executable, "-m", "nnbackend.bench.worker", *words]
+        try:
+            done = subprocess.run(
+                [*command, "--seconds", str(seconds)],
+                env=environment(self.threads, coretype, self._folder.name),
+                capture_output=True, text=True, check=False, timeout=self.patience,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise WorkerError(f"no answer after {self.patience:.0f} s") from None
+        if done.returncode:
+            said = done.stderr.strip().splitlines() or ["nothing on stderr"]
+            raise WorkerError(f"exit code {done.returncode}: {said[-1][:300]}")
+        try:
+            answer: Answer = json.loads(done.stdout.strip().splitlines()[-1])
+        except (IndexError, ValueError):
+            raise WorkerError(f"no JSON in its answer: {done.stdout[-200:]!r}") from None
+        return answer
+
+
+def run(plan: Plan, launch: Launch | None = None, say: Say | None = None) -> Answer:
+    """Carry out the plan; give everything that was measured, ready for JSON."""
+    say = say or _to_stderr
+    threads = plan.threads or len(usable_cpus())
+    if launch is None:
+        with Workers(threads) as workers:
+            return run(plan, workers, say)
+    begin = time.monotonic()
+    machine = machine_facts()  # the load before the run, not of the run
+    machine.update(launch(["facts"], 0.0, ""))
+    coretype = choose_coretype(machine["flags"], openblas_core(machine["pools"]))
+    absent = {name: why for name in plan.contenders if (why := missing(name))}
+    for name, why in absent.items():
+        say(f"left out: {get_contender(name).title} ({why})")
+    names = [name for name in plan.contenders if name not in absent]
+
+    jobs = [(name, row.name) for row in plan.rows for name in names]
+    took_turns = interleave(jobs, plan.rounds, plan.seconds, coretype, launch, say)
+    ceilings = _ceilings(plan, coretype, launch, say)
+    ceiling = max((c["gflops"] for c in ceilings if c["coretype"] == coretype), default=0.0)
+    rows = [
+        {
+            **describe(row),
+            "contenders": compare(row, {n: took_turns[n, row.name] for n in names}, ceiling),
+        }
+        for row in plan.rows
+    ]
+    result = {
+        "format": FORMAT,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": machine,
+        "settings": {
+            "threads": threads,
+            "rounds": plan.rounds,
+            "seconds": plan.seconds,
+            "openblas_coretype": coretype,
+            "left_out": absent,
+        },
+        "ceilings": ceilings,
+        "rows": rows,
+        "imports": [],
+        "predictions": [],
+    }
+    if plan.extras:
+        result |= _extras(names, plan.seconds, coretype, launch, say)
+    result["minutes"] = round((time.monotonic() - begin) / 60, 1)
+    return result
+
+
+def interleave(
+    jobs: Sequence[tuple[str, ...]],
+    rounds: int,
+    seconds: float,
+    coretype: str,
+    launch: Launch,
+    say: Say,
+) -> dict[tuple[str, ...], list[Answer]]:
+    """Do every job once a round; give each job's answers. One that fails is not tried again."""
+    answers: dict[tuple[str, ...], list[Answer]] = {job: [] for job in jobs}
+    failed: set[tuple[str, ...]] = set()
+    for turn in range(rounds):
+        for number, job in enumerate(jobs, 1):
+            if job in failed:
+                continue
+            where = f"round {turn + 1} of {rounds}, {number} of {len(jobs)}: {' '.join(job)}"
+            try:
+                answer = launch(job, seconds, coretype)
+                say(f"{where}: {_short(answer)}")
+            except WorkerError as error:
+                answer = {"error": str(error)}
+                failed.add(job)
+                say(f"{where}: FAILED, {error}")
+            answers[job].append({"round": turn + 1, **answer})
+    return answers
+
+
+def openblas_core(pools: Sequence[Answer]) -> str:
+    """Give the kernels that OpenBLAS picked; the empty string where that is not known."""
+    cores = [p.get("architecture", "") for p in pools if p.get("internal_api") == "openblas"]
+    return str(cores[0]) if cores else ""
+
+
+def describe(row: Row) -> Answer:
+    """Give what a row is, for the file."""
+    return {
+        "name": row.name,
+        "title": row.title,
+        "layers": list(row.layers),
+        "batch": row.batch,
+        "optimizer": row.optimizer,
+        "steps_per_epoch": row.steps,
+        "samples": row.n_samples,
+        "flops_per_step": row.flops,
+    }
+
+
+def compare(row: Row, answers: dict[str, list[Answer]], ceiling: float) -> list[Answer]:
+    """Give each contender's median and spread over the rounds, and what it is beside the others.
+
+    of_fastest_peer is its time divided by the fastest peer's in the same round; below 1 is faster.
+    of_ceiling is the share of the machine's sgemm rate that its step reaches.
+    """
+    good = {n: [a for a in given if "error" not in a] for n, given in answers.items()}
+    peers: dict[int, float] = {}
+    for name, given in good.items():
+        for a in given if not get_contender(name).is_ours else []:
+            us = a["us_per_step"]["median"]
+            peers[a["round"]] = min(us, peers.get(a["round"], us))
+    found = []
+    for name, given in answers.items():
+        entry: Answer = {"name": name, "title": get_contender(name).title}
+        entry["is_ours"] = get_contender(name).is_ours
+        entry["error"] = next((a["error"] for a in given if "error" in a), "")
+        if good[name]:
+            entry |= _figures(row, good[name], peers, ceiling)
+        found.append(entry)
+    return found
+
+
+def _figures(row: Row, given: list[Answer], peers: dict[int, float], ceiling: float) -> Answer:
+    times = [a["us_per_step"]["median"] for a in given]
+    us = statistics.median(times)
+    ratios = [a["us_per_step"]["median"] / peers[a["round"]] for a in given if a["round"] in peers]
+    gflops = row.flops / us * 1e-3
+    last = given[-1]
+    return {
+        "us_per_step": {**_spread(times), "rounds": times},
+        "us_per_resident_step": _spread([a["us_per_resident_step"]["median"] for a in given]),
+        "of_fastest_peer": _spread(ratios) if ratios else None,
+        "gflops": gflops,
+        "of_ceiling": gflops / ceiling if ceiling else None,
+        "loss_before": last["loss_before"],
+        "loss": last["loss"],
+        "steps_before_loss": last["steps_before_loss"],
+        "import_s": statistics.median(a["import_s"] for a in given),
+        # The first round begins with empty caches of compiled code.
+        "first_step_s": [a["first_step_s"] for a in given],
+        "startup_s": [a["startup_s"] for a in given],
+        "peak_memory": max(a["peak_memory"] for a in given),
+        "pools": last["pools"],
+    }
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def _ceilings(plan: Plan, coretype: str, launch: Launch, say: Say) -> list[Answer]:
+    """Measure the sgemm rate, with NumPy's own choice of kernels and with the other, if any."""
+    found = []
+    for choice in dict.fromkeys(["", coretype]):
+        job, seconds = ("sgemm",), 2.0 * plan.seconds
+        rounds = interleave([job], 1 if plan.rounds == 1 else 2, seconds, choice, launch, say)
+        good = [answer for answer in rounds[job] if "error" not in answer]
+        if good:
+            best = max(good, key=lambda answer: float(answer["gflops"]))
+            found.append({**best, "coretype": choice, "core": openblas_core(best["pools"])})
+    return found
+
+
+def _extras(
+    names: Sequence[str], seconds: float, coretype: str, launch: Launch, say: Say
+) -> Answer:
+    """Measure imports, and predictions of all that are not another's way of training."""
+    imports = [("import", what) for what, needs in IMPORTED.items() if needs in names]
+    asked = [("predict", name) for name in names if name != "torch-compile"]
+    answers = interleave([*imports, *asked], EXTRA_ROUNDS, seconds / 2, coretype, launch, say)
+    good = {job: [a for a in given if "error" not in a] for job, given in answers.items()}
+    return {
+        "imports": [
+            {"what": job[1], "seconds": _spread([a["seconds"] for a in good[job]])}
+            for job in imports
+            if good[job]
+        ],
+        "predictions": [
+            {
+                "name": job[1],
+                "title": get_contender(job[1]).title,
+                "one_us": _spread([a["one_us"]["median"] for a in good[job]]),
+                "many_ms": _spread([a["many_ms"]["median"] for a in good[job]]),
+                "many": good[job][0]["many"],
+            }
+            for job in asked
+            if good[job]
+        ],
+    }
+
+
+def _short(answer: Answer) -> str:
+    """Give an answer's main figure, for the progress."""
+    if "us_per_step" in answer:
+        return f"{answer['us_per_step']['median']:.4g} us per step, loss {answer['loss']:.4f}"
+    if "gflops" in answer:
+        return f"{answer['gflops']:.0f} GFLOP/s"
+    if "one_us" in answer:
+        return f"{answer['one_us']['median']:.4g} us, {answer['many_ms']['median']:.4g} ms"
+    return f"{answer['seconds']:.2f} s" if "seconds" in answer else "done"
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def default_name(result: Answer) -> str:
+    """Give the name of a result's files: `cpu-<model>-<date>`."""
+    words = "".join(c if c.isalnum() else " " for c in result["machine"]["cpu"]).lower().split()
+    noise = {"r", "tm", "cpu", "processor", "with", "family"}
+    name = "-".join(word for word in words if word not in noise)
+    return f"cpu-{name}-{result['date'][:10]}".replace(os.sep, "-")

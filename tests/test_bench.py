@@ -1,0 +1,438 @@
+"""The speed comparison: that all contenders do the same work, and that the sums are right.
+
+Nothing here is timed; figures come from fixed answers or are only looked at for their kind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nnbackend.bench import cli, machine, report, runner, worker
+from nnbackend.bench.contenders import CONTENDERS, get_contender, missing
+from nnbackend.bench.rows import (
+    ROWS,
+    Row,
+    make_data,
+    make_parameters,
+    mean_loss,
+    parse_row,
+)
+from nnbackend.errors import ArgumentError
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY = ("12-24-4:20:adam:30", "12-24-4:20:momentum:30")
+SECONDS = 0.01
+
+
+@pytest.fixture(scope="module")
+def measured() -> Iterator[Callable[[str, str], dict[str, Any]]]:
+    """What a contender's own process says of a tiny row, asked once."""
+    with runner.Workers(threads=1) as workers:
+        yield cache(lambda name, row: workers((name, row), SECONDS))
+
+
+# --- rows -----------------------------------------------------------------------------------------
+
+
+def test_flops_counted_by_hand() -> None:
+    # 3-4-2, 5 rows. Forward: 2*5*3*4 + 2*5*4*2 = 120 + 80. The same again for dW.
+    # dx of the second layer only: 2*5*4*2 = 80. In all 200 + 200 + 80.
+    assert Row((3, 4, 2), 5).flops == 480
+    # One layer: nothing lies below it, so only forward and dW.
+    assert Row((7, 3), 2).flops == 2 * (2 * 2 * 7 * 3)
+
+
+def test_the_rows_of_the_plan() -> None:
+    assert [row.title for row in ROWS[:2]] == ["784-100-10 b128", "784-30-10 b10"]
+    assert ROWS[-1].optimizer == "momentum"
+    for row in ROWS:
+        assert parse_row(row.name) == row
+        assert row.n_samples == row.steps * row.batch
+        assert row.n_samples * row.layers[0] * 4 <= 41e6
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "784", "784-10", "784:10", "784-x:10", "784-10:0", "4-2:8:adam:x", "4-2:8:lbfgs", "4-1:8"],
+)
+def test_a_row_that_cannot_be_meant_is_refused(text: str) -> None:
+    with pytest.raises(ArgumentError):
+        parse_row(text)
+
+
+def test_data_are_the_same_for_all_and_show_every_class_first() -> None:
+    row = parse_row(TINY[0])
+    (x, y), (x2, y2) = make_data(row), make_data(row)
+    assert np.array_equal(x, x2)
+    assert np.array_equal(y, y2)
+    assert x.dtype == np.float32
+    assert x.shape == (600, 12)
+    assert y[:4].tolist() == [0, 1, 2, 3]
+    assert not np.array_equal(make_data(row, seed=1)[0], x)
+
+
+def test_mean_loss_by_hand() -> None:
+    # z = x W + b = [0, log 3] for every row, so p = [1/4, 3/4].
+    parameters = [np.zeros((1, 2), np.float32)], [np.log([1, 3]).astype(np.float32)]
+    loss = mean_loss(parameters, np.ones((2, 1), np.float32), np.array([0, 1]))
+    assert loss == pytest.approx((np.log(4) + np.log(4 / 3)) / 2)
+
+
+# --- contenders -----------------------------------------------------------------------------------
+
+
+# Compiling PyTorch takes up to a minute: one row is enough for it.
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [(name, row) for name in CONTENDERS for row in TINY[: 1 if name == "torch-compile" else 2]],
+)
+def test_a_contender_learns_what_ours_learns(
+    name: str, row: str, measured: Callable[[str, str], dict[str, Any]]
+) -> None:
+    if why := missing(name):
+        pytest.skip(why)
+    answer = measured(name, row)
+    ours = measured("nnbackend-numpy", row)
+    assert answer["loss_before"] == pytest.approx(ours["loss_before"])
+    assert answer["loss"] < 0.95 * answer["loss_before"]
+    assert answer["loss"] == pytest.approx(ours["loss"], rel=0.05)
+    assert answer["steps_before_loss"] == 60
+    for figure in ("us_per_step", "us_per_resident_step"):
+        assert 0 < answer[figure]["min"] <= answer[figure]["median"] <= answer[figure]["max"]
+    assert answer["peak_memory"] > 1e6
+    assert answer["threads_set"] == "1"
+
+
+@pytest.mark.parametrize("name", ["nnbackend-numpy", "nnbackend-numba", "sklearn"])
+@pytest.mark.parametrize("sizes", [(5, 6, 3), (5, 6, 2)])
+def test_weights_come_back_as_they_were_given(name: str, sizes: tuple[int, ...]) -> None:
+    row = Row(sizes, 8, "adam", 4)
+    x, y = make_data(row)
+    start = make_parameters(row)
+    contender = get_contender(name)(row, x, y, start)
+    contender.steps(3)
+    contender.epochs(2)
+    moved = contender.parameters()
+    contender.reset()
+    again = contender.parameters()
+    loss = mean_loss(start, x, y)
+    assert mean_loss(moved, x, y) != pytest.approx(loss)
+    # Two classes share one output in scikit-learn: other weights, the same function.
+    assert mean_loss(again, x, y) == pytest.approx(loss, rel=1e-6)
+    assert contender.predict(x).shape == (32,)
+
+
+def test_a_contender_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert missing("jax") == "jax is not installed"
+    with pytest.raises(ArgumentError, match="torch"):
+        get_contender("toch")
+
+
+# --- the worker -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "keys"),
+    [
+        (("sgemm",), {"gflops", "rates"}),
+        (("facts",), {"blas", "pools"}),
+        (("import", "nnbackend"), {"seconds"}),
+    ],
+)
+def test_the_other_measurements(words: tuple[str, ...], keys: set[str]) -> None:
+    with runner.Workers(threads=1) as workers:
+        assert keys <= workers(words, SECONDS).keys()
+
+
+def test_prediction_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "MANY_ROWS", 2000)
+    answer = worker.predict("nnbackend-numpy", SECONDS)
+    assert answer["one_us"]["median"] > 0 < answer["many_ms"]["median"]
+
+
+def test_samples_are_sized_to_the_time() -> None:
+    calls: list[int] = []
+
+    def work(n: int) -> None:
+        calls.append(n)
+        sum(range(1000 * n))
+
+    samples = worker.sample(work, 1e-3)
+    assert worker.FEWEST_SAMPLES <= len(samples) <= worker.SAMPLES
+    assert len(set(calls[-len(samples) :])) == 1
+
+
+def test_worker_and_runner_import_no_array_library() -> None:
+    code = (
+        "import sys, nnbackend.bench.worker, nnbackend.bench.cli; "
+        "print([m for m in ('numpy', 'matplotlib', 'numba', 'torch', 'jax') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == "[]"
+
+
+# --- the machine ----------------------------------------------------------------------------------
+
+
+def test_every_contender_gets_the_same_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Prescott")
+    monkeypatch.setenv("OPENBLAS_L2_SIZE", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    given = machine.environment(3)
+    assert {"OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"}.isdisjoint(given)
+    assert {given[name] for name in machine.THREAD_VARIABLES} == {"3"}
+    assert machine.environment(3, "SkylakeX")["OPENBLAS_CORETYPE"] == "SkylakeX"
+
+
+@pytest.mark.parametrize(
+    ("flags", "core", "expected"),
+    [
+        (machine.AVX512 | {"avx2"}, "Haswell", "SkylakeX"),
+        (machine.AVX512, "Zen", "SkylakeX"),
+        (machine.AVX512, "SkylakeX", ""),
+        (machine.AVX512, "", ""),
+        ({"avx2", "avx512f"}, "Haswell", ""),
+        ({"avx2"}, "Haswell", ""),
+    ],
+)
+def test_kernels_are_asked_for_where_they_lie_idle(
+    flags: set[str], core: str, expected: str
+) -> None:
+    assert machine.choose_coretype(flags, core) == expected
+
+
+# --- the runner -----------------------------------------------------------------------------------
+
+
+class FakeWorkers:
+    """Answers without work: a contender's speed, twice as slow in every second round."""
+
+    def __init__(
+        self, us: dict[str, float], crashing: str = "", flags_core: str = "Haswell"
+    ) -> None:
+        self.us, self.crashing, self.core = us, crashing, flags_core
+        self.calls: list[tuple[str, ...]] = []
+        self.coretypes: list[str] = []
+
+    def __call__(self, words: Sequence[str], seconds: float, coretype: str) -> dict[str, Any]:
+        what = words[0]
+        self.calls.append(tuple(words))
+        self.coretypes.append(coretype)
+        if what == self.crashing:
+            raise runner.WorkerError("exit code 1: it fell over")
+        pools = [{"internal_api": "openblas", "architecture": coretype or self.core}]
+        if what == "facts":
+            return {"blas": "openblas 1", "pools": pools}
+        if what == "sgemm":
+            return {"gflops": 200.0 if coretype else 100.0, "rates": {}, "pools": pools}
+        if what == "import":
+            return {"seconds": 0.5}
+        if what == "predict":
+            return {"one_us": spread(5.0), "many_ms": spread(7.0), "many": 1000}
+        turn = self.calls.count(tuple(words))
+        return {
+            "us_per_step": spread(self.us[what] * (2 if turn == 2 else 1)),
+            "us_per_resident_step": spread(self.us[what] / 2),
+            "loss_before": 2.3, "loss": 1.0, "steps_before_loss": 60, "import_s": 0.1,
+            "first_step_s": 9.0 if turn == 1 else 1.0, "startup_s": 1.0,
+            "peak_memory": 2**20, "pools": pools,
+        }  # fmt: skip
+
+
+def spread(value: float) -> dict[str, float]:
+    return {"median": value, "min": value, "max": value}
+
+
+SPEEDS = {"nnbackend-numba": 100.0, "sklearn": 400.0, "jax": 200.0}
+PLAN = runner.Plan(
+    (parse_row("784-100-10:128"), parse_row("20-64-64-2:32")), tuple(SPEEDS), rounds=3, threads=2
+)
+
+
+@pytest.fixture
+def all_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "missing", lambda name: "")
+
+
+def flags(monkeypatch: pytest.MonkeyPatch, found: set[str]) -> None:
+    monkeypatch.setattr(machine, "cpu_flags", lambda: sorted(found))
+
+
+@pytest.mark.usefixtures("all_installed")
+def test_contenders_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    flags(monkeypatch, {"avx2"})
+    workers, said = FakeWorkers(SPEEDS), list[str]()
+    runner.run(PLAN, workers, said.append)
+    turns = [words for words in workers.calls if words[0] in SPEEDS]
+    one_round = [(name, row.name) for row in PLAN.rows for name in SPEEDS]
+    assert turns == one_round * 3
+    assert set(workers.coretypes) == {""}
+    assert any("round 2 of 3" in line for line in said)
+
+
+@pytest.mark.usefixtures("all_installed")
+def test_medians_ratios_and_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+    flags(monkeypatch, {"avx2"})
+    result = runner.run(PLAN, FakeWorkers(SPEEDS), lambda line: None)
+    row = result["rows"][0]
+    ours, sklearn, jax = row["contenders"]
+    assert ours["us_per_step"] == {
+        "median": 100.0, "min": 100.0, "max": 200.0, "rounds": [100.0, 200.0, 100.0],
+    }  # fmt: skip
+    # The slow round was slow for all, so the ratios of a round do not change.
+    assert ours["of_fastest_peer"] == spread(0.5)
+    assert (sklearn["of_fastest_peer"]["median"], jax["of_fastest_peer"]["median"]) == (2.0, 1.0)
+    gflops = row["flops_per_step"] / 100e-6 * 1e-9
+    assert ours["gflops"] == pytest.approx(gflops)
+    assert ours["of_ceiling"] == pytest.approx(gflops / 100.0)
+    assert ours["first_step_s"] == [9.0, 1.0, 1.0]
+
+
+@pytest.mark.usefixtures("all_installed")
+def test_a_crash_is_reported_and_not_fatal(monkeypatch: pytest.MonkeyPatch) -> None:
+    flags(monkeypatch, {"avx2"})
+    workers = FakeWorkers(SPEEDS, crashing="sklearn")
+    result = runner.run(PLAN, workers, lambda line: None)
+    ours, sklearn, _ = result["rows"][0]["contenders"]
+    assert sklearn["error"] == "exit code 1: it fell over"
+    assert ours["of_fastest_peer"]["median"] == 0.5
+    assert workers.calls.count(("sklearn", "784-100-10:128")) == 1
+    text = report.markdown(result)
+    assert "scikit-learn on 784-100-10 b128 failed: exit code 1: it fell over" in text
+
+
+@pytest.mark.usefixtures("all_installed")
+def test_idle_kernels_are_used_by_all_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    flags(monkeypatch, machine.AVX512 | {"avx2"})
+    workers = FakeWorkers(SPEEDS)
+    result = runner.run(PLAN, workers, lambda line: None)
+    used = {
+        c for words, c in zip(workers.calls, workers.coretypes, strict=True) if words[0] in SPEEDS
+    }
+    assert used == {"SkylakeX"}
+    assert result["settings"]["openblas_coretype"] == "SkylakeX"
+    assert [c["gflops"] for c in result["ceilings"]] == [100.0, 200.0]
+    ours = result["rows"][0]["contenders"][0]
+    assert ours["of_ceiling"] == pytest.approx(ours["gflops"] / 200.0)
+    assert "OPENBLAS_CORETYPE=SkylakeX set for all" in report.facts(result)
+
+
+def test_what_is_not_installed_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "missing", lambda name: "no jax here" if name == "jax" else "")
+    workers = FakeWorkers(SPEEDS)
+    result = runner.run(PLAN, workers, lambda line: None)
+    assert result["settings"]["left_out"] == {"jax": "no jax here"}
+    assert not [words for words in workers.calls if words[0] == "jax"]
+
+
+def test_a_real_worker_that_fails_says_why() -> None:
+    with (
+        runner.Workers(threads=1) as workers,
+        pytest.raises(runner.WorkerError, match="no contender"),
+    ):
+        workers(("nobody", TINY[0]), SECONDS)
+
+
+def test_a_worker_that_hangs_is_given_up() -> None:
+    with (
+        runner.Workers(threads=1, patience=0.01) as workers,
+        pytest.raises(runner.WorkerError, match="no answer after"),
+    ):
+        workers(("facts",), SECONDS)
+
+
+# --- the report -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stored(monkeypatch: pytest.MonkeyPatch, all_installed: None) -> dict[str, Any]:
+    """A result as it is read back from its file."""
+    flags(monkeypatch, {"avx2"})
+    result = runner.run(PLAN, FakeWorkers(SPEEDS), lambda line: None)
+    result["machine"] |= {"cpu": "AMD EPYC (family 25, model 1)", "load_average": [0.1, 0.1, 0.1]}
+    result["date"] = "2026-01-02T03:04:05+00:00"
+    back: dict[str, Any] = json.loads(json.dumps(result))
+    return back
+
+
+def test_the_table(stored: dict[str, Any]) -> None:
+    lines = report.times_table(stored).splitlines()
+    assert lines[0].startswith("| layers, batch | nnbackend, numba | scikit-learn | JAX |")
+    assert lines[2] == (
+        "| 784-100-10 b128 | **100 (100–200)** | 400 (400–800) | 200 (200–400) "
+        "| 0.500 (0.500–0.500) |"
+    )
+    assert "not quiet" not in report.facts(stored)
+    stored["machine"]["load_average"][0] = 3.0
+    assert "not quiet" in report.facts(stored)
+
+
+def test_the_files(stored: dict[str, Any], tmp_path: Path) -> None:
+    paths = report.write(stored, tmp_path / "results")
+    names = [path.name for path in paths]
+    assert names == [f"cpu-amd-epyc-25-model-1-2026-01-02{s}" for s in (".json", ".md", ".png")]
+    assert json.loads(paths[0].read_text(encoding="utf-8")) == stored
+    text = paths[1].read_text(encoding="utf-8")
+    widths = {line.count("|") for line in text.splitlines() if line.startswith("| 784-100-10")}
+    assert "## Loss after the same number of steps" in text
+    assert widths
+    assert not re.search(r"\bnan\b|\binf\b|None", text)
+    assert paths[2].read_bytes().startswith(b"\x89PNG")
+
+
+# --- the command line -----------------------------------------------------------------------------
+
+
+def test_the_verb(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stored: dict[str, Any]
+) -> None:
+    plans: list[runner.Plan] = []
+
+    def carry_out(plan: runner.Plan) -> dict[str, Any]:
+        plans.append(plan)
+        return stored
+
+    monkeypatch.setattr(cli, "carry_out", carry_out)
+    parser = argparse.ArgumentParser()
+    cli.add_arguments(parser)
+    words = ["--compare", "sklearn,jax", "--rows", "4-3-2:8", "--rounds", "1", "--json"]
+    assert cli.run(parser.parse_args(words)) == 0
+    assert plans[0].contenders == ("nnbackend-numpy", "nnbackend-numba", "sklearn", "jax")
+    assert plans[0].rows == (Row((4, 3, 2), 8),)
+    out = capsys.readouterr().out
+    assert json.loads(out.splitlines()[-1]) == stored
+    stored["rows"][0]["contenders"][0]["error"] = "broken"
+    assert cli.run(parser.parse_args(words)) == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--compare", "keras"],
+        ["--rows", "x"],
+        ["--rounds", "0"],
+        ["--seconds", "nan"],
+        ["--threads", "-1"],
+    ],
+)
+def test_wrong_usage_is_refused(words: list[str]) -> None:
+    parser = argparse.ArgumentParser()
+    cli.add_arguments(parser)
+    with pytest.raises(ArgumentError):
+        cli.run(parser.parse_args(words))
