@@ -176,5 +176,5 @@ def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
             f"Received: {str(target)!r}. Use .png."
         )
     content = io.BytesIO()
-    figure.savefig(content, format=kind)
+    figure.savefig(content, format=kind, bbox_inches="tight", pad_inches=0.12)
     write_whole(target, content.getvalue())
