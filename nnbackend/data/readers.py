@@ -119,7 +119,7 @@ def _format(path: Path) -> str:
             return suffix
     raise DataError(
         f"The format of a file must be known by its name. Received: {path.name!r}. "
-        f"Formats: {FORMATS}. Built in: {suggest(path.stem, BUILTIN)}"
+        f"Formats: {FORMATS}. {suggest(path.stem, BUILTIN)}"
     )
 
 
@@ -128,7 +128,7 @@ def _not_there(path: Path) -> str:
         return f"The file must exist. Received: {str(path)!r}. Formats: {FORMATS}."
     return (
         f"source must be a built-in set or a file. Received: {str(path)!r}, which is neither. "
-        f"Built in: {suggest(path.name, BUILTIN)} Formats: {FORMATS}."
+        f"{suggest(path.name, BUILTIN)} Formats: {FORMATS}."
     )
 
 

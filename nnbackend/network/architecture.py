@@ -76,7 +76,7 @@ def summary(n_in: int, layers: Sequence[AbstractLayer]) -> str:
         rows.append((describe(layer), str(width), f"{count:,}" if shapes else ""))
     rows.append(("total", "", f"{total:,}"))
     first, second, third = (max(len(row[i]) for row in rows) for i in range(3))
-    lines = [f"{a:<{first}}  {b:>{second}}  {c:>{third}}" for a, b, c in rows]
+    lines = [f"{a:<{first}}  {b:>{second}}  {c:>{third}}".rstrip() for a, b, c in rows]
     rule = "-" * len(lines[0])
     return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
