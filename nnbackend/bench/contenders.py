@@ -7,75 +7,16 @@ in the manner that the library's own guide shows as the fast one. Sorted from ou
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import warnings
-from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from nnbackend.bench.rows import BETA1, BETA2, EPS, MOMENTUM, OPTIMIZERS, Row
+from nnbackend.bench.base import AbstractContender, library
+from nnbackend.bench.rows import BETA1, BETA2, EPS, MOMENTUM
 from nnbackend.errors import ArgumentError, suggest
 
 if TYPE_CHECKING:
     from nnbackend.bench.rows import Floats, Labels, Parameters
-
-
-def library(name: str) -> Any:
-    """Import a contender's library, which only its own process does."""
-    return importlib.import_module(name)
-
-
-class AbstractContender(ABC):
-    """One library on one row, with the data in its memory.
-
-    `steps` and `epochs` return when the work is done, not when it is ordered.
-    """
-
-    name: ClassVar[str]
-    title: ClassVar[str]
-    modules: ClassVar[tuple[str, ...]]  # what must be installed; the first is the library itself
-    is_ours: ClassVar[bool] = False
-    step_note: ClassVar[str] = ""  # where a step on a resident batch is more than a step
-
-    def __init__(self, row: Row, x: Floats, y: Labels, start: Parameters, seed: int = 0) -> None:
-        self.row, self.x, self.y, self.start, self.seed = row, x, y, start, seed
-        self.learning_rate = OPTIMIZERS[row.optimizer]
-        self.prepare()
-
-    @classmethod
-    def load(cls) -> None:
-        """Import all that training needs."""
-        for name in cls.modules:
-            library(name)
-
-    @abstractmethod
-    def prepare(self) -> None:
-        """Build the network and bring the data to where the library wants them."""
-
-    @abstractmethod
-    def reset(self) -> None:
-        """Go back to the initial weights, with the optimizer's state empty."""
-
-    @abstractmethod
-    def steps(self, n: int) -> None:
-        """Make n steps on the first batch, which stays in place."""
-
-    @abstractmethod
-    def epochs(self, n: int) -> None:
-        """Make n epochs, each in a new order."""
-
-    @abstractmethod
-    def parameters(self) -> Parameters:
-        """Give copies of the weights (I, O) and biases (O,) as they are now."""
-
-    @abstractmethod
-    def predict(self, x: Floats) -> Any:
-        """Give the labels of host rows, as a host array."""
-
-    @property
-    def first_batch(self) -> tuple[Floats, Labels]:
-        """The rows that a step on a resident batch uses."""
-        return self.x[: self.row.batch], self.y[: self.row.batch]
 
 
 class OursOnNumPy(AbstractContender):

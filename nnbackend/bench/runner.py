@@ -109,24 +109,15 @@ def run(plan: Plan, launch: Launch | None = None, say: Say | None = None) -> Ans
     took_turns = interleave(jobs, plan.rounds, plan.seconds, coretype, launch, say)
     ceilings = _ceilings(plan, coretype, launch, say)
     ceiling = max((c["gflops"] for c in ceilings if c["coretype"] == coretype), default=0.0)
-    rows = [
-        {
-            **describe(row),
-            "contenders": compare(row, {n: took_turns[n, row.name] for n in names}, ceiling),
-        }
-        for row in plan.rows
-    ]
+    rows = []
+    for row in plan.rows:
+        answers = {name: took_turns[name, row.name] for name in names}
+        rows.append({**describe(row), "contenders": compare(row, answers, ceiling)})
     result = {
         "format": FORMAT,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": machine,
-        "settings": {
-            "threads": threads,
-            "rounds": plan.rounds,
-            "seconds": plan.seconds,
-            "openblas_coretype": coretype,
-            "left_out": absent,
-        },
+        "settings": _settings(plan, threads, coretype, absent),
         "ceilings": ceilings,
         "rows": rows,
         "imports": [],
@@ -136,6 +127,16 @@ def run(plan: Plan, launch: Launch | None = None, say: Say | None = None) -> Ans
         result |= _extras(names, plan.seconds, coretype, launch, say)
     result["minutes"] = round((time.monotonic() - begin) / 60, 1)
     return result
+
+
+def _settings(plan: Plan, threads: int, coretype: str, absent: dict[str, str]) -> Answer:
+    return {
+        "threads": threads,
+        "rounds": plan.rounds,
+        "seconds": plan.seconds,
+        "openblas_coretype": coretype,
+        "left_out": absent,
+    }
 
 
 def interleave(

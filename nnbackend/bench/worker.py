@@ -20,7 +20,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nnbackend.bench.contenders import AbstractContender, get_contender
+from nnbackend.bench.base import AbstractContender
+from nnbackend.bench.contenders import get_contender
 from nnbackend.bench.machine import peak_memory, thread_pools, usable_cpus
 from nnbackend.bench.rows import Row, make_data, make_parameters, mean_loss, parse_row
 
