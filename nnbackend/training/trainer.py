@@ -94,6 +94,7 @@ class Trainer:
         self.history = History((stopping and stopping.monitor) or monitor, seed=recipe.seed)
         self.history.batch_size = self.batch_size
         self.epoch = 0  # epochs done
+        self._prepared_at = 0.0
         self.interrupt = InterruptGuard()
         self._lbfgs: LBFGSSteps | None = None
         self._runs: list[tuple[int, Run]] = []
@@ -160,6 +161,8 @@ class Trainer:
                 run(n)
                 backend.synchronize()
                 made, left, now = made + n, left - n, time.perf_counter()
+                if self.epoch == 0 and made == 1:  # a device prepares itself in its first step
+                    self._prepared_at = now
                 at_once = max(1, round(n * GLANCE_SECONDS / max(now - begin, 1e-9)))
                 at_once = min(at_once, 2 * n)
                 for callback in self.callbacks:
@@ -228,8 +231,9 @@ class Trainer:
                     figures = self._lbfgs_epoch() if is_lbfgs else self._train_epoch()
                     if self.interrupt.requested:
                         break
-                    seconds = time.perf_counter() - begin
-                    self._note(figures, seconds)
+                    if self.epoch == 0 and self.steps_per_epoch > 1:
+                        begin = max(begin, self._prepared_at)
+                    self._note(figures, time.perf_counter() - begin)
         except KeyboardInterrupt:
             self.interrupt.requested = True
         if self.interrupt.requested:
