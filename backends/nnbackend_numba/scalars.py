@@ -49,7 +49,7 @@ def _expm1_reduced(r: np.float32) -> np.float32:
 @_inline
 def _exp32(x: np.float32) -> np.float32:
     x = max(min(x, _f(89.0)), _f(-104.0))
-    n = math.floor(x * _f(1.44269504088896341) + _f(0.5))
+    n = np.floor(x * _f(1.44269504088896341) + _f(0.5))
     r = x - n * _f(0.693359375) + n * _f(2.12194440e-4)
     k = np.int32(n)
     half = k >> 1  # two factors, as 2^k alone may lie outside the normal numbers
@@ -59,7 +59,7 @@ def _exp32(x: np.float32) -> np.float32:
 @_inline
 def _expm132(x: np.float32) -> np.float32:
     x = max(min(x, _f(88.0)), _f(-88.0))
-    n = math.floor(x * _f(1.44269504088896341) + _f(0.5))
+    n = np.floor(x * _f(1.44269504088896341) + _f(0.5))
     r = x - n * _f(0.693359375) + n * _f(2.12194440e-4)
     scale = _power_of_two(np.int32(n))
     return _expm1_reduced(r) * scale + (scale - _f(1.0))

@@ -53,6 +53,10 @@ VERBS = {
         "which devices there are, and why others cannot be used",
         "nnbackend devices",
     ),
+    "bench": Verb(
+        "time per training step on this machine, beside other libraries where asked",
+        "nnbackend bench --compare sklearn,torch",
+    ),
     "check": Verb(
         "backpropagation against finite differences, on this machine",
         "nnbackend check --device cpu",
