@@ -9,11 +9,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from rows import registered
 
 import nnbackend as nn
 from nnbackend.backend import BackendSpec, Probe, registry
+from nnbackend.cli import main
 from nnbackend.errors import ArgumentError, DataError, ShapeError
 from nnbackend.network.activations import get_activation
+from nnbackend.testing import GhostBackend
 from nnbackend.training.optimizers import get_optimizer
 from nnbackend.training.recipe import Recipe
 from nnbackend.training.trainer import Trainer
@@ -205,3 +208,29 @@ def test_an_epoch_reads_no_more_of_the_history_than_the_one_before() -> None:
     nn.train(regressor(), X, VALUES, epochs=200, callbacks=[Wrap()])
     late, early = Wrap.reads[-1] - Wrap.reads[-11], Wrap.reads[20] - Wrap.reads[10]
     assert late <= early + 10
+
+
+def test_a_gradient_check_takes_rows_of_the_host_to_any_device() -> None:
+    net = nn.Network([4, 5, 1], activation="tanh", device=GhostBackend())
+    assert nn.check_gradients(net, X, VALUES)
+    assert nn.check_gradients(net, net.backend.to_device(X), VALUES)
+
+
+def test_rows_of_foreign_byte_order_are_numbers_like_any_other() -> None:
+    nets = [regressor(), regressor()]
+    histories = [
+        nn.train(n, x, VALUES, epochs=2) for n, x in zip(nets, (X, X.astype(">f8")), strict=True)
+    ]
+    assert histories[0]["train_loss"] == histories[1]["train_loss"]
+
+
+@pytest.mark.parametrize("verb", ["devices", "check"])
+def test_the_self_tests_pass_on_arrays_that_are_not_numpys(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with registered("ghost"):
+        words = [verb, "--device", "ghost"] if verb == "check" else [verb]
+        assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert "ghost" in shown
+    assert "FAILED" not in shown

@@ -71,7 +71,8 @@ def host_array(x: Any, what: str, backend: Backend | None = None) -> Host:
                 f"{what} must be an array of numbers. Received: {_type_name(x)} ({error})."
             ) from error
     _check_kind(array, what)
-    return array
+    # Devices need not know foreign byte orders; any other layout is theirs to read.
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def _check_kind(array: Array, what: str) -> None:

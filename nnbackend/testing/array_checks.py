@@ -46,8 +46,8 @@ class ArrayChecks(Suite):
         frozen.flags.writeable = False
         for name, host in (
             ("contiguous", whole), ("every second row", whole[::2]), ("transposed", whole.T),
-            ("read-only", frozen), ("a vector", whole[0]), ("a scalar", np.asarray(whole[0, 0])),
-            ("no rows", whole[:0]),
+            ("read-only", frozen), ("reversed", whole[::-1]), ("a vector", whole[0]),
+            ("a scalar", np.asarray(whole[0, 0])), ("no rows", whole[:0]),
         ):  # fmt: skip
             told = self.told("to_device", f"{name}, {kind}")
             array = backend.to_device(host)

@@ -16,6 +16,7 @@ import numpy as np
 
 from nnbackend.backend.base import LOSS, WEIGHT
 from nnbackend.backend.philox import host_generator
+from nnbackend.data import doors
 from nnbackend.errors import ArgumentError
 from nnbackend.network.network import Network
 
@@ -101,8 +102,10 @@ def check_gradients(
     twin.set_parameters(*net.get_parameters())
     twin.classes = net.classes
     backend, theta = twin.backend, twin.backend.to_host(twin.theta)
-    if backend.owns(x):
-        x = backend.cast(x, "float64")
+    # Rows of the host are taken as they are: a check is no step of training.
+    if not backend.owns(x):
+        x = backend.to_device(doors.host_array(x, "x").astype(np.float64))
+    x = backend.cast(x, "float64")
     gradient = backend.to_host(twin.backprop(x, y, sample_weight).vector)
     scale = float(np.linalg.norm(gradient)) / np.sqrt(theta.size)
 
