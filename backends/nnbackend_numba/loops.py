@@ -163,8 +163,8 @@ def quadratic(a, y, share, delta):
 # ---- updates ------------------------------------------------------------------------------------
 
 
-# Each cuts its stretch out first: with range(start, stop) numba allows for negative indices, and the
-# loop is not turned into vector instructions (Adam: five times slower).
+# Each cuts its stretch out first: with range(start, stop) numba allows for negative indices, and
+# the loop is not turned into vector instructions (Adam: five times slower).
 
 
 def update0(theta, g, c, p, keep, start, stop):
