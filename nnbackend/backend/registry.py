@@ -187,8 +187,8 @@ def refresh() -> None:
 def backends() -> list[BackendRow]:
     """List every known backend: usable or not, and why not.
 
-    >>> [row.name for row in backends() if row.usable][:1]
-    ['numpy']
+    >>> "numpy" in {row.name for row in backends() if row.usable}
+    True
     """
     rows = []
     for name, entry in _entries().items():
