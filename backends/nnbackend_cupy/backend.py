@@ -96,7 +96,7 @@ class CuPyBackend(Backend):
     def synchronize(self) -> None:
         self._own_device.synchronize()
 
-    def active(self) -> AbstractContextManager[Any]:
+    def active(self, multiplications: int | None = None) -> AbstractContextManager[Any]:
         device: AbstractContextManager[Any] = cupy.cuda.Device(self.index)
         return device
 

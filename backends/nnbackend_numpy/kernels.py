@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from nnbackend.backend import Backend, philox
 from nnbackend.backend.base import BATCH, COUNT, MOMENTUM, RATE, STEP
 from nnbackend.backend.formulas import Activation, UpdateRule
+from nnbackend_numpy import threads
 
 Array = NDArray[Any]
 
@@ -53,6 +55,9 @@ class NumPyBackend(Backend):
 
     def owns(self, array: object) -> bool:
         return isinstance(array, np.ndarray)
+
+    def active(self, multiplications: int | None = None) -> AbstractContextManager[Any]:
+        return nullcontext() if multiplications is None else threads.suited_to(multiplications)
 
     def capture(self, step: Callable[[], None]) -> Callable[[int], None]:
         run = super().capture(step)

@@ -322,10 +322,11 @@ class Backend(ABC):
 
         return run
 
-    def active(self) -> AbstractContextManager[Any]:
-        """Give a context in which array arithmetic outside the kernels runs on this device.
+    def active(self, multiplications: int | None = None) -> AbstractContextManager[Any]:
+        """Give a context for work on this device, also for arithmetic outside the kernels.
 
-        For libraries with a current device; entered by the engine around such arithmetic.
+        For libraries with a current device, or with threads to choose: a training run says how
+        many multiplications its largest matrix product has.
         """
         return nullcontext()
 

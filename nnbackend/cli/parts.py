@@ -130,6 +130,12 @@ def _read_plain_table(path: Path, known: Known, missing: str) -> Dataset:
             f"{path.name}: the table must have {n} columns, as the network was trained on, or "
             f"{n + 1} with the target as the last. Received: {width}."
         )
+    if table.has_header:
+        print(
+            f"nnbackend: note: the model knows no column names; {path.name}'s columns are taken by "
+            f"their places, {table.names[0]!r} first",
+            file=sys.stderr,
+        )
     coding = ColumnCoding(
         columns=tuple(RawColumn(name, "numeric") for name in table.names[:n]),
         target=table.names[n] if width > n else None,

@@ -163,7 +163,8 @@ def _learn(plan: Plan, folder: Path, is_quiet: bool) -> None:
         _draw(trainer, folder)
         raise DivergedError(f"{error} What there was by then is in {folder}.") from error
     save(plan.net, folder / LAST)
-    trainer.restore_best()
+    if trainer.history.rows:  # else the last weights, from the midst of the first epoch, are best
+        trainer.restore_best()
     save(plan.net, folder / MODEL)
 
 

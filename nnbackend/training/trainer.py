@@ -225,7 +225,8 @@ class Trainer:
         for callback in self.callbacks:
             callback.on_train_begin(self)
         try:
-            with self.interrupt, self.backend.active():
+            largest = max(W * n for (W, n), _ in self.net.layout.shapes) * self.batch_size
+            with self.interrupt, self.backend.active(largest):
                 while not history.stop_reason and self.epoch < self.recipe.epochs:
                     begin = time.perf_counter()
                     figures = self._lbfgs_epoch() if is_lbfgs else self._train_epoch()

@@ -1,0 +1,54 @@
+"""One BLAS thread where matrices are small.
+
+A second thread must be woken for every product. For small ones that costs more than it brings,
+and many times more when the machine has other work. The rule looks at sizes alone, so that the
+same run uses the same threads, and gives the same bits, every time.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+ONE_THREAD_BELOW = 1 << 22  # multiplications in one product: about a tenth of a millisecond
+
+_lock = threading.Lock()
+_inside = 0
+_limit: Any = None
+
+
+@contextmanager
+def suited_to(multiplications: int) -> Iterator[None]:
+    """Within it, BLAS uses one thread if the largest product has few multiplications.
+
+    The setting is the process's: the first to enter sets it, the last to leave puts it back.
+    """
+    global _inside, _limit
+    controller = _controller() if multiplications < ONE_THREAD_BELOW else None
+    if controller is None:
+        yield
+        return
+    with _lock:
+        _inside += 1
+        if _inside == 1:
+            _limit = controller.limit(limits=1, user_api="blas")
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside -= 1
+            if _inside == 0:
+                _limit.restore_original_limits()
+
+
+@cache
+def _controller() -> Any:
+    """Give what sets the threads of the loaded BLAS; None without threadpoolctl."""
+    try:
+        from threadpoolctl import ThreadpoolController
+    except ImportError:
+        return None
+    return ThreadpoolController()
