@@ -154,6 +154,6 @@ def test_a_host_generator_is_a_function_of_its_address() -> None:
         return tuple(philox.host_generator(*address).random(4))
 
     assert draw(3, philox.BATCH_ORDER, 2) == draw(3, philox.BATCH_ORDER, 2)
-    addresses = [(3, philox.BATCH_ORDER, 2), (4, philox.BATCH_ORDER, 2), (3, philox.DATA_SPLIT, 2),
+    addresses = [(3, philox.BATCH_ORDER, 2), (4, philox.BATCH_ORDER, 2), (3, 1 << 34, 2),
                  (3, philox.INITIAL_WEIGHTS, 2), (3, philox.BATCH_ORDER, 3)]  # fmt: skip
     assert len({draw(*address) for address in addresses}) == len(addresses)

@@ -24,11 +24,10 @@ LOW_32 = 0xFFFFFFFF
 # streams that are no layer's dropout start far above any layer.
 INITIAL_WEIGHTS = 1 << 32
 BATCH_ORDER = 1 << 33
-DATA_SPLIT = 1 << 34
 
 
 def host_generator(seed: int, stream: int, index: int = 0) -> np.random.Generator:
-    """Give the host's generator for a purpose: initial weights, an epoch's order, a split."""
+    """Give the host's generator for a purpose: initial weights, an epoch's order."""
     return np.random.Generator(_philox((seed, stream), (0, 0, index, 0)))
 
 
