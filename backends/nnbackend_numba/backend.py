@@ -11,20 +11,22 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numba.core.errors import NumbaError
 from numpy.typing import NDArray
 
 from nnbackend.backend import philox
 from nnbackend.backend.base import BATCH, COUNT, LOSS, MOMENTUM, PENALTY, RATE, STEP, WEIGHT
 from nnbackend.backend.formulas import Activation, Loss, UpdateRule
 from nnbackend_numba import loops
-from nnbackend_numba.compiling import compiled
+from nnbackend_numba.assembly import ELEMENTWISE, UPDATES
+from nnbackend_numba.compiling import CANNOT, compiled
+from nnbackend_numba.program import Program
+from nnbackend_numba.tape import NotRecordable, record
+from nnbackend_numpy import threads
 from nnbackend_numpy.kernels import NumPyBackend
 
 logger = logging.getLogger("nnbackend")
 Array = NDArray[Any]
 _NO_RULE: tuple[Any, Any, Any] = (None, None, None)
-UPDATES = (loops.update0, loops.update1, loops.update2)
 
 
 class NumbaBackend(NumPyBackend):
@@ -35,6 +37,7 @@ class NumbaBackend(NumPyBackend):
 
     def __init__(self) -> None:
         super().__init__()
+        self._threads = threads.of_blas()
         self._loops: dict[Any, Any] = {}
         self._rules: dict[tuple[int, str], tuple[Any, Any, Any]] = {}
 
@@ -45,11 +48,11 @@ class NumbaBackend(NumPyBackend):
     ) -> None:
         np.dot(x, W, out=z)
         if phi.kernel == "identity":
-            self._loop(loops.bias, z.dtype)(z, b)
+            self._loop(loops.bias, z.dtype)(z, b, z, 0, b.size)
             if a is not z:
                 np.copyto(a, z)
         elif (loop := self._activation(phi, "f", z.dtype)) is not None:
-            loop(z, b, a)
+            loop(z, b, a, 0, b.size)
         else:
             z += b
             a[...] = phi.value(z, np)
@@ -66,13 +69,12 @@ class NumbaBackend(NumPyBackend):
         db: Array,
         dx: Array | None,
     ) -> None:
-        if phi.kernel == "identity":
-            self._loop(loops.bias_gradient, delta.dtype)(delta, db)
-        elif (loop := self._activation(phi, "df", delta.dtype)) is not None:
-            loop(delta, z, a, db)
-        else:
-            delta[...] = phi.delta(delta, z, a, np)
-            np.add.reduce(delta, axis=0, out=db)
+        if phi.kernel != "identity":
+            if (loop := self._activation(phi, "df", delta.dtype)) is not None:
+                loop(delta, z, a, 0, db.size)
+            else:
+                delta[...] = phi.delta(delta, z, a, np)
+        self._loop(loops.bias_gradient, delta.dtype)(delta, db, 0, db.size)
         np.dot(x.T, delta, out=dW)
         if dx is not None:
             np.dot(delta, W.T, out=dx)
@@ -93,10 +95,9 @@ class NumbaBackend(NumPyBackend):
         a: Array,
         mask: Array,
     ) -> None:
-        bits = philox.host_bits(*key, int(clock[STEP]), first_row, x.shape)
+        numbers = map(np.uint64, (*key, clock[STEP], first_row, philox.keep_threshold(rate)))
         scale = x.dtype.type(1.0 / (1.0 - rate))
-        loop = self._loop(loops.dropout, x.dtype)
-        loop(x, bits, philox.keep_threshold(rate), scale, a, mask)
+        self._loop(loops.dropout, x.dtype)(x, *numbers, scale, a, mask)
 
     def dropout_backward(self, da: Array, mask: Array, rate: float, dx: Array) -> None:
         scale = da.dtype.type(1.0 / (1.0 - rate))
@@ -111,8 +112,9 @@ class NumbaBackend(NumPyBackend):
         if weight is None and loss.kernel == "softmax_cross_entropy" and y.ndim == 1:
             loop = self._loop(loops.softmax_cross_entropy_labels, out.dtype)
             total = loop(out, y, kind(loss.params[0]), kind(1.0 / rows), delta)
-        elif weight is None and loss.kernel == "quadratic" and y.ndim == 2:
-            total = self._loop(loops.quadratic, out.dtype)(out, y, kind(1.0 / rows), delta)
+        elif weight is None and loss.kernel in ELEMENTWISE and y.ndim == 2:
+            loop = self._loop(loops.loss_of_elements, out.dtype, loss.formula)
+            total = loop(out, y, kind(1.0 / rows), delta)
         else:
             super().loss_and_delta(loss, out, y, weight, delta, totals)
             return
@@ -138,6 +140,9 @@ class NumbaBackend(NumPyBackend):
         weight_decay: float,
         n_weights: int,
     ) -> None:
+        if len(state) >= len(UPDATES):
+            super().optimizer_step(rule, theta, gradient, state, hyper, weight_decay, n_weights)
+            return
         kind, rate = theta.dtype.type, float(hyper[RATE])
         c = rule.coefficients(rate, float(hyper[MOMENTUM]), float(hyper[COUNT]))
         c = tuple([kind(v) for v in c])
@@ -147,16 +152,17 @@ class NumbaBackend(NumPyBackend):
             p = tuple([kind(v) for v in rule.params])
             loop = self._loop(UPDATES[len(state)], theta.dtype, rule.recurrence)
             self._rules[place] = rule, loop, p  # the rule is kept, so its id stays its own
+        vectors = [theta, gradient, *state, theta, theta][:4]  # the rule has no use for the rest
         start = 0
         if weight_decay:
             keep = kind(1.0 - rate * weight_decay)
-            loop(theta, gradient, *state, c, p, keep, 0, n_weights)
+            loop(*vectors, c, p, keep, 0, n_weights)
             start = n_weights
-        loop(theta, gradient, *state, c, p, kind(1), start, theta.size)
+        loop(*vectors, c, p, kind(1), start, theta.size)
 
     def max_norm(self, W: Array, limit: float) -> None:
-        norms = self._scratch(W[0])
-        self._loop(loops.limit_columns, W.dtype)(W, W.dtype.type(limit), norms)
+        norms, n = self._scratch(W[0]), W.shape[1]
+        self._loop(loops.limit_columns, W.dtype)(W, W.dtype.type(limit), norms, 0, n)
 
     # ---- batches ----------------------------------------------------------------------------
 
@@ -170,12 +176,21 @@ class NumbaBackend(NumPyBackend):
         if data.ndim > 2 or data.dtype.kind not in "fiu" or data.dtype.itemsize == 2:
             super().gather_rows(data, order, clock, batch_size, out)
             return
-        loop = self._loop(loops.gather2 if data.ndim == 2 else loops.gather1, out.dtype)
-        loop(data, order, start, out)
+        rows, into = (data, out) if data.ndim == 2 else (data[:, None], out[:, None])
+        self._loop(loops.gather, out.dtype)(rows, order, start, into, 0, into.shape[1])
 
     def scale_rows(self, x: Array, shift: Array, factor: Array, clip: float | None) -> None:
         inverse = x.dtype.type(1.0 / clip if clip is not None else 0.0)
-        self._loop(loops.scale_rows, x.dtype)(x, shift, factor, inverse)
+        self._loop(loops.scale_rows, x.dtype)(x, shift, factor, inverse, 0, x.shape[1])
+
+    # ---- steps ------------------------------------------------------------------------------
+
+    def capture(self, step: Callable[[], None]) -> Callable[[int], None]:
+        try:
+            return Program(record(self, step), self._threads).run
+        except NotRecordable as reason:
+            logger.info("steps are made kernel by kernel: %s", str(reason).splitlines()[0])
+            return super().capture(step)
 
     # ---- compiling --------------------------------------------------------------------------
 
@@ -208,12 +223,12 @@ def _compile_activation(phi: Activation, role: str, dtype: np.dtype[Any]) -> Any
         if role == "f":
             value = loops.bias_value_plain if phi.f_is_plain else loops.bias_value
             ready = compiled(value, dtype.name, phi.f)
-            ready(z, b, z)
+            ready(z, b, z, 0, 2)
         else:
-            slope = loops.slope_and_bias_plain if phi.df_is_plain else loops.slope_and_bias
+            slope = loops.slope_plain if phi.df_is_plain else loops.slope
             ready = compiled(slope, dtype.name, phi.df)
-            ready(z, z, z, b)
-    except (NumbaError, TypeError, NotImplementedError) as error:
+            ready(z, z, z, 0, 2)
+    except CANNOT as error:
         logger.info("numba cannot compile %s of %s: NumPy serves (%s)", role, phi, error)
         return None
     return ready

@@ -1,6 +1,6 @@
 """From a formula of the engine, or of a user, to a compiled loop that is kept on the disk.
 
-A loop in `loops` calls `formula` and `formula2`; here it is given real ones and compiled. The
+A loop in `loops` calls `formula`; here it is given a real one and compiled. The
 numbers in a formula's text are Python floats, which would drag single precision through double:
 they are replaced by numbers of the loop's own dtype. Compiled loops are cached by numba under a
 name that holds a fingerprint of the formula, so a changed formula is compiled anew.
@@ -17,11 +17,14 @@ from typing import Any
 
 import numba
 import numpy as np
+from numba.core.errors import NumbaError
 
-from nnbackend_numba import scalars
+from nnbackend_numba import native, scalars
 
 logger = logging.getLogger("nnbackend")
-_SCALARS = Path(scalars.__file__).read_bytes()  # what every formula is compiled with
+CANNOT = (NumbaError, TypeError, NotImplementedError)  # what a formula beyond numba raises
+# What every formula and operation is compiled with.
+_BASE = b"".join(Path(str(m.__file__)).read_bytes() for m in (scalars, native))
 
 
 def retyped(value: Any, dtype: str) -> Any:
@@ -48,9 +51,9 @@ def _plain(constant: Any, dtype: str) -> Any:
     return np.dtype(dtype).type(constant) if isinstance(constant, float) else constant
 
 
-def fingerprint(*functions: Callable[..., Any] | None) -> str:
-    """Give a short name for what functions compute: their code, constants and closures."""
-    digest = hashlib.sha256(_SCALARS)
+def fingerprint(*functions: Any) -> str:
+    """Give a short name for what functions compute, which may be given by their own such names."""
+    digest = hashlib.sha256(_BASE)
     pending: list[Any] = list(functions)
     while pending:
         value = pending.pop()
@@ -68,6 +71,7 @@ def fingerprint(*functions: Callable[..., Any] | None) -> str:
 
 _kept: dict[tuple[Any, ...], Any] = {}
 _said: list[str] = []
+_OPERATION = "void(int64, int64, int64, int64, int64)"
 
 
 def compiled(
@@ -83,6 +87,24 @@ def compiled(
         function.__name__ = function.__qualname__ = name
         _kept[key] = numba.njit(cache=True, **scalars.FAST)(function)
         _announce(_kept[key])
+    return _kept[key]
+
+
+def operation(body: Callable[..., Any], dtype: str, loop: Any, **names: Any) -> Any:
+    """Give an operation of `operations` with its loop, compiled, as a C function.
+
+    names: what else its body asks for. The result's `address` is what a program calls.
+    """
+    key = (body, dtype, loop, *names.items())
+    if key not in _kept:
+        assert isinstance(body, FunctionType)
+        function = FunctionType(body.__code__, dict(body.__globals__), body.__name__)
+        function.__globals__.update(names, kind=np.dtype(dtype).type, loop=loop)
+        known = [getattr(value, "__name__", value) for value in names.values()]
+        inside = getattr(loop, "__name__", "")
+        name = f"{body.__name__}_{dtype}_{fingerprint(body, inside, *known)}"
+        function.__name__ = function.__qualname__ = name
+        _kept[key] = numba.cfunc(_OPERATION, cache=True, **scalars.FAST)(function)
     return _kept[key]
 
 

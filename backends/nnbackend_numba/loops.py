@@ -12,67 +12,98 @@ from typing import Any
 
 import numpy as np
 
+from nnbackend.backend import philox
 from nnbackend_numba import scalars
+from nnbackend_numba.native import high_word
 
 formula: Any = None
+M0, M1 = (np.uint64(m) for m in philox.MULTIPLIERS)
+BUMP0, BUMP1 = (np.uint64(b) for b in philox.KEY_BUMPS)
 
 # ---- layers -------------------------------------------------------------------------------------
 
 
-def bias_value(z, b, a):
+# These work on the columns from `first` to before `last`. A row's stretch is cut out first: with
+# range(first, last) numba allows for negative indices, and there are no vector instructions.
+
+
+def bias_value(z, b, a, first, last):
     """z += b;  a = phi(z), for a formula of z and xp."""
+    b = b[first:last]
     for i in range(z.shape[0]):
-        for j in range(z.shape[1]):
-            v = z[i, j] + b[j]
-            z[i, j] = v
-            a[i, j] = formula(v, scalars)
+        zi, ai = z[i, first:last], a[i, first:last]
+        for j in range(zi.size):
+            v = zi[j] + b[j]
+            zi[j] = v
+            ai[j] = formula(v, scalars)
 
 
-def bias_value_plain(z, b, a):
+def bias_value_plain(z, b, a, first, last):
     """The same for a formula of z alone."""
+    b = b[first:last]
     for i in range(z.shape[0]):
-        for j in range(z.shape[1]):
-            v = z[i, j] + b[j]
-            z[i, j] = v
-            a[i, j] = formula(v)
+        zi, ai = z[i, first:last], a[i, first:last]
+        for j in range(zi.size):
+            v = zi[j] + b[j]
+            zi[j] = v
+            ai[j] = formula(v)
 
 
-def slope_and_bias(delta, z, a, db):
-    """delta *= phi'(z);  db = sum of delta's rows, for a formula of z, a and xp."""
-    for j in range(delta.shape[1]):
-        db[j] = 0
+def bias_value_in_place(z, b, a, first, last):
+    """The same where a is z, which the compiler must know to make vector instructions."""
+    b = b[first:last]
+    for i in range(z.shape[0]):
+        zi = z[i, first:last]
+        for j in range(zi.size):
+            zi[j] = formula(zi[j] + b[j], scalars)
+
+
+def slope(delta, z, a, first, last):
+    """delta *= phi'(z), for a formula of z, a and xp."""
     for i in range(delta.shape[0]):
-        for j in range(delta.shape[1]):
-            d = delta[i, j] * formula(z[i, j], a[i, j], scalars)
-            delta[i, j] = d
-            db[j] += d
+        di, zi, ai = delta[i, first:last], z[i, first:last], a[i, first:last]
+        for j in range(di.size):
+            di[j] *= formula(zi[j], ai[j], scalars)
 
 
-def slope_and_bias_plain(delta, z, a, db):
+def slope_plain(delta, z, a, first, last):
     """The same for a formula of z alone."""
-    for j in range(delta.shape[1]):
-        db[j] = 0
     for i in range(delta.shape[0]):
-        for j in range(delta.shape[1]):
-            d = delta[i, j] * formula(z[i, j])
-            delta[i, j] = d
-            db[j] += d
+        di, zi = delta[i, first:last], z[i, first:last]
+        for j in range(di.size):
+            di[j] *= formula(zi[j])
 
 
-def bias(z, b):
-    """z += b."""
+def bias(z, b, a, first, last):
+    """z += b, for an activation that leaves z as it is; a is z."""
+    b = b[first:last]
     for i in range(z.shape[0]):
-        for j in range(z.shape[1]):
-            z[i, j] += b[j]
+        zi = z[i, first:last]
+        for j in range(zi.size):
+            zi[j] += b[j]
 
 
-def bias_gradient(delta, db):
+def bias_gradient(delta, db, first, last):
     """db = sum of delta's rows."""
-    for j in range(delta.shape[1]):
+    db = db[first:last]
+    for j in range(db.size):
         db[j] = 0
     for i in range(delta.shape[0]):
-        for j in range(delta.shape[1]):
-            db[j] += delta[i, j]
+        di = delta[i, first:last]
+        for j in range(di.size):
+            db[j] += di[j]
+
+
+def add_parts(parts, lo, total, first, last):
+    """total = the sum of parts (n, B, O), whose row lo is the first of total."""
+    for i in range(total.shape[0]):
+        ti, p = total[i, first:last], parts[0, lo + i, first:last]
+        for j in range(ti.size):
+            ti[j] = p[j]
+        for k in range(1, parts.shape[0]):
+            p = parts[k, lo + i, first:last]
+            for j in range(ti.size):
+                ti[j] += p[j]
 
 
 def maxout(z, a, which):
@@ -100,13 +131,29 @@ def maxout_gradient(delta, which, dz):
                 dz[i, k * n_out + j] = delta[i, j] if won else delta.dtype.type(0)
 
 
-def dropout(x, bits, threshold, scale, a, mask):
-    """a = x * scale where the unit's 16 bits are below the threshold, else 0."""
+def dropout(x, seed, layer, step, first_row, threshold, scale, a, mask):
+    """a = x * scale where the unit's 16 bits are below the threshold, else 0; see `philox`.
+
+    The numbers that address the bits are uint64.
+    """
+    n = x.shape[1]
+    blocks = np.uint64((n + 15) // 16)
     for i in range(x.shape[0]):
-        for j in range(x.shape[1]):
-            keep = bits[i, j] < threshold
-            mask[i, j] = keep
-            a[i, j] = x[i, j] * scale if keep else x.dtype.type(0)
+        row = (first_row + np.uint64(i)) * blocks
+        for block in range((n + 15) // 16):
+            c0, c1 = row + np.uint64(block + 1), np.uint64(0)
+            c2, c3 = step, np.uint64(0)
+            k0, k1 = seed, layer
+            for _ in range(10):
+                high0, high1 = high_word(c0, M0), high_word(c2, M1)
+                c0, c1, c2, c3 = high1 ^ c1 ^ k0, c2 * M1, high0 ^ c3 ^ k1, c0 * M0
+                k0, k1 = k0 + BUMP0, k1 + BUMP1
+            for j in range(block * 16, min(n, block * 16 + 16)):
+                place = j & 15
+                word = (c0, c1, c2, c3)[place >> 2]
+                keep = ((word >> np.uint64(16 * (place & 3))) & np.uint64(0xFFFF)) < threshold
+                mask[i, j] = keep
+                a[i, j] = x[i, j] * scale if keep else x.dtype.type(0)
 
 
 def dropout_gradient(da, mask, scale, dx):
@@ -147,35 +194,31 @@ def softmax_cross_entropy_labels(z, y, smoothing, share, delta):
     return total
 
 
-def quadratic(a, y, share, delta):
-    """1/2 sum (a - y)^2."""
+def loss_of_elements(out, y, share, delta):
+    """A loss that adds up over the outputs: the formula gives each one's loss and gradient."""
     total = 0.0
-    for i in range(a.shape[0]):
-        row = a.dtype.type(0)
-        for j in range(a.shape[1]):
-            e = a[i, j] - y[i, j]
-            row += e * e
-            delta[i, j] = e * share
+    for i in range(out.shape[0]):
+        row = out.dtype.type(0)
+        for j in range(out.shape[1]):
+            value, gradient = formula(out[i, j], y[i, j], scalars)
+            row += value
+            delta[i, j] = gradient * share
         total += row
-    return 0.5 * total
+    return total
 
 
 # ---- updates ------------------------------------------------------------------------------------
 
 
-# Each cuts its stretch out first: with range(start, stop) numba allows for negative indices, and
-# the loop is not turned into vector instructions (Adam: five times slower).
-
-
-def update0(theta, g, c, p, keep, start, stop):
-    """One step of a rule without state; theta *= keep first."""
+def update0(theta, g, s, r, c, p, keep, start, stop):
+    """One step of a rule without state; theta *= keep first, from start to before stop."""
     theta = theta[start:stop]
     g = g[start:stop]
     for i in range(theta.size):
         theta[i] = formula(theta[i] * keep, g[i], (), c, p, scalars)[0]
 
 
-def update1(theta, g, s, c, p, keep, start, stop):
+def update1(theta, g, s, r, c, p, keep, start, stop):
     """One step of a rule with one state vector."""
     theta = theta[start:stop]
     g = g[start:stop]
@@ -211,47 +254,66 @@ def penalty(weights, gradient, l1, l2):
     return l1 * first + 0.5 * l2 * second
 
 
-def limit_columns(W, limit, norms):
-    """Shrink each column to at most `limit` long; norms (O,) is scratch."""
-    for j in range(W.shape[1]):
+def squares(v):
+    """Give the sum of squares."""
+    total = 0.0
+    for i in range(v.size):
+        total += v[i] * v[i]
+    return total
+
+
+def shrink(v, factor):
+    """v *= factor."""
+    for i in range(v.size):
+        v[i] *= factor
+
+
+def average(theta, shadow, move):
+    """shadow += move * (theta - shadow)."""
+    for i in range(theta.size):
+        shadow[i] += move * (theta[i] - shadow[i])
+
+
+def limit_columns(W, limit, norms, first, last):
+    """Shrink columns to at most `limit` long; norms (O,) is scratch."""
+    norms = norms[first:last]
+    for j in range(norms.size):
         norms[j] = 0
     for i in range(W.shape[0]):
-        for j in range(W.shape[1]):
-            norms[j] += W[i, j] * W[i, j]
-    for j in range(W.shape[1]):
+        w = W[i, first:last]
+        for j in range(w.size):
+            norms[j] += w[j] * w[j]
+    for j in range(norms.size):
         n = math.sqrt(norms[j])
         norms[j] = limit / n if n > limit else 1
     for i in range(W.shape[0]):
-        for j in range(W.shape[1]):
-            W[i, j] *= norms[j]
+        w = W[i, first:last]
+        for j in range(w.size):
+            w[j] *= norms[j]
 
 
 # ---- batches ------------------------------------------------------------------------------------
 
 
-def gather2(data, order, start, out):
-    """out = data[order[start:]] for rows (n, I), in out's dtype."""
+def gather(data, order, start, out, first, last):
+    """out = data[order[start:]] for rows (n, I), in out's dtype; columns as above."""
     for i in range(out.shape[0]):
-        row = order[start + i]
-        for j in range(out.shape[1]):
-            out[i, j] = data[row, j]
+        row, oi = data[order[start + i], first:last], out[i, first:last]
+        for j in range(oi.size):
+            oi[j] = row[j]
 
 
-def gather1(data, order, start, out):
-    """out = data[order[start:]] for (n,)."""
-    for i in range(out.shape[0]):
-        out[i] = data[order[start + i]]
-
-
-def scale_rows(x, shift, factor, inverse_clip):
+def scale_rows(x, shift, factor, inverse_clip, first, last):
     """x = (x - shift) * factor, bent smoothly where inverse_clip is above 0."""
     one = x.dtype.type(1)
+    shift, factor = shift[first:last], factor[first:last]
     for i in range(x.shape[0]):
-        for j in range(x.shape[1]):
-            t = (x[i, j] - shift[j]) * factor[j]
+        xi = x[i, first:last]
+        for j in range(xi.size):
+            t = (xi[j] - shift[j]) * factor[j]
             if inverse_clip > 0:
                 t /= math.sqrt(one + (t * inverse_clip) * (t * inverse_clip))
-            x[i, j] = t
+            xi[j] = t
 
 
 def tick(clock, rates, hyper):

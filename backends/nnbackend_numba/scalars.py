@@ -149,3 +149,23 @@ def zeros_like(z: Any) -> Any:
 def _zeros_like(z):
     kind = z
     return lambda z: kind(0)
+
+
+def sign(z: Any) -> Any:
+    """-1, 0 or 1."""
+    return _missing(z)
+
+
+@overload(sign, jit_options={"forceinline": True, **FAST})
+def _sign(z):
+    return lambda z: np.sign(z)
+
+
+def sum(z: Any, axis: int) -> Any:
+    """The sum over a row's outputs, when a formula is given one of them: that one's part."""
+    return _missing(z)
+
+
+@overload(sum, jit_options={"forceinline": True, **FAST})
+def _sum(z, axis):
+    return lambda z, axis: z

@@ -26,8 +26,18 @@ def suited_to(multiplications: int) -> Iterator[None]:
 
     The setting is the process's: the first to enter sets it, the last to leave puts it back.
     """
+    if multiplications >= ONE_THREAD_BELOW:
+        yield
+        return
+    with one_each():
+        yield
+
+
+@contextmanager
+def one_each() -> Iterator[None]:
+    """Within it, BLAS uses one thread for each thread that calls it."""
     global _inside, _limit
-    controller = _controller() if multiplications < ONE_THREAD_BELOW else None
+    controller = _controller()
     if controller is None:
         yield
         return
@@ -42,6 +52,21 @@ def suited_to(multiplications: int) -> Iterator[None]:
             _inside -= 1
             if _inside == 0:
                 _limit.restore_original_limits()
+
+
+def of_blas() -> int:
+    """Give how many threads BLAS uses now: the CPUs, or what the user has limited it to."""
+    controller = _controller()
+    if controller is None:
+        return 1
+    return max(
+        (pool["num_threads"] for pool in controller.select(user_api="blas").info()), default=1
+    )
+
+
+def look_again() -> None:
+    """Take note of a BLAS that was loaded since."""
+    _controller.cache_clear()
 
 
 @cache

@@ -312,8 +312,9 @@ class Backend(ABC):
     def capture(self, step: Callable[[], None]) -> Callable[[int], None]:
         """Give a function that makes n steps, each as `step` would; here by calling it n times.
 
-        A device may record `step` once and replay it. Until the result has been used, `step` must
-        not be taken to have run.
+        A device may record `step` once and replay it, so a step calls kernels of this backend and
+        does nothing else, always with the same arrays. Until the result has been used, `step`
+        must not be taken to have run.
         """
 
         def run(n: int) -> None:

@@ -1,0 +1,321 @@
+"""From the kernels that a step calls to the table of operations that makes the step.
+
+Each kernel has a method of its name, which appends its operations. Operations share out work
+among the workers in one of the ways below; where the way changes, the workers meet first, so that
+what one made is there for all. The gradients of weights need all rows, so they are put off until
+the rows are done on the whole way back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from nnbackend.backend import philox
+from nnbackend.backend.base import LOSS, PENALTY, WEIGHT
+from nnbackend.backend.formulas import Activation, Array, Loss, UpdateRule
+from nnbackend_numba import loops, operations
+from nnbackend_numba.compiling import CANNOT, compiled, operation
+from nnbackend_numba.native import gemm_address
+from nnbackend_numba.sharing import share_out
+from nnbackend_numba.tape import Call, NotRecordable
+
+# What workers share out: nothing (the first does it), rows, columns of the first x, rows of each
+# W, columns of each W, the flat vector. Layers shared by inputs have further phases of their own.
+ONE, ROWS, COLUMNS, INPUTS, UNITS, VECTOR = "one", "rows", "columns", "inputs", "units", "vector"
+STEPS_AT_ONCE = 4096  # as many lines of coefficients are kept
+UPDATES = (loops.update0, loops.update1, loops.update2)
+# Losses that are a sum over the outputs of something each gives alone.
+ELEMENTWISE = {
+    *("quadratic", "absolute", "huber", "quantile"),
+    *("sigmoid_binary_cross_entropy", "exponential_poisson"),
+}
+
+
+class Assembly:
+    """The table of one step's operations, and what the run must know beside it.
+
+    Raises: NotRecordable for a kernel, a formula or an array that operations cannot take.
+    """
+
+    def __init__(self, calls: Sequence[Call], most_workers: int) -> None:
+        self.kept: list[Any] = []  # whatever the table holds addresses of
+        self.multiplications = 0
+        self.clock: Array = None
+        self.rates: Array = None
+        self.rule: UpdateRule | None = None
+        self.hyper: Array = None
+        self.weight_decay = 0.0
+        self.coefficients = np.zeros((STEPS_AT_ONCE, 3))
+        self._lines: list[tuple[int, int, int]] = []
+        self._phase = ""
+        self._later: list[tuple[Any, ...]] = []
+        self._workers = most_workers
+        self._sharing = share_out(calls, most_workers)
+        self._layers: list[tuple[Array, Array]] = []  # W, b
+        for call in calls:
+            try:
+                getattr(self, call.kernel, _unknown)(**call.given)
+            except CANNOT as error:
+                raise NotRecordable(f"{call.kernel}: {error}") from error
+        self._flush()
+        self._meet()
+        self.table = np.array(self._lines, np.int64)
+
+    # ---- the table --------------------------------------------------------------------------
+
+    def _add(
+        self,
+        phase: str,
+        body: Callable[..., Any],
+        dtype: Any,
+        loop: Any,
+        ints: Sequence[Any],
+        floats: Sequence[float] = (),
+        **names: Any,
+    ) -> None:
+        """Append an operation; arrays among `ints` become addresses."""
+        if phase in (ONE, INPUTS, UNITS, VECTOR):
+            self._flush()
+        if phase != self._phase:
+            self._meet()
+            self._phase = phase
+        made = operation(body, np.dtype(dtype).name, loop, **names)
+        numbers = np.array([_address(v) for v in ints], np.int64)
+        reals = np.array([*floats, 0.0, 0.0, 0.0], np.float64)
+        self.kept += [made, numbers, reals, *ints]
+        self._lines.append((made.address, numbers.ctypes.data, reals.ctypes.data))
+
+    def _meet(self) -> None:
+        """Let the workers wait for each other, unless they just did."""
+        if self._lines and self._lines[-1][0] != 0:
+            self._lines.append((0, 0, 0))
+
+    def _flush(self) -> None:
+        """Append what was put off."""
+        later, self._later = self._later, []
+        for given in later:
+            self._add(INPUTS, *given)
+
+    def _sums(self) -> Array:
+        """Give room for a number from each worker."""
+        return np.zeros(operations.SLOT * self._workers)
+
+    # ---- layers -----------------------------------------------------------------------------
+
+    def dense_forward(
+        self, x: Array, W: Array, b: Array, phi: Activation, z: Array, a: Array
+    ) -> None:
+        if phi.kernel == "softmax" or (phi.kernel == "identity" and a is not z):
+            raise NotRecordable(f"{phi.kernel} within the network")
+        loop: Callable[..., Any] = loops.bias_value_plain if phi.f_is_plain else loops.bias_value
+        if a is z and not phi.f_is_plain:
+            loop = loops.bias_value_in_place
+        ready = (
+            compiled(loops.bias, z.dtype.name)
+            if phi.kernel == "identity"
+            else compiled(loop, z.dtype.name, phi.f)
+        )
+        (B, n_in), n_out, dtype = x.shape, W.shape[1], z.dtype
+        gemm = gemm_address(dtype.name)
+        self.multiplications += B * n_in * n_out
+        self._layers.append((W, b))
+        if not self._sharing.is_by_inputs(W):
+            ints = [gemm, x, W, b, z, a, B, n_in, n_out]
+            self._add(ROWS, operations.forward, dtype, ready, ints)
+            return
+        parts = np.empty((self._workers, B, n_out), dtype)
+        phase = COLUMNS if x is self._sharing.x else f"forward {_address(x)}"
+        ints = [gemm, x, W, parts, B, n_in, n_out]
+        self._add(phase, operations.forward_part, dtype, None, ints)
+        by_columns = self._sharing.is_followed(W)
+        phase, adding = (f"forward {_address(a)}" if by_columns else ROWS), loops.add_parts
+        ints = [by_columns, parts, z, B, n_out]
+        self._add(phase, operations.add_parts, dtype, compiled(adding, dtype.name), ints)
+        self._add(phase, operations.activate, dtype, ready, [by_columns, z, b, a, B, n_out])
+
+    def dense_backward(
+        self,
+        x: Array,
+        W: Array,
+        z: Array,
+        a: Array,
+        phi: Activation,
+        delta: Array,
+        dW: Array,
+        db: Array,
+        dx: Array | None = None,
+    ) -> None:
+        if phi.kernel == "softmax":
+            raise NotRecordable("softmax within the network")
+        (B, n_in), n_out, dtype = x.shape, W.shape[1], z.dtype
+        gemm = gemm_address(dtype.name)
+        if phi.kernel != "identity":
+            by_columns = self._sharing.is_followed(W)
+            phase = f"back {_address(delta)}" if by_columns else ROWS
+            loop: Callable[..., Any] = loops.slope_plain if phi.df_is_plain else loops.slope
+            ready = compiled(loop, dtype.name, phi.df)
+            self._add(phase, operations.slope, dtype, ready, [by_columns, delta, z, a, B, n_out])
+        if dx is not None:
+            self.multiplications += B * n_in * n_out
+            by_columns = self._sharing.is_by_inputs(W)
+            phase = f"back {_address(dx)}" if by_columns else ROWS
+            ints = [by_columns, gemm, delta, W, dx, B, n_in, n_out]
+            self._add(phase, operations.input_gradient, dtype, None, ints)
+        self.multiplications += B * n_in * n_out
+        ints = [gemm, x, delta, dW, db, B, n_in, n_out]
+        summing = compiled(loops.bias_gradient, dtype.name)
+        self._later.append((operations.weight_gradient, dtype, summing, ints))
+
+    def maxout_forward(self, z: Array, a: Array, which: Array) -> None:
+        ints = [z, a, which, len(z), z.shape[1], a.shape[1]]
+        self._add(ROWS, operations.maxout, z.dtype, compiled(loops.maxout, z.dtype.name), ints)
+
+    def maxout_backward(self, delta: Array, which: Array, dz: Array) -> None:
+        ready = compiled(loops.maxout_gradient, dz.dtype.name)
+        ints = [delta, which, dz, len(dz), delta.shape[1], dz.shape[1]]
+        self._add(ROWS, operations.maxout_gradient, dz.dtype, ready, ints)
+
+    def dropout_forward(
+        self,
+        x: Array,
+        rate: float,
+        key: tuple[int, int],
+        clock: Array,
+        first_row: int,
+        a: Array,
+        mask: Array,
+    ) -> None:
+        ready = compiled(loops.dropout, x.dtype.name)
+        threshold = philox.keep_threshold(rate)
+        ints = [x, a, mask, clock, *key, first_row, threshold, len(x), x.shape[1]]
+        self._add(ROWS, operations.dropout, x.dtype, ready, ints, [1.0 / (1.0 - rate)])
+
+    def dropout_backward(self, da: Array, mask: Array, rate: float, dx: Array) -> None:
+        ready = compiled(loops.dropout_gradient, da.dtype.name)
+        ints = [da, mask, dx, len(da), da.shape[1]]
+        self._add(ROWS, operations.dropout_gradient, da.dtype, ready, ints, [1.0 / (1.0 - rate)])
+
+    # ---- loss -------------------------------------------------------------------------------
+
+    def loss_and_delta(
+        self, loss: Loss, out: Array, y: Array, weight: Array | None, delta: Array, totals: Array
+    ) -> None:
+        dtype, (B, n_out), sums = out.dtype, out.shape, self._sums()
+        ints = [out, y, delta, sums, B, n_out]
+        if weight is not None:
+            raise NotRecordable("sample weights")
+        if loss.kernel == "softmax_cross_entropy" and y.ndim == 1:
+            ready = compiled(loops.softmax_cross_entropy_labels, dtype.name)
+            self._add(ROWS, operations.loss_of_labels, dtype, ready, ints, [loss.params[0]])
+        elif loss.kernel in ELEMENTWISE and y.ndim == 2:
+            ready = compiled(loops.loss_of_elements, dtype.name, loss.formula)
+            self._add(ROWS, operations.loss_of_elements, dtype, ready, ints)
+        else:
+            raise NotRecordable(f"the loss {loss} with targets {y.shape}")
+        self._later += [
+            (operations.add_up, "float64", None, [totals, LOSS, sums], [1.0]),
+            (operations.add, "float64", None, [totals, WEIGHT], [float(B)]),
+        ]
+
+    # ---- gradient and update ----------------------------------------------------------------
+
+    def add_penalty(
+        self, weights: Array, gradient: Array, l1: float, l2: float, rows: int, totals: Array
+    ) -> None:
+        dtype, sums = weights.dtype, self._sums()
+        ready = compiled(loops.penalty, dtype.name)
+        ints = [weights, gradient, sums, weights.size]
+        self._add(VECTOR, operations.penalty, dtype, ready, ints, [l1, l2])
+        self._meet()
+        self._add(VECTOR, operations.add_up, "float64", None, [totals, PENALTY, sums], [rows])
+
+    def clip_norm(self, gradient: Array, max_norm: float) -> None:
+        dtype, ints = gradient.dtype, [gradient, self._sums(), gradient.size]
+        self._add(VECTOR, operations.squares, dtype, compiled(loops.squares, dtype.name), ints)
+        self._meet()
+        ready = compiled(loops.shrink, dtype.name)
+        self._add(VECTOR, operations.shrink, dtype, ready, ints, [max_norm])
+
+    def optimizer_step(
+        self,
+        rule: UpdateRule,
+        theta: Array,
+        gradient: Array,
+        state: Sequence[Array],
+        hyper: Array,
+        weight_decay: float,
+        n_weights: int,
+    ) -> None:
+        n_coefficients = len(rule.coefficients(0.1, 0.0, 1.0))
+        if self.rule is not None or len(state) > 2 or n_coefficients > 2 or len(rule.params) > 3:
+            raise NotRecordable(f"the update {rule}")
+        self.rule, self.hyper, self.weight_decay = rule, hyper, weight_decay
+        ready = compiled(UPDATES[len(state)], theta.dtype.name, rule.recurrence)
+        states = [*state, theta, theta][:2]  # what a rule does not have it does not touch
+        names = {
+            "coefficients": operations.TAKE[n_coefficients],
+            "constants": operations.TAKE[len(rule.params)],
+        }
+        ints = [theta, gradient, *states, self.coefficients, theta.size]
+        for W, b in self._layers:
+            places = [(_address(v) - _address(theta)) // theta.itemsize for v in (W, b)]
+            self._add(
+                INPUTS, operations.update, theta.dtype, ready, [*ints, *places, *W.shape],
+                rule.params, **names,
+            )  # fmt: skip
+        if sum(W.size + b.size for W, b in self._layers) != theta.size:
+            raise NotRecordable("parameters of no layer")
+
+    def max_norm(self, W: Array, limit: float) -> None:
+        norms, ready = np.empty(W.shape[1], W.dtype), compiled(loops.limit_columns, W.dtype.name)
+        self._add(UNITS, operations.limit, W.dtype, ready, [W, norms, *W.shape], [limit])
+
+    def average(self, theta: Array, shadow: Array, decay: float, hyper: Array) -> None:
+        ready, ints = compiled(loops.average, theta.dtype.name), [theta, shadow, hyper, theta.size]
+        self._add(VECTOR, operations.average, theta.dtype, ready, ints, [decay])
+
+    # ---- batches ----------------------------------------------------------------------------
+
+    def tick(self, clock: Array, rates: Array, hyper: Array) -> None:
+        if self._lines:
+            raise NotRecordable("a tick within a step")
+        self.clock, self.rates = clock, rates
+        ready = compiled(loops.tick, "float64")
+        self._add(ONE, operations.tick, "float64", ready, [clock, rates, hyper, rates.shape[1]])
+
+    def gather_rows(
+        self, data: Array, order: Array, clock: Array, batch_size: int, out: Array
+    ) -> None:
+        if data.ndim > 2 or data.dtype.kind not in "fiu" or data.dtype.itemsize == 2:
+            raise NotRecordable(f"rows of {data.dtype} {data.shape}")
+        ready = compiled(loops.gather, out.dtype.name)
+        columns = data.shape[1] if data.ndim == 2 else 1
+        by_columns = out is self._sharing.x and out is not None
+        self._add(
+            COLUMNS if by_columns or self._phase == COLUMNS else ROWS,
+            operations.gather, out.dtype, ready,
+            [by_columns, data, order, clock, out, len(data), len(out), columns, batch_size],
+            source=data.dtype.type,
+        )  # fmt: skip
+
+    def scale_rows(self, x: Array, shift: Array, factor: Array, clip: float | None) -> None:
+        ready, by_columns = compiled(loops.scale_rows, x.dtype.name), x is self._sharing.x
+        bend, ints = 1.0 / clip if clip is not None else 0.0, [by_columns, x, shift, factor]
+        phase = COLUMNS if by_columns else ROWS
+        self._add(phase, operations.scale, x.dtype, ready, [*ints, *x.shape], [bend])
+
+
+def _unknown(**given: Any) -> None:
+    raise NotRecordable("a kernel without operations")
+
+
+def _address(value: Any) -> int:
+    """Give an array's address, or a number as it is."""
+    if not isinstance(value, np.ndarray):
+        return int(value)
+    if not value.flags.c_contiguous or not value.dtype.isnative:
+        raise NotRecordable(f"an array that is not plain: {value.dtype} {value.strides}")
+    return int(value.ctypes.data)

@@ -1,0 +1,87 @@
+"""A recorded step as a program: a table of compiled operations, carried out by a team of threads.
+
+No Python runs between the kernels of a step, nor between steps. Each worker of the team takes its
+share of every operation, and they wait for each other three times in an ordinary step. Matrix
+products are SciPy's BLAS, on one thread for each worker.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+
+from nnbackend.backend.base import BATCH, COUNT, MOMENTUM, RATE, STEP
+from nnbackend_numba.assembly import STEPS_AT_ONCE, Assembly
+from nnbackend_numba.native import yield_address
+from nnbackend_numba.operations import make_steps
+from nnbackend_numba.tape import Call
+from nnbackend_numpy import threads
+
+# Multiplications in a step for which it is worth waking one worker more.
+WORK_OF_ONE = 1 << 17
+
+
+class Program:
+    """The operations of one step, ready to be carried out any number of times.
+
+    Raises: NotRecordable for a call that no operation stands for.
+    """
+
+    def __init__(self, calls: Sequence[Call], most_workers: int) -> None:
+        self._step = Assembly(calls, most_workers)
+        fair = 1 + self._step.multiplications // WORK_OF_ONE
+        self.workers = max(1, min(most_workers, fair))
+
+    def run(self, n: int) -> None:
+        """Make n steps."""
+        with threads.one_each():
+            for done in range(0, n, STEPS_AT_ONCE):
+                steps = min(STEPS_AT_ONCE, n - done)
+                self._work_out_coefficients(steps)
+                self._let_team_make(steps)
+
+    def _work_out_coefficients(self, n: int) -> None:
+        """Write down what the update rule needs in each of the next n steps."""
+        step = self._step
+        if step.rule is None:
+            return
+        if step.clock is None:
+            rates, momenta, counts = (np.full(n, step.hyper[k]) for k in (RATE, MOMENTUM, COUNT))
+        else:
+            first = int(step.clock[BATCH]) + 1
+            rates, momenta = step.rates[:, first : first + n]
+            counts = np.arange(1.0, n + 1.0) + int(step.clock[STEP])
+        lines = step.coefficients[:n]
+        lines[:, 0] = 1.0 - rates * step.weight_decay
+        if step.rule.kernel is not None:
+            for k, value in enumerate(step.rule.coefficients(rates, momenta, counts), 1):
+                lines[:, k] = value
+            return
+        for line, *given in zip(lines, rates, momenta, counts, strict=True):  # a user's own
+            own = step.rule.coefficients(*given)
+            line[1 : len(own) + 1] = own
+
+    def _let_team_make(self, steps: int) -> None:
+        """Let every worker make its share of some steps; this thread is the first of them."""
+        table, meeting = self._step.table, np.zeros(16, np.int64)
+        place, give_way = meeting.ctypes.data, yield_address()
+        all_are_here, workers = threading.Event(), self.workers
+
+        def join_in(worker: int) -> None:
+            all_are_here.wait()
+            if worker < workers:
+                make_steps(table, steps, worker, workers, place, give_way)
+
+        team = [threading.Thread(target=join_in, args=(w,)) for w in range(1, workers)]
+        try:
+            for thread in team:
+                thread.start()
+        except RuntimeError:  # the system has no more threads: this one does it all
+            workers = 1
+        all_are_here.set()
+        make_steps(table, steps, 0, workers, place, give_way)
+        for thread in team:
+            if thread.ident is not None:
+                thread.join()

@@ -1,0 +1,225 @@
+"""The numba backend's recorded steps: the same training as kernel by kernel, however shared out."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nnbackend as nn
+
+pytest.importorskip("numba", reason="numba is not installed")
+
+from nnbackend_numba import program, sharing, tape
+from nnbackend_numba.backend import NumbaBackend
+from nnbackend_numba.program import Program
+
+TOLERANCE = {"float32": 2e-4, "float64": 1e-11}  # relative, after some steps
+ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "leaky_relu", "elu", "identity")
+OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad", "adadelta")
+
+
+@pytest.fixture(autouse=True)
+def _small_work_is_shared_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program, "WORK_OF_ONE", 1)
+    monkeypatch.setattr(sharing, "FEWEST", 2)
+
+
+def backend_of(workers: int) -> NumbaBackend:
+    backend = NumbaBackend()
+    backend._threads = workers
+    return backend
+
+
+def programs_made(monkeypatch: pytest.MonkeyPatch) -> list[Program]:
+    """Give the list that every program made from now on is put into."""
+    made: list[Program] = []
+    original = Program.__init__
+
+    def noting(self: Program, *args: Any) -> None:
+        original(self, *args)
+        made.append(self)
+
+    monkeypatch.setattr(Program, "__init__", noting)
+    return made
+
+
+def random_case(rng: np.random.Generator) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
+    """Draw layers, options of the network and options of training."""
+    layers: list[Any] = [int(rng.integers(1, 40))]
+    for _ in range(rng.integers(0, 4)):
+        width = int(rng.integers(1, 50))
+        kind = rng.choice(["dense", "dense", "dense", "dropout", "maxout"])
+        if kind == "dense":
+            layers.append(nn.Dense(width, str(rng.choice(ACTIVATIONS))))
+        elif kind == "maxout":
+            layers.append(nn.Maxout(width, int(rng.integers(2, 4))))
+        else:
+            layers.append(nn.Dropout(0.3))
+    classes = int(rng.integers(2, 6))
+    loss = str(rng.choice(["cross_entropy", "quadratic", "huber"]))
+    last = "softmax" if loss == "cross_entropy" else str(rng.choice(ACTIVATIONS))
+    layers.append(nn.Dense(classes, last))
+    options: dict[str, Any] = {
+        "optimizer": str(rng.choice(OPTIMIZERS)),
+        "batch_size": int(rng.integers(1, 20)),
+        "scale": str(rng.choice(["standard", "robust"])) if rng.random() < 0.5 else None,
+    }
+    for name, value in (
+        *(("l1", 1e-4), ("l2", 1e-3), ("weight_decay", 0.01), ("clip_norm", 0.5)),
+        *(("max_norm", 1.0), ("ema", 0.9)),
+    ):
+        if rng.random() < 0.3:
+            options[name] = value
+    return layers, {"loss": loss}, options
+
+
+@pytest.mark.parametrize("case", range(40))
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_random_networks_train_as_on_numpy(
+    case: int, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(case)
+    layers, network, options = random_case(rng)
+    kinds: list[Any] = [np.float64, np.float32, np.uint8]
+    x = (50 * rng.standard_normal((45, layers[0])) + 100).astype(kinds[case % 3])
+    if options["scale"] is None:
+        x = (x / 100).astype(np.float32)
+    y: Any = rng.integers(0, layers[-1].n_out, 45)
+    if network["loss"] != "cross_entropy":
+        y = rng.standard_normal((45, layers[-1].n_out))
+    made = programs_made(monkeypatch)
+
+    def trained(device: Any, dtype: str) -> tuple[np.ndarray, list[float]]:
+        net = nn.Network(layers, **network, device=device, dtype=dtype, seed=case)
+        history = nn.train(net, x, y, epochs=3, seed=case, **options)
+        return net.backend.to_host(net.theta).astype(np.float64), history["train_loss"]
+
+    theta, losses = trained(backend_of(1 + case % 4), dtype)
+    assert made, "the step was not recorded"
+    reference, expected = trained("numpy", "float64")
+    # Adam makes whole steps of gradients that are nothing but rounding: so what NumPy makes of
+    # the same run in single precision is allowed too, and not much more.
+    others = np.abs(trained("numpy", dtype)[0] - reference).max()
+    allowed = max(TOLERANCE[dtype] * np.abs(reference).max(), 5 * others)
+    assert np.abs(theta - reference).max() <= allowed, (layers, options)
+    np.testing.assert_allclose(losses, expected, rtol=10 * TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_the_same_run_gives_the_same_bits(workers: int) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((60, 30)), rng.integers(0, 3, 60)
+
+    def theta() -> np.ndarray:
+        layers = [30, 40, nn.Dropout(0.2), 20, nn.Dense(3, "softmax")]
+        net = nn.Network(layers, "cross_entropy", device=backend_of(workers))
+        nn.train(net, x, y, epochs=3, batch_size=16, l2=1e-3, clip_norm=1.0)
+        return net.backend.to_host(net.theta)
+
+    assert theta().tobytes() == theta().tobytes()
+
+
+def test_layers_are_shared_by_inputs_where_weights_are_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = programs_made(monkeypatch)
+    net = nn.Network([400, 50, nn.Dense(3, "softmax")], "cross_entropy", device=backend_of(2))
+    rng = np.random.default_rng(0)
+    nn.train(net, rng.standard_normal((20, 400)), rng.integers(0, 3, 20), epochs=1, batch_size=10)
+    shared = made[0]._step._sharing.weights
+    assert shared
+    assert shared[0] is net.weights[0] or np.shares_memory(shared[0], net.weights[0])
+    assert made[0].workers == 2
+
+
+def test_what_cannot_be_recorded_is_trained_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = programs_made(monkeypatch)
+    own = nn.Loss("own", lambda a, y, xp: (xp.sum((a - y) ** 4, axis=1), 4 * (a - y) ** 3))
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((20, 4)), rng.standard_normal((20, 2))
+    results = []
+    with caplog.at_level("INFO", "nnbackend"):
+        for device in (backend_of(2), "numpy"):
+            net = nn.Network([4, 5, 2], own, device=device, dtype="float64")
+            nn.train(net, x, y, epochs=2, batch_size=8)
+            results.append(net.backend.to_host(net.theta))
+    np.testing.assert_allclose(results[0], results[1], rtol=1e-11)
+    assert not made
+    assert "kernel by kernel" in caplog.text
+
+
+def test_sample_weights_are_trained_with_all_the_same() -> None:
+    rng = np.random.default_rng(0)
+    x, y, w = rng.standard_normal((20, 4)), rng.integers(0, 2, 20), rng.random(20)
+    results = []
+    for device in (backend_of(2), "numpy"):
+        net = nn.Network([4, 5, nn.Dense(2, "softmax")], device=device, dtype="float64")
+        nn.train(net, x, y, epochs=2, batch_size=8, sample_weight=w)
+        results.append(net.backend.to_host(net.theta))
+    np.testing.assert_allclose(results[0], results[1], rtol=1e-11)
+
+
+def test_a_users_activation_is_compiled_into_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = programs_made(monkeypatch)
+    cube = nn.Activation("cube", lambda z: z**3, lambda z: 3 * z**2)
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((20, 4)), rng.standard_normal((20, 2))
+    results = []
+    for device in (backend_of(2), "numpy"):
+        net = nn.Network([4, nn.Dense(5, cube), 2], device=device, dtype="float64")
+        nn.train(net, x, y, epochs=2, batch_size=8)
+        results.append(net.backend.to_host(net.theta))
+    np.testing.assert_allclose(results[0], results[1], rtol=1e-11)
+    assert made
+
+
+def test_another_threads_kernels_work_while_a_step_is_recorded() -> None:
+    backend = NumbaBackend()
+    elsewhere = np.zeros(3)
+
+    def step() -> None:
+        other = threading.Thread(target=lambda: backend.fill(elsewhere, 7.0))
+        other.start()
+        other.join()
+        backend.fill(here, 1.0)
+
+    here = np.zeros(3)
+    calls = tape.record(backend, step)
+    assert [call.kernel for call in calls] == ["fill"]
+    assert calls[0].given["array"] is here
+    assert (elsewhere == 7).all()
+    assert (here == 0).all()
+    backend.fill(here, 2.0)  # and afterwards kernels work again
+    assert (here == 2).all()
+
+
+def test_a_step_that_reads_back_is_not_recorded() -> None:
+    backend, array = NumbaBackend(), np.zeros(2)
+    with pytest.raises(tape.NotRecordable):
+        tape.record(backend, lambda: backend.to_host(array) is None)
+    assert "to_host" not in backend.__dict__
+
+
+def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((20, 8)), rng.integers(0, 2, 20)
+    net = nn.Network([8, 9, nn.Dense(2, "softmax")], "cross_entropy", device=backend_of(3))
+    reference = nn.Network([8, 9, nn.Dense(2, "softmax")], "cross_entropy", device=backend_of(1))
+    nn.train(reference, x, y, epochs=2, batch_size=8)
+    start, started = threading.Thread.start, []
+
+    def refuse_the_second(thread: threading.Thread) -> None:
+        started.append(thread)
+        if len(started) % 2 == 0:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse_the_second)
+    nn.train(net, x, y, epochs=2, batch_size=8)
+    assert len(started) >= 2
+    np.testing.assert_array_equal(net.theta, reference.theta)
