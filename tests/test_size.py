@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ENGINE = ("errors", "backend", "network", "training")
 # The plan was 1800. A quarter of the lines are checks with their messages (the registry, the
 # recipe, the intake), and the formatter gives long argument lists a line each.
-ENGINE_LIMIT = 2700
+ENGINE_LIMIT = 2800
 MODULE_LIMIT = 400
 FUNCTION_LIMIT = 60  # the aim is 40
 FUNCTION_AIM = 40

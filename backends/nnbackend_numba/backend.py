@@ -51,6 +51,8 @@ class NumbaBackend(NumPyBackend):
             self._loop(loops.bias, z.dtype)(z, b, z, 0, b.size)
             if a is not z:
                 np.copyto(a, z)
+        elif phi.kernel == "softmax":
+            self._loop(loops.softmax, z.dtype)(z, b, a)
         elif (loop := self._activation(phi, "f", z.dtype)) is not None:
             loop(z, b, a, 0, b.size)
         else:

@@ -58,6 +58,22 @@ def bias_value_in_place(z, b, a, first, last):
             zi[j] = formula(zi[j] + b[j], scalars)
 
 
+def softmax(z, b, a):
+    """z += b;  a = e^z / sum e^z of a row."""
+    for i in range(z.shape[0]):
+        zi, ai = z[i], a[i]
+        top = -zi.dtype.type(np.inf)
+        for j in range(zi.size):
+            zi[j] += b[j]
+            top = max(top, zi[j])
+        total = zi.dtype.type(0)
+        for j in range(zi.size):
+            ai[j] = scalars.exp(zi[j] - top)
+            total += ai[j]
+        for j in range(zi.size):
+            ai[j] /= total
+
+
 def slope(delta, z, a, first, last):
     """delta *= phi'(z), for a formula of z, a and xp."""
     for i in range(delta.shape[0]):

@@ -32,6 +32,7 @@ from nnbackend.network.workspace import DropoutSource, Workspace
 
 # A network may give infinity for finite rows; the figures say so, NumPy need not warn.
 _QUIET = partial(np.errstate, over="ignore", invalid="ignore", divide="ignore")
+FEW_ROWS = 16  # for so few, making the arrays of a pass takes longer than the pass
 ROWS_AT_ONCE = 4096  # evaluation goes through the data in parts of at most so many rows
 
 
@@ -98,6 +99,7 @@ class Network:
         self.scaler: Scaler | None = None
         self.target_scaler: Scaler | None = None
         self.columns: dict[str, Any] | None = None  # how a table's columns became x
+        self._spare: dict[int, Workspace] = {}  # by their rows
 
         shapes, widths = [], [self.n_in]
         for layer in self.layers:
@@ -382,15 +384,29 @@ class Network:
         for start in range(0, n, size):
             rows = min(size, n - start)
             if space is None or space.rows != rows:
-                space = self.workspace(backend.empty((rows, self.n_in), self.dtype), layers)
+                space = self._spare_workspace(rows, layers)
+                own = space.x
             part = x[start : start + rows, ...]
-            if backend.owns(part):
-                backend.copy(backend.cast(part, self.dtype), space.x)
+            if not backend.owns(part):
+                backend.to_device(np.ascontiguousarray(part, self.dtype), out=own)
+            elif scaler is None and _can_be_read_in_place(part, self.dtype):
+                space.read(part)
             else:
-                backend.to_device(np.ascontiguousarray(part, self.dtype), out=space.x)
+                backend.copy(backend.cast(part, self.dtype), own)
             if scaler is not None and self.scaler is not None:
-                backend.scale_rows(space.x, *scaler, self.scaler.clip)
+                backend.scale_rows(own, *scaler, self.scaler.clip)
             yield start, space
+        if space is not None and layers is None and n <= FEW_ROWS:
+            space.read(own)  # so that nobody's rows are held on to
+            self._spare[n] = space
+
+    def _spare_workspace(self, rows: int, layers: Sequence[AbstractLayer] | None) -> Workspace:
+        """Take the workspace of an earlier pass over as few rows, or make one.
+
+        What is taken is gone until it is put back, so no two threads have the same.
+        """
+        space = self._spare.pop(rows, None) if layers is None else None
+        return space or self.workspace(self.backend.empty((rows, self.n_in), self.dtype), layers)
 
     def _activations(self, out: Array, loss: Loss) -> Array:
         """Give the output activations, where a fused loss left the pass at z."""
@@ -426,6 +442,11 @@ class Network:
     def __repr__(self) -> str:
         inside = ", ".join(architecture.describe(layer) for layer in self.layers)
         return f"<Network {self.n_in} -> {inside}; {self.loss.name}; {self.backend.device}>"
+
+
+def _can_be_read_in_place(part: Array, dtype: str) -> bool:
+    """Tell whether rows are the host's, one after another, in the dtype of the network."""
+    return isinstance(part, np.ndarray) and part.dtype == dtype and part.flags.c_contiguous
 
 
 def _check_dtype(dtype: Any, backend: Backend) -> str:

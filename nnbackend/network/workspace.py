@@ -70,6 +70,10 @@ class Workspace:
         self._inputs = [x] + [slot.a for _, slot in self.chain[:-1]]
         self._gradients_below = [self._gradient_below(i) for i in range(len(self.chain))]
 
+    def read(self, x: Array) -> None:
+        """Take other rows, as many as before."""
+        self.x = self._inputs[0] = x
+
     def forward(self) -> Array:
         """Feed x forward; give the output activations (B, O), an array of this workspace."""
         for (layer, slot), x in zip(self.chain, self._inputs, strict=True):
