@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import os
 import struct
+import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 
 import nnbackend as nn
+from nnbackend.bench import machine
 from nnbackend.cli import VERBS, main
 from nnbackend.cli.settings import TABLE, Settings, read_config, to_toml
 
@@ -536,6 +539,48 @@ def test_plot_draws_again(run: Run) -> None:
     assert run("plot", folder, "--out", "c.svg").code == 0
     assert "<svg" in Path("c.svg").read_text(encoding="utf-8")
     assert run("plot", folder, "--out", "c.odd").code == 2
+
+
+def test_devices_names_the_blas_and_what_would_make_it_faster(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = {"user_api": "blas", "internal_api": "openblas", "version": "0.3.1", "num_threads": 2}
+    monkeypatch.setattr(machine, "thread_pools", lambda: [{**pool, "architecture": "Haswell"}])
+    monkeypatch.setattr(machine, "cpu_flags", lambda: sorted(machine.AVX512))
+    text = run("devices").out
+    assert "openblas 0.3.1 Haswell kernels, 2 threads" in text
+    assert "export OPENBLAS_CORETYPE=SkylakeX" in text
+    monkeypatch.setattr(machine, "cpu_flags", lambda: ["avx2"])
+    assert "OPENBLAS_CORETYPE" not in run("devices").out
+
+
+@pytest.mark.parametrize(
+    ("vendor", "flags", "loaded", "own", "expected"),
+    [
+        ("AuthenticAMD", machine.AVX512, False, None, "SkylakeX"),
+        ("AuthenticAMD", machine.AVX512, False, "Zen", "Zen"),
+        ("AuthenticAMD", machine.AVX512, True, None, None),
+        ("AuthenticAMD", {"avx2"}, False, None, None),
+        ("GenuineIntel", machine.AVX512, False, None, None),
+    ],
+)
+def test_the_command_line_asks_for_the_best_kernels(
+    vendor: str,
+    flags: set[str],
+    loaded: bool,
+    own: str | None,
+    expected: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(machine, "_cpu_lines", lambda: {"vendor_id": vendor})
+    monkeypatch.setattr(machine, "cpu_flags", lambda: sorted(flags))
+    modules = {name: m for name, m in sys.modules.items() if loaded or name != "numpy"}
+    monkeypatch.setattr(sys, "modules", modules)
+    monkeypatch.setenv("OPENBLAS_CORETYPE", own or "")
+    if own is None:
+        monkeypatch.delenv("OPENBLAS_CORETYPE")
+    machine.ask_for_best_kernels()
+    assert os.environ.get("OPENBLAS_CORETYPE") == expected
 
 
 def test_devices_lists_every_backend(run: Run) -> None:

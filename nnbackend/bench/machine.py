@@ -62,6 +62,34 @@ def choose_coretype(flags: Iterable[str], core: str) -> str:
     return "SkylakeX" if idle else ""
 
 
+def ask_for_best_kernels() -> None:
+    """Ask OpenBLAS for its AVX-512 kernels where the CPU has AVX-512 and it may not see that.
+
+    It knows Intel's CPUs and picks older kernels on some of AMD's. It reads the variable when
+    NumPy is loaded; a user's own setting stands.
+    """
+    is_amd = _cpu_lines().get("vendor_id") == "AuthenticAMD"
+    if "numpy" not in sys.modules and is_amd and set(cpu_flags()) >= AVX512:
+        os.environ.setdefault("OPENBLAS_CORETYPE", "SkylakeX")
+
+
+def blas_lines() -> list[str]:
+    """Say which BLAS is loaded: its kernels, its threads, and what would make it faster."""
+    lines = []
+    for pool in thread_pools():
+        if pool.get("user_api") != "blas":
+            continue
+        core, n = pool.get("architecture", ""), pool["num_threads"]
+        parts = [pool["internal_api"], pool.get("version", ""), core and f"{core} kernels"]
+        lines.append(f"{' '.join(filter(None, parts))}, {n} thread{'s' * (n != 1)}")
+        if better := choose_coretype(cpu_flags(), core):
+            lines[-1] += (
+                f". This CPU has AVX-512, which these kernels leave idle; matrix products would be "
+                f"up to twice as fast -> export OPENBLAS_CORETYPE={better}"
+            )
+    return lines or ["unknown (threadpoolctl cannot look into it)"]
+
+
 def _cpu_lines() -> dict[str, str]:
     """Give what Linux says of the first CPU."""
     try:

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
+from nnbackend.bench.machine import ask_for_best_kernels
 from nnbackend.errors import ArgumentError, DivergedError, NNBackendError, suggest
 
 GOOD, FAILED, WRONG_USAGE, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
@@ -106,6 +107,7 @@ def _run(words: list[str]) -> int:
     name = next((word for word in words if not word.startswith("-")), None)
     if name is not None and name not in VERBS:
         raise ArgumentError(f"no verb {name!r}. {suggest(name, VERBS)}")
+    ask_for_best_kernels()
     top = Parser(
         prog="nnbackend",
         description="Multilayer perceptrons on NumPy or on a CUDA GPU.",

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nnbackend.backend import BackendRow, backends, get_backend
+from nnbackend.bench.machine import blas_lines
 from nnbackend.cli.run_folder import to_json
 from nnbackend.errors import NNBackendError
 from nnbackend.network.network import Network
@@ -22,6 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print a line for each backend; the exit code is always good."""
+    blas = blas_lines()  # before a self-test loads another library's
     rows = backends()
     tests = {row.name: self_test(row) for row in rows if row.usable}
     try:
@@ -35,9 +37,11 @@ def run(args: argparse.Namespace) -> int:
         for name, value in row.details:
             print(f"    {name}: {value}")
     print(f"auto would take {auto}")
+    for line in blas:
+        print(f"BLAS of NumPy: {line}")
     if args.json:
         facts = [{**asdict(row), "self_test": tests.get(row.name)} for row in rows]
-        print(to_json({"backends": facts, "auto": auto}))
+        print(to_json({"backends": facts, "auto": auto, "blas": blas}))
     return 0
 
 
