@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnbackend.backend import Backend, philox
-from nnbackend.backend.base import BATCH, COUNT, MOMENTUM, RATE, STEP
+from nnbackend.backend.base import BATCH, COUNT, MOMENTUM, PENALTY, RATE, STEP
 from nnbackend.backend.formulas import Activation, UpdateRule
 from nnbackend_numpy import threads
 
@@ -108,8 +108,14 @@ class NumPyBackend(Backend):
         which.fill(0)
         for k in range(1, z.shape[1] // n_out):
             piece = z[:, k * n_out : (k + 1) * n_out]
-            np.copyto(which, k, where=piece > a)
+            np.copyto(which, k, where=np.greater(piece, a, out=self._scratch(a, "?")))
             np.maximum(a, piece, out=a)
+
+    def maxout_backward(self, delta: Array, which: Array, dz: Array) -> None:
+        n_out, won = delta.shape[1], self._scratch(delta, "?")
+        for k in range(dz.shape[1] // n_out):
+            np.equal(which, k, out=won)
+            np.multiply(delta, won, out=dz[:, k * n_out : (k + 1) * n_out])
 
     def dropout_forward(
         self,
@@ -130,6 +136,17 @@ class NumPyBackend(Backend):
         dx *= 1.0 / (1.0 - rate)
 
     # ---- update -----------------------------------------------------------------------------
+
+    def add_penalty(
+        self, weights: Array, gradient: Array, l1: float, l2: float, rows: int, totals: Array
+    ) -> None:
+        t = self._scratch(weights)
+        if l2:
+            gradient += np.multiply(weights, l2, out=t)
+            totals[PENALTY] += rows * 0.5 * l2 * float(np.dot(weights, weights))
+        if l1:
+            gradient += np.multiply(np.sign(weights, out=t), l1, out=t)
+            totals[PENALTY] += rows * l1 * float(np.abs(weights, out=t).sum())
 
     def clip_norm(self, gradient: Array, max_norm: float) -> None:
         norm = float(np.sqrt(gradient @ gradient))
@@ -176,7 +193,10 @@ class NumPyBackend(Backend):
             # mode="clip" lets take write straight into out; the rows are never out of range.
             np.take(data, rows, axis=0, out=out, mode="clip")
         else:
-            out[...] = data[rows]
+            taken = np.take(
+                data, rows, axis=0, out=self._scratch(out, data.dtype.char), mode="clip"
+            )
+            np.copyto(out, taken, casting="unsafe")
 
     def scale_rows(self, x: Array, shift: Array, factor: Array, clip: float | None) -> None:
         x -= shift
@@ -187,16 +207,16 @@ class NumPyBackend(Backend):
             t += 1.0
             x /= np.sqrt(t, out=t)
 
-    def _scratch(self, like: Array) -> Array:
-        """Give this thread's scratch array of a shape and dtype; one that is kept per shape."""
-        kept, key = self._kept.__dict__, f"{like.shape}{like.dtype.char}"
+    def _scratch(self, like: Array, dtype: str = "") -> Array:
+        """Give this thread's scratch array of a shape, one that is kept, in a dtype or `like`'s."""
+        kept, key = self._kept.__dict__, f"{like.shape}{dtype or like.dtype.char}"
         if key not in kept:
-            kept[key] = np.empty_like(like)
+            kept[key] = np.empty(like.shape, dtype or like.dtype)
         scratch: Array = kept[key]
         return scratch
 
 
-Scratch = Callable[[Array], Array]
+Scratch = Callable[..., Array]
 
 # ---- activations: into a; and their slopes, from a, onto delta ----------------------------------
 
@@ -219,7 +239,7 @@ def _no_slope(delta: Array, a: Array, scratch: Scratch) -> None:
 
 
 def _relu_slope(delta: Array, a: Array, scratch: Scratch) -> None:
-    delta *= a > 0
+    delta *= np.greater(a, 0.0, out=scratch(a, "?"))
 
 
 def _sigmoid_slope(delta: Array, a: Array, scratch: Scratch) -> None:

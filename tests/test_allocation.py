@@ -1,0 +1,67 @@
+"""A training step allocates nothing on the CPU: traced over a thousand steps."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nnbackend as nn
+from nnbackend.errors import BackendUnavailableError
+from nnbackend.training.recipe import Recipe
+from nnbackend.training.trainer import Trainer
+
+STEPS, BATCH = 1000, 1024
+# NumPy's own buffers of 8 192 elements, for operands of two dtypes, and the losses of rows; the
+# smallest temporary of a layer would be a mask of 1024 * 200 bytes.
+ALLOWED = 160_000
+
+
+@pytest.mark.parametrize("device", ["numpy", "numba"])
+@pytest.mark.parametrize("optimizer", [nn.SGD(1e-6), nn.Adam(1e-6)], ids=["sgd", "adam"])
+def test_a_thousand_steps_allocate_no_array(device: str, optimizer: Any) -> None:
+    rng = np.random.default_rng(0)
+    n = BATCH * 50
+    x, y = rng.integers(0, 255, (n, 20), dtype=np.uint8), rng.integers(0, 3, n)
+    layers = [20, 200, nn.Maxout(200), nn.Dense(3, "softmax")]
+    try:
+        net = nn.Network(layers, "cross_entropy", device=device)
+    except BackendUnavailableError as error:
+        pytest.skip(str(error).splitlines()[0])
+    trainer = Trainer(net, x, y, Recipe(optimizer, 1, BATCH, l2=1e-4))
+    trainer.run()  # everything is made in the first epoch
+    run = trainer._runs[0][1]
+    trainer.clock[1] = -1
+    run(1)
+    tracemalloc.start()
+    try:
+        for _ in range(STEPS // 50):
+            trainer.clock[1] = -1
+            run(50)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < ALLOWED, f"{peak:,} bytes at the most"
+
+
+def test_rows_of_a_memory_mapped_file_stay_on_the_disk(tmp_path: Path) -> None:
+    """No copy of the data is made, and no part of them larger than a chunk."""
+    n, columns = 400_000, 64
+    path = tmp_path / "x.npy"
+    x = np.lib.format.open_memmap(path, "w+", np.float32, (n, columns))
+    for start in range(0, n, 50_000):
+        x[start : start + 50_000] = np.random.default_rng(start).standard_normal((50_000, columns))
+    x.flush()
+    mapped = np.load(path, mmap_mode="r")
+    y = np.random.default_rng(0).integers(0, 2, n)
+    net = nn.Network([columns, 8, nn.Dense(2, "softmax")], "cross_entropy", device="cpu")
+    tracemalloc.start()
+    try:
+        nn.train(net, mapped, y, epochs=1, batch_size=1024)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < x.nbytes / 4, f"{peak:,} of {x.nbytes:,} bytes"
