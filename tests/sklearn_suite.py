@@ -27,7 +27,7 @@ NOT_APPLICABLE = {
 }
 
 
-@dataclass
+@dataclass(eq=False)
 class Count:
     """A pytest plug-in that counts outcomes and leaves out what cannot apply."""
 

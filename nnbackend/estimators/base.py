@@ -8,24 +8,27 @@ to another process, and a user may set its weights.
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state, shuffle
+from sklearn.utils import TransformerTags, check_random_state, shuffle
 from sklearn.utils.validation import check_is_fitted
 
-from nnbackend.errors import DivergedError
+from nnbackend.errors import ArgumentError, DivergedError
 from nnbackend.estimators import taking_in
 from nnbackend.estimators.building import build_network, draw_parameters, hidden_layers
 from nnbackend.estimators.full_batch import fit_lbfgs
 from nnbackend.estimators.parameters import CONSTRAINTS
+from nnbackend.estimators.progress import ProgressBar
 from nnbackend.estimators.steps import SolverState, make_rule
 from nnbackend.estimators.taking_in import FitData
 from nnbackend.estimators.watching import Watch
 from nnbackend.network.layers import Dropout
-from nnbackend.network.network import Network
+from nnbackend.network.network import ROWS_AT_ONCE, Network
+from nnbackend.training.callbacks import Callback
 from nnbackend.training.lbfgs import LBFGS
 from nnbackend.training.optimizers import Optimizer
 from nnbackend.training.recipe import Recipe
@@ -40,7 +43,13 @@ NOT_FINITE = (
 class BaseMLP(BaseEstimator):
     """The fit of both estimators; each says what its targets, output and loss are."""
 
-    _parameter_constraints: dict[str, list[Any]] = CONSTRAINTS
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = CONSTRAINTS
+
+    loss_curve_: list[float]
+    validation_scores_: Any  # a list of numbers, or None; so the three below
+    validation_loss_curve_: Any
+    best_validation_score_: Any
+    best_validation_loss_: Any
 
     # ---- the fit ----------------------------------------------------------------------------
 
@@ -82,8 +91,10 @@ class BaseMLP(BaseEstimator):
             self.loss_curve_: list[float] = []
             self._no_improvement_count = 0
             self.best_loss_ = None if self.early_stopping else np.inf
-            self.validation_scores_: list[float] | None = None
-            self.best_validation_score_: float | None = None
+            self.validation_scores_ = self.best_validation_score_ = None
+            self.validation_loss_curve_ = self.best_validation_loss_ = None
+            parts = [*self.coefs_, *self.intercepts_]
+            self._best_theta = np.concatenate([part.ravel() for part in parts])
 
     def _fit_stochastic(self, net: Network, data: FitData, incremental: bool) -> None:
         is_new = not incremental or not hasattr(self, "_optimizer")
@@ -97,22 +108,21 @@ class BaseMLP(BaseEstimator):
             raise ValueError("partial_fit does not support ema, an average over one whole fit.")
         data = taking_in.split_off(self, data) if self.early_stopping else data
         self._begin_validation(data)
-        score = None
-        if data.validation is not None:
-            score = lambda: self._validation_score(net, data.validation)  # noqa: E731
-        share = self._loss_share()
-        watch = Watch(self, score, share, one_epoch=incremental)
+        held = data.validation
+        score = None if held is None else partial(self._validation_score, net, held)
+        watch = Watch(self, score, self._loss_share(), one_epoch=incremental)
         trainer = Trainer(
             net, data.X, data.y, self._recipe(net, data),
             sample_weight=data.weight,
-            validation=data.validation and data.validation.for_trainer,
-            callbacks=[watch, *(self.callbacks or ())],
+            validation=None if held is None else held.for_trainer,
+            callbacks=[watch, *self._own_callbacks()],
         )  # fmt: skip
         self._optimizer.resume(trainer)
         self.n_iter_ = 0
         self._run(trainer)
         self._optimizer.keep(trainer)
-        if self.early_stopping and not incremental and self._best_theta is not None:
+        self.converged_ = watch.has_converged
+        if self.early_stopping and (self.converged_ or not incremental):
             net.backend.to_device(self._best_theta, out=net.theta)
         self._keep_parameters(net)
 
@@ -137,6 +147,10 @@ class BaseMLP(BaseEstimator):
                 stacklevel=5,
             )
 
+    def _own_callbacks(self) -> list[Callback]:
+        own = [self.callbacks] if isinstance(self.callbacks, Callback) else self.callbacks or ()
+        return [*own, ProgressBar()] if self.verbose == "bar" else list(own)
+
     def _new_state(self) -> SolverState:
         solver = self.solver
         base = solver.learning_rate if isinstance(solver, Optimizer) else self.learning_rate_init
@@ -144,10 +158,8 @@ class BaseMLP(BaseEstimator):
         return SolverState(float(base), mode, float(self.power_t))
 
     def _begin_validation(self, data: FitData) -> None:
-        self._best_theta: np.ndarray | None = None
         if data.validation is not None and self.validation_scores_ is None:
-            self.validation_scores_ = []
-            self.validation_loss_curve_: list[float] = []
+            self.validation_scores_, self.validation_loss_curve_ = [], []
             self.best_validation_score_ = -np.inf
             self.best_validation_loss_ = np.inf
 
@@ -221,6 +233,24 @@ class BaseMLP(BaseEstimator):
         net = self._network()
         return net.outputs(taking_in.prediction_rows(self, X))
 
+    def transform(self, X: Any, layer: int = -1) -> np.ndarray:
+        """Give the activations of a hidden layer for rows X: (n, units), by default the last's.
+
+        layer counts the hidden layers that learn, from 0.
+        """
+        net = self._network()
+        x = taking_in.prediction_rows(self, X)
+        hidden = range(len(net.learning_layers) - 1)
+        if not -len(hidden) <= layer < len(hidden):
+            raise ArgumentError(
+                f"layer must name one of the {len(hidden)} hidden layers. Received: layer={layer}."
+            )
+        parts = []
+        for start in range(0, x.shape[0], ROWS_AT_ONCE):
+            here = net.backend.to_device(np.ascontiguousarray(x[start : start + ROWS_AT_ONCE]))
+            parts.append(net.backend.to_host(net.trace(here).a[hidden[layer]]))
+        return np.concatenate(parts)
+
     def _score_of(self, net: Network, rows: Any, metric: Any) -> float:
         """Give a metric on validation rows; not a number where the network's outputs are none."""
         out = net.outputs(rows.X)
@@ -242,6 +272,7 @@ class BaseMLP(BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
+        tags.transformer_tags = TransformerTags(preserves_dtype=["float64", "float32"])
         return tags
 
 

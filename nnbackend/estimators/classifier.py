@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from numbers import Real
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import ClassifierMixin, _fit_context
@@ -36,7 +36,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     array([0, 0, 0])
     """
 
-    _parameter_constraints: dict[str, list[Any]] = {
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseMLP._parameter_constraints,
         "label_smoothing": [Interval(Real, 0, 1, closed="left")],
         "class_weight": [None, dict, list, StrOptions({"balanced"})],
@@ -128,7 +128,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     def _engine_targets(self, Y: np.ndarray) -> np.ndarray:
         """Give class codes (n,) for exclusive classes, else numbers 0 and 1."""
         if self._output() == "softmax":
-            return Y.argmax(axis=1).astype(np.int32)
+            codes: np.ndarray = Y.argmax(axis=1).astype(np.int32)
+            return codes
         return Y.astype(np.float32)
 
     def _truth(self, Y: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nnbackend.backend.formulas import Array
-from nnbackend.training.optimizers import OPTIMIZERS, SGD, Adam, Optimizer, Vectors
+from nnbackend.training.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimizer, Vectors
 from nnbackend.training.schedules import Numbers, Schedule, When
 from nnbackend.training.trainer import Trainer
 
@@ -81,13 +81,18 @@ def make_rule(estimator: Any) -> Optimizer:
     """Give the update rule that an estimator's parameters ask for."""
     solver, rate = estimator.solver, float(estimator.learning_rate_init)
     if isinstance(solver, Optimizer):
-        return solver
+        given: Optimizer = solver
+        return given
     if solver == "sgd":
         return SGD(rate, float(estimator.momentum), estimator.nesterovs_momentum)
-    moments = (float(estimator.beta_1), float(estimator.beta_2), float(estimator.epsilon))
+    moments = {
+        "beta1": float(estimator.beta_1),
+        "beta2": float(estimator.beta_2),
+        "eps": float(estimator.epsilon),
+    }
     if solver == "adam":
-        return AdamEpsilonHat(rate, *moments)
+        return AdamEpsilonHat(rate, **moments)
     if solver == "adamw":
-        return OPTIMIZERS["adamw"](rate, *moments, weight_decay=0.0)
+        return AdamW(rate, **moments, weight_decay=0.0)
     rule: Optimizer = OPTIMIZERS[solver](learning_rate=rate)
     return rule

@@ -28,9 +28,9 @@ class Validation:
     truth: np.ndarray
 
     @property
-    def for_trainer(self) -> tuple[Any, ...]:
+    def for_trainer(self) -> tuple[Any, Any, Any]:
         """What `Trainer` takes as validation."""
-        return (self.X, self.y) if self.weight is None else (self.X, self.y, self.weight)
+        return self.X, self.y, self.weight
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from nnbackend.backend.base import PENALTY
-from nnbackend.backend.formulas import Array
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.history import Row
 from nnbackend.training.trainer import Trainer
@@ -26,7 +25,8 @@ class Watch(Callback):
     ) -> None:
         self.estimator, self.score = estimator, score
         self.loss_share, self.one_epoch = loss_share, one_epoch
-        self.best: Array | None = None
+        self.speaks = bool(estimator.verbose) and estimator.verbose != "bar"
+        self.has_converged = False
 
     def on_epoch_end(self, trainer: Trainer, row: Row) -> bool | None:
         """Note the epoch down; True ends training."""
@@ -38,16 +38,17 @@ class Watch(Callback):
         e.loss_curve_.append(e.loss_)
         if "valid_loss" in row:
             e.validation_loss_curve_.append(self.loss_share * row["valid_loss"])
-        if e.verbose:
+        if self.speaks:
             print(f"Iteration {e.n_iter_}, loss = {e.loss_:.8f}")
         if self.score is not None:
             with serving(trainer):
                 e.validation_scores_.append(self.score())
-            if e.verbose:
+            if self.speaks:
                 print(f"Validation score: {e.validation_scores_[-1]:f}")
         self._count(trainer)
         e._optimizer.end_epoch(e.t_)
-        return self._is_enough() or self.one_epoch
+        self.has_converged = self._is_enough()
+        return self.has_converged or self.one_epoch
 
     def _count(self, trainer: Trainer) -> None:
         """Count the epochs without progress, and keep the weights of the best one."""
@@ -88,7 +89,7 @@ class Watch(Callback):
             end = f"Setting learning rate to {e._optimizer.learning_rate:f}"
         else:
             end = "Stopping."
-        if e.verbose:
+        if self.speaks:
             print(message, end)
         return end == "Stopping."
 

@@ -18,7 +18,6 @@ from nnbackend.data.sparse import SparseRows
 from nnbackend.network.network import Network
 from nnbackend.training.intake import TrainingData
 
-
 Shuffle = bool | Callable[[int], np.ndarray]
 
 
