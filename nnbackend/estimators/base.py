@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import TransformerTags, check_random_state, shuffle
 from sklearn.utils.validation import check_is_fitted
@@ -40,7 +40,7 @@ NOT_FINITE = (
 )
 
 
-class BaseMLP(BaseEstimator):
+class BaseMLP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """The fit of both estimators; each says what its targets, output and loss are."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = CONSTRAINTS
@@ -232,6 +232,10 @@ class BaseMLP(BaseEstimator):
         """Give the output activations (n, n_outputs) of rows X."""
         net = self._network()
         return net.outputs(taking_in.prediction_rows(self, X))
+
+    @property
+    def _n_features_out(self) -> int:
+        return int(self.coefs_[-1].shape[0])
 
     def transform(self, X: Any, layer: int = -1) -> np.ndarray:
         """Give the activations of a hidden layer for rows X: (n, units), by default the last's.
