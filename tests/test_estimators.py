@@ -330,6 +330,20 @@ def test_a_pickle_holds_no_device_and_goes_on_learning() -> None:
     assert _farthest(model, again) == 0.0
 
 
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_to_scikit_learn_and_back(name: str) -> None:
+    X, y = (X_REG, Y_REG) if name == "MLPRegressor" else (X_CLASS, Y_CLASS)
+    ours = getattr(nn, name)(activation="sigmoid", dropout=0.1, **SMALL).fit(X, y)
+    other = ours.to_sklearn()
+    assert type(other) is getattr(theirs, name)
+    np.testing.assert_allclose(other.predict(X), ours.predict(X), rtol=1e-9)
+    back = getattr(nn, name).from_sklearn(other)
+    np.testing.assert_array_equal(back.predict(X), ours.predict(X))
+    assert _farthest(back.partial_fit(X, y), other) > 0.0
+    with pytest.raises(nn.errors.ArgumentError, match="elu"):
+        getattr(nn, name)(activation="elu", **SMALL).fit(X, y).to_sklearn()
+
+
 def test_clone_keeps_every_parameter() -> None:
     model = nn.MLPClassifier((4, nn.Maxout(3)), activation=["elu", "relu"], dropout=[0, 0.1, 0])
     assert clone(model).get_params() == model.get_params()

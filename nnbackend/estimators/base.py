@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
+import sklearn.neural_network
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import TransformerTags, check_random_state, shuffle
@@ -20,6 +21,7 @@ from sklearn.utils.validation import check_is_fitted
 from nnbackend.errors import ArgumentError, DivergedError
 from nnbackend.estimators import taking_in
 from nnbackend.estimators.building import build_network, draw_parameters, hidden_layers
+from nnbackend.estimators.converting import from_theirs, to_theirs
 from nnbackend.estimators.full_batch import fit_lbfgs
 from nnbackend.estimators.parameters import CONSTRAINTS
 from nnbackend.estimators.progress import ProgressBar
@@ -267,6 +269,21 @@ class BaseMLP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         for name, value in arguments.items():
             if name not in ("self", "__class__"):
                 setattr(self, name, value)
+
+    @classmethod
+    def from_sklearn(cls, model: Any) -> Any:
+        """Give an estimator with the parameters and the fit of scikit-learn's own.
+
+        A later partial_fit begins with a fresh optimizer.
+        """
+        return from_theirs(cls, model)
+
+    def to_sklearn(self) -> Any:
+        """Give scikit-learn's own estimator with this fit, for whoever can read only that.
+
+        Raises: ArgumentError where it lacks the activations, layers or loss.
+        """
+        return to_theirs(getattr(sklearn.neural_network, type(self).__name__), self)
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = dict(super().__getstate__())
