@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import pickle
 import signal
 import warnings
@@ -188,6 +189,46 @@ def test_diverging_says_what_to_do() -> None:
         model.fit(X_REG, Y_REG)
 
 
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_the_examples_of_their_docstrings_run_with_our_import(name: str) -> None:
+    statements = doctest.DocTestParser().get_examples(getattr(theirs, name).__doc__)
+    said: list[list[Any]] = [[], []]
+    for answers, home in zip(said, ("sklearn.neural_network", "nnbackend"), strict=True):
+        names: dict[str, Any] = {}
+        for statement in statements:
+            source = statement.source.replace("sklearn.neural_network", home)
+            if statement.want:
+                answer = eval(source, names)
+                answers.append(str(answer) if hasattr(answer, "fit") else answer)
+            else:
+                exec(source, names)
+        assert type(names["regr" if name == "MLPRegressor" else "clf"]).__module__.startswith(home)
+    assert len(said[1]) >= 2
+    for theirs_said, ours_said in zip(*said, strict=True):
+        if isinstance(ours_said, str):
+            assert ours_said == theirs_said
+        else:
+            np.testing.assert_allclose(ours_said, theirs_said, rtol=1e-9)
+
+
+@pytest.mark.parametrize("y", [[0, 1], [[0, 1], [1, 1]]], ids=["binary", "multilabel"])
+def test_the_user_guides_settings_give_their_results(y: Any) -> None:
+    X, new = [[0.0, 0.0], [1.0, 1.0]], [[2.0, 2.0], [-1.0, -2.0], [1.0, 2.0]]
+    said = []
+    for library in (theirs, nn):
+        model = library.MLPClassifier(
+            solver="lbfgs", alpha=1e-5, hidden_layer_sizes=(5, 2), random_state=1
+        ).fit(X, y)
+        again = library.MLPClassifier((15,), random_state=1, max_iter=1, warm_start=True)
+        for _ in range(10):
+            again.fit(X, y)
+        shapes = [W.shape for W in model.coefs_]
+        said.append((repr(model), shapes, model.predict_proba(new), again.predict_proba(new)))
+    assert said[0][:2] == said[1][:2]
+    np.testing.assert_allclose(said[0][2], said[1][2], atol=1e-6)
+    np.testing.assert_allclose(said[0][3], said[1][3])
+
+
 # ---- ours on top --------------------------------------------------------------------------------
 
 
@@ -309,6 +350,19 @@ def test_the_progress_bar_ends_with_the_last_epoch(capsys: pytest.CaptureFixture
     out, err = capsys.readouterr()
     assert not out
     assert err.rstrip().rpartition("\r")[2].startswith("[" + "#" * 30 + "] epoch 5/5")
+
+
+def test_scikit_learns_callbacks_are_told_of_every_epoch() -> None:
+    callback = pytest.importorskip("sklearn.callback", reason="scikit-learn before 1.9")
+    monitor = callback.ScoringMonitor(scoring="neg_log_loss")
+    model = nn.MLPClassifier(learning_rate_init=0.01, **SMALL).set_callbacks(monitor)
+    model.fit(X_CLASS, Y_CLASS)
+    rows = monitor.get_logs().data
+    scores = [row["neg_log_loss"] for row in rows if row["task_name"] == "epoch"]
+    assert len(scores) == 5
+    assert scores == sorted(set(scores))
+    truth = model.predict_proba(X_CLASS)[np.arange(len(Y_CLASS)), Y_CLASS]
+    assert scores[-1] == pytest.approx(np.log(truth).mean())
 
 
 # ---- in company ---------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from nnbackend.errors import ArgumentError, DivergedError
 from nnbackend.estimators import taking_in
 from nnbackend.estimators.building import build_network, draw_parameters, hidden_layers
 from nnbackend.estimators.converting import from_theirs, to_theirs
+from nnbackend.estimators.fit_tasks import CallbackSupportMixin, fit_tasks
 from nnbackend.estimators.full_batch import fit_lbfgs
 from nnbackend.estimators.parameters import CONSTRAINTS
 from nnbackend.estimators.progress import ProgressBar
@@ -42,7 +43,9 @@ NOT_FINITE = (
 )
 
 
-class BaseMLP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class BaseMLP(
+    CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+):
     """The fit of both estimators; each says what its targets, output and loss are."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = CONSTRAINTS
@@ -60,6 +63,7 @@ class BaseMLP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     ) -> Any:
         hidden_layers(self.hidden_layer_sizes)
         first_pass = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
+        tasks = [] if self.solver == "lbfgs" else fit_tasks(self, X, y, sample_weight)
         X, y, classes_weight = self._validate_input(X, y, incremental, reset=first_pass)
         data = taking_in.fit_data(self, X, y, sample_weight, classes_weight, eval_set)
         self._random_state = check_random_state(self.random_state)
@@ -72,7 +76,7 @@ class BaseMLP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             fit_lbfgs(self, net, data, self._recipe(net, data))
             self._keep_parameters(net)
         else:
-            self._fit_stochastic(net, data, incremental)
+            self._fit_stochastic(net, data, incremental, tasks)
         if not all(np.isfinite(w).all() for w in (*self.coefs_, *self.intercepts_)):
             raise ValueError(NOT_FINITE)
         return self
@@ -98,7 +102,9 @@ class BaseMLP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             parts = [*self.coefs_, *self.intercepts_]
             self._best_theta = np.concatenate([part.ravel() for part in parts])
 
-    def _fit_stochastic(self, net: Network, data: FitData, incremental: bool) -> None:
+    def _fit_stochastic(
+        self, net: Network, data: FitData, incremental: bool, tasks: list[Callback]
+    ) -> None:
         is_new = not incremental or not hasattr(self, "_optimizer")
         if is_new:
             self._optimizer = self._new_state()
@@ -117,7 +123,7 @@ class BaseMLP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             net, data.X, data.y, self._recipe(net, data),
             sample_weight=data.weight,
             validation=None if held is None else held.for_trainer,
-            callbacks=[watch, *self._own_callbacks()],
+            callbacks=[watch, *tasks, *self._own_callbacks()],
         )  # fmt: skip
         self._optimizer.resume(trainer)
         self.n_iter_ = 0

@@ -20,6 +20,7 @@ from sklearn.utils.multiclass import (
 from sklearn.utils.validation import column_or_1d, validate_data
 
 from nnbackend.estimators.base import BaseMLP, has_partial_fit
+from nnbackend.estimators.fit_tasks import with_callbacks
 from nnbackend.network.losses import Loss, binary_cross_entropy, cross_entropy
 from nnbackend.network.network import Network
 
@@ -159,6 +160,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     # ---- the methods ------------------------------------------------------------------------
 
+    @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any, sample_weight: Any = None, eval_set: Any = None) -> Any:
         """Learn from rows X (n, n_features) and their labels y (n,), or (n, n_labels) of 0 and 1.
@@ -168,6 +170,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return self._fit(X, y, sample_weight, eval_set)
 
     @available_if(has_partial_fit)
+    @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
         self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None, eval_set: Any = None

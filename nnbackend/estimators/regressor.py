@@ -12,6 +12,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import column_or_1d, validate_data
 
 from nnbackend.estimators.base import BaseMLP, has_partial_fit
+from nnbackend.estimators.fit_tasks import with_callbacks
 from nnbackend.network.losses import Loss, get_loss
 from nnbackend.network.network import Network
 
@@ -123,6 +124,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     # ---- the methods ------------------------------------------------------------------------
 
+    @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any, sample_weight: Any = None, eval_set: Any = None) -> Any:
         """Learn from rows X (n, n_features) and their values y (n,) or (n, n_outputs).
@@ -132,6 +134,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return self._fit(X, y, sample_weight, eval_set)
 
     @available_if(has_partial_fit)
+    @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, eval_set: Any = None) -> Any:
         """Learn for one epoch more."""
