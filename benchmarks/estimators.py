@@ -46,7 +46,7 @@ SETS: list[tuple[str, str, Callable[[], Any]]] = [
     ("linear, 50 features, 5000 rows", NUMBERS,
      lambda: datasets.make_regression(5000, 50, noise=10.0, random_state=0)),
 ]  # fmt: skip
-WHOSE = ("scikit-learn", "nnbackend", "nnbackend, tabular")
+WHOSE = ("scikit-learn", "nnbackend")
 HEAD = (
     "| data set | whose | score | fit, s | predict, ms | peak memory, MB |\n"
     "|---|---|---|---:|---:|---:|\n"
@@ -58,8 +58,7 @@ def _estimator(kind: str, whose: str, seed: int) -> Any:
         import sklearn.neural_network as library
     else:
         import nnbackend as library
-    options = {"preset": "tabular"} if whose.endswith("tabular") else {}
-    return getattr(library, kind)(max_iter=60, random_state=seed, **options)
+    return getattr(library, kind)(max_iter=60, random_state=seed)
 
 
 def measure(index: int, whose: str, seeds: int) -> dict[str, Any]:
@@ -100,7 +99,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.estimators")
     parser.add_argument("--sets", default=",".join(map(str, range(len(SETS)))))
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--whose", default=";".join(WHOSE[:2]), help="with semicolons between")
     parser.add_argument("--out", type=Path, default=None)
     parser.add_argument("--one", default="", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -112,7 +110,7 @@ def main() -> int:
     if args.out is not None and not args.out.exists():
         args.out.write_text(HEAD, encoding="utf-8")
     for index in map(int, args.sets.split(",")):
-        for whose in args.whose.split(";"):
+        for whose in WHOSE:
             command = [sys.executable, "-m", "benchmarks.estimators", "--one",
                        json.dumps([index, whose, args.seeds])]  # fmt: skip
             done = subprocess.run(command, check=True, capture_output=True, text=True)

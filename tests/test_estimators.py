@@ -244,6 +244,22 @@ def test_every_device_gives_the_same_fit(name: str) -> None:
             np.testing.assert_allclose(other.predict(X), first.predict(X), rtol=1e-8)
 
 
+def test_output_follows_input() -> None:
+    with registered("ghost"):
+        backend = nn.get_backend("ghost")
+        X, y = backend.to_device(X_CLASS), backend.to_device(Y_CLASS)
+        model = nn.MLPClassifier(device="ghost", **SMALL).fit(X, y, eval_set=(X, y))
+        for name in ("predict", "predict_proba", "predict_log_proba", "transform"):
+            given = getattr(model, name)(X)
+            assert backend.owns(given)
+            on_host = getattr(model, name)(X_CLASS)
+            assert isinstance(on_host, np.ndarray)
+            np.testing.assert_array_equal(backend.to_host(given), on_host)
+        assert model.score(X, y) == model.score(X_CLASS, Y_CLASS)
+        regressor = nn.MLPRegressor(device="ghost", **SMALL).fit(X, backend.to_device(Y_REG))
+        assert backend.owns(regressor.predict(X))
+
+
 OURS: list[dict[str, Any]] = [
     {"hidden_layer_sizes": (8, nn.Maxout(4, n_pieces=2)), "activation": ("elu", "relu")},
     {"activation": nn.Activation("cube", lambda z: z**3, lambda z: 3 * z**2)},

@@ -62,6 +62,7 @@ class BaseMLP(
         self, X: Any, y: Any, sample_weight: Any, eval_set: Any, incremental: bool = False
     ) -> Any:
         hidden_layers(self.hidden_layer_sizes)
+        X, y, sample_weight = (taking_in.on_host(self, part) for part in (X, y, sample_weight))
         first_pass = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
         tasks = [] if self.solver == "lbfgs" else fit_tasks(self, X, y, sample_weight)
         X, y, classes_weight = self._validate_input(X, y, incremental, reset=first_pass)
@@ -261,7 +262,8 @@ class BaseMLP(
         for start in range(0, x.shape[0], ROWS_AT_ONCE):
             here = net.backend.to_device(np.ascontiguousarray(x[start : start + ROWS_AT_ONCE]))
             parts.append(net.backend.to_host(net.trace(here).a[hidden[layer]]))
-        return np.concatenate(parts)
+        result: np.ndarray = taking_in.like(self, X, np.concatenate(parts))
+        return result
 
     def _score_of(self, net: Network, rows: Any, metric: Any) -> float:
         """Give a metric on validation rows; not a number where the network's outputs are none."""

@@ -21,6 +21,7 @@ from sklearn.utils.validation import column_or_1d, validate_data
 
 from nnbackend.estimators.base import BaseMLP, has_partial_fit
 from nnbackend.estimators.fit_tasks import with_callbacks
+from nnbackend.estimators.taking_in import like, on_host
 from nnbackend.network.losses import Loss, binary_cross_entropy, cross_entropy
 from nnbackend.network.network import Network
 
@@ -183,19 +184,27 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     def predict(self, X: Any) -> np.ndarray:
         """Give the labels of rows X (n, n_features)."""
-        return self._decoded(self._outputs(X))
+        labels: np.ndarray = like(self, X, self._decoded(self._outputs(X)))
+        return labels
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Give the accuracy on rows X with labels y."""
+        X, y, sample_weight = (on_host(self, part) for part in (X, y, sample_weight))
+        return float(super().score(X, y, sample_weight))
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Give the probability of every class, (n, n_classes), in the order of `classes_`."""
+        probabilities: np.ndarray = like(self, X, self._probabilities(X))
+        return probabilities
+
+    def _probabilities(self, X: Any) -> np.ndarray:
         out = self._outputs(X)
-        if self.n_outputs_ == 1:
-            return np.hstack([1.0 - out, out])
-        return out
+        return np.hstack([1.0 - out, out]) if self.n_outputs_ == 1 else out
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Give the logarithm of `predict_proba`."""
         with np.errstate(divide="ignore"):
-            logarithms: np.ndarray = np.log(self.predict_proba(X))
+            logarithms: np.ndarray = like(self, X, np.log(self._probabilities(X)))
         return logarithms
 
     def __sklearn_tags__(self) -> Any:

@@ -13,6 +13,7 @@ from sklearn.utils.validation import column_or_1d, validate_data
 
 from nnbackend.estimators.base import BaseMLP, has_partial_fit
 from nnbackend.estimators.fit_tasks import with_callbacks
+from nnbackend.estimators.taking_in import like, on_host
 from nnbackend.network.losses import Loss, get_loss
 from nnbackend.network.network import Network
 
@@ -142,4 +143,10 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     def predict(self, X: Any) -> np.ndarray:
         """Give the values for rows X (n, n_features)."""
-        return self._decoded(self._outputs(X))
+        values: np.ndarray = like(self, X, self._decoded(self._outputs(X)))
+        return values
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Give R2 on rows X with values y."""
+        X, y, sample_weight = (on_host(self, part) for part in (X, y, sample_weight))
+        return float(super().score(X, y, sample_weight))

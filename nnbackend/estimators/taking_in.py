@@ -14,6 +14,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from nnbackend.backend import get_backend
 from nnbackend.data.sparse import SparseRows
 from nnbackend.errors import ArgumentError
 
@@ -67,6 +68,21 @@ def rows(X: Any) -> Any:
     return SparseRows(X) if issparse(X) else X
 
 
+def on_host(estimator: Any, array: Any) -> Any:
+    """Give an array of the estimator's device on the host; anything else as it is."""
+    if isinstance(array, np.ndarray) or not hasattr(array, "dtype"):
+        return array
+    backend = get_backend(estimator.device)
+    return backend.to_host(array) if backend.owns(array) else array
+
+
+def like(estimator: Any, X: Any, out: np.ndarray) -> Any:
+    """Give a result where X is: output follows input. Labels that are no numbers stay here."""
+    if on_host(estimator, X) is X or out.dtype.kind not in "fiub":
+        return out
+    return get_backend(estimator.device).to_device(out)
+
+
 def some_rows(X: Any, index: np.ndarray) -> Any:
     """Give the rows that are named."""
     return X.take(index) if isinstance(X, SparseRows) else X[index]
@@ -74,6 +90,7 @@ def some_rows(X: Any, index: np.ndarray) -> Any:
 
 def prediction_rows(estimator: Any, X: Any) -> Any:
     """Check the rows to predict for."""
+    X = on_host(estimator, X)
     return rows(validate_data(estimator, X, accept_sparse=["csr", "csc"], reset=False))
 
 
@@ -98,7 +115,7 @@ def _eval_set(estimator: Any, eval_set: Any) -> Validation:
             "eval_set must be (X, y) or (X, y, sample_weight). "
             f"Received: {type(eval_set).__name__}."
         )
-    X, y, *weight = eval_set
+    X, y, *weight = (on_host(estimator, part) for part in eval_set)
     X = validate_data(estimator, X, accept_sparse=["csr", "csc"], reset=False)
     Y = estimator._coded(check_array(y, ensure_2d=False, dtype=None))
     Y = Y.reshape(-1, 1) if Y.ndim == 1 else Y
