@@ -30,6 +30,8 @@ _HOME = {
     "History": "training.history",
     "LBFGS": "training.lbfgs",
     "Loss": "network.losses",
+    "MLPClassifier": "estimators",
+    "MLPRegressor": "estimators",
     "Maxout": "network.layers",
     "NNBackendError": "errors",
     "Network": "network.network",
@@ -58,6 +60,8 @@ if TYPE_CHECKING:
     from nnbackend.backend import backends as backends
     from nnbackend.backend import get_backend as get_backend
     from nnbackend.errors import NNBackendError as NNBackendError
+    from nnbackend.estimators import MLPClassifier as MLPClassifier
+    from nnbackend.estimators import MLPRegressor as MLPRegressor
     from nnbackend.network import activations as activations
     from nnbackend.network import initializers as initializers
     from nnbackend.network import losses as losses

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from nnbackend.backend import Backend
 from nnbackend.backend.formulas import Array
+from nnbackend.data.sparse import SparseRows
 from nnbackend.errors import DataError, DeviceMismatchError, ShapeError
 
 Host = NDArray[Any]
@@ -36,7 +37,8 @@ def own_rows(x: Any, n_in: int, backend: Backend) -> Array:
 
 def any_rows(x: Any, n_in: int, backend: Backend, what: str = "x") -> Array:
     """Give rows of this device or of the host, uncopied."""
-    return _check_rows(x if backend.owns(x) else host_array(x, what), n_in, what)
+    is_taken = backend.owns(x) or isinstance(x, SparseRows)
+    return _check_rows(x if is_taken else host_array(x, what), n_in, what)
 
 
 def finite_rows(x: Any, n_in: int, dtype: str, backend: Backend, what: str = "x") -> Array:
@@ -50,6 +52,8 @@ def some_rows(x: Array, rows: Host, backend: Backend) -> Array:
     """Give the rows (n,) of x that are named, where x is."""
     if isinstance(x, np.ndarray):
         return x[rows]
+    if isinstance(x, SparseRows):
+        return x.take(rows)
     with backend.active():
         return backend.xp.take(x, backend.to_device(rows), axis=0)
 
@@ -109,6 +113,9 @@ def _check_finite(x: Array, what: str, dtype: str, backend: Backend | None = Non
     largest = _largest(dtype)
     if isinstance(x, np.ndarray):
         if x.dtype.kind != "f":
+            return
+    elif isinstance(x, SparseRows):
+        if x.is_within(float(largest)):
             return
     elif backend is not None:  # on a device: one number comes back, the rows only to name a culprit
         with backend.active():

@@ -6,18 +6,28 @@ Data of the device stays there and a step gathers its rows; it is never copied a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from nnbackend.backend.base import BATCH
 from nnbackend.backend.formulas import Array
 from nnbackend.backend.philox import BATCH_ORDER, host_generator
+from nnbackend.data.sparse import SparseRows
 from nnbackend.network.network import Network
 from nnbackend.training.intake import TrainingData
 
+Shuffle = bool | Callable[[int], np.ndarray]
 
-def epoch_order(n: int, seed: int, epoch: int, shuffle: bool) -> np.ndarray:
-    """Give the order of the rows in an epoch, a pure function of (seed, epoch): (n,) int64."""
+
+def epoch_order(n: int, seed: int, epoch: int, shuffle: Shuffle) -> np.ndarray:
+    """Give the order of the rows in an epoch, a pure function of (seed, epoch): (n,) int64.
+
+    A function as `shuffle` gives the order itself, a permutation of 0 .. n-1 for each epoch.
+    """
+    if callable(shuffle):
+        return shuffle(epoch).astype(np.int64, copy=False)
     if not shuffle:
         return np.arange(n, dtype=np.int64)
     return host_generator(seed, BATCH_ORDER, epoch).permutation(n).astype(np.int64, copy=False)
@@ -44,11 +54,13 @@ class Feed:
         backend = net.backend
         self.net, self.backend, self.batch_size = net, backend, batch_size
         self.rows, self.n = data.rows, len(data.rows)
-        self.x = data.x if backend.owns(data.x) else backend.to_device(data.x)
+        self.is_sparse = isinstance(data.x, SparseRows)
+        is_taken = self.is_sparse or backend.owns(data.x)
+        self.x = data.x if is_taken else backend.to_device(data.x)
         self.y = backend.to_device(data.y)
         self.weight = None if data.weight is None else backend.to_device(data.weight)
         self.order = backend.zeros((self.n,), "int64")
-        backend.to_device(data.rows, out=self.order)
+        self.begin_epoch(np.arange(self.n))
         self.scaler = net.device_scaler() if net.scaler is not None else None
         self._y_dtype = str(data.y.dtype)
 
@@ -66,8 +78,8 @@ class Feed:
 
     def begin_epoch(self, order: np.ndarray) -> None:
         """Set the order of the rows, a permutation of 0 .. n-1."""
-        if self.batch_size < self.n:
-            self.backend.to_device(self.rows[order], out=self.order)
+        self._host_order = self.rows[order] if self.batch_size < self.n else self.rows
+        self.backend.to_device(self._host_order, out=self.order)
 
     def load(self, batch: Batch, clock: Array) -> None:
         """Fill a batch with the rows that the clock says, scaled."""
@@ -76,7 +88,12 @@ class Feed:
 
     def _gather(self, batch: Batch, clock: Array) -> None:
         backend = self.backend
-        backend.gather_rows(self.x, self.order, clock, self.batch_size, batch.x)
+        if self.is_sparse:  # made dense on the host, so that such a step cannot be captured
+            start = int(backend.to_host(clock)[BATCH]) * self.batch_size
+            rows = self._host_order[start : start + int(batch.x.shape[0])]
+            backend.to_device(self.x[rows].astype(self.net.dtype, copy=False), out=batch.x)
+        else:
+            backend.gather_rows(self.x, self.order, clock, self.batch_size, batch.x)
         backend.gather_rows(self.y, self.order, clock, self.batch_size, batch.y)
         if self.weight is not None:
             backend.gather_rows(self.weight, self.order, clock, self.batch_size, batch.weight)

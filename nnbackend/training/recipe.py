@@ -12,6 +12,7 @@ from nnbackend.errors import ArgumentError, check
 from nnbackend.network.architecture import check_seed
 from nnbackend.network.layers import Dropout, check_size
 from nnbackend.network.network import Network
+from nnbackend.training.batching import Shuffle
 from nnbackend.training.callbacks import EarlyStopping
 from nnbackend.training.lbfgs import LBFGS
 from nnbackend.training.optimizers import SGD, Optimizer, get_optimizer
@@ -20,12 +21,16 @@ from nnbackend.training.schedules import AnySchedule, get_schedule
 
 @dataclass(frozen=True)
 class Recipe:
-    """The options of `train`; see there what each means."""
+    """The options of `train`; see there what each means.
+
+    shuffle may be a function that gives the order of an epoch. l2_per_batch is an l2 that is
+    divided by the rows of each mini-batch, as scikit-learn's alpha.
+    """
 
     optimizer: Any = "adam"
     epochs: int = 20
     batch_size: int | None = 128
-    shuffle: bool = True
+    shuffle: Shuffle = True
     l1: float = 0.0
     l2: float = 0.0
     weight_decay: float = 0.0
@@ -36,6 +41,7 @@ class Recipe:
     momentum_schedule: str | AnySchedule | None = None
     early_stopping: EarlyStopping | None = None
     seed: int = 0
+    l2_per_batch: float = 0.0
 
     def checked(self, net: Network) -> Recipe:
         """Give the recipe with names turned into objects, or say what cannot be meant."""
@@ -43,7 +49,7 @@ class Recipe:
         check_seed(self.seed)
         if self.batch_size is not None:
             check_size("batch_size", self.batch_size)
-        for name in ("l1", "l2", "weight_decay"):
+        for name in ("l1", "l2", "weight_decay", "l2_per_batch"):
             check(name, getattr(self, name), lambda v: 0 <= v < math.inf, "a number, at least 0")
         check("clip_norm", self.clip_norm, lambda v: v is None or v > 0, "a number above 0")
         check("ema", self.ema, lambda v: v is None or 0 < v < 1, "a number between 0 and 1")
@@ -70,6 +76,10 @@ class Recipe:
             momentum_schedule=get_schedule(self.momentum_schedule, "momentum_schedule"),
             max_norm=self.norm_limits(net),
         )
+
+    def penalty(self, rows: int) -> tuple[float, float]:
+        """Give l1 and l2 for a mini-batch of so many rows."""
+        return self.l1, self.l2 + self.l2_per_batch / rows
 
     @property
     def decay(self) -> float:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from nnbackend.backend import Backend
 from nnbackend.backend.base import BATCH, LOSS, PENALTY, STEP, WEIGHT
 from nnbackend.backend.formulas import Array
 from nnbackend.data.scalers import Scaler
@@ -94,6 +96,7 @@ class Trainer:
         self.history = History((stopping and stopping.monitor) or monitor, seed=recipe.seed)
         self.history.batch_size = self.batch_size
         self.epoch = 0  # epochs done
+        self.first_step = 0  # steps made in an earlier run, whose state this one goes on with
         self._prepared_at = 0.0
         self.interrupt = InterruptGuard()
         self._lbfgs: LBFGSSteps | None = None
@@ -113,6 +116,7 @@ class Trainer:
         dropout = DropoutSource(recipe.seed, clock)
         space = net.workspace(batch.x, layers, grad=grad, dropout=dropout)
         n_weights, state, decay = net.layout.n_weights, list(self.state.values()), recipe.decay
+        l1, l2 = recipe.penalty(rows)
         limits = [(W, c) for W, c in zip(net.weights, recipe.norm_limits(net), strict=True) if c]
 
         def step() -> None:
@@ -121,9 +125,8 @@ class Trainer:
             out = space.forward()  # feed forward
             backend.loss_and_delta(loss, out, batch.y, batch.weight, space.out.delta, totals)
             space.backward()  # backpropagate
-            if recipe.l1 or recipe.l2:
-                weights, slopes = theta[:n_weights], grad[:n_weights]
-                backend.add_penalty(weights, slopes, recipe.l1, recipe.l2, rows, totals)
+            if l1 or l2:
+                backend.add_penalty(theta[:n_weights], grad[:n_weights], l1, l2, rows, totals)
             if recipe.clip_norm:
                 backend.clip_norm(grad, recipe.clip_norm)
             backend.optimizer_step(recipe.optimizer, theta, grad, state, hyper, decay, n_weights)
@@ -140,13 +143,12 @@ class Trainer:
         """Make the steps of an epoch; give its train_loss and learning_rate."""
         backend = self.backend
         if not self._runs:
-            self._runs = [
-                (count, backend.capture(self._new_step(rows))) for count, rows in self.sizes
-            ]
+            capture = partial(Backend.capture, backend) if self.feed.is_sparse else backend.capture
+            self._runs = [(count, capture(self._new_step(rows))) for count, rows in self.sizes]
         rates = self._epoch_rates()
         backend.to_device(rates, out=self.rates)
         clock = np.zeros(2, np.int64)
-        clock[STEP], clock[BATCH] = self.epoch * self.steps_per_epoch, -1
+        clock[STEP], clock[BATCH] = self.steps_done, -1
         backend.to_device(clock, out=self.clock)
         self.feed.begin_epoch(
             epoch_order(self.n, self.recipe.seed, self.epoch, self.recipe.shuffle)
@@ -172,9 +174,14 @@ class Trainer:
                     checked = now
         return {"train_loss": self._mean_loss(), "learning_rate": rates[0, max(made - 1, 0)].item()}
 
+    @property
+    def steps_done(self) -> int:
+        """Steps made by the end of the last epoch."""
+        return self.first_step + self.epoch * self.steps_per_epoch
+
     def _epoch_rates(self) -> np.ndarray:
         """Give the learning rate and the momentum of each step of this epoch: (2, steps)."""
-        recipe, done = self.recipe, self.epoch * self.steps_per_epoch
+        recipe, done = self.recipe, self.steps_done
         steps = np.arange(done, done + self.steps_per_epoch, dtype=np.float64)
         when = When(steps, self.steps_per_epoch, recipe.epochs, self.history.costs)
         rule = recipe.optimizer
@@ -189,28 +196,29 @@ class Trainer:
                 self.backend,
                 self.net.theta,
                 self.grad,
-                self._new_objective(),
+                self.new_objective(),
             )
         with np.errstate(over="ignore", invalid="ignore"):  # the line search may look too far
             self._lbfgs.iterate()
         return {"train_loss": self._mean_loss(), "learning_rate": 1.0}
 
-    def _new_objective(self) -> Callable[[], float]:
+    def new_objective(self) -> Callable[[], float]:
         """Give the function that L-BFGS minimises: mean loss and penalty, and their gradient."""
         net, backend, recipe = self.net, self.backend, self.recipe
         theta, grad, n_weights = net.theta, self.grad, net.layout.n_weights
         batch = self.feed.new_batch(self.n)
         layers, loss = net.for_training()
         space = net.workspace(batch.x, layers, grad=grad)
+        l1, l2 = recipe.penalty(self.n)
 
         def objective() -> float:
             backend.fill(self.totals, 0.0)
             out = space.forward()
             backend.loss_and_delta(loss, out, batch.y, batch.weight, space.out.delta, self.totals)
             space.backward()
-            if recipe.l1 or recipe.l2:
+            if l1 or l2:
                 weights, slopes = theta[:n_weights], grad[:n_weights]
-                backend.add_penalty(weights, slopes, recipe.l1, recipe.l2, self.n, self.totals)
+                backend.add_penalty(weights, slopes, l1, l2, self.n, self.totals)
             sums = backend.to_host(self.totals)
             return float(sums[LOSS] / sums[WEIGHT] + sums[PENALTY] / self.n)
 

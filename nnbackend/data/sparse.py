@@ -1,0 +1,42 @@
+"""Rows of a sparse matrix, made dense a few at a time.
+
+A table of words is nearly all zeros: whole, it would not fit in memory. So only the rows of a
+mini-batch are ever made dense.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class SparseRows:
+    """The rows of a SciPy sparse matrix; indexing gives some of them as a dense array.
+
+    >>> import numpy as np, scipy.sparse
+    >>> rows = SparseRows(scipy.sparse.eye_array(3, format="csc"))
+    >>> rows.shape, rows[1:2]
+    ((3, 3), array([[0., 1., 0.]]))
+    """
+
+    def __init__(self, matrix: Any) -> None:
+        self.matrix = matrix.tocsr()
+        self.shape: tuple[int, int] = self.matrix.shape
+        self.dtype = self.matrix.dtype
+        self.ndim = 2
+
+    def __getitem__(self, rows: Any) -> NDArray[Any]:
+        """Give some rows, named by a slice or an array, as a dense array."""
+        rows = rows[0] if isinstance(rows, tuple) else rows
+        dense: NDArray[Any] = self.matrix[rows].toarray()
+        return dense
+
+    def take(self, rows: NDArray[Any]) -> SparseRows:
+        """Give the rows that are named, still sparse."""
+        return SparseRows(self.matrix[rows])
+
+    def is_within(self, largest: float) -> bool:
+        """Tell whether every number is finite and at most `largest`."""
+        return bool((np.abs(self.matrix.data) <= largest).all())

@@ -1,0 +1,315 @@
+"""What MLPClassifier and MLPRegressor share: from parameters and data to a run of the Trainer.
+
+The weights of a fitted estimator are its host arrays `coefs_` and `intercepts_`. A network on the
+device is made from them where one is needed, so that an estimator can be copied, pickled and sent
+to another process, and a user may set its weights.
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+import sklearn.neural_network
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import TransformerTags, check_random_state, shuffle
+from sklearn.utils.validation import check_is_fitted
+
+from nnbackend.errors import ArgumentError, DivergedError
+from nnbackend.estimators import taking_in
+from nnbackend.estimators.building import build_network, draw_parameters, hidden_layers
+from nnbackend.estimators.converting import from_theirs, to_theirs
+from nnbackend.estimators.fit_tasks import CallbackSupportMixin, fit_tasks
+from nnbackend.estimators.full_batch import fit_lbfgs
+from nnbackend.estimators.parameters import CONSTRAINTS
+from nnbackend.estimators.progress import ProgressBar
+from nnbackend.estimators.steps import SolverState, make_rule
+from nnbackend.estimators.taking_in import FitData
+from nnbackend.estimators.watching import Watch
+from nnbackend.network.layers import Dropout
+from nnbackend.network.network import ROWS_AT_ONCE, Network
+from nnbackend.training.callbacks import Callback
+from nnbackend.training.lbfgs import LBFGS
+from nnbackend.training.optimizers import Optimizer
+from nnbackend.training.recipe import Recipe
+from nnbackend.training.trainer import Trainer
+
+NOT_FINITE = (
+    "Solver produced non-finite parameter weights. The input data may contain large values and "
+    "need to be preprocessed."
+)
+
+
+class BaseMLP(
+    CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+):
+    """The fit of both estimators; each says what its targets, output and loss are."""
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = CONSTRAINTS
+
+    loss_curve_: list[float]
+    validation_scores_: Any  # a list of numbers, or None; so the three below
+    validation_loss_curve_: Any
+    best_validation_score_: Any
+    best_validation_loss_: Any
+
+    # ---- the fit ----------------------------------------------------------------------------
+
+    def _fit(
+        self, X: Any, y: Any, sample_weight: Any, eval_set: Any, incremental: bool = False
+    ) -> Any:
+        hidden_layers(self.hidden_layer_sizes)
+        X, y, sample_weight = (taking_in.on_host(self, part) for part in (X, y, sample_weight))
+        first_pass = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
+        tasks = [] if self.solver == "lbfgs" else fit_tasks(self, X, y, sample_weight)
+        X, y, classes_weight = self._validate_input(X, y, incremental, reset=first_pass)
+        data = taking_in.fit_data(self, X, y, sample_weight, classes_weight, eval_set)
+        self._random_state = check_random_state(self.random_state)
+        self._dtype = str(self.dtype or data.dtype)
+        net = self._build(data)
+        if first_pass:
+            self._initialize(net)
+        net.set_parameters(self.coefs_, self.intercepts_)
+        if self.solver == "lbfgs":
+            fit_lbfgs(self, net, data, self._recipe(net, data))
+            self._keep_parameters(net)
+        else:
+            self._fit_stochastic(net, data, incremental, tasks)
+        if not all(np.isfinite(w).all() for w in (*self.coefs_, *self.intercepts_)):
+            raise ValueError(NOT_FINITE)
+        return self
+
+    def _build(self, data: FitData) -> Network:
+        self.n_outputs_ = data.n_outputs
+        self.out_activation_ = self._output()
+        return build_network(
+            self, self.n_features_in_, self.n_outputs_, self._loss(), self.out_activation_
+        )
+
+    def _initialize(self, net: Network) -> None:
+        """Draw the weights and empty the curves."""
+        self.n_iter_ = self.t_ = 0
+        self.coefs_, self.intercepts_ = draw_parameters(self, net, self._random_state)
+        self.n_layers_ = len(self.coefs_) + 1
+        if self.solver != "lbfgs":
+            self.loss_curve_: list[float] = []
+            self._no_improvement_count = 0
+            self.best_loss_ = None if self.early_stopping else np.inf
+            self.validation_scores_ = self.best_validation_score_ = None
+            self.validation_loss_curve_ = self.best_validation_loss_ = None
+            parts = [*self.coefs_, *self.intercepts_]
+            self._best_theta = np.concatenate([part.ravel() for part in parts])
+
+    def _fit_stochastic(
+        self, net: Network, data: FitData, incremental: bool, tasks: list[Callback]
+    ) -> None:
+        is_new = not incremental or not hasattr(self, "_optimizer")
+        if is_new:
+            self._optimizer = self._new_state()
+        if self.early_stopping and incremental and data.validation is None:
+            raise ValueError(
+                "partial_fit does not support early_stopping=True without an eval_set of its own."
+            )
+        if self.ema and incremental:
+            raise ValueError("partial_fit does not support ema, an average over one whole fit.")
+        data = taking_in.split_off(self, data) if self.early_stopping else data
+        self._begin_validation(data)
+        held = data.validation
+        score = None if held is None else partial(self._validation_score, net, held)
+        watch = Watch(self, score, self._loss_share(), one_epoch=incremental)
+        trainer = Trainer(
+            net, data.X, data.y, self._recipe(net, data),
+            sample_weight=data.weight,
+            validation=None if held is None else held.for_trainer,
+            callbacks=[watch, *tasks, *self._own_callbacks()],
+        )  # fmt: skip
+        self._optimizer.resume(trainer)
+        self.n_iter_ = 0
+        self._run(trainer)
+        self._optimizer.keep(trainer)
+        self.converged_ = watch.has_converged
+        if self.early_stopping and (self.converged_ or not incremental):
+            net.backend.to_device(self._best_theta, out=net.theta)
+        self._keep_parameters(net)
+
+    def _run(self, trainer: Trainer) -> None:
+        """Let the trainer run, and say how it ended."""
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):
+                reason = trainer.run().stop_reason
+        except DivergedError as error:
+            if not self.early_stopping:
+                raise ValueError(NOT_FINITE) from error
+            self.validation_scores_.append(np.nan)
+            warnings.warn(f"{error} {NOT_FINITE}", ConvergenceWarning, stacklevel=5)
+            return
+        if reason == "interrupted":
+            warnings.warn("Training interrupted by user.", stacklevel=5)
+        elif reason == "epochs":
+            warnings.warn(
+                f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the "
+                "optimization hasn't converged yet.",
+                ConvergenceWarning,
+                stacklevel=5,
+            )
+
+    def _own_callbacks(self) -> list[Callback]:
+        own = [self.callbacks] if isinstance(self.callbacks, Callback) else self.callbacks or ()
+        return [*own, ProgressBar()] if self.verbose == "bar" else list(own)
+
+    def _new_state(self) -> SolverState:
+        solver = self.solver
+        base = solver.learning_rate if isinstance(solver, Optimizer) else self.learning_rate_init
+        mode = self.learning_rate if self.solver == "sgd" else "constant"
+        return SolverState(float(base), mode, float(self.power_t))
+
+    def _begin_validation(self, data: FitData) -> None:
+        if data.validation is not None and self.validation_scores_ is None:
+            self.validation_scores_, self.validation_loss_curve_ = [], []
+            self.best_validation_score_ = -np.inf
+            self.best_validation_loss_ = np.inf
+
+    def _recipe(self, net: Network, data: FitData) -> Recipe:
+        """Give the options of the run."""
+        n, shuffles = data.n, self.shuffle
+        order = [np.arange(n)]
+
+        def next_order(epoch: int) -> np.ndarray:
+            # Each epoch shuffles the order of the last one, as scikit-learn does.
+            if shuffles:
+                order[0] = shuffle(order[0], random_state=self._random_state)
+            return order[0]
+
+        with_dropout = any(isinstance(la, Dropout) for la in net.layers)
+        seed = int(self._random_state.randint(np.iinfo(np.int32).max)) if with_dropout else 0
+        mean = 1.0 if data.weight is None else float(np.mean(data.weight, dtype=np.float64))
+        return Recipe(
+            optimizer=LBFGS() if self.solver == "lbfgs" else make_rule(self),
+            epochs=self.max_iter,
+            batch_size=self._rows_per_batch(n),
+            shuffle=next_order,
+            l1=float(self.l1),
+            weight_decay=float(self.weight_decay),
+            max_norm=self.max_norm,
+            clip_norm=self.clip_norm,
+            ema=self.ema,
+            schedule=self._schedule(),
+            seed=seed,
+            # With weights scikit-learn divides by a batch's own sum of weights; this is its mean.
+            l2_per_batch=float(self.alpha) / mean if self.alpha else 0.0,
+        )
+
+    def _schedule(self) -> Any:
+        if self.schedule is not None or self.solver == "lbfgs":
+            return self.schedule
+        return self._optimizer
+
+    def _rows_per_batch(self, n: int) -> int:
+        if self.batch_size == "auto":
+            return min(200, n)
+        if self.batch_size > n:
+            warnings.warn(
+                "Got `batch_size` less than 1 or larger than sample size. It is going to be "
+                "clipped",
+                stacklevel=6,
+            )
+        return min(int(self.batch_size), n)
+
+    def _keep_parameters(self, net: Network) -> None:
+        self._net = net
+        self.coefs_, self.intercepts_ = net.get_parameters()
+
+    # ---- after the fit ----------------------------------------------------------------------
+
+    def _network(self) -> Network:
+        """Give a network with the fitted weights, made once; the weights are set each time.
+
+        So it also serves a user who has changed `coefs_`.
+        """
+        check_is_fitted(self)
+        if getattr(self, "_net", None) is None:
+            self._net = build_network(
+                self, self.n_features_in_, self.n_outputs_, self._loss(), self.out_activation_
+            )
+        self._net.set_parameters(self.coefs_, self.intercepts_)
+        return self._net
+
+    def _outputs(self, X: Any) -> np.ndarray:
+        """Give the output activations (n, n_outputs) of rows X."""
+        net = self._network()
+        return net.outputs(taking_in.prediction_rows(self, X))
+
+    @property
+    def _n_features_out(self) -> int:
+        return int(self.coefs_[-1].shape[0])
+
+    def transform(self, X: Any, layer: int = -1) -> np.ndarray:
+        """Give the activations of a hidden layer for rows X: (n, units), by default the last's.
+
+        layer counts the hidden layers that learn, from 0.
+        """
+        net = self._network()
+        x = taking_in.prediction_rows(self, X)
+        hidden = range(len(net.learning_layers) - 1)
+        if not -len(hidden) <= layer < len(hidden):
+            raise ArgumentError(
+                f"layer must name one of the {len(hidden)} hidden layers. Received: layer={layer}."
+            )
+        parts = []
+        for start in range(0, x.shape[0], ROWS_AT_ONCE):
+            here = net.backend.to_device(np.ascontiguousarray(x[start : start + ROWS_AT_ONCE]))
+            parts.append(net.backend.to_host(net.trace(here).a[hidden[layer]]))
+        result: np.ndarray = taking_in.like(self, X, np.concatenate(parts))
+        return result
+
+    def _score_of(self, net: Network, rows: Any, metric: Any) -> float:
+        """Give a metric on validation rows; not a number where the network's outputs are none."""
+        out = net.outputs(rows.X)
+        if not np.isfinite(out).all():
+            return float("nan")
+        return float(metric(rows.truth, self._decoded(out), sample_weight=rows.weight))
+
+    def _set(self, arguments: dict[str, Any]) -> None:
+        """Take the constructor's arguments as attributes, unchecked, as scikit-learn asks."""
+        for name, value in arguments.items():
+            if name not in ("self", "__class__"):
+                setattr(self, name, value)
+
+    @classmethod
+    def from_sklearn(cls, model: Any) -> Any:
+        """Give an estimator with the parameters and the fit of scikit-learn's own.
+
+        A later partial_fit begins with a fresh optimizer.
+        """
+        return from_theirs(cls, model)
+
+    def to_sklearn(self) -> Any:
+        """Give scikit-learn's own estimator with this fit, for whoever can read only that.
+
+        Raises: ArgumentError where it lacks the activations, layers or loss.
+        """
+        return to_theirs(getattr(sklearn.neural_network, type(self).__name__), self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = dict(super().__getstate__())
+        state.pop("_net", None)  # it holds a device
+        return state
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.transformer_tags = TransformerTags(preserves_dtype=["float64", "float32"])
+        return tags
+
+
+def has_partial_fit(estimator: BaseMLP) -> bool:
+    """Tell whether the solver learns step by step; raise AttributeError where it does not."""
+    if estimator.solver == "lbfgs":
+        raise AttributeError(
+            "partial_fit is only available for stochastic optimizers. "
+            f"{estimator.solver} is not stochastic."
+        )
+    return True

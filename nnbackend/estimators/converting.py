@@ -1,0 +1,78 @@
+"""To scikit-learn's own estimators and back: the parameters both have, and the fitted arrays."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from nnbackend.errors import ArgumentError
+from nnbackend.estimators.building import SKLEARN_ACTIVATIONS, hidden_layers
+from nnbackend.network.layers import AbstractLayer
+
+FITTED = (
+    "classes_", "_label_binarizer", "n_features_in_", "feature_names_in_", "n_outputs_",
+    "n_layers_", "out_activation_", "n_iter_", "t_", "loss_", "loss_curve_", "best_loss_",
+    "validation_scores_", "best_validation_score_", "_no_improvement_count",
+)  # fmt: skip
+
+
+def from_theirs(kind: Any, model: Any) -> Any:
+    """Give our estimator of a kind with the parameters and the fit of scikit-learn's."""
+    names = kind().get_params()
+    ours = kind(**{k: v for k, v in model.get_params().items() if k in names})
+    if hasattr(model, "coefs_"):
+        _copy_fit(model, ours)
+        parts = [np.ravel(part) for part in (*ours.coefs_, *ours.intercepts_)]
+        ours._best_theta = np.concatenate(parts)
+        ours._dtype = str(ours.coefs_[0].dtype)
+        ours.validation_loss_curve_ = ours.best_validation_loss_ = None
+        if ours.validation_scores_ is not None:
+            ours.validation_loss_curve_, ours.best_validation_loss_ = [], np.inf
+    return ours
+
+
+def to_theirs(kind: Any, model: Any) -> Any:
+    """Give scikit-learn's estimator of a kind with our fit; dropout and the like play no part.
+
+    Raises: ArgumentError for what scikit-learn's network cannot compute.
+    """
+    check_is_fitted(model)
+    phi, hidden = model.activation, hidden_layers(model.hidden_layer_sizes)
+    phi = {"sigmoid": "logistic"}.get(phi, phi) if isinstance(phi, str) else phi
+    loss = getattr(model, "loss", None)
+    if not isinstance(phi, str) or phi not in SKLEARN_ACTIVATIONS:
+        what = f"activation={model.activation!r}"
+    elif any(isinstance(size, AbstractLayer) for size in hidden):
+        what = f"hidden_layer_sizes={model.hidden_layer_sizes!r}"
+    elif loss not in ("log_loss", "squared_error", "poisson"):
+        what = f"loss={loss!r}"
+    else:
+        return _converted(kind, model, phi)
+    raise ArgumentError(
+        "scikit-learn knows one activation (identity, logistic, tanh, relu) for all hidden "
+        f"layers, given as numbers, and squared_error or poisson as a loss. Received: {what}."
+    )
+
+
+def _converted(kind: Any, model: Any, phi: str) -> Any:
+    names = kind().get_params()
+    options = {k: v for k, v in model.get_params().items() if k in names}
+    options["activation"] = phi
+    if options["solver"] not in ("lbfgs", "sgd", "adam"):
+        options["solver"] = "adam"  # only for a fit that goes on; predictions do not ask
+    options["verbose"] = bool(options["verbose"])
+    theirs = kind(**options)
+    _copy_fit(model, theirs)
+    return theirs
+
+
+def _copy_fit(source: Any, target: Any) -> None:
+    for name in FITTED:
+        if hasattr(source, name):
+            setattr(target, name, copy.deepcopy(getattr(source, name)))
+    target.coefs_ = [np.array(W) for W in source.coefs_]
+    target.intercepts_ = [np.array(b) for b in source.intercepts_]
+    target._random_state = copy.deepcopy(getattr(source, "_random_state", None))

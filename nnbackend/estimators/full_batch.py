@@ -1,0 +1,87 @@
+"""The solver "lbfgs": SciPy's L-BFGS-B on the engine's loss and gradient.
+
+It is SciPy's, not the engine's own, because its limits (max_fun) and its path are what users of
+scikit-learn know. Its few vectors live on the host; the passes over the data run on the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import scipy.optimize
+from sklearn.utils.optimize import _check_optimize_result
+
+from nnbackend.data.sparse import SparseRows
+from nnbackend.estimators.taking_in import FitData
+from nnbackend.network.network import ROWS_AT_ONCE, Network
+from nnbackend.training.recipe import Recipe
+from nnbackend.training.trainer import Trainer
+
+Objective = Callable[[np.ndarray], tuple[float, np.ndarray]]
+
+
+def fit_lbfgs(estimator: Any, net: Network, data: FitData, recipe: Recipe) -> None:
+    """Minimise the loss of all rows; leave the best weights in the network."""
+    find = _by_parts if isinstance(data.X, SparseRows) else _at_once
+    objective = find(net, data, recipe)
+    theta = net.backend.to_host(net.theta).astype(np.float64)
+    largest = max(W * n for (W, n), _ in net.layout.shapes) * data.n
+    with net.backend.active(largest), np.errstate(over="ignore", invalid="ignore"):
+        result = scipy.optimize.minimize(
+            objective,
+            theta,
+            method="L-BFGS-B",
+            jac=True,
+            options={
+                "maxfun": estimator.max_fun,
+                "maxiter": estimator.max_iter,
+                "gtol": estimator.tol,
+            },
+        )
+    estimator.n_iter_ = _check_optimize_result("lbfgs", result, estimator.max_iter)
+    estimator.loss_ = float(result.fun)
+    _place(net, result.x)
+
+
+def _place(net: Network, theta: np.ndarray) -> None:
+    net.backend.to_device(theta.astype(net.dtype), out=net.theta)
+
+
+def _at_once(net: Network, data: FitData, recipe: Recipe) -> Objective:
+    """Give the loss and its gradient, from all rows in one pass."""
+    trainer = Trainer(net, data.X, data.y, recipe, sample_weight=data.weight)
+    evaluate = trainer.new_objective()
+
+    def objective(theta: np.ndarray) -> tuple[float, np.ndarray]:
+        _place(net, theta)
+        loss = evaluate()
+        return loss, net.backend.to_host(trainer.grad).astype(np.float64)
+
+    return objective
+
+
+def _by_parts(net: Network, data: FitData, recipe: Recipe) -> Objective:
+    """Give the same from sparse rows, of which a part at a time is made dense."""
+    weight = np.ones(data.n) if data.weight is None else data.weight
+    l1, l2 = recipe.penalty(data.n)
+    n_weights = net.layout.n_weights
+
+    def objective(theta: np.ndarray) -> tuple[float, np.ndarray]:
+        _place(net, theta)
+        loss, gradient = 0.0, np.zeros_like(theta)
+        for start in range(0, data.n, ROWS_AT_ONCE):
+            part = slice(start, start + ROWS_AT_ONCE)
+            share = float(weight[part].sum() / weight.sum())
+            if share:
+                found = net.backprop(
+                    net.backend.to_device(data.X[part]), data.y[part], weight[part]
+                )
+                loss += share * found.loss
+                gradient += share * net.backend.to_host(found.vector)
+        w = theta[:n_weights]
+        gradient[:n_weights] += l2 * w + l1 * np.sign(w)
+        return loss + l1 * float(np.abs(w).sum()) + 0.5 * l2 * float(w @ w), gradient
+
+    return objective

@@ -1,0 +1,98 @@
+"""Step sizes and update rules as scikit-learn's solvers have them.
+
+What an optimizer carries from one call of `partial_fit` to the next stands here as host arrays,
+so that an estimator can be copied and pickled without its device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from nnbackend.backend.formulas import Array
+from nnbackend.training.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimizer, Vectors
+from nnbackend.training.schedules import Numbers, Schedule, When
+from nnbackend.training.trainer import Trainer
+
+SMALLEST_RATE = 1e-6  # at which "adaptive" gives up
+
+
+@dataclass(frozen=True)
+class AdamEpsilonHat(Adam):
+    """Adam with epsilon beside the uncorrected root, as scikit-learn and Keras have it.
+
+        theta -= eta sqrt(1 - beta2^t) / (1 - beta1^t) m / (sqrt(v) + eps)
+
+    Source: Kingma and Ba 2014, the remark before section 2.1.
+    """
+
+    def coefficients(self, lr: Array, momentum: Array, step: Array) -> Vectors:
+        correction = (1.0 - self.beta2**step) ** 0.5 / (1.0 - self.beta1**step)
+        return lr * correction, 1.0 + 0.0 * step
+
+
+@dataclass
+class SolverState(Schedule):
+    """The solver under way: its learning rate, and what its rule carries between runs.
+
+    As a schedule it gives the learning rate of the epoch, which `end_epoch` and `slow_down` move.
+    """
+
+    base: float
+    mode: str = "constant"
+    power: float = 0.5
+    learning_rate: float = 0.0
+    steps: int = 0
+    vectors: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.learning_rate = float(self.base)
+
+    def factor(self, when: When) -> Numbers:
+        return np.full_like(when.step, self.learning_rate / self.base)
+
+    def end_epoch(self, rows_seen: int) -> None:
+        """Set the rate of the next epoch after so many rows in all."""
+        if self.mode == "invscaling":
+            self.learning_rate = float(self.base) / (rows_seen + 1) ** self.power
+
+    def slow_down(self) -> bool:
+        """Divide an adaptive rate by 5; False where there is no more to be gained by it."""
+        if self.mode != "adaptive" or self.learning_rate <= SMALLEST_RATE:
+            return False
+        self.learning_rate /= 5.0
+        return True
+
+    def resume(self, trainer: Trainer) -> None:
+        """Put an earlier run's state into a new trainer."""
+        trainer.first_step = self.steps
+        for name, vector in self.vectors.items():
+            trainer.backend.to_device(vector, out=trainer.state[name])
+
+    def keep(self, trainer: Trainer) -> None:
+        """Take the state out of a trainer that has run."""
+        self.steps = trainer.steps_done
+        self.vectors = {k: trainer.backend.to_host(v) for k, v in trainer.state.items()}
+
+
+def make_rule(estimator: Any) -> Optimizer:
+    """Give the update rule that an estimator's parameters ask for."""
+    solver, rate = estimator.solver, float(estimator.learning_rate_init)
+    if isinstance(solver, Optimizer):
+        given: Optimizer = solver
+        return given
+    if solver == "sgd":
+        return SGD(rate, float(estimator.momentum), estimator.nesterovs_momentum)
+    moments = {
+        "beta1": float(estimator.beta_1),
+        "beta2": float(estimator.beta_2),
+        "eps": float(estimator.epsilon),
+    }
+    if solver == "adam":
+        return AdamEpsilonHat(rate, **moments)
+    if solver == "adamw":
+        return AdamW(rate, **moments, weight_decay=0.0)
+    rule: Optimizer = OPTIMIZERS[solver](learning_rate=rate)
+    return rule

@@ -1,0 +1,159 @@
+"""The data of a fit: checked by scikit-learn's rules, and coded as the engine takes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy.sparse import issparse
+from sklearn.model_selection import train_test_split
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_array,
+    validate_data,
+)
+
+from nnbackend.backend import get_backend
+from nnbackend.data.sparse import SparseRows
+from nnbackend.errors import ArgumentError
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Rows that are not learnt from: as the engine takes them, and `truth` for the score."""
+
+    X: Any
+    y: np.ndarray
+    weight: np.ndarray | None
+    truth: np.ndarray
+
+    @property
+    def for_trainer(self) -> tuple[Any, Any, Any]:
+        """What `Trainer` takes as validation."""
+        return self.X, self.y, self.weight
+
+
+@dataclass(frozen=True)
+class FitData:
+    """X: rows (n, n_features), dense or sparse. Y: targets (n, n_outputs), classes as 0 and 1.
+
+    y: the same as the engine takes them.
+    """
+
+    X: Any
+    Y: np.ndarray
+    y: np.ndarray
+    weight: np.ndarray | None
+    validation: Validation | None
+
+    @property
+    def n(self) -> int:
+        """The number of rows."""
+        return int(self.X.shape[0])
+
+    @property
+    def n_outputs(self) -> int:
+        """The number of output units."""
+        return int(self.Y.shape[1])
+
+    @property
+    def dtype(self) -> str:
+        """What a fit computes in unless told: float32 for such rows, else float64."""
+        return "float32" if self.X.dtype == np.float32 else "float64"
+
+
+def rows(X: Any) -> Any:
+    """Give checked rows as the engine takes them."""
+    return SparseRows(X) if issparse(X) else X
+
+
+def on_host(estimator: Any, array: Any) -> Any:
+    """Give an array of the estimator's device on the host; anything else as it is."""
+    if isinstance(array, np.ndarray) or not hasattr(array, "dtype"):
+        return array
+    backend = get_backend(estimator.device)
+    return backend.to_host(array) if backend.owns(array) else array
+
+
+def like(estimator: Any, X: Any, out: np.ndarray) -> Any:
+    """Give a result where X is: output follows input. Labels that are no numbers stay here."""
+    if on_host(estimator, X) is X or out.dtype.kind not in "fiub":
+        return out
+    return get_backend(estimator.device).to_device(out)
+
+
+def some_rows(X: Any, index: np.ndarray) -> Any:
+    """Give the rows that are named."""
+    return X.take(index) if isinstance(X, SparseRows) else X[index]
+
+
+def prediction_rows(estimator: Any, X: Any) -> Any:
+    """Check the rows to predict for."""
+    X = on_host(estimator, X)
+    return rows(validate_data(estimator, X, accept_sparse=["csr", "csc"], reset=False))
+
+
+def fit_data(
+    estimator: Any, X: Any, Y: Any, sample_weight: Any, classes_weight: Any, eval_set: Any
+) -> FitData:
+    """Give the data of a fit, from X and Y as the estimator has checked them."""
+    Y = Y.reshape(-1, 1) if Y.ndim == 1 else Y
+    weight = None
+    if sample_weight is not None:
+        weight = _check_sample_weight(sample_weight, X, dtype=X.dtype)
+    if classes_weight is not None:
+        weight = classes_weight if weight is None else weight * classes_weight
+    validation = None if eval_set is None else _eval_set(estimator, eval_set)
+    return FitData(rows(X), Y, estimator._engine_targets(Y), weight, validation)
+
+
+def _eval_set(estimator: Any, eval_set: Any) -> Validation:
+    """Check a validation set that was given: (X, y) or (X, y, sample_weight)."""
+    if not isinstance(eval_set, (tuple, list)) or len(eval_set) not in (2, 3):
+        raise ArgumentError(
+            "eval_set must be (X, y) or (X, y, sample_weight). "
+            f"Received: {type(eval_set).__name__}."
+        )
+    X, y, *weight = (on_host(estimator, part) for part in eval_set)
+    X = validate_data(estimator, X, accept_sparse=["csr", "csc"], reset=False)
+    Y = estimator._coded(check_array(y, ensure_2d=False, dtype=None))
+    Y = Y.reshape(-1, 1) if Y.ndim == 1 else Y
+    w = _check_sample_weight(weight[0], X) if weight else None
+    return Validation(rows(X), estimator._engine_targets(Y), w, estimator._truth(Y))
+
+
+def split_off(estimator: Any, data: FitData) -> FitData:
+    """Hold a part of the rows out for early stopping, unless a validation set was given.
+
+    The rows are the ones that scikit-learn holds out for the same random_state.
+    """
+    if data.validation is not None:
+        return data
+    stratify = data.Y if estimator._stratifies and data.n_outputs == 1 else None
+    train, held = train_test_split(
+        np.arange(data.n),
+        random_state=estimator._random_state,
+        test_size=estimator.validation_fraction,
+        stratify=stratify,
+    )
+    if len(held) < 2:
+        raise ValueError(
+            "The validation set is too small. Increase 'validation_fraction' or the size of your "
+            "dataset."
+        )
+    weight = data.weight
+    validation = Validation(
+        some_rows(data.X, held),
+        data.y[held],
+        None if weight is None else weight[held],
+        estimator._truth(data.Y[held]),
+    )
+    return replace(
+        data,
+        X=some_rows(data.X, train),
+        Y=data.Y[train],
+        y=data.y[train],
+        weight=None if weight is None else weight[train],
+        validation=validation,
+    )

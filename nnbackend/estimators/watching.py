@@ -1,0 +1,109 @@
+"""What scikit-learn's MLP does at the end of an epoch: curves, the best epoch, when to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from nnbackend.backend.base import PENALTY
+from nnbackend.training.callbacks import Callback
+from nnbackend.training.history import Row
+from nnbackend.training.trainer import Trainer
+
+
+class Watch(Callback):
+    """Writes the attributes of an estimator epoch by epoch, and decides when it has converged.
+
+    score: gives the validation score, where there are validation rows. loss_share: what the
+    engine's loss is multiplied with to be scikit-learn's, which averages over outputs.
+    one_epoch: stop after it, as partial_fit does.
+    """
+
+    def __init__(
+        self, estimator: Any, score: Callable[[], float] | None, loss_share: float, one_epoch: bool
+    ) -> None:
+        self.estimator, self.score = estimator, score
+        self.loss_share, self.one_epoch = loss_share, one_epoch
+        self.speaks = bool(estimator.verbose) and estimator.verbose != "bar"
+        self.has_converged = False
+
+    def on_epoch_end(self, trainer: Trainer, row: Row) -> bool | None:
+        """Note the epoch down; True ends training."""
+        e = self.estimator
+        e.n_iter_ += 1
+        e.t_ += trainer.n
+        penalty = float(trainer.backend.to_host(trainer.totals)[PENALTY]) / trainer.n
+        e.loss_ = self.loss_share * row["train_loss"] + penalty
+        e.loss_curve_.append(e.loss_)
+        if "valid_loss" in row:
+            e.validation_loss_curve_.append(self.loss_share * row["valid_loss"])
+        if self.speaks:
+            print(f"Iteration {e.n_iter_}, loss = {e.loss_:.8f}")
+        if self.score is not None:
+            with serving(trainer):
+                e.validation_scores_.append(self.score())
+            if self.speaks:
+                print(f"Validation score: {e.validation_scores_[-1]:f}")
+        self._count(trainer)
+        e._optimizer.end_epoch(e.t_)
+        self.has_converged = self._is_enough()
+        return self.has_converged or self.one_epoch
+
+    def _count(self, trainer: Trainer) -> None:
+        """Count the epochs without progress, and keep the weights of the best one."""
+        e = self.estimator
+        if not e.early_stopping:
+            e._no_improvement_count = self._waited(-e.loss_, -e.best_loss_)
+            e.best_loss_ = min(e.best_loss_, e.loss_)
+            return
+        if e.monitor == "valid_loss":
+            value, best = -e.validation_loss_curve_[-1], -e.best_validation_loss_
+        else:
+            value, best = e.validation_scores_[-1], e.best_validation_score_
+        e._no_improvement_count = self._waited(value, best)
+        if value > best:
+            served = trainer.net.theta if trainer.shadow is None else trainer.shadow
+            e._best_theta = trainer.backend.to_host(served)
+        if not e.validation_scores_[-1] <= e.best_validation_score_:
+            e.best_validation_score_ = e.validation_scores_[-1]
+        e.best_validation_loss_ = min(e.best_validation_loss_, e.validation_loss_curve_[-1])
+
+    def _waited(self, value: float, best: float) -> int:
+        """Give the count after an epoch of this value, the larger the better."""
+        e = self.estimator
+        return int(e._no_improvement_count + 1) if value < best + e.tol else 0
+
+    def _is_enough(self) -> bool:
+        """Tell whether to stop, after trying a smaller learning rate where that is wanted."""
+        e = self.estimator
+        if e._no_improvement_count <= e.n_iter_no_change:
+            return False
+        what = "Validation score" if e.early_stopping else "Training loss"
+        message = (
+            f"{what} did not improve more than tol={e.tol:f} for {e.n_iter_no_change} "
+            "consecutive epochs."
+        )
+        if e._optimizer.slow_down():
+            e._no_improvement_count = 0
+            end = f"Setting learning rate to {e._optimizer.learning_rate:f}"
+        else:
+            end = "Stopping."
+        if self.speaks:
+            print(message, end)
+        return end == "Stopping."
+
+
+@contextmanager
+def serving(trainer: Trainer) -> Iterator[None]:
+    """For a while, give the network the averaged weights, where there are such."""
+    if trainer.shadow is None:
+        yield
+        return
+    backend, theta = trainer.backend, trainer.net.theta
+    kept = backend.to_host(theta)
+    backend.copy(trainer.shadow, theta)
+    try:
+        yield
+    finally:
+        backend.to_device(kept, out=theta)

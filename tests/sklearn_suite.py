@@ -1,0 +1,104 @@
+"""scikit-learn's own tests of its MLP, run on our classes: `python tests/sklearn_suite.py`.
+
+The test module is the installed one, read as it stands; only the two classes that it imports are
+ours. Prints the count for each backend, and each test that cannot apply with the reason.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BACKENDS = ("numpy", "numba")
+MODULE = "sklearn.neural_network.tests.test_mlp"
+
+# Tests that look at something which only scikit-learn's own code has.
+NOT_APPLICABLE = {
+    "test_gradient": "calls the private _loss_grad_lbfgs with scikit-learn's own buffers; "
+    "our gradients are checked by tests/test_gradients.py",
+}
+
+
+@dataclass(eq=False)
+class Count:
+    """A pytest plug-in that counts outcomes and leaves out what cannot apply."""
+
+    passed: int = 0
+    failed: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+    def pytest_collection_modifyitems(self, config: Any, items: list[Any]) -> None:
+        left_out = [i for i in items if i.originalname in NOT_APPLICABLE]
+        items[:] = [i for i in items if i.originalname not in NOT_APPLICABLE]
+        config.hook.pytest_deselected(items=left_out)
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.failed:
+            self.failed.append(report.nodeid.rpartition("::")[2])
+        elif report.skipped:
+            self.skipped.append(report.nodeid.rpartition("::")[2])
+        elif report.when == "call":
+            self.passed += 1
+
+
+@contextmanager
+def in_place_of_theirs(backend: str) -> Iterator[None]:
+    """For a while, sklearn.neural_network gives our classes, on a backend."""
+    import sklearn.neural_network as theirs
+
+    import nnbackend
+
+    names = ("MLPClassifier", "MLPRegressor")
+    kept = {name: getattr(theirs, name) for name in names}
+    asked = os.environ.get("NNBACKEND_DEVICE")
+    try:
+        os.environ["NNBACKEND_DEVICE"] = backend
+        for name in names:
+            setattr(theirs, name, getattr(nnbackend, name))
+        sys.modules.pop(MODULE, None)
+        yield
+    finally:
+        for name, value in kept.items():
+            setattr(theirs, name, value)
+        sys.modules.pop(MODULE, None)
+        os.environ.pop("NNBACKEND_DEVICE")
+        if asked is not None:
+            os.environ["NNBACKEND_DEVICE"] = asked
+
+
+def run(backend: str, *options: str) -> Count:
+    """Run the suite on a backend."""
+    count = Count()
+    with in_place_of_theirs(backend):
+        pytest.main(
+            ["--pyargs", MODULE, "-q", "-p", "no:cacheprovider", "--import-mode=importlib",
+             "-c", os.devnull, *options],
+            plugins=[count],
+        )  # fmt: skip
+    return count
+
+
+def main() -> int:
+    failures = 0
+    for backend in sys.argv[1:] or BACKENDS:
+        count = run(backend)
+        print(f"{backend}: {count.passed} passed, {len(count.failed)} failed", *count.failed)
+        for name in count.skipped:
+            print(f"{backend}: skipped {name}")
+        failures += len(count.failed) + (count.passed == 0)
+    for name, reason in NOT_APPLICABLE.items():
+        print(f"cannot apply: {name}: {reason}")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.path[:0] = [str(ROOT), str(ROOT / "backends")]
+    sys.exit(main())
