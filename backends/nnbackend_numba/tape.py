@@ -37,14 +37,14 @@ def record(backend: Backend, step: Callable[[], None]) -> list[Call]:
     owner = threading.get_ident()
 
     def writing(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        signature = inspect.signature(method)
-
         def kernel(*args: Any, **kwargs: Any) -> Any:
             if threading.get_ident() != owner:
                 return method(*args, **kwargs)
             if name not in KERNELS:
                 raise NotRecordable(name)
-            calls.append(Call(name, signature.bind(*args, **kwargs).arguments))
+            given = _SIGNATURES[name].bind(backend, *args, **kwargs).arguments
+            del given["self"]
+            calls.append(Call(name, given))
             return None
 
         return kernel
@@ -68,3 +68,4 @@ _METHODS = [
 ]
 _TRANSFERS = {"empty", "zeros", "to_device", "to_host", "synchronize", "cast"}
 KERNELS = frozenset(_METHODS) - _TRANSFERS
+_SIGNATURES = {name: inspect.signature(getattr(Backend, name)) for name in KERNELS}
