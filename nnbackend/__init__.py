@@ -23,6 +23,7 @@ _HOME = {
     "AdamW": "training.optimizers",
     "Backend": "backend",
     "Callback": "training.callbacks",
+    "Checkpoints": "persistence.checkpoints",
     "Dense": "network.layers",
     "Dropout": "network.layers",
     "EarlyStopping": "training.callbacks",
@@ -45,6 +46,7 @@ _HOME = {
     "initializers": "network.initializers",
     "load": "persistence",
     "losses": "network.losses",
+    "resume": "persistence.resuming",
     "schedules": "training.schedules",
     "train": "training.trainer",
 }
@@ -70,6 +72,8 @@ if TYPE_CHECKING:
     from nnbackend.network.network import Network as Network
     from nnbackend.network.network import Trace as Trace
     from nnbackend.persistence import load as load
+    from nnbackend.persistence.checkpoints import Checkpoints as Checkpoints
+    from nnbackend.persistence.resuming import resume as resume
     from nnbackend.testing.gradient_check import check_gradients as check_gradients
     from nnbackend.training import schedules as schedules
     from nnbackend.training.callbacks import Callback as Callback

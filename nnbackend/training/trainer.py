@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,7 @@ class Trainer:
         self.net, self.backend = net, net.backend
         self.recipe = recipe = recipe.checked(net)
         self.callbacks = _check_callbacks(callbacks)
+        self.validation_share = float(validation) if isinstance(validation, Real) else None
         before = net.scaler, net.target_scaler, net.classes
         try:
             data = take_in(
@@ -94,12 +96,19 @@ class Trainer:
         self.history = History((stopping and stopping.monitor) or monitor, seed=recipe.seed)
         self.history.batch_size = self.batch_size
         self.epoch = 0  # epochs done
+        self.made = 0  # steps made of the epoch under way
+        self.decided = ""  # why a run that is gone on with had stopped already
         self._prepared_at = 0.0
         self.interrupt = InterruptGuard()
-        self._lbfgs: LBFGSSteps | None = None
+        self.lbfgs: LBFGSSteps | None = None
         self._runs: list[tuple[int, Run]] = []
         if not is_lbfgs:
             self._epoch_rates()  # a schedule that cannot be meant is refused before the first epoch
+
+    @property
+    def step(self) -> int:
+        """Steps made since training began."""
+        return self.epoch * self.steps_per_epoch + self.made
 
     # ---- one step ---------------------------------------------------------------------------
 
@@ -146,21 +155,25 @@ class Trainer:
         rates = self._epoch_rates()
         backend.to_device(rates, out=self.rates)
         clock = np.zeros(2, np.int64)
-        clock[STEP], clock[BATCH] = self.epoch * self.steps_per_epoch, -1
+        made = self.made  # not 0 where an interrupted epoch is gone on with
+        clock[STEP], clock[BATCH] = self.step, made - 1
         backend.to_device(clock, out=self.clock)
         self.feed.begin_epoch(
             epoch_order(self.n, self.recipe.seed, self.epoch, self.recipe.shuffle)
         )
-        backend.fill(self.totals, 0.0)
+        if not made:
+            backend.fill(self.totals, 0.0)
 
-        made, at_once, checked = 0, 1, time.perf_counter()
+        at_once, checked, skipped = 1, time.perf_counter(), made
         for count, run in self._runs:
-            left = count
+            left = max(count - skipped, 0)
+            skipped = max(skipped - count, 0)
             while left and not self.interrupt.requested:
                 begin, n = time.perf_counter(), min(at_once, left)
                 run(n)
                 backend.synchronize()
                 made, left, now = made + n, left - n, time.perf_counter()
+                self.made = made
                 if self.epoch == 0 and made == 1:  # a device prepares itself in its first step
                     self._prepared_at = now
                 at_once = max(1, round(n * GLANCE_SECONDS / max(now - begin, 1e-9)))
@@ -183,17 +196,21 @@ class Trainer:
 
     def _lbfgs_epoch(self) -> Row:
         """Make one iteration of L-BFGS on all rows."""
-        if self._lbfgs is None:
-            self._lbfgs = LBFGSSteps(
-                self.recipe.optimizer,
-                self.backend,
-                self.net.theta,
-                self.grad,
-                self._new_objective(),
-            )
-        with np.errstate(over="ignore", invalid="ignore"):  # the line search may look too far
-            self._lbfgs.iterate()
+        lbfgs = self.lbfgs_steps()
+        if not self.made:
+            with np.errstate(over="ignore", invalid="ignore"):  # the search may look too far
+                lbfgs.iterate()
+            self.made = 1
         return {"train_loss": self._mean_loss(), "learning_rate": 1.0}
+
+    def lbfgs_steps(self) -> LBFGSSteps:
+        """Give L-BFGS under way, which is begun when it is first asked for."""
+        if self.lbfgs is None:
+            theta, objective = self.net.theta, self._new_objective()
+            self.lbfgs = LBFGSSteps(
+                self.recipe.optimizer, self.backend, theta, self.grad, objective
+            )
+        return self.lbfgs
 
     def _new_objective(self) -> Callable[[], float]:
         """Give the function that L-BFGS minimises: mean loss and penalty, and their gradient."""
@@ -221,7 +238,7 @@ class Trainer:
     def run(self) -> History:
         """Train until the epochs are done or a reason comes to stop; give the history."""
         history, is_lbfgs = self.history, isinstance(self.recipe.optimizer, LBFGS)
-        history.stop_reason = ""
+        history.stop_reason, self.decided = self.decided, ""
         for callback in self.callbacks:
             callback.on_train_begin(self)
         try:
@@ -235,6 +252,9 @@ class Trainer:
                     if self.epoch == 0 and self.steps_per_epoch > 1:
                         begin = max(begin, self._prepared_at)
                     self._note(figures, time.perf_counter() - begin)
+                self._check_theta()
+                for callback in self.callbacks:
+                    callback.on_pause(self)
         except KeyboardInterrupt:
             self.interrupt.requested = True
         if self.interrupt.requested:
@@ -257,7 +277,7 @@ class Trainer:
     def _note(self, figures: Row, seconds: float) -> None:
         """End an epoch: validate, write the row, keep the best, decide whether to go on."""
         self._check_theta()
-        self.epoch += 1
+        self.epoch, self.made = self.epoch + 1, 0
         row: Row = {"epoch": self.epoch, "train_loss": figures["train_loss"]}
         served = self.net.theta if self.shadow is None else self.shadow
         if self.validation is not None:
@@ -268,7 +288,7 @@ class Trainer:
         if self.history.best_index == len(self.history) - 1:
             self.backend.copy(served, self.best)
         stopping = self.recipe.early_stopping
-        if self._lbfgs is not None and self._lbfgs.converged:
+        if self.lbfgs is not None and self.lbfgs.converged:
             self.history.stop_reason = "converged"
         if stopping is not None and stopping.should_stop(self.history):
             self.history.stop_reason = "early stopping"
