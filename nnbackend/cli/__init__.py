@@ -2,7 +2,8 @@
 
 Progress and errors go to stderr, results to stdout. Exit codes: 0 good; 1 a run that failed
 (diverged, target missed, a check not passed, a file that cannot be written); 2 wrong usage;
-130 after Ctrl-C, with everything saved. Only the module of the verb that was asked for is imported.
+130 after Ctrl-C, 143 after SIGTERM, with everything saved. Only the module of the verb that was
+asked for is imported.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from nnbackend.bench.machine import ask_for_best_kernels
 from nnbackend.errors import ArgumentError, DivergedError, NNBackendError, suggest
 
 GOOD, FAILED, WRONG_USAGE, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
+SIGNALLED = 128  # and the signal's number: 130 after Ctrl-C
 
 
 class Verb(NamedTuple):

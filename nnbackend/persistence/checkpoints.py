@@ -6,6 +6,7 @@ are kept, each written whole or not at all; what a killed process left behind is
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -27,6 +28,7 @@ from nnbackend.persistence.run_state import RunState, step_of, take_state
 from nnbackend.persistence.whole_file import sweep, write_whole
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.history import Row
+from nnbackend.training.lbfgs import LBFGS
 from nnbackend.training.trainer import Trainer
 
 NAME = "checkpoint-{:012d}.safetensors"
@@ -34,6 +36,7 @@ PATTERN = re.compile(r"checkpoint-(\d{12,19})\.safetensors")
 PREFIX = "run."  # of the state's arrays, beside those of the network
 DEFAULT_MINUTES = 10.0
 KEPT = 2
+OVERHEAD = 100_000  # bytes of a checkpoint that are no vectors, about
 # What batch systems send some time before they kill.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
@@ -144,14 +147,19 @@ class Checkpoints(Callback):
 
     def _check_room(self, trainer: Trainer) -> None:
         """Refuse to begin what could not be written down."""
-        size = len(encode_checkpoint(trainer, self.every))
+        net = trainer.net
+        width = np.dtype(net.dtype).itemsize
+        vectors = 2 + len(trainer.state) + (trainer.shadow is not None)  # with weights and best
+        if isinstance(trainer.recipe.optimizer, LBFGS):
+            vectors += 1 + 2 * trainer.recipe.optimizer.memory
+        size = vectors * net.n_parameters * width + OVERHEAD
         needed = (KEPT + 1 - len(self._good)) * size  # one more while it is being written
         free = shutil.disk_usage(self.folder).free
         if free < needed:
             raise OSError(
                 errno.ENOSPC,
-                f"Checkpoints need {needed / 1e6:,.1f} MB of free disk. Received: "
-                f"{free / 1e6:,.1f} MB in {self.folder}. Make room, or name another folder",
+                f"Checkpoints need {needed / 1e6:,.2f} MB of free disk. Received: "
+                f"{free / 1e6:,.2f} MB in {self.folder}. Make room, or name another folder",
             )
 
 
@@ -168,6 +176,14 @@ def checkpoint_paths(folder: Path) -> list[Path]:
     """Give a folder's checkpoints, the oldest first."""
     found = {int(m[1]): path for path in folder.iterdir() if (m := PATTERN.fullmatch(path.name))}
     return [found[step] for step in sorted(found)]
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove the checkpoints of a run that has ended, and their folder if nothing else is in it."""
+    for path in checkpoint_paths(folder):
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
