@@ -113,7 +113,7 @@ def environment(backend: Backend, seed: int, data: Mapping[str, Any]) -> dict[st
         "versions": {
             "nnbackend": __version__,
             "python": platform.python_version(),
-            **_versions("numpy", "scikit-learn", "safetensors", "matplotlib"),
+            **_versions("numpy", "scikit-learn", "numba", "matplotlib"),
         },
         "system": platform.platform(),
         "cpu": _cpu_model(),
