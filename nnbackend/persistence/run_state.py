@@ -172,7 +172,8 @@ def _history_rows(
         return []
     if table.ndim != 2 or table.shape[1] != len(columns) or trainer.history.monitor not in columns:
         raise ValueError(f"history {table.shape} of columns {columns}")
-    return [dict(zip(columns, row, strict=True)) for row in table.tolist()]
+    rows = [dict(zip(columns, row, strict=True)) for row in table.tolist()]
+    return [row | {"epoch": int(row["epoch"])} for row in rows]
 
 
 def _put_lbfgs(trainer: Trainer, facts: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> None:
