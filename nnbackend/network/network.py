@@ -366,7 +366,9 @@ class Network:
     def device_scaler(self) -> tuple[Array, Array]:
         """Give the scaler's shift and factor on the device."""
         assert self.scaler is not None
-        shift, factor = self.scaler.shift.astype(self.dtype), self.scaler.factor.astype(self.dtype)
+        # The factor of a column that hardly varies may be too large for float32.
+        factor = np.minimum(self.scaler.factor, np.finfo(self.dtype).max).astype(self.dtype)
+        shift = self.scaler.shift.astype(self.dtype)
         return self.backend.to_device(shift), self.backend.to_device(factor)
 
     def rows_on_device(self, x: Any) -> Array:
