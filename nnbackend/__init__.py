@@ -42,6 +42,7 @@ _HOME = {
     "check_gradients": "testing.gradient_check",
     "data": "data",
     "errors": "errors",
+    "export": "persistence.exporting",
     "get_backend": "backend",
     "initializers": "network.initializers",
     "load": "persistence",
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from nnbackend.network.network import Trace as Trace
     from nnbackend.persistence import load as load
     from nnbackend.persistence.checkpoints import Checkpoints as Checkpoints
+    from nnbackend.persistence.exporting import export as export
     from nnbackend.persistence.resuming import resume as resume
     from nnbackend.testing.gradient_check import check_gradients as check_gradients
     from nnbackend.training import schedules as schedules

@@ -52,6 +52,10 @@ VERBS = {
         "draw the curves of a run again",
         "nnbackend plot runs/digits-001 --out curves.svg",
     ),
+    "export": Verb(
+        "write a trained network as ONNX or NPZ, for other programs",
+        "nnbackend export runs/digits-001 --out digits.onnx",
+    ),
     "devices": Verb(
         "which devices there are, and why others cannot be used",
         "nnbackend devices",
