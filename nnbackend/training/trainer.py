@@ -1,6 +1,6 @@
 """The story: how a network learns.
 
-`Trainer._new_step` is one step of gradient descent, from a mini-batch to moved weights;
+`Trainer.new_step` is one step of gradient descent, from a mini-batch to moved weights;
 `Trainer.run` goes through the epochs: train, validate, note down, keep the best, perhaps stop.
 """
 
@@ -26,11 +26,11 @@ from nnbackend.training.history import History, Row
 from nnbackend.training.intake import TrainingData, Validation, take_in
 from nnbackend.training.interrupt import InterruptGuard
 from nnbackend.training.lbfgs import LBFGS, LBFGSSteps
+from nnbackend.training.micro_batches import Run, new_divided_pass, new_run
 from nnbackend.training.recipe import Recipe
 from nnbackend.training.schedules import AnySchedule, When, values_of
 
 GLANCE_SECONDS = 0.1  # how long steps run on before Ctrl-C, progress and the loss are looked at
-Run = Callable[[int], None]
 
 
 class Trainer:
@@ -98,6 +98,7 @@ class Trainer:
         self.epoch = 0  # epochs done
         self.made = 0  # steps made of the epoch under way
         self.decided = ""  # why a run that is gone on with had stopped already
+        self.rows_at_once = self.batch_size  # fewer where the device's memory is short
         self._prepared_at = 0.0
         self.interrupt = InterruptGuard()
         self.lbfgs: LBFGSSteps | None = None
@@ -112,24 +113,35 @@ class Trainer:
 
     # ---- one step ---------------------------------------------------------------------------
 
-    def _new_step(self, rows: int) -> Callable[[], None]:
-        """Give one step of gradient descent on `rows` rows, with all its memory."""
-        net, backend, feed, recipe = self.net, self.backend, self.feed, self.recipe
+    def _new_pass(self, rows: int) -> Callable[[], None]:
+        """Give the pass over `rows` rows, to their gradient, with all its memory."""
+        net, backend, feed, clock = self.net, self.backend, self.feed, self.clock
+        batch, totals = feed.new_batch(rows), self.totals
+        layers, loss = net.for_training()
+        dropout = DropoutSource(self.recipe.seed, clock)
+        space = net.workspace(batch.x, layers, grad=self.grad, dropout=dropout)
+
+        def compute() -> None:
+            feed.load(batch, clock)  # the rows of this mini-batch
+            out = space.forward()  # feed forward
+            backend.loss_and_delta(loss, out, batch.y, batch.weight, space.out.delta, totals)
+            space.backward()  # backpropagate
+
+        return compute
+
+    def new_step(self, rows: int, at_once: int) -> Callable[[], None]:
+        """Give one step of gradient descent on `rows` rows, in passes of at most so many."""
+        net, backend, recipe = self.net, self.backend, self.recipe
         clock, rates, hyper, totals = self.clock, self.rates, self.hyper, self.totals
         theta, grad, shadow, ema = net.theta, self.grad, self.shadow, recipe.ema
-        batch = feed.new_batch(rows)
-        layers, loss = net.for_training()
-        dropout = DropoutSource(recipe.seed, clock)
-        space = net.workspace(batch.x, layers, grad=grad, dropout=dropout)
+        divided = at_once < rows
+        compute = new_divided_pass(self, rows, at_once) if divided else self._new_pass(rows)
         n_weights, state, decay = net.layout.n_weights, list(self.state.values()), recipe.decay
         limits = [(W, c) for W, c in zip(net.weights, recipe.norm_limits(net), strict=True) if c]
 
         def step() -> None:
             backend.tick(clock, rates, hyper)  # count the step, look up its learning rate
-            feed.load(batch, clock)  # the rows of this mini-batch
-            out = space.forward()  # feed forward
-            backend.loss_and_delta(loss, out, batch.y, batch.weight, space.out.delta, totals)
-            space.backward()  # backpropagate
+            compute()  # feed forward and backpropagate the rows of this mini-batch
             if recipe.l1 or recipe.l2:
                 weights, slopes = theta[:n_weights], grad[:n_weights]
                 backend.add_penalty(weights, slopes, recipe.l1, recipe.l2, rows, totals)
@@ -149,9 +161,7 @@ class Trainer:
         """Make the steps of an epoch; give its train_loss and learning_rate."""
         backend = self.backend
         if not self._runs:
-            self._runs = [
-                (count, backend.capture(self._new_step(rows))) for count, rows in self.sizes
-            ]
+            self._runs = [(count, new_run(self, rows)) for count, rows in self.sizes]
         rates = self._epoch_rates()
         backend.to_device(rates, out=self.rates)
         clock = np.zeros(2, np.int64)
