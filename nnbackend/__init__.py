@@ -23,6 +23,7 @@ _HOME = {
     "AdamW": "training.optimizers",
     "Backend": "backend",
     "Callback": "training.callbacks",
+    "Checkpoints": "persistence.checkpoints",
     "Dense": "network.layers",
     "Dropout": "network.layers",
     "EarlyStopping": "training.callbacks",
@@ -43,10 +44,12 @@ _HOME = {
     "check_gradients": "testing.gradient_check",
     "data": "data",
     "errors": "errors",
+    "export": "persistence.exporting",
     "get_backend": "backend",
     "initializers": "network.initializers",
     "load": "persistence",
     "losses": "network.losses",
+    "resume": "persistence.resuming",
     "schedules": "training.schedules",
     "train": "training.trainer",
 }
@@ -74,6 +77,9 @@ if TYPE_CHECKING:
     from nnbackend.network.network import Network as Network
     from nnbackend.network.network import Trace as Trace
     from nnbackend.persistence import load as load
+    from nnbackend.persistence.checkpoints import Checkpoints as Checkpoints
+    from nnbackend.persistence.exporting import export as export
+    from nnbackend.persistence.resuming import resume as resume
     from nnbackend.testing.gradient_check import check_gradients as check_gradients
     from nnbackend.training import schedules as schedules
     from nnbackend.training.callbacks import Callback as Callback

@@ -26,3 +26,7 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 def rng() -> np.random.Generator:
     """A host generator with a fixed seed, of the kind the engine draws from."""
     return np.random.Generator(np.random.Philox(0))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run the long forms of tests/reliability")

@@ -522,3 +522,19 @@ def test_an_option_refused_late_leaves_no_scaler_behind() -> None:
             "between 0 and 1")  # fmt: skip
     refused(net, lambda: fit(net, X, VALUES, scale="standard", scale_targets=True,
                              validation=(X, VALUES[:3])), ShapeError, "20 rows")  # fmt: skip
+
+
+def test_masked_arrays_are_taken_for_their_values_only_when_nothing_is_masked() -> None:
+    x = np.arange(8.0).reshape(4, 2)
+    net = nn.Network([2, 1], device="numpy")
+    plain = net.predict(x)
+    np.testing.assert_array_equal(net.predict(np.ma.masked_array(x)), plain)
+    with pytest.raises(DataError, match="masked array with 1 masked"):
+        net.predict(np.ma.masked_array(x, mask=x == 3.0))
+
+
+def test_a_column_that_hardly_varies_is_scaled_without_overflow() -> None:
+    x = np.array([[0.0, 0.0], [0.0, 1e-40]] * 4, np.float32)
+    net = nn.Network([2, 1], device="numpy")
+    nn.train(net, x, np.arange(8.0), epochs=1, scale="robust")
+    assert np.isfinite(net.predict(x)).all()

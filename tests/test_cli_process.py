@@ -96,8 +96,9 @@ def test_ctrl_c_leaves_a_whole_run(tmp_path: Path) -> None:
     assert figures["stop_reason"] == "interrupted"
     assert {path.name for path in folder.iterdir()} == {
         *("model.safetensors", "last.safetensors", "config.toml", "history.csv", "curves.png"),
-        "environment.json",
+        *("environment.json", "checkpoints"),
     }
+    assert "Go on with: nnbackend train --resume out" in err
     shown = _run("evaluate", "out", "digits", "--device", "numpy", "--json", cwd=tmp_path)
     assert json.loads(shown.stdout.splitlines()[-1])["accuracy"] == figures["test_accuracy"]
     assert _run("predict", "out/last.safetensors", "digits", cwd=tmp_path).returncode == 0

@@ -491,6 +491,14 @@ def test_idx_absurd_claims_cost_no_memory(tmp_path, gz, shape):
     assert peak < 5e6
 
 
+def test_idx_a_size_of_zero_hides_no_absurd_claim(tmp_path):
+    """Found by a fuzzer: nothing to read, and still too large a shape for NumPy."""
+    path = mnist(tmp_path) / "train-images-idx3-ubyte"
+    write(path, idx_bytes(IMAGES[:0], shape=(2**31, 2**31, 0, 2**31)))
+    with pytest.raises(DataError, match="which no memory holds"):
+        read_idx(path)
+
+
 def test_idx_options_that_mean_nothing(tmp_path):
     mnist(tmp_path)
     with pytest.raises(ArgumentError, match="target"):

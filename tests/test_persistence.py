@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import socket
 import stat
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -854,3 +856,31 @@ def test_what_is_read_is_what_was_checked(path: Path) -> None:
     assert description["versions"]["nnbackend"] == nnbackend.__version__
     assert {a.dtype.name for a in arrays.values()} == set(DTYPES.values())
     assert container.FORMAT == description["format"] == 1
+
+
+# --- files of earlier versions --------------------------------------------------------------------
+
+# A file of format 1 as the safetensors library wrote it, compressed, in base64.
+FORMAT_1 = (
+    "eNrNVF2OmzAQ5qVSH3uEyM8I2fw6eWj2qeodQkQdMAlawAib3aZRpD1Cj9Aj9Ah7hB6hR+gRdmyzSVakq+1bLY1gPs"
+    "9834zN8PmdY9YBZVnDFSuYYlmGFgfUthuW3/K2QAt0SFEp+oapFC1mxJ2l6I73shKt1ADsnoK1nyLsEQ+nSAe2Q9Pt"
+    "Lep7oRen6KjhQu07buGyFkwFvg2XnBuOxORmVasdXzs124OmdlcgeFs9azXsqxjUKJaZ1zGjzbqK51yegHtebXfqVD"
+    "Nrxgq2teiFyoa20l1aqo71rLFya+2Le1NKyWrJTQebikk+5frGeyHfQAEcL9ooetGd+tBO1jNlOLEXTYJ5K/m1llmu"
+    "qjum4GYmhUlRKjirN3b3Xx2VgWohpxQ5MMiMtwoObD+hwh6+XlBeMzlWtAI6YTP3GjEJMmc170e187H3YjPI8Yryuu"
+    "o0GnjYUCrWb7nKzpntUNcmUNRDYwflGZI75kex5QySYj6PNxGj8yAOqE8TGm5YQTasDHNCkyThQURJTDAJIpyHBOdJ"
+    "SCKe5DjiBaEwTzBRY8VeCR+A6PX4mgGD0f0Uh8jVitpb+WsXmREXZSm5kgBhl8TrM4PcVaX6JwISu4GvGew1e/hFdu"
+    "BfZIfT7MB3Q3qRTf6efUU7pG5kqh+/19fEQWhKEMUupZcEr+m7Vyqg1CU4XB+PM7Ps3/T30j4/3Njnn9F3wH+E919L"
+    "G2NwwN6Pcc5Hx3kAewRzYG8GdgP2BewB7DvYD7CfyydtbLKa"
+)
+
+
+def test_a_file_of_format_1_stays_readable(path: Path) -> None:
+    path.write_bytes(zlib.decompress(base64.b64decode(FORMAT_1)))
+    net = load(path, "numpy")
+    np.testing.assert_array_equal(net.theta, np.arange(18) / 8)
+    assert net.classes == ("no", "yes")
+    assert [type(layer).__name__ for layer in net.layers] == ["Maxout", "Dropout", "Dense"]
+    assert net.scaler is not None
+    assert (net.scaler.kind, net.scaler.clip, net.scaler.factor.tolist()) == ("robust", 3, [0.5, 4])
+    expected = [[0.35936415, 0.6406359], [0.46974468, 0.5302553]]
+    np.testing.assert_allclose(net.outputs([[1.0, 2.0], [3.0, -1.0]]), expected, rtol=1e-6)

@@ -2,7 +2,8 @@
 
 Progress and errors go to stderr, results to stdout. Exit codes: 0 good; 1 a run that failed
 (diverged, target missed, a check not passed, a file that cannot be written); 2 wrong usage;
-130 after Ctrl-C, with everything saved. Only the module of the verb that was asked for is imported.
+130 after Ctrl-C, 143 after SIGTERM, with everything saved. Only the module of the verb that was
+asked for is imported.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from nnbackend.bench.machine import ask_for_best_kernels
 from nnbackend.errors import ArgumentError, DivergedError, NNBackendError, suggest
 
 GOOD, FAILED, WRONG_USAGE, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
+SIGNALLED = 128  # and the signal's number: 130 after Ctrl-C
 
 
 class Verb(NamedTuple):
@@ -49,6 +51,10 @@ VERBS = {
     "plot": Verb(
         "draw the curves of a run again",
         "nnbackend plot runs/digits-001 --out curves.svg",
+    ),
+    "export": Verb(
+        "write a trained network as ONNX or NPZ, for other programs",
+        "nnbackend export runs/digits-001 --out digits.onnx",
     ),
     "devices": Verb(
         "which devices there are, and why others cannot be used",

@@ -31,6 +31,7 @@ class EpochTable(Callback):
 
     def on_train_begin(self, trainer: Trainer) -> None:
         self._began = self._epoch_began = time.perf_counter()
+        self._first = trainer.epoch  # not 0 where a run is gone on with
         titles = ["epoch", "train loss"]
         if trainer.validation is not None:
             titles += ["valid loss", f"valid {score_name(trainer)}"]
@@ -65,7 +66,7 @@ class EpochTable(Callback):
         epochs_left = trainer.recipe.epochs - trainer.epoch
         cells.append(f"{row['learning_rate']:.3g}")
         cells.append(f"{trainer.n / row['seconds']:,.0f}" if row["seconds"] else "")
-        cells.append(duration((now - self._began) / trainer.epoch * epochs_left))
+        cells.append(duration((now - self._began) / (trainer.epoch - self._first) * epochs_left))
         is_best = trainer.history.best_index == len(trainer.history) - 1
         self._print(cells, " *" if is_best else "")
 
@@ -98,9 +99,11 @@ class Keeper(Callback):
         if trainer.validation is not None:
             names += ["valid_loss", f"valid_{score_name(trainer)}"]
         self._append(",".join([*names, "learning_rate", "seconds"]), "w")
+        for row in trainer.history:  # of a run that is gone on with
+            self._append(_csv_line(row))
 
     def on_epoch_end(self, trainer: Trainer, row: Row) -> None:
-        self._append(",".join(f"{v:.0f}" if k == "epoch" else repr(v) for k, v in row.items()))
+        self._append(_csv_line(row))
         best = trainer.history.best["epoch"]
         now = time.perf_counter()
         if best == self._saved_epoch or now < self._next_save:
@@ -113,6 +116,10 @@ class Keeper(Callback):
     def _append(self, line: str, mode: str = "a") -> None:
         with open(self.history_path, mode, encoding="utf-8") as file:
             file.write(line + "\n")
+
+
+def _csv_line(row: Row) -> str:
+    return ",".join(f"{v:.0f}" if k == "epoch" else repr(v) for k, v in row.items())
 
 
 def score_name(trainer: Trainer) -> str:

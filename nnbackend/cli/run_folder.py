@@ -1,8 +1,8 @@
 """The folder of a run: what training leaves behind, and how the other verbs find it again.
 
 model.safetensors (the best weights), last.safetensors (the last ones), config.toml,
-history.csv (a row at the end of every epoch), curves.png and environment.json. Every file but the
-growing history is written whole or not at all.
+history.csv (a row at the end of every epoch), curves.png and environment.json; checkpoints/ until
+the run has ended. Every file but the growing history is written whole or not at all.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from nnbackend.training.history import Row
 
 MODEL, LAST, CONFIG = "model.safetensors", "last.safetensors", "config.toml"
 HISTORY, CURVES, ENVIRONMENT = "history.csv", "curves.png", "environment.json"
+CHECKPOINTS = "checkpoints"  # a folder, while a run is under way or can be gone on with
 PARENT = Path("runs")
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -112,7 +113,7 @@ def environment(backend: Backend, seed: int, data: Mapping[str, Any]) -> dict[st
         "versions": {
             "nnbackend": __version__,
             "python": platform.python_version(),
-            **_versions("numpy", "scikit-learn", "safetensors", "matplotlib"),
+            **_versions("numpy", "scikit-learn", "numba", "matplotlib"),
         },
         "system": platform.platform(),
         "cpu": _cpu_model(),
@@ -153,6 +154,22 @@ def _threads() -> dict[str, Any]:
     for pool in threadpoolctl.threadpool_info():
         facts[f"{pool['internal_api']} {pool.get('version') or ''}".strip()] = pool["num_threads"]
     return facts
+
+
+def settings_of_run(folder: Path, given: Mapping[str, str], other: str | None) -> Settings:
+    """Give the settings of a run that is to go on; only the device may be another one."""
+    strangers = sorted(given.keys() - {"device"}) + (["out or config"] if other else [])
+    if strangers:
+        raise ArgumentError(
+            "--resume takes all settings from the run's folder; only --device may be another. "
+            f"Received: {', '.join(strangers)}. Leave them out, or begin a new run."
+        )
+    config = folder / CONFIG
+    if not config.is_file():
+        raise ArgumentError(
+            f"--resume must be the folder of a run. Received: {folder}, without {CONFIG}."
+        )
+    return Settings(**{**read_config(config), **given})
 
 
 # ---- reading ------------------------------------------------------------------------------------

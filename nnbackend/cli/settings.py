@@ -118,6 +118,26 @@ def _batch(text: str) -> int | str:
     return text if text == "full" else int(_whole(1).parse(text))
 
 
+def _interval(text: str) -> str:
+    number, _, unit = text.strip().partition(" ")
+    kind = {"epoch": _whole(1), "step": _whole(1), "minute": POSITIVE}.get(unit.removesuffix("s"))
+    if kind is None:
+        raise ValueError
+    kind.parse(number)
+    return text.strip()
+
+
+def interval(text: str) -> dict[str, float]:
+    """Give {"minutes": 10.0} for "10 minutes", and whole numbers of epochs or steps.
+
+    >>> interval("10 minutes"), interval("1 epoch")
+    ({'minutes': 10.0}, {'epochs': 1})
+    """
+    number, _, unit = text.partition(" ")
+    unit = unit if unit.endswith("s") else unit + "s"
+    return {unit: float(number) if unit == "minutes" else int(number)}
+
+
 def _any_text(text: str) -> str:
     if not text:
         raise ValueError
@@ -254,6 +274,10 @@ class Settings:
         "results", "X", SHARE, None,
         "fail (exit 1) below this test accuracy; without a test part, validation; r2 of a "
         "regression", "none",
+    )  # fmt: skip
+    checkpoint: str = _setting(
+        "results", "EVERY", Kind("N minutes, N epochs or N steps", _interval), "10 minutes",
+        "how often the run is written down, to go on from by --resume: N minutes, epochs or steps",
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nnbackend.backend import Backend, get_backend
-from nnbackend.cli import FAILED, GOOD, INTERRUPTED
+from nnbackend.cli import FAILED, GOOD, SIGNALLED
 from nnbackend.cli.building import (
     SCALES_TARGETS,
     build_network,
@@ -23,6 +24,7 @@ from nnbackend.cli.building import (
 from nnbackend.cli.parts import Parts, fingerprint, read_data, read_more, split_test, with_sources
 from nnbackend.cli.progress import EpochTable, Keeper
 from nnbackend.cli.run_folder import (
+    CHECKPOINTS,
     CONFIG,
     CURVES,
     LAST,
@@ -30,15 +32,23 @@ from nnbackend.cli.run_folder import (
     check_out,
     environment,
     new_folder,
+    settings_of_run,
     to_json,
     write_environment,
     write_text,
 )
-from nnbackend.cli.settings import TABLE, Settings, default_text, resolve, to_toml
+from nnbackend.cli.settings import TABLE, Settings, default_text, interval, resolve, to_toml
 from nnbackend.data import Dataset
 from nnbackend.errors import ArgumentError, DivergedError
 from nnbackend.network.network import Network
 from nnbackend.persistence import save
+from nnbackend.persistence.checkpoints import (
+    Checkpoint,
+    Checkpoints,
+    newest_checkpoint,
+    remove_checkpoints,
+)
+from nnbackend.persistence.resuming import go_on
 from nnbackend.plots import curves
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.history import Row
@@ -72,12 +82,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         group.add_argument(option, dest=name, metavar=about["metavar"], default=absent, help=help)
     group = groups["results"]
     group.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/NAME-001)")
+    group.add_argument(
+        "--resume",
+        metavar="DIR",
+        help="go on with the interrupted run of a folder, as it was begun",
+    )
     group.add_argument("--config", metavar="FILE", help="settings from a run's config.toml")
     group.add_argument("--json", action="store_true", help="end stdout with one line of JSON")
     group.add_argument("--quiet", action="store_true", help="no progress on stderr")
     parser.epilog = (
-        f"{parser.epilog}\n\nCtrl-C ends after the step under way, saves everything and exits "
-        "with 130.\nA diverged run or a missed target exits with 1, wrong usage with 2."
+        f"{parser.epilog}\n\nCtrl-C, SIGTERM and SIGUSR1 end after the step under way with "
+        "everything saved, and exit\nwith 130, 143 and 138; --resume goes on. "
+        "A diverged run or a missed target exits with 1,\nwrong usage with 2."
     )
 
 
@@ -96,15 +112,21 @@ def run(args: argparse.Namespace) -> int:
     """Train; give the exit code."""
     begin = time.perf_counter()
     given = {name: text for name, text in vars(args).items() if name in TABLE}
-    settings = resolve(given, args.config)
-    check_out(args.out)
+    checkpoint = None
+    if args.resume is not None:
+        settings = settings_of_run(Path(args.resume), given, args.out or args.config)
+        checkpoint = newest_checkpoint(Path(args.resume) / CHECKPOINTS)
+    else:
+        settings = resolve(given, args.config)
+        check_out(args.out)
     with _warnings_kept_from(args.quiet):
         plan = prepare(settings, get_backend(settings.device))
-        folder = new_folder(args.out, plan.data.name)
+        folder = Path(args.resume) if checkpoint else new_folder(args.out, plan.data.name)
         facts = environment(plan.net.backend, settings.seed, _facts(plan))
-        write_text(folder / CONFIG, to_toml(plan.settings))
+        if checkpoint is None:
+            write_text(folder / CONFIG, to_toml(plan.settings))
         write_environment(folder, facts)
-        _learn(plan, folder, args.quiet)
+        _learn(plan, folder, args.quiet, checkpoint)
         results = figures(plan)
         drawn = _draw(plan.trainer, folder)
     results |= {
@@ -119,8 +141,12 @@ def run(args: argparse.Namespace) -> int:
         print(to_json(results))
     sys.stdout.flush()
     if plan.trainer.history.stop_reason == "interrupted":
-        _say(f"interrupted; everything is saved in {folder}")
-        return INTERRUPTED
+        _say(
+            f"interrupted; everything is saved in {folder}. "
+            f"Go on with: nnbackend train --resume {folder}"
+        )
+        return SIGNALLED + (plan.trainer.interrupt.received or signal.SIGINT)
+    remove_checkpoints(folder / CHECKPOINTS)
     return _verdict(results, plan.settings)
 
 
@@ -148,14 +174,19 @@ def prepare(settings: Settings, backend: Backend) -> Plan:
     return Plan(settings, data, parts, net, trainer)
 
 
-def _learn(plan: Plan, folder: Path, is_quiet: bool) -> None:
-    """Train and save; the network ends with the best weights."""
+def _learn(plan: Plan, folder: Path, is_quiet: bool, checkpoint: Checkpoint | None) -> None:
+    """Train and save, from a checkpoint where there is one; the best weights stay."""
     trainer = plan.trainer
     callbacks: list[Callback] = [Keeper(folder)]
     if not is_quiet:
         print(header(plan, folder), file=sys.stderr)
         callbacks.append(EpochTable(sys.stderr))
-    trainer.callbacks = tuple(callbacks)
+    every: Any = interval(plan.settings.checkpoint)
+    trainer.callbacks = (*callbacks, Checkpoints(folder / CHECKPOINTS, **every))
+    if checkpoint is not None:
+        go_on(trainer, checkpoint)
+        if not is_quiet:
+            print(f"going on after step {trainer.step} in {folder}\n", file=sys.stderr)
     try:
         trainer.run()
     except DivergedError as error:

@@ -60,8 +60,13 @@ def some_rows(x: Array, rows: Host, backend: Backend) -> Array:
 
 def host_array(x: Any, what: str, backend: Backend | None = None) -> Host:
     """Give a NumPy array of real numbers, or say why it cannot be one."""
+    if np.ma.is_masked(x):
+        raise DataError(
+            f"{what} must have all its values. Received: a masked array with "
+            f"{int(np.sum(x.mask))} masked ones. Fill them, or leave their rows out."
+        )
     if isinstance(x, np.ndarray):
-        array = x
+        array = np.asarray(x)  # subclasses compute in ways of their own
     elif backend is not None and backend.owns(x):
         array = backend.to_host(x)
     elif hasattr(x, "__cuda_array_interface__"):

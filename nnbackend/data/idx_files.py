@@ -187,6 +187,9 @@ def _read_header(stream: IO[bytes], where: str) -> tuple[np.dtype[Any], tuple[in
     shape = struct.unpack(f">{n_dims}I", sizes)
     if n_dims > 32:
         raise DataError(f"{where}: at most 32 dimensions can be read. Received: {n_dims}.")
+    # A size of 0 hides what the others claim; NumPy multiplies them all the same.
+    if 0 in shape and math.prod(n for n in shape if n) >= 1 << 60:
+        raise DataError(f"{where}: the header claims shape {shape}, which no memory holds.")
     return np.dtype(ELEMENT_TYPES[magic[2]]), shape, 4 + 4 * n_dims
 
 

@@ -7,7 +7,7 @@ A network holds its parameters in one flat vector `theta` and lends views of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -254,9 +254,12 @@ class Network:
         """Give the output activations of raw rows, (n, n_out) on the host."""
         x = doors.finite_rows(x, self.n_in, self.dtype, self.backend)
         result = np.empty((int(x.shape[0]), self.n_out), self.dtype)
+
+        def keep(start: int, space: Workspace) -> None:
+            result[start : start + space.rows] = self.backend.to_host(space.forward())
+
         with _QUIET():
-            for start, space in self._passes(x):
-                result[start : start + space.rows] = self.backend.to_host(space.forward())
+            self._pass_over(x, keep)
         return result
 
     def predict(self, x: Any) -> np.ndarray:
@@ -301,18 +304,27 @@ class Network:
         """Evaluate with targets and weights as `host_targets` and `host_weights` give them."""
         backend, score = self.backend, self.score_for(y)
         layers, loss = self.for_training()
-        totals = backend.zeros((4,), "float64")
+        totals, before = backend.zeros((4,), "float64"), backend.zeros((4,), "float64")
         unused = backend.empty((0, self.n_out), self.dtype)
-        with _QUIET():
-            for start, space in self._passes(x, layers):
-                part = slice(start, start + space.rows)
-                target = backend.to_device(y[part])
-                w = None if weight is None else backend.to_device(weight[part])
-                out = space.forward()
-                if unused.shape != out.shape:
-                    unused = backend.empty((space.rows, self.n_out), self.dtype)
+
+        def add(start: int, space: Workspace) -> None:
+            nonlocal unused
+            part = slice(start, start + space.rows)
+            target = backend.to_device(y[part])
+            w = None if weight is None else backend.to_device(weight[part])
+            out = space.forward()
+            if unused.shape != out.shape:
+                unused = backend.empty((space.rows, self.n_out), self.dtype)
+            backend.copy(totals, before)
+            try:
                 backend.add_score(score, self._activations(out, loss), target, w, totals)
                 backend.loss_and_delta(loss, out, target, w, unused, totals)
+            except MemoryError:  # these rows will come again, in smaller parts
+                backend.copy(before, totals)
+                raise
+
+        with _QUIET():
+            self._pass_over(x, add, layers)
         sums = backend.to_host(totals)
         value = float(sums[SCORE] / sums[WEIGHT])
         if score is SQUARED_ERROR:
@@ -366,7 +378,9 @@ class Network:
     def device_scaler(self) -> tuple[Array, Array]:
         """Give the scaler's shift and factor on the device."""
         assert self.scaler is not None
-        shift, factor = self.scaler.shift.astype(self.dtype), self.scaler.factor.astype(self.dtype)
+        # The factor of a column that hardly varies may be too large for float32.
+        factor = np.minimum(self.scaler.factor, np.finfo(self.dtype).max).astype(self.dtype)
+        shift = self.scaler.shift.astype(self.dtype)
         return self.backend.to_device(shift), self.backend.to_device(factor)
 
     def rows_on_device(self, x: Any) -> Array:
@@ -374,12 +388,32 @@ class Network:
         x = doors.own_rows(x, self.n_in, self.backend)
         return self.backend.cast(x, self.dtype)
 
+    def _pass_over(
+        self,
+        x: Array,
+        use: Callable[[int, Workspace], None],
+        layers: Sequence[AbstractLayer] | None = None,
+    ) -> None:
+        """Call use(first row, workspace) for all rows, in parts that the device has memory for."""
+        n, done, size = int(x.shape[0]), 0, ROWS_AT_ONCE
+        while done < n:
+            begun = done
+            try:
+                for start, space in self._passes(x[begun:, ...] if begun else x, layers, size):
+                    use(begun + start, space)
+                    done = begun + start + space.rows
+            except MemoryError:
+                size = min(size, n - done)
+                if size == 1:
+                    raise
+                size = -(-size // 2)
+
     def _passes(
-        self, x: Array, layers: Sequence[AbstractLayer] | None = None
+        self, x: Array, layers: Sequence[AbstractLayer] | None, size: int
     ) -> Iterator[tuple[int, Workspace]]:
         """Go through raw rows in parts: give each part's first row and a loaded workspace."""
         n, backend = int(x.shape[0]), self.backend
-        size, space = min(n, ROWS_AT_ONCE), None
+        size, space = min(n, size), None
         scaler = self.device_scaler() if self.scaler is not None else None
         for start in range(0, n, size):
             rows = min(size, n - start)

@@ -51,7 +51,7 @@ def build_network(
     Raises: ModelFileError when they do not fit; BackendError or ArgumentError for the device.
     """
     specs = {name: TensorSpec(a.dtype.name, a.shape) for name, a in arrays.items()}
-    with _refusing():
+    with refusing():
         plan_ = plan(description, specs, own)
     backend, dtype = get_backend(device), description["dtype"]
     if dtype not in backend.float_dtypes:
@@ -59,7 +59,7 @@ def build_network(
             f"device must compute in {dtype}, the model's dtype. Received: {backend.device}, "
             f"which has {', '.join(backend.float_dtypes)}. Load it on another device."
         )
-    with _refusing():
+    with refusing():
         net = Network(
             [description["n_in"], *plan_.layers], plan_.loss,
             device=backend, dtype=dtype, seed=description["seed"], classes=description["classes"],
@@ -79,6 +79,11 @@ def plan(description: Mapping[str, Any], specs: Mapping[str, TensorSpec], own: O
 
     Raises: ModelFileError or ArgumentError when they are not.
     """
+    if "run" in description:
+        raise ModelFileError(
+            "The file must be a model. Received: the checkpoint of a run. Go on with it by "
+            "nnbackend.resume or `nnbackend train --resume`, or give the model of the run."
+        )
     _check_entries("The description", description, ENTRIES)
     dtype, layers = description["dtype"], description["layers"]
     if dtype not in DTYPES or not isinstance(layers, list):
@@ -247,7 +252,7 @@ def _check_tensors(specs: Mapping[str, TensorSpec], expected: Mapping[str, Tenso
 
 
 @contextmanager
-def _refusing() -> Iterator[None]:
+def refusing() -> Iterator[None]:
     """Turn the engine's refusals of what a file describes into the file's."""
     try:
         yield

@@ -1,8 +1,9 @@
 """The container: a safetensors file with a description and a checksum in its metadata.
 
 The format itself has no checksum and promises little about its header, so the header is read here,
-strictly: nothing is allocated on a claim before the file's own size has borne it out. Only a file
-that is complete in every byte reaches the safetensors library.
+strictly: nothing is allocated on a claim before the file's own size has borne it out. Both ways are
+written out here, and not left to the safetensors library, because that ends the whole process where
+memory runs out, and a training run with it.
 """
 
 from __future__ import annotations
@@ -19,18 +20,26 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from nnbackend.errors import ArgumentError, ModelFileError
 
 FORMAT = 1
 KEY = "nnbackend"  # the one entry of the safetensors metadata
 HEADER_LIMIT = 10_000_000  # bytes
+# Values, keys and brackets in it, at most: a hundred thousand columns, or 0.1 s of reading JSON.
+PIECES_LIMIT = 250_000
 DTYPES = {"F32": "float32", "F64": "float64"}
+CODES = {name: code for code, name in DTYPES.items()}
 AGAIN = "Copy or save the model again."
 
 Arrays = Mapping[str, np.ndarray]
+
+
+class Place(NamedTuple):
+    """Where a tensor's bytes stand, counted from the end of the header."""
+
+    begin: int
+    end: int
 
 
 class TensorSpec(NamedTuple):
@@ -44,14 +53,14 @@ class TensorSpec(NamedTuple):
 class Header:
     """The checked beginning of a model file.
 
-    raw: its bytes.  n_body: how many follow.
+    n_body: how many bytes follow, in which the tensors have their places.
     text, digest: what the checksum covers beside the tensors, and its value.
     """
 
-    raw: bytes
     n_body: int
     description: dict[str, Any]
     tensors: dict[str, TensorSpec]
+    places: dict[str, Place]
     text: str
     digest: str
 
@@ -69,9 +78,28 @@ def encode(description: Mapping[str, Any], arrays: Arrays) -> bytes:
             "A network's columns must be plain data for JSON: text, finite numbers, lists, dicts. "
             f"Received: {error}."
         ) from error
-    return safetensors.numpy.save(
-        dict(arrays), {KEY: text + _checksum_entry(checksum(text, arrays))}
-    )
+    header: dict[str, Any] = {"__metadata__": {KEY: text + _checksum_entry(checksum(text, arrays))}}
+    # Wide numbers first, so that every tensor begins at a multiple of its numbers' width.
+    names = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
+    begin = 0
+    for name in names:
+        array = arrays[name]
+        end = begin + array.nbytes
+        header[name] = {
+            "dtype": CODES.get(array.dtype.name, array.dtype.name),  # the reader knows two
+            "shape": list(array.shape),
+            "data_offsets": [begin, end],
+        }  # fmt: skip
+        begin = end
+    raw = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    raw += b" " * (-len(raw) % 8)
+    return b"".join([len(raw).to_bytes(8, "little"), raw, *(_bytes_of(arrays[n]) for n in names)])
+
+
+def _bytes_of(array: np.ndarray) -> memoryview:
+    """Give an array's bytes, little-endian, without a copy where they are so already."""
+    array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    return array.reshape(-1).view(np.uint8).data
 
 
 def checksum(text: str, arrays: Arrays) -> str:
@@ -81,9 +109,9 @@ def checksum(text: str, arrays: Arrays) -> str:
     """
     digest = hashlib.sha256(text.encode(errors="surrogatepass"))
     for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name], arrays[name].dtype.newbyteorder("<"))
+        array = arrays[name]
         digest.update(f"\n{name} {array.dtype.name} {list(array.shape)}\n".encode())
-        digest.update(array.reshape(-1).view(np.uint8).data)
+        digest.update(_bytes_of(array))
     return digest.hexdigest()
 
 
@@ -107,10 +135,13 @@ def read_model(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         raise ModelFileError("The file must exist. Received: no such file.") from error
     except (OSError, ValueError) as error:
         raise ModelFileError(f"The file must be readable. Received: {error}.") from error
-    try:
-        arrays = safetensors.numpy.load(header.raw + body)
-    except (safetensors.SafetensorError, ValueError) as error:
-        raise ModelFileError(f"The file must be safetensors. Received: {error}. {AGAIN}") from error
+    if len(body) != header.n_body:
+        raise ModelFileError(f"The file must stay as it is while it is read. {AGAIN}")
+    arrays = {}
+    for name, spec in header.tensors.items():
+        place, stored = header.places[name], np.dtype(spec.dtype).newbyteorder("<")
+        array = np.frombuffer(body, stored, math.prod(spec.shape), place.begin)
+        arrays[name] = array.reshape(spec.shape).astype(spec.dtype)  # a copy of its own
     if checksum(header.text, arrays) != header.digest:
         raise ModelFileError(
             "The content must be as it was written. Received: another checksum than the stored "
@@ -133,6 +164,12 @@ def read_header(file: BinaryIO, size: int) -> Header:
             f"file of {size} bytes. It was cut off, or is no model file. {AGAIN}"
         )
     raw = file.read(n_header)
+    pieces = sum(raw.count(mark) for mark in (b",", b":", b"[", b"{"))
+    if pieces > PIECES_LIMIT:
+        raise ModelFileError(
+            f"The header must have at most {PIECES_LIMIT} entries. Received: about {pieces}. "
+            "Fewer columns or classes can be saved."
+        )
     header = _parse(raw, "The header")
     if len(raw) < n_header or not isinstance(header, dict):
         raise ModelFileError(f"The header must be a JSON object. Received: {_shown(raw)}. {AGAIN}")
@@ -148,7 +185,7 @@ def read_header(file: BinaryIO, size: int) -> Header:
             f"The metadata must have one entry. Received: {_shown(sorted(metadata))}. {AGAIN}"
         )
     n_body = size - 8 - n_header
-    return Header(prefix + raw, n_body, description, _tensors(header, n_body), text, digest)
+    return Header(n_body, description, *_tensors(header, n_body), text, digest)
 
 
 def _read_description(text: str) -> tuple[dict[str, Any], str, str]:
@@ -174,9 +211,9 @@ def _checksum_entry(digest: str) -> str:
     return f', "sha256": "{digest}"}}'
 
 
-def _tensors(header: dict[str, Any], n_body: int) -> dict[str, TensorSpec]:
+def _tensors(header: dict[str, Any], n_body: int) -> tuple[dict[str, TensorSpec], dict[str, Place]]:
     """Check that the tensors fill the body without a gap, in any order."""
-    specs, spans = {}, []
+    specs, places = {}, {}
     for name, entry in header.items():
         try:
             spec, span = _tensor(entry)
@@ -185,24 +222,24 @@ def _tensors(header: dict[str, Any], n_body: int) -> dict[str, TensorSpec]:
                 "A tensor must have dtype (F32 or F64), shape (one or two sizes) and data_offsets "
                 f"that agree. Received: {_shown(name)}: {_shown(entry)}. {AGAIN}"
             ) from error
-        specs[name] = spec
-        spans.append(span)
+        specs[name], places[name] = spec, span
     end = 0
-    for span in sorted(spans):
-        if span[0] != end:
+    for span in sorted(places.values()):
+        if span.begin != end:
             break
-        end = span[1]
+        end = span.end
     else:
         if end == n_body:
-            return specs
+            return specs, places
+    claimed = max((place.end for place in places.values()), default=0)
     raise ModelFileError(
         "The tensors must fill the file from the header to its end, without gap or overlap. "
-        f"Received: claims of {max((e for _, e in spans), default=0)} bytes, of which the first "
+        f"Received: claims of {claimed} bytes, of which the first "
         f"{end} are in a row, in a file with {n_body} bytes of them. {AGAIN}"
     )
 
 
-def _tensor(entry: Any) -> tuple[TensorSpec, tuple[int, int]]:
+def _tensor(entry: Any) -> tuple[TensorSpec, Place]:
     """Give one entry's dtype and shape, and where its bytes stand; anything else is an error."""
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     name = DTYPES[dtype]
@@ -213,7 +250,7 @@ def _tensor(entry: Any) -> tuple[TensorSpec, tuple[int, int]]:
     n_bytes = math.prod(shape) * np.dtype(name).itemsize
     if not 1 <= len(shape) <= 2 or n_bytes == 0 or end - begin != n_bytes:
         raise ValueError
-    return TensorSpec(name, tuple(shape)), (begin, end)
+    return TensorSpec(name, tuple(shape)), Place(begin, end)
 
 
 def _parse(text: str | bytes, what: str) -> Any:

@@ -51,6 +51,16 @@ def write_whole(path: Path, data: bytes) -> None:
     _sync_folder(path.parent)
 
 
+def sweep(folder: Path, name: str) -> None:
+    """Remove what killed processes have left behind of files of the pattern `name`.
+
+    The folder must be one into which nobody else is writing such files now.
+    """
+    for stale in folder.glob(f".{name}.*.tmp"):
+        with contextlib.suppress(OSError):
+            stale.unlink()
+
+
 def _sync_folder(folder: Path) -> None:
     """Bring the new name to the disk, where the system can."""
     if os.name == "nt":  # has no such call

@@ -66,15 +66,19 @@ class Feed:
 
     def new_batch(self, rows: int) -> Batch:
         """Make the arrays of a batch; one that holds all rows is filled for good."""
+        batch = self.new_part(rows)
+        if rows == self.n:
+            self._gather(batch, self.backend.zeros((2,), "int64"))
+        return batch
+
+    def new_part(self, rows: int) -> Batch:
+        """Make the arrays of a part of a batch."""
         empty, dtype = self.backend.empty, self.net.dtype
-        batch = Batch(
+        return Batch(
             empty((rows, self.net.n_in), dtype),
             empty((rows, *self.y.shape[1:]), self._y_dtype),
             None if self.weight is None else empty((rows,), dtype),
         )
-        if rows == self.n:
-            self._gather(batch, self.backend.zeros((2,), "int64"))
-        return batch
 
     def begin_epoch(self, order: np.ndarray) -> None:
         """Set the order of the rows, a permutation of 0 .. n-1."""
@@ -86,17 +90,21 @@ class Feed:
         if self.batch_size < self.n:
             self._gather(batch, clock)
 
-    def _gather(self, batch: Batch, clock: Array) -> None:
-        backend = self.backend
+    def load_part(self, batch: Batch, clock: Array, first: int) -> None:
+        """Fill a part of the mini-batch, from its row `first` on, scaled."""
+        self._gather(batch, clock, first)
+
+    def _gather(self, batch: Batch, clock: Array, first: int = 0) -> None:
+        backend, order = self.backend, self.order[first:] if first else self.order
         if self.is_sparse:  # made dense on the host, so that such a step cannot be captured
-            start = int(backend.to_host(clock)[BATCH]) * self.batch_size
+            start = int(backend.to_host(clock)[BATCH]) * self.batch_size + first
             rows = self._host_order[start : start + int(batch.x.shape[0])]
             backend.to_device(self.x[rows].astype(self.net.dtype, copy=False), out=batch.x)
         else:
-            backend.gather_rows(self.x, self.order, clock, self.batch_size, batch.x)
-        backend.gather_rows(self.y, self.order, clock, self.batch_size, batch.y)
+            backend.gather_rows(self.x, order, clock, self.batch_size, batch.x)
+        backend.gather_rows(self.y, order, clock, self.batch_size, batch.y)
         if self.weight is not None:
-            backend.gather_rows(self.weight, self.order, clock, self.batch_size, batch.weight)
+            backend.gather_rows(self.weight, order, clock, self.batch_size, batch.weight)
         if self.scaler is not None and self.net.scaler is not None:
             backend.scale_rows(batch.x, *self.scaler, self.net.scaler.clip)
 

@@ -25,6 +25,12 @@ class Callback:
         """After an epoch, whose figures are in row. True ends training."""
         return None
 
+    def on_pause(self, trainer: Trainer) -> None:
+        """After the last step, before the weights to keep take the place of the last ones.
+
+        Also when training was interrupted, unless a second Ctrl-C has cut a step in two.
+        """
+
     def on_train_end(self, trainer: Trainer) -> None:
         """After the last epoch, also when it was stopped or interrupted."""
 

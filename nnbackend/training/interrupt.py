@@ -1,10 +1,11 @@
-"""Ctrl-C between steps, so that what was learnt is whole."""
+"""Signals between steps, so that what was learnt is whole."""
 
 from __future__ import annotations
 
 import signal
 import threading
 from types import FrameType, TracebackType
+from typing import Any
 
 
 class InterruptGuard:
@@ -12,21 +13,29 @@ class InterruptGuard:
 
     An update that is cut in the middle would leave half-moved weights. Outside the main thread,
     where Python delivers no signals, it does nothing.
+    signals: others that ask to end, as SIGTERM where something can be saved; asked again, they
+    change nothing.  received: the one that asked.
     """
 
     def __init__(self) -> None:
         self.requested = False
-        self._active = False
+        self.received: int | None = None
+        self.signals: tuple[int, ...] = ()
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> InterruptGuard:
-        self.requested = False
-        self._active = threading.current_thread() is threading.main_thread()
-        if self._active:
-            self._before = signal.getsignal(signal.SIGINT)
-            # A program that ignores or handles Ctrl-C itself keeps its way.
-            self._active = self._before is signal.default_int_handler
-        if self._active:
-            signal.signal(signal.SIGINT, self._request)
+        self.requested, self.received = False, None
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        # A program that ignores or handles a signal itself keeps its way.
+        for number, default in (
+            (signal.SIGINT, signal.default_int_handler),
+            *((number, signal.SIG_DFL) for number in self.signals),
+        ):
+            before = signal.getsignal(number)
+            if before is default:
+                self._before[number] = before
+                signal.signal(number, self._request)
         return self
 
     def __exit__(
@@ -35,10 +44,10 @@ class InterruptGuard:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._active:
-            signal.signal(signal.SIGINT, self._before)
+        while self._before:
+            signal.signal(*self._before.popitem())
 
     def _request(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.requested = True
+        self.requested, self.received = True, number

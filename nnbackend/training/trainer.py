@@ -1,6 +1,6 @@
 """The story: how a network learns.
 
-`Trainer._new_step` is one step of gradient descent, from a mini-batch to moved weights;
+`Trainer.new_step` is one step of gradient descent, from a mini-batch to moved weights;
 `Trainer.run` goes through the epochs: train, validate, note down, keep the best, perhaps stop.
 """
 
@@ -9,12 +9,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from nnbackend.backend import Backend
 from nnbackend.backend.base import BATCH, LOSS, PENALTY, STEP, WEIGHT
 from nnbackend.backend.formulas import Array
 from nnbackend.data.scalers import Scaler
@@ -27,11 +26,11 @@ from nnbackend.training.history import History, Row
 from nnbackend.training.intake import TrainingData, Validation, take_in
 from nnbackend.training.interrupt import InterruptGuard
 from nnbackend.training.lbfgs import LBFGS, LBFGSSteps
+from nnbackend.training.micro_batches import Run, new_divided_pass, new_run
 from nnbackend.training.recipe import Recipe
 from nnbackend.training.schedules import AnySchedule, When, values_of
 
 GLANCE_SECONDS = 0.1  # how long steps run on before Ctrl-C, progress and the loss are looked at
-Run = Callable[[int], None]
 
 
 class Trainer:
@@ -56,6 +55,7 @@ class Trainer:
         self.net, self.backend = net, net.backend
         self.recipe = recipe = recipe.checked(net)
         self.callbacks = _check_callbacks(callbacks)
+        self.validation_share = float(validation) if isinstance(validation, Real) else None
         before = net.scaler, net.target_scaler, net.classes
         try:
             data = take_in(
@@ -97,34 +97,53 @@ class Trainer:
         self.history.batch_size = self.batch_size
         self.epoch = 0  # epochs done
         self.first_step = 0  # steps made in an earlier run, whose state this one goes on with
+        self.made = 0  # steps made of the epoch under way
+        self.decided = ""  # why a run that is gone on with had stopped already
+        self.rows_at_once = self.batch_size  # fewer where the device's memory is short
         self._prepared_at = 0.0
         self.interrupt = InterruptGuard()
-        self._lbfgs: LBFGSSteps | None = None
+        self.lbfgs: LBFGSSteps | None = None
         self._runs: list[tuple[int, Run]] = []
         if not is_lbfgs:
             self._epoch_rates()  # a schedule that cannot be meant is refused before the first epoch
 
+    @property
+    def step(self) -> int:
+        """Steps made since training began."""
+        return self.steps_done + self.made
+
     # ---- one step ---------------------------------------------------------------------------
 
-    def _new_step(self, rows: int) -> Callable[[], None]:
-        """Give one step of gradient descent on `rows` rows, with all its memory."""
-        net, backend, feed, recipe = self.net, self.backend, self.feed, self.recipe
+    def _new_pass(self, rows: int) -> Callable[[], None]:
+        """Give the pass over `rows` rows, to their gradient, with all its memory."""
+        net, backend, feed, clock = self.net, self.backend, self.feed, self.clock
+        batch, totals = feed.new_batch(rows), self.totals
+        layers, loss = net.for_training()
+        dropout = DropoutSource(self.recipe.seed, clock)
+        space = net.workspace(batch.x, layers, grad=self.grad, dropout=dropout)
+
+        def compute() -> None:
+            feed.load(batch, clock)  # the rows of this mini-batch
+            out = space.forward()  # feed forward
+            backend.loss_and_delta(loss, out, batch.y, batch.weight, space.out.delta, totals)
+            space.backward()  # backpropagate
+
+        return compute
+
+    def new_step(self, rows: int, at_once: int) -> Callable[[], None]:
+        """Give one step of gradient descent on `rows` rows, in passes of at most so many."""
+        net, backend, recipe = self.net, self.backend, self.recipe
         clock, rates, hyper, totals = self.clock, self.rates, self.hyper, self.totals
         theta, grad, shadow, ema = net.theta, self.grad, self.shadow, recipe.ema
-        batch = feed.new_batch(rows)
-        layers, loss = net.for_training()
-        dropout = DropoutSource(recipe.seed, clock)
-        space = net.workspace(batch.x, layers, grad=grad, dropout=dropout)
+        divided = at_once < rows
+        compute = new_divided_pass(self, rows, at_once) if divided else self._new_pass(rows)
         n_weights, state, decay = net.layout.n_weights, list(self.state.values()), recipe.decay
         l1, l2 = recipe.penalty(rows)
         limits = [(W, c) for W, c in zip(net.weights, recipe.norm_limits(net), strict=True) if c]
 
         def step() -> None:
             backend.tick(clock, rates, hyper)  # count the step, look up its learning rate
-            feed.load(batch, clock)  # the rows of this mini-batch
-            out = space.forward()  # feed forward
-            backend.loss_and_delta(loss, out, batch.y, batch.weight, space.out.delta, totals)
-            space.backward()  # backpropagate
+            compute()  # feed forward and backpropagate the rows of this mini-batch
             if l1 or l2:
                 backend.add_penalty(theta[:n_weights], grad[:n_weights], l1, l2, rows, totals)
             if recipe.clip_norm:
@@ -143,26 +162,29 @@ class Trainer:
         """Make the steps of an epoch; give its train_loss and learning_rate."""
         backend = self.backend
         if not self._runs:
-            capture = partial(Backend.capture, backend) if self.feed.is_sparse else backend.capture
-            self._runs = [(count, capture(self._new_step(rows))) for count, rows in self.sizes]
+            self._runs = [(count, new_run(self, rows)) for count, rows in self.sizes]
         rates = self._epoch_rates()
         backend.to_device(rates, out=self.rates)
         clock = np.zeros(2, np.int64)
-        clock[STEP], clock[BATCH] = self.steps_done, -1
+        made = self.made  # not 0 where an interrupted epoch is gone on with
+        clock[STEP], clock[BATCH] = self.step, made - 1
         backend.to_device(clock, out=self.clock)
         self.feed.begin_epoch(
             epoch_order(self.n, self.recipe.seed, self.epoch, self.recipe.shuffle)
         )
-        backend.fill(self.totals, 0.0)
+        if not made:
+            backend.fill(self.totals, 0.0)
 
-        made, at_once, checked = 0, 1, time.perf_counter()
+        at_once, checked, skipped = 1, time.perf_counter(), made
         for count, run in self._runs:
-            left = count
+            left = max(count - skipped, 0)
+            skipped = max(skipped - count, 0)
             while left and not self.interrupt.requested:
                 begin, n = time.perf_counter(), min(at_once, left)
                 run(n)
                 backend.synchronize()
                 made, left, now = made + n, left - n, time.perf_counter()
+                self.made = made
                 if self.epoch == 0 and made == 1:  # a device prepares itself in its first step
                     self._prepared_at = now
                 at_once = max(1, round(n * GLANCE_SECONDS / max(now - begin, 1e-9)))
@@ -190,17 +212,21 @@ class Trainer:
 
     def _lbfgs_epoch(self) -> Row:
         """Make one iteration of L-BFGS on all rows."""
-        if self._lbfgs is None:
-            self._lbfgs = LBFGSSteps(
-                self.recipe.optimizer,
-                self.backend,
-                self.net.theta,
-                self.grad,
-                self.new_objective(),
-            )
-        with np.errstate(over="ignore", invalid="ignore"):  # the line search may look too far
-            self._lbfgs.iterate()
+        lbfgs = self.lbfgs_steps()
+        if not self.made:
+            with np.errstate(over="ignore", invalid="ignore"):  # the search may look too far
+                lbfgs.iterate()
+            self.made = 1
         return {"train_loss": self._mean_loss(), "learning_rate": 1.0}
+
+    def lbfgs_steps(self) -> LBFGSSteps:
+        """Give L-BFGS under way, which is begun when it is first asked for."""
+        if self.lbfgs is None:
+            theta, objective = self.net.theta, self.new_objective()
+            self.lbfgs = LBFGSSteps(
+                self.recipe.optimizer, self.backend, theta, self.grad, objective
+            )
+        return self.lbfgs
 
     def new_objective(self) -> Callable[[], float]:
         """Give the function that L-BFGS minimises: mean loss and penalty, and their gradient."""
@@ -229,7 +255,7 @@ class Trainer:
     def run(self) -> History:
         """Train until the epochs are done or a reason comes to stop; give the history."""
         history, is_lbfgs = self.history, isinstance(self.recipe.optimizer, LBFGS)
-        history.stop_reason = ""
+        history.stop_reason, self.decided = self.decided, ""
         for callback in self.callbacks:
             callback.on_train_begin(self)
         try:
@@ -243,6 +269,9 @@ class Trainer:
                     if self.epoch == 0 and self.steps_per_epoch > 1:
                         begin = max(begin, self._prepared_at)
                     self._note(figures, time.perf_counter() - begin)
+                self._check_theta()
+                for callback in self.callbacks:
+                    callback.on_pause(self)
         except KeyboardInterrupt:
             self.interrupt.requested = True
         if self.interrupt.requested:
@@ -265,7 +294,7 @@ class Trainer:
     def _note(self, figures: Row, seconds: float) -> None:
         """End an epoch: validate, write the row, keep the best, decide whether to go on."""
         self._check_theta()
-        self.epoch += 1
+        self.epoch, self.made = self.epoch + 1, 0
         row: Row = {"epoch": self.epoch, "train_loss": figures["train_loss"]}
         served = self.net.theta if self.shadow is None else self.shadow
         if self.validation is not None:
@@ -276,7 +305,7 @@ class Trainer:
         if self.history.best_index == len(self.history) - 1:
             self.backend.copy(served, self.best)
         stopping = self.recipe.early_stopping
-        if self._lbfgs is not None and self._lbfgs.converged:
+        if self.lbfgs is not None and self.lbfgs.converged:
             self.history.stop_reason = "converged"
         if stopping is not None and stopping.should_stop(self.history):
             self.history.stop_reason = "early stopping"

@@ -1,0 +1,27 @@
+"""`nnbackend export`: a trained network for other programs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from nnbackend.cli.run_folder import open_run
+from nnbackend.persistence.exporting import export
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `export`."""
+    parser.add_argument("run", metavar="RUN", help="a run folder or a model file")
+    parser.add_argument(
+        "--out", metavar="FILE",
+        help="a .onnx or .npz file to write (default: model.onnx beside the model)",
+    )  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export; give the exit code."""
+    found = open_run(args.run)
+    path = Path(args.out) if args.out else found.model.with_suffix(".onnx")
+    export(found.network("cpu"), path)
+    print(path)
+    return 0

@@ -1,0 +1,191 @@
+"""What a run carries from step to step, taken out as plain data and arrays, and put back.
+
+Exactly so much that training goes on as if it had never stopped: the same batches, masks and
+learning rates follow from the seed and the step; the rest is here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nnbackend.backend.formulas import Array
+from nnbackend.data import doors
+from nnbackend.errors import ArgumentError
+from nnbackend.persistence.recipe_data import describe_recipe
+from nnbackend.training.trainer import Trainer
+
+SAMPLED_ROWS = 4096  # of larger data, evenly spaced rows stand for all
+COUNTS = ("epoch", "made", "steps_per_epoch", "n")  # whole numbers of the trainer
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class RunState:
+    """A run between two steps: plain data for JSON, and host arrays by name."""
+
+    facts: Mapping[str, Any]
+    arrays: Arrays
+
+
+def take_state(trainer: Trainer) -> RunState:
+    """Give a copy of all that a run carries; the network's own parameters are not in it."""
+    history, lbfgs = trainer.history, trainer.lbfgs
+    to_host = trainer.backend.to_host
+    arrays = {name: to_host(array) for name, array in _vectors(trainer).items()}
+    columns = list(history.rows[0]) if history.rows else []
+    if history.rows:
+        arrays["history"] = np.array([[row[c] for c in columns] for row in history.rows])
+    facts: dict[str, Any] = {name: getattr(trainer, name) for name in COUNTS}
+    facts |= {
+        "stop_reason": history.stop_reason,
+        "monitor": history.monitor,
+        "device": trainer.backend.device,
+        "validation": trainer.validation_share,
+        "columns": columns,
+        "recipe": describe_recipe(trainer.recipe),
+        "data": fingerprint(trainer),
+        "lbfgs": None,
+    }
+    if lbfgs is not None:
+        facts["lbfgs"] = {"pairs": len(lbfgs.pairs), "converged": lbfgs.converged}
+        arrays["lbfgs.loss"] = np.array([lbfgs.loss, *(rho for _, _, rho in lbfgs.pairs)])
+        for i, (s, y, _) in enumerate(lbfgs.pairs):
+            arrays[f"lbfgs.s.{i}"], arrays[f"lbfgs.y.{i}"] = to_host(s), to_host(y)
+    return RunState(facts, arrays)
+
+
+def put_state(trainer: Trainer, state: RunState) -> None:
+    """Bring a run to the state that was taken of another with the same recipe and data.
+
+    Raises: ArgumentError when it was another run; ValueError, KeyError or TypeError for a state
+    that `take_state` cannot have given. The trainer is then not to be used.
+    """
+    facts, arrays = state.facts, dict(state.arrays)
+    if any(type(facts[name]) is not int for name in COUNTS):
+        raise TypeError(f"{', '.join(COUNTS)} must be whole numbers")
+    _check_same_run(trainer, facts)
+    epoch, made = facts["epoch"], facts["made"]
+    if not (0 <= epoch <= trainer.recipe.epochs and 0 <= made <= trainer.steps_per_epoch):
+        raise ValueError(f"epoch={epoch}, made={made}")
+    rows = _history_rows(facts["columns"], arrays.pop("history", None), epoch, trainer)
+    if facts["lbfgs"] is not None:
+        _put_lbfgs(trainer, facts["lbfgs"], arrays)
+    vectors = _vectors(trainer)
+    if vectors.keys() != arrays.keys():
+        raise ValueError(f"arrays {sorted(vectors.keys() ^ arrays.keys())}")
+    for name, vector in vectors.items():
+        host = arrays[name]
+        if host.shape != tuple(vector.shape) or vector.dtype != getattr(
+            trainer.backend.xp, host.dtype.name
+        ):
+            raise ValueError(f"{name}: {host.dtype} {host.shape}")
+        trainer.backend.to_device(np.ascontiguousarray(host), out=vector)
+    trainer.epoch, trainer.made = epoch, made
+    trainer.history.rows[:] = rows
+    reason = facts["stop_reason"]
+    if reason not in ("", "epochs", "early stopping", "converged", "callback"):
+        raise ValueError(f"stop_reason={reason!r}")
+    trainer.decided = "" if reason == "epochs" else reason
+
+
+def step_of(facts: Mapping[str, Any]) -> int:
+    """Give the number of steps made since training began."""
+    step: int = facts["epoch"] * facts["steps_per_epoch"] + facts["made"]
+    return step
+
+
+def fingerprint(trainer: Trainer) -> str:
+    """Give a text that is the same for the same rows, targets and weights, and else another."""
+    feed, backend = trainer.feed, trainer.backend
+    parts: list[tuple[Array, Any]] = [(feed.x, feed.rows)]
+    digest = hashlib.sha256()
+    for name, part in (("y", feed.y), ("weight", feed.weight)):
+        host = None if part is None else backend.to_host(part)
+        _add(digest, name, host)
+    _add(digest, "rows", feed.rows)
+    if trainer.validation is not None:
+        x, y, weight = trainer.validation
+        parts.append((x, range(int(x.shape[0]))))
+        _add(digest, "validation y", y)
+        _add(digest, "validation weight", weight)
+    for x, rows in parts:
+        every = max(1, -(-len(rows) // SAMPLED_ROWS))
+        sample = np.asarray(rows[::every], np.int64)
+        host = doors.host_array(doors.some_rows(x, sample, backend), "x", backend)
+        _add(digest, f"x of {int(x.shape[0])}", host)
+    return digest.hexdigest()
+
+
+def _add(digest: Any, name: str, array: np.ndarray | None) -> None:
+    if array is None:
+        digest.update(f"{name} none\n".encode())
+        return
+    digest.update(f"{name} {array.dtype.name} {array.shape}\n".encode())
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+
+
+def _vectors(trainer: Trainer) -> dict[str, Array]:
+    """Give the device arrays that training changes in place, by the names of the state."""
+    vectors = {f"state.{name}": array for name, array in trainer.state.items()}
+    vectors |= {"best": trainer.best, "totals": trainer.totals}
+    if trainer.shadow is not None:
+        vectors["shadow"] = trainer.shadow
+    if trainer.lbfgs is not None:
+        vectors["lbfgs.gradient"] = trainer.grad
+    return vectors
+
+
+def _check_same_run(trainer: Trainer, facts: Mapping[str, Any]) -> None:
+    stored = dict(facts["recipe"])
+    own = describe_recipe(trainer.recipe)
+    # Further epochs may be asked for; a schedule that depends on them then takes another course.
+    differing = [name for name in own if name != "epochs" and stored.get(name) != own[name]]
+    if differing:
+        raise ArgumentError(
+            "A run goes on with the options it was begun with. Received: other "
+            f"{', '.join(differing)}: {[own[n] for n in differing]} where the checkpoint has "
+            f"{[stored.get(n) for n in differing]}. Give the same, or begin a new run."
+        )
+    if facts["monitor"] != trainer.history.monitor or facts["data"] != fingerprint(trainer):
+        raise ArgumentError(
+            "A run goes on with the data it was begun with: x, y, sample_weight, validation, in "
+            f"the same order and dtypes. Received: other data ({trainer.n:,} rows to train on; "
+            f"the checkpoint has {facts['n']:,}). Give the same, or begin a new run."
+        )
+    if facts["steps_per_epoch"] != trainer.steps_per_epoch:
+        raise ValueError(f"steps_per_epoch={facts['steps_per_epoch']}")
+
+
+def _history_rows(
+    columns: Any, table: np.ndarray | None, epoch: int, trainer: Trainer
+) -> list[dict[str, float]]:
+    n = 0 if table is None else len(table)
+    if n != epoch or len(set(columns)) != len(columns):
+        raise ValueError(f"{n} rows of history for {epoch} epochs")
+    if table is None:
+        return []
+    if table.ndim != 2 or table.shape[1] != len(columns) or trainer.history.monitor not in columns:
+        raise ValueError(f"history {table.shape} of columns {columns}")
+    rows = [dict(zip(columns, row, strict=True)) for row in table.tolist()]
+    return [row | {"epoch": int(row["epoch"])} for row in rows]
+
+
+def _put_lbfgs(trainer: Trainer, facts: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    steps = trainer.lbfgs_steps()
+    to_device, shape = trainer.backend.to_device, tuple(steps.theta.shape)
+    loss, *rhos = arrays.pop("lbfgs.loss").tolist()
+    if len(rhos) != facts["pairs"] or len(rhos) > steps.rule.memory:
+        raise ValueError(f"{len(rhos)} pairs")
+    steps.pairs.clear()
+    for i, rho in enumerate(rhos):
+        s, y = arrays.pop(f"lbfgs.s.{i}"), arrays.pop(f"lbfgs.y.{i}")
+        if {s.shape, y.shape} != {shape} or {s.dtype.name, y.dtype.name} != {trainer.net.dtype}:
+            raise ValueError(f"pair {i}")
+        steps.pairs.append((to_device(s), to_device(y), rho))
+    steps.loss, steps.converged = loss, bool(facts["converged"])

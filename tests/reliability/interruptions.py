@@ -1,0 +1,120 @@
+"""Interrupt a run at random moments, go on, and compare the end with the undisturbed run's.
+
+    python tests/reliability/interruptions.py DEVICE RUNS FOLDER
+
+Each of RUNS runs has dropout, a schedule, early stopping and settings drawn at random; it is ended
+at up to four random steps: by a request, or by an exception that no checkpoint follows, as a crash.
+Prints one line of JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import nnbackend as nn
+from nnbackend.persistence.checkpoints import checkpoint_paths
+from nnbackend.training import trainer as trainer_module
+
+RNG = np.random.default_rng(11)
+X = RNG.normal(size=(90, 6)).astype(np.float32)
+LABELS = (X[:, 0] + X[:, 1] ** 2 > 0.6).astype(int)
+OPTIMIZERS = [nn.SGD(0.1, 0.9), nn.Adam(), nn.AdamW(), nn.RMSProp(), nn.AdaGrad(0.05)]
+SCHEDULES = ["cosine", "one_cycle", "exponential", nn.schedules.Plateau(0.5, patience=1)]
+
+
+class Crash(Exception):
+    """Ends a run as a crash does: nothing is written any more."""
+
+
+class Ender(nn.Callback):
+    """Ends a run after so many steps, and keeps a hash of everything a run carries at its end."""
+
+    def __init__(self, step: float = np.inf, crash: bool = False) -> None:
+        self.at, self.crash, self.hash, self.steps = step, crash, "", 0
+
+    def on_progress(self, trainer: Any, step: int, n_steps: int) -> None:
+        if trainer.step >= self.at:
+            if self.crash:
+                raise Crash
+            trainer.interrupt.requested = True
+
+    def on_pause(self, trainer: Any) -> None:
+        digest, history = hashlib.sha256(), trainer.history
+        for vector in (trainer.net.theta, trainer.best, *trainer.state.values()):
+            digest.update(trainer.backend.to_host(vector).tobytes())
+        rows = [{k: v for k, v in row.items() if k != "seconds"} for row in history]
+        digest.update(json.dumps([rows, history.stop_reason]).encode())
+        self.hash, self.steps = digest.hexdigest(), trainer.step
+
+
+def options_of(rng: np.random.Generator) -> dict[str, Any]:
+    return {
+        "epochs": int(rng.integers(4, 12)),
+        "batch_size": int(rng.integers(7, 40)),
+        "optimizer": OPTIMIZERS[rng.integers(len(OPTIMIZERS))],
+        "schedule": SCHEDULES[rng.integers(len(SCHEDULES))],
+        "early_stopping": nn.EarlyStopping(patience=2, min_delta=float(rng.choice([0.0, 0.01]))),
+        "ema": 0.9 if rng.random() < 0.3 else None,
+        "validation": 0.2,
+        "scale": "standard",
+        "seed": int(rng.integers(1000)),
+    }
+
+
+def network(device: str) -> nn.Network:
+    layers = [6, nn.Dense(16, "relu"), nn.Dropout(0.3), nn.Maxout(8), nn.Dropout(0.1),
+              nn.Dense(2, "softmax")]  # fmt: skip
+    return nn.Network(layers, device=device, seed=2)
+
+
+def one_run(device: str, folder: Path, rng: np.random.Generator) -> tuple[bool, int]:
+    """Give whether the end was the same, and how often the run was ended before it."""
+    options = options_of(rng)
+    whole = Ender()
+    net = network(device)
+    nn.train(net, X, LABELS, callbacks=[whole], **options)
+    expected = whole.hash, net.backend.to_host(net.theta).tobytes()
+
+    ends = np.sort(rng.integers(1, whole.steps + 1, size=rng.integers(1, 5))).tolist()
+    every, n = int(rng.integers(1, 8)), len(ends)
+    other, ender = network(device), Ender(ends.pop(0), bool(rng.random() < 0.5))
+    writer = nn.Checkpoints(folder, steps=every)
+    try:
+        history = nn.train(other, X, LABELS, callbacks=[ender, writer], **options)
+        is_over = history.stop_reason != "interrupted"
+    except Crash:
+        is_over = False
+    while not is_over:
+        ender = Ender(ends.pop(0), bool(rng.random() < 0.5)) if ends else Ender()
+        try:
+            if checkpoint_paths(folder):
+                other, history = nn.resume(folder, X, LABELS, device=device, callbacks=[ender])
+            else:  # crashed before the first: from the beginning
+                other = network(device)
+                callbacks = [ender, nn.Checkpoints(folder, steps=every)]
+                history = nn.train(other, X, LABELS, callbacks=callbacks, **options)
+            is_over = history.stop_reason != "interrupted"
+        except Crash:
+            continue
+    return (ender.hash, other.backend.to_host(other.theta).tobytes()) == expected, n - len(ends)
+
+
+def main(device: str, runs: int, folder: Path) -> dict[str, int]:
+    trainer_module.GLANCE_SECONDS = 0.0
+    found = {"runs": 0, "interruptions": 0, "different": 0}
+    for seed in range(runs):
+        same, n = one_run(device, folder / str(seed), np.random.default_rng(seed))
+        found["runs"] += 1
+        found["interruptions"] += n
+        found["different"] += not same
+    return found
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))))

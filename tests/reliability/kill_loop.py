@@ -1,0 +1,112 @@
+"""Kills while saving: SIGKILL at a random moment, look at the files, and again.
+
+    python tests/reliability/kill_loop.py KIND KILLS FOLDER
+
+KIND: a writer of `writers.py`, or `checkpoints`: a training run that writes one after every step.
+The children are forked from a process that has everything imported, so a kill takes milliseconds.
+Prints one line of JSON: how many kills, unreadable files, mixtures, and stale temporary files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from writers import WRITERS, read
+
+import nnbackend as nn
+from nnbackend.persistence.checkpoints import checkpoint_paths, read_checkpoint
+from nnbackend.persistence.run_state import step_of
+from nnbackend.training import trainer as trainer_module
+
+LONGEST = 0.03  # seconds a child may live after its first file
+
+X = np.random.default_rng(0).normal(size=(64, 30)).astype(np.float32)
+LABELS = (X[:, 0] > 0).astype(int)
+
+
+def _train(callbacks: list[nn.Callback]) -> None:
+    net = nn.Network([30, 64, nn.Dropout(0.2), 2], "cross_entropy", device="numpy")
+    nn.train(net, X, LABELS, epochs=40, batch_size=16, callbacks=callbacks)
+
+
+class Course(nn.Callback):
+    """The weights after each step of a run that nobody disturbs."""
+
+    def __init__(self) -> None:
+        self.thetas: dict[int, bytes] = {}
+
+    def on_progress(self, trainer: Any, step: int, n_steps: int) -> None:
+        self.thetas[trainer.step] = trainer.net.theta.tobytes()
+
+
+def _look(kind: str, folder: Path, course: Course) -> None:
+    """Raise when a file is not whole, or not what its stamp says."""
+    if kind != "checkpoints":
+        read(kind, folder / "file")
+        return
+    paths = checkpoint_paths(folder)
+    assert 1 <= len(paths) <= 3  # a third, killed between the new one and the oldest's removal
+    for path in paths:
+        checkpoint = read_checkpoint(path)
+        step = step_of(checkpoint.state.facts)
+        parts = [checkpoint.arrays[f"{kind}.{i}"] for kind in ("weights", "biases") for i in (0, 1)]
+        theta = b"".join(part.tobytes() for part in parts)
+        assert theta == course.thetas[step], "stamp and content differ"
+
+
+def _child(work: Callable[[], None]) -> int:
+    """Fork a process that works until it is killed."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return child
+
+
+def main(kind: str, kills: int, folder: Path) -> dict[str, int]:
+    trainer_module.GLANCE_SECONDS = 0.0
+    course, rng = Course(), random.Random(1)
+    if kind == "checkpoints":
+        _train([course])
+
+    def work() -> None:
+        if kind == "checkpoints":
+            _train([nn.Checkpoints(folder, steps=1)])
+        else:
+            for step in range(1, 1_000_000):
+                WRITERS[kind](folder / "file", step)
+
+    found = {"kills": 0, "unreadable": 0, "mixed": 0, "stale": 0}
+    while found["kills"] < kills:
+        for path in folder.iterdir():
+            path.unlink()
+        child = _child(work)
+        while not any(not path.name.endswith(".tmp") for path in folder.iterdir()):
+            time.sleep(0.0005)
+        time.sleep(rng.random() * LONGEST)
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        found["kills"] += os.WIFSIGNALED(status)
+        found["stale"] += any(path.name.endswith(".tmp") for path in folder.iterdir())
+        try:
+            _look(kind, folder, course)
+        except AssertionError:
+            found["mixed"] += 1
+        except Exception:  # a reader of a broken file may raise anything
+            found["unreadable"] += 1
+    return found
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))))

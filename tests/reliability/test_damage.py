@@ -1,0 +1,112 @@
+"""Files that were damaged, and files that were made to do damage: all refused, quickly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import hostile
+import numpy as np
+import pytest
+from conftest import Script
+
+import nnbackend as nn
+from nnbackend.errors import ModelFileError
+from nnbackend.persistence.checkpoints import checkpoint_paths, read_checkpoint
+
+Count = Callable[[int, int], int]
+Note = Callable[[str], None]
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> dict[str, Path]:
+    """A model and a checkpoint."""
+    x = np.random.default_rng(0).normal(size=(20, 3))
+    net = nn.Network([3, 5, nn.Maxout(4), nn.Dropout(0.2), 2], "cross_entropy", device="numpy")
+    nn.train(net, x, (x[:, 0] > 0).astype(int), epochs=2, scale="standard",
+             callbacks=[nn.Checkpoints(tmp_path / "run")])  # fmt: skip
+    net.save(tmp_path / "model")
+    return {"model": tmp_path / "model", "checkpoint": checkpoint_paths(tmp_path / "run")[-1]}
+
+
+def reader(kind: str) -> Callable[[Path], object]:
+    return read_checkpoint if kind == "checkpoint" else lambda path: nn.load(path, "numpy")
+
+
+@pytest.mark.parametrize("kind", ["model", "checkpoint"])
+def test_every_bit_flip_is_refused(
+    kind: str, saved: dict[str, Path], count: Count, note: Note
+) -> None:
+    data, path, read = saved[kind].read_bytes(), saved[kind], reader(kind)
+    rng = np.random.default_rng(1)
+    n, n_bits = count(300, 20_000), 8 * len(data)
+    bits = range(n_bits) if n >= n_bits else rng.choice(n_bits, n, replace=False)
+    for bit in bits:
+        changed = bytearray(data)
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        with pytest.raises(ModelFileError):
+            read(path)
+    note(f"{len(bits)} of {n_bits} bits")
+    path.write_bytes(data)
+    read(path)
+
+
+@pytest.mark.parametrize("kind", ["model", "checkpoint"])
+def test_every_truncation_is_refused(
+    kind: str, saved: dict[str, Path], count: Count, note: Note
+) -> None:
+    data, path, read = saved[kind].read_bytes(), saved[kind], reader(kind)
+    lengths = range(0, len(data), count(11, 1))
+    for length in lengths:
+        path.write_bytes(data[:length])
+        with pytest.raises(ModelFileError):
+            read(path)
+    note(f"{len(lengths)} lengths of {len(data)}")
+
+
+def test_a_hostile_set_is_refused_within_100_ms_and_100_mb(
+    script: Script, note: Note, tmp_path: Path
+) -> None:
+    """The memory is asserted, the time noted: a machine under load would make it a lottery."""
+    n = hostile.write(tmp_path)
+    found = script("load_hostile.py", tmp_path)
+    assert found["code"] == 0, found["stderr"]
+    assert (found["files"], found["accepted"]) == (n + 1, [])
+    note(f"{n + 1} files, slowest {found['seconds']} s ({found['slowest']}), "
+         f"{found['megabytes']} MB")  # fmt: skip
+    assert found["megabytes"] < 100
+
+
+def test_a_crowded_header_is_not_even_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading 10 MB of JSON keys would take a second; counting them does not."""
+
+    def parse(*_: object) -> None:
+        raise AssertionError("parsed")
+
+    monkeypatch.setattr("nnbackend.persistence.container._parse", parse)
+    crowded = {name: data for name, data in hostile.files() if data.count(b",") > 300_000}
+    assert len(crowded) == 3
+    for data in crowded.values():
+        (tmp_path / "file").write_bytes(data)
+        with pytest.raises(ModelFileError, match="at most 250000 entries"):
+            nn.load(tmp_path / "file")
+
+
+def test_pickles_a_naive_loader_would_run(tmp_path: Path) -> None:
+    """The same bytes that we refuse make NumPy's loader, told to trust them, run code."""
+    witness = tmp_path / "witness"
+
+    class Evil:
+        def __reduce__(self) -> tuple[object, ...]:
+            return Path.touch, (witness,)
+
+    path = tmp_path / "evil.npy"
+    np.save(path, np.array([Evil()], dtype=object), allow_pickle=True)
+    with pytest.raises(ModelFileError):
+        nn.load(path)
+    assert not witness.exists()
+    np.load(path, allow_pickle=True)
+    assert witness.exists()

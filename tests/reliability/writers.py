@@ -1,0 +1,104 @@
+"""What the faults are let loose on: our writer, and naive ones that must fail.
+
+    python tests/reliability/writers.py KIND PATH STEPS
+
+writes PATH for steps 1, 2, ... STEPS; the file of a step holds the step's number twice, as a stamp
+and in every weight, so that a mixture of two files is seen. It prints one line of JSON at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+import nnbackend as nn
+from nnbackend.persistence import load, save
+from nnbackend.persistence.container import encode
+from nnbackend.persistence.description import describe_network, network_tensors
+
+SIZE = int(os.environ.get("WRITER_WIDTH", "200"))  # 200: a file of 160 kB
+
+
+def _network(step: int) -> nn.Network:
+    net = nn.Network([SIZE, SIZE], device="numpy")
+    net.theta[:] = step
+    net.columns = {"step": step}
+    return net
+
+
+def ours(path: Path, step: int) -> None:
+    save(_network(step), path)
+
+
+def savez(path: Path, step: int) -> None:
+    """In place, as np.savez does it."""
+    with open(path, "wb") as file:
+        np.savez(file, step=step, theta=np.full(SIZE * (SIZE + 1), step, np.float32))
+
+
+def in_place(path: Path, step: int) -> None:
+    """A model file, but in place."""
+    net = _network(step)
+    path.write_bytes(encode(describe_network(net), network_tensors(net)))
+
+
+def renamed(path: Path, step: int) -> None:
+    """A temporary file and a rename, but nothing brought to the disk."""
+    temporary = path.with_name("temporary")
+    in_place(temporary, step)
+    temporary.replace(path)
+
+
+WRITERS: dict[str, Callable[[Path, int], None]] = {
+    f.__name__: f for f in (ours, savez, in_place, renamed)
+}
+
+
+def read(kind: str, path: Path) -> int:
+    """Give the step of a file.
+
+    Raises: whatever the reader raises; AssertionError when stamp and content differ.
+    """
+    if kind == "savez":
+        with np.load(path, allow_pickle=False) as stored:
+            step, theta = int(stored["step"]), stored["theta"]
+    else:
+        net = load(path, "numpy")
+        assert net.columns is not None
+        step, theta = net.columns["step"], net.theta
+    assert (theta == step).all(), "a mixture of two files"
+    return step
+
+
+def _write_out(text: str) -> None:
+    """Print even where every fifth write fails."""
+    data = text.encode()
+    while data:
+        try:
+            data = data[os.write(1, data) :]
+        except OSError:
+            continue
+
+
+def main(kind: str, path: str, steps: str) -> None:
+    saved, failed, kinds, last = 0, 0, set(), 0
+    for step in range(1, int(steps) + 1):
+        try:
+            WRITERS[kind](Path(path), step)
+        except (OSError, MemoryError) as error:
+            failed += 1
+            kinds.add(getattr(error, "errno", None) or type(error).__name__)
+        else:
+            saved, last = saved + 1, step
+    _write_out(
+        json.dumps({"saved": saved, "failed": failed, "kinds": len(kinds), "last": last}) + "\n"
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

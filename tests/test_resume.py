@@ -1,0 +1,434 @@
+"""Exact resume: a run that was interrupted anywhere ends as if it never was, bit for bit."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rows import make_or_skip
+
+import nnbackend as nn
+from nnbackend.errors import ArgumentError, ModelFileError
+from nnbackend.persistence.checkpoints import checkpoint_paths
+from nnbackend.persistence.container import encode, read_model
+from nnbackend.testing.ghost import GhostBackend
+from nnbackend.training import trainer as trainer_module
+
+RNG = np.random.default_rng(5)
+X = RNG.normal(size=(50, 4)).astype(np.float32)
+LABELS = (X[:, 0] * X[:, 1] > 0).astype(int)
+Y = X @ np.array([[1.0, 0.5], [-2.0, 0.0], [0.5, 1.0], [0.0, 3.0]], np.float32)
+
+
+class Interrupt(nn.Callback):
+    """Asks training to end after so many steps, as a signal does."""
+
+    def __init__(self, step: int) -> None:
+        self.at = step
+
+    def on_progress(self, trainer: Any, step: int, n_steps: int) -> None:
+        self.on_epoch_end(trainer, {})
+
+    def on_epoch_end(self, trainer: Any, row: Any) -> None:
+        if trainer.step >= self.at:
+            trainer.interrupt.requested = True
+
+
+class Spy(nn.Callback):
+    """Notes the last weights and the state at the end, before the best come back."""
+
+    seen: tuple[Any, ...] = ()
+
+    def on_pause(self, trainer: Any) -> None:
+        host = trainer.backend.to_host
+        vectors = [trainer.net.theta, trainer.best, *trainer.state.values()]
+        vectors += [] if trainer.shadow is None else [trainer.shadow]
+        self.seen = tuple(host(v).tobytes() for v in vectors)
+
+
+@pytest.fixture(autouse=True)
+def look_after_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer_module, "GLANCE_SECONDS", 0.0)
+
+
+def classifier(device: Any) -> nn.Network:
+    layers = [4, nn.Dense(8, "elu"), nn.Dropout(0.4), nn.Maxout(5, 2), nn.Dense(2, "softmax")]
+    return nn.Network(layers, device=device, seed=1)
+
+
+def regressor(device: Any) -> nn.Network:
+    return nn.Network([4, nn.Dense(6, "tanh"), nn.Dropout(0.2), 2], device=device, dtype="float64")
+
+
+STOP = nn.EarlyStopping(patience=2, min_delta=0.002)
+RUNS: dict[str, tuple[Callable[..., nn.Network], Any, dict[str, Any]]] = {
+    "adam, cosine, early stopping, dropout": (
+        classifier, LABELS,
+        {"validation": 0.2, "schedule": "cosine", "early_stopping": STOP, "scale": "standard"},
+    ),
+    "ema, plateau, nesterov, weights": (
+        classifier, LABELS,
+        {
+            "optimizer": nn.SGD(0.2, 0.9, nesterov=True), "ema": 0.9,
+            "schedule": nn.schedules.Plateau(0.5, patience=1),
+            "sample_weight": RNG.random(50), "early_stopping": STOP,
+        },
+    ),
+    "momentum schedule, penalties, norms": (
+        regressor, Y,
+        {
+            "optimizer": nn.SGD(0.05), "momentum_schedule": "ramp", "l1": 1e-3, "l2": 1e-3,
+            "clip_norm": 0.5, "max_norm": 1.5, "scale": "robust", "scale_targets": True,
+            "schedule": nn.schedules.WarmUp(2.0, nn.schedules.Step(2, 0.5)),
+        },
+    ),
+    "own validation, adamw": (
+        regressor, Y,
+        {"optimizer": nn.AdamW(1e-2), "validation": (X[:9], Y[:9]), "schedule": "one_cycle"},
+    ),
+    "full batch": (classifier, LABELS, {"optimizer": "adadelta", "batch_size": None}),
+    "lbfgs": (
+        lambda device: nn.Network([4, 6, 2], activation="tanh", device=device, dtype="float64"),
+        Y, {"optimizer": nn.LBFGS(ftol=0.05), "l2": 1e-4, "epochs": 30},
+    ),
+}  # fmt: skip
+
+
+def figures(history: nn.History) -> list[dict[str, float]]:
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in history]
+
+
+def outcome(net: nn.Network, history: nn.History, spy: Spy) -> tuple[Any, ...]:
+    theta = net.backend.to_host(net.theta).tobytes()
+    return theta, spy.seen, figures(history), history.stop_reason, history.monitor
+
+
+def again(options: dict[str, Any]) -> dict[str, Any]:
+    """What resume must be given of a run's options: its data only."""
+    given = {name: options[name] for name in ("sample_weight",) if name in options}
+    if isinstance(options.get("validation"), tuple):
+        given["validation"] = options["validation"]
+    return given
+
+
+@pytest.mark.parametrize("device", ["numpy", "numba", "ghost"])
+@pytest.mark.parametrize("run", sorted(RUNS))
+def test_interrupted_anywhere_and_resumed(run: str, device: str, tmp_path: Path) -> None:
+    build, y, options = RUNS[run]
+    backend = GhostBackend() if device == "ghost" else make_or_skip(device)
+    options = {"epochs": 6, "batch_size": 12, **options}
+    whole_spy = Spy()
+    net = build(backend)
+    history = nn.train(net, X, y, callbacks=[whole_spy], seed=3, **options)
+    expected = outcome(net, history, whole_spy)
+    per_epoch = 1 if run in ("lbfgs", "full batch") else 5 - ("early stopping, dropout" in run)
+    n_steps = len(history) * per_epoch
+
+    for step in range(1, n_steps + 1, 1 if device == "numpy" else 4):
+        folder = tmp_path / str(step)
+        first = [Interrupt(step), nn.Checkpoints(folder)]
+        before = nn.train(build(backend), X, y, callbacks=first, seed=3, **options)
+        assert before.stop_reason == "interrupted"
+        spy = Spy()
+        resumed = nn.resume(folder, X, y, device=backend, callbacks=[spy], **again(options))
+        assert outcome(*resumed, spy) == expected, f"interrupted after step {step}"
+
+
+def test_many_interruptions_of_one_run(tmp_path: Path) -> None:
+    build, y, options = RUNS["ema, plateau, nesterov, weights"]
+    options = {"epochs": 6, "batch_size": 12, **options}
+    spy, net = Spy(), build("numpy")
+    expected = outcome(net, nn.train(net, X, y, callbacks=[spy], seed=3, **options), spy)
+
+    stops = [Interrupt(2), nn.Checkpoints(tmp_path)]
+    history = nn.train(build("numpy"), X, y, callbacks=stops, seed=3, **options)
+    step = 2
+    while history.stop_reason == "interrupted":
+        step += 2
+        spy = Spy()
+        net, history = nn.resume(tmp_path, X, y, device="numpy", callbacks=[Interrupt(step), spy],
+                                 **again(options))  # fmt: skip
+    assert step > 10
+    assert outcome(net, history, spy) == expected
+
+
+def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
+    class Killed(Exception):
+        pass
+
+    class Kill(nn.Callback):
+        def on_progress(self, trainer: Any, step: int, n_steps: int) -> None:
+            if trainer.step == 13:
+                raise Killed
+
+    options: dict[str, Any] = {"epochs": 4, "batch_size": 10, "seed": 2, "validation": 0.2}
+    net = classifier("numpy")
+    expected = figures(nn.train(net, X, LABELS, **options))
+    with pytest.raises(Killed):
+        nn.train(classifier("numpy"), X, LABELS,
+                 callbacks=[nn.Checkpoints(tmp_path, steps=3), Kill()], **options)  # fmt: skip
+    # Written after steps 3, 6, 9 and 12, the last at the end of an epoch; the newest two are kept.
+    assert [p.name for p in checkpoint_paths(tmp_path)] == [
+        "checkpoint-000000000009.safetensors", "checkpoint-000000000012.safetensors"
+    ]  # fmt: skip
+    other, history = nn.resume(tmp_path, X, LABELS, device="numpy")
+    assert figures(history) == expected
+    np.testing.assert_array_equal(other.theta, net.theta)
+
+
+# ---- checkpoints ------------------------------------------------------------------------------
+
+
+def fit(folder: Path, *more: nn.Callback, **options: Any) -> nn.History:
+    options = {"epochs": 3, "batch_size": 25, **options}
+    every = options.pop("every", {"epochs": 1})
+    return nn.train(classifier("numpy"), X, LABELS,
+                    callbacks=[*more, nn.Checkpoints(folder, **every)], **options)  # fmt: skip
+
+
+def test_a_finished_run_is_given_as_it_ended_and_can_be_prolonged(tmp_path: Path) -> None:
+    fit(tmp_path, early_stopping=nn.EarlyStopping(patience=9))
+    _, history = nn.resume(tmp_path, X, LABELS, device="numpy")
+    assert (len(history), history.stop_reason) == (3, "epochs")
+    _, longer = nn.resume(tmp_path, X, LABELS, device="numpy", epochs=5)
+    assert figures(longer)[:3] == figures(history)
+    reference = classifier("numpy")
+    expected = nn.train(reference, X, LABELS, epochs=5, batch_size=25)
+    assert figures(longer) == figures(expected)
+
+
+def test_a_stop_that_was_decided_stays_decided(tmp_path: Path) -> None:
+    """Early stopping at epoch 2, and the machine fails before the run has ended."""
+
+    class Fail(nn.Callback):
+        def on_pause(self, trainer: Any) -> None:
+            raise ZeroDivisionError
+
+    stop = nn.EarlyStopping(patience=1, min_delta=100.0)
+    with pytest.raises(ZeroDivisionError):
+        fit(tmp_path, Fail(), epochs=9, early_stopping=stop)
+    _, history = nn.resume(tmp_path, X, LABELS, device="numpy")
+    assert (len(history), history.stop_reason) == (2, "early stopping")
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = figures(fit(tmp_path))
+    older, newest = checkpoint_paths(tmp_path)
+    data = bytearray(newest.read_bytes())
+    data[-5] ^= 1
+    newest.write_bytes(data)
+    _, history = nn.resume(tmp_path, X, LABELS, device="numpy")
+    assert figures(history) == expected
+    assert "passed over" in caplog.text
+    assert checkpoint_paths(tmp_path) == [older, newest]  # and whole again
+
+    for path in checkpoint_paths(tmp_path):
+        path.write_bytes(b"")
+    with pytest.raises(ModelFileError, match=r"checkpoint-000000000006.*checkpoint-000000000004"):
+        nn.resume(tmp_path, X, LABELS, device="numpy")
+
+
+def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
+    for name in (".checkpoint-000000000002.safetensors.00ff.tmp", ".other.tmp", "notes.txt"):
+        (tmp_path / name).write_text("half")
+    fit(tmp_path)
+    names = sorted(path.name for path in tmp_path.iterdir() if "safetensors" not in path.name)
+    assert names == [".other.tmp", "notes.txt"]
+
+
+def test_a_failed_periodic_checkpoint_is_a_warning_and_a_failed_last_one_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(path: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    seen: list[int] = []
+
+    class Note(nn.Callback):
+        def on_epoch_end(self, trainer: Any, row: Any) -> None:
+            seen.append(trainer.epoch)
+
+    monkeypatch.setattr("nnbackend.persistence.checkpoints.write_whole", fail)
+    with pytest.raises(OSError, match="No space left"):
+        fit(tmp_path, Note())
+    assert seen == [1, 2, 3]
+    assert caplog.text.count("training goes on") == 3
+
+
+def test_room_is_looked_for_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Usage:
+        free = 10_000
+
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: Usage)
+    with pytest.raises(OSError, match=r"need 0\.31 MB of free disk. Received: 0\.01 MB"):
+        fit(tmp_path)
+    assert not checkpoint_paths(tmp_path)
+
+
+def test_a_folder_belongs_to_one_run(tmp_path: Path) -> None:
+    fit(tmp_path)
+    with pytest.raises(ArgumentError, match="a folder of their own"):
+        fit(tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_ends_the_run_with_a_checkpoint(number: int, tmp_path: Path) -> None:
+    class Send(nn.Callback):
+        def on_progress(self, trainer: Any, step: int, n_steps: int) -> None:
+            if trainer.step == 3:
+                os.kill(os.getpid(), number)
+
+    before = signal.getsignal(number)
+    history = fit(tmp_path, Send(), every={"minutes": 60})
+    assert history.stop_reason == "interrupted"
+    assert [path.name for path in checkpoint_paths(tmp_path)] == [
+        "checkpoint-000000000003.safetensors"
+    ]
+    assert signal.getsignal(number) is before
+
+
+def test_torn_weights_are_not_written(tmp_path: Path) -> None:
+    """A second Ctrl-C may cut a step in two."""
+
+    class Twice(nn.Callback):
+        def on_progress(self, trainer: Any, step: int, n_steps: int) -> None:
+            if trainer.step == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGINT)
+
+    history = fit(tmp_path, Twice(), every={"minutes": 60})
+    assert history.stop_reason == "interrupted"
+    assert not checkpoint_paths(tmp_path)
+
+
+@pytest.mark.parametrize("options", [{"epochs": 0}, {"steps": 1.5}, {"minutes": -1}])
+def test_intervals_out_of_range(options: dict[str, Any]) -> None:
+    with pytest.raises(ArgumentError, match="Received"):
+        nn.Checkpoints("unused", **options)
+
+
+# ---- what is refused --------------------------------------------------------------------------
+
+
+def test_other_data_is_refused(tmp_path: Path) -> None:
+    fit(tmp_path, Interrupt(2), validation=0.2)
+    other = X.copy()
+    other[7, 2] += 1e-6
+    for x, y, more in (
+        (other, LABELS, {}),
+        (X[::-1], LABELS[::-1], {}),
+        (X, 1 - LABELS, {}),
+        (X.astype(np.float64), LABELS, {}),
+        (X, LABELS, {"sample_weight": np.ones(50)}),
+        (X, LABELS, {"validation": 0.3}),
+        (X, LABELS, {"validation": (X, LABELS)}),
+    ):
+        with pytest.raises(ArgumentError, match="the data it was begun with"):
+            nn.resume(tmp_path, x, y, device="numpy", **more)
+
+
+def test_own_code_is_asked_for_again(tmp_path: Path) -> None:
+    def halves(step: int) -> float:
+        return 0.5**step
+
+    expected = figures(fit(tmp_path / "whole", schedule=halves))
+    fit(tmp_path / "cut", Interrupt(3), schedule=halves)
+    with pytest.raises(ArgumentError, match="schedule must be given again"):
+        nn.resume(tmp_path / "cut", X, LABELS)
+    with pytest.raises(ArgumentError, match="knows its optimizer"):
+        nn.resume(tmp_path / "cut", X, LABELS, schedule=halves, optimizer="adam")
+    _, history = nn.resume(tmp_path / "cut", X, LABELS, schedule=halves, device="numpy")
+    assert figures(history) == expected
+
+
+def test_models_and_checkpoints_are_told_apart(tmp_path: Path) -> None:
+    fit(tmp_path)
+    with pytest.raises(ModelFileError, match=r"checkpoint of a run.*nnbackend\.resume"):
+        nn.load(checkpoint_paths(tmp_path)[0])
+    classifier("numpy").save(tmp_path / "checkpoint-999999999999.safetensors")
+    _, history = nn.resume(tmp_path, X, LABELS, device="numpy")  # the one before serves
+    assert len(history) == 3
+    for folder in (tmp_path / "absent", tmp_path.parent):
+        with pytest.raises(ModelFileError, match=r"no such folder|no checkpoint in it"):
+            nn.resume(folder, X, LABELS)
+
+
+def test_on_another_device_it_goes_on_within_rounding(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    net = classifier("numpy")
+    nn.train(net, X, LABELS, epochs=3, batch_size=25)
+    fit(tmp_path, Interrupt(3))
+    other, _ = nn.resume(tmp_path, X, LABELS, device=GhostBackend())
+    np.testing.assert_allclose(other.backend.to_host(other.theta), net.theta, rtol=0, atol=1e-5)
+    assert "within rounding" in caplog.text
+
+
+FORGED: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "epoch beyond the run": lambda run: run.update(epoch=10**6),
+    "epoch of text": lambda run: run.update(epoch="1"),
+    "epoch below 0": lambda run: run.update(epoch=-1),
+    "more steps than an epoch has": lambda run: run.update(made=99),
+    "an epoch without history": lambda run: run.update(epoch=2, made=1),
+    "no recipe": lambda run: run.pop("recipe"),
+    "recipe of text": lambda run: run.update(recipe="adam"),
+    "unknown optimizer": lambda run: run["recipe"]["optimizer"].update(kind="os.system"),
+    "optimizer's number": lambda run: run["recipe"]["optimizer"].update(eps="evil"),
+    "optimizer's extra": lambda run: run["recipe"]["optimizer"].update(x=1),
+    "schedule for an optimizer": lambda run: run["recipe"].update(optimizer={"kind": "cosine"}),
+    "endless epochs": lambda run: run["recipe"].update(epochs=-5),
+    "deep schedule": lambda run: run["recipe"].update(schedule={"kind": {"kind": {}}}),
+    "columns of lists": lambda run: run.update(columns=[[], []]),
+    "columns of text": lambda run: run.update(columns="ab"),
+    "another column": lambda run: run["columns"].__setitem__(1, "evil"),
+    "the same column": lambda run: run["columns"].__setitem__(1, "epoch"),
+    "unknown reason": lambda run: run.update(stop_reason="because"),
+    "no data": lambda run: run.pop("data"),
+    "validation above 1": lambda run: run.update(validation=3),
+    "validation of text": lambda run: run.update(validation="half"),
+    "curvature of a rule without": lambda run: run.update(lbfgs={"pairs": 2, "converged": False}),
+    "intervals": lambda run: run.update(every={"epochs": 0, "steps": None, "minutes": None}),
+    "intervals of text": lambda run: run.update(every="often"),
+    "more intervals": lambda run: run["every"].update(seconds=1),
+}
+
+
+@pytest.mark.parametrize("what", sorted(FORGED))
+def test_forged_checkpoints_are_refused(what: str, tmp_path: Path) -> None:
+    """With a checksum that fits: whoever can write a file can also compute it."""
+    fit(tmp_path, Interrupt(3), every={"minutes": 60})
+    (path,) = checkpoint_paths(tmp_path)
+    description, arrays = read_model(path)
+    description.pop("format")
+    FORGED[what](description["run"])
+    path.write_bytes(encode(description, arrays))
+    with pytest.raises((ModelFileError, ArgumentError)) as caught:
+        nn.resume(tmp_path, X, LABELS, device="numpy")
+    if what != "no data":
+        assert isinstance(caught.value, ModelFileError), caught.value
+
+
+@pytest.mark.parametrize("name", ["run.best", "run.state.m", "run.history", "run.totals", "run.x"])
+@pytest.mark.parametrize("how", ["absent", "shape", "dtype"])
+def test_forged_arrays_are_refused(name: str, how: str, tmp_path: Path) -> None:
+    fit(tmp_path, Interrupt(3), every={"minutes": 60})
+    (path,) = checkpoint_paths(tmp_path)
+    description, arrays = read_model(path)
+    description.pop("format")
+    array = arrays.pop(name, np.zeros(3))
+    if how == "shape":
+        arrays[name] = np.concatenate([array, array])
+    elif how == "dtype":
+        arrays[name] = array.astype("float32" if array.dtype == np.float64 else "float64")
+    if name != "run.x" or how != "absent":
+        path.write_bytes(encode(description, arrays))
+        if (name, how) != ("run.history", "dtype"):
+            with pytest.raises(ModelFileError, match="must have the state of a run"):
+                nn.resume(tmp_path, X, LABELS, device="numpy")
