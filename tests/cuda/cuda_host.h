@@ -1,0 +1,247 @@
+// Lets a CUDA C++ kernel run on the host: each CUDA thread is a fiber with a stack of its own, the
+// blocks of a grid come one after another. A barrier is real: a fiber waits in it until all others
+// have come, and one that never comes is reported. Threads and blocks are taken in the order asked
+// for (0 as numbered, 1 backwards, more: shuffled by that seed), so that code which needs a barrier
+// it has not got gives wrong numbers in some order. Shared memory is poisoned before each block.
+// Not shown here: races between blocks, caches, timing, and -ftz (numbers below the normal range).
+#pragma once
+#include <math.h>
+#include <setjmp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <ucontext.h>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __noinline__
+#define __constant__ static
+#define __restrict__
+#define __launch_bounds__(...)
+// A section of its own, so that it can be found and poisoned.
+#define __shared__ static __attribute__((section("emulated_shared")))
+
+struct dim3 {
+  unsigned x, y, z;
+};
+static dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+namespace emulated {
+
+enum State { RUNNING, IN_BLOCK_BARRIER, IN_WARP_BARRIER, DONE };
+const int MOST_THREADS = 1024, STACK = 128 << 10;
+struct Fiber {
+  jmp_buf place;
+  State state;
+  bool is_made;
+};
+static Fiber fibers[MOST_THREADS];
+static char* stacks;
+static jmp_buf scheduler;
+static ucontext_t scheduler_context;
+static int current, n_threads;
+static void (*body)(void**);
+static void** arguments;
+static unsigned long long slots[MOST_THREADS];
+static unsigned seed;
+
+extern "C" char __start_emulated_shared[] __attribute__((weak, visibility("hidden")));
+extern "C" char __stop_emulated_shared[] __attribute__((weak, visibility("hidden")));
+
+static unsigned random_below(unsigned n) {
+  seed = seed * 1664525u + 1013904223u;
+  return (seed >> 8) % n;
+}
+
+static void arrange(int* order, int n, int kind) {
+  for (int i = 0; i < n; i++) order[i] = kind == 1 ? n - 1 - i : i;
+  if (kind > 1)
+    for (int i = n - 1; i > 0; i--) {
+      int j = random_below(i + 1), kept = order[i];
+      order[i] = order[j];
+      order[j] = kept;
+    }
+}
+
+static void leave(State state) {
+  fibers[current].state = state;
+  if (!_setjmp(fibers[current].place)) _longjmp(scheduler, 1);
+}
+
+static void live() {  // a fiber serves one thread after another
+  for (;;) {
+    body(arguments);
+    leave(DONE);
+  }
+}
+
+static void resume(int i) {
+  current = i;
+  threadIdx.x = i % blockDim.x;
+  threadIdx.y = i / blockDim.x % blockDim.y;
+  threadIdx.z = i / blockDim.x / blockDim.y;
+  fibers[i].state = RUNNING;
+  if (_setjmp(scheduler)) return;
+  if (fibers[i].is_made) _longjmp(fibers[i].place, 1);
+  fibers[i].is_made = true;
+  ucontext_t fresh;
+  getcontext(&fresh);
+  fresh.uc_stack.ss_sp = stacks + (size_t)i * STACK;
+  fresh.uc_stack.ss_size = STACK;
+  fresh.uc_link = &scheduler_context;
+  makecontext(&fresh, live, 0);
+  setcontext(&fresh);
+}
+
+static int warp_end(int i) { return (i | 31) + 1 < n_threads ? (i | 31) + 1 : n_threads; }
+
+static bool all_in(State state, int begin, int end) {
+  for (int i = begin; i < end; i++)
+    if (fibers[i].state != state) return false;
+  return true;
+}
+
+static void release(int begin, int end) {
+  for (int i = begin; i < end; i++) fibers[i].state = RUNNING;
+}
+
+// Runs one block to its end; false where some threads wait for others that never come.
+static bool run_block(int kind) {
+  int order[MOST_THREADS];
+  for (int i = 0; i < n_threads; i++) fibers[i].state = RUNNING;
+  // Not a number, as a float and as a double.
+  for (char* at = __start_emulated_shared; at + 4 <= __stop_emulated_shared; at += 4)
+    memcpy(at, "\xd7\xea\xfd\x7f", 4);
+  for (;;) {
+    bool has_moved = false;
+    arrange(order, n_threads, kind);
+    for (int k = 0; k < n_threads; k++)
+      if (fibers[order[k]].state == RUNNING) {
+        resume(order[k]);
+        has_moved = true;
+      }
+    for (int i = 0; i < n_threads; i += 32)
+      if (all_in(IN_WARP_BARRIER, i, warp_end(i))) release(i, warp_end(i));
+    if (all_in(DONE, 0, n_threads)) return true;
+    if (all_in(IN_BLOCK_BARRIER, 0, n_threads)) release(0, n_threads);
+    else if (!has_moved) return false;
+  }
+}
+
+// shape: grid x y z, block x y z. Gives 0, or 1 with the reason in `error`.
+static int launch(const unsigned* shape, int kind, char* error, int error_size) {
+  gridDim = {shape[0], shape[1], shape[2]};
+  blockDim = {shape[3], shape[4], shape[5]};
+  n_threads = blockDim.x * blockDim.y * blockDim.z;
+  seed = 12345u + kind;
+  if (!stacks) stacks = (char*)malloc((size_t)MOST_THREADS * STACK);
+  for (int i = 0; i < MOST_THREADS; i++) fibers[i].is_made = false;  // none is left in a barrier
+  int n_blocks = gridDim.x * gridDim.y * gridDim.z, failed = 0;
+  int* order = (int*)malloc(n_blocks * sizeof(int));
+  arrange(order, n_blocks, kind);
+  for (int k = 0; k < n_blocks && !failed; k++) {
+    unsigned b = order[k];
+    blockIdx = {b % gridDim.x, b / gridDim.x % gridDim.y, b / gridDim.x / gridDim.y};
+    if (!run_block(kind)) {
+      int stuck = 0, done = 0;
+      for (int i = 0; i < n_threads; i++) {
+        stuck += fibers[i].state != DONE;
+        done += fibers[i].state == DONE;
+      }
+      snprintf(error, error_size,
+               "block (%u, %u, %u): %d threads wait in a barrier that not all reach (%d ended)",
+               blockIdx.x, blockIdx.y, blockIdx.z, stuck, done);
+      failed = 1;
+    }
+  }
+  free(order);
+  return failed;
+}
+
+// ---- what a kernel's arguments are: a letter each, as NumPy's dtype.char, pointers with a star --
+
+template <class A> struct Kind;
+#define KIND(type, letter) \
+  template <> struct Kind<type> { static const char* name() { return letter; } };
+KIND(bool, "?") KIND(signed char, "b") KIND(unsigned char, "B") KIND(short, "h")
+KIND(unsigned short, "H") KIND(int, "i") KIND(unsigned, "I") KIND(long long, "q")
+KIND(unsigned long long, "Q") KIND(float, "f") KIND(double, "d")
+template <class A> struct Kind<const A> : Kind<A> {};
+template <class A> struct Kind<A*> {
+  static const char* name() {
+    static char text[3];
+    snprintf(text, sizeof text, "%s*", Kind<A>::name());
+    return text;
+  }
+};
+
+template <int... I> struct Indices {};
+template <int N, int... I> struct Count : Count<N - 1, N - 1, I...> {};
+template <int... I> struct Count<0, I...> { typedef Indices<I...> type; };
+
+template <class... A> void describe(void (*)(A...), char* text) {
+  const char* names[] = {Kind<A>::name()..., ""};
+  for (unsigned i = 0; i < sizeof...(A); i++) sprintf(text + strlen(text), "%s ", names[i]);
+}
+template <class... A, int... I> void call(void (*kernel)(A...), void** given, Indices<I...>) {
+  kernel(*(A*)given[I]...);
+}
+template <class... A> void call(void (*kernel)(A...), void** given) {
+  call(kernel, given, typename Count<sizeof...(A)>::type());
+}
+
+}  // namespace emulated
+
+#define EMULATED_KERNEL(name)                                                                   \
+  extern "C" void describe_##name(char* text) { *text = 0; emulated::describe(name, text); }    \
+  static void body_##name(void** given) { emulated::call(name, given); }                        \
+  extern "C" int run_##name(const unsigned* shape, int kind, void** given, char* error, int n) { \
+    emulated::body = body_##name;                                                               \
+    emulated::arguments = given;                                                                \
+    return emulated::launch(shape, kind, error, n);                                             \
+  }
+
+// ---- what CUDA gives a thread -------------------------------------------------------------------
+
+static inline void __syncthreads() { emulated::leave(emulated::IN_BLOCK_BARRIER); }
+static inline void __syncwarp(unsigned = ~0u) { emulated::leave(emulated::IN_WARP_BARRIER); }
+static inline void __threadfence() {}
+
+template <class A> A emulated_exchange(A value, int lane) {
+  A got;
+  memcpy(&emulated::slots[emulated::current], &value, sizeof(A));
+  __syncwarp();
+  int source = (emulated::current & ~31) + (lane & 31);
+  memcpy(&got, &emulated::slots[source < emulated::n_threads ? source : emulated::current],
+         sizeof(A));
+  __syncwarp();
+  return got;
+}
+template <class A> A __shfl_sync(unsigned, A value, int lane) {
+  return emulated_exchange(value, lane);
+}
+template <class A> A __shfl_xor_sync(unsigned, A value, int mask) {
+  return emulated_exchange(value, (emulated::current & 31) ^ mask);
+}
+template <class A> A __shfl_down_sync(unsigned, A value, int distance) {
+  int lane = emulated::current & 31;
+  return emulated_exchange(value, lane + distance < 32 ? lane + distance : lane);
+}
+
+static inline unsigned atomicAdd(unsigned* place, unsigned value) {
+  unsigned before = *place;
+  *place += value;
+  return before;
+}
+static inline unsigned atomicInc(unsigned* place, unsigned limit) {
+  unsigned before = *place;
+  *place = before >= limit ? 0 : before + 1;
+  return before;
+}
+template <class A> A __ldcg(const A* place) { return *place; }
+template <class A> A __ldg(const A* place) { return *place; }
+static inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
+  return (unsigned long long)(((unsigned __int128)a * b) >> 64);
+}
