@@ -1,9 +1,10 @@
-// Lets a CUDA C++ kernel run on the host: each CUDA thread is a fiber with a stack of its own, the
-// blocks of a grid come one after another. A barrier is real: a fiber waits in it until all others
-// have come, and one that never comes is reported. Threads and blocks are taken in the order asked
-// for (0 as numbered, 1 backwards, more: shuffled by that seed), so that code which needs a barrier
-// it has not got gives wrong numbers in some order. Shared memory is poisoned before each block.
-// Not shown here: races between blocks, caches, timing, and -ftz (numbers below the normal range).
+// Lets a CUDA C++ kernel run on the host: each CUDA thread is a fiber with a stack of its own. A
+// barrier is real: a fiber waits in it until all others have come, and one that never comes is
+// reported. Threads and blocks are taken in the order asked for (0 as numbered, 1 backwards, more:
+// shuffled by that seed), so that code which needs a barrier it has not got gives wrong numbers in
+// some order. In the shuffled orders several blocks are under way at once, and an atomic operation
+// may hand over from one to another. Shared memory is poisoned before each block.
+// Not shown here: what caches and fences do, timing, and -ftz (numbers below the normal range).
 #pragma once
 #include <math.h>
 #include <setjmp.h>
@@ -31,20 +32,21 @@ static dim3 threadIdx, blockIdx, blockDim, gridDim;
 namespace emulated {
 
 enum State { RUNNING, IN_BLOCK_BARRIER, IN_WARP_BARRIER, DONE };
-const int MOST_THREADS = 1024, STACK = 128 << 10;
+const int MOST_THREADS = 1024, STACK = 64 << 10, RESIDENT = 3;
 struct Fiber {
   jmp_buf place;
   State state;
   bool is_made;
 };
-static Fiber fibers[MOST_THREADS];
+static Fiber all_fibers[RESIDENT * MOST_THREADS], *fibers;  // all, and those of this block
 static char* stacks;
 static jmp_buf scheduler;
 static ucontext_t scheduler_context;
-static int current, n_threads;
+static int current, n_threads, order_kind;
+static bool is_handing_over;
 static void (*body)(void**);
 static void** arguments;
-static unsigned long long slots[MOST_THREADS];
+static unsigned long long slots[RESIDENT * MOST_THREADS];
 static unsigned seed;
 
 extern "C" char __start_emulated_shared[] __attribute__((weak, visibility("hidden")));
@@ -70,6 +72,12 @@ static void leave(State state) {
   if (!_setjmp(fibers[current].place)) _longjmp(scheduler, 1);
 }
 
+static void hand_over() {  // to another block, perhaps
+  if (order_kind < 2) return;
+  is_handing_over = true;
+  leave(RUNNING);
+}
+
 static void live() {  // a fiber serves one thread after another
   for (;;) {
     body(arguments);
@@ -88,7 +96,7 @@ static void resume(int i) {
   fibers[i].is_made = true;
   ucontext_t fresh;
   getcontext(&fresh);
-  fresh.uc_stack.ss_sp = stacks + (size_t)i * STACK;
+  fresh.uc_stack.ss_sp = stacks + (size_t)(fibers - all_fibers + i) * STACK;
   fresh.uc_stack.ss_size = STACK;
   fresh.uc_link = &scheduler_context;
   makecontext(&fresh, live, 0);
@@ -107,27 +115,62 @@ static void release(int begin, int end) {
   for (int i = begin; i < end; i++) fibers[i].state = RUNNING;
 }
 
-// Runs one block to its end; false where some threads wait for others that never come.
-static bool run_block(int kind) {
+// ---- blocks -------------------------------------------------------------------------------------
+
+struct Block {
+  bool is_live;
+  dim3 index;
+  char* shared;  // its shared memory while another block runs
+};
+static Block blocks[RESIDENT];
+static Block* here;
+
+static size_t shared_size() {
+  return __start_emulated_shared ? __stop_emulated_shared - __start_emulated_shared : 0;
+}
+
+static void enter(Block* block) {
+  if (here && here->is_live) memcpy(here->shared, __start_emulated_shared, shared_size());
+  here = block;
+  memcpy(__start_emulated_shared, here->shared, shared_size());
+  fibers = all_fibers + (here - blocks) * MOST_THREADS;
+  blockIdx = here->index;
+}
+
+static void begin(Block* block, unsigned number) {
+  block->index = {number % gridDim.x, number / gridDim.x % gridDim.y,
+                  number / gridDim.x / gridDim.y};
+  for (size_t at = 0; at + 4 <= shared_size(); at += 4)  // not a number, in float and double
+    memcpy(block->shared + at, "\xd7\xea\xfd\x7f", 4);
+  for (int i = 0; i < n_threads; i++) all_fibers[(block - blocks) * MOST_THREADS + i].state = RUNNING;
+  if (block == here) here = 0;
+  block->is_live = true;
+}
+
+// Takes each thread of the block once, to its next barrier; false where none can go on.
+static bool pass() {
   int order[MOST_THREADS];
-  for (int i = 0; i < n_threads; i++) fibers[i].state = RUNNING;
-  // Not a number, as a float and as a double.
-  for (char* at = __start_emulated_shared; at + 4 <= __stop_emulated_shared; at += 4)
-    memcpy(at, "\xd7\xea\xfd\x7f", 4);
-  for (;;) {
-    bool has_moved = false;
-    arrange(order, n_threads, kind);
-    for (int k = 0; k < n_threads; k++)
-      if (fibers[order[k]].state == RUNNING) {
-        resume(order[k]);
-        has_moved = true;
-      }
-    for (int i = 0; i < n_threads; i += 32)
-      if (all_in(IN_WARP_BARRIER, i, warp_end(i))) release(i, warp_end(i));
-    if (all_in(DONE, 0, n_threads)) return true;
-    if (all_in(IN_BLOCK_BARRIER, 0, n_threads)) release(0, n_threads);
-    else if (!has_moved) return false;
-  }
+  bool has_moved = false;
+  arrange(order, n_threads, order_kind);
+  is_handing_over = false;
+  for (int k = 0; k < n_threads && !is_handing_over; k++)
+    if (fibers[order[k]].state == RUNNING) {
+      resume(order[k]);
+      has_moved = true;
+    }
+  for (int i = 0; i < n_threads; i += 32)
+    if (all_in(IN_WARP_BARRIER, i, warp_end(i))) release(i, warp_end(i));
+  if (all_in(IN_BLOCK_BARRIER, 0, n_threads)) release(0, n_threads);
+  if (all_in(DONE, 0, n_threads)) here->is_live = false;
+  return has_moved;
+}
+
+static void say_stuck(char* error, int size) {
+  int done = 0;
+  for (int i = 0; i < n_threads; i++) done += fibers[i].state == DONE;
+  snprintf(error, size,
+           "block (%u, %u, %u): %d threads wait in a barrier that not all reach (%d ended)",
+           blockIdx.x, blockIdx.y, blockIdx.z, n_threads - done, done);
 }
 
 // shape: grid x y z, block x y z. Gives 0, or 1 with the reason in `error`.
@@ -135,26 +178,32 @@ static int launch(const unsigned* shape, int kind, char* error, int error_size) 
   gridDim = {shape[0], shape[1], shape[2]};
   blockDim = {shape[3], shape[4], shape[5]};
   n_threads = blockDim.x * blockDim.y * blockDim.z;
+  order_kind = kind;
   seed = 12345u + kind;
-  if (!stacks) stacks = (char*)malloc((size_t)MOST_THREADS * STACK);
-  for (int i = 0; i < MOST_THREADS; i++) fibers[i].is_made = false;  // none is left in a barrier
-  int n_blocks = gridDim.x * gridDim.y * gridDim.z, failed = 0;
+  if (!stacks) stacks = (char*)malloc((size_t)RESIDENT * MOST_THREADS * STACK);
+  for (int i = 0; i < RESIDENT * MOST_THREADS; i++) all_fibers[i].is_made = false;
+  int n_blocks = gridDim.x * gridDim.y * gridDim.z, next = 0, left = n_blocks, failed = 0;
   int* order = (int*)malloc(n_blocks * sizeof(int));
   arrange(order, n_blocks, kind);
-  for (int k = 0; k < n_blocks && !failed; k++) {
-    unsigned b = order[k];
-    blockIdx = {b % gridDim.x, b / gridDim.x % gridDim.y, b / gridDim.x / gridDim.y};
-    if (!run_block(kind)) {
-      int stuck = 0, done = 0;
-      for (int i = 0; i < n_threads; i++) {
-        stuck += fibers[i].state != DONE;
-        done += fibers[i].state == DONE;
-      }
-      snprintf(error, error_size,
-               "block (%u, %u, %u): %d threads wait in a barrier that not all reach (%d ended)",
-               blockIdx.x, blockIdx.y, blockIdx.z, stuck, done);
+  here = 0;
+  const int at_once = kind < 2 ? 1 : RESIDENT;
+  for (int b = 0; b < at_once; b++) {
+    free(blocks[b].shared);
+    blocks[b].shared = (char*)malloc(shared_size() + 1);
+    blocks[b].is_live = false;
+    if (next < n_blocks) begin(blocks + b, order[next++]);
+  }
+  while (left && !failed) {
+    if (!here || !here->is_live || is_handing_over) {
+      Block* chosen = blocks + random_below(at_once);
+      while (!chosen->is_live) chosen = blocks + random_below(at_once);
+      enter(chosen);
+    }
+    if (!pass()) {
+      say_stuck(error, error_size);
       failed = 1;
     }
+    if (!here->is_live && --left && next < n_blocks) begin(here, order[next++]);
   }
   free(order);
   return failed;
@@ -211,11 +260,11 @@ static inline void __threadfence() {}
 
 template <class A> A emulated_exchange(A value, int lane) {
   A got;
-  memcpy(&emulated::slots[emulated::current], &value, sizeof(A));
+  unsigned long long* slots = emulated::slots + (emulated::fibers - emulated::all_fibers);
+  memcpy(&slots[emulated::current], &value, sizeof(A));
   __syncwarp();
   int source = (emulated::current & ~31) + (lane & 31);
-  memcpy(&got, &emulated::slots[source < emulated::n_threads ? source : emulated::current],
-         sizeof(A));
+  memcpy(&got, &slots[source < emulated::n_threads ? source : emulated::current], sizeof(A));
   __syncwarp();
   return got;
 }
@@ -233,15 +282,22 @@ template <class A> A __shfl_down_sync(unsigned, A value, int distance) {
 static inline unsigned atomicAdd(unsigned* place, unsigned value) {
   unsigned before = *place;
   *place += value;
+  emulated::hand_over();
   return before;
 }
 static inline unsigned atomicInc(unsigned* place, unsigned limit) {
   unsigned before = *place;
   *place = before >= limit ? 0 : before + 1;
+  emulated::hand_over();
   return before;
 }
 template <class A> A __ldcg(const A* place) { return *place; }
 template <class A> A __ldg(const A* place) { return *place; }
 static inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
   return (unsigned long long)(((unsigned __int128)a * b) >> 64);
+}
+static inline double __longlong_as_double(long long bits) {
+  double number;
+  memcpy(&number, &bits, sizeof number);
+  return number;
 }

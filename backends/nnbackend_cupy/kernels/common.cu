@@ -5,7 +5,7 @@
 // bits at every replay. CuPy compiles with -ftz=true: in single precision numbers below the normal
 // range become 0. It does not use fast math: division and square root are IEEE's.
 
-#define INFINITE (__builtin_huge_val())
+#define INFINITE (__longlong_as_double(0x7ff0000000000000ll))
 #define NO_PLACE 0x7fffffff
 #define EVERY_LANE 0xffffffffu
 
