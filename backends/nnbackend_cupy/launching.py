@@ -80,9 +80,7 @@ class Kernels:
         _, launch = self._kernel(None, "db", dtype, lambda: sources.bias_gradient(dtype))
         self._launch_columns(launch, (delta,), db)
 
-    def slope_and_bias(
-        self, delta: Array, z: Array, a: Array, phi: Activation, db: Array
-    ) -> None:
+    def slope_and_bias(self, delta: Array, z: Array, a: Array, phi: Activation, db: Array) -> None:
         """`slope` and `bias_gradient`, in one pass where the activation is element by element."""
         dtype = _check(delta, z, a, db)
         if phi.kernel == "identity":  # the slope is 1
@@ -260,7 +258,9 @@ class Kernels:
             return
         columns, names = out.size // out.shape[0], (data.dtype.name, out.dtype.name)
         stride = _row_stride(data)
-        _, launch = self._kernel(None, ("gather", *names), out.dtype, lambda: sources.gather(*names))
+        _, launch = self._kernel(
+            None, ("gather", *names), out.dtype, lambda: sources.gather(*names)
+        )
         numbers = np.int64(batch_size), np.int64(stride), np.int64(out.size), np.int32(columns)
         launch(_blocks(out.size), (THREADS,), (data, order, clock, out, *numbers))
 

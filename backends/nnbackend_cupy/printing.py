@@ -161,7 +161,7 @@ class RowPrinter(Printer):
             if symbol.op in ("input", *REDUCTIONS):
                 self._of_row[key] = "O" not in symbol.shape_names
             else:
-                self._of_row[key] = all([self._is_of_row(a) for a in _arguments(symbol)])
+                self._of_row[key] = all(self._is_of_row(a) for a in _arguments(symbol))
         return self._of_row[key]
 
     def _prepare(self, symbol: Symbol, seen: set[int]) -> None:

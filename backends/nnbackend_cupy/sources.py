@@ -23,9 +23,16 @@ from nnbackend_cupy.tracing import ELEMENTS, XP, Shape, Symbol, as_symbol, input
 
 FOLDER = Path(__file__).parent / "kernels"
 C_NAMES = {
-    **{"float32": "float", "float64": "double", "bool": "bool"},
-    **{"int8": "signed char", "int16": "short", "int32": "int", "int64": "long long"},
-    **{"uint8": "unsigned char", "uint16": "unsigned short", "uint32": "unsigned"},
+    "float32": "float",
+    "float64": "double",
+    "bool": "bool",
+    "int8": "signed char",
+    "int16": "short",
+    "int32": "int",
+    "int64": "long long",
+    "uint8": "unsigned char",
+    "uint16": "unsigned short",
+    "uint32": "unsigned",
     "uint64": "unsigned long long",
 }
 Macros = Mapping[str, object]

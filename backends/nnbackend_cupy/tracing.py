@@ -27,17 +27,31 @@ UNARY = {
     **{n: n for n in ("sin", "cos", "tan", "sinh", "cosh", "tanh", "erf", "erfc")},
     **{n: n for n in ("asin", "acos", "atan", "asinh", "acosh", "atanh", "floor", "ceil", "trunc")},
     **{f"arc{n[1:]}": n for n in ("asin", "acos", "atan", "asinh", "acosh", "atanh")},
-    **{"abs": "fabs", "absolute": "fabs", "fabs": "fabs", "rint": "rint", "round": "rint"},
-    **{"sign": "sign", "negative": "neg", "isnan": "isnan"},
+    "abs": "fabs",
+    "absolute": "fabs",
+    "fabs": "fabs",
+    "rint": "rint",
+    "round": "rint",
+    "sign": "sign",
+    "negative": "neg",
+    "isnan": "isnan",
 }
 ARITHMETIC = {"add": "+", "subtract": "-", "multiply": "*"}
 COMPARISONS = {
-    **{"equal": "==", "not_equal": "!=", "less": "<", "less_equal": "<="},
-    **{"greater": ">", "greater_equal": ">="},
+    "equal": "==",
+    "not_equal": "!=",
+    "less": "<",
+    "less_equal": "<=",
+    "greater": ">",
+    "greater_equal": ">=",
 }
 LOGICAL = {
-    **{"logical_and": "&&", "bitwise_and": "&&", "logical_or": "||", "bitwise_or": "||"},
-    **{"logical_xor": "!=", "bitwise_xor": "!="},
+    "logical_and": "&&",
+    "bitwise_and": "&&",
+    "logical_or": "||",
+    "bitwise_or": "||",
+    "logical_xor": "!=",
+    "bitwise_xor": "!=",
 }
 PAIRS = {"maximum": "maximum", "minimum": "minimum", "atan2": "atan2", "arctan2": "atan2"}
 
@@ -128,6 +142,12 @@ class Symbol:
 
     def __setitem__(self, key: Any, value: Any) -> None:
         _refuse("changes an array in place")
+
+    def __iadd__(self, other: Any) -> Any:
+        # Python would compute a + other, but over arrays the one before is changed as well.
+        _refuse("changes an array in place")
+
+    __isub__ = __imul__ = __itruediv__ = __ipow__ = __iand__ = __ior__ = __ixor__ = __iadd__
 
 
 def _refuse(why: str) -> NoReturn:
@@ -291,7 +311,8 @@ def _full_like(x: Symbol, value: Any, dtype: Any = None, **options: Any) -> Symb
 
 
 def _reshape(x: Symbol, shape: Any, **options: Any) -> Symbol:
-    wanted = tuple(s if isinstance(s, int) else s.args[0] for s in np.atleast_1d(shape))
+    sizes = shape if isinstance(shape, (tuple, list)) else (shape,)
+    wanted = tuple(s.args[0] if isinstance(s, Symbol) else s for s in sizes)
     if x.shape_names[:1] == ("B",) and x.shape_names[1:] in ((), (1,)):
         for target in (("B",), ("B", 1)):
             if len(wanted) == len(target) and wanted[0] in (-1, "B") and wanted[1:] == target[1:]:
@@ -322,8 +343,12 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{name: _logical(op, name.startswith("bitwise")) for name, op in LOGICAL.items()},
     **{n: (lambda a, b, op=op: _node(op, (a, b), of=FLOAT)) for n, op in PAIRS.items()},
     **{op: _reduction(op) for op in REDUCTIONS},
-    **{"amax": _reduction("max"), "amin": _reduction("min"), "mean": _mean},
-    **{"divide": lambda a, b: _node("/", (a, b), of=FLOAT), "power": _power, "pow": _power},
+    "amax": _reduction("max"),
+    "amin": _reduction("min"),
+    "mean": _mean,
+    "divide": lambda a, b: _node("/", (a, b), of=FLOAT),
+    "power": _power,
+    "pow": _power,
     "logical_not": lambda x: _node("!", (x,), BOOL, of=BOOL),
     "invert": lambda x: _node("!", (x,), BOOL, of=BOOL),
     "positive": lambda x: x,
@@ -352,9 +377,7 @@ def _give_symbols_operators() -> None:
         traced = _FUNCTIONS[name]
         setattr(Symbol, f"__{short}__", lambda a, b, f=traced: f(a, b))
         setattr(Symbol, f"__r{short}__", lambda a, b, f=traced: f(b, a))
-    for short, name in zip(
-        ("eq", "ne", "lt", "le", "gt", "ge"), COMPARISONS, strict=True
-    ):
+    for short, name in zip(("eq", "ne", "lt", "le", "gt", "ge"), COMPARISONS, strict=True):
         setattr(Symbol, f"__{short}__", lambda a, b, f=_FUNCTIONS[name]: f(a, b))
     for short, name in (("neg", "negative"), ("pos", "positive"), ("abs", "abs")):
         setattr(Symbol, f"__{short}__", lambda a, f=_FUNCTIONS[name]: f(a))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from nnbackend_cupy import sources
-from nnbackend_cupy.sources import Source
 
 from nnbackend.network.activations import ACTIVATIONS, get_activation
 from nnbackend.network.losses import LOSSES, Loss, get_loss
 from nnbackend.network.scores import ACCURACY, BINARY_ACCURACY, SQUARED_ERROR
 from nnbackend.training.optimizers import OPTIMIZERS, SGD, Optimizer
+from nnbackend_cupy import sources
+from nnbackend_cupy.sources import Source
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 PLAIN = [*map(get_loss, LOSSES), get_loss("cross_entropy", 0.1)]

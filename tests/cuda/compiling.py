@@ -50,6 +50,7 @@ def library() -> Any:
     return None
 
 
+@cache
 def compiled(source: str, architecture: int) -> tuple[bytes, dict[str, Needs]]:
     """Compile a program for sm_<architecture>; give the cubin and each kernel's needs."""
     nvrtc, program = library(), ctypes.c_void_p()
@@ -98,7 +99,9 @@ def table(source: str, architectures: Iterable[int]) -> str:
         begin = time.perf_counter()
         cubin, found = compiled(source, architecture)
         seconds = time.perf_counter() - begin
-        heads.append(f"sm_{architecture}: {len(found)} kernels, {len(cubin)} bytes, {seconds:.1f} s")
+        heads.append(
+            f"sm_{architecture}: {len(found)} kernels, {len(cubin)} bytes, {seconds:.1f} s"
+        )
         for name, need in found.items():
             text = f"{need.registers:3} {need.stack:5} {need.spilled:5} {need.shared:5}"
             lines.setdefault(name, []).append(text)
@@ -111,6 +114,7 @@ if __name__ == "__main__":
     root = Path(__file__).resolve().parents[2]
     sys.path += [str(root), str(root / "backends")]
     from built_in import distinct_sources
+
     from nnbackend_cupy.sources import program
 
     if library() is None:

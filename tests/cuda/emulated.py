@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 from emulator import compile_on_host
-from nnbackend_cupy.launching import Kernels
 
 from nnbackend.testing import ReferenceBackend
+from nnbackend_cupy.launching import Kernels
 
 
 class EmulatedBackend(ReferenceBackend):
@@ -48,4 +48,3 @@ for _name in (
     *("max_norm", "average", "tick", "gather_rows", "scale_rows"),
 ):
     setattr(EmulatedBackend, _name, _pass_on(_name))
-

@@ -16,7 +16,7 @@ __device__ __forceinline__ void KERNEL_pass(T* z, const T* b, T* a, long long n,
   }
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 1)
     KERNEL(T* z, const T* b, T* a, long long n, int columns) {
   const int packed = 16 / sizeof(T);
   if (columns % packed == 0 && is_packable(z) && is_packable(b) && is_packable(a))

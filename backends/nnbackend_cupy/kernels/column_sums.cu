@@ -16,7 +16,7 @@ __device__ __forceinline__ T KERNEL_slope(const T da, const T z, const T a) {
 #define ARRAYS const T *__restrict__ delta
 #endif
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 1)
     KERNEL(ARRAYS, T* db, T* partial, unsigned* counters, int rows, int columns, int width,
            int rows_of_block) {
   __shared__ T sums[256];

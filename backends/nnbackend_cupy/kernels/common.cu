@@ -4,6 +4,9 @@
 // Every sum is made in a fixed order (no atomic addition of floats), so that a step gives the same
 // bits at every replay. CuPy compiles with -ftz=true: in single precision numbers below the normal
 // range become 0. It does not use fast math: division and square root are IEEE's.
+//
+// Launch bounds ask for one block on a multiprocessor, which is no limit: without the 1 the
+// assembler spills a register or two of some kernels to make room for one block more.
 
 #define INFINITE (__longlong_as_double(0x7ff0000000000000ll))
 #define NO_PLACE 0x7fffffff

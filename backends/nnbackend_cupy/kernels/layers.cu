@@ -1,6 +1,6 @@
 // Maxout and dropout.
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 1)
     KERNEL_maxout(const T* z, T* a, int* which, long long n, int columns, int pieces) {
   for (Walk at(columns); at.i < n; at.next()) {
     const T* of_unit = z + at.row * columns * pieces + at.column;
@@ -18,7 +18,7 @@ extern "C" __global__ void __launch_bounds__(256)
   }
 }
 
-extern "C" __global__ void __launch_bounds__(256) KERNEL_maxout_gradient(
+extern "C" __global__ void __launch_bounds__(256, 1) KERNEL_maxout_gradient(
     const T* delta, const int* which, T* dz, long long n, int columns, int pieces) {
   for (Walk at(columns); at.i < n; at.next()) {
     T* of_unit = dz + at.row * columns * pieces + at.column;
@@ -56,7 +56,7 @@ __device__ __forceinline__ void KERNEL_philox(
 // a = x * mask * scale. A block of random words serves 16 units of one row, 16 bits each. Every
 // thread draws one such block; then all threads go over the units of all 64 in their order in
 // memory, because a thread that kept to its own 16 would read and write far from its neighbours.
-extern "C" __global__ void __launch_bounds__(64)
+extern "C" __global__ void __launch_bounds__(64, 1)
     KERNEL_dropout(const T* x, T* a, bool* mask, const long long* clock, unsigned long long seed,
                    unsigned long long layer, unsigned long long first_row, int threshold, T scale,
                    unsigned rows, int columns) {
@@ -81,7 +81,7 @@ extern "C" __global__ void __launch_bounds__(64)
   }
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 1)
     KERNEL_dropout_gradient(const T* da, const bool* mask, T scale, T* dx, long long n) {
   const long long step = (long long)gridDim.x * 256;
   for (long long i = (long long)blockIdx.x * 256 + threadIdx.x; i < n; i += step)

@@ -13,7 +13,7 @@ __device__ __forceinline__ void KERNEL_row(ARRAYS, int columns, int lane, int la
   // FORMULA
 }
 
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 1)
     KERNEL(ARRAYS, int rows, int columns, int lanes) {
   const long long row = ((long long)blockIdx.x * 128 + threadIdx.x) / lanes;
   const long long first = row < rows ? row * columns : 0;

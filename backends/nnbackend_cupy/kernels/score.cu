@@ -19,7 +19,7 @@ __device__ __forceinline__ T KERNEL_row(
   // FORMULA
 }
 
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 1)
     KERNEL(const T* out, const Y* y, WEIGHTS double* totals, double* partial, unsigned* counter,
            int rows, int columns, int lanes) {
   __shared__ double sums[128];

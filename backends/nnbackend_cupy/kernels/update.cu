@@ -42,7 +42,7 @@ __device__ __forceinline__ void KERNEL_pass(
 
 #define AND_PACKABLE(k) &&is_packable(s##k)
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 1)
     KERNEL(T* theta, const T* gradient, STATES(PARAMETER) const double* hyper, double decay,
            long long n_weights, long long n) {
   __shared__ T c[N_COEFFICIENTS + 1];

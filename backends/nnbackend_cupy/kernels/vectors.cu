@@ -1,7 +1,7 @@
 // Penalties, lengths and averages of parameters and gradients.
 
 // gradient += l2 w + l1 sign(w);  totals[2] += rows * sum of (l1 |w| + l2 / 2 w^2).
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 1)
     KERNEL_penalty(const T* weights, T* gradient, T l1, T l2, double rows, double* totals,
                    double* partial, unsigned* counter, long long n) {
   __shared__ double sums[256];
@@ -20,7 +20,7 @@ extern "C" __global__ void __launch_bounds__(256)
 
 // Leaves by what a gradient must be multiplied to be at most max_norm long: two launches with the
 // next, since nothing may be shrunk before all of it has been measured.
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 1)
     KERNEL_norm(const T* gradient, T max_norm, T* factor, double* partial, unsigned* counter,
                 long long n) {
   __shared__ double sums[256];
@@ -36,7 +36,7 @@ extern "C" __global__ void __launch_bounds__(256)
   }
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 1)
     KERNEL_scale(T* gradient, const T* factor, long long n) {
   const T f = *factor;
   if (f == 1) return;  // short enough: nothing need be read or written
@@ -46,7 +46,7 @@ extern "C" __global__ void __launch_bounds__(256)
 
 // Shrinks each column of W to at most `limit` long. A block takes `width` columns (1, 2, 4, 8) and
 // all rows: 8 neighbours fill what memory gives at once, and narrow tiles make more blocks.
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 1)
     KERNEL_max_norm(T* W, T limit, int rows, int columns, int width) {
   __shared__ T sums[256];
   const int t = threadIdx.x, strip = t / width, strips = 256 / width;
@@ -66,7 +66,7 @@ extern "C" __global__ void __launch_bounds__(256)
 }
 
 // shadow = d shadow + (1 - d) theta; d is smaller at first.
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 1)
     KERNEL_average(const T* theta, T* shadow, double decay, const double* hyper, long long n) {
   const double early = (1.0 + hyper[2]) / (10.0 + hyper[2]);
   const T d = (T)(early < decay ? early : decay), rest = (T)1 - d;
@@ -76,7 +76,7 @@ extern "C" __global__ void __launch_bounds__(256)
 }
 
 // Scales inputs in place; clips smoothly where is_clipped.
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 1)
     KERNEL_scale_rows(T* x, const T* shift, const T* factor, T inverse_clip, bool is_clipped,
                       long long n, int columns) {
   for (Walk at(columns); at.i < n; at.next()) {
@@ -87,7 +87,7 @@ extern "C" __global__ void __launch_bounds__(256)
 }
 
 // The sum of sample weights, for losses of very many rows.
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 1)
     KERNEL_total(const T* weight, double* result, double* partial, unsigned* counter, long long n) {
   __shared__ double sums[256];
   __shared__ bool is_last;
