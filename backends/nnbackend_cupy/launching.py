@@ -123,12 +123,12 @@ class Kernels:
             raise Untraceable(f"dropout of {rows} rows is more than a kernel counts")
         if drawn == 0:
             return
-        numbers = (*(np.uint64(word) for word in (*key, first_row)),)
-        numbers += (np.int32(philox.keep_threshold(rate)), dtype.type(1.0 / (1.0 - rate)))
+        words = [np.uint64(word) for word in (*key, first_row)]
+        numbers = np.int32(philox.keep_threshold(rate)), dtype.type(1.0 / (1.0 - rate))
         launch = self._part("layers", "dropout", dtype)
         grid = (-(-drawn // DROPOUT_THREADS),)
         sizes = np.uint32(rows), np.int32(columns)
-        launch(grid, (DROPOUT_THREADS,), (x, a, mask, clock, *numbers, *sizes))
+        launch(grid, (DROPOUT_THREADS,), (x, a, mask, clock, *words, *numbers, *sizes))
 
     def dropout_backward(self, da: Array, mask: Array, rate: float, dx: Array) -> None:
         """dx = da * mask / (1 - rate). Shapes: all (B, O)."""

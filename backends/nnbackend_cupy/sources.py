@@ -170,12 +170,12 @@ def _targets(target: str) -> dict[str, str]:
 def loss(formula: Loss, dtype: np.dtype[Any], target: str, is_weighted: bool) -> Source:
     """Give a loss with its delta. target: the dtype of y; an integer's are labels (B,)."""
     out, y = inputs(dtype, ELEMENTS, "out", "y")
-    (share,) = inputs(dtype, ("B", 1), "share")
+    share: Any = inputs(dtype, ("B", 1), "share")[0]
     result = traced(formula.rows, out, y, XP)
     rows, gradient = traced(tuple, result)
     rows, gradient = as_symbol(rows, out, ("B",)), as_symbol(gradient, out, ELEMENTS)
     loads = _targets(target) | {"share": "share"}
-    lines = _row_function(dtype, loads, [rows], [("delta[j]", gradient * share)])  # type: ignore[operator]
+    lines = _row_function(dtype, loads, [rows], [("delta[j]", gradient * share)])
     return _comparing("loss.cu", formula, dtype, target, is_weighted, lines)
 
 

@@ -97,11 +97,11 @@ class Symbol:
         """The number of axes."""
         return len(self.shape_names)
 
-    def astype(self, dtype: Any, **options: Any) -> Symbol:
+    def astype(self, dtype: Any, **options: Any) -> Any:
         """Give the value in another kind; every float is the working dtype."""
         return XP.astype(self, dtype)
 
-    def reshape(self, *shape: Any, **options: Any) -> Symbol:
+    def reshape(self, *shape: Any, **options: Any) -> Any:
         """Turn a column (B, 1) into a vector (B,), or back."""
         return XP.reshape(self, shape[0] if len(shape) == 1 else shape)
 
@@ -138,7 +138,7 @@ class Symbol:
     def __len__(self) -> int:
         return _refuse("needs an array's length")
 
-    __int__ = __index__ = __iter__ = __complex__ = __float__  # type: ignore[assignment]
+    __int__ = __index__ = __iter__ = __complex__ = __float__
 
     def __setitem__(self, key: Any, value: Any) -> None:
         _refuse("changes an array in place")
@@ -208,14 +208,20 @@ def _reshaped(symbol: Symbol, shape: Shape) -> Symbol:
 
 
 def _power(base: Any, exponent: Any) -> Symbol:
+    """Give a small power as products, which are exact to a rounding or two and far cheaper."""
     if isinstance(exponent, (int, float, np.number)) and isinstance(base, Symbol):
-        x = _cast(base, FLOAT)
-        whole = {0: lambda: XP.ones_like(x), 1: lambda: x, -1: lambda: 1.0 / x}  # type: ignore
-        whole |= {2: lambda: x * x, 3: lambda: x * x * x, 4: lambda: (x * x) * (x * x)}  # type: ignore
-        whole |= {0.5: lambda: XP.sqrt(x)}  # type: ignore[dict-item]
-        if float(exponent) in whole:
-            made: Symbol = whole[exponent]()  # type: ignore[index]
-            return made
+        x: Any = _cast(base, FLOAT)
+        small: dict[float, Callable[[], Symbol]] = {
+            -1.0: lambda: 1.0 / x,
+            0.0: lambda: XP.ones_like(x),
+            0.5: lambda: XP.sqrt(x),
+            1.0: lambda: x,
+            2.0: lambda: x * x,
+            3.0: lambda: x * x * x,
+            4.0: lambda: (x * x) * (x * x),
+        }
+        if float(exponent) in small:
+            return small[float(exponent)]()
     return _node("pow", (base, exponent), of=FLOAT)
 
 
@@ -327,8 +333,7 @@ def _clip(x: Symbol, min: Any = None, max: Any = None, **options: Any) -> Symbol
 
 
 def _mean(x: Symbol, axis: Any = None, keepdims: bool = False) -> Symbol:
-    total: Symbol = _reduce("sum", _cast(x, FLOAT), axis, keepdims) / x.shape[1]  # type: ignore
-    return total
+    return _node("/", (_reduce("sum", _cast(x, FLOAT), axis, keepdims), x.shape[1]))
 
 
 def _logaddexp(a: Any, b: Any) -> Symbol:
@@ -379,9 +384,9 @@ def _give_symbols_operators() -> None:
         setattr(Symbol, f"__r{short}__", lambda a, b, f=traced: f(b, a))
     for short, name in zip(("eq", "ne", "lt", "le", "gt", "ge"), COMPARISONS, strict=True):
         setattr(Symbol, f"__{short}__", lambda a, b, f=_FUNCTIONS[name]: f(a, b))
-    for short, name in (("neg", "negative"), ("pos", "positive"), ("abs", "abs")):
+    ones = {"neg": "negative", "pos": "positive", "abs": "abs", "invert": "invert"}
+    for short, name in ones.items():
         setattr(Symbol, f"__{short}__", lambda a, f=_FUNCTIONS[name]: f(a))
-    Symbol.__invert__ = lambda a: _FUNCTIONS["invert"](a)  # type: ignore[attr-defined]
 
 
 _give_symbols_operators()
