@@ -3,7 +3,8 @@
 // reported. Threads and blocks are taken in the order asked for (0 as numbered, 1 backwards, more:
 // shuffled by that seed), so that code which needs a barrier it has not got gives wrong numbers in
 // some order. In the shuffled orders several blocks are under way at once, and an atomic operation
-// may hand over from one to another. Shared memory is poisoned before each block.
+// may hand over from one to another; from order 4 on some warps lag far behind others as well.
+// Shared memory is poisoned before each block.
 // Not shown here: what caches and fences do, timing, and -ftz (numbers below the normal range).
 #pragma once
 #include <math.h>
@@ -121,6 +122,7 @@ struct Block {
   bool is_live;
   dim3 index;
   char* shared;  // its shared memory while another block runs
+  unsigned lags[MOST_THREADS / 32];  // of a warp, how often it is passed over
 };
 static Block blocks[RESIDENT];
 static Block* here;
@@ -143,6 +145,8 @@ static void begin(Block* block, unsigned number) {
   for (size_t at = 0; at + 4 <= shared_size(); at += 4)  // not a number, in float and double
     memcpy(block->shared + at, "\xd7\xea\xfd\x7f", 4);
   for (int i = 0; i < n_threads; i++) all_fibers[(block - blocks) * MOST_THREADS + i].state = RUNNING;
+  for (int w = 0; w < MOST_THREADS / 32; w++)
+    block->lags[w] = order_kind > 3 && random_below(2) ? 8 : 0;
   if (block == here) here = 0;
   block->is_live = true;
 }
@@ -155,8 +159,9 @@ static bool pass() {
   is_handing_over = false;
   for (int k = 0; k < n_threads && !is_handing_over; k++)
     if (fibers[order[k]].state == RUNNING) {
-      resume(order[k]);
       has_moved = true;
+      const unsigned lag = here->lags[order[k] / 32];
+      if (lag == 0 || random_below(lag) == 0) resume(order[k]);
     }
   for (int i = 0; i < n_threads; i += 32)
     if (all_in(IN_WARP_BARRIER, i, warp_end(i))) release(i, warp_end(i));

@@ -14,9 +14,10 @@ from compiling import ARCHITECTURES, Needs, compiled, library, needs
 from nnbackend_cupy.sources import program
 
 MOST_REGISTERS = 64  # with blocks of 256 threads, at least 4 fit a multiprocessor
-# Adam in double precision holds two neighbours of four vectors and their addresses; the slopes of
-# elu and selu are unrolled four times over with an exponential in double precision each.
-EXCEPTIONS = {"update_Adam.*_float64": 72, "column_sums_s?elu_slope_float64": 72}
+# In double precision a division, a square root or an exponential takes many: updates hold up to
+# two neighbours of four vectors and their addresses besides, and the slopes of elu and selu are
+# unrolled four times over.
+EXCEPTIONS = {"update_.*_float64": 72, "column_sums_s?elu_slope_float64": 72}
 MOST_SHARED = 4096
 
 LOG = """\
