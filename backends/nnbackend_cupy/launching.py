@@ -9,22 +9,19 @@ nothing waits, so that a step can be captured.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from nnbackend.backend import philox
 from nnbackend.backend.formulas import Activation, Array, Loss, Score, UpdateRule
-from nnbackend_cupy import sources
+from nnbackend_cupy import grids, sources
+from nnbackend_cupy.grids import DROPOUT_THREADS, ROW_THREADS, THREADS
 from nnbackend_cupy.sources import Source
 from nnbackend_cupy.tracing import Untraceable
 
 # Launch(grid, block, arguments); a cupy.RawKernel is one.
 Launch: TypeAlias = Callable[[tuple[int, ...], tuple[int, ...], tuple[Any, ...]], Any]
-MOST_BLOCKS = 1056  # 8 for each of the 132 multiprocessors of the largest GPUs; then threads loop
-FEW_BLOCKS = 128  # fewer leave multiprocessors without work
-THREADS, ROW_THREADS, DROPOUT_THREADS = 256, 128, 64  # as the kernels' text has them
 MANY_ROWS = 16384  # above, the sum of the sample weights is worth a launch of its own
 LABELS = ("int32", "int64")
 
@@ -59,7 +56,11 @@ class Kernels:
         if source.is_of_row:
             self._launch_rows(launch, (z, b, a), rows, columns)
         else:
-            launch(_blocks(z.size), (THREADS,), (z, b, a, np.int64(z.size), np.int32(columns)))
+            launch(
+                grids.over_elements(z.size),
+                (THREADS,),
+                (z, b, a, np.int64(z.size), np.int32(columns)),
+            )
 
     def slope(self, delta: Array, z: Array, a: Array, phi: Activation) -> None:
         """Give delta = dC/dz from dC/da, in place. Shapes: all (B, O)."""
@@ -72,7 +73,7 @@ class Kernels:
         if source.is_of_row:
             self._launch_rows(launch, (delta, z, a), *delta.shape)
         else:
-            launch(_blocks(delta.size), (THREADS,), (delta, z, a, np.int64(delta.size)))
+            launch(grids.over_elements(delta.size), (THREADS,), (delta, z, a, np.int64(delta.size)))
 
     def bias_gradient(self, delta: Array, db: Array) -> None:
         """db = sum of delta's rows. Shapes: delta (B, O), db (O,)."""
@@ -221,7 +222,7 @@ class Kernels:
         """Shrink each column of W (I, O) to at most `limit` long."""
         dtype = _check(W)
         rows, columns = W.shape
-        width = min(8, _power_of_two(columns))
+        width = min(8, grids.power_of_two(columns))
         if W.size:
             self._part("vectors", "max_norm", dtype)(
                 (-(-columns // width),), (THREADS,),
@@ -262,7 +263,7 @@ class Kernels:
             None, ("gather", *names), out.dtype, lambda: sources.gather(*names)
         )
         numbers = np.int64(batch_size), np.int64(stride), np.int64(out.size), np.int32(columns)
-        launch(_blocks(out.size), (THREADS,), (data, order, clock, out, *numbers))
+        launch(grids.over_elements(out.size), (THREADS,), (data, order, clock, out, *numbers))
 
     def scale_rows(self, x: Array, shift: Array, factor: Array, clip: float | None) -> None:
         """x = (x - shift) * factor, clipped smoothly. Shapes: x (B, I), shift and factor (I,)."""
@@ -270,7 +271,7 @@ class Kernels:
         inverse = dtype.type(1.0 / clip if clip is not None else 0.0)
         if x.size:
             self._part("vectors", "scale_rows", dtype)(
-                _blocks(x.size), (THREADS,),
+                grids.over_elements(x.size), (THREADS,),
                 (x, shift, factor, inverse, np.bool_(clip is not None), np.int64(x.size),
                  np.int32(x.shape[1])),
             )  # fmt: skip
@@ -320,34 +321,32 @@ class Kernels:
     def _sums(self) -> tuple[Array, Array]:
         """Give a place for each block's sum, and the counter of blocks."""
         return (
-            self._scratch("sums", (MOST_BLOCKS,), "float64"),
+            self._scratch("sums", (grids.MOST_BLOCKS,), "float64"),
             self._scratch("counter", (1,), "uint32"),
         )
 
     def _over_elements(self, launch: Launch, arguments: tuple[Any, ...], n: int) -> None:
         if n:
-            launch(_blocks(n), (THREADS,), (*arguments, np.int64(n)))
+            launch(grids.over_elements(n), (THREADS,), (*arguments, np.int64(n)))
 
     def _launch_rows(
         self, launch: Launch, arguments: tuple[Any, ...], rows: int, columns: int
     ) -> None:
-        lanes = min(32, _power_of_two(columns))
-        grid = (-(-rows * lanes // ROW_THREADS),)
+        grid, lanes = grids.over_rows(rows, columns)
         launch(grid, (ROW_THREADS,), (*arguments, *map(np.int32, (rows, columns, lanes))))
 
     def _launch_sums(
         self, launch: Launch, arguments: tuple[Any, ...], rows: int, columns: int
     ) -> None:
-        lanes = min(32, _power_of_two(columns))
-        grid = (min(-(-rows * lanes // ROW_THREADS), MOST_BLOCKS),)
-        sizes = map(np.int32, (rows, columns, lanes))
+        (n_blocks,), lanes = grids.over_rows(rows, columns)
+        grid, sizes = (min(n_blocks, grids.MOST_BLOCKS),), map(np.int32, (rows, columns, lanes))
         launch(grid, (ROW_THREADS,), (*arguments, *self._sums(), *sizes))
 
     def _launch_columns(self, launch: Launch, arguments: tuple[Any, ...], db: Array) -> None:
         rows, columns = arguments[0].shape
         if columns == 0:
             return
-        width, tiles, chunks, rows_of_block = column_grid(rows, columns)
+        width, tiles, chunks, rows_of_block = grids.over_columns(rows, columns)
         partial = self._scratch("columns", (chunks, columns), db.dtype.name)
         counters = self._scratch("counters", (tiles,), "uint32")
         sizes = map(np.int32, (rows, columns, width, rows_of_block))
@@ -362,7 +361,7 @@ class Kernels:
             columns = units.shape[1]
             sizes = np.int64(units.size), np.int32(columns), np.int32(pieces.shape[1] // columns)
             launch = self._part("layers", part, dtype)
-            launch(_blocks(units.size), (THREADS,), (*arguments, *sizes))
+            launch(grids.over_elements(units.size), (THREADS,), (*arguments, *sizes))
 
     def _weight_total(self, weight: Array, rows: int) -> tuple[Array, np.int32]:
         """Give where the sum of the weights is, and whether it is: else each block adds them up."""
@@ -374,7 +373,7 @@ class Kernels:
         return total, np.int32(rows > MANY_ROWS)
 
 
-# ---- checks and grids ---------------------------------------------------------------------------
+# ---- checks -------------------------------------------------------------------------------------
 
 
 def _check(*arrays: Array, kinds: Any = ("float32", "float64")) -> np.dtype[Any]:
@@ -410,31 +409,3 @@ def _row_stride(data: Array) -> int:
     if data.dtype.name not in sources.C_NAMES or data.strides[0] % itemsize:
         raise Untraceable(f"no kernel reads rows of {data.dtype}, strides {data.strides}")
     return int(data.strides[0] // itemsize)
-
-
-def _blocks(n: int) -> tuple[int]:
-    """Give a grid for n elements: one for each thread until the GPU is full, then more."""
-    return (min(-(-n // THREADS), MOST_BLOCKS),)
-
-
-def _power_of_two(n: int) -> int:
-    """Give the smallest power of two that is at least n."""
-    return 1 << (n - 1).bit_length()
-
-
-@lru_cache(maxsize=1024)
-def column_grid(rows: int, columns: int) -> tuple[int, int, int, int]:
-    """Give (width of a tile, tiles, blocks to a tile, rows of a block) for sums of columns.
-
-    Narrow tiles keep more of the GPU busy; below 8 columns a row of a tile would be less than
-    memory gives at once. A tile of many rows is cut, which costs its blocks an exchange.
-    """
-    width = min(32, _power_of_two(columns))
-    while width > 8 and -(-columns // width) < FEW_BLOCKS:
-        width //= 2
-    tiles, strips = -(-columns // width), THREADS // width
-    chunks = 1
-    if rows > 16 * strips:
-        chunks = max(1, min(-(-MOST_BLOCKS // 2 // tiles), -(-rows // (8 * strips))))
-    rows_of_block = max(1, -(-rows // chunks))
-    return width, tiles, max(1, -(-rows // rows_of_block)), rows_of_block

@@ -15,7 +15,7 @@ from nnbackend.network.losses import get_loss
 from nnbackend.network.scores import SQUARED_ERROR
 from nnbackend.testing import ReferenceBackend
 from nnbackend.training.optimizers import SGD
-from nnbackend_cupy import launching, sources
+from nnbackend_cupy import grids, sources
 
 pytestmark = pytest.mark.skipif(LACKING is not None, reason=str(LACKING))
 
@@ -65,8 +65,8 @@ def is_right(order: int) -> bool:
 
 @pytest.fixture(autouse=True)
 def _small_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launching, "MOST_BLOCKS", 12)
-    launching.column_grid.cache_clear()
+    monkeypatch.setattr(grids, "MOST_BLOCKS", 12)
+    grids.over_columns.cache_clear()
 
 
 def test_all_is_right_with_all_barriers() -> None:

@@ -21,8 +21,9 @@ from nnbackend.network.losses import get_loss
 from nnbackend.network.scores import ACCURACY
 from nnbackend.testing import ReferenceBackend
 from nnbackend.training.optimizers import SGD, Adam
-from nnbackend_cupy import launching
-from nnbackend_cupy.launching import Kernels, column_grid
+from nnbackend_cupy import grids, launching
+from nnbackend_cupy.grids import over_columns
+from nnbackend_cupy.launching import Kernels
 from nnbackend_cupy.tracing import Untraceable
 
 needs_emulator = pytest.mark.skipif(LACKING is not None, reason=str(LACKING))
@@ -36,12 +37,12 @@ CROSS_ENTROPY = get_loss("cross_entropy").fused()
 @pytest.fixture
 def small_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A GPU that is full with three blocks."""
-    monkeypatch.setattr(launching, "MOST_BLOCKS", 6)
-    monkeypatch.setattr(launching, "FEW_BLOCKS", 2)
+    monkeypatch.setattr(grids, "MOST_BLOCKS", 6)
+    monkeypatch.setattr(grids, "FEW_BLOCKS", 2)
     monkeypatch.setattr(launching, "MANY_ROWS", 50)
-    column_grid.cache_clear()
+    over_columns.cache_clear()
     yield
-    column_grid.cache_clear()
+    over_columns.cache_clear()
 
 
 def normal(*shape: int, dtype: str = "float64", seed: int = 1) -> np.ndarray:
@@ -277,11 +278,11 @@ def test_the_gradient_of_no_rows_is_zero() -> None:
 @pytest.mark.parametrize("columns", [1, 3, 7, 8, 10, 100, 1000, 5000])
 @pytest.mark.parametrize("rows", [0, 1, 100, 128, 1000, 65536])
 def test_the_grid_of_column_sums_covers_all_once(rows: int, columns: int) -> None:
-    width, tiles, chunks, rows_of_block = column_grid(rows, columns)
+    width, tiles, chunks, rows_of_block = over_columns(rows, columns)
     assert width in (1, 2, 4, 8, 16, 32)
     assert (tiles - 1) * width < columns <= tiles * width
     assert (chunks - 1) * rows_of_block < max(rows, 1) <= chunks * rows_of_block
-    assert tiles * chunks <= max(tiles, launching.MOST_BLOCKS)
+    assert tiles * chunks <= max(tiles, grids.MOST_BLOCKS)
     if rows <= 128 and columns >= 8:
         assert chunks == 1  # a batch of the usual size needs no exchange between blocks
 

@@ -9,6 +9,7 @@ extern "C" __global__ void __launch_bounds__(256, 1)
   const T half = (T)0.5 * l2;
   const long long step = (long long)gridDim.x * 256;
   T sum = 0;  // of a few elements; doubles are slow on many GPUs
+#pragma unroll 4
   for (long long i = (long long)blockIdx.x * 256 + threadIdx.x; i < n; i += step) {
     const T w = weights[i];
     gradient[i] = gradient[i] + l2 * w + l1 * sign(w);
@@ -27,6 +28,7 @@ extern "C" __global__ void __launch_bounds__(256, 1)
   __shared__ bool is_last;
   const long long step = (long long)gridDim.x * 256;
   T sum = 0;
+#pragma unroll 4
   for (long long i = (long long)blockIdx.x * 256 + threadIdx.x; i < n; i += step)
     sum += gradient[i] * gradient[i];
   double total;
@@ -36,12 +38,25 @@ extern "C" __global__ void __launch_bounds__(256, 1)
   }
 }
 
+template <int N>
+__device__ __forceinline__ void KERNEL_scale_pass(T* gradient, T factor, long long n) {
+  const long long step = (long long)gridDim.x * 256;
+  for (long long i = (long long)blockIdx.x * 256 + threadIdx.x; i < n / N; i += step) {
+    Pack<T, N> values = load<N>(gradient + i * N);
+    for (int k = 0; k < N; k++) values.v[k] *= factor;
+    store<N>(gradient + i * N, values);
+  }
+}
+
 extern "C" __global__ void __launch_bounds__(256, 1)
     KERNEL_scale(T* gradient, const T* factor, long long n) {
   const T f = *factor;
   if (f == 1) return;  // short enough: nothing need be read or written
-  const long long step = (long long)gridDim.x * 256;
-  for (long long i = (long long)blockIdx.x * 256 + threadIdx.x; i < n; i += step) gradient[i] *= f;
+  const int packed = 16 / sizeof(T);
+  if (n % packed == 0 && is_packable(gradient))
+    KERNEL_scale_pass<packed>(gradient, f, n);
+  else
+    KERNEL_scale_pass<1>(gradient, f, n);
 }
 
 // Shrinks each column of W to at most `limit` long. A block takes `width` columns (1, 2, 4, 8) and
