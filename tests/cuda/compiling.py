@@ -7,15 +7,20 @@ prints the table:  python tests/cuda/compiling.py [80 90 ...]
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import importlib.metadata
+import os
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from emulator import kept_folder
 
 WHEELS = ("nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu12")
 ARCHITECTURES = (80, 90, 100, 120)
@@ -50,9 +55,31 @@ def library() -> Any:
     return None
 
 
-@cache
-def compiled(source: str, architecture: int) -> tuple[bytes, dict[str, Needs]]:
-    """Compile a program for sm_<architecture>; give the cubin and each kernel's needs."""
+def compiled(source: str, architecture: int) -> dict[str, Needs]:
+    """Compile a program for sm_<architecture>; give each kernel's needs.
+
+    The compiler's report is kept on the disk under a hash of the text, because all kernels
+    together take half a minute for each architecture.
+    """
+    content = repr((source, architecture, OPTIONS, _version()))
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    kept = kept_folder() / f"nvrtc-{digest[:24]}.txt"
+    if not kept.exists():
+        log = _compile(source, architecture)
+        with tempfile.NamedTemporaryFile("w", dir=kept.parent, delete=False) as file:
+            file.write(log)
+        os.replace(file.name, kept)
+    return needs(kept.read_text(encoding="utf-8"))
+
+
+def _version() -> tuple[int, int]:
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    library().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
+    return major.value, minor.value
+
+
+def _compile(source: str, architecture: int) -> str:
+    """Compile to a cubin and give the report; raise when there is an error or a warning."""
     nvrtc, program = library(), ctypes.c_void_p()
     nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernels.cu", 0, None, None)
     options = [f"-arch=sm_{architecture}", "--ptxas-options=-v", *OPTIONS]
@@ -63,9 +90,11 @@ def compiled(source: str, architecture: int) -> tuple[bytes, dict[str, Needs]]:
         raise RuntimeError(f"sm_{architecture}: {nvrtc.nvrtcGetErrorString(failed)}\n{log}")
     if re.search(r"warning", log):
         raise RuntimeError(f"sm_{architecture} compiles with warnings:\n{log}")
-    cubin = _take(program, "CUBIN")
+    is_made = len(_take(program, "CUBIN")) > 1
     nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
-    return cubin, needs(log)
+    if not is_made:
+        raise RuntimeError(f"sm_{architecture}: NVRTC gave no cubin")
+    return log
 
 
 def _take(program: ctypes.c_void_p, what: str) -> bytes:
@@ -97,11 +126,9 @@ def table(source: str, architectures: Iterable[int]) -> str:
     heads = []
     for architecture in architectures:
         begin = time.perf_counter()
-        cubin, found = compiled(source, architecture)
+        found = compiled(source, architecture)
         seconds = time.perf_counter() - begin
-        heads.append(
-            f"sm_{architecture}: {len(found)} kernels, {len(cubin)} bytes, {seconds:.1f} s"
-        )
+        heads.append(f"sm_{architecture}: {len(found)} kernels, {seconds:.1f} s")
         for name, need in found.items():
             text = f"{need.registers:3} {need.stack:5} {need.spilled:5} {need.shared:5}"
             lines.setdefault(name, []).append(text)

@@ -27,7 +27,10 @@ import numpy as np
 HEADER = Path(__file__).with_name("cuda_host.h")
 ORDER = "NNBACKEND_EMULATED_ORDER"
 ORDERS = (0, 1, 2, 4)  # as numbered, backwards, shuffled, shuffled with warps that lag
-FLAGS = ("-O1", "-std=c++17", "-w", "-shared", "-fPIC", "-U_FORTIFY_SOURCE")
+FLAGS = (
+    *("-O1", "-std=c++17", "-w", "-shared", "-fPIC", "-U_FORTIFY_SOURCE"),
+    *("-fsanitize=alignment,bounds", "-fsanitize-undefined-trap-on-error"),
+)
 GUARD, ALIGNMENT, POISON = 4096, 256, 0xFF
 _KERNEL = re.compile(r"__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(")
 _lock = threading.Lock()
@@ -59,14 +62,20 @@ def compile_on_host(source: str, name: str, order: int | None = None) -> HostKer
     return HostKernel(_library(source), name, order)
 
 
+def kept_folder() -> Path:
+    """Give where compiled kernels are kept; each user has a folder of their own."""
+    folder = Path(tempfile.gettempdir()) / f"nnbackend-kernels-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
 @cache
 def _library(source: str) -> ctypes.CDLL:
     names = _KERNEL.findall(source)
     shims = "".join(f"EMULATED_KERNEL({name})\n" for name in names)
     text = f'#include "cuda_host.h"\n{source}\n{shims}'
     digest = hashlib.sha256(HEADER.read_bytes() + repr(FLAGS).encode() + text.encode())
-    folder = Path(tempfile.gettempdir()) / f"nnbackend-emulated-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder = kept_folder()
     target = folder / f"{digest.hexdigest()[:24]}.so"
     if not target.exists():
         with tempfile.TemporaryDirectory(dir=folder) as made:

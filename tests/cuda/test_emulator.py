@@ -97,6 +97,29 @@ def test_arguments_of_another_kind_are_refused(n: object, kind: type, says: str)
         run((5,), (64,), (rows().astype(kind), n, np.zeros(5, np.float32)))
 
 
+def test_a_misaligned_vector_is_reported() -> None:
+    text = """
+    struct alignas(16) Four { float v[4]; };
+    extern "C" __global__ void first(const float* x, float* y) {
+      const Four four = *(const Four*)x;
+      y[0] = four.v[0] + four.v[3];
+    }
+    """
+    run = compile_on_host(text, "first")
+    vector, y = np.zeros(12, np.float32), np.zeros(1, np.float32)
+    shift = -(vector.ctypes.data // 4) % 4
+    run((1,), (1,), (vector[shift:], y))
+    with pytest.raises(EmulationError, match="misaligned address"):
+        run((1,), (1,), (vector[shift + 1 :], y))
+    run((1,), (1,), (vector[shift:], y))  # and the emulator still works
+
+
+def test_an_index_beyond_shared_memory_is_reported() -> None:
+    beyond = SUM.replace("t < k) part[t]", "t <= k) part[t]").replace("k = 32", "k = 64")
+    with pytest.raises(EmulationError, match="bad index"):
+        sums(beyond, 0, rows(), np.zeros(5, np.float32))
+
+
 def test_arrays_that_overlap_stay_together() -> None:
     text = """
     extern "C" __global__ void shift(const double* x, double* y) {

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from emulated import EmulatedBackend
-from emulator import LACKING, ORDERS, compile_on_host
+from emulator import LACKING, ORDERS, EmulationError, compile_on_host
 
 from nnbackend.backend import Backend, philox
 from nnbackend.network.activations import Activation, get_activation
@@ -21,7 +21,7 @@ from nnbackend.network.losses import get_loss
 from nnbackend.network.scores import ACCURACY
 from nnbackend.testing import ReferenceBackend
 from nnbackend.training.optimizers import SGD, Adam
-from nnbackend_cupy import grids, launching
+from nnbackend_cupy import grids, launching, sources
 from nnbackend_cupy.grids import over_columns
 from nnbackend_cupy.launching import Kernels
 from nnbackend_cupy.tracing import Untraceable
@@ -176,6 +176,35 @@ def test_every_order_of_threads_gives_the_same_bits() -> None:
             kernels.clip_norm(vector, 0.001)
         results.append((db.tobytes(), totals.tobytes(), delta.tobytes()))
     assert len(set(results)) == 1
+
+
+@needs_emulator
+@pytest.mark.parametrize("name", ["bias_activation", "slope", "optimizer_step", "clip_norm"])
+def test_addresses_are_looked_at_before_wide_loads(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    z, a, g = (_odd(16) for _ in range(3))
+    run = {
+        "bias_activation": lambda k: k.bias_activation(
+            z.reshape(4, 4), np.zeros(4), a.reshape(4, 4), TANH
+        ),
+        "slope": lambda k: k.slope(g.reshape(4, 4), z.reshape(4, 4), a.reshape(4, 4), TANH),
+        "optimizer_step": lambda k: k.optimizer_step(SGD(), z, g, [], np.zeros(3), 0.0, 0),
+        "clip_norm": lambda k: k.clip_norm(g, 0.1),
+    }[name]
+    run(EmulatedBackend().kernels)
+    whole, look = sources._file, "return ((unsigned long long)place & 15) == 0;"
+    assert look in whole("common.cu")
+    monkeypatch.setattr(sources, "_file", lambda f: whole(f).replace(look, "return true;"))
+    with pytest.raises(EmulationError, match="misaligned"):
+        run(EmulatedBackend().kernels)
+
+
+def _odd(n: int) -> np.ndarray:
+    """Give ones at an address that is a multiple of 8 and not of 16."""
+    whole = np.ones(n + 2)
+    begin = 1 if whole.ctypes.data % 16 == 0 else 2
+    return whole[begin : begin + n]
 
 
 # ---- launches and memory ------------------------------------------------------------------------
