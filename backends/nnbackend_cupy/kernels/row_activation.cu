@@ -15,8 +15,8 @@ __device__ __forceinline__ void KERNEL_row(ARRAYS, int columns, int lane, int la
 
 extern "C" __global__ void __launch_bounds__(128, 1)
     KERNEL(ARRAYS, int rows, int columns, int lanes) {
-  const long long row = ((long long)blockIdx.x * 128 + threadIdx.x) / lanes;
-  const long long first = row < rows ? row * columns : 0;
+  const int row = blockIdx.x * (128 / lanes) + threadIdx.x / lanes;
+  const long long first = row < rows ? (long long)row * columns : 0;
   // A row beyond the last has no columns; its lanes must take part in the exchange all the same.
   KERNEL_row(OF_ROW, row < rows ? columns : 0, threadIdx.x % lanes, lanes);
 }
