@@ -144,20 +144,46 @@ def test_dropout_draws_the_bits_of_the_host(order: int) -> None:
 
 
 @needs_emulator
+def test_dropout_at_its_threshold() -> None:
+    # The first unit's bits are the threshold itself: it is dropped, and kept one above.
+    bits = philox.host_bits(3, 0, 1, 0, (1, 16))
+    x, clock = np.ones((1, 16)), np.array([1, 0])
+    for above in (0, 1):
+        a, mask = np.empty_like(x), np.empty(x.shape, bool)
+        rate = 1.0 - (int(bits[0, 0]) + above) / 65536
+        EmulatedBackend().kernels.dropout_forward(x, rate, (3, 0), clock, 0, a, mask)
+        np.testing.assert_array_equal(mask, philox.host_mask(3, 0, 1, 0, x.shape, rate))
+        assert mask[0, 0] == (above == 1)
+
+
+@needs_emulator
+@every_order
+def test_a_sum_of_more_parts_than_a_block_has_strips(
+    order: int, monkeypatch: pytest.MonkeyPatch, small_gpu: None
+) -> None:
+    monkeypatch.setattr(grids, "MOST_BLOCKS", 64)
+    width, _, chunks, _ = over_columns(1300, 37)
+    assert chunks > grids.THREADS // width
+    delta, db = normal(1300, 37), np.full(37, np.nan)
+    EmulatedBackend(order).kernels.bias_gradient(delta, db)
+    agree(db, delta.sum(axis=0))
+
+
+@needs_emulator
 @pytest.mark.parametrize("kind", ["uint8", "int8", "uint16", "int32", "float32", "float64", "bool"])
 @pytest.mark.usefixtures("small_gpu")
 def test_rows_of_any_kind_are_gathered(kind: str) -> None:
     data = (100 * abs(normal(200, 45))).astype(kind)
-    order, clock = np.random.default_rng(0).permutation(200), np.array([1, 2])
-    for source, shape in ((data, (60, 45)), (data[::2], (30, 45)), (data[:, 0].copy(), (60,))):
+    order, clock, size = np.random.default_rng(0).permutation(200), np.array([1, 1]), 50
+    for source, shape in ((data, (60, 45)), (data[::2], (60, 45)), (data[:, 0].copy(), (60,))):
         out = np.full(shape, np.nan, np.float32)
         chosen = order[order < len(source)]
-        EmulatedBackend(2).kernels.gather_rows(source, chosen, clock, 20, out[:20])
-        np.testing.assert_array_equal(out[:20], source[chosen[40:60]].astype(np.float32))
-        assert np.isnan(out[20:]).all()
-    images, out = data.reshape(200, 5, 9), np.zeros((20, 5, 9), np.float32)
-    EmulatedBackend(2).kernels.gather_rows(images, order, clock, 20, out)
-    np.testing.assert_array_equal(out, images[order[40:60]].astype(np.float32))
+        EmulatedBackend(2).kernels.gather_rows(source, chosen, clock, size, out[:size])
+        np.testing.assert_array_equal(out[:size], source[chosen[50:100]].astype(np.float32))
+        assert np.isnan(out[size:]).all()
+    images, out = data.reshape(200, 5, 9), np.zeros((size, 5, 9), np.float32)
+    EmulatedBackend(2).kernels.gather_rows(images, order, clock, size, out)
+    np.testing.assert_array_equal(out, images[order[50:100]].astype(np.float32))
 
 
 @needs_emulator
