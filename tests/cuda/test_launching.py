@@ -144,6 +144,27 @@ def test_dropout_draws_the_bits_of_the_host(order: int) -> None:
 
 
 @needs_emulator
+@every_order
+@pytest.mark.usefixtures("small_gpu")
+def test_other_matrices_longer_than_a_round(order: int) -> None:
+    z, a, which = normal(300, 21), np.zeros((300, 7)), np.zeros((300, 7), np.int32)
+    dz, mask, dx, W = np.zeros_like(z), normal(300, 7) > 0, np.zeros((300, 7)), normal(400, 9)
+    shift, factor = normal(21), normal(21, seed=2)
+    got = []
+    for backend in (EmulatedBackend(order), REFERENCE):
+        x, w = z.copy(), W.copy()
+        backend.maxout_forward(z, a, which)
+        backend.maxout_backward(a, which, dz)
+        backend.dropout_backward(a, mask, 0.3, dx)
+        backend.scale_rows(x, shift, factor, 2.0)
+        backend.max_norm(w, 19.0)
+        got.append([v.copy() for v in (a, which, dz, dx, x, w)])
+    for ours, theirs in zip(*got, strict=True):
+        agree(ours.astype(np.float64), theirs)
+    assert 0 < (got[1][5] != W).any(axis=0).sum() < 9
+
+
+@needs_emulator
 def test_dropout_at_its_threshold() -> None:
     # The first unit's bits are the threshold itself: it is dropped, and kept one above.
     bits = philox.host_bits(3, 0, 1, 0, (1, 16))
