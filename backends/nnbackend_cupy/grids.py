@@ -1,0 +1,43 @@
+"""How many blocks of how many threads a kernel is launched on."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+THREADS, ROW_THREADS, DROPOUT_THREADS = 256, 128, 64  # of a block, as the kernels' text has them
+MOST_BLOCKS = 1056  # 8 for each of the 132 multiprocessors of the largest GPUs; then threads loop
+FEW_BLOCKS = 128  # fewer leave multiprocessors without work
+
+
+def over_elements(n: int) -> tuple[int]:
+    """Give a grid for n elements: one for each thread until the GPU is full, then more."""
+    return (min(-(-n // THREADS), MOST_BLOCKS),)
+
+
+def over_rows(rows: int, columns: int) -> tuple[tuple[int], int]:
+    """Give a grid for rows, and how many neighbours in a warp share a row."""
+    lanes = min(32, power_of_two(columns))
+    return (-(-rows * lanes // ROW_THREADS),), lanes
+
+
+@lru_cache(maxsize=1024)
+def over_columns(rows: int, columns: int) -> tuple[int, int, int, int]:
+    """Give (width of a tile, tiles, blocks to a tile, rows of a block) for sums of columns.
+
+    Narrow tiles keep more of the GPU busy; below 8 columns a row of a tile would be less than
+    memory gives at once. A tile of many rows is cut, which costs its blocks an exchange.
+    """
+    width = min(32, power_of_two(columns))
+    while width > 8 and -(-columns // width) < FEW_BLOCKS:
+        width //= 2
+    tiles, strips = -(-columns // width), THREADS // width
+    chunks = 1
+    if rows > 16 * strips:
+        chunks = max(1, min(-(-MOST_BLOCKS // 2 // tiles), -(-rows // (8 * strips))))
+    rows_of_block = max(1, -(-rows // chunks))
+    return width, tiles, max(1, -(-rows // rows_of_block)), rows_of_block
+
+
+def power_of_two(n: int) -> int:
+    """Give the smallest power of two that is at least n."""
+    return 1 << (n - 1).bit_length()

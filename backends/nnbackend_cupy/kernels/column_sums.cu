@@ -1,0 +1,57 @@
+// db = sum of delta's rows; with HAS_SLOPE first delta = delta * phi'(z), in the same pass.
+//
+// A block takes `width` columns (1, 2, 4 ... 32) and some of the rows. Where several blocks share
+// a column, the last of them to finish adds up what all have left in `partial` (blocks, columns).
+
+#if HAS_SLOPE
+__device__ __forceinline__ T KERNEL_slope(const T da, const T z, const T a) {
+  // FORMULA
+}
+#define VALUE(i) KERNEL_slope(delta[i], z[i], a[i])
+#define KEEP(i, value) delta[i] = value
+#define ARRAYS T *__restrict__ delta, const T *__restrict__ z, const T *__restrict__ a
+#else
+#define VALUE(i) delta[i]
+#define KEEP(i, value)
+#define ARRAYS const T *__restrict__ delta
+#endif
+
+extern "C" __global__ void __launch_bounds__(256, 1)
+    KERNEL(ARRAYS, T* db, T* partial, unsigned* counters, int rows, int columns, int width,
+           int rows_of_block) {
+  __shared__ T sums[256];
+  __shared__ bool is_last;
+  const int t = threadIdx.x, strip = t / width, strips = 256 / width;
+  const int column = blockIdx.x * width + t % width;
+  const bool is_inside = column < columns;
+  const int begin = blockIdx.y * rows_of_block;
+  const int end = begin + rows_of_block < rows ? begin + rows_of_block : rows;
+  T sum = 0;
+  if (is_inside) {
+#pragma unroll 4
+    for (int row = begin + strip; row < end; row += strips) {
+      const long long i = (long long)row * columns + column;
+      const T value = VALUE(i);
+      KEEP(i, value);
+      sum += value;
+    }
+  }
+  sum_columns<256>(sum, sums, width);
+  const bool is_first_strip = strip == 0 && is_inside;
+  if (gridDim.y == 1) {
+    if (is_first_strip) db[column] = sums[t];
+    return;
+  }
+  if (is_first_strip) partial[(long long)blockIdx.y * columns + column] = sums[t];
+  if (!is_last_block(counters + blockIdx.x, gridDim.y, &is_last)) return;
+  sum = 0;
+  if (is_inside)
+    for (int k = strip; k < gridDim.y; k += strips)
+      sum += __ldcg(partial + (long long)k * columns + column);
+  sum_columns<256>(sum, sums, width);
+  if (is_first_strip) db[column] = sums[t];
+}
+
+#undef VALUE
+#undef KEEP
+#undef ARRAYS

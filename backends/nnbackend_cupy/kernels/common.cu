@@ -1,0 +1,161 @@
+// What all kernels share. Plain CUDA C++17 without one include: no headers are needed to compile
+// it, NVRTC is done in hundredths of a second, and a C++ compiler can run the same text on a CPU.
+//
+// Every sum is made in a fixed order (no atomic addition of floats), so that a step gives the same
+// bits at every replay. CuPy compiles with -ftz=true: in single precision numbers below the normal
+// range become 0. It does not use fast math: division and square root are IEEE's.
+//
+// Launch bounds ask for one block on a multiprocessor, which is no limit: without the 1 the
+// assembler spills a register or two of some kernels to make room for one block more.
+
+#define INFINITE (__longlong_as_double(0x7ff0000000000000ll))
+#define NO_PLACE 0x7fffffff
+#define EVERY_LANE 0xffffffffu
+
+// ---- numbers ------------------------------------------------------------------------------------
+
+template <class A> __device__ __forceinline__ A sign(A x) {
+  return x > 0 ? (A)1 : x < 0 ? (A)-1 : x == 0 ? (A)0 : x;  // NaN stays NaN
+}
+// Unlike fmax and fmin these keep NaN, as NumPy's do: a training that diverges must be seen to.
+template <class A> __device__ __forceinline__ A maximum(A a, A b) {
+  return a > b || a != a ? a : b;
+}
+template <class A> __device__ __forceinline__ A minimum(A a, A b) {
+  return a < b || a != a ? a : b;
+}
+
+// ---- several neighbours at once -----------------------------------------------------------------
+
+// N numbers that are loaded and stored as one. With N > 1 the address must be a multiple of 16
+// bytes, which a view into a longer vector need not be: ask is_packable first.
+template <class A, int N> struct alignas(N * sizeof(A)) Pack {
+  A v[N];
+};
+template <class A> __device__ __forceinline__ bool is_packable(const A* place) {
+  return ((unsigned long long)place & 15) == 0;
+}
+template <int N, class A> __device__ __forceinline__ Pack<A, N> load(const A* place) {
+  return *(const Pack<A, N>*)place;
+}
+template <int N, class A> __device__ __forceinline__ void store(A* place, Pack<A, N> values) {
+  *(Pack<A, N>*)place = values;
+}
+
+// Goes over the elements of a matrix, every so-many-th for a thread. Row and column are carried
+// along: a 64-bit division for each element would cost more than all else.
+struct Walk {
+  long long i, row, step, row_step;
+  int column, column_step, columns;
+  __device__ __forceinline__ Walk(int columns, int at_once = 1) : columns(columns) {
+    // In 32 bits, which are divided several times faster: a grid has no more threads than that.
+    const unsigned first = (blockIdx.x * blockDim.x + threadIdx.x) * at_once;
+    const unsigned all = gridDim.x * blockDim.x * at_once, width = columns;
+    i = first;
+    row = first / width;
+    column = first % width;
+    step = all;
+    row_step = all / width;
+    column_step = all % width;
+  }
+  __device__ __forceinline__ void next() {
+    i += step;
+    row += row_step;
+    column += column_step;
+    if (column >= columns) {
+      column -= columns;
+      row++;
+    }
+  }
+};
+
+// ---- along a row: `lanes` neighbours in a warp (1, 2, 4 ... 32) share it -------------------------
+
+template <class A> struct Place {
+  A v;
+  int j;
+};
+template <class A> __device__ __forceinline__ A sum_of(A a, A b) { return a + b; }
+template <class A> __device__ __forceinline__ A prod_of(A a, A b) { return a * b; }
+template <class A> __device__ __forceinline__ A max_of(A a, A b) { return maximum(a, b); }
+template <class A> __device__ __forceinline__ A min_of(A a, A b) { return minimum(a, b); }
+__device__ __forceinline__ int all_of(int a, int b) { return a && b; }
+__device__ __forceinline__ int any_of(int a, int b) { return a || b; }
+
+// The first of the largest; NaN is larger than all else, as it is for NumPy.
+template <class A> __device__ __forceinline__ Place<A> argmax_of(Place<A> a, Place<A> b) {
+  if (b.j == NO_PLACE || a.j == NO_PLACE) return a.j == NO_PLACE ? b : a;
+  const bool a_nan = a.v != a.v, b_nan = b.v != b.v;
+  const bool is_tie = a.v == b.v || (a_nan && b_nan);
+  return (is_tie ? b.j < a.j : b_nan || (!a_nan && b.v > a.v)) ? b : a;
+}
+template <class A> __device__ __forceinline__ Place<A> argmin_of(Place<A> a, Place<A> b) {
+  const Place<A> best = argmax_of(Place<A>{-a.v, a.j}, Place<A>{-b.v, b.j});
+  return {-best.v, best.j};
+}
+
+template <class A> __device__ __forceinline__ A from_lane(A value, int mask) {
+  return __shfl_xor_sync(EVERY_LANE, value, mask);
+}
+template <class A> __device__ __forceinline__ Place<A> from_lane(Place<A> value, int mask) {
+  return {from_lane(value.v, mask), from_lane(value.j, mask)};
+}
+// All 32 lanes must come here, also those whose row lies beyond the last.
+#define OF_LANES(op)                                                              \
+  template <class A> __device__ __forceinline__ A op##_of_lanes(A value, int lanes) { \
+    for (int m = lanes >> 1; m > 0; m >>= 1) value = op##_of(value, from_lane(value, m)); \
+    return value;                                                                 \
+  }
+OF_LANES(sum)
+OF_LANES(prod)
+OF_LANES(max)
+OF_LANES(min)
+OF_LANES(all)
+OF_LANES(any)
+OF_LANES(argmax)
+OF_LANES(argmin)
+
+// ---- over a block -------------------------------------------------------------------------------
+
+// Adds up one number of each thread, column by column: threads t, t + width, t + 2 width ... are of
+// one column, and its sum is left in sums[t % width]. THREADS and width are powers of two.
+template <int THREADS, class A>
+__device__ __forceinline__ void sum_columns(A value, A* sums, int width) {
+  const int t = threadIdx.x;
+  sums[t] = value;
+  __syncthreads();
+  for (int half = THREADS / 2; half >= width; half >>= 1) {
+    if (t < half) sums[t] += sums[t + half];
+    __syncthreads();
+  }
+}
+
+// ---- over the grid ------------------------------------------------------------------------------
+
+// Tells the threads of a block whether all other blocks have left their partial results. The block
+// that comes last adds them up, in their own order, so that it does not matter which one it is.
+// The counter counts round to 0 by itself and is ready for the next launch.
+__device__ __forceinline__ bool is_last_block(unsigned* counter, unsigned n_blocks, bool* is_last) {
+  __threadfence();  // what this thread has written is seen before the count
+  __syncthreads();
+  if (threadIdx.x == 0) *is_last = atomicInc(counter, n_blocks - 1) == n_blocks - 1;
+  __syncthreads();
+  __threadfence();  // and what others have written is read after it
+  return *is_last;
+}
+
+// Adds up a number of every thread of the grid (one axis of blocks); true in one thread of all,
+// which then has the total. partial holds a number for each block.
+template <int THREADS>
+__device__ __forceinline__ bool sum_grid(
+    double value, double* sums, double* partial, unsigned* counter, bool* is_last, double* total) {
+  const int t = threadIdx.x;
+  sum_columns<THREADS>(value, sums, 1);
+  if (t == 0) partial[blockIdx.x] = sums[0];
+  if (!is_last_block(counter, gridDim.x, is_last)) return false;
+  value = 0;
+  for (unsigned k = t; k < gridDim.x; k += THREADS) value += __ldcg(partial + k);
+  sum_columns<THREADS>(value, sums, 1);
+  *total = sums[0];
+  return t == 0;
+}

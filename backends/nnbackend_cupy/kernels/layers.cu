@@ -1,0 +1,89 @@
+// Maxout and dropout.
+
+extern "C" __global__ void __launch_bounds__(256, 1)
+    KERNEL_maxout(const T* z, T* a, int* which, long long n, int columns, int pieces) {
+  for (Walk at(columns); at.i < n; at.next()) {
+    const T* of_unit = z + at.row * columns * pieces + at.column;
+    T best = of_unit[0];
+    int winner = 0;
+    for (int k = 1; k < pieces; k++) {
+      const T v = of_unit[(long long)k * columns];
+      if (v > best || (v != v && best == best)) {  // ties go to the first; NaN is kept
+        best = v;
+        winner = k;
+      }
+    }
+    a[at.i] = best;
+    which[at.i] = winner;
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(256, 1) KERNEL_maxout_gradient(
+    const T* delta, const int* which, T* dz, long long n, int columns, int pieces) {
+  for (Walk at(columns); at.i < n; at.next()) {
+    T* of_unit = dz + at.row * columns * pieces + at.column;
+    const T d = delta[at.i];
+    const int winner = which[at.i];
+    for (int k = 0; k < pieces; k++) of_unit[(long long)k * columns] = d * (T)(k == winner);
+  }
+}
+
+// ---- dropout ------------------------------------------------------------------------------------
+
+// Philox4x64-10: four random words for a counter and a key.
+// Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
+__device__ __forceinline__ void KERNEL_philox(
+    unsigned long long c0, unsigned long long c2, unsigned long long k0, unsigned long long k1,
+    unsigned long long* words) {
+  const unsigned long long m0 = 0xD2E7470EE14C6C93ull, m1 = 0xCA5A826395121157ull;
+  unsigned long long c1 = 0, c3 = 0;
+  for (int r = 0; r < 10; r++) {
+    const unsigned long long high0 = __umul64hi(m0, c0), high1 = __umul64hi(m1, c2);
+    const unsigned long long low0 = m0 * c0, low1 = m1 * c2;
+    c0 = high1 ^ c1 ^ k0;
+    c1 = low1;
+    c2 = high0 ^ c3 ^ k1;
+    c3 = low0;
+    k0 += 0x9E3779B97F4A7C15ull;  // the golden ratio
+    k1 += 0xBB67AE8584CAA73Bull;  // sqrt(3) - 1
+  }
+  words[0] = c0;
+  words[1] = c1;
+  words[2] = c2;
+  words[3] = c3;
+}
+
+// a = x * mask * scale. A block of random words serves 16 units of one row, 16 bits each. Every
+// thread draws one such block; then all threads go over the units of all 64 in their order in
+// memory, because a thread that kept to its own 16 would read and write far from its neighbours.
+extern "C" __global__ void __launch_bounds__(64, 1)
+    KERNEL_dropout(const T* x, T* a, bool* mask, const long long* clock, unsigned long long seed,
+                   unsigned long long layer, unsigned long long first_row, int threshold, T scale,
+                   unsigned rows, int columns) {
+  __shared__ unsigned long long words[64 * 4];
+  const unsigned blocks_of_row = (columns + 15) / 16, n_blocks = rows * blocks_of_row;
+  const unsigned first = blockIdx.x * 64, own = first + threadIdx.x;
+  // NumPy raises the counter before it draws: the first block stands at 1.
+  if (own < n_blocks)
+    KERNEL_philox(first_row * blocks_of_row + own + 1, clock[0], seed, layer,
+                  words + 4 * threadIdx.x);
+  __syncthreads();
+  for (int u = threadIdx.x; u < 64 * 16; u += 64) {
+    const unsigned block = first + u / 16, row = block / blocks_of_row;
+    const int column = block % blocks_of_row * 16 + u % 16;
+    if (row < rows && column < columns) {
+      const int bits = (int)(words[u / 4] >> (u % 4 * 16)) & 0xFFFF;
+      const bool is_kept = bits < threshold;
+      const long long i = (long long)row * columns + column;
+      mask[i] = is_kept;
+      a[i] = x[i] * (is_kept ? scale : (T)0);  // a product, so that NaN is not hidden
+    }
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(256, 1)
+    KERNEL_dropout_gradient(const T* da, const bool* mask, T scale, T* dx, long long n) {
+  const long long step = (long long)gridDim.x * 256;
+  for (long long i = (long long)blockIdx.x * 256 + threadIdx.x; i < n; i += step)
+    dx[i] = da[i] * (mask[i] ? scale : (T)0);
+}

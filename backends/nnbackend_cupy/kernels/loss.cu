@@ -1,0 +1,72 @@
+// A loss and its gradient in one launch: delta = d(mean loss)/d(out), and the sums for `totals`.
+// `lanes` neighbours in a warp share a row.
+
+#if IS_WEIGHTED
+#define WEIGHTS const T *weight, const double *weight_total, int has_total,
+#else
+#define WEIGHTS
+#endif
+#if HAS_LABELS
+#define TARGETS const int label
+#define TARGET is_inside ? (int)y[row] : -1
+#else
+#define TARGETS const T* y
+#define TARGET y + first
+#endif
+
+// Writes a row's part of delta and gives its loss, in every lane.
+__device__ __forceinline__ T KERNEL_row(
+    const T* out, TARGETS, T* delta, const T share, int columns, int lane, int lanes) {
+  // FORMULA
+}
+
+extern "C" __global__ void __launch_bounds__(128, 1)
+    KERNEL(const T* out, const Y* y, WEIGHTS T* delta, double* totals, double* partial,
+           unsigned* counter, int rows, int columns, int lanes) {
+  __shared__ double sums[128];
+  __shared__ bool is_last;
+  const int t = threadIdx.x, rows_of_block = 128 / lanes;
+#if IS_WEIGHTED
+  // Every block adds up all weights, in the same order, rather than wait for another launch; for
+  // very many rows the total comes from one before.
+  double all = 0;
+  if (has_total)
+    all = *weight_total;
+  else {
+    for (int k = t; k < rows; k += 128) all += weight[k];
+    sum_columns<128>(all, sums, 1);
+    all = sums[0];
+    __syncthreads();  // the sums are used again below
+  }
+#endif
+  double total, sum = 0;
+  // Whole warps go round together, since lanes exchange numbers; a row beyond the last has no
+  // columns.
+  for (int base = blockIdx.x * rows_of_block; base < rows; base += gridDim.x * rows_of_block) {
+    const int row = base + t / lanes, lane = t % lanes;
+    const bool is_inside = row < rows;
+    const long long first = is_inside ? (long long)row * columns : 0;
+#if IS_WEIGHTED
+    const T own = is_inside ? weight[row] : (T)0;
+    // Where all weights are 0 the share is 0, not NaN: SMALLEST is the smallest normal number.
+    const T share = own / ((T)all + (T)SMALLEST);
+#else
+    const T own = 1, share = (T)(1.0 / rows);
+#endif
+    const T loss = KERNEL_row(out + first, TARGET, delta + first, share, is_inside ? columns : 0,
+                              lane, lanes);
+    if (is_inside && lane == 0) sum += (double)(loss * own);
+  }
+  if (sum_grid<128>(sum, sums, partial, counter, &is_last, &total)) {
+    totals[0] += total;
+#if IS_WEIGHTED
+    totals[1] += all;
+#else
+    totals[1] += rows;
+#endif
+  }
+}
+
+#undef WEIGHTS
+#undef TARGETS
+#undef TARGET

@@ -1,0 +1,46 @@
+// A score of each row, summed: totals[3] += sum of weight * score, in double precision.
+// `lanes` neighbours in a warp share a row.
+
+#if IS_WEIGHTED
+#define WEIGHTS const T *weight,
+#else
+#define WEIGHTS
+#endif
+#if HAS_LABELS
+#define TARGETS const int label
+#define TARGET is_inside ? (int)y[row] : -1
+#else
+#define TARGETS const T* y
+#define TARGET y + first
+#endif
+
+__device__ __forceinline__ T KERNEL_row(
+    const T* out, TARGETS, int columns, int lane, int lanes) {
+  // FORMULA
+}
+
+extern "C" __global__ void __launch_bounds__(128, 1)
+    KERNEL(const T* out, const Y* y, WEIGHTS double* totals, double* partial, unsigned* counter,
+           int rows, int columns, int lanes) {
+  __shared__ double sums[128];
+  __shared__ bool is_last;
+  const int rows_of_block = 128 / lanes;
+  double total, sum = 0;
+  for (int base = blockIdx.x * rows_of_block; base < rows; base += gridDim.x * rows_of_block) {
+    const int row = base + threadIdx.x / lanes, lane = threadIdx.x % lanes;
+    const bool is_inside = row < rows;
+    const long long first = is_inside ? (long long)row * columns : 0;
+    const T score = KERNEL_row(out + first, TARGET, is_inside ? columns : 0, lane, lanes);
+#if IS_WEIGHTED
+    const double own = is_inside ? (double)weight[row] : 0.0;
+#else
+    const double own = 1;
+#endif
+    if (is_inside && lane == 0) sum += own * (double)score;
+  }
+  if (sum_grid<128>(sum, sums, partial, counter, &is_last, &total)) totals[3] += total;
+}
+
+#undef WEIGHTS
+#undef TARGETS
+#undef TARGET

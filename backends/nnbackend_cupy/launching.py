@@ -1,0 +1,411 @@
+"""Launches the kernels: which one, on what grid, with which arguments.
+
+`Kernels` has the kernels of `Backend` but the matrix products, under the same names and with the
+same meaning. It knows no CuPy: it is given a function that compiles, and one that makes zeros.
+After a kernel's first use with given shapes nothing is allocated, nothing is read back and
+nothing waits, so that a step can be captured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from nnbackend.backend import philox
+from nnbackend.backend.formulas import Activation, Array, Loss, Score, UpdateRule
+from nnbackend_cupy import grids, sources
+from nnbackend_cupy.grids import DROPOUT_THREADS, ROW_THREADS, THREADS
+from nnbackend_cupy.sources import Source
+from nnbackend_cupy.tracing import Untraceable
+
+# Launch(grid, block, arguments); a cupy.RawKernel is one.
+Launch: TypeAlias = Callable[[tuple[int, ...], tuple[int, ...], tuple[Any, ...]], Any]
+MANY_ROWS = 16384  # above, the sum of the sample weights is worth a launch of its own
+LABELS = ("int32", "int64")
+
+
+class Kernels:
+    """The kernels of one device, compiled when first used.
+
+    compile(source, name) gives a kernel.  zeros(shape, dtype) gives an array of zeros, for sums
+    under way; the launches of one `Kernels` must therefore come one after another (one stream).
+    Every method raises Untraceable where a formula, a dtype or a layout is beyond the kernels.
+    """
+
+    def __init__(
+        self,
+        compile: Callable[[str, str], Launch],
+        zeros: Callable[[tuple[int, ...], str], Array],
+    ) -> None:
+        self._compile, self._zeros = compile, zeros
+        self._ready: dict[Any, tuple[Any, Any]] = {}  # (formula, ...) -> the formula, its kernel
+        self._launches: dict[str, Launch] = {}  # by kernel name, which says its text
+        self._scratches: dict[Any, Array] = {}
+
+    # ---- layers -----------------------------------------------------------------------------
+
+    def bias_activation(self, z: Array, b: Array, a: Array, phi: Activation) -> None:
+        """z += b;  a = phi(z), in one pass. Shapes: z and a (B, O), perhaps one array; b (O,)."""
+        dtype = _check(z, b, a)
+        rows, columns = z.shape
+        if z.size == 0:
+            return
+        source, launch = self._kernel(phi, "value", dtype, lambda: sources.activation(phi, dtype))
+        if source.is_of_row:
+            self._launch_rows(launch, (z, b, a), rows, columns)
+        else:
+            launch(
+                grids.over_elements(z.size),
+                (THREADS,),
+                (z, b, a, np.int64(z.size), np.int32(columns)),
+            )
+
+    def slope(self, delta: Array, z: Array, a: Array, phi: Activation) -> None:
+        """Give delta = dC/dz from dC/da, in place. Shapes: all (B, O)."""
+        dtype = _check(delta, z, a)
+        if delta.size == 0:
+            return
+        source, launch = self._kernel(
+            phi, "slope", dtype, lambda: sources.slope(phi, dtype, with_bias=False)
+        )
+        if source.is_of_row:
+            self._launch_rows(launch, (delta, z, a), *delta.shape)
+        else:
+            launch(grids.over_elements(delta.size), (THREADS,), (delta, z, a, np.int64(delta.size)))
+
+    def bias_gradient(self, delta: Array, db: Array) -> None:
+        """db = sum of delta's rows. Shapes: delta (B, O), db (O,)."""
+        dtype = _check(delta, db)
+        _, launch = self._kernel(None, "db", dtype, lambda: sources.bias_gradient(dtype))
+        self._launch_columns(launch, (delta,), db)
+
+    def slope_and_bias(self, delta: Array, z: Array, a: Array, phi: Activation, db: Array) -> None:
+        """`slope` and `bias_gradient`, in one pass where the activation is element by element."""
+        dtype = _check(delta, z, a, db)
+        if phi.kernel == "identity":  # the slope is 1
+            self.bias_gradient(delta, db)
+            return
+        source, launch = self._kernel(
+            phi, "slope, db", dtype, lambda: sources.slope(phi, dtype, with_bias=True)
+        )
+        if source.is_of_row:
+            self.slope(delta, z, a, phi)
+            self.bias_gradient(delta, db)
+        else:
+            self._launch_columns(launch, (delta, z, a), db)
+
+    def maxout_forward(self, z: Array, a: Array, which: Array) -> None:
+        """Keep the largest piece of each unit. Shapes: z (B, K * O); a and which (B, O)."""
+        self._maxout("maxout", z, a, which, (z, a, which))
+
+    def maxout_backward(self, delta: Array, which: Array, dz: Array) -> None:
+        """Send the gradient to the winning piece. Shapes: delta and which (B, O), dz (B, K * O)."""
+        self._maxout("maxout_gradient", dz, delta, which, (delta, which, dz))
+
+    def dropout_forward(
+        self,
+        x: Array,
+        rate: float,
+        key: tuple[int, int],
+        clock: Array,
+        first_row: int,
+        a: Array,
+        mask: Array,
+    ) -> None:
+        """a = x * mask / (1 - rate), the mask as `philox.host_mask` draws it."""
+        dtype = _check(x, a)
+        _check(mask, kinds=("bool",))
+        _check(clock, kinds=("int64",))
+        rows, columns = x.shape
+        drawn = rows * philox.blocks_per_row(columns)
+        if drawn >= 2**31:
+            raise Untraceable(f"dropout of {rows} rows is more than a kernel counts")
+        if drawn == 0:
+            return
+        words = [np.uint64(word) for word in (*key, first_row)]
+        numbers = np.int32(philox.keep_threshold(rate)), dtype.type(1.0 / (1.0 - rate))
+        launch = self._part("layers", "dropout", dtype)
+        grid = (-(-drawn // DROPOUT_THREADS),)
+        sizes = np.uint32(rows), np.int32(columns)
+        launch(grid, (DROPOUT_THREADS,), (x, a, mask, clock, *words, *numbers, *sizes))
+
+    def dropout_backward(self, da: Array, mask: Array, rate: float, dx: Array) -> None:
+        """dx = da * mask / (1 - rate). Shapes: all (B, O)."""
+        dtype = _check(da, dx)
+        _check(mask, kinds=("bool",))
+        self._over_elements(
+            self._part("layers", "dropout_gradient", dtype),
+            (da, mask, dtype.type(1.0 / (1.0 - rate)), dx), da.size,
+        )  # fmt: skip
+
+    # ---- losses and scores ------------------------------------------------------------------
+
+    def loss_and_delta(
+        self, loss: Loss, out: Array, y: Array, weight: Array | None, delta: Array, totals: Array
+    ) -> None:
+        """Give delta = d(mean loss)/d(out), and add to totals, as `Backend.loss_and_delta`."""
+        dtype, target = _check(out, delta), _target(out, y)
+        rows, columns = out.shape
+        if out.size == 0:
+            return
+        key = ("loss", target, weight is not None)
+        _, launch = self._kernel(
+            loss, key, dtype, lambda: sources.loss(loss, dtype, target, weight is not None)
+        )
+        weights: tuple[Any, ...] = ()
+        if weight is not None:
+            _check(out, weight)
+            weights = (weight, *self._weight_total(weight, rows))
+        self._launch_sums(launch, (out, y, *weights, delta, totals), rows, columns)
+
+    def add_score(
+        self, score: Score, out: Array, y: Array, weight: Array | None, totals: Array
+    ) -> None:
+        """totals[SCORE] += sum of weight * score."""
+        dtype, target = _check(out), _target(out, y)
+        rows, columns = out.shape
+        if out.size == 0:
+            return
+        key = ("score", target, weight is not None)
+        _, launch = self._kernel(
+            score, key, dtype, lambda: sources.score(score, dtype, target, weight is not None)
+        )
+        weights = () if weight is None else (weight,)
+        _check(out, *weights)
+        self._launch_sums(launch, (out, y, *weights, totals), rows, columns)
+
+    # ---- gradient and update ----------------------------------------------------------------
+
+    def add_penalty(
+        self, weights: Array, gradient: Array, l1: float, l2: float, rows: int, totals: Array
+    ) -> None:
+        """gradient += l2 w + l1 sign(w), and the penalty's value for `rows` rows to totals."""
+        dtype, n = _check(weights, gradient), weights.size
+        numbers = dtype.type(l1), dtype.type(l2), np.float64(rows)
+        self._over_elements(
+            self._part("vectors", "penalty", dtype),
+            (weights, gradient, *numbers, totals, *self._sums()), n,
+        )  # fmt: skip
+
+    def clip_norm(self, gradient: Array, max_norm: float) -> None:
+        """Shrink the gradient to at most `max_norm` long, in two launches. Shapes: (P,)."""
+        dtype, n = _check(gradient), gradient.size
+        factor = self._scratch("factor", (1,), dtype.name)
+        self._over_elements(
+            self._part("vectors", "norm", dtype),
+            (gradient, dtype.type(max_norm), factor, *self._sums()), n,
+        )  # fmt: skip
+        self._over_elements(self._part("vectors", "scale", dtype), (gradient, factor), n)
+
+    def optimizer_step(
+        self,
+        rule: UpdateRule,
+        theta: Array,
+        gradient: Array,
+        state: Sequence[Array],
+        hyper: Array,
+        weight_decay: float,
+        n_weights: int,
+    ) -> None:
+        """One step of an update rule with its decay, in one launch. Shapes: (P,), hyper (3,)."""
+        dtype = _check(theta, gradient, *state)
+        n = theta.size
+        _, launch = self._kernel(
+            rule, len(state), dtype, lambda: sources.update(rule, dtype, len(state))
+        )
+        numbers = np.float64(weight_decay), np.int64(n_weights)
+        self._over_elements(launch, (theta, gradient, *state, hyper, *numbers), n)
+
+    def max_norm(self, W: Array, limit: float) -> None:
+        """Shrink each column of W (I, O) to at most `limit` long."""
+        dtype = _check(W)
+        rows, columns = W.shape
+        width = min(8, grids.power_of_two(columns))
+        if W.size:
+            self._part("vectors", "max_norm", dtype)(
+                (-(-columns // width),), (THREADS,),
+                (W, dtype.type(limit), np.int32(rows), np.int32(columns), np.int32(width)),
+            )  # fmt: skip
+
+    def average(self, theta: Array, shadow: Array, decay: float, hyper: Array) -> None:
+        """shadow = d shadow + (1 - d) theta. Shapes: (P,), hyper (3,)."""
+        dtype = _check(theta, shadow)
+        self._over_elements(
+            self._part("vectors", "average", dtype),
+            (theta, shadow, np.float64(decay), hyper), theta.size,
+        )  # fmt: skip
+
+    # ---- batches ----------------------------------------------------------------------------
+
+    def tick(self, clock: Array, rates: Array, hyper: Array) -> None:
+        """Count a step, look up its learning rate and momentum."""
+        _check(clock, kinds=("int64",))
+        _check(rates, hyper, kinds=("float64",))
+        _, launch = self._kernel(None, "tick", np.dtype(np.float64), sources.tick)
+        launch((1,), (32,), (clock, rates, hyper, np.int64(rates.shape[1])))
+
+    def gather_rows(
+        self, data: Array, order: Array, clock: Array, batch_size: int, out: Array
+    ) -> None:
+        """out[i] = data[order[batch * batch_size + i]], in out's dtype.
+
+        Shapes: data (n, ...) of any real dtype, its rows contiguous; out (B, ...) contiguous.
+        """
+        _check(out, kinds=sources.C_NAMES)
+        _check(order, clock, kinds=("int64",))
+        if out.size == 0:
+            return
+        columns, names = out.size // out.shape[0], (data.dtype.name, out.dtype.name)
+        stride = _row_stride(data)
+        _, launch = self._kernel(
+            None, ("gather", *names), out.dtype, lambda: sources.gather(*names)
+        )
+        numbers = np.int64(batch_size), np.int64(stride), np.int64(out.size), np.int32(columns)
+        launch(grids.over_elements(out.size), (THREADS,), (data, order, clock, out, *numbers))
+
+    def scale_rows(self, x: Array, shift: Array, factor: Array, clip: float | None) -> None:
+        """x = (x - shift) * factor, clipped smoothly. Shapes: x (B, I), shift and factor (I,)."""
+        dtype = _check(x, shift, factor)
+        inverse = dtype.type(1.0 / clip if clip is not None else 0.0)
+        if x.size:
+            self._part("vectors", "scale_rows", dtype)(
+                grids.over_elements(x.size), (THREADS,),
+                (x, shift, factor, inverse, np.bool_(clip is not None), np.int64(x.size),
+                 np.int32(x.shape[1])),
+            )  # fmt: skip
+
+    # ---- what the launches share ------------------------------------------------------------
+
+    def _kernel(
+        self, formula: Any, role: Any, dtype: np.dtype[Any], make: Callable[[], Source]
+    ) -> tuple[Source, Launch]:
+        """Give a kernel, traced and compiled when first asked for."""
+        # By identity, which cannot mislead: two formulas of one name may differ. The formula is
+        # kept, so that its id stays its own.
+        key = (id(formula), role, dtype.char)
+        if key not in self._ready:
+            try:
+                source = make()
+                if source.name not in self._launches:
+                    text = sources.program([source])
+                    self._launches[source.name] = self._compile(text, source.name)
+                ready: Any = source, self._launches[source.name]
+            except Untraceable as error:
+                ready = error
+            self._ready[key] = formula, ready
+        found = self._ready[key][1]
+        if isinstance(found, Untraceable):
+            raise Untraceable(*found.args)
+        kernel: tuple[Source, Launch] = found
+        return kernel
+
+    def _part(self, file: str, part: str, dtype: np.dtype[Any]) -> Launch:
+        """Give a kernel of a file that holds several."""
+        key = (file, part, dtype.char)
+        if key not in self._ready:
+            source: Source = getattr(sources, file)(dtype)
+            launch = self._compile(sources.program([source]), f"{source.name}_{part}")
+            self._ready[key] = None, launch
+        found: Launch = self._ready[key][1]
+        return found
+
+    def _scratch(self, role: str, shape: tuple[int, ...], dtype: str) -> Array:
+        """Give memory for results under way: all zero at first, then as the last launch left it."""
+        key = (role, shape, dtype)
+        if key not in self._scratches:
+            self._scratches[key] = self._zeros(shape, dtype)
+        return self._scratches[key]
+
+    def _sums(self) -> tuple[Array, Array]:
+        """Give a place for each block's sum, and the counter of blocks."""
+        return (
+            self._scratch("sums", (grids.MOST_BLOCKS,), "float64"),
+            self._scratch("counter", (1,), "uint32"),
+        )
+
+    def _over_elements(self, launch: Launch, arguments: tuple[Any, ...], n: int) -> None:
+        if n:
+            launch(grids.over_elements(n), (THREADS,), (*arguments, np.int64(n)))
+
+    def _launch_rows(
+        self, launch: Launch, arguments: tuple[Any, ...], rows: int, columns: int
+    ) -> None:
+        grid, lanes = grids.over_rows(rows, columns)
+        launch(grid, (ROW_THREADS,), (*arguments, *map(np.int32, (rows, columns, lanes))))
+
+    def _launch_sums(
+        self, launch: Launch, arguments: tuple[Any, ...], rows: int, columns: int
+    ) -> None:
+        (n_blocks,), lanes = grids.over_rows(rows, columns)
+        grid, sizes = (min(n_blocks, grids.MOST_BLOCKS),), map(np.int32, (rows, columns, lanes))
+        launch(grid, (ROW_THREADS,), (*arguments, *self._sums(), *sizes))
+
+    def _launch_columns(self, launch: Launch, arguments: tuple[Any, ...], db: Array) -> None:
+        rows, columns = arguments[0].shape
+        if columns == 0:
+            return
+        width, tiles, chunks, rows_of_block = grids.over_columns(rows, columns)
+        partial = self._scratch("columns", (chunks, columns), db.dtype.name)
+        counters = self._scratch("counters", (tiles,), "uint32")
+        sizes = map(np.int32, (rows, columns, width, rows_of_block))
+        launch((tiles, chunks), (THREADS,), (*arguments, db, partial, counters, *sizes))
+
+    def _maxout(
+        self, part: str, pieces: Array, units: Array, which: Array, arguments: tuple[Any, ...]
+    ) -> None:
+        dtype = _check(pieces, units)
+        _check(which, kinds=("int32",))
+        if units.size:
+            columns = units.shape[1]
+            sizes = np.int64(units.size), np.int32(columns), np.int32(pieces.shape[1] // columns)
+            launch = self._part("layers", part, dtype)
+            launch(grids.over_elements(units.size), (THREADS,), (*arguments, *sizes))
+
+    def _weight_total(self, weight: Array, rows: int) -> tuple[Array, np.int32]:
+        """Give where the sum of the weights is, and whether it is: else each block adds them up."""
+        total = self._scratch("weight total", (1,), "float64")
+        if rows > MANY_ROWS:
+            self._over_elements(
+                self._part("vectors", "total", weight.dtype), (weight, total, *self._sums()), rows
+            )
+        return total, np.int32(rows > MANY_ROWS)
+
+
+# ---- checks -------------------------------------------------------------------------------------
+
+
+def _check(*arrays: Array, kinds: Any = ("float32", "float64")) -> np.dtype[Any]:
+    """Give the dtype that contiguous arrays share; refuse others."""
+    dtype: np.dtype[Any] = arrays[0].dtype
+    for array in arrays:
+        if array.dtype != dtype or not array.flags.c_contiguous:
+            raise Untraceable(
+                f"the kernels take contiguous arrays of one dtype. Received: {array.dtype} with "
+                f"strides {array.strides} for shape {array.shape} beside {dtype}"
+            )
+    if dtype.name not in kinds:
+        raise Untraceable(f"the kernels take {', '.join(kinds)} here. Received: {dtype}")
+    return dtype
+
+
+def _target(out: Array, y: Array) -> str:
+    """Give the dtype name of the targets: out's for (B, O), an integer's for class labels (B,)."""
+    if y.ndim == 2:
+        _check(out, y)
+    else:
+        _check(y, kinds=LABELS)
+    return str(y.dtype.name)
+
+
+def _row_stride(data: Array) -> int:
+    """Give how many elements lie between the beginnings of rows, each of them contiguous."""
+    itemsize, below = data.dtype.itemsize, data.dtype.itemsize
+    for n, step in zip(data.shape[:0:-1], data.strides[:0:-1], strict=True):
+        if n > 1 and step != below:
+            raise Untraceable(f"rows with strides {data.strides} are not contiguous")
+        below *= n
+    if data.dtype.name not in sources.C_NAMES or data.strides[0] % itemsize:
+        raise Untraceable(f"no kernel reads rows of {data.dtype}, strides {data.strides}")
+    return int(data.strides[0] // itemsize)

@@ -1,0 +1,411 @@
+"""From a formula over `xp` to a tree of operations, by calling it once with symbols.
+
+A formula, the engine's or a user's, is given symbols instead of arrays and a symbolic namespace;
+what comes back is what it computes. NumPy's own functions on a symbol are traced as well. A
+formula that looks at values (`if z > 0`), changes an array in place or adds up over the batch
+cannot be traced: `Untraceable` says why, and the caller computes it over arrays instead.
+
+All numbers are in the working dtype, a formula's constants too. Shapes are names of axes: "B"
+rows, "O" columns, "P" parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, TypeAlias
+
+import numpy as np
+
+Shape: TypeAlias = tuple[str | int, ...]
+ELEMENTS: Shape = ("B", "O")  # of an activation, an output, a target
+REDUCTIONS = ("sum", "prod", "max", "min", "argmax", "argmin", "all", "any")
+FLOAT, INTEGER, BOOL = "fib"  # the kinds of a symbol; float is the working dtype
+
+# Functions of one number that C has, under NumPy's or the array standard's names.
+UNARY = {
+    **{n: n for n in ("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "cbrt")},
+    **{n: n for n in ("sin", "cos", "tan", "sinh", "cosh", "tanh", "erf", "erfc")},
+    **{n: n for n in ("asin", "acos", "atan", "asinh", "acosh", "atanh", "floor", "ceil", "trunc")},
+    **{f"arc{n[1:]}": n for n in ("asin", "acos", "atan", "asinh", "acosh", "atanh")},
+    "abs": "fabs",
+    "absolute": "fabs",
+    "fabs": "fabs",
+    "rint": "rint",
+    "round": "rint",
+    "sign": "sign",
+    "negative": "neg",
+    "isnan": "isnan",
+}
+ARITHMETIC = {"add": "+", "subtract": "-", "multiply": "*"}
+COMPARISONS = {
+    "equal": "==",
+    "not_equal": "!=",
+    "less": "<",
+    "less_equal": "<=",
+    "greater": ">",
+    "greater_equal": ">=",
+}
+LOGICAL = {
+    "logical_and": "&&",
+    "bitwise_and": "&&",
+    "logical_or": "||",
+    "bitwise_or": "||",
+    "logical_xor": "!=",
+    "bitwise_xor": "!=",
+}
+PAIRS = {"maximum": "maximum", "minimum": "minimum", "atan2": "atan2", "arctan2": "atan2"}
+
+
+class Untraceable(Exception):
+    """A formula, or the arrays it is for, are beyond the kernels; the message says why."""
+
+
+class Symbol:
+    """One value in a formula: an input, a constant, or an operation on others.
+
+    op: "input", "constant", "size" or the operation.  args: symbols; of the first three, a name,
+    a number, an axis.  kind: FLOAT, INTEGER or BOOL.
+    """
+
+    __slots__ = ("args", "kind", "op", "shape_names", "working")
+    __hash__ = object.__hash__
+
+    def __init__(
+        self, op: str, args: tuple[Any, ...], kind: str, shape: Shape, working: np.dtype[Any]
+    ) -> None:
+        self.op, self.args, self.kind, self.shape_names = op, args, kind, shape
+        self.working = working
+
+    # ---- what a formula may ask of an array -------------------------------------------------
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype that an array would have; a float's is the working dtype."""
+        others = {INTEGER: np.dtype(np.int64), BOOL: np.dtype(np.bool_)}
+        return others.get(self.kind, self.working)
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """The sizes; those of axes are symbols too."""
+        return tuple(
+            n if n == 1 else Symbol("size", (n,), INTEGER, (), self.working)
+            for n in self.shape_names
+        )
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self.shape_names)
+
+    def astype(self, dtype: Any, **options: Any) -> Any:
+        """Give the value in another kind; every float is the working dtype."""
+        return XP.astype(self, dtype)
+
+    def reshape(self, *shape: Any, **options: Any) -> Any:
+        """Turn a column (B, 1) into a vector (B,), or back."""
+        return XP.reshape(self, shape[0] if len(shape) == 1 else shape)
+
+    def __getitem__(self, key: Any) -> Symbol:
+        kept = key if isinstance(key, tuple) else (key,)
+        whole = slice(None)
+        if kept in ((whole,), (...,), (whole, whole)):
+            return self
+        if self.ndim == 1 and kept in ((whole, None), (..., None)):
+            return _reshaped(self, (*self.shape_names, 1))
+        return _refuse("picks elements out of an array")
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name not in _METHODS:
+            raise AttributeError(f"a traced array has no {name!r}")
+        return lambda *args, **kwargs: getattr(XP, name)(self, *args, **kwargs)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if method != "__call__" or kwargs:
+            _refuse(f"calls {ufunc.__name__}.{method} with {sorted(kwargs)}")
+        return getattr(XP, ufunc.__name__)(*inputs)
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        return getattr(XP, func.__name__)(*args, **kwargs)
+
+    # ---- what would need values -------------------------------------------------------------
+
+    def __bool__(self) -> bool:
+        return _refuse("decides by an array's values (write xp.where instead of if, min or max)")
+
+    def __float__(self) -> float:
+        return _refuse("needs an array's value as a number (as the functions of math do)")
+
+    def __len__(self) -> int:
+        return _refuse("needs an array's length")
+
+    __int__ = __index__ = __iter__ = __complex__ = __float__
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        _refuse("changes an array in place")
+
+    def __iadd__(self, other: Any) -> Any:
+        # Python would compute a + other, but over arrays the one before is changed as well.
+        _refuse("changes an array in place")
+
+    __isub__ = __imul__ = __itruediv__ = __ipow__ = __iand__ = __ior__ = __ixor__ = __iadd__
+
+
+def _refuse(why: str) -> NoReturn:
+    raise Untraceable(f"it {why}")
+
+
+# ---- building -----------------------------------------------------------------------------------
+
+
+def inputs(dtype: Any, shape: Shape, *names: str) -> list[Symbol]:
+    """Give symbols for arrays or numbers of these names."""
+    return [Symbol("input", (name,), FLOAT, shape, np.dtype(dtype)) for name in names]
+
+
+def _as_symbol(value: Any, like: Symbol) -> Symbol:
+    """Give a number as a constant; it takes the working dtype wherever it meets a float."""
+    if isinstance(value, Symbol):
+        return value
+    if isinstance(value, (np.ndarray, np.generic)) and value.size == 1:
+        value = value.item()
+    if not isinstance(value, (bool, int, float)):
+        _refuse(f"mixes in a {type(value).__name__} that is not a number")
+    kind = BOOL if isinstance(value, bool) else INTEGER if isinstance(value, int) else FLOAT
+    return Symbol("constant", (value,), kind, (), like.working)
+
+
+def _broadcast(symbols: Sequence[Symbol]) -> Shape:
+    """Give the shape that arrays have together, as NumPy's rule is."""
+    shape: list[str | int] = []
+    for axis in range(1, 1 + max(s.ndim for s in symbols)):
+        names = {s.shape_names[-axis] for s in symbols if s.ndim >= axis} - {1}
+        if len(names) > 1:
+            _refuse(f"combines shapes {[s.shape_names for s in symbols]}")
+        shape.insert(0, names.pop() if names else 1)
+    return tuple(shape)
+
+
+def _node(op: str, values: Sequence[Any], kind: str | None = None, of: str | None = None) -> Symbol:
+    """Make an operation; its arguments are brought to the kind `of`, or to their common one."""
+    like = next(v for v in values if isinstance(v, Symbol))
+    symbols = [_as_symbol(v, like) for v in values]
+    common = of or min((s.kind for s in symbols), key="fib".index)
+    symbols = [_cast(s, common) for s in symbols]
+    return Symbol(op, tuple(symbols), kind or common, _broadcast(symbols), like.working)
+
+
+def _cast(symbol: Symbol, kind: str) -> Symbol:
+    if symbol.kind == kind:
+        return symbol
+    if symbol.op == "constant":
+        value = {FLOAT: float, INTEGER: int, BOOL: bool}[kind](symbol.args[0])
+        return Symbol("constant", (value,), kind, symbol.shape_names, symbol.working)
+    return Symbol("cast", (symbol,), kind, symbol.shape_names, symbol.working)
+
+
+def _reshaped(symbol: Symbol, shape: Shape) -> Symbol:
+    return Symbol("same", (symbol,), symbol.kind, shape, symbol.working)
+
+
+def _power(base: Any, exponent: Any) -> Symbol:
+    """Give a small power as products, which are exact to a rounding or two and far cheaper."""
+    if isinstance(exponent, (int, float, np.number)) and isinstance(base, Symbol):
+        x: Any = _cast(base, FLOAT)
+        small: dict[float, Callable[[], Symbol]] = {
+            -1.0: lambda: 1.0 / x,
+            0.0: lambda: XP.ones_like(x),
+            0.5: lambda: XP.sqrt(x),
+            1.0: lambda: x,
+            2.0: lambda: x * x,
+            3.0: lambda: x * x * x,
+            4.0: lambda: (x * x) * (x * x),
+        }
+        if float(exponent) in small:
+            return small[float(exponent)]()
+    return _node("pow", (base, exponent), of=FLOAT)
+
+
+def _reduce(op: str, x: Symbol, axis: Any, keepdims: bool) -> Symbol:
+    """Take a row's elements together."""
+    if axis not in (1, -1) or x.shape_names != ELEMENTS:
+        _refuse(f"takes {op} over axis {axis} of shape {x.shape_names}; a row's is axis 1")
+    if op in ("all", "any"):
+        x = _cast(x, BOOL)
+    elif x.kind == BOOL:
+        x = _cast(x, INTEGER)
+    kind = INTEGER if op.startswith("arg") else x.kind
+    return Symbol(op, (x,), kind, ("B", 1) if keepdims else ("B",), x.working)
+
+
+# ---- the namespace ------------------------------------------------------------------------------
+
+
+class SymbolicNamespace:
+    """`xp` for symbols: the functions that have a meaning element by element or along a row."""
+
+    float32, float64, bool, bool_ = np.float32, np.float64, np.bool_, np.bool_
+    int32, int64 = np.int32, np.int64
+    e, pi, inf, nan = float(np.e), float(np.pi), float(np.inf), float(np.nan)
+    finfo = staticmethod(np.finfo)
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name not in _FUNCTIONS:
+            raise AttributeError(f"{name} is no function that can be traced")
+        traced = _FUNCTIONS[name]
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if not any(isinstance(value, Symbol) for value in (*args, *kwargs.values())):
+                return getattr(np, name)(*args, **kwargs)  # of numbers alone: a number
+            return traced(*args, **kwargs)
+
+        return call
+
+
+XP: Any = SymbolicNamespace()
+
+
+def _unary(op: str) -> Callable[..., Symbol]:
+    if op == "isnan":
+        return lambda x: _node(op, (x,), BOOL)
+    if op in ("neg", "fabs", "sign"):
+        return lambda x: _node(op, (x,), of=FLOAT if x.kind == BOOL else None)
+    return lambda x: _node(op, (x,), of=FLOAT)
+
+
+def _arithmetic(op: str) -> Callable[..., Symbol]:
+    def traced(a: Any, b: Any) -> Symbol:
+        made = _node(op, (a, b))
+        if made.kind == BOOL:  # NumPy's bools: + is or, * is and, and - is refused
+            made.op = {"+": "||", "*": "&&"}.get(op) or _refuse("subtracts truth values")
+        return made
+
+    return traced
+
+
+def _logical(op: str, is_bitwise: bool) -> Callable[..., Symbol]:
+    def traced(a: Any, b: Any) -> Symbol:
+        if is_bitwise and any(getattr(v, "kind", BOOL) != BOOL for v in (a, b)):
+            _refuse("works on the bits of numbers")
+        return _node(op, (a, b), BOOL, of=BOOL)
+
+    return traced
+
+
+def _reduction(op: str) -> Callable[..., Symbol]:
+    return lambda x, axis=None, keepdims=False: _reduce(op, x, axis, keepdims)
+
+
+def _where(condition: Any, a: Any, b: Any) -> Symbol:
+    like = next(v for v in (condition, a, b) if isinstance(v, Symbol))
+    values = [_as_symbol(v, like) for v in (a, b)]
+    kind = min((v.kind for v in values), key="fib".index)
+    symbols = [_cast(_as_symbol(condition, like), BOOL), *(_cast(v, kind) for v in values)]
+    return Symbol("where", tuple(symbols), kind, _broadcast(symbols), like.working)
+
+
+def _astype(x: Symbol, dtype: Any, **options: Any) -> Symbol:
+    char = np.dtype(dtype).kind
+    if char not in "fiub":
+        _refuse(f"asks for the dtype {dtype}")
+    return _cast(x, INTEGER if char in "iu" else char)
+
+
+def _full_like(x: Symbol, value: Any, dtype: Any = None, **options: Any) -> Symbol:
+    made = _cast(_as_symbol(value, x), x.kind)
+    whole = Symbol("same", (made,), x.kind, x.shape_names, x.working)
+    return whole if dtype is None else _astype(whole, dtype)
+
+
+def _reshape(x: Symbol, shape: Any, **options: Any) -> Symbol:
+    sizes = shape if isinstance(shape, (tuple, list)) else (shape,)
+    wanted = tuple(s.args[0] if isinstance(s, Symbol) else s for s in sizes)
+    if x.shape_names[:1] == ("B",) and x.shape_names[1:] in ((), (1,)):
+        for target in (("B",), ("B", 1)):
+            if len(wanted) == len(target) and wanted[0] in (-1, "B") and wanted[1:] == target[1:]:
+                return _reshaped(x, target)
+    return _refuse(f"reshapes {x.shape_names} to {wanted}")
+
+
+def _clip(x: Symbol, min: Any = None, max: Any = None, **options: Any) -> Symbol:
+    low, high = options.get("a_min", min), options.get("a_max", max)
+    x = x if low is None else _node("maximum", (x, low))
+    return x if high is None else _node("minimum", (x, high))
+
+
+def _mean(x: Symbol, axis: Any = None, keepdims: bool = False) -> Symbol:
+    return _node("/", (_reduce("sum", _cast(x, FLOAT), axis, keepdims), x.shape[1]))
+
+
+def _logaddexp(a: Any, b: Any) -> Symbol:
+    made: Symbol = XP.maximum(a, b) + XP.log1p(XP.exp(-XP.abs(a - b)))
+    return made
+
+
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    **{name: _unary(op) for name, op in UNARY.items()},
+    **{name: _arithmetic(op) for name, op in ARITHMETIC.items()},
+    **{n: (lambda a, b, op=op: _node(op, (a, b), BOOL)) for n, op in COMPARISONS.items()},
+    **{name: _logical(op, name.startswith("bitwise")) for name, op in LOGICAL.items()},
+    **{n: (lambda a, b, op=op: _node(op, (a, b), of=FLOAT)) for n, op in PAIRS.items()},
+    **{op: _reduction(op) for op in REDUCTIONS},
+    "amax": _reduction("max"),
+    "amin": _reduction("min"),
+    "mean": _mean,
+    "divide": lambda a, b: _node("/", (a, b), of=FLOAT),
+    "power": _power,
+    "pow": _power,
+    "logical_not": lambda x: _node("!", (x,), BOOL, of=BOOL),
+    "invert": lambda x: _node("!", (x,), BOOL, of=BOOL),
+    "positive": lambda x: x,
+    "square": lambda x: x * x,
+    "reciprocal": lambda x: 1.0 / x,
+    "isinf": lambda x: XP.abs(x) == np.inf,
+    "isfinite": lambda x: XP.abs(x) < np.inf,
+    "expit": lambda x: 1.0 / (1.0 + XP.exp(-x)),
+    "logaddexp": _logaddexp,
+    "where": _where,
+    "clip": _clip,
+    "astype": _astype,
+    "reshape": _reshape,
+    "full_like": _full_like,
+    "ones_like": lambda x, **options: _full_like(x, 1.0, **options),
+    "zeros_like": lambda x, **options: _full_like(x, 0.0, **options),
+}
+_METHODS = {*REDUCTIONS, "mean", "clip"}
+
+
+def _give_symbols_operators() -> None:
+    """Let `a + b` be what xp.add(a, b) is, also with the symbol on the right."""
+    names = {"add": "add", "sub": "subtract", "mul": "multiply", "truediv": "divide"}
+    names |= {"pow": "power", "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor"}
+    for short, name in names.items():
+        traced = _FUNCTIONS[name]
+        setattr(Symbol, f"__{short}__", lambda a, b, f=traced: f(a, b))
+        setattr(Symbol, f"__r{short}__", lambda a, b, f=traced: f(b, a))
+    for short, name in zip(("eq", "ne", "lt", "le", "gt", "ge"), COMPARISONS, strict=True):
+        setattr(Symbol, f"__{short}__", lambda a, b, f=_FUNCTIONS[name]: f(a, b))
+    ones = {"neg": "negative", "pos": "positive", "abs": "abs", "invert": "invert"}
+    for short, name in ones.items():
+        setattr(Symbol, f"__{short}__", lambda a, f=_FUNCTIONS[name]: f(a))
+
+
+_give_symbols_operators()
+
+
+def traced(formula: Callable[..., Any], *args: Any) -> Any:
+    """Call a formula with symbols. Raises: Untraceable when it needs anything but operations."""
+    try:
+        return formula(*args)
+    except Untraceable:
+        raise
+    except Exception as error:  # whatever a formula meets that symbols do not have
+        raise Untraceable(f"it fails on symbols: {type(error).__name__}: {error}") from error
+
+
+def as_symbol(result: Any, like: Symbol, shape: Shape) -> Symbol:
+    """Give what a formula returned as floats that broadcast to `shape`, or refuse."""
+    symbol = _cast(_as_symbol(result, like), FLOAT)
+    full = _broadcast([symbol, Symbol("input", ("",), FLOAT, shape, like.working)])
+    if full != shape or symbol.ndim > len(shape):
+        _refuse(f"gives shape {symbol.shape_names}, expected {shape}")
+    return symbol

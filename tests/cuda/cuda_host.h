@@ -1,0 +1,323 @@
+// Lets a CUDA C++ kernel run on the host: each CUDA thread is a fiber with a stack of its own. A
+// barrier is real: a fiber waits in it until all others have come, and one that never comes is
+// reported. Threads and blocks are taken in the order asked for (0 as numbered, 1 backwards, more:
+// shuffled by that seed), so that code which needs a barrier it has not got gives wrong numbers in
+// some order. In the shuffled orders several blocks are under way at once, and an atomic operation
+// may hand over from one to another; from order 4 on some warps lag far behind others as well.
+// Shared memory is poisoned before each block. Built with -fsanitize=alignment,bounds, a vector
+// that is loaded from an address it may not have, or an index beyond an array, ends the launch.
+// Not shown here: what caches and fences do, timing, and -ftz (numbers below the normal range).
+#pragma once
+#include <math.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <ucontext.h>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __noinline__
+#define __constant__ static
+#define __restrict__
+#define __launch_bounds__(...)
+// A section of its own, so that it can be found and poisoned.
+#define __shared__ static __attribute__((section("emulated_shared")))
+
+struct dim3 {
+  unsigned x, y, z;
+};
+static dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+namespace emulated {
+
+enum State { RUNNING, IN_BLOCK_BARRIER, IN_WARP_BARRIER, DONE };
+const int MOST_THREADS = 1024, STACK = 64 << 10, RESIDENT = 3;
+struct Fiber {
+  jmp_buf place;
+  State state;
+  bool is_made;
+};
+static Fiber all_fibers[RESIDENT * MOST_THREADS], *fibers;  // all, and those of this block
+static char* stacks;
+static jmp_buf scheduler, outside;
+static ucontext_t scheduler_context;
+static int current, n_threads, order_kind;
+static bool is_handing_over;
+static void (*body)(void**);
+static void** arguments;
+static unsigned long long slots[RESIDENT * MOST_THREADS];
+static unsigned seed;
+
+extern "C" char __start_emulated_shared[] __attribute__((weak, visibility("hidden")));
+extern "C" char __stop_emulated_shared[] __attribute__((weak, visibility("hidden")));
+
+static unsigned random_below(unsigned n) {
+  seed = seed * 1664525u + 1013904223u;
+  return (seed >> 8) % n;
+}
+
+static void arrange(int* order, int n, int kind) {
+  for (int i = 0; i < n; i++) order[i] = kind == 1 ? n - 1 - i : i;
+  if (kind > 1)
+    for (int i = n - 1; i > 0; i--) {
+      int j = random_below(i + 1), kept = order[i];
+      order[i] = order[j];
+      order[j] = kept;
+    }
+}
+
+static void leave(State state) {
+  fibers[current].state = state;
+  if (!_setjmp(fibers[current].place)) _longjmp(scheduler, 1);
+}
+
+static void hand_over() {  // to another block, perhaps
+  if (order_kind < 2) return;
+  is_handing_over = true;
+  leave(RUNNING);
+}
+
+static void live() {  // a fiber serves one thread after another
+  for (;;) {
+    body(arguments);
+    leave(DONE);
+  }
+}
+
+static void resume(int i) {
+  current = i;
+  threadIdx.x = i % blockDim.x;
+  threadIdx.y = i / blockDim.x % blockDim.y;
+  threadIdx.z = i / blockDim.x / blockDim.y;
+  fibers[i].state = RUNNING;
+  if (_setjmp(scheduler)) return;
+  if (fibers[i].is_made) _longjmp(fibers[i].place, 1);
+  fibers[i].is_made = true;
+  ucontext_t fresh;
+  getcontext(&fresh);
+  fresh.uc_stack.ss_sp = stacks + (size_t)(fibers - all_fibers + i) * STACK;
+  fresh.uc_stack.ss_size = STACK;
+  fresh.uc_link = &scheduler_context;
+  makecontext(&fresh, live, 0);
+  setcontext(&fresh);
+}
+
+static int warp_end(int i) { return (i | 31) + 1 < n_threads ? (i | 31) + 1 : n_threads; }
+
+static bool all_in(State state, int begin, int end) {
+  for (int i = begin; i < end; i++)
+    if (fibers[i].state != state) return false;
+  return true;
+}
+
+static void release(int begin, int end) {
+  for (int i = begin; i < end; i++) fibers[i].state = RUNNING;
+}
+
+// ---- blocks -------------------------------------------------------------------------------------
+
+struct Block {
+  bool is_live;
+  dim3 index;
+  char* shared;  // its shared memory while another block runs
+  unsigned lags[MOST_THREADS / 32];  // of a warp, how often it is passed over
+};
+static Block blocks[RESIDENT];
+static Block* here;
+
+static size_t shared_size() {
+  return __start_emulated_shared ? __stop_emulated_shared - __start_emulated_shared : 0;
+}
+
+static void enter(Block* block) {
+  if (here && here->is_live) memcpy(here->shared, __start_emulated_shared, shared_size());
+  here = block;
+  memcpy(__start_emulated_shared, here->shared, shared_size());
+  fibers = all_fibers + (here - blocks) * MOST_THREADS;
+  blockIdx = here->index;
+}
+
+static void begin(Block* block, unsigned number) {
+  block->index = {number % gridDim.x, number / gridDim.x % gridDim.y,
+                  number / gridDim.x / gridDim.y};
+  for (size_t at = 0; at + 4 <= shared_size(); at += 4)  // not a number, in float and double
+    memcpy(block->shared + at, "\xd7\xea\xfd\x7f", 4);
+  for (int i = 0; i < n_threads; i++) all_fibers[(block - blocks) * MOST_THREADS + i].state = RUNNING;
+  for (int w = 0; w < MOST_THREADS / 32; w++)
+    block->lags[w] = order_kind > 3 && random_below(2) ? 8 : 0;
+  if (block == here) here = 0;
+  block->is_live = true;
+}
+
+// Takes each thread of the block once, to its next barrier; false where none can go on.
+static bool pass() {
+  int order[MOST_THREADS];
+  bool has_moved = false;
+  arrange(order, n_threads, order_kind);
+  is_handing_over = false;
+  for (int k = 0; k < n_threads && !is_handing_over; k++)
+    if (fibers[order[k]].state == RUNNING) {
+      has_moved = true;
+      const unsigned lag = here->lags[order[k] / 32];
+      if (lag == 0 || random_below(lag) == 0) resume(order[k]);
+    }
+  for (int i = 0; i < n_threads; i += 32)
+    if (all_in(IN_WARP_BARRIER, i, warp_end(i))) release(i, warp_end(i));
+  if (all_in(IN_BLOCK_BARRIER, 0, n_threads)) release(0, n_threads);
+  if (all_in(DONE, 0, n_threads)) here->is_live = false;
+  return has_moved;
+}
+
+static void say_stuck(char* error, int size) {
+  int done = 0;
+  for (int i = 0; i < n_threads; i++) done += fibers[i].state == DONE;
+  snprintf(error, size,
+           "block (%u, %u, %u): %d threads wait in a barrier that not all reach (%d ended)",
+           blockIdx.x, blockIdx.y, blockIdx.z, n_threads - done, done);
+}
+
+// shape: grid x y z, block x y z. Gives 0, or 1 with the reason in `error`.
+static int launch(const unsigned* shape, int kind, char* error, int error_size) {
+  static int* order;
+  gridDim = {shape[0], shape[1], shape[2]};
+  blockDim = {shape[3], shape[4], shape[5]};
+  n_threads = blockDim.x * blockDim.y * blockDim.z;
+  order_kind = kind;
+  seed = 12345u + kind;
+  if (!stacks) stacks = (char*)malloc((size_t)RESIDENT * MOST_THREADS * STACK);
+  for (int i = 0; i < RESIDENT * MOST_THREADS; i++) all_fibers[i].is_made = false;
+  int n_blocks = gridDim.x * gridDim.y * gridDim.z, next = 0, left = n_blocks, failed = 0;
+  free(order);
+  order = (int*)malloc(n_blocks * sizeof(int));
+  arrange(order, n_blocks, kind);
+  here = 0;
+  const int at_once = kind < 2 ? 1 : RESIDENT;
+  for (int b = 0; b < at_once; b++) {
+    free(blocks[b].shared);
+    blocks[b].shared = (char*)malloc(shared_size() + 1);
+    blocks[b].is_live = false;
+    if (next < n_blocks) begin(blocks + b, order[next++]);
+  }
+  struct sigaction trapping = {}, before;
+  trapping.sa_handler = [](int) { _longjmp(outside, 1); };
+  trapping.sa_flags = SA_NODEFER;  // the handler is never returned from
+  sigaction(SIGILL, &trapping, &before);
+  if (_setjmp(outside)) {
+    snprintf(error, error_size,
+             "block (%u, %u, %u), thread (%u, %u, %u): a misaligned address or a bad index",
+             blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z);
+    sigaction(SIGILL, &before, 0);
+    return 1;
+  }
+  while (left && !failed) {
+    if (!here || !here->is_live || is_handing_over) {
+      Block* chosen = blocks + random_below(at_once);
+      while (!chosen->is_live) chosen = blocks + random_below(at_once);
+      enter(chosen);
+    }
+    if (!pass()) {
+      say_stuck(error, error_size);
+      failed = 1;
+    }
+    if (!here->is_live && --left && next < n_blocks) begin(here, order[next++]);
+  }
+  sigaction(SIGILL, &before, 0);
+  return failed;
+}
+
+// ---- what a kernel's arguments are: a letter each, as NumPy's dtype.char, pointers with a star --
+
+template <class A> struct Kind;
+#define KIND(type, letter) \
+  template <> struct Kind<type> { static const char* name() { return letter; } };
+KIND(bool, "?") KIND(signed char, "b") KIND(unsigned char, "B") KIND(short, "h")
+KIND(unsigned short, "H") KIND(int, "i") KIND(unsigned, "I") KIND(long long, "q")
+KIND(unsigned long long, "Q") KIND(float, "f") KIND(double, "d")
+template <class A> struct Kind<const A> : Kind<A> {};
+template <class A> struct Kind<A*> {
+  static const char* name() {
+    static char text[3];
+    snprintf(text, sizeof text, "%s*", Kind<A>::name());
+    return text;
+  }
+};
+
+template <int... I> struct Indices {};
+template <int N, int... I> struct Count : Count<N - 1, N - 1, I...> {};
+template <int... I> struct Count<0, I...> { typedef Indices<I...> type; };
+
+template <class... A> void describe(void (*)(A...), char* text) {
+  const char* names[] = {Kind<A>::name()..., ""};
+  for (unsigned i = 0; i < sizeof...(A); i++) sprintf(text + strlen(text), "%s ", names[i]);
+}
+template <class... A, int... I> void call(void (*kernel)(A...), void** given, Indices<I...>) {
+  kernel(*(A*)given[I]...);
+}
+template <class... A> void call(void (*kernel)(A...), void** given) {
+  call(kernel, given, typename Count<sizeof...(A)>::type());
+}
+
+}  // namespace emulated
+
+#define EMULATED_KERNEL(name)                                                                   \
+  extern "C" void describe_##name(char* text) { *text = 0; emulated::describe(name, text); }    \
+  static void body_##name(void** given) { emulated::call(name, given); }                        \
+  extern "C" int run_##name(const unsigned* shape, int kind, void** given, char* error, int n) { \
+    emulated::body = body_##name;                                                               \
+    emulated::arguments = given;                                                                \
+    return emulated::launch(shape, kind, error, n);                                             \
+  }
+
+// ---- what CUDA gives a thread -------------------------------------------------------------------
+
+static inline void __syncthreads() { emulated::leave(emulated::IN_BLOCK_BARRIER); }
+static inline void __syncwarp(unsigned = ~0u) { emulated::leave(emulated::IN_WARP_BARRIER); }
+static inline void __threadfence() {}
+
+template <class A> A emulated_exchange(A value, int lane) {
+  A got;
+  unsigned long long* slots = emulated::slots + (emulated::fibers - emulated::all_fibers);
+  memcpy(&slots[emulated::current], &value, sizeof(A));
+  __syncwarp();
+  int source = (emulated::current & ~31) + (lane & 31);
+  memcpy(&got, &slots[source < emulated::n_threads ? source : emulated::current], sizeof(A));
+  __syncwarp();
+  return got;
+}
+template <class A> A __shfl_sync(unsigned, A value, int lane) {
+  return emulated_exchange(value, lane);
+}
+template <class A> A __shfl_xor_sync(unsigned, A value, int mask) {
+  return emulated_exchange(value, (emulated::current & 31) ^ mask);
+}
+template <class A> A __shfl_down_sync(unsigned, A value, int distance) {
+  int lane = emulated::current & 31;
+  return emulated_exchange(value, lane + distance < 32 ? lane + distance : lane);
+}
+
+static inline unsigned atomicAdd(unsigned* place, unsigned value) {
+  unsigned before = *place;
+  *place += value;
+  emulated::hand_over();
+  return before;
+}
+static inline unsigned atomicInc(unsigned* place, unsigned limit) {
+  unsigned before = *place;
+  *place = before >= limit ? 0 : before + 1;
+  emulated::hand_over();
+  return before;
+}
+template <class A> A __ldcg(const A* place) { return *place; }
+template <class A> A __ldg(const A* place) { return *place; }
+static inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
+  return (unsigned long long)(((unsigned __int128)a * b) >> 64);
+}
+static inline double __longlong_as_double(long long bits) {
+  double number;
+  memcpy(&number, &bits, sizeof number);
+  return number;
+}

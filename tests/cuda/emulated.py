@@ -1,0 +1,50 @@
+"""A backend over NumPy whose kernels are the CUDA kernels, run by the emulator; no CuPy.
+
+Only the matrix products are NumPy's. A formula or a layout that the kernels refuse is an error
+here: there is nothing to fall back on.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from emulator import compile_on_host
+
+from nnbackend.testing import ReferenceBackend
+from nnbackend_cupy.launching import Kernels
+
+
+class EmulatedBackend(ReferenceBackend):
+    """NumPy arrays, `Kernels`, threads in one order."""
+
+    name = device = "emulated"
+
+    def __init__(self, order: int = 0) -> None:
+        self.order = order
+        self.kernels = Kernels(lambda source, name: compile_on_host(source, name, order), np.zeros)
+
+    def dense_forward(self, x, W, b, phi, z, a):  # type: ignore[no-untyped-def]
+        z[...] = x @ W
+        self.kernels.bias_activation(z, b, a, phi)
+
+    def dense_backward(self, x, W, z, a, phi, delta, dW, db, dx):  # type: ignore[no-untyped-def]
+        self.kernels.slope_and_bias(delta, z, a, phi, db)
+        dW[...] = x.T @ delta
+        if dx is not None:
+            dx[...] = delta @ W.T
+
+
+def _pass_on(name: str) -> Any:
+    def kernel(self: EmulatedBackend, *args: Any) -> None:
+        getattr(self.kernels, name)(*args)
+
+    return kernel
+
+
+for _name in (
+    *("maxout_forward", "maxout_backward", "dropout_forward", "dropout_backward"),
+    *("loss_and_delta", "add_score", "add_penalty", "clip_norm", "optimizer_step"),
+    *("max_norm", "average", "tick", "gather_rows", "scale_rows"),
+):
+    setattr(EmulatedBackend, _name, _pass_on(_name))

@@ -1,0 +1,195 @@
+"""Runs CUDA kernels on the host: the same text, compiled by g++ against `cuda_host.h`.
+
+`compile_on_host(source, name)` gives what a cupy.RawKernel is called like. The arrays may be
+NumPy's or anything with `__array_interface__`. Each launch works on guarded copies of the memory
+it is given, so that a write outside an array is found and a read outside it gives NaN. The order
+in which threads run is the environment variable `NNBACKEND_EMULATED_ORDER` or an argument.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HEADER = Path(__file__).with_name("cuda_host.h")
+ORDER = "NNBACKEND_EMULATED_ORDER"
+ORDERS = (0, 1, 2, 4)  # as numbered, backwards, shuffled, shuffled with warps that lag
+FLAGS = (
+    *("-O1", "-std=c++17", "-w", "-shared", "-fPIC", "-U_FORTIFY_SOURCE"),
+    *("-fsanitize=alignment,bounds", "-fsanitize-undefined-trap-on-error"),
+)
+GUARD, ALIGNMENT, POISON = 4096, 256, 0xFF
+_KERNEL = re.compile(r"__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(")
+_lock = threading.Lock()
+
+# Why nothing can be emulated here; None where it can.
+LACKING = None if shutil.which("g++") else "g++ is not installed, which compiles emulated kernels"
+
+
+class EmulationError(Exception):
+    """A kernel did on the host what it must not do on a device."""
+
+
+@contextmanager
+def thread_order(order: int) -> Iterator[None]:
+    """Run the threads of every launch within in this order."""
+    before = os.environ.get(ORDER)
+    os.environ[ORDER] = str(order)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[ORDER]
+        else:
+            os.environ[ORDER] = before
+
+
+def compile_on_host(source: str, name: str, order: int | None = None) -> HostKernel:
+    """Compile a program and give one of its kernels; kept on the disk under a hash of the text."""
+    return HostKernel(_library(source), name, order)
+
+
+def kept_folder() -> Path:
+    """Give where compiled kernels are kept; each user has a folder of their own."""
+    folder = Path(tempfile.gettempdir()) / f"nnbackend-kernels-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+@cache
+def _library(source: str) -> ctypes.CDLL:
+    names = _KERNEL.findall(source)
+    shims = "".join(f"EMULATED_KERNEL({name})\n" for name in names)
+    text = f'#include "cuda_host.h"\n{source}\n{shims}'
+    digest = hashlib.sha256(HEADER.read_bytes() + repr(FLAGS).encode() + text.encode())
+    folder = kept_folder()
+    target = folder / f"{digest.hexdigest()[:24]}.so"
+    if not target.exists():
+        with tempfile.TemporaryDirectory(dir=folder) as made:
+            built = Path(made) / "kernels.so"
+            (Path(made) / "kernels.cpp").write_text(text, encoding="utf-8")
+            command = ["g++", *FLAGS, f"-I{HEADER.parent}", "-o", str(built)]
+            done = subprocess.run(
+                [*command, str(Path(made) / "kernels.cpp")], capture_output=True, text=True
+            )
+            if done.returncode:
+                raise EmulationError(f"g++ refuses {names}:\n{done.stderr}")
+            os.replace(built, target)  # at once: another process may be at the same
+    return ctypes.CDLL(str(target))
+
+
+class HostKernel:
+    """One kernel, called as a cupy.RawKernel is."""
+
+    def __init__(self, library: ctypes.CDLL, name: str, order: int | None = None) -> None:
+        self.name, self.order = name, order
+        self._run = getattr(library, f"run_{name}")
+        text = ctypes.create_string_buffer(1000)
+        getattr(library, f"describe_{name}")(text)
+        self.kinds = text.value.decode().split()
+
+    def __call__(
+        self, grid: Sequence[int], block: Sequence[int], args: Sequence[Any], shared_mem: int = 0
+    ) -> None:
+        shape = (ctypes.c_uint * 6)(*_three(grid), *_three(block))
+        if min(shape) < 1 or np.prod(shape[3:]) > 1024 or max(shape[1:3]) > 65535:
+            raise EmulationError(f"{self.name}: no such launch: grid={grid}, block={block}")
+        if shared_mem:
+            raise EmulationError(f"{self.name}: dynamic shared memory is not emulated")
+        self._check(args)
+        memory = _Guarded([a for a, kind in zip(args, self.kinds, strict=True) if "*" in kind])
+        values = [
+            np.array([memory.address(a)], np.uintp) if "*" in kind else np.array([a])
+            for a, kind in zip(args, self.kinds, strict=True)
+        ]
+        pointers = (ctypes.c_void_p * len(values))(*(v.ctypes.data for v in values))
+        order = int(os.environ.get(ORDER, "0")) if self.order is None else self.order
+        error = ctypes.create_string_buffer(400)
+        with _lock:  # a library has one set of fibers
+            failed = self._run(shape, order, pointers, error, len(error))
+        if failed:
+            raise EmulationError(f"{self.name}: {error.value.decode()}")
+        memory.write_back(self.name)
+
+    def _check(self, args: Sequence[Any]) -> None:
+        """A device would take any bits for any argument; here kinds must agree."""
+        if len(args) != len(self.kinds):
+            raise EmulationError(f"{self.name} takes {len(self.kinds)} arguments, got {len(args)}")
+        for i, (value, kind) in enumerate(zip(args, self.kinds, strict=True)):
+            is_array = not isinstance(value, np.generic) and hasattr(value, "__array_interface__")
+            given = np.dtype(getattr(value, "dtype", object)).char.replace("l", "q")
+            given = given.replace("L", "Q") + "*" * is_array
+            if given != kind:
+                raise EmulationError(
+                    f"{self.name}: argument {i} must be {kind!r}. Received: {given!r}."
+                )
+
+
+def _three(sizes: Sequence[int]) -> tuple[int, ...]:
+    return (*map(int, sizes), 1, 1)[:3]
+
+
+def _bounds(array: Any) -> tuple[int, int]:
+    """Give the first byte of an array and the one after its last."""
+    face = array.__array_interface__
+    shape, itemsize = face["shape"], int(face["typestr"][2:])
+    begin = end = face["data"][0]
+    if 0 in shape:
+        return begin, begin
+    steps = face.get("strides") or np.empty(shape, face["typestr"]).strides
+    for n, step in zip(shape, steps, strict=True):
+        begin, end = begin + min(0, (n - 1) * step), end + max(0, (n - 1) * step)
+    return begin, end + itemsize
+
+
+class _Guarded:
+    """Copies of the memory under some arrays, with guard zones around each piece.
+
+    Arrays that overlap lie in one piece, as they do in truth.
+    """
+
+    def __init__(self, arrays: Sequence[Any]) -> None:
+        self.pieces: list[tuple[int, int, np.ndarray, int]] = []  # begin, end, copy, its begin
+        pieces: list[list[int]] = []
+        for begin, end in sorted(map(_bounds, arrays)):
+            if pieces and begin < pieces[-1][1]:
+                pieces[-1][1] = max(end, pieces[-1][1])
+            else:
+                pieces.append([begin, end])
+        for begin, end in pieces:
+            copy = np.full(end - begin + 2 * GUARD + ALIGNMENT, POISON, np.uint8)
+            # As well aligned as the array itself, not better.
+            shift = (begin - copy.ctypes.data - GUARD) % ALIGNMENT + GUARD
+            ctypes.memmove(copy.ctypes.data + shift, begin, end - begin)
+            self.pieces.append((begin, end, copy, shift))
+
+    def address(self, array: Any) -> int:
+        """Give where an array's first element lies in the copies."""
+        (begin, end), first = _bounds(array), array.__array_interface__["data"][0]
+        start, copy, shift = next(
+            (b, copy, shift) for b, e, copy, shift in self.pieces if b <= begin and end <= e
+        )
+        return int(copy.ctypes.data) + shift + first - start
+
+    def write_back(self, name: str) -> None:
+        """Bring what has changed to where it belongs, after a look at the guards."""
+        for begin, end, copy, shift in self.pieces:
+            size = end - begin
+            for zone, where in ((copy[:shift], "before"), (copy[shift + size :], "behind")):
+                if (zone != POISON).any():
+                    raise EmulationError(f"{name} wrote {where} an array of {size} bytes")
+            if ctypes.string_at(begin, size) != copy[shift : shift + size].tobytes():
+                ctypes.memmove(begin, copy.ctypes.data + shift, size)

@@ -1,0 +1,56 @@
+"""Every built-in kernel compiles for every GPU there is to run on, and needs no more than allowed.
+
+`python tests/cuda/compiling.py` prints the table.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from built_in import distinct_sources
+from compiling import ARCHITECTURES, Needs, compiled, library, needs
+
+from nnbackend_cupy.sources import program
+
+MOST_REGISTERS = 64  # with blocks of 256 threads, at least 4 fit a multiprocessor
+# In double precision a division, a square root or an exponential takes many: updates hold up to
+# two neighbours of four vectors and their addresses besides, and the slopes of elu and selu are
+# unrolled four times over.
+EXCEPTIONS = {"update_.*_float64": 72, "column_sums_s?elu_slope_float64": 72}
+MOST_SHARED = 4096
+
+LOG = """\
+ptxas info    : Compiling entry function 'gather' for 'sm_90'
+ptxas info    : Function properties for gather
+    8 bytes stack frame, 4 bytes spill stores, 4 bytes spill loads
+ptxas info    : Used 40 registers, used 1 barriers, 1025 bytes smem
+"""
+
+
+@pytest.mark.skipif(library() is None, reason="the wheel nvidia-cuda-nvrtc is not installed")
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_kernel_compiles_within_bounds(architecture: int) -> None:
+    sources = distinct_sources()
+    found = compiled(program(sources), architecture)
+    # A file of several kernels adds the name of each to its own.
+    lacking = [s.name for s in sources if not any(name.startswith(s.name) for name in found)]
+    assert not lacking
+    beyond = {name: need for name, need in found.items() if not _is_within(name, need)}
+    assert not beyond
+
+
+def _is_within(name: str, need: Needs) -> bool:
+    most = next((n for p, n in EXCEPTIONS.items() if re.match(p, name)), MOST_REGISTERS)
+    return need.registers <= most and need.spilled == 0 and need.shared <= MOST_SHARED
+
+
+def test_the_report_of_the_assembler_is_read() -> None:
+    assert needs(LOG) == {"gather": Needs(registers=40, stack=8, spilled=4, shared=1025)}
+    assert not _is_within("gather", needs(LOG)["gather"])
+
+
+@pytest.mark.skipif(library() is None, reason="the wheel nvidia-cuda-nvrtc is not installed")
+def test_what_does_not_compile_is_told() -> None:
+    with pytest.raises(RuntimeError, match=r"(?s)sm_90.*nothing. is undefined"):
+        compiled('extern "C" __global__ void f(int* a) { *a = nothing; }', 90)
