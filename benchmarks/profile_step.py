@@ -1,0 +1,127 @@
+"""Where the time of a CPU step goes: every operation of the recorded step, timed by itself.
+
+    python -m benchmarks.profile_step 784-100-10:128
+
+Each operation is repeated alone by the whole team, so what they cost each other by moving data
+between processors shows only in the last lines: the whole step, beside the sum of its parts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from nnbackend.bench.contenders import OursOnNumba
+from nnbackend.bench.rows import Row, make_data, make_parameters, parse_row
+
+BEST_OF, SECONDS = 7, 0.02
+Lines = np.ndarray
+
+
+def seconds_of(work: Callable[[int], None]) -> float:
+    """Give the least seconds of one of n, n large enough to be timed."""
+    begin = time.perf_counter()
+    work(3)
+    n = max(3, int(SECONDS / max((time.perf_counter() - begin) / 3, 1e-7)))
+    times = []
+    for _ in range(BEST_OF):
+        begin = time.perf_counter()
+        work(n)
+        times.append((time.perf_counter() - begin) / n)
+    return min(times)
+
+
+class Profile:
+    """The program of a row, and what any of its lines take."""
+
+    def __init__(self, row: Row) -> None:
+        from nnbackend_numba.program import Program
+
+        made: list[Program] = []
+        original = Program.__init__
+
+        def noting(program: Program, *given: Any) -> None:
+            original(program, *given)
+            made.append(program)
+
+        Program.__init__ = noting  # type: ignore[method-assign]
+        OursOnNumba.load()
+        self.contender = OursOnNumba(row, *make_data(row), make_parameters(row))
+        del made[:]  # the first was a step on a resident batch
+        self.contender.epochs(1)
+        Program.__init__ = original  # type: ignore[method-assign]
+        self.steps, self.program = row.steps, made[0]
+        self.table: Lines = self.program._step.table
+        operations = [kept for kept in self.program._step.kept if hasattr(kept, "address")]
+        self.names = {kept.address: kept.native_name for kept in operations}
+
+    def name(self, line: Lines) -> str:
+        """Give a line's operation by name."""
+        if line[0] == 0:
+            return "wait for each other"
+        mangled: str = self.names[line[0]]
+        from nnbackend_numba import operations
+
+        functions = [n for n, v in vars(operations).items() if inspect.isfunction(v)]
+        known = sorted((n for n in functions if n in mangled), key=len)
+        return known[-1].replace("_", " ")
+
+    def seconds(self, lines: Lines, workers: int) -> float:
+        """Give the seconds that some lines take, once, by so many workers."""
+        from nnbackend_numba.assembly import STEPS_AT_ONCE
+        from nnbackend_numba.native import yield_address
+        from nnbackend_numba.operations import make_steps
+        from nnbackend_numpy import threads
+
+        clock, most = self.contender.trainer.clock, STEPS_AT_ONCE
+        if any(line[0] and self.name(line) in ("tick", "gather") for line in lines):
+            most = self.steps - 1  # the clock must not run out of the epoch
+
+        def work(n: int) -> None:
+            meeting = np.zeros(16, np.int64)
+
+            def member(worker: int, n: int) -> None:
+                make_steps(lines, n, worker, workers, meeting.ctypes.data, yield_address())
+
+            while n > 0:
+                clock[1] = -1
+                part, n = min(n, most), n - min(n, most)
+                team = [threading.Thread(target=member, args=(w, part)) for w in range(1, workers)]
+                for thread in team:
+                    thread.start()
+                member(0, part)
+                for thread in team:
+                    thread.join()
+
+        with threads.one_each():
+            return seconds_of(work)
+
+
+def main() -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.profile_step", allow_abbrev=False)
+    parser.add_argument("row", type=parse_row, nargs="?", default=parse_row("784-100-10:128"))
+    row = parser.parse_args().row
+    profile = Profile(row)
+    workers, total = profile.program.workers, 0.0
+    print(f"{row.title}: {workers} worker(s)\n\n| operation | µs |\n|---|---:|")
+    for line in profile.table[2:]:  # the clock and its meeting come with the whole
+        us = 0.1 if line[0] == 0 and workers == 1 else profile.seconds(line[None], workers) * 1e6
+        total += us
+        print(f"| {profile.name(line)} | {us:.1f} |")
+    whole = profile.seconds(profile.table, workers) * 1e6
+    alone = profile.seconds(profile.table, 1) * 1e6
+    for what, us in (("sum", total), ("the whole step", whole), ("by one worker", alone)):
+        print(f"| **{what}** | {us:.0f} ({row.flops / us / 1e3:.0f} GFLOP/s) |")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
