@@ -32,7 +32,7 @@ def to_html(story: Story, diagram: str = "") -> str:
     parts = [
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>',
-        f"<body><h1>{title}</h1><figure>{picture}</figure>" if picture else f"<body><h1>{title}</h1>",
+        f"<body><h1>{title}</h1>{f'<figure>{picture}</figure>' if picture else ''}",
         "<h2>Feed forward</h2>", *map(_section, story.forward),
         "<h2>Loss</h2>", _section(story.loss),
         "<h2>Backpropagation</h2>", *(_section(step, "back") for step in story.backward),

@@ -54,13 +54,17 @@ def tell(net: Network, x: Any, y: Any) -> Story:
     (W, b), dW = net.get_parameters(), [host(v) for v in gradient.weights]
     layers = net.learning_layers
     forward = [
-        _forward(l, describe(layer), a[l - 1], W[l - 1], b[l - 1], z[l - 1], a[l])
-        for l, layer in enumerate(layers, start=1)
+        _forward(
+            level, describe(layer), a[level - 1], W[level - 1], b[level - 1], z[level - 1], a[level]
+        )
+        for level, layer in enumerate(layers, start=1)
     ]
     backward = []
-    for l in range(len(layers), 0, -1):
-        above = None if l == len(layers) else (W[l], deltas[l])
-        backward.append(_backward(l, net, a[l - 1], deltas[l - 1], dW[l - 1], above))
+    for level in range(len(layers), 0, -1):
+        above = None if level == len(layers) else (W[level], deltas[level])
+        backward.append(
+            _backward(level, net, a[level - 1], deltas[level - 1], dW[level - 1], above)
+        )
     loss = Step(
         "The loss",
         (f"C = {describe_formula(net.loss)}(a[{len(layers)}], y)",),
@@ -72,45 +76,51 @@ def tell(net: Network, x: Any, y: Any) -> Story:
 
 
 def _forward(
-    l: int, name: str, below: np.ndarray, W: np.ndarray, b: np.ndarray, z: np.ndarray, a: np.ndarray
+    level: int,
+    name: str,
+    below: np.ndarray,
+    W: np.ndarray,
+    b: np.ndarray,
+    z: np.ndarray,
+    a: np.ndarray,
 ) -> Step:
     k = int(np.argmax(np.abs(z)))
     return Step(
-        f"Layer {l}: {name}",
-        (f"z[{l}] = a[{l - 1}] W[{l}] + b[{l}]", f"a[{l}] = φ(z[{l}])"),
-        ((f"a[{l - 1}]", below), (f"z[{l}]", z), (f"a[{l}]", a)),
-        f"z[{l}]_{k} = {_sum(below, W[:, k])} + {b[k]:.4g} = {z[k]:.6g}",
+        f"Layer {level}: {name}",
+        (f"z[{level}] = a[{level - 1}] W[{level}] + b[{level}]", f"a[{level}] = φ(z[{level}])"),
+        ((f"a[{level - 1}]", below), (f"z[{level}]", z), (f"a[{level}]", a)),
+        f"z[{level}]_{k} = {_sum(below, W[:, k])} + {b[k]:.4g} = {z[k]:.6g}",
     )
 
 
 def _backward(
-    l: int,
+    level: int,
     net: Network,
     below: np.ndarray,
     delta: np.ndarray,
     dW: np.ndarray,
     above: tuple[np.ndarray, np.ndarray] | None,
 ) -> Step:
-    layer = net.learning_layers[l - 1]
+    layer = net.learning_layers[level - 1]
     is_fused = isinstance(layer, Dense) and net.for_training()[1] is not net.loss
     if above is not None:
-        formula = f"δ[{l}] = (δ[{l + 1}] W[{l + 1}]ᵀ) ⊙ φ'(z[{l}])"
+        formula = f"δ[{level}] = (δ[{level + 1}] W[{level + 1}]ᵀ) ⊙ φ'(z[{level}])"
     elif is_fused:
-        formula = f"δ[{l}] = a[{l}] - y   (this output and this loss belong together)"
+        formula = f"δ[{level}] = a[{level}] - y   (this output and this loss belong together)"
     else:
-        formula = f"δ[{l}] = ∂C/∂a[{l}] ⊙ φ'(z[{l}])"
+        formula = f"δ[{level}] = ∂C/∂a[{level}] ⊙ φ'(z[{level}])"
     i, k = (int(v) for v in np.unravel_index(np.argmax(np.abs(dW)), dW.shape))
-    lines = [f"∂C/∂w[{l}]_{i},{k} = a[{l - 1}]_{i} δ[{l}]_{k} = "
+    lines = [f"∂C/∂w[{level}]_{i},{k} = a[{level - 1}]_{i} δ[{level}]_{k} = "
              f"{below[i]:.4g} · {delta[k]:.4g} = {dW[i, k]:.6g}   (the largest)"]  # fmt: skip
     if above is not None:
         W, d = above
         unit = k if k < W.shape[0] else k % W.shape[0]
         back = float(d @ W[unit])
-        lines.insert(0, f"∂C/∂a[{l}]_{unit} = {_sum(d, W[unit])} = {back:.6g}")
+        lines.insert(0, f"∂C/∂a[{level}]_{unit} = {_sum(d, W[unit])} = {back:.6g}")
     return Step(
-        f"Layer {l}: {describe(layer)}",
-        (formula, f"∂C/∂W[{l}] = a[{l - 1}]ᵀ δ[{l}]", f"∂C/∂b[{l}] = δ[{l}]"),
-        ((f"δ[{l}] = ∂C/∂b[{l}]", delta), (f"∂C/∂W[{l}], row by row", dW.ravel())),
+        f"Layer {level}: {describe(layer)}",
+        (formula, f"∂C/∂W[{level}] = a[{level - 1}]ᵀ δ[{level}]", f"∂C/∂b[{level}] = δ[{level}]"),
+        ((f"δ[{level}] = ∂C/∂b[{level}]", delta), (f"∂C/∂W[{level}], row by row", dW.ravel())),
         "\n".join(lines),
     )
 

@@ -93,7 +93,7 @@ class BoundaryFilm(Callback):
 
         figure = _draw(net, self.x, self.y, self.features, None, title)
         figure.set_dpi(90)
-        canvas = FigureCanvasAgg(figure)
+        canvas: Any = FigureCanvasAgg(figure)
         canvas.draw()
         picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
         self._frames.append(picture.quantize(96))
@@ -116,17 +116,18 @@ def _draw(
     xs, ys = (_span(x[:, k]) for k in features)
     plane = np.repeat(np.median(x, axis=0, keepdims=True), FINE * FINE, axis=0)
     plane[:, i], plane[:, j] = (g.ravel() for g in np.meshgrid(xs, ys))
-    codes, sure = _codes(net, plane)
+    leads = _leads(net, plane)
+    codes, sure = leads.argmax(axis=1), np.clip(leads.max(axis=1), 0.0, 1.0)
     shade = ListedColormap(PALETTE[:n_classes])(codes.reshape(FINE, FINE))
     # The less sure, the paler.
-    strength = (0.08 + 0.42 * sure.reshape(FINE, FINE, 1)) * np.ones((1, 1, 3))
+    strength = 0.08 + 0.42 * sure.reshape(FINE, FINE, 1)
     picture = 1.0 - strength * (1.0 - shade[..., :3])
     extent = (xs[0], xs[-1], ys[0], ys[-1])
     axes.imshow(picture, origin="lower", extent=extent, aspect="auto", interpolation="bilinear")
     for code in range(n_classes - 1):  # the lines between the classes
-        line = (codes > code).reshape(FINE, FINE).astype(float)
-        if line.min() != line.max():
-            axes.contour(xs, ys, line, levels=[0.5], colors=INK, linewidths=1.0)
+        lead = leads[:, code].reshape(FINE, FINE)
+        if lead.min() < 0 < lead.max():
+            axes.contour(xs, ys, lead, levels=[0.0], colors=INK, linewidths=1.0)
     labels = net.classes or tuple(range(n_classes))
     for code in range(n_classes):
         part = x[:POINTS][y[:POINTS] == code]
@@ -166,10 +167,12 @@ def _span(values: np.ndarray) -> np.ndarray:
     return np.linspace(low - room, high + room, FINE)
 
 
-def _codes(net: Network, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Give the class of each row, and how sure the network is, from 0 to 1."""
+def _leads(net: Network, rows: np.ndarray) -> np.ndarray:
+    """Give by how much each class leads the best of the others, (n, n_classes); at most 1."""
     out = net.outputs(rows)
     if net.n_out == 1:
-        return (out[:, 0] > 0.5).astype(int), np.clip(np.abs(2.0 * out[:, 0] - 1.0), 0.0, 1.0)
+        return np.concatenate([1.0 - 2.0 * out, 2.0 * out - 1.0], axis=1)
     first, second = np.sort(out, axis=1)[:, [-1, -2]].T
-    return out.argmax(axis=1), np.clip(first - second, 0.0, 1.0)
+    is_first = np.arange(out.shape[1]) == out.argmax(axis=1)[:, None]
+    rivals = np.where(is_first, second[:, None], first[:, None])
+    return np.asarray(out - rivals)

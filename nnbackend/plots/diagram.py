@@ -32,17 +32,21 @@ def network_diagram(net: Network, x: Any, y: Any, path: str | os.PathLike[str]) 
     axes = figure.subplots()
     axes.set_axis_off()
     places = [_heights(s, len(a)) for s, a in zip(shown, columns, strict=True)]
-    for l, W in enumerate(net.get_parameters()[0]):
+    for level, W in enumerate(net.get_parameters()[0]):
         _draw_weights(
-            axes, 2.2 * l, W[:, : len(columns[l + 1])], shown[l : l + 2], places[l : l + 2]
+            axes,
+            2.2 * level,
+            W[:, : len(columns[level + 1])],
+            shown[level : level + 2],
+            places[level : level + 2],
         )
     names = ["input"] + [describe(layer) for layer in net.learning_layers]
-    for l, (a, units, heights, delta) in enumerate(
+    top = max(map(max, places)) + 0.75
+    for level, (a, units, heights, delta) in enumerate(
         zip(columns, shown, places, deltas, strict=True)
     ):
-        _draw_units(axes, 2.2 * l, a, units, heights, delta)
-        axes.text(2.2 * l, max(places[int(np.argmax([max(p) for p in places]))]) + 0.75, names[l],
-                  ha="center", fontsize=9, color=INK)  # fmt: skip
+        _draw_units(axes, 2.2 * level, a, units, heights, delta)
+        axes.text(2.2 * level, top, names[level], ha="center", fontsize=9, color=INK)  # fmt: skip
     axes.set_xlim(-0.7, 2.2 * (len(columns) - 1) + 0.7)
     axes.set_ylim(min(map(min, places)) - 0.85, max(map(max, places)) + 1.1)
     axes.set_aspect("equal")

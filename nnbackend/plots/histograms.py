@@ -80,12 +80,12 @@ def signal_histograms(recorder: SignalRecorder, path: str | os.PathLike[str]) ->
     first, last = recorder.epochs[0], recorder.epochs[-1]
     sizes = [np.log10(np.maximum(np.abs(s.delta), TINY)) for m in recorder.layers for s in m]
     floor = min(float(np.min(v[v > -11.9], initial=-1.0)) for v in sizes)
-    for l, (left, right) in enumerate(grid):
-        moments = [moment[l] for moment in recorder.layers]
+    for level, (left, right) in enumerate(grid):
+        moments = [moment[level] for moment in recorder.layers]
         values = [m.a for m in moments]
         low, high = min(v.min() for v in values), max(v.max() for v in values)
         _draw_spread(left, values, (low, high if high > low else low + 1.0), first, last)
-        left.set_ylabel(f"layer {l + 1}\n{recorder.names[l]}", fontsize=9)
+        left.set_ylabel(f"layer {level + 1}\n{recorder.names[level]}", fontsize=9)
         left.set_title(
             f"activations a, {moments[-1].dead:.0%} of units dead", fontsize=9, loc="left"
         )
