@@ -3,8 +3,8 @@
 1000-500 (0.49 % error) and 2500-2000-1500-1000-500 (0.35 %): a = 1.7159 tanh(0.6666 z), weights
 U(-0.05, 0.05), rate from 1e-3 down to 1e-6. The sizes of the deformations (elastic sigma 5.5 and
 strength 37, rotation 15 and half of it for 1 and 7, scaling 15 %) and the online steps are the
-paper's as remembered. Differs: mini-batches of 20 with 20 times the rate, softmax with
-cross-entropy at the end, the last 5,000 rows not held out, the last epoch's figure. Meant for a GPU.
+paper's as remembered. Differs: mini-batches of 20 with 20 times the rate, softmax and
+cross-entropy at the end, no rows held out, the last epoch's figure. Meant for a GPU.
 """
 
 from __future__ import annotations
