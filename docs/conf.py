@@ -10,7 +10,9 @@ import contextlib
 import inspect
 import io
 import os
+import re
 from pathlib import Path
+from typing import Any
 
 import nnbackend
 from nnbackend.cli import VERBS, main
@@ -55,3 +57,13 @@ def api() -> str:
 GENERATED.mkdir(exist_ok=True)
 (GENERATED / "commands.md").write_text(commands(), encoding="utf-8")
 (GENERATED / "api.md").write_text(api(), encoding="utf-8")
+
+
+def name_files(app: Any, page: str, source: list[str]) -> None:
+    """Name the repository's files that a page links to, as the site does not have them."""
+    source[0] = re.sub(r"\[([^\]]*)\]\(\.\./([^)]*)\)", r"\1 (`\2` in the repository)", source[0])
+
+
+def setup(app: Any) -> None:
+    """Listen to the pages as they are read."""
+    app.connect("source-read", name_files)
