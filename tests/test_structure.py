@@ -31,6 +31,7 @@ FLOORS = (
     {"training"},
     {"persistence", "testing"},
     {"estimators", "plots", "bench"},
+    {"explain"},
     {"cli"},
     {"__main__"},
 )
@@ -46,6 +47,7 @@ HOST_SIDE: dict[str, str] = {
     "nnbackend.network.initializers": "initial weights are drawn on the host and copied",
     "nnbackend.network.network": "labels, weights and predictions of a caller",
     "nnbackend.training.batching": "the batch order is drawn on the host",
+    "nnbackend.training.rate_finder": "the trial's rates and losses are host numbers",
     "nnbackend.training.schedules": "learning rates are host numbers",
     "nnbackend.training.intake": "the rows of a host's data are divided on the host",
     "nnbackend.training.trainer": "an epoch's learning rates and clock are written on the host",

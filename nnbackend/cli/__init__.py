@@ -49,8 +49,12 @@ VERBS = {
         "nnbackend summary runs/digits-001",
     ),
     "plot": Verb(
-        "draw the curves of a run again",
-        "nnbackend plot runs/digits-001 --out curves.svg",
+        "pictures of a run: curves, boundary, film, confusion, weights, diagram, signals, rates",
+        "nnbackend plot runs/digits-001 --kind weights",
+    ),
+    "explain": Verb(
+        "feed-forward and backpropagation of one row, step by step with its numbers",
+        "nnbackend explain runs/iris-001 0 --html explained.html",
     ),
     "export": Verb(
         "write a trained network as ONNX or NPZ, for other programs",

@@ -1,35 +1,197 @@
-"""`nnbackend plot`: the curves of a run, drawn again from its history.csv."""
+"""`nnbackend plot`: pictures of a run.
+
+Curves come from its history.csv; boundary, confusion, weights and diagram from the trained network.
+Film, signals and rates show the training itself, which is made again from config.toml: the same
+seed gives the same run.
+"""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
-from nnbackend.cli.run_folder import CONFIG, CURVES, HISTORY, read_history
-from nnbackend.cli.settings import read_config
+import numpy as np
+
+from nnbackend import plots
+from nnbackend.backend import get_backend
+from nnbackend.cli.evaluate import choose_part
+from nnbackend.cli.parts import read_data
+from nnbackend.cli.run_folder import CONFIG, HISTORY, Run, open_run, read_history
+from nnbackend.cli.settings import Settings, read_config
+from nnbackend.cli.train import Plan, prepare
+from nnbackend.data import Dataset
 from nnbackend.errors import ArgumentError
-from nnbackend.plots import curves
+from nnbackend.network.network import Network
+from nnbackend.training.rate_finder import find_learning_rate
+
+
+@dataclass
+class Subject:
+    """What a picture is drawn of: a run's folder, and what it holds, read when it is asked for."""
+
+    run: str
+    device: str | None
+    row: int
+    features: tuple[int, int]
+    out: Path
+
+    @cached_property
+    def found(self) -> Run:
+        """The run with its model."""
+        return open_run(self.run)
+
+    @cached_property
+    def net(self) -> Network:
+        """The trained network."""
+        return self.found.network(self.device)
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings of the run."""
+        if self.found.settings is None:
+            raise ArgumentError(f"This picture needs a run folder with {CONFIG}.")
+        return self.found.settings
+
+    @cached_property
+    def data(self) -> Dataset:
+        """The rows that the run held out, or all."""
+        return choose_part(self.found, read_data(self.settings), None)[1]
+
+    def plan(self) -> Plan:
+        """Prepare the run's training again."""
+        settings = self.settings
+        if self.device is not None:
+            settings = replace(settings, device=self.device)
+        return prepare(settings, get_backend(settings.device))
+
+
+def _curves(s: Subject) -> None:
+    history = Path(s.run) / HISTORY
+    if not history.is_file():
+        raise ArgumentError(
+            f"RUN must be a run folder. Received: {s.run}, which holds no {HISTORY}."
+        )
+    config = Path(s.run) / CONFIG
+    monitor = read_config(config).get("monitor") if config.is_file() else None
+    plots.curves(read_history(history), s.out, monitor=monitor)
+
+
+def _boundary(s: Subject) -> None:
+    plots.decision_boundary(s.net, s.data.x, s.data.y, s.out, features=s.features)
+
+
+def _film(s: Subject) -> None:
+    plan = s.plan()
+    every = max(1, plan.settings.epochs // 60)
+    film = plots.BoundaryFilm(
+        plan.parts.training.x, plan.parts.training.y, features=s.features, every=every
+    )
+    plan.trainer.callbacks = (film,)
+    plan.trainer.run()
+    film.save(s.out)
+
+
+def _confusion(s: Subject) -> None:
+    net, data = s.net, s.data
+    if net.classes is None or data.y is None or data.y.ndim != 1:
+        raise ArgumentError("--kind confusion needs a network that tells classes apart.")
+    true = np.asarray(net.classes)[data.y]
+    plots.confusion_matrix(true, net.predict(data.x), net.classes, s.out)
+
+
+def _weights(s: Subject) -> None:
+    plots.first_layer_weights(s.net, s.out)
+
+
+def _diagram(s: Subject) -> None:
+    x, y = sample(s.net, s.data, s.row)
+    plots.network_diagram(s.net, s.net.backend.to_device(x), y, s.out)
+
+
+def _signals(s: Subject) -> None:
+    plan = s.plan()
+    training = plan.parts.training
+    recorder = plots.SignalRecorder(training.x, training.y)
+    plan.trainer.callbacks = (recorder,)
+    plan.trainer.run()
+    plots.signal_histograms(recorder, s.out)
+
+
+def _rates(s: Subject) -> None:
+    plan = s.plan()
+    training = plan.parts.training
+    trial = find_learning_rate(
+        plan.net, training.x, training.y, optimizer=plan.trainer.recipe.optimizer,
+        batch_size=plan.trainer.batch_size, seed=plan.settings.seed,
+    )  # fmt: skip
+    plots.learning_rate_curve(trial, s.out)
+    print(f"begin with a learning rate of about {trial.suggestion:.2g}")
+
+
+KINDS: dict[str, Callable[[Subject], None]] = {
+    "curves": _curves,
+    "boundary": _boundary,
+    "film": _film,
+    "confusion": _confusion,
+    "weights": _weights,
+    "diagram": _diagram,
+    "signals": _signals,
+    "rates": _rates,
+}
+
+
+def sample(net: Network, data: Dataset, row: int) -> tuple[np.ndarray, np.ndarray]:
+    """Give one row as the first layer sees it (1, n_in), and its target as the loss takes it."""
+    if not 0 <= row < data.n_samples or data.y is None:
+        raise ArgumentError(
+            f"ROW must be from 0 to {data.n_samples - 1}, of rows with a target. Received: {row}."
+        )
+    x = np.ascontiguousarray(data.x[row : row + 1], net.dtype)
+    x = x if net.scaler is None else net.scaler.transform(x, net.dtype)
+    return x, net.host_targets(data.y[row : row + 1], 1)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of `plot`."""
     parser.add_argument("run", metavar="RUN", help="a run folder, also of a run under way")
     parser.add_argument(
-        "--out", metavar="FILE", help="the picture: .png, .svg or .pdf (default: RUN/curves.png)"
-    )
+        "--kind", choices=KINDS, default="curves", metavar="KIND",
+        help=f"which picture: {', '.join(KINDS)}; film, signals and rates train again "
+        "(default: curves)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--row", type=int, default=0, metavar="N",
+        help="diagram: the row of the test part, from 0 (default: 0)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--features", default="0,1", metavar="I,J",
+        help="boundary and film: the two features that are drawn (default: 0,1)",
+    )  # fmt: skip
+    parser.add_argument("--device", metavar="DEVICE", help="as for train (default: auto)")
+    parser.add_argument(
+        "--out", metavar="FILE",
+        help="the picture: .png, .svg or .pdf; a film .gif (default: RUN/KIND.png)",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
     """Draw; give the exit code."""
-    folder = Path(args.run)
-    history = folder / HISTORY
-    if not history.is_file():
-        raise ArgumentError(
-            f"RUN must be a run folder. Received: {args.run}, which holds no {HISTORY}."
-        )
-    config = folder / CONFIG
-    monitor = read_config(config).get("monitor") if config.is_file() else None
-    path = Path(args.out) if args.out else folder / CURVES
-    curves(read_history(history), path, monitor=monitor)
+    suffix = "gif" if args.kind == "film" else "png"
+    given = Path(args.run)
+    folder = given if given.is_dir() else given.parent
+    path = Path(args.out) if args.out else folder / f"{args.kind}.{suffix}"
+    subject = Subject(args.run, args.device, args.row, _features(args.features), path)
+    KINDS[args.kind](subject)
     print(path)
     return 0
+
+
+def _features(text: str) -> tuple[int, int]:
+    try:
+        i, j = (int(word) for word in text.split(","))
+    except ValueError:
+        raise ArgumentError(f"--features must be two places, as 0,1. Received: {text}.") from None
+    return i, j

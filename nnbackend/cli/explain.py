@@ -1,0 +1,50 @@
+"""`nnbackend explain`: one row's feed-forward and backpropagation, on the terminal or as a page."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from nnbackend.cli.evaluate import choose_part, read_for
+from nnbackend.cli.parts import read_data
+from nnbackend.cli.plot import sample
+from nnbackend.cli.run_folder import open_run, write_text
+from nnbackend.errors import ArgumentError
+from nnbackend.explain import tell, to_html, to_text
+from nnbackend.plots import network_diagram
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `explain`."""
+    parser.add_argument("run", metavar="RUN", help="a run folder or a model file")
+    parser.add_argument("row", metavar="ROW", type=int, help="the row, from 0")
+    parser.add_argument(
+        "--data", metavar="DATA", help="rows with targets (default: the test part of the run's)"
+    )
+    parser.add_argument("--html", metavar="FILE", help="write a page with a diagram as well")
+    parser.add_argument("--device", metavar="DEVICE", help="as for train (default: auto)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Explain; give the exit code."""
+    found = open_run(args.run)
+    net = found.network(args.device)
+    if args.data is not None:
+        data = read_for(found, net, args.data)
+    elif found.settings is not None:
+        data = choose_part(found, read_data(found.settings), None)[1]
+    else:
+        raise ArgumentError("A model file does not know its data. Give --data DATA.")
+    x, y = sample(net, data, args.row)
+    rows = net.backend.to_device(x)
+    story = tell(net, rows, y)
+    print(to_text(story))
+    if args.html:
+        with tempfile.TemporaryDirectory() as folder:
+            picture = Path(folder) / "diagram.svg"
+            network_diagram(net, rows, y, picture)
+            diagram = picture.read_text(encoding="utf-8")
+        write_text(Path(args.html), to_html(story, diagram))
+        print(f"\n{args.html}")
+    return 0

@@ -1,0 +1,39 @@
+"""A story for the terminal."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nnbackend.explain.story import Step, Story
+
+SHOWN = 12  # numbers of a vector
+
+
+def to_text(story: Story) -> str:
+    """Give the story as plain text."""
+    lines = [story.title, "=" * len(story.title)]
+    for heading, steps in (
+        ("FEED FORWARD", story.forward),
+        ("LOSS", (story.loss,)),
+        ("BACKPROPAGATION", story.backward),
+    ):
+        lines += ["", heading]
+        for step in steps:
+            lines += ["", *_step(step)]
+    return "\n".join(lines)
+
+
+def numbers(values: np.ndarray) -> str:
+    """Give the first numbers of a vector, and how many more there are."""
+    text = "  ".join(f"{v:.4g}" for v in values[:SHOWN])
+    return text if len(values) <= SHOWN else f"{text}  ... ({len(values) - SHOWN} more)"
+
+
+def _step(step: Step) -> list[str]:
+    width = max(len(name) for name, _ in step.values)
+    return [
+        step.title,
+        *(f"    {formula}" for formula in step.formulas),
+        *(f"  {name:<{width}} = {numbers(values)}" for name, values in step.values),
+        *(f"  > {line}" for line in step.example.split("\n")),
+    ]

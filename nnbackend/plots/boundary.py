@@ -1,0 +1,178 @@
+"""Where a network draws the line between classes, and how the line moved while it learnt."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nnbackend.errors import ArgumentError
+from nnbackend.network.network import Network
+from nnbackend.persistence.whole_file import write_whole
+from nnbackend.plots.figures import INK, PALETTE, bare, new_figure, save
+from nnbackend.training.callbacks import Callback
+from nnbackend.training.history import Row
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from nnbackend.training.trainer import Trainer
+
+FINE = 160  # points of the grid along each side
+POINTS = 1500  # rows drawn at most
+MARKS = "osD^vPX*"  # a shape for each class beside its colour
+MARGIN = 0.08
+
+
+def decision_boundary(
+    net: Network,
+    x: Any,
+    y: Any,
+    path: str | os.PathLike[str],
+    *,
+    features: tuple[int, int] = (0, 1),
+    names: Sequence[str] | None = None,
+    title: str = "",
+) -> None:
+    """Draw the class that the network gives at every point of a plane, and the rows x (n, n_in).
+
+    features: the two that span the plane; any others rest at their median.
+    names: of all features.  y: class codes (n,).
+    Raises: ArgumentError for a network of no or too many classes, or features that are not two.
+    """
+    save(_draw(net, np.asarray(x), np.asarray(y), features, names, title), path)
+
+
+class BoundaryFilm(Callback):
+    """Films the decision boundary while training: a frame before the first epoch and after each.
+
+    every: epochs between frames. Call `save(path)` afterwards; the film is a GIF.
+    """
+
+    def __init__(
+        self, x: Any, y: Any, *, features: tuple[int, int] = (0, 1), every: int = 1
+    ) -> None:
+        self.x, self.y, self.features, self.every = np.asarray(x), np.asarray(y), features, every
+        self._frames: list[Any] = []
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        self._take(trainer.net, "before training")
+
+    def on_epoch_end(self, trainer: Trainer, row: Row) -> bool | None:
+        if trainer.epoch % self.every == 0:
+            self._take(trainer.net, f"epoch {trainer.epoch}, training loss {row['train_loss']:.3f}")
+        return None
+
+    def save(self, path: str | os.PathLike[str], *, seconds: float = 6.0) -> None:
+        """Write the film, which lasts so many seconds and rests on its last frame.
+
+        Raises: ArgumentError before any training, or for a suffix other than .gif.
+        """
+        target = Path(path)
+        if target.suffix.lower() != ".gif":
+            raise ArgumentError(f"A film must be a .gif file. Received: {str(target)!r}.")
+        if not self._frames:
+            raise ArgumentError(
+                "A film needs frames. Received: none. Pass it to train's callbacks."
+            )
+        each = max(40, round(1000 * seconds / len(self._frames)))
+        content = io.BytesIO()
+        self._frames[0].save(
+            content, format="GIF", save_all=True, append_images=self._frames[1:], loop=0,
+            duration=[each] * (len(self._frames) - 1) + [each + 1500],
+        )  # fmt: skip
+        write_whole(target, content.getvalue())
+
+    def _take(self, net: Network, title: str) -> None:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from PIL import Image
+
+        figure = _draw(net, self.x, self.y, self.features, None, title)
+        figure.set_dpi(90)
+        canvas: Any = FigureCanvasAgg(figure)
+        canvas.draw()
+        picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+        self._frames.append(picture.quantize(96))
+
+
+def _draw(
+    net: Network,
+    x: np.ndarray,
+    y: np.ndarray,
+    features: tuple[int, int],
+    names: Sequence[str] | None,
+    title: str,
+) -> Figure:
+    from matplotlib.colors import ListedColormap
+
+    n_classes = _check(net, features)
+    i, j = features
+    figure = new_figure(5.2, 4.8)
+    axes = figure.subplots()
+    xs, ys = (_span(x[:, k]) for k in features)
+    plane = np.repeat(np.median(x, axis=0, keepdims=True), FINE * FINE, axis=0)
+    plane[:, i], plane[:, j] = (g.ravel() for g in np.meshgrid(xs, ys))
+    leads = _leads(net, plane)
+    codes, sure = leads.argmax(axis=1), np.clip(leads.max(axis=1), 0.0, 1.0)
+    shade = ListedColormap(PALETTE[:n_classes])(codes.reshape(FINE, FINE))
+    # The less sure, the paler.
+    strength = 0.08 + 0.42 * sure.reshape(FINE, FINE, 1)
+    picture = 1.0 - strength * (1.0 - shade[..., :3])
+    extent = (xs[0], xs[-1], ys[0], ys[-1])
+    axes.imshow(picture, origin="lower", extent=extent, aspect="auto", interpolation="bilinear")
+    for code in range(n_classes - 1):  # the lines between the classes
+        lead = leads[:, code].reshape(FINE, FINE)
+        if lead.min() < 0 < lead.max():
+            axes.contour(xs, ys, lead, levels=[0.0], colors=INK, linewidths=1.0)
+    labels = net.classes or tuple(range(n_classes))
+    for code in range(n_classes):
+        part = x[:POINTS][y[:POINTS] == code]
+        axes.scatter(
+            part[:, i], part[:, j], s=22, color=PALETTE[code], marker=MARKS[code],
+            edgecolors="white", linewidths=0.6, label=str(labels[code]),
+        )  # fmt: skip
+    axes.set_xlim(extent[0], extent[1])
+    axes.set_ylim(extent[2], extent[3])
+    axes.set_xlabel(names[i] if names else f"feature {i}")
+    axes.set_ylabel(names[j] if names else f"feature {j}")
+    axes.set_title(title or "Class given at every point", fontsize=11, loc="left")
+    bare(axes)
+    figure.legend(loc="outside lower center", frameon=False, ncols=min(n_classes, 6))
+    return figure
+
+
+def _check(net: Network, features: tuple[int, int]) -> int:
+    n_classes = max(net.n_out, 2)
+    if not net.is_classifier and net.loss.name != "binary_cross_entropy":
+        raise ArgumentError(f"A decision boundary needs a classifier. Received: {net!r}.")
+    if n_classes > len(PALETTE):
+        raise ArgumentError(
+            f"A decision boundary has colours for {len(PALETTE)} classes. Received: {n_classes}."
+        )
+    if len(set(features)) != 2 or not all(0 <= f < net.n_in for f in features):
+        raise ArgumentError(
+            f"features must be two different places from 0 to {net.n_in - 1}. "
+            f"Received: features={features}."
+        )
+    return n_classes
+
+
+def _span(values: np.ndarray) -> np.ndarray:
+    low, high = float(values.min()), float(values.max())
+    room = MARGIN * (high - low or 1.0)
+    return np.linspace(low - room, high + room, FINE)
+
+
+def _leads(net: Network, rows: np.ndarray) -> np.ndarray:
+    """Give by how much each class leads the best of the others, (n, n_classes); at most 1."""
+    out = net.outputs(rows)
+    if net.n_out == 1:
+        return np.concatenate([1.0 - 2.0 * out, 2.0 * out - 1.0], axis=1)
+    first, second = np.sort(out, axis=1)[:, [-1, -2]].T
+    is_first = np.arange(out.shape[1]) == out.argmax(axis=1)[:, None]
+    rivals = np.where(is_first, second[:, None], first[:, None])
+    return np.asarray(out - rivals)

@@ -1,0 +1,81 @@
+"""The curves of training: losses and score over the epochs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nnbackend.errors import ArgumentError
+from nnbackend.plots.figures import FAINT, INK, TRAIN, VALID, new_figure, save
+from nnbackend.training.history import History, Row
+
+LOG_FROM = 20.0  # a loss that falls by this factor is drawn on a logarithmic scale
+NAMES = {"accuracy": "accuracy", "r2": "R²"}
+
+
+def curves(
+    history: Sequence[Row] | History, path: str | os.PathLike[str], *, monitor: str | None = None
+) -> None:
+    """Draw losses and score over the epochs, with the best epoch marked, into a file.
+
+    monitor: the column that says which epoch is best; by default valid_loss, or train_loss.
+    Raises: ArgumentError for an empty history or a suffix that is no picture's.
+    """
+    rows = list(history)
+    if not rows:
+        raise ArgumentError("The history must have a row to be drawn. Received: none.")
+    if monitor is None:
+        monitor = "valid_loss" if "valid_loss" in rows[0] else "train_loss"
+    past = History(monitor, rows)
+    _ = past[monitor]  # an unknown column is refused by name
+    score = next((n for n in rows[0] if n.startswith("valid_") and n != "valid_loss"), None)
+
+    figure = new_figure(9.6 if score else 5.6, 4.0)
+    axes = figure.subplots(1, 2 if score else 1, squeeze=False)[0]
+    loss_names = [name for name in rows[0] if name in ("train_loss", "valid_loss")]
+    _draw_lines(axes[0], past, loss_names, "loss")
+    losses = np.array([past[name] for name in loss_names])
+    losses = losses[np.isfinite(losses)]
+    if losses.size and losses.min() > 0 and losses.max() / losses.min() >= LOG_FROM:
+        axes[0].set_yscale("log")
+    if score:
+        _draw_lines(axes[1], past, [score], NAMES.get(score.removeprefix("valid_"), score))
+    save(figure, path)
+
+
+def _draw_lines(axes: Any, past: History, names: list[str], title: str) -> None:
+    """Draw columns of the history over the epochs, and a mark at the best epoch."""
+    epochs, best = past["epoch"], past.best
+    dot = "o" if len(past) == 1 else None
+    for name in names:
+        color = TRAIN if name.startswith("train") else VALID
+        axes.plot(epochs, past[name], color=color, linewidth=1.8, label=_part_of(name), marker=dot)
+    axes.axvline(best["epoch"], color=INK, linewidth=0.9, linestyle=(0, (2, 3)), zorder=1)
+    for name in names:
+        color = TRAIN if name.startswith("train") else VALID
+        axes.plot(
+            best["epoch"], best[name], marker="o", markersize=6, color=color,
+            markeredgecolor="white", zorder=4,
+        )  # fmt: skip
+    part = _part_of(names[-1])
+    axes.set_title(
+        f"{part} {title} {best[names[-1]]:.4g} at the best epoch, {best['epoch']:.0f}",
+        fontsize=11,
+        loc="left",
+        pad=10,
+    )
+    axes.set_xlabel("epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(True, color=FAINT, linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    if len(names) > 1:
+        axes.legend(frameon=False)
+
+
+def _part_of(column: str) -> str:
+    return "training" if column.startswith("train") else "validation"

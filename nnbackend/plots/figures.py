@@ -1,0 +1,50 @@
+"""What all pictures share: colours, a figure without global state, a file written whole."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nnbackend.errors import ArgumentError
+from nnbackend.persistence.whole_file import write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TRAIN, VALID, INK, FAINT = "#3b6fb6", "#d1603d", "#333333", "#d9d9d9"
+# Okabe and Ito 2008: told apart with any kind of colour blindness. For classes.
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442", "#555555")
+SIGNED = "RdBu_r"  # red above 0, blue below, white between: safe for red-green blindness
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Make a figure of so many inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=150, layout="constrained")
+
+
+def bare(axes: Any, *sides: str) -> None:
+    """Take away the frame's sides that say nothing."""
+    for side in sides or ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a figure whole; the suffix says the format.
+
+    Raises: ArgumentError for a suffix that is no picture's.
+    """
+    target = Path(path)
+    kind = target.suffix.lower().lstrip(".")
+    known = figure.canvas.get_supported_filetypes()
+    if kind not in known:
+        raise ArgumentError(
+            f"The suffix of a picture's file must be one of {', '.join(sorted(known))}. "
+            f"Received: {str(target)!r}. Use .png."
+        )
+    content = io.BytesIO()
+    figure.savefig(content, format=kind, bbox_inches="tight", pad_inches=0.12)
+    write_whole(target, content.getvalue())

@@ -1,0 +1,115 @@
+"""Activations and gradients of every layer over the epochs: dead units, vanishing gradients."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nnbackend.errors import ArgumentError
+from nnbackend.network.architecture import describe
+from nnbackend.network.network import Network
+from nnbackend.plots.figures import INK, VALID, new_figure, save
+from nnbackend.training.callbacks import Callback
+from nnbackend.training.history import Row
+
+if TYPE_CHECKING:
+    from nnbackend.training.trainer import Trainer
+
+BINS = 60
+TINY = 1e-12  # a delta below counts as 0
+ROWS = 256  # looked at each epoch at most
+
+
+@dataclass(frozen=True)
+class Signals:
+    """One layer at one moment: its activations and deltas, flat, and how many units are dead."""
+
+    a: np.ndarray
+    delta: np.ndarray
+    dead: float
+
+
+class SignalRecorder(Callback):
+    """Records every layer's activations and deltas on fixed rows: at first, and after each epoch.
+
+    x: raw rows; y: their targets. A unit is dead when its delta is 0 on all of the rows.
+    """
+
+    def __init__(self, x: Any, y: Any) -> None:
+        self.x, self.y = np.asarray(x)[:ROWS], np.asarray(y)[:ROWS]
+        self.epochs: list[int] = []
+        self.layers: list[list[Signals]] = []  # by moment, then by layer
+        self.names: list[str] = []
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        self._take(trainer.net, trainer.epoch)
+
+    def on_epoch_end(self, trainer: Trainer, row: Row) -> bool | None:
+        self._take(trainer.net, trainer.epoch)
+        return None
+
+    def _take(self, net: Network, epoch: int) -> None:
+        x = self.x.astype(net.dtype)
+        x = net.backend.to_device(x if net.scaler is None else net.scaler.transform(x, net.dtype))
+        host, n = net.backend.to_host, len(self.x)
+        trace, gradient = net.trace(x), net.backprop(x, net.host_targets(self.y, n))
+        found = []
+        for a, delta in zip(trace.a, gradient.deltas, strict=True):
+            d = host(delta) * n  # of each sample by itself, not of their mean
+            dead = float((np.abs(d) < TINY).all(axis=0).mean())
+            found.append(Signals(host(a).ravel(), d.ravel(), dead))
+        self.epochs.append(epoch)
+        self.layers.append(found)
+        self.names = [describe(layer) for layer in net.learning_layers]
+
+
+def signal_histograms(recorder: SignalRecorder, path: str | os.PathLike[str]) -> None:
+    """Draw for each layer (a row) the spread of a and of |delta| at every epoch, dark where many.
+
+    Raises: ArgumentError when nothing was recorded.
+    """
+    if not recorder.layers:
+        raise ArgumentError("The recorder must have recorded. Received: nothing. Train with it.")
+    n = len(recorder.names)
+    figure = new_figure(9.0, 2.1 * n + 0.7)
+    grid = figure.subplots(n, 2, squeeze=False, sharex=True)
+    first, last = recorder.epochs[0], recorder.epochs[-1]
+    sizes = [np.log10(np.maximum(np.abs(s.delta), TINY)) for m in recorder.layers for s in m]
+    floor = min(float(np.min(v[v > -11.9], initial=-1.0)) for v in sizes)
+    for level, (left, right) in enumerate(grid):
+        moments = [moment[level] for moment in recorder.layers]
+        values = [m.a for m in moments]
+        low, high = min(v.min() for v in values), max(v.max() for v in values)
+        _draw_spread(left, values, (low, high if high > low else low + 1.0), first, last)
+        left.set_ylabel(f"layer {level + 1}\n{recorder.names[level]}", fontsize=9)
+        left.set_title(
+            f"activations a, {moments[-1].dead:.0%} of units dead", fontsize=9, loc="left"
+        )
+        logs = [np.log10(np.abs(m.delta[np.abs(m.delta) >= TINY])) for m in moments]
+        _draw_spread(right, logs, (max(floor, -8.0), 1.0), first, last)
+        middle = [np.median(v) if len(v) else np.nan for v in logs]
+        right.plot(recorder.epochs, middle, color=VALID, linewidth=1.6)
+        right.set_title(
+            f"log10 |delta|, median 1e{middle[-1]:.1f} (line); zeros left out",
+            fontsize=9,
+            loc="left",
+        )
+    for axes in grid[-1]:
+        axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    save(figure, path)
+
+
+def _draw_spread(
+    axes: Any, values: Sequence[np.ndarray], limits: tuple[float, float], first: int, last: int
+) -> None:
+    """Draw one histogram a column; the square root keeps rare values visible."""
+    counts = np.array([np.histogram(v, BINS, range=limits)[0] for v in values], dtype=float).T
+    shares = np.sqrt(counts / np.maximum(counts.max(axis=0, keepdims=True), 1.0))
+    extent = (first - 0.5, last + 0.5, *limits)
+    axes.imshow(shares, origin="lower", aspect="auto", cmap="Blues", extent=extent, vmin=0.0)
+    axes.tick_params(colors=INK, labelsize=8)

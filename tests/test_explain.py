@@ -1,0 +1,85 @@
+"""The story of a sample tells the numbers that the network computes, and its sums add up."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import nnbackend as nn
+from nnbackend.cli import main
+from nnbackend.explain import tell, to_html, to_text
+from nnbackend.network.layers import AbstractLayer
+
+X, Y = np.array([[0.05, -0.1]]), np.array([[0.01, 0.99]])
+LAYERS: list[list[AbstractLayer]] = [
+    [nn.Dense(2, "sigmoid"), nn.Dense(2, "sigmoid")],
+    [nn.Dense(7, "relu"), nn.Dropout(0.5), nn.Maxout(5, 3), nn.Dense(2, "identity")],
+]
+
+
+@pytest.mark.parametrize("layers", LAYERS)
+def test_every_sum_that_is_written_out_is_true(layers: list[AbstractLayer]) -> None:
+    net = nn.Network([2, *layers], "quadratic", dtype="float64", device="numpy", seed=5)
+    text = to_text(tell(net, X, Y))
+    sums = re.findall(r"> \S+ = (?:\S+ \S+ = )?([^=\n]*·[^=\n]*) = ([-+.e\d]+)", text)
+    assert len(sums) >= 2 * len(net.learning_layers)
+    for left, right in sums:
+        if "smaller terms" not in left:
+            value = eval(left.replace("·", "*"), {"__builtins__": {}})
+            assert value == pytest.approx(float(right), rel=5e-3, abs=1e-4)
+
+
+def test_the_story_has_every_delta_and_both_ends() -> None:
+    net = nn.Network([2, *LAYERS[0]], "quadratic", dtype="float64", device="numpy", seed=5)
+    story, gradient = tell(net, X, Y), net.backprop(X, Y)
+    assert [step.title[:7] for step in story.backward] == ["Layer 2", "Layer 1"]
+    np.testing.assert_array_equal(story.backward[0].values[0][1], gradient.deltas[1][0])
+    np.testing.assert_array_equal(story.backward[1].values[0][1], gradient.deltas[0][0])
+    assert f"C = {gradient.loss:.6g}" in to_text(story)
+    assert "∂C/∂a[2] ⊙ φ'(z[2])" in to_text(story)  # sigmoid and quadratic are no partners
+
+
+class Outside(HTMLParser):
+    """Collects what a page would load from elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [
+            f"{tag} {name}={value}"
+            for name, value in attrs
+            if name in ("src", "href", "xlink:href")
+            and not (value or "").startswith(("#", "data:"))
+        ]
+
+
+def test_the_command_prints_and_writes_one_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["--hidden", "4", "--epochs", "2", "--out", "r", "--quiet", "--device", "numpy"]
+    assert main(["train", "iris", *words]) == 0
+    assert main(["explain", "r", "3", "--html", "page.html"]) == 0
+    assert "δ[2] = a[2] - y" in capsys.readouterr().out
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    outside = Outside()
+    outside.feed(page)
+    assert outside.found == []
+    assert page.count("<svg") == 1
+    assert "z<sup>1</sup>" in page
+    assert main(["explain", "r", "99"]) == 2
+    assert "ROW must be from 0 to 29" in capsys.readouterr().err
+    for kind in ("boundary", "film", "confusion", "weights", "diagram", "signals", "rates"):
+        assert main(["plot", "r", "--kind", kind, "--features", "2,3"]) == 0
+        assert list((tmp_path / "r").glob(f"{kind}.*"))
+
+
+def test_a_page_without_a_diagram_has_none() -> None:
+    net = nn.Network([2, 2], "quadratic", device="numpy")
+    assert "<figure>" not in to_html(tell(net, X.astype(np.float32), Y))

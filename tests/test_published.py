@@ -1,0 +1,88 @@
+"""The scripts of published results run in their quick mode, and the page says what was run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "examples" / "published"
+# The smallest network of a script, by name; all have the same loop.
+SCRIPTS = {
+    "nielsen": "784-30-10",
+    "fashion_paper": "tanh 10-10",
+    "keras_512": "Keras",
+    "maxout_paper": "Maxout",
+    "dropout_paper": "Dropout",
+    "ciresan": "1000-500",
+}
+
+
+def _write_idx(path: Path, values: np.ndarray) -> None:
+    sizes = b"".join(size.to_bytes(4, "big") for size in values.shape)
+    path.write_bytes(bytes([0, 0, 8, values.ndim]) + sizes + values.astype(np.uint8).tobytes())
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like MNIST's, small: every class a bright bar at its own place, in noise."""
+    folder, rng = tmp_path_factory.mktemp("mnist"), np.random.default_rng(0)
+    for part, n in (("train", 120), ("t10k", 60)):
+        y = np.arange(n) % 10
+        x = rng.integers(0, 60, (n, 28, 28))
+        for image, label in zip(x, y, strict=True):
+            image[2 * label + 4 : 2 * label + 6, 4:24] = 250
+        _write_idx(folder / f"{part}-images-idx3-ubyte", x)
+        _write_idx(folder / f"{part}-labels-idx1-ubyte", y)
+    return folder
+
+
+def _run(script: str, *words: str) -> str:
+    path = os.pathsep.join([str(ROOT), str(ROOT / "backends")])
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(FOLDER / f"{script}.py"), *words],
+        env={**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_every_script_is_tried() -> None:
+    scripts = {path.stem for path in FOLDER.glob("*.py")} - {"common", "results"}
+    assert scripts == SCRIPTS.keys()
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_runs_once_and_then_knows_its_result(
+    script: str, digits: Path, tmp_path: Path
+) -> None:
+    words = ["--data", str(digits), "--quick", "--device", "numpy", "--only", SCRIPTS[script]]
+    words += ["--out", str(tmp_path)]
+    assert "seed 0" in _run(script, *words)
+    files = list(tmp_path.iterdir())
+    assert files
+    for path in files:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        assert facts["shortened"] == "quick trial"
+        assert [run["seed"] for run in facts["runs"]] == [0]
+    assert "seed 0" not in _run(script, *words), "a seed that was done is run again"
+    page = _run("results", str(tmp_path))
+    assert page.count("not yet run whole (quick trial only)") == len(files)
+
+
+def test_the_page_says_what_was_not_run(tmp_path: Path) -> None:
+    runs = [
+        {"seed": s, "reached": r, "epochs": 30, "seconds": 60.0} for s, r in ((0, 0.95), (1, 0.97))
+    ]
+    facts = {"name": "Nielsen 784-30-10 quadratic", "shortened": "", "device": "x", "runs": runs}
+    (tmp_path / "a.json").write_text(json.dumps(facts), encoding="utf-8")
+    page = _run("results", str(tmp_path))
+    assert "| 95.42% | 96.00% | 1.41% | 97.00% | 2 | 1.0 | x |" in page
+    assert page.count("not yet run") == 23
