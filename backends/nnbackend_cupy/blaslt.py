@@ -110,7 +110,7 @@ class BlasLt:
         self._library: Any = None
         self._lacking: Refused | None = None
         self._handle = c_void_p()
-        self._workspace: Array | None = None
+        self._workspace: Array
 
     def multiply(
         self,
@@ -149,10 +149,19 @@ class BlasLt:
             raise Refused("the product's result must have contiguous rows, and all one dtype")
         if vector is not None and (vector.dtype != out.dtype or not vector.flags.c_contiguous):
             raise Refused("a bias must be contiguous and of the product's dtype")
-        key = (first, second, result, out.dtype.char, epilogue, vector is not None and _align(vector))
+        key = (
+            first,
+            second,
+            result,
+            out.dtype.char,
+            epilogue,
+            vector is not None and _align(vector),
+        )
         if key not in self._plans:
             try:
-                self._plans[key] = self._plan(first, second, result, out.dtype.name, epilogue, vector)
+                self._plans[key] = self._plan(
+                    first, second, result, out.dtype.name, epilogue, vector
+                )
             except Refused as error:
                 self._plans[key] = error
         plan = self._plans[key]
@@ -242,7 +251,8 @@ class BlasLt:
         _check(status, "cublasLtMatmulAlgoGetHeuristic")
         if count.value == 0:
             raise Refused("cuBLASLt has no algorithm for this product")
-        return found.algorithm
+        algorithm: Algorithm = found.algorithm
+        return algorithm
 
     def _set(self, description: c_void_p, attribute: int, value: Any) -> None:
         done = self._library.cublasLtMatmulDescSetAttribute(

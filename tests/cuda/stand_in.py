@@ -139,7 +139,8 @@ class ndarray(GhostArray):
 
     def set(self, host: np.ndarray) -> None:
         STATE.refuse("a copy from the host")
-        assert host.dtype == self.dtype and host.shape == self.shape and host.flags.c_contiguous
+        assert (host.dtype, host.shape) == (self.dtype, self.shape)
+        assert host.flags.c_contiguous
         self._data[...] = host
 
     def get(self, out: np.ndarray | None = None) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The CuPy backend over the stand-in: the row `cupy-emulated` of the matrix."""
+"""The CuPy backend over the stand-in: the row `cupy_emulated` of the matrix."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def new_backend(precision: str = "float32") -> Any:
     backend = loaded.CuPyBackend(0, precision)
     blaslt["load"] = lambda: model
     backend._blas._open()
-    backend.name, backend.device, backend.model = "cupy-emulated", "cupy-emulated:0", model
+    backend.name, backend.device, backend.model = "cupy_emulated", "cupy_emulated:0", model
     return backend
 
 
@@ -43,4 +43,4 @@ def _probe() -> Probe:
     return Probe(0, LACKING) if LACKING else Probe(1)
 
 
-SPEC = BackendSpec(name="cupy-emulated", kind="gpu", priority=-1, probe=_probe, load=_load)
+SPEC = BackendSpec(name="cupy_emulated", kind="gpu", priority=-1, probe=_probe, load=_load)
