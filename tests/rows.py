@@ -76,7 +76,7 @@ TEST_ONLY: dict[str, tuple[Callable[[], Backend], str]] = {
     "ghost": (GhostBackend, "nnbackend.testing.ghost:SPEC"),
     "defaults": (ReferenceBackend, "nnbackend.testing.reference:SPEC"),
     "strict": (StrictBackend, "rows:STRICT"),
-    "cupy_emulated": (stand_in_backend.new_backend, "stand_in_backend:SPEC"),
+    "cupy_emulated": (stand_in_backend.new_row, "stand_in_backend:SPEC"),
 }
 SHIPPED = [name for name in ("numpy", "numba", "cupy") if name in registry.BUILT_IN]
 ROWS = [*SHIPPED, *TEST_ONLY]

@@ -183,6 +183,9 @@ class CuPyBackend(Backend):
             self._fallbacks[name] = str(error)
             LOG.info("%s is computed by CuPy: %s", name, error)
 
+    def _not_recorded(self, reason: str) -> None:
+        LOG.warning("steps are called one by one, not replayed: %s", reason)
+
     def _multiply(self, a: Array, b: Array, out: Array, **epilogue: Any) -> bool:
         """Give out = a b, and tell whether the epilogue was done with it."""
         try:
@@ -253,7 +256,7 @@ class CuPyBackend(Backend):
         def can_record() -> str | None:
             return "; ".join(self._fallbacks.values()) if fallbacks else None
 
-        steps = Steps(counted, self._stream, can_record)
+        steps = Steps(counted, self._stream, can_record, self._not_recorded)
 
         def run_here(n: int) -> None:
             try:

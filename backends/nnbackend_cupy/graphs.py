@@ -7,14 +7,12 @@ with the same results.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
 import cupy
 
-LOG = logging.getLogger("nnbackend.cupy")
 LONG = 16  # steps of the longer graph: a launch costs the host more than a step of a small net
 
 
@@ -22,13 +20,18 @@ class Steps:
     """One step and its graphs.
 
     run(n) makes n steps. The first ever is a call, which compiles kernels, chooses algorithms and
-    allocates scratch memory; the rest are replays. can_record() is asked after that call.
+    allocates scratch memory; the rest are replays. can_record() is asked after that call, and
+    gives the reason where not; say() is told why steps are called one by one.
     """
 
     def __init__(
-        self, step: Callable[[], None], stream: Any, can_record: Callable[[], str | None]
+        self,
+        step: Callable[[], None],
+        stream: Any,
+        can_record: Callable[[], str | None],
+        say: Callable[[str], None],
     ) -> None:
-        self._step, self._stream, self._can_record = step, stream, can_record
+        self._step, self._stream, self._can_record, self._say = step, stream, can_record, say
         self._called = False
         self._graphs: dict[int, Any] = {}
         self.reason: str | None = None  # why steps are called one by one
@@ -52,7 +55,7 @@ class Steps:
     def _fall_back(self, reason: str | None) -> None:
         if reason is not None and self.reason is None:
             self.reason = reason
-            LOG.warning("steps are called one by one, not replayed: %s", reason)
+            self._say(reason)
 
     def _record(self, length: int) -> Any:
         """Record some steps, without making them; None where that fails."""
@@ -68,7 +71,7 @@ class Steps:
                     raise
                 graph = self._stream.end_capture()
         except Exception as error:
-            self._fall_back(f"{type(error).__name__}: {error}")
+            self._fall_back(f"recording failed: {type(error).__name__}: {error}")
             return None
         self._graphs[length] = graph
         return graph

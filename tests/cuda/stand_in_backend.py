@@ -34,8 +34,19 @@ def new_backend(precision: str = "float32") -> Any:
     return backend
 
 
+def new_row() -> Any:
+    """Give a backend for the matrix, where a recording that fails is an error, not a fall-back."""
+
+    def say(reason: str) -> None:
+        assert not reason.startswith("recording failed"), reason
+
+    backend = new_backend()
+    backend._not_recorded = say
+    return backend
+
+
 def _load(index: int) -> Backend:
-    backend: Backend = new_backend()
+    backend: Backend = new_row()
     return backend
 
 
