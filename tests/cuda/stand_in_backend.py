@@ -35,13 +35,13 @@ def new_backend(precision: str = "float32") -> Any:
 
 
 def new_row() -> Any:
-    """Give a backend for the matrix, where a recording that fails is an error, not a fall-back."""
+    """Give a backend for the matrix: a failed recording or product is an error, no fall-back."""
 
     def say(reason: str) -> None:
         assert not reason.startswith("recording failed"), reason
 
     backend = new_backend()
-    backend._not_recorded = say
+    backend._not_recorded, backend.model.is_strict = say, True
     return backend
 
 

@@ -34,7 +34,7 @@ class Model:
         self._things: list[Any] = [None]
         self.refused: set[int] = set()  # epilogues without an algorithm
         self.epilogues: list[int] = []  # of the products given
-        self.captured = 0
+        self.is_strict = False  # raise where the library would give a status
 
     def _new(self, reference: Any, thing: Any) -> int:
         self._things.append(thing)
@@ -44,31 +44,36 @@ class Model:
     def _get(self, handle: Any) -> Any:
         return self._things[_id(handle)]
 
+    def _invalid(self) -> int:
+        if self.is_strict:
+            raise AssertionError("cuBLASLt was asked for something that it cannot do")
+        return INVALID_VALUE
+
     def cublasLtCreate(self, handle: Any) -> int:
         return self._new(handle, "handle")
 
     def cublasLtMatmulDescCreate(self, made: Any, compute: int, scale: int) -> int:
         if SCALE_OF.get(compute) != scale:
-            return INVALID_VALUE
+            return self._invalid()
         return self._new(made, {"compute": compute, "scale": scale, 3: 0, 4: 0, 7: 1, 8: 0})
 
     def cublasLtMatmulDescSetAttribute(self, d: Any, key: int, value: Any, size: int) -> int:
         if SIZES.get(key) != size:
-            return INVALID_VALUE
+            return self._invalid()
         self._get(d)[key] = _id(_target(value))
         return SUCCESS
 
     def cublasLtMatrixLayoutCreate(
         self, made: Any, kind: int, rows: int, columns: int, ld: int
     ) -> int:
-        return self._new(made, (DTYPES[kind], rows, columns, ld)) if ld >= rows else INVALID_VALUE
+        return self._new(made, (DTYPES[kind], rows, columns, ld)) if ld >= rows else self._invalid()
 
     def cublasLtMatmulPreferenceCreate(self, made: Any) -> int:
         return self._new(made, {1: 0, 5: 256, 6: 256, 7: 256, 8: 256})
 
     def cublasLtMatmulPreferenceSetAttribute(self, p: Any, key: int, value: Any, size: int) -> int:
         if size != (8 if key == 1 else 4):
-            return INVALID_VALUE
+            return self._invalid()
         self._get(p)[key] = _id(_target(value))
         return SUCCESS
 
@@ -80,7 +85,7 @@ class Model:
         description = self._get(d)
         m, n = self._sizes(description, *map(self._get, (A, B, D)))
         if m < 0 or description[7] not in EPILOGUES:
-            return INVALID_VALUE
+            return self._invalid()
         _target(count).value = int(description[7] not in self.refused)
         wants = self._get(preference)
         self._things.append((m, n, wants.copy()))
@@ -99,12 +104,12 @@ class Model:
         description, layouts = dict(self._get(d)), [self._get(v) for v in (A, B, D)]
         chosen = self._things[_target(algorithm).data[0]]
         if chosen[:2] != self._sizes(description, *layouts) or stream != STATE.stream.ptr:
-            return INVALID_VALUE
+            return self._invalid()
         alignments = [chosen[2][key] for key in (5, 6, 8)]
         if any(p % align for p, align in zip((a, b, out), alignments, strict=True)):
-            return INVALID_VALUE
+            return self._invalid()
         if chosen[2][1] > n_bytes or (description[7] != 1 and not description[8]):
-            return INVALID_VALUE
+            return self._invalid()
         self.epilogues.append(description[7])
         scalars = _target(alpha).value, _target(beta).value
         STATE.do(lambda: self._compute(description, layouts, (a, b, out), scalars))
