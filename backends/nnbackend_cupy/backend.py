@@ -38,7 +38,7 @@ OWN = (
 )
 
 # Methods that touch no device, or enter it by themselves.
-_ANYWHERE = {"owns", "dtype_name", "capture", "active"}
+_ANYWHERE = {"owns", "dtype_name", "capture", "active", "with_precision"}
 
 
 def _on_its_device(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -91,10 +91,12 @@ class CuPyBackend(Backend):
     name = "cupy"
     xp = namespace.xp
     capabilities = frozenset({"uint64", "capture"})
+    precisions = ("float32", "tf32", "bf16")
 
     def __init__(self, index: int = 0, precision: str = "float32") -> None:
         self.index = index
         self.device = f"cupy:{index}"
+        self.precision = precision
         self._own_device = cupy.cuda.Device(index)
         self._fallbacks: dict[str, str] = {}  # kernel -> why the default took its place
         self._n_fallbacks = 0
@@ -102,6 +104,10 @@ class CuPyBackend(Backend):
             self._kernels = Kernels(cupy.RawKernel, cupy.zeros)
             self._blas = BlasLt(precision)
             self._stream = cupy.cuda.Stream(non_blocking=True)
+
+    def with_precision(self, precision: str) -> Backend:
+        super().with_precision(precision)
+        return self if precision == self.precision else type(self)(self.index, precision)
 
     # ---- arrays -----------------------------------------------------------------------------
 
