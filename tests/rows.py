@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import stand_in_backend
 
 from nnbackend.backend import Backend, BackendSpec, Probe, get_backend, registry
 from nnbackend.errors import BackendUnavailableError
@@ -75,6 +76,7 @@ TEST_ONLY: dict[str, tuple[Callable[[], Backend], str]] = {
     "ghost": (GhostBackend, "nnbackend.testing.ghost:SPEC"),
     "defaults": (ReferenceBackend, "nnbackend.testing.reference:SPEC"),
     "strict": (StrictBackend, "rows:STRICT"),
+    "cupy_emulated": (stand_in_backend.new_row, "stand_in_backend:SPEC"),
 }
 SHIPPED = [name for name in ("numpy", "numba", "cupy") if name in registry.BUILT_IN]
 ROWS = [*SHIPPED, *TEST_ONLY]

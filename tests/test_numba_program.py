@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -176,6 +180,29 @@ def test_a_users_activation_is_compiled_into_the_step(monkeypatch: pytest.Monkey
         results.append(net.backend.to_host(net.theta))
     np.testing.assert_allclose(results[0], results[1], rtol=1e-11)
     assert made
+
+
+def test_a_formula_from_a_module_that_is_gone_is_loaded_from_the_disk(tmp_path: Path) -> None:
+    """Two modules with one formula share what was compiled; the second may be alone later."""
+    text = (
+        "import nnbackend as nn\n"
+        "cube = nn.Activation('cube', lambda z: z * z * z, lambda z: 3.0 * z * z)\n"
+        "net = nn.Network([2, nn.Dense(3, cube), 1], device='numba')\n"
+        "print(nn.train(net, [[0.0, 1.0], [1.0, 0.5]], [0.0, 1.0], epochs=1)['train_loss'])\n"
+    )
+    answers = []
+    for name in ("first", "second"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / f"{name}.py").write_text(text)
+        done = subprocess.run(
+            [sys.executable, "-c", f"import {name}"],
+            cwd=folder, check=False, capture_output=True, text=True,
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        answers.append(done.stdout)
+    assert answers[0] == answers[1]
 
 
 def test_another_threads_kernels_work_while_a_step_is_recorded() -> None:

@@ -1,14 +1,16 @@
-"""The kernels on one CUDA GPU, eagerly: each NumPy-like call is a launch of its own.
+"""The kernels on one CUDA GPU: own kernels and cuBLASLt, launched eagerly or from a graph.
 
-What is overridden writes straight into the given arrays where the default would compute into a
-temporary and copy. Nothing here reads a value back to the host, `to_host` excepted. Every public
-method runs with its own device current, whichever device the caller's thread is on.
+What neither of them takes (a formula that cannot be traced, a strided array) is computed by the
+defaults over CuPy, with the same results; a step with such a call is not recorded. Nothing here
+reads a value back to the host, `to_host` excepted. Every public method runs with its own device
+current, whichever device the caller's thread is on.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -22,9 +24,21 @@ from nnbackend.backend.base import BATCH
 from nnbackend.backend.formulas import Activation, Array
 from nnbackend.errors import BackendError
 from nnbackend_cupy import namespace
+from nnbackend_cupy.blaslt import BlasLt, Refused
+from nnbackend_cupy.graphs import Steps
+from nnbackend_cupy.launching import Kernels
+from nnbackend_cupy.tracing import Untraceable
+
+LOG = logging.getLogger("nnbackend.cupy")
+# Kernels of `Kernels` that stand for the method of the same name, and for nothing else.
+OWN = (
+    *("maxout_forward", "maxout_backward", "dropout_forward", "dropout_backward"),
+    *("loss_and_delta", "add_score", "add_penalty", "clip_norm", "optimizer_step"),
+    *("max_norm", "average", "tick", "gather_rows", "scale_rows"),
+)
 
 # Methods that touch no device, or enter it by themselves.
-_ANYWHERE = {"owns", "dtype_name", "capture", "active"}
+_ANYWHERE = {"owns", "dtype_name", "capture", "active", "with_precision"}
 
 
 def _on_its_device(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -50,18 +64,50 @@ def _enter_in_every_method(backend: type[CuPyBackend]) -> type[CuPyBackend]:
     return backend
 
 
+def _with_own_kernels(backend: type[CuPyBackend]) -> type[CuPyBackend]:
+    """Put the own kernels before the methods of the same names, which take what those refuse."""
+    for name in OWN:
+        setattr(backend, name, _own_first(name, getattr(backend, name)))
+    return backend
+
+
+def _own_first(name: str, default: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(default)
+    def kernel(self: CuPyBackend, *args: Any, **kwargs: Any) -> None:
+        if not self._try(name, *args, **kwargs):
+            default(self, *args, **kwargs)
+
+    return kernel
+
+
 @_enter_in_every_method
+@_with_own_kernels
 class CuPyBackend(Backend):
-    """CuPy on one CUDA device."""
+    """CuPy on one CUDA device.
+
+    precision: of float32 matrix products: "float32", "tf32", or "bf16" operands.
+    """
 
     name = "cupy"
     xp = namespace.xp
-    capabilities = frozenset({"uint64"})
+    capabilities = frozenset({"uint64", "capture"})
+    precisions = ("float32", "tf32", "bf16")
 
-    def __init__(self, index: int = 0) -> None:
+    def __init__(self, index: int = 0, precision: str = "float32") -> None:
         self.index = index
         self.device = f"cupy:{index}"
+        self.precision = precision
         self._own_device = cupy.cuda.Device(index)
+        self._fallbacks: dict[str, str] = {}  # kernel -> why the default took its place
+        self._n_fallbacks = 0
+        with self._own_device:
+            self._kernels = Kernels(cupy.RawKernel, cupy.zeros)
+            self._blas = BlasLt(precision)
+            self._stream = cupy.cuda.Stream(non_blocking=True)
+
+    def with_precision(self, precision: str) -> Backend:
+        super().with_precision(precision)
+        return self if precision == self.precision else type(self)(self.index, precision)
 
     # ---- arrays -----------------------------------------------------------------------------
 
@@ -124,14 +170,50 @@ class CuPyBackend(Backend):
             "or free the device: nvidia-smi lists who uses it."
         )
 
+    # ---- own kernels ------------------------------------------------------------------------
+
+    def _try(self, name: str, *args: Any, **kwargs: Any) -> bool:
+        """Launch an own kernel; where it refuses, say so once and give False."""
+        try:
+            getattr(self._kernels, name)(*args, **kwargs)
+        except Untraceable as error:
+            self._note_fallback(name, error)
+            return False
+        return True
+
+    def _note_fallback(self, name: str, error: Exception) -> None:
+        if cupy.cuda.get_current_stream().ptr == self._stream.ptr:
+            raise error  # in a capture there is nothing to fall back on
+        self._n_fallbacks += 1
+        if name not in self._fallbacks:
+            self._fallbacks[name] = str(error)
+            LOG.info("%s is computed by CuPy: %s", name, error)
+
+    def _not_recorded(self, reason: str) -> None:
+        LOG.warning("steps are called one by one, not replayed: %s", reason)
+
+    def _multiply(self, a: Array, b: Array, out: Array, **epilogue: Any) -> bool:
+        """Give out = a b, and tell whether the epilogue was done with it."""
+        try:
+            return self._blas.multiply(a, b, out, **epilogue)
+        except Refused as error:
+            self._note_fallback("matmul", error)
+            cupy.matmul(a, b, out=out)
+            return False
+
     # ---- layers -----------------------------------------------------------------------------
 
     def dense_forward(
         self, x: Array, W: Array, b: Array, phi: Activation, z: Array, a: Array
     ) -> None:
-        cupy.matmul(x, W, out=z)
-        cupy.add(z, b, out=z)
-        a[...] = phi.value(z, self.xp)  # nothing is copied where this is `a` itself
+        # Only into one array can a product bring its activation: z would be lost otherwise.
+        fused = phi.kernel in ("identity", "relu") and z is a
+        relu = phi.kernel == "relu"
+        if self._multiply(x, W, z, bias=b if fused else None, relu=fused and relu):
+            return
+        if not self._try("bias_activation", z, b, a, phi):
+            cupy.add(z, b, out=z)
+            a[...] = phi.value(z, self.xp)  # nothing is copied where this is `a` itself
 
     def dense_backward(
         self,
@@ -145,12 +227,14 @@ class CuPyBackend(Backend):
         db: Array,
         dx: Array | None,
     ) -> None:
-        if phi.kernel != "identity":  # the identity's slope is 1
+        identity = phi.kernel == "identity"  # its slope is 1
+        if not identity and not self._try("slope", delta, z, a, phi):
             delta[...] = phi.delta(delta, z, a, self.xp)
-        cupy.matmul(x.T, delta, out=dW)
-        cupy.sum(delta, axis=0, out=db)
+        summed = self._multiply(x.T, delta, dW, bias_gradient=db)
+        if not summed and not self._try("bias_gradient", delta, db):
+            cupy.sum(delta, axis=0, out=db)
         if dx is not None:
-            cupy.matmul(delta, W.T, out=dx)
+            self._multiply(delta, W.T, dx)
 
     # ---- batches ----------------------------------------------------------------------------
 
@@ -167,10 +251,24 @@ class CuPyBackend(Backend):
     # ---- steps ------------------------------------------------------------------------------
 
     def capture(self, step: Callable[[], None]) -> Callable[[int], None]:
-        run = super().capture(step)
+        fallbacks = 0
+
+        def counted() -> None:
+            nonlocal fallbacks
+            before = self._n_fallbacks
+            step()
+            fallbacks = self._n_fallbacks - before
+
+        def can_record() -> str | None:
+            return "; ".join(self._fallbacks.values()) if fallbacks else None
+
+        steps = Steps(counted, self._stream, can_record, self._not_recorded)
 
         def run_here(n: int) -> None:
-            with self._own_device:  # once for all kernels of all n steps
-                run(n)
+            try:
+                with self._own_device:  # once for all kernels of all n steps
+                    steps.run(n)
+            except OutOfMemoryError as error:
+                raise BackendError(self._no_room(error)) from error
 
         return run_here

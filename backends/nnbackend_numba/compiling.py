@@ -24,7 +24,8 @@ from nnbackend_numba import native, scalars
 logger = logging.getLogger("nnbackend")
 CANNOT = (NumbaError, TypeError, NotImplementedError)  # what a formula beyond numba raises
 # What every formula and operation is compiled with.
-_BASE = b"".join(Path(str(m.__file__)).read_bytes() for m in (scalars, native))
+_FILES = (scalars.__file__, native.__file__, __file__)
+_BASE = b"".join(Path(str(file)).read_bytes() for file in _FILES)
 
 
 def retyped(value: Any, dtype: str) -> Any:
@@ -39,7 +40,9 @@ def retyped(value: Any, dtype: str) -> Any:
     function = FunctionType(
         code,
         {k: retyped(v, dtype) for k, v in value.__globals__.items() if k in names}
-        | {"__name__": value.__module__},  # where numba looks when it loads from the disk
+        # Numba imports this module when it loads from the disk, where the formula's own may be
+        # a script that is gone, or another one with the same formula.
+        | {"__name__": scalars.__name__},
         value.__name__,
         value.__defaults__,
         tuple(CellType(retyped(c.cell_contents, dtype)) for c in value.__closure__ or ()),

@@ -60,7 +60,7 @@ def record(backend: Backend, step: Callable[[], None]) -> list[Call]:
     return calls
 
 
-_OTHERS = {"owns", "dtype_name", "active", "capture"}
+_OTHERS = {"owns", "dtype_name", "active", "capture", "with_precision"}
 _METHODS = [
     name
     for name, _ in inspect.getmembers(Backend, inspect.isfunction)

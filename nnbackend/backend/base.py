@@ -20,6 +20,7 @@ import numpy as np
 
 from nnbackend.backend import philox
 from nnbackend.backend.formulas import Activation, Array, Loss, Namespace, Score, UpdateRule
+from nnbackend.errors import ArgumentError
 
 API_VERSION = 1
 
@@ -45,6 +46,8 @@ class Backend(ABC):
     xp: Namespace
     float_dtypes: tuple[str, ...] = ("float32", "float64")
     capabilities: frozenset[str] = frozenset()
+    precisions: tuple[str, ...] = ("float32",)  # of float32 matrix products
+    precision: str = "float32"
 
     # ---- (a) what a backend must give -------------------------------------------------------
 
@@ -330,6 +333,19 @@ class Backend(ABC):
         many multiplications its largest matrix product has.
         """
         return nullcontext()
+
+    def with_precision(self, precision: str) -> Backend:
+        """Give this device with float32 matrix products made in a precision of `precisions`.
+
+        Raises: ArgumentError for one that the device does not have.
+        """
+        if precision not in self.precisions:
+            more = " tf32 and bf16 are for CUDA." if self.precisions == ("float32",) else ""
+            raise ArgumentError(
+                f"precision must be one of {', '.join(self.precisions)} on {self.device}. "
+                f"Received: precision={precision!r}.{more}"
+            )
+        return self
 
     # ---- shared by the engine and the defaults ----------------------------------------------
 

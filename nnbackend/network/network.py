@@ -70,6 +70,8 @@ class Network:
     the last layer the activation that suits the loss (softmax for cross_entropy, sigmoid for
     binary_cross_entropy, exponential for poisson, else identity).
     loss: by default cross_entropy after a softmax, else quadratic.
+    precision: of float32 matrix products: "float32", or where the device has them "tf32" or "bf16",
+    which are faster and less exact; by default the device's own, float32.
     seed: of the initial weights; the same on every device.
     classes: the labels that outputs 0, 1, ... stand for.
     Raises: ArgumentError for layers or sizes that cannot be meant; BackendError for a device.
@@ -86,10 +88,12 @@ class Network:
         activation: str | Activation = "relu",
         device: str | Backend | None = None,
         dtype: str = "float32",
+        precision: str | None = None,
         seed: int = 0,
         classes: Iterable[Any] | None = None,
     ) -> None:
-        self.backend = get_backend(device)
+        backend = get_backend(device)
+        self.backend = backend if precision is None else backend.with_precision(precision)
         self.dtype = _check_dtype(dtype, self.backend)
         self.seed = check_seed(seed)
         given = None if loss is None else get_loss(loss)

@@ -30,6 +30,7 @@ ENTRIES = {
     *("classes", "scaler", "target_scaler", "columns"),
 }
 DTYPES = ("float32", "float64")
+PRECISIONS = ("float32", "tf32", "bf16")
 
 logger = logging.getLogger("nnbackend")
 
@@ -59,6 +60,11 @@ def build_network(
             f"device must compute in {dtype}, the model's dtype. Received: {backend.device}, "
             f"which has {', '.join(backend.float_dtypes)}. Load it on another device."
         )
+    precision = description.get("precision", "float32")
+    if precision in backend.precisions:
+        backend = backend.with_precision(precision)
+    else:
+        logger.info("%s computes in float32, the model's precision was %s", backend, precision)
     with refusing():
         net = Network(
             [description["n_in"], *plan_.layers], plan_.loss,
@@ -84,7 +90,12 @@ def plan(description: Mapping[str, Any], specs: Mapping[str, TensorSpec], own: O
             "The file must be a model. Received: the checkpoint of a run. Go on with it by "
             "nnbackend.resume or `nnbackend train --resume`, or give the model of the run."
         )
-    _check_entries("The description", description, ENTRIES)
+    _check_entries("The description", description, ENTRIES | (description.keys() & {"precision"}))
+    if description.get("precision", "float32") not in PRECISIONS:
+        raise ModelFileError(
+            f"The description must give a precision of {', '.join(PRECISIONS)}. "
+            f"Received: {reprlib.repr(description['precision'])}."
+        )
     dtype, layers = description["dtype"], description["layers"]
     if dtype not in DTYPES or not isinstance(layers, list):
         raise ModelFileError(

@@ -39,7 +39,9 @@ def describe_network(net: Network) -> dict[str, Any]:
 
     Raises: ArgumentError for a layer or a label that cannot be stored.
     """
+    precision = net.backend.precision
     return {
+        **({} if precision == "float32" else {"precision": precision}),
         "versions": {"nnbackend": __version__, "numpy": np.__version__},
         "dtype": net.dtype,
         "seed": net.seed,

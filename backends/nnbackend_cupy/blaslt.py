@@ -1,0 +1,285 @@
+"""Matrix products by cuBLASLt, called through ctypes on the library that CuPy brings.
+
+CuPy's own products refuse to be recorded, and have no epilogues. Here the algorithm and the
+workspace are chosen at a product's first use; later uses allocate nothing. cuBLASLt counts by
+columns: out = a b of rows is out^T = b^T a^T of columns, where the same memory is the transpose.
+Source: the cuBLASLt API reference of CUDA 13, sections 3.3 and 3.4.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from ctypes import c_float, c_int, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
+from dataclasses import dataclass
+from typing import Any
+
+import cupy
+
+from nnbackend.backend.formulas import Array
+from nnbackend.errors import ArgumentError
+
+LOG = logging.getLogger("nnbackend.cupy")
+WORKSPACE = 32 << 20  # bytes; what NVIDIA recommends for Hopper
+TYPES = {"float32": 0, "float64": 1}  # cudaDataType_t
+COMPUTE = {"float32": 68, "tf32": 77, "bf16": 75}  # cublasComputeType_t; float64 has 70 alone
+COMPUTE_64F = 70
+TRANSA, TRANSB, EPILOGUE, BIAS_POINTER = 3, 4, 7, 8  # cublasLtMatmulDescAttributes_t
+MAX_WORKSPACE, MIN_ALIGNMENTS = 1, (5, 6, 7, 8)  # cublasLtMatmulPreferenceAttributes_t
+DEFAULT, BIAS, RELU_BIAS, BGRADA = 1, 4, 6, 256  # cublasLtEpilogue_t
+
+
+class Refused(Exception):
+    """A product that cuBLASLt is not asked for, or says no to."""
+
+
+class Algorithm(ctypes.Structure):
+    """cublasLtMatmulAlgo_t."""
+
+    _fields_ = [("data", c_uint64 * 8)]
+
+
+class Heuristic(ctypes.Structure):
+    """cublasLtMatmulHeuristicResult_t."""
+
+    _fields_ = [
+        ("algorithm", Algorithm),
+        ("workspace", c_size_t),
+        ("state", c_int),
+        ("waves", c_float),
+        ("reserved", c_int * 4),
+    ]
+
+
+SIGNATURES: dict[str, list[Any]] = {
+    "Create": [c_void_p],
+    "MatmulDescCreate": [c_void_p, c_int, c_int],
+    "MatmulDescSetAttribute": [c_void_p, c_int, c_void_p, c_size_t],
+    "MatrixLayoutCreate": [c_void_p, c_int, c_uint64, c_uint64, c_int64],
+    "MatmulPreferenceCreate": [c_void_p],
+    "MatmulPreferenceSetAttribute": [c_void_p, c_int, c_void_p, c_size_t],
+    "MatmulAlgoGetHeuristic": [*[c_void_p] * 7, c_int, c_void_p, c_void_p],
+    "Matmul": [*[c_void_p] * 14, c_size_t, c_void_p],
+}
+
+
+def load() -> Any:
+    """Load the library and declare its functions; raises where it cannot be found."""
+    from cuda.pathfinder import load_nvidia_dynamic_lib
+
+    library = ctypes.CDLL(load_nvidia_dynamic_lib("cublasLt").abs_path)
+    for name, arguments in SIGNATURES.items():
+        getattr(library, f"cublasLt{name}").argtypes = arguments
+    return library
+
+
+@dataclass
+class Plan:
+    """How one product is computed: descriptors, the chosen algorithm, and the two scalars."""
+
+    description: c_void_p
+    layouts: tuple[c_void_p, c_void_p, c_void_p]  # of the library's A, B and result
+    algorithm: Algorithm
+    one: Any
+    zero: Any
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A matrix as the library sees it: stored columns `ld` elements apart, perhaps transposed."""
+
+    rows: int  # as stored
+    columns: int
+    ld: int
+    is_transposed: bool
+    alignment: int
+
+
+class BlasLt:
+    """The matrix products of one device; the launches of one object come one after another.
+
+    precision: "float32", "tf32" or "bf16", of float32 products; float64 is always exact.
+    """
+
+    def __init__(self, precision: str = "float32") -> None:
+        if precision not in COMPUTE:
+            choices = ", ".join(map(repr, COMPUTE))
+            raise ArgumentError(f"precision must be one of {choices}. Received: {precision!r}.")
+        self._compute = COMPUTE[precision]
+        self._plans: dict[Any, Plan | Refused] = {}
+        self._library: Any = None
+        self._lacking: Refused | None = None
+        self._handle = c_void_p()
+        self._workspace: Array
+
+    def multiply(
+        self,
+        a: Array,
+        b: Array,
+        out: Array,
+        *,
+        bias: Array | None = None,
+        relu: bool = False,
+        bias_gradient: Array | None = None,
+    ) -> bool:
+        """Give out = a b; tell whether an epilogue was wanted and done.
+
+        bias (columns of b,) is added to each row, relu=True then cuts below 0. bias_gradient
+        receives the sum of b's rows. Where the library has no algorithm with the epilogue, the
+        product is made without it.
+        Raises: Refused when the product is not made at all.
+        """
+        epilogue, vector = DEFAULT, None
+        if bias is not None:
+            epilogue, vector = (RELU_BIAS if relu else BIAS), bias
+        elif bias_gradient is not None:
+            epilogue, vector = BGRADA, bias_gradient
+        if vector is not None:
+            try:
+                self._launch(a, b, out, epilogue, vector)
+                return True
+            except Refused as error:
+                LOG.debug("product without epilogue %d: %s", epilogue, error)
+        self._launch(a, b, out, DEFAULT, None)
+        return False
+
+    def _launch(self, a: Array, b: Array, out: Array, epilogue: int, vector: Array | None) -> None:
+        first, second, result = _operand(b), _operand(a), _operand(out)
+        if result.is_transposed or not a.dtype == b.dtype == out.dtype:
+            raise Refused("the product's result must have contiguous rows, and all one dtype")
+        if vector is not None and (vector.dtype != out.dtype or not vector.flags.c_contiguous):
+            raise Refused("a bias must be contiguous and of the product's dtype")
+        key = (
+            first,
+            second,
+            result,
+            out.dtype.char,
+            epilogue,
+            vector is not None and _align(vector),
+        )
+        if key not in self._plans:
+            try:
+                self._plans[key] = self._plan(
+                    first, second, result, out.dtype.name, epilogue, vector
+                )
+            except Refused as error:
+                self._plans[key] = error
+        plan = self._plans[key]
+        if isinstance(plan, Refused):
+            raise Refused(*plan.args)
+        if vector is not None:
+            self._set(plan.description, BIAS_POINTER, c_void_p(vector.data.ptr))
+        A, B, C = plan.layouts
+        _check(
+            self._library.cublasLtMatmul(
+                self._handle, plan.description,
+                ctypes.byref(plan.one), b.data.ptr, A, a.data.ptr, B,
+                ctypes.byref(plan.zero), out.data.ptr, C, out.data.ptr, C,
+                ctypes.byref(plan.algorithm), self._workspace.data.ptr, WORKSPACE,
+                cupy.cuda.get_current_stream().ptr,
+            ), "cublasLtMatmul",
+        )  # fmt: skip
+
+    def _open(self) -> None:
+        """Load the library at the first product; a failure is kept."""
+        if self._lacking is not None:
+            raise Refused(*self._lacking.args)
+        if self._library is not None:
+            return
+        try:
+            library = load()
+            _check(library.cublasLtCreate(ctypes.byref(self._handle)), "cublasLtCreate")
+            self._workspace = cupy.empty((WORKSPACE,), "uint8")
+            self._library = library
+        except Exception as error:
+            self._lacking = Refused(f"cuBLASLt cannot be used: {type(error).__name__}: {error}")
+            raise self._lacking from error
+
+    def _plan(
+        self, first: Operand, second: Operand, result: Operand, dtype: str, epilogue: int,
+        vector: Array | None,
+    ) -> Plan:  # fmt: skip
+        """Describe a product and choose its algorithm."""
+        if dtype not in TYPES:
+            raise Refused(f"no product of {dtype}")
+        self._open()
+        library, kind = self._library, TYPES[dtype]
+        description, scalar = c_void_p(), (c_float if dtype == "float32" else ctypes.c_double)
+        compute = self._compute if dtype == "float32" else COMPUTE_64F
+        _check(
+            library.cublasLtMatmulDescCreate(ctypes.byref(description), compute, kind),
+            "cublasLtMatmulDescCreate",
+        )
+        self._set(description, TRANSA, c_int32(first.is_transposed))
+        self._set(description, TRANSB, c_int32(second.is_transposed))
+        self._set(description, EPILOGUE, c_uint32(epilogue))
+        if vector is not None:
+            self._set(description, BIAS_POINTER, c_void_p(vector.data.ptr))
+        layouts = tuple(self._layout(operand, kind) for operand in (first, second, result))
+        algorithm = self._choose(description, layouts, (first, second, result))
+        return Plan(description, layouts, algorithm, scalar(1.0), scalar(0.0))  # type: ignore[arg-type]
+
+    def _layout(self, operand: Operand, kind: int) -> c_void_p:
+        layout = c_void_p()
+        made = self._library.cublasLtMatrixLayoutCreate(
+            ctypes.byref(layout), kind, operand.rows, operand.columns, operand.ld
+        )
+        _check(made, "cublasLtMatrixLayoutCreate")
+        return layout
+
+    def _choose(
+        self, description: c_void_p, layouts: Any, operands: tuple[Operand, Operand, Operand]
+    ) -> Algorithm:
+        """Ask for the best algorithm that needs no more workspace and alignment than there is."""
+        library, preference = self._library, c_void_p()
+        created = library.cublasLtMatmulPreferenceCreate(ctypes.byref(preference))
+        _check(created, "cublasLtMatmulPreferenceCreate")
+        alignments = [operand.alignment for operand in (*operands, operands[2])]
+        wanted: list[tuple[int, Any]] = [(MAX_WORKSPACE, c_uint64(WORKSPACE))]
+        wanted += [(k, c_uint32(v)) for k, v in zip(MIN_ALIGNMENTS, alignments, strict=True)]
+        for attribute, value in wanted:
+            done = library.cublasLtMatmulPreferenceSetAttribute(
+                preference, attribute, ctypes.byref(value), ctypes.sizeof(value)
+            )
+            _check(done, "cublasLtMatmulPreferenceSetAttribute")
+        found, count = Heuristic(), c_int(0)
+        A, B, C = layouts
+        status = library.cublasLtMatmulAlgoGetHeuristic(
+            self._handle, description, A, B, C, C, preference, 1,
+            ctypes.byref(found), ctypes.byref(count),
+        )  # fmt: skip
+        _check(status, "cublasLtMatmulAlgoGetHeuristic")
+        if count.value == 0:
+            raise Refused("cuBLASLt has no algorithm for this product")
+        algorithm: Algorithm = found.algorithm
+        return algorithm
+
+    def _set(self, description: c_void_p, attribute: int, value: Any) -> None:
+        done = self._library.cublasLtMatmulDescSetAttribute(
+            description, attribute, ctypes.byref(value), ctypes.sizeof(value)
+        )
+        _check(done, f"cublasLtMatmulDescSetAttribute({attribute})")
+
+
+def _operand(array: Array) -> Operand:
+    """Describe a matrix of rows as the library's matrix of columns, without a copy."""
+    (n, m), size = array.shape, array.dtype.itemsize
+    if n == 0 or m == 0:
+        raise Refused("an empty product")
+    down, right = (step // size for step in array.strides)
+    if (right == 1 or m == 1) and (down >= m or n == 1):
+        return Operand(m, n, max(down, m) if n > 1 else m, False, _align(array))
+    if (down == 1 or n == 1) and (right >= n or m == 1):
+        return Operand(n, m, max(right, n) if m > 1 else n, True, _align(array))
+    raise Refused(f"a matrix with strides {array.strides} for shape {array.shape}")
+
+
+def _align(array: Array) -> int:
+    """Give the largest power of two, up to 256, that the address is a multiple of."""
+    address = int(array.data.ptr)
+    return min(256, address & -address)
+
+
+def _check(status: int, function: str) -> None:
+    if status != 0:
+        raise Refused(f"{function} failed with status {status}")

@@ -1,0 +1,90 @@
+"""Steps as CUDA graphs: made once in earnest, recorded, replayed.
+
+Everything that changes from step to step is read from device memory, so that one recording serves
+every step, and a recording of several steps as well. What cannot be recorded is called instead,
+with the same results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NoReturn
+
+import cupy
+
+LONG = 16  # steps of the longer graph: a launch costs the host more than a step of a small net
+
+
+class Steps:
+    """One step and its graphs.
+
+    run(n) makes n steps. The first ever is a call, which compiles kernels, chooses algorithms and
+    allocates scratch memory; the rest are replays. can_record() is asked after that call, and
+    gives the reason where not; say() is told why steps are called one by one.
+    """
+
+    def __init__(
+        self,
+        step: Callable[[], None],
+        stream: Any,
+        can_record: Callable[[], str | None],
+        say: Callable[[str], None],
+    ) -> None:
+        self._step, self._stream, self._can_record, self._say = step, stream, can_record, say
+        self._called = False
+        self._graphs: dict[int, Any] = {}
+        self.reason: str | None = None  # why steps are called one by one
+
+    def run(self, n: int) -> None:
+        """Make n steps."""
+        if n and not self._called:
+            self._step()
+            self._called, n = True, n - 1
+            self._fall_back(self._can_record())
+        while n and self.reason is None:
+            length = LONG if n >= LONG else 1
+            graph = self._graphs.get(length) or self._record(length)
+            if graph is None:
+                break
+            self._replay(graph, n // length)
+            n %= length
+        for _ in range(n):
+            self._step()
+
+    def _fall_back(self, reason: str | None) -> None:
+        if reason is not None and self.reason is None:
+            self.reason = reason
+            self._say(reason)
+
+    def _record(self, length: int) -> Any:
+        """Record some steps, without making them; None where that fails."""
+        try:
+            with self._stream, cupy.cuda.using_allocator(_refuse):
+                self._stream.begin_capture()
+                try:
+                    for _ in range(length):
+                        self._step()
+                except BaseException:
+                    with suppress(Exception):  # the capture may be invalid by now
+                        self._stream.end_capture()
+                    raise
+                graph = self._stream.end_capture()
+        except Exception as error:
+            self._fall_back(f"recording failed: {type(error).__name__}: {error}")
+            return None
+        self._graphs[length] = graph
+        return graph
+
+    def _replay(self, graph: Any, times: int) -> None:
+        """Launch a graph, after what was given to the current stream and before what will be."""
+        current = cupy.cuda.get_current_stream()
+        self._stream.wait_event(current.record())
+        for _ in range(times):
+            graph.launch(stream=self._stream)
+        current.wait_event(self._stream.record())
+
+
+def _refuse(n_bytes: int) -> NoReturn:
+    # Memory given out during a capture would be given out again while the graph still uses it.
+    raise RuntimeError(f"a recorded step asked for {n_bytes:,} bytes of new memory")

@@ -1,0 +1,371 @@
+"""A stand-in for the part of CuPy that `nnbackend_cupy` uses: arrays, streams, graphs, kernels.
+
+Arrays are NumPy's inside and refuse every read by the host but `get`. Kernels are run by the
+emulator. While a stream captures, work is written down and done at `Graph.launch`, and what CUDA
+or CuPy refuses then is refused: memory, waiting, copies to and from the host, CuPy's own cuBLAS.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+from emulator import compile_on_host
+
+from nnbackend.testing.ghost import GhostArray
+from nnbackend.testing.standard import HOST_ANSWERS, VALUE_SHAPES
+
+Work = Callable[[], None]
+DEVICE = "stand-in:0"
+
+
+class OutOfMemoryError(MemoryError):
+    """cupy.cuda.memory.OutOfMemoryError."""
+
+
+class CaptureError(RuntimeError):
+    """What CUDA says of a call that a capture does not allow."""
+
+
+class State:
+    """What CUDA keeps: the current stream, the allocator, and which memory there is."""
+
+    def __init__(self) -> None:
+        self.allocator: Callable[[int], Any] | None = None
+        self.memory: weakref.WeakValueDictionary[int, np.ndarray] = weakref.WeakValueDictionary()
+        self.null = Stream(null=True)
+        self.stream = self.null
+        self.captures = self.launches = 0
+
+    def do(self, work: Work) -> None:
+        """Do the work now, or write it down where the current stream captures."""
+        if self.stream.recording is None:
+            work()
+        else:
+            self.stream.recording.append(work)
+
+    def refuse(self, what: str) -> None:
+        """Refuse a call while the current stream captures."""
+        if self.stream.recording is not None:
+            raise CaptureError(f"{what} is not permitted when a stream is capturing")
+
+    def new(self, value: Any) -> ndarray:
+        """Give an array with memory of its own."""
+        value = np.array(value, order="C")
+        self.refuse("allocation")
+        if self.allocator is not None:
+            self.allocator(value.nbytes)
+        self.memory[value.ctypes.data] = value
+        return ndarray(value, DEVICE)
+
+    def at(self, address: int, n_bytes: int) -> None:
+        """Check that there is memory of an array in all of these bytes."""
+        for begin, root in list(self.memory.items()):
+            if begin <= address and address + n_bytes <= begin + root.nbytes:
+                return
+        raise RuntimeError(f"illegal address: {n_bytes} bytes at {address:#x} are no array's")
+
+
+class ndarray(GhostArray):
+    """cupy.ndarray: an array that the host may not read but by `get`."""
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        return self._data.strides
+
+    @property
+    def flags(self) -> Any:
+        return self._data.flags
+
+    @property
+    def nbytes(self) -> int:
+        return self._data.nbytes
+
+    @property
+    def itemsize(self) -> int:
+        return self._data.itemsize
+
+    @property
+    def data(self) -> Any:
+        return SimpleNamespace(ptr=self._data.ctypes.data)
+
+    @property
+    def device(self) -> Any:  # type: ignore[override]
+        return SimpleNamespace(id=0)
+
+    @device.setter
+    def device(self, value: Any) -> None:
+        pass
+
+    @property
+    def T(self) -> ndarray:
+        return ndarray(self._data.T, DEVICE)
+
+    @property
+    def mT(self) -> ndarray:
+        return ndarray(self._data.mT, DEVICE)
+
+    def __getitem__(self, key: Any) -> ndarray:
+        key = self._key(key)
+        if any(isinstance(part, np.ndarray) for part in key):
+            return STATE.new(self._data[key])
+        view = self._data[(*key, ...)] if Ellipsis not in key else self._data[key]
+        return ndarray(view, DEVICE)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        key, value, target = self._key(key), inside(value), self._data
+
+        def work() -> None:
+            target[key] = value
+
+        STATE.do(work)
+
+    def _key(self, key: Any) -> Any:
+        parts = key if isinstance(key, tuple) else (key,)
+        return tuple(inside(part) for part in parts)
+
+    def reshape(self, *shape: Any) -> ndarray:
+        shape = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple) else shape
+        made = self._data.reshape(shape)
+        return ndarray(made, DEVICE) if np.shares_memory(made, self._data) else STATE.new(made)
+
+    def fill(self, value: float) -> None:
+        self[...] = value
+
+    def set(self, host: np.ndarray) -> None:
+        STATE.refuse("a copy from the host")
+        assert (host.dtype, host.shape) == (self.dtype, self.shape)
+        assert host.flags.c_contiguous
+        self._data[...] = host
+
+    def get(self, out: np.ndarray | None = None) -> np.ndarray:
+        STATE.refuse("a copy to the host")
+        if out is None:
+            return self._data.copy()
+        out[...] = self._data
+        return out
+
+    def _binary(self, name: str, other: Any) -> ndarray:
+        STATE.refuse("allocation")
+        if name in ("__matmul__", "__rmatmul__"):
+            STATE.refuse("cuBLAS")
+        return STATE.new(getattr(self._data, name)(inside(other)))
+
+    def _inplace(self, name: str, other: Any) -> ndarray:
+        value, data = inside(other), self._data
+        STATE.do(lambda: getattr(data, name)(value))
+        return self
+
+    def _unary(self, name: str) -> ndarray:
+        STATE.refuse("allocation")
+        return STATE.new(getattr(self._data, name)())
+
+
+def inside(value: Any) -> Any:
+    """Give what NumPy may compute with; host arrays are refused as CuPy refuses them."""
+    if isinstance(value, ndarray):
+        return value._data
+    if isinstance(value, np.ndarray) and value.ndim:
+        raise TypeError(f"Unsupported type {type(value)}")
+    if isinstance(value, (tuple, list)):
+        return tuple(inside(v) for v in value)
+    return value
+
+
+def outside(value: Any, given: tuple[Any, ...]) -> Any:
+    """Give arrays of the device: a view where NumPy gave one of an argument."""
+    if isinstance(value, (tuple, list)):
+        return tuple(outside(v, given) for v in value)
+    value = np.asarray(value)
+    if any(isinstance(g, np.ndarray) and np.may_share_memory(g, value) for g in given):
+        return ndarray(value, DEVICE)
+    return STATE.new(value)
+
+
+class Stream:
+    """cupy.cuda.Stream."""
+
+    null: Stream
+
+    def __init__(self, null: bool = False, non_blocking: bool = False) -> None:
+        self.is_null, self.recording = null, None
+        self.recording: list[Work] | None
+        self.ptr = 0 if null else id(self)
+        self._before: list[Stream] = []
+
+    def __enter__(self) -> Stream:
+        self._before.append(STATE.stream)
+        STATE.stream = self
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        STATE.stream = self._before.pop()
+
+    def begin_capture(self) -> None:
+        if self.is_null:
+            raise RuntimeError("cannot capture on the default (legacy) stream")
+        self.recording = []
+        STATE.captures += 1
+
+    def end_capture(self) -> Graph:
+        recording, self.recording = self.recording, None
+        if recording is None:
+            raise CaptureError("the stream does not capture")
+        return Graph(recording)
+
+    def is_capturing(self) -> bool:
+        return self.recording is not None
+
+    def synchronize(self) -> None:
+        if self.recording is not None:
+            raise CaptureError("synchronize is not permitted when a stream is capturing")
+
+    def record(self) -> object:
+        return object()
+
+    def wait_event(self, event: object) -> None:
+        pass
+
+
+class Graph:
+    """cupy.cuda.Graph: what a capture wrote down."""
+
+    def __init__(self, work: list[Work]) -> None:
+        self.work = work
+
+    def launch(self, stream: Stream | None = None) -> None:
+        STATE.refuse("graph launch")
+        STATE.launches += 1
+        for work in self.work:
+            work()
+
+
+class Device:
+    """cupy.cuda.Device; there is one."""
+
+    def __init__(self, index: int = 0) -> None:
+        self.id = index
+
+    def __enter__(self) -> Device:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        STATE.refuse("synchronize")
+
+
+class RawKernel:
+    """cupy.RawKernel, run by the emulator."""
+
+    def __init__(self, code: str, name: str, options: tuple[str, ...] = ()) -> None:
+        STATE.refuse("compilation")
+        self._kernel = compile_on_host(code, name)
+
+    def __call__(self, grid: Any, block: Any, args: Any, shared_mem: int = 0) -> None:
+        plain = tuple(a._data if isinstance(a, ndarray) else a for a in args)
+        for array in (a for a in plain if isinstance(a, np.ndarray) and a.size):
+            root = array
+            while isinstance(root.base, np.ndarray):
+                root = root.base
+            STATE.at(root.ctypes.data, root.nbytes)
+        STATE.do(lambda: self._kernel(grid, block, plain, shared_mem))
+
+
+class Cupy(ModuleType):
+    """The module `cupy`: NumPy's functions, on arrays of the stand-in."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name in VALUE_SHAPES or not hasattr(np, name):
+            raise AttributeError(f"module 'cupy' has no attribute {name!r}")
+        found = getattr(np, name)
+        if isinstance(found, type) or not callable(found) or name in HOST_ANSWERS:
+            return found
+
+        def call(*args: Any, out: ndarray | None = None, **kwargs: Any) -> Any:
+            if name in ("matmul", "dot", "tensordot"):
+                STATE.refuse("calling cuBLAS API")
+            plain, rest = inside(args), {k: inside(v) for k, v in kwargs.items()}
+            if out is not None:
+                target = out._data
+
+                def work() -> None:
+                    target[...] = found(*plain, **rest)
+
+                STATE.do(work)
+                return out
+            if name not in ("reshape", "broadcast_to", "swapaxes", "expand_dims", "squeeze"):
+                STATE.refuse("allocation")
+            return outside(found(*plain, **rest), plain)
+
+        setattr(self, name, call)
+        return call
+
+
+def _empty(shape: Any, dtype: Any = "float64") -> ndarray:
+    array = np.empty(shape, dtype)
+    array.view(np.uint8).fill(0xFF) if array.ndim else None  # NaN: read before written is seen
+    return STATE.new(array)
+
+
+@contextmanager
+def _using_allocator(allocator: Callable[[int], Any] | None = None) -> Iterator[None]:
+    before, STATE.allocator = STATE.allocator, allocator
+    try:
+        yield
+    finally:
+        STATE.allocator = before
+
+
+def make_cupy() -> dict[str, ModuleType]:
+    """Give the modules that make the stand-in, by name."""
+    cupy, cuda, memory = Cupy("cupy"), ModuleType("cupy.cuda"), ModuleType("cupy.cuda.memory")
+    memory.__dict__.update(OutOfMemoryError=OutOfMemoryError)
+    runtime = SimpleNamespace(getDevice=lambda: 0, memGetInfo=lambda: (1 << 30, 2 << 30))
+    cuda.__dict__.update(
+        Device=Device, Stream=Stream, Graph=Graph, memory=memory, runtime=runtime,
+        get_current_stream=lambda: STATE.stream, using_allocator=_using_allocator,
+    )  # fmt: skip
+    pool = SimpleNamespace(free_all_blocks=lambda: None)
+    cupy.__dict__.update(
+        __version__="14.2.0", ndarray=ndarray, cuda=cuda, RawKernel=RawKernel, empty=_empty,
+        zeros=lambda shape, dtype="float64": STATE.new(np.zeros(shape, dtype)),
+        get_default_memory_pool=lambda: pool, __path__=[],
+    )  # fmt: skip
+    return {"cupy": cupy, "cupy.cuda": cuda, "cupy.cuda.memory": memory}
+
+
+MODULES = ("namespace", "blaslt", "graphs", "backend")  # of nnbackend_cupy, those that use CuPy
+
+
+def load_backend() -> Any:
+    """Import the backend's modules anew over the stand-in; a real CuPy stays as it was."""
+    import nnbackend_cupy
+
+    ours = [f"nnbackend_cupy.{name}" for name in MODULES]
+    hidden = {n: m for n, m in sys.modules.items() if n in ours or n.split(".")[0] == "cupy"}
+    kept = {n: nnbackend_cupy.__dict__.pop(n) for n in MODULES if hasattr(nnbackend_cupy, n)}
+    for name in hidden:
+        del sys.modules[name]
+    sys.modules.update(make_cupy())
+    try:
+        from nnbackend_cupy import backend
+
+        return backend
+    finally:
+        for name in [n for n in sys.modules if n in ours or n.split(".")[0] == "cupy"]:
+            del sys.modules[name]
+        for name in MODULES:
+            nnbackend_cupy.__dict__.pop(name, None)
+        nnbackend_cupy.__dict__.update(kept)
+        sys.modules.update(hidden)
+
+
+STATE = State()
+Stream.null = STATE.null

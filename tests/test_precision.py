@@ -1,0 +1,60 @@
+"""The precision of matrix products: an explicit choice, of devices that have one, kept in files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nnbackend as nn
+from nnbackend.backend import Backend
+from nnbackend.errors import ArgumentError
+from nnbackend.persistence.description import describe_network
+from nnbackend.testing.ghost import GhostBackend
+
+
+class Choosy(GhostBackend):
+    """A fake device that has a choice."""
+
+    precisions = ("float32", "tf32")
+
+    def __init__(self, index: int = 0, precision: str = "float32") -> None:
+        super().__init__(index)
+        self.precision = precision
+
+    def with_precision(self, precision: str) -> Backend:
+        super().with_precision(precision)
+        return Choosy(0, precision)
+
+
+@pytest.mark.parametrize("device", ["numpy", "cpu"])
+def test_a_cpu_refuses_what_it_has_not(device: str) -> None:
+    with pytest.raises(ArgumentError, match=r"float32 on .*Received: precision='tf32'.*CUDA"):
+        nn.Network([2, 1], device=device, precision="tf32")
+    assert nn.Network([2, 1], device=device, precision="float32").backend.precision == "float32"
+
+
+def test_a_device_with_a_choice_is_asked_for_it() -> None:
+    device = Choosy()
+    assert nn.Network([2, 1], device=device).backend is device
+    assert nn.Network([2, 1], device=device, precision="tf32").backend.precision == "tf32"
+    with pytest.raises(ArgumentError, match="one of float32, tf32"):
+        nn.Network([2, 1], device=device, precision="bf16")
+
+
+def test_the_precision_is_in_the_file_and_asked_for_where_it_can_be_had(tmp_path: Path) -> None:
+    net = nn.Network([2, 1], device=Choosy(), precision="tf32")
+    path = tmp_path / "model.safetensors"
+    net.save(path)
+    assert nn.load(path, device=Choosy()).backend.precision == "tf32"
+    on_cpu = nn.load(path, device="numpy")
+    assert on_cpu.backend.precision == "float32"
+    np.testing.assert_array_equal(on_cpu.weights[0], net.backend.to_host(net.weights[0]))
+
+
+def test_float32_goes_without_saying() -> None:
+    described: dict[str, Any] = describe_network(nn.Network([2, 1], device="numpy"))
+    assert "precision" not in json.loads(json.dumps(described))
