@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="three rows, one short round")
     parser.add_argument("--rows", metavar="LIST", default="", help="rows, with commas between")
     parser.add_argument("--contenders", metavar="LIST", default=",".join(CONTENDERS))
-    add_measuring(parser, seconds=1.0)
+    add_measuring(parser, seconds=0.5)
     parser.add_argument("--out", metavar="DIR", default="benchmarks/results")
     args = parser.parse_args(argv)
     if args.quick:
