@@ -183,8 +183,6 @@ class BaseMLP(
                 order[0] = shuffle(order[0], random_state=self._random_state)
             return order[0]
 
-        with_dropout = any(isinstance(la, Dropout) for la in net.layers)
-        seed = int(self._random_state.randint(np.iinfo(np.int32).max)) if with_dropout else 0
         mean = 1.0 if data.weight is None else float(np.mean(data.weight, dtype=np.float64))
         return Recipe(
             optimizer=LBFGS() if self.solver == "lbfgs" else make_rule(self),
@@ -197,7 +195,7 @@ class BaseMLP(
             clip_norm=self.clip_norm,
             ema=self.ema,
             schedule=self._schedule(),
-            seed=seed,
+            seed=self._mask_seed(net),
             # With weights scikit-learn divides by a batch's own sum of weights; this is its mean.
             l2_per_batch=float(self.alpha) / mean if self.alpha else 0.0,
         )
@@ -206,6 +204,14 @@ class BaseMLP(
         if self.schedule is not None or self.solver == "lbfgs":
             return self.schedule
         return self._optimizer
+
+    def _mask_seed(self, net: Network) -> int:
+        """Give the seed of the dropout masks: the solver's, which a first run draws."""
+        if self.solver == "lbfgs" or not any(isinstance(la, Dropout) for la in net.layers):
+            return 0
+        if self._optimizer.seed is None:
+            self._optimizer.seed = int(self._random_state.randint(np.iinfo(np.int32).max))
+        return int(self._optimizer.seed)
 
     def _rows_per_batch(self, n: int) -> int:
         if self.batch_size == "auto":

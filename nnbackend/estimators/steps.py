@@ -38,6 +38,7 @@ class SolverState(Schedule):
     """The solver under way: its learning rate, and what its rule carries between runs.
 
     As a schedule it gives the learning rate of the epoch, which `end_epoch` and `slow_down` move.
+    seed: of the dropout masks, drawn once, so that the steps of later calls draw on from there.
     """
 
     base: float
@@ -45,6 +46,7 @@ class SolverState(Schedule):
     power: float = 0.5
     learning_rate: float = 0.0
     steps: int = 0
+    seed: int | None = None
     vectors: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -1,6 +1,9 @@
 """Fuzz one target for a while.
 
-    python tests/reliability/fuzz.py TARGET SECONDS
+    python tests/reliability/fuzz.py TARGET SECONDS [CORPUS]
+
+CORPUS is a folder in which atheris keeps the inputs that reached new code, so that a later run
+goes on from there.
 
 With atheris where it is installed, guided by the coverage of our readers; else, or with a number of
 inputs in place of the seconds as `300x`, by random changes to whole files. An input that makes
@@ -12,6 +15,7 @@ from __future__ import annotations
 import json
 import random
 import sys
+import tempfile
 import time
 import traceback
 from pathlib import Path
@@ -63,17 +67,15 @@ def at_random(target: str, seconds: float, most: float) -> dict[str, object]:
     return {"target": target, "tried": tried, "taken": taken, "crash": None}
 
 
-def with_atheris(target: str, seconds: int) -> None:
+def with_atheris(target: str, seconds: int, corpus: Path) -> None:
     """Hand over to atheris, which ends the process itself."""
-    import tempfile
-
     import atheris
 
     with atheris.instrument_imports(include=["nnbackend"]):
         from targets import seeds, try_one
-    corpus = Path(tempfile.mkdtemp(prefix=f"corpus-{target}-"))
+    corpus.mkdir(parents=True, exist_ok=True)
     for number, data in enumerate(seeds(target)):
-        (corpus / str(number)).write_bytes(data)
+        (corpus / f"seed-{number}").write_bytes(data)
     options = [f"-max_total_time={seconds}", "-max_len=20000", "-rss_limit_mb=2048", "-timeout=10",
                f"-artifact_prefix=crash-{target}-", "-print_final_stats=1",
                str(corpus)]  # fmt: skip
@@ -82,7 +84,7 @@ def with_atheris(target: str, seconds: int) -> None:
 
 
 if __name__ == "__main__":
-    name, amount = sys.argv[1:]
+    name, amount, *kept = sys.argv[1:]
     if amount.endswith("x"):
         result = at_random(name, 3600.0, float(amount[:-1]))
     else:
@@ -91,6 +93,7 @@ if __name__ == "__main__":
         except ImportError:
             result = at_random(name, float(amount), float("inf"))
         else:
-            with_atheris(name, int(amount))
+            with tempfile.TemporaryDirectory(prefix=f"corpus-{name}-") as fresh:
+                with_atheris(name, int(amount), Path(*kept or [fresh]))
     print(json.dumps(result))
     sys.exit(result["crash"] is not None)
