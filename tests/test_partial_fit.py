@@ -110,3 +110,11 @@ def test_warm_start_keeps_the_weights_and_begins_the_optimizer_anew_as_theirs(
     if solver != "lbfgs":
         assert ours.loss_curve_ == pytest.approx(other.loss_curve_)
         assert ours._optimizer.steps == 4  # of the last fit alone
+
+
+def test_another_solver_cannot_go_on() -> None:
+    model = nn.MLPRegressor(**SMALL, device="numpy").partial_fit(X, TARGETS["MLPRegressor"])
+    model.set_params(solver="adagrad")
+    with pytest.raises(ValueError, match=r"begun with, adam\. Received: adagrad"):
+        model.partial_fit(X, TARGETS["MLPRegressor"])
+    assert np.isfinite(model.fit(X, TARGETS["MLPRegressor"]).loss_)

@@ -200,6 +200,8 @@ def test_a_finished_run_is_given_as_it_ended_and_can_be_prolonged(tmp_path: Path
     reference = classifier("numpy")
     expected = nn.train(reference, X, LABELS, epochs=5, batch_size=25)
     assert figures(longer) == figures(expected)
+    with pytest.raises(ArgumentError, match="epochs must be at least 5"):
+        nn.resume(tmp_path, X, LABELS, device="numpy", epochs=4)
 
 
 def test_a_stop_that_was_decided_stays_decided(tmp_path: Path) -> None:

@@ -86,7 +86,9 @@ def test_wrong_uses(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
         return capsys.readouterr().err
 
     assert "without config.toml" in refused("--resume", str(tmp_path))
-    assert "no such folder" in refused("--resume", str(whole))  # it has ended
+    ended = refused("--resume", str(whole))
+    assert "has ended, or was killed before the first was due (see --checkpoint)" in ended
+    assert f"nnbackend train --config {whole / 'config.toml'}" in ended
     assert "Received: epochs" in refused("--resume", str(whole), "--epochs", "9")
     assert "Received: data, out or config" in refused("iris", "--resume", str(whole), "--out", "x")
     for every in ("ten minutes", "10", "10 hours", "0 steps", "-1 minutes", "1.5 epochs"):

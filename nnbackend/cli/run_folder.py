@@ -27,6 +27,7 @@ from nnbackend.cli.settings import Settings, read_config
 from nnbackend.errors import ArgumentError, ModelFileError
 from nnbackend.network.network import Network
 from nnbackend.persistence import load
+from nnbackend.persistence.checkpoints import Checkpoint, checkpoint_paths, newest_checkpoint
 from nnbackend.persistence.whole_file import write_whole
 from nnbackend.training.history import Row
 
@@ -170,6 +171,18 @@ def settings_of_run(folder: Path, given: Mapping[str, str], other: str | None) -
             f"--resume must be the folder of a run. Received: {folder}, without {CONFIG}."
         )
     return Settings(**{**read_config(config), **given})
+
+
+def checkpoint_of_run(folder: Path) -> Checkpoint:
+    """Give the newest checkpoint of a run that is to go on."""
+    checkpoints = folder / CHECKPOINTS
+    if not checkpoints.is_dir() or not checkpoint_paths(checkpoints):
+        raise ArgumentError(
+            f"A run goes on from its checkpoints. Received: {folder}, which has none: the run has "
+            "ended, or was killed before the first was due (see --checkpoint). Begin it anew with: "
+            f"nnbackend train --config {folder / CONFIG}"
+        )
+    return newest_checkpoint(checkpoints)
 
 
 # ---- reading ------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from nnbackend.cli.run_folder import (
     LAST,
     MODEL,
     check_out,
+    checkpoint_of_run,
     environment,
     new_folder,
     settings_of_run,
@@ -45,7 +46,6 @@ from nnbackend.persistence import save
 from nnbackend.persistence.checkpoints import (
     Checkpoint,
     Checkpoints,
-    newest_checkpoint,
     remove_checkpoints,
 )
 from nnbackend.persistence.resuming import go_on
@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
     checkpoint = None
     if args.resume is not None:
         settings = settings_of_run(Path(args.resume), given, args.out or args.config)
-        checkpoint = newest_checkpoint(Path(args.resume) / CHECKPOINTS)
+        checkpoint = checkpoint_of_run(Path(args.resume))
     else:
         settings = resolve(given, args.config)
         check_out(args.out)

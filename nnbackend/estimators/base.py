@@ -61,6 +61,8 @@ class BaseMLP(
     def _fit(
         self, X: Any, y: Any, sample_weight: Any, eval_set: Any, incremental: bool = False
     ) -> Any:
+        if incremental:
+            self._validate_params()  # which scikit-learn leaves out after the first call
         hidden_layers(self.hidden_layer_sizes)
         X, y, sample_weight = (taking_in.on_host(self, part) for part in (X, y, sample_weight))
         first_pass = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
@@ -90,18 +92,21 @@ class BaseMLP(
         )
 
     def _initialize(self, net: Network) -> None:
-        """Draw the weights and empty the curves."""
+        """Draw the weights, and empty the curves where the solver has such."""
         self.n_iter_ = self.t_ = 0
         self.coefs_, self.intercepts_ = draw_parameters(self, net, self._random_state)
         self.n_layers_ = len(self.coefs_) + 1
         if self.solver != "lbfgs":
-            self.loss_curve_: list[float] = []
-            self._no_improvement_count = 0
-            self.best_loss_ = None if self.early_stopping else np.inf
-            self.validation_scores_ = self.best_validation_score_ = None
-            self.validation_loss_curve_ = self.best_validation_loss_ = None
-            parts = [*self.coefs_, *self.intercepts_]
-            self._best_theta = np.concatenate([part.ravel() for part in parts])
+            self._begin_curves()
+
+    def _begin_curves(self) -> None:
+        self.loss_curve_: list[float] = []
+        self._no_improvement_count = 0
+        self.best_loss_ = None if self.early_stopping else np.inf
+        self.validation_scores_ = self.best_validation_score_ = None
+        self.validation_loss_curve_ = self.best_validation_loss_ = None
+        parts = [*self.coefs_, *self.intercepts_]
+        self._best_theta = np.concatenate([part.ravel() for part in parts])
 
     def _fit_stochastic(
         self, net: Network, data: FitData, incremental: bool, tasks: list[Callback]
@@ -109,6 +114,8 @@ class BaseMLP(
         is_new = not incremental or not hasattr(self, "_optimizer")
         if is_new:
             self._optimizer = self._new_state()
+        if not hasattr(self, "loss_curve_"):  # the fit before was by lbfgs
+            self._begin_curves()
         if self.early_stopping and incremental and data.validation is None:
             raise ValueError(
                 "partial_fit does not support early_stopping=True without an eval_set of its own."
@@ -157,8 +164,9 @@ class BaseMLP(
             )
 
     def _own_callbacks(self) -> list[Callback]:
-        own = [self.callbacks] if isinstance(self.callbacks, Callback) else self.callbacks or ()
-        return [*own, ProgressBar()] if self.verbose == "bar" else list(own)
+        given: Any = () if self.callbacks is None else self.callbacks
+        own = list(given) if isinstance(given, (list, tuple)) else [given]
+        return [*own, ProgressBar()] if self.verbose == "bar" else own
 
     def _new_state(self) -> SolverState:
         solver = self.solver
@@ -303,6 +311,10 @@ class BaseMLP(
         state: dict[str, Any] = dict(super().__getstate__())
         state.pop("_net", None)  # it holds a device
         return state
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Tell whether there are weights; a fit that was refused may leave other attributes."""
+        return hasattr(self, "coefs_")
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

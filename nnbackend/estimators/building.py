@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nnbackend.errors import ArgumentError
+from nnbackend.errors import ArgumentError, check
 from nnbackend.network.activations import Activation, get_activation
 from nnbackend.network.layers import AbstractLayer, Dense, Dropout
 from nnbackend.network.losses import Loss
@@ -91,10 +91,10 @@ def _dropout_rates(choice: Any, n: int) -> list[float]:
     """Give the rate of the inputs, and of each hidden layer: one number means the hidden ones."""
     if np.ndim(choice) == 0:
         return [0.0] + [float(choice)] * n
-    rates = [float(rate) for rate in choice]
-    if len(rates) != n + 1:
-        raise ArgumentError(
-            f"dropout must be one number, or {n + 1}: of the inputs and of each hidden layer. "
-            f"Received: dropout={choice!r}."
-        )
-    return rates
+    check(
+        "dropout",
+        choice,
+        lambda v: len(v) == n + 1 and all(0.0 <= float(rate) < 1.0 for rate in v),
+        f"one number below 1, or {n + 1}: of the inputs and of each hidden layer",
+    )
+    return [float(rate) for rate in choice]

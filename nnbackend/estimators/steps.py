@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from nnbackend.backend.formulas import Array
+from nnbackend.errors import ArgumentError
 from nnbackend.training.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimizer, Vectors
 from nnbackend.training.schedules import Numbers, Schedule, When
 from nnbackend.training.trainer import Trainer
@@ -39,6 +40,7 @@ class SolverState(Schedule):
 
     As a schedule it gives the learning rate of the epoch, which `end_epoch` and `slow_down` move.
     seed: of the dropout masks, drawn once, so that the steps of later calls draw on from there.
+    rule: the name of the rule whose vectors these are.
     """
 
     base: float
@@ -47,6 +49,7 @@ class SolverState(Schedule):
     learning_rate: float = 0.0
     steps: int = 0
     seed: int | None = None
+    rule: str = ""
     vectors: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -58,7 +61,9 @@ class SolverState(Schedule):
     def end_epoch(self, rows_seen: int) -> None:
         """Set the rate of the next epoch after so many rows in all."""
         if self.mode == "invscaling":
-            self.learning_rate = float(self.base) / (rows_seen + 1) ** self.power
+            with np.errstate(over="ignore"):  # an absurd power makes the rate 0
+                falling = np.float64(rows_seen + 1) ** self.power
+            self.learning_rate = float(self.base / falling)
 
     def slow_down(self) -> bool:
         """Divide an adaptive rate by 5; False where there is no more to be gained by it."""
@@ -68,15 +73,32 @@ class SolverState(Schedule):
         return True
 
     def resume(self, trainer: Trainer) -> None:
-        """Put an earlier run's state into a new trainer."""
+        """Put an earlier run's state into a new trainer.
+
+        Raises: ArgumentError when its rule is another one.
+        """
+        own = rule_name(trainer.recipe.optimizer)
+        if self.rule not in ("", own):
+            raise ArgumentError(
+                f"partial_fit must go on with the solver it was begun with, {self.rule}. "
+                f"Received: {own}. Call fit to begin anew (warm_start=True keeps the weights)."
+            )
         trainer.first_step = self.steps
-        for name, vector in self.vectors.items():
+        for name in self.vectors.keys() & trainer.state.keys():  # SGD's depends on its momentum
+            vector = self.vectors[name].astype(trainer.net.dtype, copy=False)
             trainer.backend.to_device(vector, out=trainer.state[name])
 
     def keep(self, trainer: Trainer) -> None:
         """Take the state out of a trainer that has run."""
         self.steps = trainer.steps_done
+        self.rule = rule_name(trainer.recipe.optimizer)
         self.vectors = {k: trainer.backend.to_host(v) for k, v in trainer.state.items()}
+
+
+def rule_name(rule: Optimizer) -> str:
+    """Give the word that a user knows a rule by."""
+    kind = Adam if isinstance(rule, AdamEpsilonHat) else type(rule)
+    return kind.__name__.lower()
 
 
 def make_rule(estimator: Any) -> Optimizer:

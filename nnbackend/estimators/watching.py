@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
 from nnbackend.backend.base import PENALTY
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.history import Row
@@ -54,8 +56,9 @@ class Watch(Callback):
         """Count the epochs without progress, and keep the weights of the best one."""
         e = self.estimator
         if not e.early_stopping:
-            e._no_improvement_count = self._waited(-e.loss_, -e.best_loss_)
-            e.best_loss_ = min(e.best_loss_, e.loss_)
+            best = np.inf if e.best_loss_ is None else e.best_loss_  # None: it stopped early before
+            e._no_improvement_count = self._waited(-e.loss_, -best)
+            e.best_loss_ = min(best, e.loss_)
             return
         if e.monitor == "valid_loss":
             value, best = -e.validation_loss_curve_[-1], -e.best_validation_loss_

@@ -72,6 +72,7 @@ def resume(
     except ModelFileError as error:
         raise ModelFileError(f"{checkpoint.path}: {error}") from error
     if epochs is not None:
+        _check_epochs(epochs, checkpoint)
         recipe = replace(recipe, epochs=epochs)
     writer = next((c for c in callbacks if isinstance(c, Checkpoints)), None)
     if writer is None:
@@ -134,6 +135,17 @@ def _read_recipe(
     except NO_STATE as error:
         raise _no_state(checkpoint, error) from error
     return recipe, share
+
+
+def _check_epochs(epochs: int, checkpoint: Checkpoint) -> None:
+    """Refuse fewer epochs than the run has begun already."""
+    facts = checkpoint.state.facts
+    done, begun = facts.get("epoch"), bool(facts.get("made"))
+    if isinstance(epochs, int) and isinstance(done, int) and epochs < done + begun:
+        raise ArgumentError(
+            f"epochs must be at least {done + begun}: it counts from the beginning of the run, "
+            f"which has got that far. Received: epochs={epochs}."
+        )
 
 
 def _intervals(checkpoint: Checkpoint) -> dict[str, Any]:
