@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sklearn.neural_network as theirs
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 import nnbackend as nn
 
@@ -118,3 +118,38 @@ def test_another_solver_cannot_go_on() -> None:
     with pytest.raises(ValueError, match=r"begun with, adam\. Received: adagrad"):
         model.partial_fit(X, TARGETS["MLPRegressor"])
     assert np.isfinite(model.fit(X, TARGETS["MLPRegressor"]).loss_)
+
+
+CHANGES: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"solver": "lbfgs"}, {"solver": "adam"}),
+    ({"early_stopping": True}, {"early_stopping": False}),
+    ({"early_stopping": False}, {"early_stopping": True}),
+    ({"dtype": "float32"}, {"dtype": "float64"}),
+    ({}, {"solver": "sgd", "learning_rate": "invscaling", "power_t": 1e308}),
+]
+
+
+@pytest.mark.parametrize(("before", "after"), CHANGES, ids=str)
+def test_parameters_may_change_before_a_warm_start(
+    before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    y = TARGETS["MLPRegressor"][:, 0]
+    options = {**SMALL, "device": "numpy", "max_iter": 3, "warm_start": True}
+    model = nn.MLPRegressor(**{**options, **before}).fit(X, y)
+    model.set_params(**after).fit(X, y)
+    assert np.isfinite(model.loss_curve_).all()
+    assert len(model.loss_curve_) == (3 if before.get("solver") == "lbfgs" else 6)
+
+
+def test_what_is_refused_says_so() -> None:
+    y = TARGETS["MLPClassifier"]
+    model = nn.MLPClassifier(**SMALL, device="numpy")
+    with pytest.raises(ValueError, match="minimum of 1 is required"):
+        model.partial_fit(X[:0], y[:0], classes=[0, 1, 2])
+    with pytest.raises(NotFittedError):
+        model.predict(X)
+    with pytest.raises(ValueError, match="class_weight must be a dict"):
+        model.set_params(class_weight=[1.0]).fit(X, y)
+    model.set_params(class_weight=None).fit(X, y)
+    with pytest.raises(ValueError, match="'solver' parameter"):
+        model.set_params(solver="newton").partial_fit(X, y)

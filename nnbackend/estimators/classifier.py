@@ -19,6 +19,7 @@ from sklearn.utils.multiclass import (
 )
 from sklearn.utils.validation import column_or_1d, validate_data
 
+from nnbackend.errors import check
 from nnbackend.estimators.base import BaseMLP, has_partial_fit
 from nnbackend.estimators.fit_tasks import with_callbacks
 from nnbackend.estimators.taking_in import like, on_host
@@ -107,8 +108,19 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             self._check_classes(unique_labels(y))
         weight = None
         if self.class_weight is not None:
+            self._check_class_weight(y)
             weight = compute_sample_weight(self.class_weight, y).astype(X.dtype)
         return X, self._coded(y), weight
+
+    def _check_class_weight(self, y: np.ndarray) -> None:
+        """Refuse a list that is not one of each label's weights, which scikit-learn leaves open."""
+        if isinstance(self.class_weight, list):
+            check(
+                "class_weight",
+                self.class_weight,
+                lambda v: y.ndim == 2 and [type(w) for w in v] == [dict] * y.shape[1],
+                "a dict or 'balanced', or a list with a dict for each of several labels",
+            )
 
     def _check_classes(self, classes: np.ndarray) -> None:
         """Compare the classes of new data with those learnt so far."""
