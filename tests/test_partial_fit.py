@@ -148,6 +148,8 @@ def test_what_is_refused_says_so() -> None:
         model.partial_fit(X[:0], y[:0], classes=[0, 1, 2])
     with pytest.raises(NotFittedError):
         model.predict(X)
+    with pytest.raises(ValueError, match="NoneType and int"):
+        model.fit(X, np.where(y == 1, None, y))
     with pytest.raises(ValueError, match="class_weight must be a dict"):
         model.set_params(class_weight=[1.0]).fit(X, y)
     model.set_params(class_weight=None).fit(X, y)

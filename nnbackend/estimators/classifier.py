@@ -19,12 +19,25 @@ from sklearn.utils.multiclass import (
 )
 from sklearn.utils.validation import column_or_1d, validate_data
 
-from nnbackend.errors import check
+from nnbackend.errors import DataError, check
 from nnbackend.estimators.base import BaseMLP, has_partial_fit
 from nnbackend.estimators.fit_tasks import with_callbacks
 from nnbackend.estimators.taking_in import like, on_host
 from nnbackend.network.losses import Loss, binary_cross_entropy, cross_entropy
 from nnbackend.network.network import Network
+
+
+def _check_labels(y: np.ndarray) -> None:
+    """Refuse labels that cannot be put in order, as None among numbers."""
+    try:
+        if y.dtype == object:
+            np.unique(y)
+    except TypeError as error:
+        kinds = sorted({type(label).__name__ for label in y.ravel()})
+        raise DataError(
+            f"labels must be of one kind, as numbers or text. Received: {' and '.join(kinds)}. "
+            "Name what is missing, or leave those rows out."
+        ) from error
 
 
 class MLPClassifier(ClassifierMixin, BaseMLP):
@@ -101,6 +114,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         )  # fmt: skip
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
+        _check_labels(y)
         if not hasattr(self, "classes_") or not (self.warm_start or incremental):
             self._label_binarizer = LabelBinarizer().fit(y)
             self.classes_ = self._label_binarizer.classes_

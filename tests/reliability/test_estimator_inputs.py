@@ -144,7 +144,7 @@ OWN: dict[Any, dict[str, st.SearchStrategy[Any]]] = {
 
 # What Python says of itself where nobody has looked at an argument.
 UNCLEAR = re.compile(
-    r"operand|NoneType|has no attribute|object is not|unpack|not supported between"
+    r"operand|'NoneType'|has no attribute|object is not|unpack|not supported between"
 )
 
 
