@@ -23,7 +23,7 @@ SETTINGS = settings(
     deadline=None, derandomize=True, database=None, phases=[Phase.generate, Phase.shrink],
     suppress_health_check=[HealthCheck.too_slow],
 )  # fmt: skip
-EXAMPLES = 250
+EXAMPLES = 150
 ODD = [float("nan"), float("inf"), -float("inf"), 1e300, -1e30, 1e38, 1e-320, -0.0]
 DTYPES = ["f8", "f8", "f8", "f4", "f2", ">f8", "i1", "u8", "?", "O", "c16", "S3", "U3", "M8[s]"]
 LAYOUTS = [
