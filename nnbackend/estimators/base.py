@@ -18,10 +18,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import TransformerTags, check_random_state, shuffle
 from sklearn.utils.validation import check_is_fitted
 
+from nnbackend.data.scalers import Scaler
 from nnbackend.errors import ArgumentError, DivergedError
 from nnbackend.estimators import taking_in
 from nnbackend.estimators.building import build_network, draw_parameters, hidden_layers
 from nnbackend.estimators.converting import from_theirs, to_theirs
+from nnbackend.estimators.ensemble import fit_ensemble, mean_outputs, prediction_rows
 from nnbackend.estimators.fit_tasks import CallbackSupportMixin, fit_tasks
 from nnbackend.estimators.full_batch import fit_lbfgs
 from nnbackend.estimators.parameters import CONSTRAINTS
@@ -50,6 +52,7 @@ class BaseMLP(
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = CONSTRAINTS
 
+    _is_member = False  # of an ensemble, whose plan is to train for all epochs
     loss_curve_: list[float]
     validation_scores_: Any  # a list of numbers, or None; so the three below
     validation_loss_curve_: Any
@@ -64,7 +67,11 @@ class BaseMLP(
         if incremental:
             self._validate_params()  # which scikit-learn leaves out after the first call
         hidden_layers(self.hidden_layer_sizes)
+        self._forget_ensemble()
         X, y, sample_weight = (taking_in.on_host(self, part) for part in (X, y, sample_weight))
+        if self.preset is not None:
+            fit_ensemble(self, X, y, sample_weight, eval_set)
+            return self
         first_pass = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
         tasks = [] if self.solver == "lbfgs" else fit_tasks(self, X, y, sample_weight)
         X, y, classes_weight = self._validate_input(X, y, incremental, reset=first_pass)
@@ -83,6 +90,15 @@ class BaseMLP(
         if not all(np.isfinite(w).all() for w in (*self.coefs_, *self.intercepts_)):
             raise ValueError(NOT_FINITE)
         return self
+
+    def _forget_ensemble(self) -> None:
+        """Drop what an earlier fit with a preset left, by which it would be known as one."""
+        for name in ("estimators_", "scaler_", "target_scaler_", "best_member_"):
+            vars(self).pop(name, None)
+
+    def _target_scaler(self, y: np.ndarray) -> Scaler | None:
+        """Give the scale of the targets that the members of an ensemble learn, if any."""
+        return None
 
     def _build(self, data: FitData) -> Network:
         self.n_outputs_ = data.n_outputs
@@ -144,9 +160,10 @@ class BaseMLP(
 
     def _run(self, trainer: Trainer) -> None:
         """Let the trainer run, and say how it ended."""
+        self._stop_reason = "diverged"
         try:
             with np.errstate(over="ignore", invalid="ignore"):
-                reason = trainer.run().stop_reason
+                self._stop_reason = reason = trainer.run().stop_reason
         except DivergedError as error:
             if not self.early_stopping:
                 raise ValueError(NOT_FINITE) from error
@@ -155,7 +172,7 @@ class BaseMLP(
             return
         if reason == "interrupted":
             warnings.warn("Training interrupted by user.", stacklevel=5)
-        elif reason == "epochs":
+        elif reason == "epochs" and not self._is_member:
             warnings.warn(
                 f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the "
                 "optimization hasn't converged yet.",
@@ -253,6 +270,8 @@ class BaseMLP(
 
     def _outputs(self, X: Any) -> np.ndarray:
         """Give the output activations (n, n_outputs) of rows X."""
+        if hasattr(self, "estimators_"):
+            return mean_outputs(self, X)
         net = self._network()
         return net.outputs(taking_in.prediction_rows(self, X))
 
@@ -265,6 +284,10 @@ class BaseMLP(
 
         layer counts the hidden layers that learn, from 0.
         """
+        if hasattr(self, "estimators_"):
+            best = self.estimators_[self.best_member_]
+            hidden_activations: np.ndarray = best.transform(prediction_rows(self, X), layer)
+            return taking_in.like(self, X, hidden_activations)
         net = self._network()
         x = taking_in.prediction_rows(self, X)
         hidden = range(len(net.learning_layers) - 1)
@@ -325,6 +348,11 @@ class BaseMLP(
 
 def has_partial_fit(estimator: BaseMLP) -> bool:
     """Tell whether the solver learns step by step; raise AttributeError where it does not."""
+    if estimator.preset is not None:
+        raise AttributeError(
+            f"partial_fit does not go with preset={estimator.preset!r}, whose scale and held-out "
+            "rows come from all the data. Fit without a preset."
+        )
     if estimator.solver == "lbfgs":
         raise AttributeError(
             "partial_fit is only available for stochastic optimizers. "

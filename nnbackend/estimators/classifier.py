@@ -97,6 +97,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         schedule: Any = None,
         monitor: str | None = None,
         callbacks: Any = None,
+        preset: str | None = None,
+        n_members: int = 4,
         label_smoothing: float = 0.0,
         class_weight: Any = None,
     ) -> None:

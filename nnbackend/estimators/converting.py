@@ -40,6 +40,11 @@ def to_theirs(kind: Any, model: Any) -> Any:
     Raises: ArgumentError for what scikit-learn's network cannot compute.
     """
     check_is_fitted(model)
+    if hasattr(model, "estimators_"):
+        raise ArgumentError(
+            "scikit-learn's MLP is one network, without scales. Received: a fit with "
+            f"preset={model.preset!r}. Convert a member: model.estimators_[0].to_sklearn()."
+        )
     phi, hidden = model.activation, hidden_layers(model.hidden_layer_sizes)
     phi = {"sigmoid": "logistic"}.get(phi, phi) if isinstance(phi, str) else phi
     loss = getattr(model, "loss", None)

@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
 
 from nnbackend.backend import Backend
+from nnbackend.estimators.presets import PRESETS
 from nnbackend.network.activations import ACTIVATIONS, Activation
 from nnbackend.network.layers import AbstractLayer
 from nnbackend.training.optimizers import OPTIMIZERS, Optimizer
@@ -55,4 +56,6 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "schedule": [None, StrOptions(set(SCHEDULES)), Schedule, callable],
     "monitor": [None, StrOptions({"score", "valid_loss"})],
     "callbacks": [None, "array-like", HasMethods(["on_epoch_end"])],
+    "preset": [None, StrOptions(set(PRESETS))],
+    "n_members": [_AT_LEAST_1],
 }

@@ -11,6 +11,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import column_or_1d, validate_data
 
+from nnbackend.data.scalers import Scaler, fit_scaler
 from nnbackend.estimators.base import BaseMLP, has_partial_fit
 from nnbackend.estimators.fit_tasks import with_callbacks
 from nnbackend.estimators.taking_in import like, on_host
@@ -78,6 +79,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         schedule: Any = None,
         monitor: str | None = None,
         callbacks: Any = None,
+        preset: str | None = None,
+        n_members: int = 4,
     ) -> None:
         self._set(locals())
 
@@ -122,6 +125,10 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     def _validation_score(self, net: Network, rows: Any) -> float:
         return self._score_of(net, rows, r2_score)
+
+    def _target_scaler(self, y: np.ndarray) -> Scaler | None:
+        """None before an exponential, whose targets may not be negative."""
+        return None if self._output() == "exp" else fit_scaler("standard", y)
 
     # ---- the methods ------------------------------------------------------------------------
 

@@ -108,13 +108,18 @@ def fit_data(
     return FitData(rows(X), Y, estimator._engine_targets(Y), weight, validation)
 
 
-def _eval_set(estimator: Any, eval_set: Any) -> Validation:
-    """Check a validation set that was given: (X, y) or (X, y, sample_weight)."""
+def check_eval_set(eval_set: Any) -> None:
+    """Raise ArgumentError unless it is (X, y) or (X, y, sample_weight)."""
     if not isinstance(eval_set, (tuple, list)) or len(eval_set) not in (2, 3):
         raise ArgumentError(
             "eval_set must be (X, y) or (X, y, sample_weight). "
             f"Received: {type(eval_set).__name__}."
         )
+
+
+def _eval_set(estimator: Any, eval_set: Any) -> Validation:
+    """Check a validation set that was given."""
+    check_eval_set(eval_set)
     X, y, *weight = (on_host(estimator, part) for part in eval_set)
     X = validate_data(estimator, X, accept_sparse=["csr", "csc"], reset=False)
     Y = estimator._coded(check_array(y, ensure_2d=False, dtype=None))

@@ -1,0 +1,114 @@
+"""An ensemble in an estimator: members with other seeds on scaled rows, their outputs averaged.
+
+The members are trained one after another. As one batched product they would need kernels for
+stacks of matrices, for the product and for each activation, loss and update, in every backend.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from scipy.sparse import issparse
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from nnbackend.data.scalers import fit_scaler
+from nnbackend.estimators import taking_in
+from nnbackend.estimators.presets import filled
+
+MIRRORED = (
+    "coefs_", "intercepts_", "n_layers_", "n_outputs_", "out_activation_", "n_iter_", "t_", "loss_",
+    "loss_curve_", "best_loss_", "converged_", "validation_scores_", "best_validation_score_",
+    "validation_loss_curve_", "best_validation_loss_", "_dtype",
+)  # fmt: skip
+
+
+def fit_ensemble(estimator: Any, X: Any, y: Any, sample_weight: Any, eval_set: Any) -> None:
+    """Fit the scales and the members; show the best member's arrays and curves as the estimator's.
+
+    The members hold out different rows, as their seeds are different. Ctrl-C ends the member
+    under way and the fit.
+    """
+    X, y, _ = estimator._validate_input(X, y, False, reset=True)
+    random = check_random_state(estimator.random_state)
+    options = {**filled(estimator, X.shape[0]), "preset": None}
+    estimator.scaler_ = None if issparse(X) else fit_scaler("robust", X)
+    estimator.target_scaler_ = estimator._target_scaler(y)
+    if eval_set is None and not _can_hold_out(estimator, y, options["validation_fraction"]):
+        options["early_stopping"] = False
+    rows, targets = _scaled(estimator, X), _scaled_targets(estimator, y)
+    validation = None if eval_set is None else _scaled_set(estimator, eval_set)
+    estimator.estimators_ = []
+    for _ in range(estimator.n_members):
+        options["random_state"] = int(random.randint(np.iinfo(np.int32).max))
+        member = type(estimator)(**options)
+        member._is_member = True
+        member.fit(rows, targets, sample_weight=sample_weight, eval_set=validation)
+        estimator.estimators_.append(member)
+        if member._stop_reason == "interrupted":
+            break
+    best = min(estimator.estimators_, key=_loss_of)
+    for name in MIRRORED:
+        setattr(estimator, name, getattr(best, name))
+    estimator.best_member_ = estimator.estimators_.index(best)
+
+
+def mean_outputs(estimator: Any, X: Any) -> np.ndarray:
+    """Give the mean of the members' outputs (n, n_outputs) for rows X, in the targets' own scale."""
+    x = prediction_rows(estimator, X)
+    out = sum(member._outputs(x) for member in estimator.estimators_)
+    mean: np.ndarray = out / len(estimator.estimators_)
+    if estimator.target_scaler_ is not None:
+        mean = estimator.target_scaler_.inverse(mean).astype(mean.dtype)
+    return mean
+
+
+def prediction_rows(estimator: Any, X: Any) -> Any:
+    """Check the rows to predict for, and scale them."""
+    check_is_fitted(estimator)
+    X = taking_in.on_host(estimator, X)
+    X = validate_data(
+        estimator, X, accept_sparse=["csr", "csc"], dtype=(np.float64, np.float32), reset=False
+    )
+    return _scaled(estimator, X)
+
+
+def _scaled(estimator: Any, X: Any) -> Any:
+    """Scale rows. Where the scale was fitted to dense rows, sparse ones are made dense."""
+    if estimator.scaler_ is None:
+        return X
+    X = X.toarray() if issparse(X) else X
+    return estimator.scaler_.transform(X, dtype=X.dtype)
+
+
+def _scaled_targets(estimator: Any, y: Any) -> Any:
+    scaler = estimator.target_scaler_
+    return y if scaler is None else scaler.transform(np.asarray(y), dtype=np.float64)
+
+
+def _scaled_set(estimator: Any, eval_set: Any) -> Any:
+    taking_in.check_eval_set(eval_set)
+    X, y, *weight = (taking_in.on_host(estimator, part) for part in eval_set)
+    X = validate_data(
+        estimator, X, accept_sparse=["csr", "csc"], dtype=(np.float64, np.float32), reset=False
+    )
+    return (_scaled(estimator, X), _scaled_targets(estimator, y), *weight)
+
+
+def _can_hold_out(estimator: Any, y: np.ndarray, share: float) -> bool:
+    """Tell whether a part can be held out: of two rows, and of every class where it stratifies."""
+    n = y.shape[0]
+    held = math.ceil(share * n)
+    counts = np.unique(y, return_counts=True)[1] if estimator._stratifies and y.ndim == 1 else [n]
+    return held >= max(2, len(counts)) and n - held >= len(counts) and min(counts) >= 2
+
+
+def _loss_of(member: Any) -> float:
+    """What members are compared by; each is measured on the rows that it held out."""
+    if member.early_stopping and member.validation_scores_:
+        if member.monitor == "valid_loss":
+            return float(member.best_validation_loss_)
+        return -float(member.best_validation_score_)
+    return float(member.loss_)

@@ -1,0 +1,63 @@
+"""What a preset puts in place of the estimators' defaults.
+
+A parameter is taken as set by the user where it differs from the default in the constructor. So
+an estimator holds what it was given and nothing else, as scikit-learn's clone and searches need,
+and a copy means the same as the original. A value that equals the default cannot be told from it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from nnbackend.errors import ArgumentError
+
+LEAST_ROWS, MOST_ROWS, STEPS = 16, 256, 16
+TABULAR: dict[str, Any] = {
+    "hidden_layer_sizes": (128, 128),
+    "activation": "silu",
+    "solver": "adamw",
+    "alpha": 0.0,
+    "learning_rate_init": 0.003,
+    "beta_2": 0.95,
+    "weight_decay": 0.02,
+    "schedule": "cosine",
+    "dropout": 0.1,
+    "label_smoothing": 0.1,
+    "early_stopping": True,
+    "validation_fraction": 0.2,
+    "n_iter_no_change": float("inf"),
+    "monitor": "valid_loss",
+}
+PRESETS = {"tabular": TABULAR}
+
+
+def filled(estimator: Any, n: int) -> dict[str, Any]:
+    """Give all parameters of a fit of n rows: the user's, else the preset's, else the defaults.
+
+    Raises: ArgumentError for what a preset cannot go with.
+    """
+    given = estimator.get_params(deep=False)
+    for name, value in (("solver", "lbfgs"), ("warm_start", True)):
+        if isinstance(given[name], (str, bool)) and given[name] == value:
+            raise ArgumentError(
+                "A preset trains an ensemble from the beginning, in mini-batches. "
+                f"Received: preset={estimator.preset!r}, {name}={value!r}. Leave one of them out."
+            )
+    values = {**PRESETS[estimator.preset], "batch_size": _rows_per_batch(n)}
+    if given["schedule"] is None and given["learning_rate"] != "constant":
+        del values["schedule"]  # scikit-learn's name for a schedule is one as well
+    signature = inspect.signature(type(estimator).__init__).parameters
+    for name in given.keys() & values.keys():
+        if _same(given[name], signature[name].default):
+            given[name] = values[name]
+    return given
+
+
+def _rows_per_batch(n: int) -> int:
+    """A sixteenth of the rows, so that an epoch of a small table has more steps than one."""
+    return min(n, max(LEAST_ROWS, min(MOST_ROWS, n // STEPS)))
+
+
+def _same(value: Any, default: Any) -> bool:
+    return type(value) is type(default) and bool(value == default)
