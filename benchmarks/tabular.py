@@ -55,7 +55,7 @@ SETS: list[tuple[str, str, Callable[[], Any]]] = [
      lambda: datasets.make_regression(1000, 20, noise=20.0, random_state=0)),
 ]  # fmt: skip
 HEAD = (
-    "| data set | preset=\"tabular\" | scikit-learn's MLP | gradient boosting |\n|---|---|---|---|\n"
+    '| data set | preset="tabular" | scikit-learn\'s MLP | gradient boosting |\n|---|---|---|---|\n'
 )
 
 

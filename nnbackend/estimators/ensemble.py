@@ -32,6 +32,7 @@ def fit_ensemble(estimator: Any, X: Any, y: Any, sample_weight: Any, eval_set: A
     under way and the fit.
     """
     X, y, _ = estimator._validate_input(X, y, False, reset=True)
+    y = estimator._truth(y)  # labels once more, which the members code for themselves
     random = check_random_state(estimator.random_state)
     options = {**filled(estimator, X.shape[0]), "preset": None}
     estimator.scaler_ = None if issparse(X) else fit_scaler("robust", X)
@@ -56,7 +57,7 @@ def fit_ensemble(estimator: Any, X: Any, y: Any, sample_weight: Any, eval_set: A
 
 
 def mean_outputs(estimator: Any, X: Any) -> np.ndarray:
-    """Give the mean of the members' outputs (n, n_outputs) for rows X, in the targets' own scale."""
+    """Give the mean of the members' outputs (n, n_outputs) of rows X, unscaled."""
     x = prediction_rows(estimator, X)
     out = sum(member._outputs(x) for member in estimator.estimators_)
     mean: np.ndarray = out / len(estimator.estimators_)
@@ -98,10 +99,11 @@ def _scaled_set(estimator: Any, eval_set: Any) -> Any:
 
 
 def _can_hold_out(estimator: Any, y: np.ndarray, share: float) -> bool:
-    """Tell whether a part can be held out: of two rows, and of every class where it stratifies."""
-    n = y.shape[0]
+    """Tell whether a part can be held out: of two rows at least, and of each of two classes."""
+    n, counts = y.shape[0], [y.shape[0]]
     held = math.ceil(share * n)
-    counts = np.unique(y, return_counts=True)[1] if estimator._stratifies and y.ndim == 1 else [n]
+    if estimator._stratifies and estimator._output() != "softmax" and y.ndim == 1:
+        counts = np.unique(y, return_counts=True)[1].tolist()
     return held >= max(2, len(counts)) and n - held >= len(counts) and min(counts) >= 2
 
 

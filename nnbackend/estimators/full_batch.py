@@ -6,6 +6,7 @@ scikit-learn know. Its few vectors live on the host; the passes over the data ru
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ import scipy.optimize
 from sklearn.utils.optimize import _check_optimize_result
 
 from nnbackend.data.sparse import SparseRows
+from nnbackend.errors import ArgumentError
 from nnbackend.estimators.taking_in import FitData
 from nnbackend.network.network import ROWS_AT_ONCE, Network
 from nnbackend.training.recipe import Recipe
@@ -23,26 +25,65 @@ Objective = Callable[[np.ndarray], tuple[float, np.ndarray]]
 
 
 def fit_lbfgs(estimator: Any, net: Network, data: FitData, recipe: Recipe) -> None:
-    """Minimise the loss of all rows; leave the best weights in the network."""
+    """Minimise the loss of all rows; leave the best weights in the network.
+
+    Ctrl-C ends it with the weights of the last iteration that was done.
+    Raises: ArgumentError for callbacks and validation rows, which belong to epochs.
+    """
+    _refuse_what_needs_epochs(estimator, data)
     find = _by_parts if isinstance(data.X, SparseRows) else _at_once
     objective = find(net, data, recipe)
     theta = net.backend.to_host(net.theta).astype(np.float64)
+    progress = _Progress(theta, bool(estimator.verbose))
     largest = max(W * n for (W, n), _ in net.layout.shapes) * data.n
     with net.backend.active(largest), np.errstate(over="ignore", invalid="ignore"):
-        result = scipy.optimize.minimize(
-            objective,
-            theta,
-            method="L-BFGS-B",
-            jac=True,
-            options={
-                "maxfun": estimator.max_fun,
-                "maxiter": estimator.max_iter,
-                "gtol": estimator.tol,
-            },
-        )
+        try:
+            result = scipy.optimize.minimize(
+                objective,
+                theta,
+                method="L-BFGS-B",
+                jac=True,
+                callback=progress,
+                options={
+                    "maxfun": estimator.max_fun,
+                    "maxiter": estimator.max_iter,
+                    "gtol": estimator.tol,
+                },
+            )
+        except KeyboardInterrupt:
+            warnings.warn("Training interrupted by user.", stacklevel=5)
+            _place(net, progress.theta)
+            estimator.n_iter_, estimator.loss_ = progress.n, progress.loss
+            return
     estimator.n_iter_ = _check_optimize_result("lbfgs", result, estimator.max_iter)
     estimator.loss_ = float(result.fun)
     _place(net, result.x)
+
+
+class _Progress:
+    """Keeps the last iteration's weights, and prints its loss where that is wanted."""
+
+    def __init__(self, theta: np.ndarray, speaks: bool) -> None:
+        self.theta, self.speaks = theta, speaks
+        self.n, self.loss = 0, float("nan")
+
+    def __call__(self, intermediate_result: Any) -> None:
+        # SciPy tells by the argument's name that this wants the loss too. It reuses the vector.
+        self.theta = np.array(intermediate_result.x)
+        self.loss = float(intermediate_result.fun)
+        self.n += 1
+        if self.speaks:
+            print(f"Iteration {self.n}, loss = {self.loss:.8f}")
+
+
+def _refuse_what_needs_epochs(estimator: Any, data: FitData) -> None:
+    given = ["callbacks"] if estimator.callbacks else []
+    given += ["eval_set"] if data.validation is not None else []
+    if given:
+        raise ArgumentError(
+            "callbacks and eval_set need a solver with epochs, as 'adam'. "
+            f"Received: solver='lbfgs' with {' and '.join(given)}. Leave out one or the other."
+        )
 
 
 def _place(net: Network, theta: np.ndarray) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from nnbackend.errors import ArgumentError
 
-LEAST_ROWS, MOST_ROWS, STEPS = 16, 256, 16
+LEAST_ROWS, MOST_ROWS, STEPS = 32, 256, 8
 TABULAR: dict[str, Any] = {
     "hidden_layer_sizes": (128, 128),
     "activation": "silu",
@@ -55,7 +55,7 @@ def filled(estimator: Any, n: int) -> dict[str, Any]:
 
 
 def _rows_per_batch(n: int) -> int:
-    """A sixteenth of the rows, so that an epoch of a small table has more steps than one."""
+    """An eighth of the rows, so that an epoch of a small table has more steps than one."""
     return min(n, max(LEAST_ROWS, min(MOST_ROWS, n // STEPS)))
 
 
