@@ -94,7 +94,7 @@ class BaseMLP(
     def _forget_ensemble(self) -> None:
         """Drop what an earlier fit with a preset left, by which it would be known as one."""
         for name in ("estimators_", "scaler_", "target_scaler_", "best_member_"):
-            vars(self).pop(name, None)
+            self.__dict__.pop(name, None)
 
     def _target_scaler(self, y: np.ndarray) -> Scaler | None:
         """Give the scale of the targets that the members of an ensemble learn, if any."""
@@ -286,8 +286,9 @@ class BaseMLP(
         """
         if hasattr(self, "estimators_"):
             best = self.estimators_[self.best_member_]
-            hidden_activations: np.ndarray = best.transform(prediction_rows(self, X), layer)
-            return taking_in.like(self, X, hidden_activations)
+            found: np.ndarray = best.transform(prediction_rows(self, X), layer)
+            found = taking_in.like(self, X, found)
+            return found
         net = self._network()
         x = taking_in.prediction_rows(self, X)
         hidden = range(len(net.learning_layers) - 1)

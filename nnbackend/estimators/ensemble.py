@@ -104,7 +104,7 @@ def _can_hold_out(estimator: Any, y: np.ndarray, share: float) -> bool:
     held = math.ceil(share * n)
     if estimator._stratifies and estimator._output() != "softmax" and y.ndim == 1:
         counts = np.unique(y, return_counts=True)[1].tolist()
-    return held >= max(2, len(counts)) and n - held >= len(counts) and min(counts) >= 2
+    return bool(held >= max(2, len(counts)) and n - held >= len(counts) and min(counts) >= 2)
 
 
 def _loss_of(member: Any) -> float:

@@ -37,7 +37,7 @@ def filled(estimator: Any, n: int) -> dict[str, Any]:
 
     Raises: ArgumentError for what a preset cannot go with.
     """
-    given = estimator.get_params(deep=False)
+    given: dict[str, Any] = estimator.get_params(deep=False)
     for name, value in (("solver", "lbfgs"), ("warm_start", True)):
         if isinstance(given[name], (str, bool)) and given[name] == value:
             raise ArgumentError(
