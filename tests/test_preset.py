@@ -50,6 +50,12 @@ def test_what_the_user_set_wins_also_in_a_copy() -> None:
     assert model.get_params()["solver"] == "adam"
 
 
+def test_a_default_given_in_another_type_counts_as_set() -> None:
+    model = nn.MLPClassifier(**SMALL, early_stopping=np.False_).fit(X, LABELS)
+    assert model.validation_scores_ is None
+    assert nn.MLPClassifier(**SMALL, early_stopping=False).fit(X, LABELS).validation_scores_
+
+
 def test_members_differ_and_their_probabilities_are_averaged() -> None:
     model = nn.MLPClassifier(**SMALL, n_members=3).fit(X, LABELS)
     scaled = model.scaler_.transform(X, dtype=np.float64)

@@ -1,8 +1,8 @@
 """What a preset puts in place of the estimators' defaults.
 
-A parameter is taken as set by the user where it differs from the default in the constructor. So
-an estimator holds what it was given and nothing else, as scikit-learn's clone and searches need,
-and a copy means the same as the original. A value that equals the default cannot be told from it.
+A parameter is taken as set by the user where it differs, in value or type, from the default in
+the constructor. So an estimator holds what it was given and nothing else, as scikit-learn's clone
+and searches need, and a copy means the same as the original.
 """
 
 from __future__ import annotations
