@@ -188,14 +188,15 @@ static int launch(const unsigned* shape, int kind, char* error, int error_size) 
   n_threads = blockDim.x * blockDim.y * blockDim.z;
   order_kind = kind;
   seed = 12345u + kind;
-  if (!stacks) stacks = (char*)malloc((size_t)RESIDENT * MOST_THREADS * STACK);
+  const int at_once = kind < 2 ? 1 : RESIDENT;
+  // Given back after the launch: kept in every library, a process would grow too large to fork.
+  stacks = (char*)malloc((size_t)at_once * MOST_THREADS * STACK);
   for (int i = 0; i < RESIDENT * MOST_THREADS; i++) all_fibers[i].is_made = false;
   int n_blocks = gridDim.x * gridDim.y * gridDim.z, next = 0, left = n_blocks, failed = 0;
   free(order);
   order = (int*)malloc(n_blocks * sizeof(int));
   arrange(order, n_blocks, kind);
   here = 0;
-  const int at_once = kind < 2 ? 1 : RESIDENT;
   for (int b = 0; b < at_once; b++) {
     free(blocks[b].shared);
     blocks[b].shared = (char*)malloc(shared_size() + 1);
@@ -211,6 +212,7 @@ static int launch(const unsigned* shape, int kind, char* error, int error_size) 
              "block (%u, %u, %u), thread (%u, %u, %u): a misaligned address or a bad index",
              blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z);
     sigaction(SIGILL, &before, 0);
+    free(stacks);
     return 1;
   }
   while (left && !failed) {
@@ -226,6 +228,7 @@ static int launch(const unsigned* shape, int kind, char* error, int error_size) 
     if (!here->is_live && --left && next < n_blocks) begin(here, order[next++]);
   }
   sigaction(SIGILL, &before, 0);
+  free(stacks);
   return failed;
 }
 
