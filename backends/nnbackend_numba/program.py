@@ -1,7 +1,8 @@
 """A recorded step as a program: a table of compiled operations, carried out by a team of threads.
 
 No Python runs between the kernels of a step, nor between steps. Each worker of the team takes its
-share of every operation, and they wait for each other a few times in a step. Matrix products are SciPy's BLAS, on one thread for each worker.
+share of every operation, and they wait for each other a few times in a step. Matrix products are
+SciPy's BLAS, on one thread for each worker.
 """
 
 from __future__ import annotations
