@@ -22,6 +22,9 @@ _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM}
 def write_whole(path: Path, data: bytes) -> None:
     """Write `data` to `path`; after an error, the file that was there is still there, unchanged.
 
+    The one exception is an OSError that names the folder: the new file is there, whole, but a power
+    cut could still bring the old one back.
+
     Raises: ArgumentError for a folder that is not there, or a path that is no plain file; OSError
     when writing fails. A process that is killed may leave `.<name>.<random>.tmp` behind.
     """
@@ -73,4 +76,5 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
     except OSError as error:
         if error.errno not in _NO_FOLDER_SYNC:
-            raise
+            reason = f"{error.strerror} (the new file is there, but a power cut could undo it)"
+            raise OSError(error.errno, reason, str(folder)) from error

@@ -93,6 +93,8 @@ def main(kind: str, path: str, steps: str) -> None:
         except (OSError, MemoryError) as error:
             failed += 1
             kinds.add(getattr(error, "errno", None) or type(error).__name__)
+            if getattr(error, "filename", None) == str(Path(path).parent):
+                last = step  # only the folder's entry may not have reached the disk
         else:
             saved, last = saved + 1, step
     _write_out(
