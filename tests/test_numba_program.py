@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -247,6 +248,24 @@ def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", refuse_the_second)
+    program._pool.cache_clear()  # none are waiting
     nn.train(net, x, y, epochs=2, batch_size=8)
     assert len(started) >= 2
     np.testing.assert_array_equal(net.theta, reference.theta)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_has_workers_of_its_own() -> None:
+    x, y = np.eye(8), np.arange(8) % 2
+
+    def train() -> None:
+        net = nn.Network([8, 9, nn.Dense(2, "softmax")], "cross_entropy", device=backend_of(2))
+        nn.train(net, x, y, epochs=2, batch_size=4)
+
+    train()  # from here on a worker waits
+    child = multiprocessing.get_context("fork").Process(target=train)
+    child.start()
+    child.join(60.0)
+    child.kill()
+    assert child.exitcode == 0

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+
+import nnbackend as nn
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "examples" / "published"
@@ -86,3 +91,34 @@ def test_the_page_says_what_was_not_run(tmp_path: Path) -> None:
     page = _run("results", str(tmp_path))
     assert "| 95.42% | 96.00% | 1.41% | 97.00% | 2 | 1.0 | x |" in page
     assert page.count("not yet run") == 23
+
+
+class _Stop(nn.Callback):
+    """Presses Ctrl-C in the second epoch."""
+
+    def on_epoch_end(self, trainer: Any, row: Any) -> None:
+        if trainer.epoch == 2:
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_a_stopped_script_goes_on_within_its_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(FOLDER)
+    common = importlib.import_module("common")
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((20, 3), dtype=np.float32), np.arange(20) % 2
+
+    def run(folder: Path, *callbacks: nn.Callback) -> tuple[nn.Network, nn.History]:
+        net = nn.Network([3, 4, 2], "cross_entropy", device="numpy", seed=0)
+        net, history = common.train_or_resume(
+            folder, net, x, y, list(callbacks), epochs=4, batch_size=5
+        )
+        return net, history
+
+    with pytest.raises(SystemExit, match="the same command goes on"):
+        run(tmp_path / "a", _Stop())
+    net, history = run(tmp_path / "a")
+    whole, _ = run(tmp_path / "b")
+    assert len(history) == 4
+    np.testing.assert_array_equal(net.theta, whole.theta)

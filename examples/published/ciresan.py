@@ -9,8 +9,10 @@ cross-entropy at the end, no rows held out, the last epoch's figure. Meant for a
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
-from common import Result, TestAccuracy, epochs, load, options, reproduce
+from common import Result, accuracy, epochs, finished, load, options, reproduce
 
 import nnbackend as nn
 
@@ -60,30 +62,46 @@ def sample(images: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndar
     return value
 
 
+def keep(folder: Path, net: nn.Network, epoch: int) -> None:
+    """Save the net after an epoch, in place of the one before."""
+    folder.mkdir(parents=True, exist_ok=True)
+    net.save(folder / f"{epoch:04}.safetensors")
+    (folder / f"{epoch - 1:04}.safetensors").unlink(missing_ok=True)
+
+
+def newest(folder: Path, net: nn.Network) -> tuple[nn.Network, int]:
+    """Give the net that was kept last and its epoch, or the new one and 0."""
+    kept = sorted(folder.glob("*.safetensors"))
+    if not kept:
+        return net, 0
+    return nn.load(kept[-1], net.backend, activations=[SCALED_TANH]), int(kept[-1].stem)
+
+
 def main() -> None:
     """Run both nets, one seed each."""
     args = options("Large networks on deformed digits")
     data = load(args.data, args.quick)
     for hidden, published in NETS.items():
 
-        def train(seed: int) -> tuple[float, int]:
+        def train(seed: int, folder: Path) -> tuple[float, int]:
             small, n_epochs = nn.initializers.uniform(0.05), epochs(args, EPOCHS)
             layers = [nn.Dense(n, SCALED_TANH, small) for n in hidden]
             net = nn.Network(
                 [784, *layers, nn.Dense(10, "softmax", small)], device=args.device, seed=seed
             )
-            test = TestAccuracy(data)
-            rates = np.geomspace(1e-3, 1e-6, n_epochs) * BATCH
-            for epoch, rate in enumerate(rates):  # plain SGD carries nothing from epoch to epoch
+            x_test, rates = 2 * data.x_test - 1, np.geomspace(1e-3, 1e-6, n_epochs) * BATCH
+            net, begun = newest(folder, net)
+            for epoch in range(begun, n_epochs):  # plain SGD carries nothing to the next epoch
                 bent = deform(data.x, data.y, np.random.default_rng([seed, epoch]))
-                nn.train(
-                    net, 2 * bent - 1, data.y, optimizer=nn.SGD(float(rate)), batch_size=BATCH,
-                    epochs=1, seed=1_000_003 * seed + epoch,
+                history = nn.train(
+                    net, 2 * bent - 1, data.y, optimizer=nn.SGD(float(rates[epoch])),
+                    batch_size=BATCH, epochs=1, seed=1_000_003 * seed + epoch,
                 )  # fmt: skip
-                codes = net.outputs(2 * data.x_test - 1).argmax(axis=1)
-                test.values.append(float((codes == data.y_test).mean()))
-                print(f"  epoch {epoch + 1:4}  test {test.values[-1]:.4f}", flush=True)
-            return test.values[-1], n_epochs
+                finished(history)
+                keep(folder, net, epoch + 1)
+                reached = accuracy(net, x_test, data.y_test)
+                print(f"  epoch {epoch + 1:4}  test {reached:.4f}", flush=True)
+            return accuracy(net, x_test, data.y_test), n_epochs
 
         name = f"Ciresan {'-'.join(map(str, hidden))}"
         reproduce(args, Result(name, published, "arXiv 1003.0358, Table 1", 1), train)

@@ -1,8 +1,8 @@
 """What the scripts here share: options, the data, seeds one after another, a JSON of results.
 
 The JSON is written after every seed, and a seed that stands in it is not run again: so a script
-that was stopped goes on with the seed it was in. (Within one seed, training begins anew; here is
-the place for resuming a run.)
+that was stopped goes on with the seed it was in. The scripts that take hours also go on within that
+seed, from checkpoints beside the JSON.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,6 +45,11 @@ class Digits:
     y_test: np.ndarray
 
 
+def accuracy(net: nn.Network, x: np.ndarray, y: np.ndarray) -> float:
+    """Give the share of rows whose largest output is the right one."""
+    return float((net.outputs(x).argmax(axis=1) == y).mean())
+
+
 class TestAccuracy(nn.Callback):
     """The share of test rows whose largest output is the right one, after every epoch."""
 
@@ -51,8 +57,7 @@ class TestAccuracy(nn.Callback):
         self.data, self.values = data, list[float]()
 
     def on_epoch_end(self, trainer: Any, row: Any) -> None:
-        codes = trainer.net.outputs(self.data.x_test).argmax(axis=1)
-        self.values.append(float((codes == self.data.y_test).mean()))
+        self.values.append(accuracy(trainer.net, self.data.x_test, self.data.y_test))
         print(f"  epoch {trainer.epoch:4}  loss {row['train_loss']:.4f}  "
               f"test {self.values[-1]:.4f}  {row['seconds']:.1f} s", flush=True)  # fmt: skip
 
@@ -88,10 +93,41 @@ def epochs(args: argparse.Namespace, published: int) -> int:
     return args.epochs or (2 if args.quick else published)
 
 
+def finished(history: nn.History) -> nn.History:
+    """Give the history of a run, unless Ctrl-C has ended it: then the script ends, too."""
+    if history.stop_reason == "interrupted":
+        raise SystemExit("stopped; the same command goes on")
+    return history
+
+
+def train_or_resume(
+    folder: Path,
+    net: nn.Network,
+    x: np.ndarray,
+    y: np.ndarray,
+    callbacks: list[nn.Callback],
+    validation: tuple[np.ndarray, np.ndarray] | None = None,
+    **recipe: Any,
+) -> tuple[nn.Network, nn.History]:
+    """Train with checkpoints in a folder, or go on from those that are there."""
+    if any(folder.glob("checkpoint-*")):
+        device = net.backend
+        net, history = nn.resume(
+            folder, x, y, validation=validation, callbacks=callbacks, device=device
+        )
+    else:
+        callbacks = [*callbacks, nn.Checkpoints(folder)]
+        history = nn.train(net, x, y, validation=validation, callbacks=callbacks, **recipe)
+    return net, finished(history)
+
+
 def reproduce(
-    args: argparse.Namespace, result: Result, train: Callable[[int], tuple[float, int]]
+    args: argparse.Namespace, result: Result, train: Callable[[int, Path], tuple[float, int]]
 ) -> None:
-    """Run the seeds that are not yet done; train(seed) gives (accuracy, epochs done)."""
+    """Run the seeds that are not yet done.
+
+    train(seed, folder) gives (accuracy, epochs done); what it keeps in the folder is removed then.
+    """
     if args.only and args.only not in result.name:
         return
     path = args.out / f"{result.name.replace(' ', '_').replace('/', '-')}.json"
@@ -112,13 +148,15 @@ def reproduce(
             continue
         print(f"{result.name}, seed {seed}", flush=True)
         begin = time.perf_counter()
-        reached, n_epochs = train(seed)
+        unfinished = path.with_suffix("") / f"{shortened or 'whole'} {seed}".replace(" ", "-")
+        reached, n_epochs = train(seed, unfinished)
         facts["runs"].append({"seed": seed, "reached": reached, "epochs": n_epochs,
                               "seconds": round(time.perf_counter() - begin, 1)})  # fmt: skip
         args.out.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
         part.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         part.replace(path)
+        shutil.rmtree(path.with_suffix(""), ignore_errors=True)
     reached = [run["reached"] for run in facts["runs"]]
     print(f"{result.name}: published {result.published:.4f}, best {max(reached):.4f}, "
           f"mean {np.mean(reached):.4f}, {sum(run['seconds'] for run in facts['runs']):.0f} s"

@@ -7,7 +7,9 @@ a GPU. The figure is the last epoch's on the test rows.
 
 from __future__ import annotations
 
-from common import Result, TestAccuracy, epochs, load, options, reproduce
+from pathlib import Path
+
+from common import Result, TestAccuracy, accuracy, epochs, load, options, reproduce, train_or_resume
 
 import nnbackend as nn
 
@@ -20,14 +22,13 @@ def main() -> None:
     for _ in range(3):
         layers += [nn.Dense(1024, "relu"), nn.Dropout(0.5)]
 
-    def train(seed: int) -> tuple[float, int]:
+    def train(seed: int, folder: Path) -> tuple[float, int]:
         net = nn.Network([784, *layers, 10], "cross_entropy", device=args.device, seed=seed)
-        test = TestAccuracy(data)
-        nn.train(
-            net, data.x, data.y, optimizer=nn.SGD(0.01, momentum=0.95), batch_size=128,
-            max_norm=2.0, epochs=epochs(args, 2132), callbacks=[test], seed=seed,
+        net, history = train_or_resume(
+            folder, net, data.x, data.y, optimizer=nn.SGD(0.01, momentum=0.95), batch_size=128,
+            max_norm=2.0, epochs=epochs(args, 2132), callbacks=[TestAccuracy(data)], seed=seed,
         )  # fmt: skip
-        return test.values[-1], len(test.values)
+        return accuracy(net, data.x_test, data.y_test), len(history)
 
     source = "Srivastava et al. 2014, Table 2"
     reproduce(args, Result("Dropout paper 3x1024 max-norm", 0.9894, source, 1), train)

@@ -8,7 +8,9 @@ The figure is the last epoch's on the test rows.
 
 from __future__ import annotations
 
-from common import Result, TestAccuracy, epochs, load, options, reproduce
+from pathlib import Path
+
+from common import Result, TestAccuracy, epochs, finished, load, options, reproduce
 
 import nnbackend as nn
 
@@ -31,16 +33,17 @@ def main() -> None:
     data, is_fashion = load(args.data, args.quick), "fashion" in str(args.data).lower()
     for (activation, hidden), figures in ROWS.items():
 
-        def train(seed: int) -> tuple[float, int]:
+        def train(seed: int, _folder: Path) -> tuple[float, int]:
             layers = [nn.Dense(n, activation, "glorot_uniform") for n in hidden]
             net = nn.Network([784, *layers, 10], "cross_entropy", device=args.device, seed=seed)
             test = TestAccuracy(data)
             patience = nn.EarlyStopping(3, "train_loss", 1e-4, restore_best=False)
-            nn.train(
+            history = nn.train(
                 net, data.x, data.y, optimizer=nn.Adam(1e-3), batch_size=200, l2=1e-4 / 200,
                 scale="standard", early_stopping=patience, epochs=epochs(args, 200),
                 callbacks=[test], seed=seed,
             )  # fmt: skip
+            finished(history)
             return test.values[-1], len(test.values)
 
         where = "Fashion-MNIST" if is_fashion else "MNIST"

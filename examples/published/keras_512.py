@@ -6,7 +6,9 @@ rows. The figure is the last epoch's on the test rows. Source: the head of that 
 
 from __future__ import annotations
 
-from common import Result, TestAccuracy, epochs, load, options, reproduce
+from pathlib import Path
+
+from common import Result, TestAccuracy, epochs, finished, load, options, reproduce
 
 import nnbackend as nn
 
@@ -16,7 +18,7 @@ def main() -> None:
     args = options("Keras's mnist_mlp")
     data = load(args.data, args.quick)
 
-    def train(seed: int) -> tuple[float, int]:
+    def train(seed: int, _folder: Path) -> tuple[float, int]:
         def hidden() -> list[nn.Dense | nn.Dropout]:
             return [nn.Dense(512, "relu", "glorot_uniform"), nn.Dropout(0.2)]
 
@@ -24,10 +26,11 @@ def main() -> None:
             [784, *hidden(), *hidden(), 10], "cross_entropy", device=args.device, seed=seed
         )
         test = TestAccuracy(data)
-        nn.train(
+        history = nn.train(
             net, data.x, data.y, optimizer=nn.RMSProp(1e-3, rho=0.9), batch_size=128,
             epochs=epochs(args, 20), callbacks=[test], seed=seed,
         )  # fmt: skip
+        finished(history)
         return test.values[-1], len(test.values)
 
     reproduce(args, Result("Keras 512-512 dropout", 0.984, "Keras examples, mnist_mlp", 3), train)

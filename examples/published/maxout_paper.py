@@ -10,9 +10,10 @@ the rate and momentum of the first update again.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from common import Result, TestAccuracy, epochs, load, options, reproduce
+from common import Result, TestAccuracy, accuracy, epochs, load, options, reproduce, train_or_resume
 
 import nnbackend as nn
 
@@ -33,7 +34,7 @@ def main() -> None:
     data = load(args.data, args.quick)
     n = len(data.x) * 5 // 6  # 50,000 of 60,000
 
-    def train(seed: int) -> tuple[float, int]:
+    def train(seed: int, folder: Path) -> tuple[float, int]:
         small = nn.initializers.uniform(0.005)
         net = nn.Network(
             [784, nn.Dropout(0.2), nn.Maxout(240, 5, small), nn.Dropout(0.5),
@@ -47,16 +48,17 @@ def main() -> None:
             "momentum_schedule": nn.schedules.Ramp(0.5, 0.7, 250.0),
             "validation": held, "seed": seed,
         }  # fmt: skip
-        first = nn.train(
-            net, data.x[:n], data.y[:n], epochs=epochs(args, 3000),
+        net, first = train_or_resume(
+            folder / "50000-rows", net, data.x[:n], data.y[:n], epochs=epochs(args, 3000),
             early_stopping=nn.EarlyStopping(100, "valid_accuracy"),
             callbacks=[TestAccuracy(data)], **common,
         )  # fmt: skip
-        test = TestAccuracy(data)
         until = Until(float(first.best["train_loss"]))
-        second = epochs(args, 1000)
-        nn.train(net, data.x, data.y, epochs=second, callbacks=[test, until], **common)
-        return test.values[-1], len(first) + len(test.values)
+        net, second = train_or_resume(
+            folder / "60000-rows", net, data.x, data.y, epochs=epochs(args, 1000),
+            callbacks=[TestAccuracy(data), until], **common,
+        )  # fmt: skip
+        return accuracy(net, data.x_test, data.y_test), len(first) + len(second)
 
     source = "Goodfellow et al. 2013; pylearn2 mnist_pi.yaml"
     reproduce(args, Result("Maxout paper 2x240x5", 0.9906, source, 1), train)

@@ -10,7 +10,9 @@ chapter 3 has it on the validation rows); this flatters a little.
 
 from __future__ import annotations
 
-from common import Result, TestAccuracy, epochs, load, options, reproduce
+from pathlib import Path
+
+from common import Result, TestAccuracy, epochs, finished, load, options, reproduce
 
 import nnbackend as nn
 
@@ -31,16 +33,17 @@ def main() -> None:
     targets = (y[:, None] == range(10)).astype("float32")
     for name, units, loss, weights, eta, penalty, n_epochs, published, chapter in NETS:
 
-        def train(seed: int) -> tuple[float, int]:
+        def train(seed: int, _folder: Path) -> tuple[float, int]:
             layers = [
                 nn.Dense(n, "sigmoid", weights, nn.initializers.normal()) for n in (units, 10)
             ]
             net = nn.Network([784, *layers], loss, device=args.device, seed=seed)
             test = TestAccuracy(data)
-            nn.train(
+            history = nn.train(
                 net, x, targets, optimizer=nn.SGD(eta), batch_size=10, l2=penalty / len(x),
                 epochs=epochs(args, n_epochs), callbacks=[test], seed=seed,
             )  # fmt: skip
+            finished(history)
             return max(test.values), len(test.values)
 
         reproduce(args, Result(name, published, f"the book, chapter {chapter}", 3), train)

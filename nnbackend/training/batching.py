@@ -82,8 +82,10 @@ class Feed:
 
     def begin_epoch(self, order: np.ndarray) -> None:
         """Set the order of the rows, a permutation of 0 .. n-1."""
-        self._host_order = self.rows[order] if self.batch_size < self.n else self.rows
-        self.backend.to_device(self._host_order, out=self.order)
+        rows = self.rows[order] if self.batch_size < self.n else self.rows
+        self.backend.to_device(rows, out=self.order)
+        if self.is_sparse:  # whose rows are taken on the host
+            self._host_order = rows
 
     def load(self, batch: Batch, clock: Array) -> None:
         """Fill a batch with the rows that the clock says, scaled."""

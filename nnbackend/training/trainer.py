@@ -101,6 +101,7 @@ class Trainer:
         self.decided = ""  # why a run that is gone on with had stopped already
         self.rows_at_once = self.batch_size  # fewer where the device's memory is short
         self._prepared_at = 0.0
+        self._at_once = 1  # steps between two glances at the clock
         self.interrupt = InterruptGuard()
         self.lbfgs: LBFGSSteps | None = None
         self._runs: list[tuple[int, Run]] = []
@@ -175,20 +176,20 @@ class Trainer:
         if not made:
             backend.fill(self.totals, 0.0)
 
-        at_once, checked, skipped = 1, time.perf_counter(), made
+        checked, skipped = time.perf_counter(), made
         for count, run in self._runs:
             left = max(count - skipped, 0)
             skipped = max(skipped - count, 0)
             while left and not self.interrupt.requested:
-                begin, n = time.perf_counter(), min(at_once, left)
+                begin, n = time.perf_counter(), min(self._at_once, left)
                 run(n)
                 backend.synchronize()
                 made, left, now = made + n, left - n, time.perf_counter()
                 self.made = made
                 if self.epoch == 0 and made == 1:  # a device prepares itself in its first step
                     self._prepared_at = now
-                at_once = max(1, round(n * GLANCE_SECONDS / max(now - begin, 1e-9)))
-                at_once = min(at_once, 2 * n)
+                suited = max(1, round(n * GLANCE_SECONDS / max(now - begin, 1e-9)))
+                self._at_once = min(suited, 2 * self._at_once)
                 for callback in self.callbacks:
                     callback.on_progress(self, made, self.steps_per_epoch)
                 if now - checked > 1.0:
