@@ -78,19 +78,46 @@ def test_a_script_runs_once_and_then_knows_its_result(
         assert facts["shortened"] == "quick trial"
         assert [run["seed"] for run in facts["runs"]] == [0]
     assert "seed 0" not in _run(script, *words), "a seed that was done is run again"
-    page = _run("results", str(tmp_path))
-    assert page.count("not yet run whole (quick trial only)") == len(files)
+    # Here the page's names and published figures are held against the script's own.
+    assert _page(tmp_path).count("not yet run (quick trial only)") == len(files)
+
+
+def _page(folder: Path) -> str:
+    _run("results", str(folder), "--page", str(folder / "page.md"))
+    return (folder / "page.md").read_text(encoding="utf-8")
+
+
+def _write_result(path: Path, reached: list[float], **other: object) -> None:
+    runs = [
+        {"seed": seed, "reached": share, "epochs": 30, "seconds": 60.0}
+        for seed, share in enumerate(reached)
+    ]
+    facts = {"name": "Nielsen 784-30-10 quadratic", "published": 0.9542, "shortened": ""}
+    facts |= {"device": "x:0", "processor": "p", "runs": runs, **other}
+    path.write_text(json.dumps(facts), encoding="utf-8")
 
 
 def test_the_page_says_what_was_not_run(tmp_path: Path) -> None:
-    runs = [
-        {"seed": s, "reached": r, "epochs": 30, "seconds": 60.0} for s, r in ((0, 0.95), (1, 0.97))
-    ]
-    facts = {"name": "Nielsen 784-30-10 quadratic", "shortened": "", "device": "x", "runs": runs}
-    (tmp_path / "a.json").write_text(json.dumps(facts), encoding="utf-8")
-    page = _run("results", str(tmp_path))
-    assert "| 95.42% | 96.00% | 1.41% | 97.00% | 2 | 1.0 | x |" in page
-    assert page.count("not yet run") == 23
+    _write_result(tmp_path / "a.json", [0.95, 0.97])
+    name = "Nielsen 784-100-10 quadratic"
+    _write_result(tmp_path / "b.json", [0.5], name=name, published=0.9659, shortened="4 epochs")
+    page = _page(tmp_path)
+    assert "| 95.42% | 96.00% | 1.41% | 97.00% | 2 | 1.0 | x:0 (p) |" in page
+    assert "| 96.59% | not yet run whole; 50.00% after 4 epochs |" in page
+    assert page.count("| not yet run |") == 22
+
+
+def test_a_figure_that_is_not_the_scripts_is_refused(tmp_path: Path) -> None:
+    _write_result(tmp_path / "a.json", [0.95], published=0.95)
+    with pytest.raises(AssertionError, match=r"published 0\.95; the script says 0\.9542"):
+        _page(tmp_path)
+
+
+def test_the_page_of_the_site_is_what_the_committed_results_give(tmp_path: Path) -> None:
+    _run("results", "--page", str(tmp_path / "page.md"))
+    made = (tmp_path / "page.md").read_text(encoding="utf-8")
+    committed = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert committed == made, "run: python examples/published/results.py"
 
 
 class _Stop(nn.Callback):
