@@ -47,6 +47,14 @@ def test_curves_take_a_history_and_a_monitor(tmp_path: Path) -> None:
     assert "best epoch, 6" in (tmp_path / "b.svg").read_text(encoding="utf-8")
 
 
+def test_a_logarithmic_scale_has_plain_numbers(tmp_path: Path) -> None:
+    rows: list[Row] = [{"epoch": e, "train_loss": 0.8 * 0.6**e} for e in range(1, 10)]
+    curves(rows, tmp_path / "a.svg")
+    text = (tmp_path / "a.svg").read_text(encoding="utf-8")
+    assert "<!-- 0.05 -->" in text
+    assert "mathdefault" not in text, "a power of ten"
+
+
 def test_curves_without_validation(tmp_path: Path) -> None:
     rows: list[Row] = [{"epoch": 1, "train_loss": 0.0}, {"epoch": 2, "train_loss": float("inf")}]
     curves(rows, tmp_path / "curves.pdf")

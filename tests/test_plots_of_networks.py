@@ -40,6 +40,12 @@ def test_a_regression_has_no_boundary(tmp_path: Path) -> None:
         plots.decision_boundary(net, X, Y, tmp_path / "b.png")
 
 
+def test_more_classes_than_colours_are_refused_with_a_cure(tmp_path: Path) -> None:
+    net = nn.Network([2, 10], "cross_entropy", device="numpy")
+    with pytest.raises(ArgumentError, match=r"Received: 10\. Draw a confusion matrix instead"):
+        plots.decision_boundary(net, X, Y, tmp_path / "b.png")
+
+
 def test_a_film_has_a_frame_before_training_and_one_after_each_epoch(
     net: nn.Network, tmp_path: Path
 ) -> None:
@@ -64,12 +70,30 @@ def test_weights_are_a_picture(n_in: int, tmp_path: Path) -> None:
         plots.first_layer_weights(net, tmp_path / "w.png", shape=(5, 5))
 
 
+def test_weights_of_few_inputs_are_a_table_with_their_names(tmp_path: Path) -> None:
+    net = nn.Network([4, 6, 3], "cross_entropy", device="numpy")
+    names = ["sepal length", "sepal width", "petal length", "petal width"]
+    plots.first_layer_weights(net, tmp_path / "w.svg", names=names)
+    text = (tmp_path / "w.svg").read_text(encoding="utf-8")
+    assert all(f"<!-- {name} -->" in text for name in names)
+    assert text.count("<image") == 2, "one for the table, one for the scale"
+
+
 def test_a_diagram_shows_the_numbers_of_the_sample(net: nn.Network, tmp_path: Path) -> None:
     plots.network_diagram(net, X[1:2], [1], tmp_path / "d.svg")
     text = (tmp_path / "d.svg").read_text(encoding="utf-8")
     gradient = net.backprop(X[1:2], [1])
     assert f"loss {gradient.loss:.4g}" in text
     assert f"δ {gradient.deltas[1][0, 1]:+.3f}" in text
+    assert f"z {net.trace(X[1:2]).z[1][0, 1]:+.3f}" in text
+
+
+def test_a_small_diagram_has_its_weights_on_the_lines(tmp_path: Path) -> None:
+    net = nn.Network([2, nn.Dense(2, "tanh"), nn.Dense(2, "softmax")], device="numpy", seed=3)
+    plots.network_diagram(net, X[1:2], [1], tmp_path / "d.svg")
+    text = (tmp_path / "d.svg").read_text(encoding="utf-8")
+    weights = np.concatenate([W.ravel() for W in net.get_parameters()[0]])
+    assert all(f"<!-- {w:.2f} -->" in text for w in weights)
 
 
 @pytest.mark.parametrize("hidden", [nn.Dense(30, "relu"), nn.Maxout(30, 3)])

@@ -8,6 +8,7 @@ seed gives the same run.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,6 +27,8 @@ from nnbackend.data import Dataset
 from nnbackend.errors import ArgumentError
 from nnbackend.network.network import Network
 from nnbackend.training.rate_finder import find_learning_rate
+
+FRAMES = 60  # of a film at most, beside the one before training
 
 
 @dataclass
@@ -80,14 +83,16 @@ def _curves(s: Subject) -> None:
 
 
 def _boundary(s: Subject) -> None:
-    plots.decision_boundary(s.net, s.data.x, s.data.y, s.out, features=s.features)
+    names = s.data.feature_names
+    plots.decision_boundary(s.net, s.data.x, s.data.y, s.out, features=s.features, names=names)
 
 
 def _film(s: Subject) -> None:
     plan = s.plan()
-    every = max(1, plan.settings.epochs // 60)
+    training = plan.parts.training
+    every = math.ceil(plan.settings.epochs / FRAMES)
     film = plots.BoundaryFilm(
-        plan.parts.training.x, plan.parts.training.y, features=s.features, every=every
+        training.x, training.y, features=s.features, every=every, names=training.feature_names
     )
     plan.trainer.callbacks = (film,)
     plan.trainer.run()
@@ -103,7 +108,8 @@ def _confusion(s: Subject) -> None:
 
 
 def _weights(s: Subject) -> None:
-    plots.first_layer_weights(s.net, s.out)
+    names = s.data.feature_names if s.found.settings is not None else None
+    plots.first_layer_weights(s.net, s.out, names=names)
 
 
 def _diagram(s: Subject) -> None:

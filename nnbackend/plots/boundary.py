@@ -50,13 +50,21 @@ def decision_boundary(
 class BoundaryFilm(Callback):
     """Films the decision boundary while training: a frame before the first epoch and after each.
 
-    every: epochs between frames. Call `save(path)` afterwards; the film is a GIF.
+    every: epochs between frames.  names: of all features. Call `save(path)` afterwards; the film
+    is a GIF.
     """
 
     def __init__(
-        self, x: Any, y: Any, *, features: tuple[int, int] = (0, 1), every: int = 1
+        self,
+        x: Any,
+        y: Any,
+        *,
+        features: tuple[int, int] = (0, 1),
+        every: int = 1,
+        names: Sequence[str] | None = None,
     ) -> None:
         self.x, self.y, self.features, self.every = np.asarray(x), np.asarray(y), features, every
+        self.names = names
         self._frames: list[Any] = []
 
     def on_train_begin(self, trainer: Trainer) -> None:
@@ -91,8 +99,11 @@ class BoundaryFilm(Callback):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from PIL import Image
 
-        figure = _draw(net, self.x, self.y, self.features, None, title)
+        figure = _draw(net, self.x, self.y, self.features, self.names, title)
         figure.set_dpi(90)
+        # The same place in every frame; to look for the best one would take longer than drawing.
+        figure.set_layout_engine("none")
+        figure.axes[0].set_position((0.15, 0.2, 0.82, 0.73))
         canvas: Any = FigureCanvasAgg(figure)
         canvas.draw()
         picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
@@ -139,7 +150,8 @@ def _draw(
     axes.set_ylim(extent[2], extent[3])
     axes.set_xlabel(names[i] if names else f"feature {i}")
     axes.set_ylabel(names[j] if names else f"feature {j}")
-    axes.set_title(title or "Class given at every point", fontsize=11, loc="left")
+    rest = "; other features at their median" if net.n_in > 2 else ""
+    axes.set_title(title or f"Class given at every point{rest}", fontsize=11, loc="left")
     bare(axes)
     figure.legend(loc="outside lower center", frameon=False, ncols=min(n_classes, 6))
     return figure
@@ -151,7 +163,8 @@ def _check(net: Network, features: tuple[int, int]) -> int:
         raise ArgumentError(f"A decision boundary needs a classifier. Received: {net!r}.")
     if n_classes > len(PALETTE):
         raise ArgumentError(
-            f"A decision boundary has colours for {len(PALETTE)} classes. Received: {n_classes}."
+            f"A decision boundary has colours for {len(PALETTE)} classes. Received: {n_classes}. "
+            "Draw a confusion matrix instead (--kind confusion), or train on rows of fewer classes."
         )
     if len(set(features)) != 2 or not all(0 <= f < net.n_in for f in features):
         raise ArgumentError(

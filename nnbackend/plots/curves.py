@@ -40,10 +40,20 @@ def curves(
     losses = np.array([past[name] for name in loss_names])
     losses = losses[np.isfinite(losses)]
     if losses.size and losses.min() > 0 and losses.max() / losses.min() >= LOG_FROM:
-        axes[0].set_yscale("log")
+        _make_logarithmic(axes[0], losses.max() / losses.min())
     if score:
         _draw_lines(axes[1], past, [score], NAMES.get(score.removeprefix("valid_"), score))
     save(figure, path)
+
+
+def _make_logarithmic(axes: Any, ratio: float) -> None:
+    """Scale by powers of ten, with plain numbers at the marks: 0.02, not 2 × 10^-2."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if ratio < 1e3 else (1,)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _draw_lines(axes: Any, past: History, names: list[str], title: str) -> None:

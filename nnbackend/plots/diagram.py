@@ -1,4 +1,4 @@
-"""A network drawn as circles and lines, with one sample's activations and deltas."""
+"""A network drawn as circles and lines, with one sample's z, a and delta."""
 
 from __future__ import annotations
 
@@ -13,52 +13,60 @@ from nnbackend.plots.figures import INK, SIGNED, new_figure, save
 
 UNITS = 10  # drawn of a layer at most: the first and the last ones
 GAP = 1.0  # between units
+APART = 2.2  # between layers
+WRITTEN = 9  # weights between two layers with their number on the line, at most
 
 
 def network_diagram(net: Network, x: Any, y: Any, path: str | os.PathLike[str]) -> None:
-    """Draw the network with a (in the circle) and delta = dC/dz (below it) of one sample.
+    """Draw the network with a (in the circle), z and delta = dC/dz (below it) of one sample.
 
     x: (1, n_in) as the first layer sees it; y: its target, as for `Network.backprop`.
-    Lines are weights: red above 0, blue below, the stronger the wider.
+    Lines are weights: red above 0, blue below, the stronger the wider. A maxout unit has a z for
+    each piece, and none is written.
     """
     trace, gradient = net.trace(x), net.backprop(x, y)
     host = net.backend.to_host
     columns = [host(a)[0] for a in (trace.x, *trace.a)]
-    deltas = [None, *(_of_units(host(d)[0], len(a)) for d, a in
-                      zip(gradient.deltas, columns[1:], strict=True))]  # fmt: skip
+    notes = [[""] * len(columns[0])] + [
+        _notes(host(z)[0], host(d)[0], len(a))
+        for z, d, a in zip(trace.z, gradient.deltas, columns[1:], strict=True)
+    ]
     shown = [_shown(len(a)) for a in columns]
     tallest = max(len(s) + 1 for s in shown)
-    figure = new_figure(2.2 * len(columns) + 0.8, 0.72 * tallest + 1.4)
+    figure = new_figure(APART * len(columns) + 0.8, 0.72 * tallest + 1.4)
     axes = figure.subplots()
     axes.set_axis_off()
     places = [_heights(s, len(a)) for s, a in zip(shown, columns, strict=True)]
     for level, W in enumerate(net.get_parameters()[0]):
-        _draw_weights(
-            axes,
-            2.2 * level,
-            W[:, : len(columns[level + 1])],
-            shown[level : level + 2],
-            places[level : level + 2],
-        )
+        part = W[:, : len(columns[level + 1])]
+        _draw_weights(axes, APART * level, part, shown[level : level + 2],
+                      places[level : level + 2])  # fmt: skip
     names = ["input"] + [describe(layer) for layer in net.learning_layers]
-    top = max(map(max, places)) + 0.75
-    for level, (a, units, heights, delta) in enumerate(
-        zip(columns, shown, places, deltas, strict=True)
-    ):
-        _draw_units(axes, 2.2 * level, a, units, heights, delta)
-        axes.text(2.2 * level, top, names[level], ha="center", fontsize=9, color=INK)  # fmt: skip
-    axes.set_xlim(-0.7, 2.2 * (len(columns) - 1) + 0.7)
-    axes.set_ylim(min(map(min, places)) - 0.85, max(map(max, places)) + 1.1)
+    top = max(map(max, places)) + 0.5
+    for level, (a, units, heights) in enumerate(zip(columns, shown, places, strict=True)):
+        _draw_units(axes, APART * level, a, units, heights, notes[level])
+        name = "\n".join(names[level].rsplit(" ", 1))  # in two lines: neighbours are near
+        axes.text(APART * level, top, name, ha="center", fontsize=9, color=INK)
+    axes.set_xlim(-0.7, APART * (len(columns) - 1) + 0.7)
+    axes.set_ylim(min(map(min, places)) - 0.85, top + 0.5)
     axes.set_aspect("equal")
     axes.set_title(
-        f"One sample: loss {gradient.loss:.4g}\nin a circle a, below it δ = ∂C/∂z", fontsize=10
+        f"One sample: loss {gradient.loss:.4g}\nin a circle a, below it z and δ = ∂C/∂z",
+        fontsize=10,
     )
     save(figure, path)
 
 
-def _of_units(delta: np.ndarray, n: int) -> np.ndarray:
-    """Give one delta a unit; of a maxout unit's pieces only the winner's is not 0."""
-    return delta if len(delta) == n else delta.reshape(-1, n).sum(axis=0)
+def _notes(z: np.ndarray, delta: np.ndarray, n: int) -> list[str]:
+    """Give what is written below each of a layer's n units."""
+    if len(delta) == n:
+        return [f"z {_short(v)}\nδ {_short(d)}" for v, d in zip(z, delta, strict=True)]
+    # Of a maxout unit's pieces only the winner's delta is not 0.
+    return [f"δ {_short(d)}" for d in delta.reshape(-1, n).sum(axis=0)]
+
+
+def _short(value: float) -> str:
+    return "0" if value == 0 else f"{value:+.1e}" if abs(value) < 0.01 else f"{value:+.3f}"
 
 
 def _shown(n: int) -> list[int]:
@@ -80,11 +88,20 @@ def _draw_weights(
 
     part = W[np.ix_(units[0], units[1])]
     strength = part / (np.abs(part).max() or 1.0)
-    ends = [[(left + 0.28, h0), (left + 2.2 - 0.28, h1)] for h0 in heights[0] for h1 in heights[1]]
+    ends = [[(left + 0.28, below), (left + APART - 0.28, above)]
+            for below in heights[0] for above in heights[1]]  # fmt: skip
     colors = colormaps[SIGNED](0.5 + 0.42 * np.sign(strength.ravel()))
     colors[:, 3] = 0.15 + 0.7 * np.abs(strength.ravel())
     widths = 0.3 + 2.2 * np.abs(strength.ravel())
     axes.add_collection(LineCollection(ends, colors=colors, linewidths=widths, zorder=1))
+    if part.size <= WRITTEN:
+        for (start, end), weight in zip(ends, part.ravel(), strict=True):
+            # Before the middle, where lines cross.
+            x, y = (0.67 * a + 0.33 * b for a, b in zip(start, end, strict=True))
+            axes.text(
+                x, y, f"{weight:.2f}", ha="center", va="center", fontsize=6.5, color=INK,
+                bbox={"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 0.6},
+            )  # fmt: skip
 
 
 def _draw_units(
@@ -93,7 +110,7 @@ def _draw_units(
     a: np.ndarray,
     units: list[int],
     heights: list[float],
-    delta: np.ndarray | None,
+    notes: list[str],
 ) -> None:
     from matplotlib import colormaps
     from matplotlib.patches import Circle
@@ -104,12 +121,9 @@ def _draw_units(
         face = colormaps[SIGNED](0.5 + 0.3 * value / scale)
         axes.add_patch(Circle((left, height), 0.29, facecolor=face, edgecolor=INK, zorder=2))
         axes.text(left, height, f"{value:.2f}", ha="center", va="center", fontsize=7.5, zorder=3)
-        if delta is not None:
-            text = f"δ {delta[unit]:+.1e}" if abs(delta[unit]) < 0.01 else f"δ {delta[unit]:+.3f}"
-            axes.text(
-                left, height - 0.31, text if delta[unit] else "δ 0", ha="center", va="top",
-                fontsize=6.5, color=INK, zorder=3,
-                bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.4},
-            )  # fmt: skip
+        axes.text(
+            left, height - 0.31, notes[unit], ha="center", va="top", fontsize=6.5, color=INK,
+            zorder=3, bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.4},
+        )  # fmt: skip
     if len(a) > len(units):
         axes.text(left, 0.0, f"⋮  {len(a) - len(units)} more", ha="center", va="center", fontsize=8)

@@ -70,6 +70,8 @@ class SignalRecorder(Callback):
 def signal_histograms(recorder: SignalRecorder, path: str | os.PathLike[str]) -> None:
     """Draw for each layer (a row) the spread of a and of |delta| at every epoch, dark where many.
 
+    Zeros, which ReLUs give plenty of, would hide the rest; a number says how many they are.
+
     Raises: ArgumentError when nothing was recorded.
     """
     if not recorder.layers:
@@ -82,21 +84,25 @@ def signal_histograms(recorder: SignalRecorder, path: str | os.PathLike[str]) ->
     floor = min(float(np.min(v[v > -11.9], initial=-1.0)) for v in sizes)
     for level, (left, right) in enumerate(grid):
         moments = [moment[level] for moment in recorder.layers]
-        values = [m.a for m in moments]
-        low, high = min(v.min() for v in values), max(v.max() for v in values)
+        values = [m.a[m.a != 0.0] for m in moments]
+        low = min(float(v.min(initial=0.0)) for v in values)
+        high = max(float(v.max(initial=0.0)) for v in values)
         _draw_spread(left, values, (low, high if high > low else low + 1.0), first, last)
         left.set_ylabel(f"layer {level + 1}\n{recorder.names[level]}", fontsize=9)
+        last_a = moments[-1].a
         left.set_title(
-            f"activations a, {moments[-1].dead:.0%} of units dead", fontsize=9, loc="left"
+            f"activations a; at the end {np.mean(last_a == 0.0):.0%} are 0, "
+            f"{moments[-1].dead:.0%} of units dead",
+            fontsize=9,
+            loc="left",
         )
         logs = [np.log10(np.abs(m.delta[np.abs(m.delta) >= TINY])) for m in moments]
         _draw_spread(right, logs, (max(floor, -8.0), 1.0), first, last)
         middle = [np.median(v) if len(v) else np.nan for v in logs]
         right.plot(recorder.epochs, middle, color=VALID, linewidth=1.6)
+        at_end = "all 0" if np.isnan(middle[-1]) else f"{10 ** middle[-1]:.1e}"
         right.set_title(
-            f"log10 |delta|, median 1e{middle[-1]:.1f} (line); zeros left out",
-            fontsize=9,
-            loc="left",
+            f"log10 |δ|; the line is the median, at the end {at_end}", fontsize=9, loc="left"
         )
     for axes in grid[-1]:
         axes.set_xlabel("epoch")
