@@ -1,7 +1,7 @@
 """The site: python -m sphinx -W -b html docs docs/_build
 
-Before a build, the command reference is written from the commands' own help, and the API reference
-from the public names' docstrings.
+Before a build, the command reference is written from the commands' own help, the API reference
+from the public names' docstrings, and the pictures are made by the very blocks that the pages show.
 """
 
 from __future__ import annotations
@@ -11,10 +11,14 @@ import inspect
 import io
 import os
 import re
+import shlex
+import shutil
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import nnbackend
+from nnbackend import explain, plots, testing
 from nnbackend.cli import VERBS, main
 
 project, author = "nnbackend", "nnbackend contributors"
@@ -26,7 +30,8 @@ html_theme = "furo"
 html_title = "nnbackend"
 exclude_patterns = ["_build"]
 
-GENERATED = Path(__file__).parent / "generated"
+HERE = Path(__file__).parent
+GENERATED = HERE / "generated"
 
 
 def commands() -> str:
@@ -41,22 +46,73 @@ def commands() -> str:
     return "\n".join(parts)
 
 
+def members(thing: Any) -> list[tuple[str, Any]]:
+    """Give a class's own methods, or what a module defines: (name, thing)."""
+    home = getattr(thing, "__name__", "")
+    return [
+        (name, value)
+        for name, value in vars(thing).items()
+        if not name.startswith("_")
+        and (inspect.isfunction(value) or (inspect.isclass(value) and inspect.ismodule(thing)))
+        and (inspect.isclass(thing) or value.__module__.startswith(home))
+    ]
+
+
+def signature(thing: Any) -> str:
+    """Give the arguments of what is called, else nothing."""
+    try:
+        return str(inspect.signature(thing))
+    except (TypeError, ValueError):  # a module, or an exception of Python's own kind
+        return ""
+
+
+def described(name: str, thing: Any) -> list[str]:
+    """Give a name with its signature and docstring, and its members with theirs."""
+    lines = [f"## {name}", "", "```text", f"{name}{signature(thing)}", ""]
+    lines += [inspect.getdoc(thing) or "", "```", ""]
+    if inspect.isclass(thing) or isinstance(thing, ModuleType):
+        for member, value in members(thing):
+            lines += ["```text", f"{name}.{member}{signature(value)}", ""]
+            lines += [inspect.getdoc(getattr(thing, member)) or "", "```", ""]
+    return lines
+
+
 def api() -> str:
     """Give every public name with its signature and docstring."""
-    parts = ["# Python reference", ""]
+    parts = ["# Python reference", "", "`import nnbackend`, and what it has:", ""]
     for name in nnbackend.__all__:
-        thing = getattr(nnbackend, name)
-        parts += [f"## {name}", "", "```text"]
-        if inspect.isclass(thing) or inspect.isroutine(thing):
-            with contextlib.suppress(ValueError):  # some have no signature
-                parts += [f"nnbackend.{name}{inspect.signature(thing)}", ""]
-        parts += [inspect.getdoc(thing) or "", "```", ""]
+        parts += described(name, getattr(nnbackend, name))
+    for room in (plots, explain, testing):
+        for name in room.__all__:
+            parts += described(f"{room.__name__.split('.')[1]}.{name}", getattr(room, name))
     return "\n".join(parts)
 
 
-GENERATED.mkdir(exist_ok=True)
+def run_blocks(page: str, language: str) -> None:
+    """Run a page's blocks where its pictures are looked for; a block that fails ends the build."""
+    text = (HERE / page).read_text(encoding="utf-8")
+    blocks = re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+    shown = io.StringIO()
+    with (
+        contextlib.chdir(GENERATED),
+        contextlib.redirect_stdout(shown),
+        contextlib.redirect_stderr(shown),
+    ):
+        if language == "python":
+            exec("\n".join(blocks), {})
+        for line in "".join(blocks).splitlines() if language == "sh" else ():
+            name, *words = shlex.split(line, comments=True)
+            if name != "nnbackend" or main(words):
+                raise RuntimeError(f"{page}: {line}\n{shown.getvalue()}")
+
+
+os.environ.setdefault("NNBACKEND_DEVICE", "numpy")  # compiles nothing
+shutil.rmtree(GENERATED, ignore_errors=True)
+GENERATED.mkdir()
 (GENERATED / "commands.md").write_text(commands(), encoding="utf-8")
 (GENERATED / "api.md").write_text(api(), encoding="utf-8")
+run_blocks("pictures.md", "sh")
+run_blocks("backprop.md", "python")
 
 
 def name_files(app: Any, page: str, source: list[str]) -> None:

@@ -1,68 +1,238 @@
-"""The site builds without a warning, its blocks run, and its references are complete and true."""
+"""The site builds without a warning, every block of its pages runs, its references are complete.
+
+A fenced block is Python or commands, and runs, or it is marked text or toml. A comment before it
+says otherwise: `<!-- not run: WHY -->`, or `<!-- needs: MODULE -->` for what runs where a module
+is installed.
+"""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-PAGES = ("start.md", "backprop.md", "es/backprop.md", "devices.md")
+PAGES = sorted(
+    path.relative_to(DOCS).as_posix()
+    for path in (*DOCS.glob("*.md"), *DOCS.glob("es/*.md"))
+    if path.name != "results.md"  # made by a script; tests/test_published.py
+)
 ENVIRONMENT = {
     **os.environ,
     "PYTHONPATH": os.pathsep.join(
         [str(ROOT), str(ROOT / "backends"), os.environ.get("PYTHONPATH", "")]
     ),
+    "NNBACKEND_DEVICE": "numpy",  # compiles nothing
 }
+LANGUAGES = {"python", "sh", "text", "toml"}
+# What a page takes as the reader's own, by the names in its blocks.
+GIVEN = {
+    "conformance.md": (
+        "from nnbackend.testing import ReferenceBackend\n"
+        "MyBackend = lambda index: ReferenceBackend()\n"
+    ),
+    "estimators.md": (
+        "from sklearn.datasets import load_iris\n"
+        "X, y = (part[::3] for part in load_iris(return_X_y=True))\n"
+    ),
+    "reliability.md": (
+        "import numpy as np\nimport nnbackend as nn\n"
+        "net = nn.Network([2, 4, 2], 'cross_entropy')\n"
+        "x, y = np.eye(2, dtype='float32').repeat(8, 0), np.arange(2).repeat(8)\n"
+    ),
+}
+PICTURES = "pictures.md"  # the site runs its commands as it is built
+OWN_BACKEND = "write-a-backend.md"  # its blocks are files of a package
+FENCE = re.compile(
+    r"(?:<!-- (?P<mark>not run|needs): (?P<why>[^>]+) -->\n)?"
+    r"^(?P<indent> *)```(?P<language>\S*)[^\n]*\n(?P<text>.*?)^(?P=indent)```$",
+    flags=re.DOTALL | re.MULTILINE,
+)
 
 
-def _blocks(page: str, language: str) -> list[str]:
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page, and what a comment before it says of running it."""
+
+    language: str
+    text: str
+    mark: str
+    why: str
+
+    @property
+    def runs(self) -> bool:
+        if self.mark == "needs":
+            return importlib.util.find_spec(self.why) is not None
+        return not self.mark
+
+
+def _blocks(page: str, language: str = "") -> list[Block]:
     text = (DOCS / page).read_text(encoding="utf-8")
-    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+    found = [
+        Block(m["language"], m["text"], m["mark"] or "", m["why"] or "")
+        for m in FENCE.finditer(text)
+    ]
+    return [block for block in found if language in ("", block.language)]
+
+
+# --- the blocks of the pages ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_python_of_a_page_runs(page: str, tmp_path: Path) -> None:
-    blocks = _blocks(page, "python")
-    assert blocks
+def test_every_block_says_what_it_is(page: str) -> None:
+    text = (DOCS / page).read_text(encoding="utf-8")
+    blocks = _blocks(page)
+    assert text.count("```") == 2 * len(blocks)
+    for block in blocks:
+        is_directive = block.language.startswith("{")
+        assert is_directive or block.language in LANGUAGES, f"```{block.language}\n{block.text}"
+        assert block.mark != "not run" or len(block.why.split()) >= 3, "give the reason"
+    commands = re.findall(r"^    (?:\S+=\S+ )*(?:nnbackend|python|pip|git) .*", text, re.MULTILINE)
+    assert not commands, f"indented, so never run; fence it: {commands}"
+
+
+RUNNER = """
+import contextlib, io, json, os, sys, traceback
+results = {}
+for page, (code, folder) in json.load(sys.stdin).items():
+    os.makedirs(folder); os.chdir(folder)
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown):
+        try:
+            exec(compile(code, page, "exec"), {"__name__": "__main__"}); error = ""
+        except BaseException:
+            error = traceback.format_exc()
+    results[page] = [shown.getvalue(), error]
+json.dump(results, sys.stdout)
+"""
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """All pages' Python, each page in a folder and a namespace of its own; what each printed."""
+    folder = tmp_path_factory.mktemp("pages")
+    pages = {}
+    for page in PAGES:
+        blocks = [block.text for block in _blocks(page, "python") if block.runs]
+        if blocks and page != OWN_BACKEND:
+            pages[page] = "\n".join([GIVEN.get(page, ""), *blocks]), str(folder / page)
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", "\n".join(blocks)],
-        cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False,
+        [sys.executable, "-W", "error", "-c", RUNNER], input=json.dumps(pages),
+        env=ENVIRONMENT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "False" not in done.stdout
+    results: dict[str, list[str]] = json.loads(done.stdout)
+    assert results.keys() == pages.keys()
+    return results
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if _blocks(page, "sh")])
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page != OWN_BACKEND and _blocks(page, "python")]
+)
+def test_the_python_of_a_page_runs(page: str, ran: dict[str, list[str]]) -> None:
+    printed, error = ran[page]
+    assert not error, error
+    assert "False" not in printed, printed
+
+
+def _commands(page: str) -> Iterator[list[str]]:
+    for block in _blocks(page, "sh"):
+        if block.runs:
+            yield from filter(None, (shlex.split(s, comments=True) for s in block.text.split("\n")))
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page not in (PICTURES, OWN_BACKEND) and any(_commands(page))]
+)
 def test_the_commands_of_a_page_run_in_their_order(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from nnbackend.cli import main
 
     monkeypatch.chdir(tmp_path)
-    for block in _blocks(page, "sh"):
-        for line in block.splitlines():
-            name, *words = shlex.split(line, comments=True)
-            assert name == "nnbackend"
-            assert main(words) == 0, line
+    monkeypatch.setenv("NNBACKEND_DEVICE", "numpy")
+    rows = "\n".join(f"{i % 7},{i % 5},{2 * (i % 7) - i % 5}" for i in range(70))
+    (tmp_path / "my.csv").write_text(f"size,age,price\n{rows}\n", encoding="utf-8")
+    for name, *words in _commands(page):
+        assert name == "nnbackend", f"{name} {words} is no command of ours: mark it"
+        assert main(words) == 0, words
+
+
+# --- what single pages promise --------------------------------------------------------------------
+
+
+def test_the_backend_of_the_page_works(tmp_path: Path) -> None:
+    """Its blocks are written into the files that they name, and its commands are called."""
+    page = OWN_BACKEND
+    (toml,) = (block.text for block in _blocks(page, "toml"))
+    entry = re.search(r'mine = "(\S+)"', toml)
+    assert entry is not None
+    info = tmp_path / "my_backend-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-backend\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[nnbackend.backends]\nmine = {entry[1]}\n")
+    (tmp_path / "my_backend").mkdir()
+    for block in _blocks(page, "python"):
+        where = re.match(r"# (\S+\.py)", block.text)
+        assert where is not None, "a block of this page begins with the name of its file"
+        (tmp_path / where[1]).write_text(block.text, encoding="utf-8")
+    code = (
+        "import test_my_backend\nfrom nnbackend.cli import main\n"
+        f"for words in {list(_commands(page))}:\n"
+        "    assert words[0] == 'nnbackend' and main(words[1:]) == 0, words\n"
+    )
+    path = os.pathsep.join([str(tmp_path), ENVIRONMENT["PYTHONPATH"]])
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=tmp_path,
+        env={**ENVIRONMENT, "PYTHONPATH": path}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^mine +cpu +usable +.*self-test passed", done.stdout, flags=re.MULTILINE), (
+        done.stdout
+    )
 
 
 @pytest.mark.parametrize("page", ["backprop.md", "es/backprop.md"])
 def test_the_lines_that_compute_the_equations_are_there(page: str) -> None:
     text = (DOCS / page).read_text(encoding="utf-8")
     rows = re.findall(r"^\|.*\| `(nnbackend/\S+)` \| `(.+)` \|$", text, flags=re.MULTILINE)
-    assert len(rows) == 8
+    assert len(rows) == text.count("| `nnbackend/") >= 20
     for path, line in rows:
         lines = [code.strip() for code in (ROOT / path).read_text(encoding="utf-8").splitlines()]
         assert line in lines, f"{path} has no line {line}"
+
+
+@pytest.mark.parametrize("page", ["backprop.md", "es/backprop.md"])
+def test_the_numbers_on_the_page_are_those_that_its_code_prints(
+    page: str, ran: dict[str, list[str]]
+) -> None:
+    (shown,) = (block.text for block in _blocks(page, "text"))
+    assert ran[page][0] == shown
+
+
+def test_both_languages_have_the_same_code_and_equations() -> None:
+    def numbers(page: str) -> list[str]:
+        text = (DOCS / page).read_text(encoding="utf-8")
+        return re.findall(r"`nnbackend/\S+` \| `.+` \|$", text, flags=re.MULTILINE)
+
+    assert numbers("backprop.md") == numbers("es/backprop.md")
+    english, spanish = (_blocks(page, "python") for page in ("backprop.md", "es/backprop.md"))
+    assert english == spanish
+
+
+# --- the site -------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +263,34 @@ def test_every_command_and_option_is_on_the_site(site: Path) -> None:
 
 def test_every_public_name_is_on_the_site(site: Path) -> None:
     import nnbackend
+    from nnbackend import explain, plots, testing
 
     page = (site / "generated" / "api.html").read_text(encoding="utf-8")
-    for name in nnbackend.__all__:
-        assert f"<h2>{name}<a" in page, name
+    names = [*nnbackend.__all__, *(f"{m.__name__.split('.')[1]}.{n}" for m in
+             (explain, plots, testing) for n in m.__all__)]  # fmt: skip
+    for name in names:
+        assert f">{name}<a" in page, name
+    methods = [
+        f"{name}.{member}"
+        for name in nnbackend.__all__
+        if inspect.isclass(thing := getattr(nnbackend, name))
+        for member, value in vars(thing).items()
+        if not member.startswith("_") and inspect.isfunction(value)
+    ]
+    for name in [*methods, "data.load", "schedules.Cosine", "losses.huber", "activations.gelu"]:
+        assert f">{name}(" in page or f"\n{name}(" in page, name
+
+
+def test_every_page_is_reached_from_the_index(site: Path) -> None:
+    page = (site / "index.html").read_text(encoding="utf-8")
+    for name in [p.removesuffix(".md") for p in PAGES if p != "index.md"] + ["results"]:
+        assert f'href="{name}.html"' in page, name
+
+
+def test_the_pictures_on_the_site_are_drawn(site: Path) -> None:
+    images = {path.name for path in (site / "_images").iterdir()}
+    from nnbackend.cli.plot import KINDS
+
+    for kind in KINDS:
+        assert any(name.startswith(kind) for name in images), f"{kind} is not among {images}"
+    assert "network.svg" in images
