@@ -47,23 +47,31 @@ def commands() -> str:
 
 
 def members(thing: Any) -> list[tuple[str, Any]]:
-    """Give a class's own methods, or what a module defines: (name, thing)."""
-    home = getattr(thing, "__name__", "")
-    return [
-        (name, value)
-        for name, value in vars(thing).items()
-        if not name.startswith("_")
-        and (inspect.isfunction(value) or (inspect.isclass(value) and inspect.ismodule(thing)))
-        and (inspect.isclass(thing) or value.__module__.startswith(home))
-    ]
+    """Give what a module of ours defines, or a class has of ours: (name, thing)."""
+    if inspect.ismodule(thing):
+        listed = getattr(thing, "__all__", None)
+        return [
+            (name, value)
+            for name, value in vars(thing).items()
+            if (inspect.isfunction(value) or inspect.isclass(value)) and name[0] != "_"
+            if (name in listed if listed else value.__module__ == thing.__name__)
+        ]
+    names: dict[str, None] = {}  # in the order of their definition
+    for base in reversed(thing.__mro__):
+        if base.__module__.startswith("nnbackend"):
+            names |= dict.fromkeys(name for name in vars(base) if name[0] != "_")
+    found = [(name, getattr(thing, name, None)) for name in names]
+    kinds = (inspect.isfunction, inspect.ismethod, lambda v: isinstance(v, property))
+    return [(name, value) for name, value in found if any(is_kind(value) for is_kind in kinds)]
 
 
 def signature(thing: Any) -> str:
     """Give the arguments of what is called, else nothing."""
     try:
-        return str(inspect.signature(thing))
-    except (TypeError, ValueError):  # a module, or an exception of Python's own kind
+        text = str(inspect.signature(thing))
+    except (TypeError, ValueError):  # a module, a property, an exception of Python's own kind
         return ""
+    return re.sub(r"(: |-> )'([^']*)'", r"\1\2", text)
 
 
 def described(name: str, thing: Any) -> list[str]:
@@ -73,7 +81,7 @@ def described(name: str, thing: Any) -> list[str]:
     if inspect.isclass(thing) or isinstance(thing, ModuleType):
         for member, value in members(thing):
             lines += ["```text", f"{name}.{member}{signature(value)}", ""]
-            lines += [inspect.getdoc(getattr(thing, member)) or "", "```", ""]
+            lines += [inspect.getdoc(value) or "", "```", ""]
     return lines
 
 

@@ -36,8 +36,8 @@ the four files of MNIST or Fashion-MNIST in a folder (the scripts download nothi
     python examples/published/nielsen.py --data FOLDER --out examples/published/results
     python examples/published/results.py
 
-`--only 784-30-10` runs the rows whose name contains that, `--device gpu` runs them on a GPU. A script
-that was stopped goes on with the seed it was in, the long ones within it.
+`--only 784-30-10` runs the rows whose name contains that, `--device gpu` runs them on a GPU. A
+script that was stopped goes on with the seed it was in, the long ones within it.
 """
 HEAD = (
     "| result | published | ours | spread | best | seeds | minutes a seed | device |\n"
