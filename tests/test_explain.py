@@ -27,6 +27,7 @@ def test_every_sum_that_is_written_out_is_true(layers: list[AbstractLayer]) -> N
     text = to_text(tell(net, X, Y))
     sums = re.findall(r"> \S+ = (?:\S+ \S+ = )?([^=\n]*·[^=\n]*) = ([-+.e\d]+)", text)
     assert len(sums) >= 2 * len(net.learning_layers)
+    assert not re.search(r"\s-0(\s|$)", text), "a minus before 0"
     for left, right in sums:
         if "smaller terms" not in left:
             value = eval(left.replace("·", "*"), {"__builtins__": {}})

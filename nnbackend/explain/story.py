@@ -89,7 +89,7 @@ def _forward(
         f"Layer {level}: {name}",
         (f"z[{level}] = a[{level - 1}] W[{level}] + b[{level}]", f"a[{level}] = φ(z[{level}])"),
         ((f"a[{level - 1}]", below), (f"z[{level}]", z), (f"a[{level}]", a)),
-        f"z[{level}]_{k} = {_sum(below, W[:, k])} + {b[k]:.4g} = {z[k]:.6g}",
+        f"z[{level}]_{k} = {_sum(below, W[:, k])} + {_signed(b[k])} = {z[k]:.6g}",
     )
 
 
@@ -110,8 +110,10 @@ def _backward(
     else:
         formula = f"δ[{level}] = ∂C/∂a[{level}] ⊙ φ'(z[{level}])"
     i, k = (int(v) for v in np.unravel_index(np.argmax(np.abs(dW)), dW.shape))
-    lines = [f"∂C/∂w[{level}]_{i},{k} = a[{level - 1}]_{i} δ[{level}]_{k} = "
-             f"{below[i]:.4g} · {delta[k]:.4g} = {dW[i, k]:.6g}   (the largest)"]  # fmt: skip
+    product = f"{_signed(below[i])}·{_signed(delta[k])} = {dW[i, k]:.6g}"
+    lines = [
+        f"∂C/∂w[{level}]_{i},{k} = a[{level - 1}]_{i} δ[{level}]_{k} = {product}   (the largest)"
+    ]
     if above is not None:
         W, d = above
         unit = k if k < W.shape[0] else k % W.shape[0]
@@ -128,7 +130,7 @@ def _backward(
 def _sum(values: np.ndarray, weights: np.ndarray) -> str:
     """Write out the largest terms of a sum of products."""
     order = np.sort(np.argsort(-np.abs(values * weights), kind="stable")[:TERMS])
-    text = " + ".join(f"{values[i]:.4g}·{_signed(weights[i])}" for i in order)
+    text = " + ".join(f"{_signed(values[i])}·{_signed(weights[i])}" for i in order)
     left = len(values) - len(order)
     return f"{text} + ({left} smaller terms)" if left else text
 

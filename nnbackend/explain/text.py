@@ -24,8 +24,8 @@ def to_text(story: Story) -> str:
 
 
 def numbers(values: np.ndarray) -> str:
-    """Give the first numbers of a vector, and how many more there are."""
-    text = "  ".join(f"{v:.4g}" for v in values[:SHOWN])
+    """Give the first numbers of a vector, and how many more there are; -0 is 0."""
+    text = "  ".join(f"{v + 0.0:.4g}" for v in values[:SHOWN])
     return text if len(values) <= SHOWN else f"{text}  ... ({len(values) - SHOWN} more)"
 
 

@@ -118,9 +118,10 @@ def _draw_units(
     scale = float(np.abs(a).max()) or 1.0
     for unit, height in zip(units, heights, strict=True):
         value = float(a[unit])
+        shown = f"{round(value, 2) + 0.0:.2f}"  # no -0.00
         face = colormaps[SIGNED](0.5 + 0.3 * value / scale)
         axes.add_patch(Circle((left, height), 0.29, facecolor=face, edgecolor=INK, zorder=2))
-        axes.text(left, height, f"{value:.2f}", ha="center", va="center", fontsize=7.5, zorder=3)
+        axes.text(left, height, shown, ha="center", va="center", fontsize=7.5, zorder=3)
         axes.text(
             left, height - 0.31, notes[unit], ha="center", va="top", fontsize=6.5, color=INK,
             zorder=3, bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.4},
