@@ -103,6 +103,16 @@ def test_a_diagram_of_a_large_layer_leaves_units_out(hidden: nn.Dense, tmp_path:
     assert "20 more" in (tmp_path / "d.svg").read_text(encoding="utf-8")
 
 
+def test_a_maxout_unit_is_drawn_with_the_weights_of_its_winning_piece(tmp_path: Path) -> None:
+    net = nn.Network([1, nn.Maxout(1, 2), nn.Dense(1, "identity")], device="numpy")
+    net.set_parameters([[[0.25, 0.75]], [[0.5]]], [[0.0, 0.0], [0.0]])
+    for x, winner, loser in ((1.0, 0.75, 0.25), (-1.0, 0.25, 0.75)):
+        plots.network_diagram(net, np.float32([[x]]), [1.0], tmp_path / "d.svg")
+        text = (tmp_path / "d.svg").read_text(encoding="utf-8")
+        assert f"<!-- {winner} -->" in text
+        assert f"<!-- {loser} -->" not in text
+
+
 def test_the_recorder_sees_dead_units(tmp_path: Path) -> None:
     # A bias far below 0 silences every unit of a ReLU layer for good.
     net = nn.Network([2, nn.Dense(4, "relu", biases=-100.0), 2], "cross_entropy", device="numpy")

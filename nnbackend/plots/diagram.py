@@ -21,15 +21,16 @@ def network_diagram(net: Network, x: Any, y: Any, path: str | os.PathLike[str]) 
     """Draw the network with a (in the circle), z and delta = dC/dz (below it) of one sample.
 
     x: (1, n_in) as the first layer sees it; y: its target, as for `Network.backprop`.
-    Lines are weights: red above 0, blue below, the stronger the wider. A maxout unit has a z for
-    each piece, and none is written.
+    Lines are weights: red above 0, blue below, the stronger the wider. A maxout unit has weights
+    and a z for each piece; those of the winning piece are drawn, whose z is a.
     """
     trace, gradient = net.trace(x), net.backprop(x, y)
     host = net.backend.to_host
     columns = [host(a)[0] for a in (trace.x, *trace.a)]
+    zs = [host(z)[0] for z in trace.z]
     notes = [[""] * len(columns[0])] + [
-        _notes(host(z)[0], host(d)[0], len(a))
-        for z, d, a in zip(trace.z, gradient.deltas, columns[1:], strict=True)
+        _notes(z, host(d)[0], len(a))
+        for z, d, a in zip(zs, gradient.deltas, columns[1:], strict=True)
     ]
     shown = [_shown(len(a)) for a in columns]
     tallest = max(len(s) + 1 for s in shown)
@@ -38,7 +39,9 @@ def network_diagram(net: Network, x: Any, y: Any, path: str | os.PathLike[str]) 
     axes.set_axis_off()
     places = [_heights(s, len(a)) for s, a in zip(shown, columns, strict=True)]
     for level, W in enumerate(net.get_parameters()[0]):
-        part = W[:, : len(columns[level + 1])]
+        n = len(columns[level + 1])
+        won = zs[level].reshape(-1, n).argmax(axis=0)  # 0 for all but maxout
+        part = W[:, won * n + np.arange(n)]
         _draw_weights(axes, APART * level, part, shown[level : level + 2],
                       places[level : level + 2])  # fmt: skip
     names = ["input"] + [describe(layer) for layer in net.learning_layers]
