@@ -37,7 +37,7 @@ GENERATED = HERE / "generated"
 def commands() -> str:
     """Give every command's help, as a terminal of 100 columns shows it."""
     os.environ["COLUMNS"], os.environ["NO_COLOR"] = "100", "1"
-    parts = ["# Commands and options", ""]
+    parts = ["# Commands and options", "", "As `nnbackend VERB --help` shows them.", ""]
     for verb in VERBS:
         shown = io.StringIO()
         with contextlib.redirect_stdout(shown):

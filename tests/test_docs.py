@@ -20,7 +20,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+import nnbackend as nn
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -230,6 +233,43 @@ def test_both_languages_have_the_same_code_and_equations() -> None:
     assert numbers("backprop.md") == numbers("es/backprop.md")
     english, spanish = (_blocks(page, "python") for page in ("backprop.md", "es/backprop.md"))
     assert english == spanish
+
+
+def test_alpha_divided_by_the_batch_size_is_the_penalty_of_scikit_learn() -> None:
+    """As from-scikit-learn.md says, and that the gradient of its squared error is ours."""
+    from sklearn.neural_network import MLPRegressor
+
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(100, 4)), rng.normal(size=(100, 2))
+    theirs = MLPRegressor(
+        hidden_layer_sizes=(6,), activation="tanh", solver="sgd", momentum=0.0, alpha=5.0,
+        batch_size=50, learning_rate_init=0.1, shuffle=False, random_state=0,
+    )  # fmt: skip
+    theirs.partial_fit(x, y)
+    start = [np.copy(part) for part in (*theirs.coefs_, *theirs.intercepts_)]
+    theirs.partial_fit(x, y)
+    layers = [4, nn.Dense(6, "tanh"), nn.Dense(2, "identity")]
+    net = nn.Network(layers, "quadratic", dtype="float64", device="numpy")
+    net.set_parameters(start[:2], start[2:])
+    nn.train(net, x, y, optimizer=nn.SGD(0.1), batch_size=50, epochs=1, shuffle=False, l2=5.0 / 50)
+    for ours, weights in zip(net.get_parameters()[0], theirs.coefs_, strict=True):
+        np.testing.assert_allclose(ours, weights, rtol=1e-10)
+
+
+def test_the_losses_of_pytorch_are_ours_divided_by_the_outputs() -> None:
+    """As from-pytorch.md says."""
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    a, y = rng.random((2, 5, 3))
+    for name, theirs, factor in (
+        ("quadratic", torch.nn.MSELoss(), 2 / 3),
+        ("absolute", torch.nn.L1Loss(), 1 / 3),
+        ("huber", torch.nn.HuberLoss(), 1 / 3),
+        ("binary_cross_entropy", torch.nn.BCELoss(), 1 / 3),
+    ):
+        rows, _ = nn.losses.get_loss(name).rows(a, y, np)
+        value = theirs(torch.tensor(a), torch.tensor(y)).item()
+        assert value == pytest.approx(factor * rows.mean(), rel=1e-10), name
 
 
 # --- the site -------------------------------------------------------------------------------------
