@@ -19,6 +19,7 @@ pytest.importorskip("numba", reason="numba is not installed")
 
 from nnbackend_numba import program, sharing, tape
 from nnbackend_numba.backend import NumbaBackend
+from nnbackend_numba.compiling import fingerprint
 from nnbackend_numba.program import Program
 
 TOLERANCE = {"float32": 2e-4, "float64": 1e-11}  # relative, after some steps
@@ -203,7 +204,51 @@ def test_a_formula_from_a_module_that_is_gone_is_loaded_from_the_disk(tmp_path: 
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         answers.append(done.stdout)
+        # It is said once, and only where something is compiled.
+        assert done.stderr.count("numba compiles kernels") == (name == "first")
     assert answers[0] == answers[1]
+
+
+def bounded(z: Any) -> Any:
+    """NumPy's functions, which take arrays on NumPy and one number at a time here."""
+    bent = np.where(z > 0, z, 0) + np.maximum(z, -1) * np.minimum(0.5, z) + np.clip(z, -2, None)
+    return bent + np.abs(z) * np.sign(z) + np.ones_like(z) + np.zeros_like(z) + np.sin(np.pi * z)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_numpys_functions_are_compiled_in_a_users_formula(dtype: str) -> None:
+    own = nn.Activation("bounded", bounded, lambda z: np.where(z > 0, 1, 0))
+    backend, b = NumbaBackend(), np.zeros(5, dtype)
+    z = np.array([[-3.0, -0.5, 0.0, 0.7, np.nan]], dtype)
+    a, delta = np.empty_like(z), np.ones_like(z)
+    loops = [backend._activation(own, role, np.dtype(dtype)) for role in ("f", "df")]
+    assert None not in loops, "NumPy serves"
+    loops[0](z.copy(), b, a, 0, 5)
+    loops[1](delta, z, a, 0, 5)
+    np.testing.assert_allclose(a, bounded(z), rtol=1e-5)
+    np.testing.assert_array_equal(delta, [[0, 0, 0, 1, 0]])
+
+
+def scaled(z: Any, by: float = 2.0) -> Any:
+    return by * z
+
+
+def test_formulas_that_differ_in_anything_are_kept_apart_on_the_disk() -> None:
+    """Compiled code is found again by a fingerprint; np.sin and np.cos once shared theirs."""
+
+    def with_table(*values: float) -> Any:
+        table = np.array(values)
+        return lambda z: table[0] * z
+
+    def by_three(z: Any, by: float = 3.0) -> Any:
+        return by * z
+
+    assert fingerprint(lambda z: np.sin(z)) != fingerprint(lambda z: np.cos(z))
+    assert fingerprint(lambda z: np.pi * z) != fingerprint(lambda z: np.e * z)
+    assert fingerprint(scaled) != fingerprint(by_three)
+    assert fingerprint(with_table(*[0.0] * 2000)) != fingerprint(with_table(1.0, *[0.0] * 1999))
+    assert fingerprint(with_table(1.0)) == fingerprint(with_table(1.0))
+    assert fingerprint(lambda z: np.sin(z)) == fingerprint(lambda z: np.sin(z))
 
 
 def test_another_threads_kernels_work_while_a_step_is_recorded() -> None:

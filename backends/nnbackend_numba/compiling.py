@@ -12,11 +12,12 @@ import hashlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from types import CellType, CodeType, FunctionType
+from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 import numba
 import numpy as np
+from numba.core import event
 from numba.core.errors import NumbaError
 
 from nnbackend_numba import native, scalars
@@ -32,7 +33,8 @@ def retyped(value: Any, dtype: str) -> Any:
     """Give a function with its floats in `dtype`, compiled; a float in it; others as they are."""
     if isinstance(value, float):
         return np.dtype(dtype).type(value)
-    if not isinstance(value, FunctionType):
+    value = scalars.in_place_of(value)
+    if not isinstance(value, FunctionType) or value.__module__ == scalars.__name__:
         return value
     code = value.__code__
     names = set(code.co_names)
@@ -56,24 +58,41 @@ def _plain(constant: Any, dtype: str) -> Any:
 
 def fingerprint(*functions: Any) -> str:
     """Give a short name for what functions compute, which may be given by their own such names."""
-    digest = hashlib.sha256(_BASE)
+    digest, seen = hashlib.sha256(_BASE), set()
     pending: list[Any] = list(functions)
     while pending:
         value = pending.pop()
+        value = getattr(value, "py_func", value)  # a user's own may call what is compiled already
         if isinstance(value, FunctionType):
-            pending += [value.__code__, *(c.cell_contents for c in value.__closure__ or ())]
-            used = [v for k, v in sorted(value.__globals__.items()) if k in value.__code__.co_names]
-            pending += [v for v in used if isinstance(v, (FunctionType, float, int))]
+            if value in seen:
+                continue
+            seen.add(value)
+            pending += [value.__code__, value.__defaults__]
+            pending += [cell.cell_contents for cell in value.__closure__ or ()]
+            pending += _globals_of(value)
         elif isinstance(value, CodeType):
-            digest.update(value.co_code)
+            # The code of np.sin(z) and np.cos(z) is the same but for the names.
+            digest.update(value.co_code + repr(value.co_names).encode())
             pending += value.co_consts
+        elif isinstance(value, np.ndarray):
+            digest.update(f"{value.dtype.str} {value.shape}".encode() + value.tobytes())
         else:
             digest.update(repr(value).encode())
     return digest.hexdigest()[:12]
 
 
+def _globals_of(function: FunctionType) -> list[Any]:
+    """Give the global values that a function uses; of modules, the numbers it takes from them."""
+    names = function.__code__.co_names
+    used = [v for k, v in sorted(function.__globals__.items()) if k in names]
+    modules = [v for v in used if isinstance(v, ModuleType)]
+    numbers = [getattr(m, k, None) for m in modules for k in names]
+    return [v for v in used if not isinstance(v, ModuleType)] + [
+        v for v in numbers if isinstance(v, (int, float))
+    ]
+
+
 _kept: dict[tuple[Any, ...], Any] = {}
-_said: list[str] = []
 _OPERATION = "void(int64, int64, int64, int64, int64)"
 
 
@@ -89,7 +108,6 @@ def compiled(
         name = f"{loop.__name__}_{dtype}_{fingerprint(loop, formula)}"
         function.__name__ = function.__qualname__ = name
         _kept[key] = numba.njit(cache=True, **scalars.FAST)(function)
-        _announce(_kept[key])
     return _kept[key]
 
 
@@ -111,12 +129,18 @@ def operation(body: Callable[..., Any], dtype: str, loop: Any, **names: Any) -> 
     return _kept[key]
 
 
-def _announce(dispatcher: Any) -> None:
-    """Say once that kernels are being compiled, when the cache on disk has none."""
-    try:
-        is_new = not dispatcher._cache._cache_file._load_index()
-    except (AttributeError, OSError):  # not numba's public face: then it goes unsaid
-        is_new = False
-    if is_new and not _said:
-        _said.append("said")
-        logger.warning("numba compiles kernels for this machine, once; this takes some seconds")
+class _Announcement(event.Listener):  # type: ignore[misc]
+    """Says once in a process that kernels are compiled, when the first one really is."""
+
+    is_said = False
+
+    def on_start(self, event: Any) -> None:
+        if not self.is_said and str(event.data["module"]).startswith(f"{__package__}."):
+            self.is_said = True
+            logger.warning("numba compiles kernels for this machine, once; this takes some seconds")
+
+    def on_end(self, event: Any) -> None:
+        pass
+
+
+event.register("numba:run_pass", _Announcement())

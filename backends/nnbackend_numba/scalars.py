@@ -1,6 +1,7 @@
 """The array functions that formulas use, for one number at a time in compiled loops.
 
-A formula written over `xp` compiles to a loop when `xp` is this module. The single-precision
+A formula written over `xp` compiles to a loop when `xp` is this module, and one that uses NumPy's
+functions when this module stands for NumPy; what it does not have is NumPy's. The single-precision
 exponential and tanh are polynomials that LLVM turns into vector instructions; the C library's are
 called number by number.
 
@@ -12,11 +13,13 @@ Source of the polynomials: Moshier's Cephes library, expf.c and tanhf.c.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import numba
 import numpy as np
+from numba import types
 from numba.extending import overload
 
 # Without "nnan" and "ninf": a training that diverges must be seen to.
@@ -119,6 +122,17 @@ def _abs(z):
     return lambda z: math.fabs(z)
 
 
+def _as_float(x: Any, y: Any) -> Any:
+    """Give the type of a float beside a whole number, which must not make it a double; else None.
+
+    Types, not numbers.
+    """
+    whole = (types.Integer, types.Boolean)
+    if isinstance(x, types.Float) and isinstance(y, whole):
+        return x
+    return y if isinstance(y, types.Float) and isinstance(x, whole) else None
+
+
 def where(condition: Any, x: Any, y: Any) -> Any:
     """Give x where the condition holds, else y."""
     return _missing(condition, x, y)
@@ -126,7 +140,44 @@ def where(condition: Any, x: Any, y: Any) -> Any:
 
 @overload(where, jit_options={"forceinline": True, **FAST})
 def _where(condition, x, y):
+    kind = _as_float(x, y)
+    if kind is not None:
+        return lambda condition, x, y: kind(x) if condition else kind(y)
     return lambda condition, x, y: x if condition else y
+
+
+def maximum(x1: Any, x2: Any) -> Any:
+    """The larger of two; NaN where one is."""
+    return _missing(x1, x2)
+
+
+@overload(maximum, jit_options={"forceinline": True, **FAST})
+def _maximum(x1, x2):
+    return lambda x1, x2: where((x1 > x2) | (x1 != x1), x1, x2)
+
+
+def minimum(x1: Any, x2: Any) -> Any:
+    """The smaller of two; NaN where one is."""
+    return _missing(x1, x2)
+
+
+@overload(minimum, jit_options={"forceinline": True, **FAST})
+def _minimum(x1, x2):
+    return lambda x1, x2: where((x1 < x2) | (x1 != x1), x1, x2)
+
+
+def clip(a: Any, a_min: Any, a_max: Any) -> Any:
+    """Keep a between two bounds."""
+    return _missing(a, a_min, a_max)
+
+
+@overload(clip, jit_options={"forceinline": True, **FAST})
+def _clip(a, a_min, a_max):
+    if isinstance(a_min, types.NoneType):
+        return lambda a, a_min, a_max: minimum(a, a_max)
+    if isinstance(a_max, types.NoneType):
+        return lambda a, a_min, a_max: maximum(a, a_min)
+    return lambda a, a_min, a_max: minimum(maximum(a, a_min), a_max)
 
 
 def ones_like(z: Any) -> Any:
@@ -169,3 +220,22 @@ def sum(z: Any, axis: int) -> Any:
 @overload(sum, jit_options={"forceinline": True, **FAST})
 def _sum(z, axis):
     return lambda z, axis: z
+
+
+# ---- instead of NumPy ----------------------------------------------------------------------------
+
+
+def __getattr__(name: str) -> Any:
+    """Give NumPy's function of one number, of which numba knows many, as sin."""
+    if name.startswith("_"):
+        raise AttributeError(name)
+    return getattr(np, name)
+
+
+def in_place_of(value: Any) -> Any:
+    """Give this module for NumPy, and its function for NumPy's; any other value as it is."""
+    if value is np:
+        return sys.modules[__name__]
+    name = getattr(value, "__name__", "")
+    is_ours = isinstance(name, str) and getattr(np, name, None) is value
+    return globals().get("abs" if name == "absolute" else name, value) if is_ours else value
