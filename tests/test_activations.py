@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from typing import Any
 
 import array_api_strict
 import numpy as np
@@ -13,6 +14,7 @@ import scipy.special
 import nnbackend as nn
 from nnbackend.errors import ArgumentError
 from nnbackend.network.activations import ACTIVATIONS, get_activation
+from nnbackend.testing import GhostBackend
 
 NAMES = sorted(ACTIVATIONS)
 ELEMENTWISE = [name for name in NAMES if name != "softmax"]
@@ -182,6 +184,87 @@ def test_a_formula_of_the_wrong_arguments_is_refused(f: object) -> None:
         nn.Activation("odd", f, lambda z: z)
     with pytest.raises(ArgumentError, match="df of activation 'odd' must be a function of z"):
         nn.Activation("odd", lambda z: z, f)
+
+
+def relu_in_place(z: np.ndarray) -> np.ndarray:
+    z[z < 0] = 0.0
+    return z
+
+
+ONE = np.ones_like
+ALONE, WHOLE = "must work element by element", "must be a formula for whole arrays"
+REFUSED: dict[str, tuple[Any, Any, str]] = {
+    "sum": (lambda z: z / np.abs(z).sum(), ONE, f"f of activation 'own' {ALONE}.*'softmax'"),
+    "mean over the batch": (lambda z: z - z.mean(axis=0), ONE, ALONE),
+    "softmax": (
+        lambda z, xp: xp.exp(z) / xp.sum(xp.exp(z), axis=1, keepdims=True), ONE, ALONE,
+    ),
+    "largest": (lambda z: z - z.max(axis=1, keepdims=True), ONE, ALONE),
+    "slope": (lambda z: z**2, lambda z: z / z.std(), f"df of activation 'own' {ALONE}"),
+    "if": (lambda z: z if z > 0 else 0 * z, ONE, f"f of .*{WHOLE}.*np.where"),
+    "if in df": (np.abs, lambda z: 1.0 if z > 0 else -1.0, f"df of .*{WHOLE}.*np.where"),
+    "max": (lambda z: max(z, 0), ONE, f"{WHOLE}.*np.maximum for max"),
+    "math": (math.tanh, ONE, f"{WHOLE}.*np.exp for math.exp"),
+    "shape": (lambda z: z[:, :0], ONE, f"{WHOLE}.*same shape.*for z.shape="),
+    "fault": (lambda z: z.no_such_thing, ONE, f"{WHOLE}.*AttributeError"),
+    "none": (lambda z: None, ONE, f"{WHOLE}.*it gives None"),
+    "in place": (relu_in_place, ONE, f"{WHOLE}.*it changes z itself"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("device", ["numpy", "numba", "ghost"])
+@pytest.mark.parametrize("units", [2, 300])
+@pytest.mark.parametrize("case", sorted(REFUSED))
+def test_an_activation_that_is_not_elementwise_is_refused(
+    case: str, units: int, device: str
+) -> None:
+    f, df, text = REFUSED[case]
+    place = GhostBackend() if device == "ghost" else device
+    if device == "numba":
+        pytest.importorskip("numba", reason="numba is not installed")
+    with pytest.raises(ArgumentError, match=text):
+        nn.Network([3, nn.Dense(units, nn.Activation("own", f, df)), 1], device=place)
+
+
+TABLE = np.linspace(0.0, 0.3, 7)
+TAKEN: dict[str, tuple[Any, Any]] = {
+    "kinks": (lambda z: np.clip(z, -1, 1), lambda z: np.abs(z) < 1),
+    "steps of whole numbers": (np.floor, np.zeros_like),
+    "a number as the slope": (lambda z: 3.0 * z, lambda z: 3),
+    "not defined everywhere": (np.log, lambda z: 1 / z),
+    "another for each unit": (
+        lambda z: np.where(z > 0, z, TABLE * z), lambda z: np.where(z > 0, 1.0, TABLE),
+    ),
+    "single precision": (lambda z: np.tanh(z.astype("f4")), lambda z, a, xp: 1 - a * a),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", sorted(TAKEN))
+def test_an_activation_that_is_elementwise_is_taken(
+    case: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    nn.Network([3, nn.Dense(7, nn.Activation("own", *TAKEN[case])), 1], device="numpy")
+    assert not caplog.records
+
+
+def test_a_slope_of_something_else_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    surrogate = nn.Activation("spike", lambda z: np.heaviside(z, 0.0), np.ones_like)
+    nn.Network([3, nn.Dense(5, surrogate), 1], device="numpy")
+    assert "df of activation 'spike' is not the slope of f" in caplog.text
+    assert "gives 1, and f rises by 0" in caplog.text
+
+
+def test_a_formula_in_another_librarys_functions_is_left_to_its_device() -> None:
+    def theirs(z: Any) -> Any:
+        if isinstance(z, np.ndarray):
+            raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+        return z
+
+    own = nn.Activation("theirs", theirs, lambda z, a, xp: xp.ones_like(z))
+    net = nn.Network([3, nn.Dense(2, own), 1], device=GhostBackend())
+    assert net.predict(np.ones((2, 3))).shape == (2,)
+    with pytest.raises(ArgumentError, match="Unsupported type"):
+        nn.Network([3, nn.Dense(2, own), 1], device="numpy")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -22,7 +22,10 @@ class Activation:
         a = f(z);  phi'(z) = df(z)
 
     f(z) or f(z, xp), df(z) or df(z, a, xp): with `xp` a formula uses the library of whichever
-    device runs it; without, NumPy's own functions serve NumPy and CuPy arrays alike.
+    device runs it; without, NumPy's own functions serve NumPy and CuPy arrays alike. A network
+    tries them on a small array, and refuses what does not work element by element.
+    The weights "auto" are Glorot's for any activation of your own; for one of relu's kind say so
+    in the layer: Dense(100, own, weights="he_normal").
     A name of your own is saved with a model; loading it then needs the object again.
     >>> import numpy as np
     >>> Activation("cube", lambda z: z**3, lambda z: 3 * z**2).value(np.array([2.0]), np)

@@ -21,7 +21,7 @@ from nnbackend.backend.philox import INITIAL_WEIGHTS, host_generator
 from nnbackend.data import doors
 from nnbackend.data.scalers import Scaler
 from nnbackend.errors import ArgumentError, DataError, ShapeError, check
-from nnbackend.network import architecture
+from nnbackend.network import architecture, probing
 from nnbackend.network.activations import Activation, identity
 from nnbackend.network.architecture import check_seed
 from nnbackend.network.layers import AbstractLayer, Dense, Maxout
@@ -98,6 +98,7 @@ class Network:
         self.seed = check_seed(seed)
         given = None if loss is None else get_loss(loss)
         self.n_in, self.layers = architecture.build_layers(layers, given, activation)
+        probing.check_activations(self.layers, self.backend)
         self.loss = given or architecture.natural_loss(self.layers[-1])
         self.classes = tuple(_plain(c) for c in classes) if classes is not None else None
         self.scaler: Scaler | None = None
