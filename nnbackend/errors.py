@@ -87,13 +87,48 @@ def check(
         raise ArgumentError(f"{name}{owner} must be {expected}. Received: {name}={value!r}.")
 
 
+# What our names are called elsewhere, without capitals and signs: for hints in errors alone.
+OTHER_NAMES = {
+    "absolute": "mae l1 l1loss absoluteerror meanabsoluteerror",
+    "binary_cross_entropy": "bce bceloss bcewithlogits bcewithlogitsloss binarycrossentropy",
+    "constant": "fixed",
+    "cosine": "cosineannealing cosinedecay",
+    "cross_entropy": "ce nll nllloss logloss logistic crossentropyloss categoricalcrossentropy "
+    "sparsecategoricalcrossentropy negativeloglikelihood",
+    "exponential": "exp",
+    "glorot_normal": "xaviernormal",
+    "glorot_uniform": "glorot xavier xavieruniform",
+    "he_normal": "he kaiming kaimingnormal",
+    "he_uniform": "kaiminguniform",
+    "huber": "smoothl1 smoothl1loss",
+    "identity": "linear",
+    "inverse_scaling": "invscaling",
+    "lbfgs": "bfgs lbfgsb",
+    "plateau": "reducelronplateau adaptive",
+    "quadratic": "mse l2 mseloss squarederror meansquarederror leastsquares",
+    "quantile": "pinball",
+    "sgd": "gd gradientdescent momentum nesterov",
+    "sigmoid": "logistic expit",
+    "silu": "swish",
+    "standard": "zscore standardscaler",
+    "step": "heaviside",
+    "unit": "minmax minmaxscaler",
+}
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
-    """Give the tail of an error about an unknown name: the choices, and the nearest one.
+    """Give the tail of an error about an unknown name: the choices, and the one that was meant.
 
     >>> suggest("rellu", ["relu", "tanh"])
     "Known: relu, tanh. Did you mean 'relu'?"
     """
-    names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1)
+    names, plain = sorted(known), _plain(name)
+    near = [n for n in names if plain in {_plain(n), *OTHER_NAMES.get(n, "").split()}]
+    near = near or difflib.get_close_matches(name, names, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"Known: {', '.join(names)}.{hint}"
+
+
+def _plain(name: str) -> str:
+    """Give a name without capitals and signs."""
+    return "".join(filter(str.isalnum, name)).lower()

@@ -5,11 +5,18 @@ from __future__ import annotations
 import inspect
 import pickle
 import re
+from typing import Any
 
 import pytest
 
 from nnbackend import errors
+from nnbackend.data.scalers import KINDS
 from nnbackend.errors import NNBackendError, suggest
+from nnbackend.network.activations import ACTIVATIONS, get_activation
+from nnbackend.network.initializers import INITIALIZERS, get_initializer
+from nnbackend.network.losses import LOSSES, get_loss
+from nnbackend.training.optimizers import OPTIMIZERS, get_optimizer
+from nnbackend.training.schedules import SCHEDULES, get_schedule
 
 CLASSES = [
     value for value in vars(errors).values()
@@ -63,3 +70,34 @@ def test_each_is_the_built_in_a_caller_would_catch(kind: type[NNBackendError]) -
 )
 def test_the_nearest_name(name: str, text: str) -> None:
     assert suggest(name, ["tanh", "relu"]) == text
+
+
+@pytest.mark.parametrize(
+    ("get", "written", "meant"),
+    [
+        (get_loss, "mse", "quadratic"),
+        (get_loss, "MAE", "absolute"),
+        (get_loss, "bce", "binary_cross_entropy"),
+        (get_loss, "nll", "cross_entropy"),
+        (get_loss, "sparse_categorical_crossentropy", "cross_entropy"),
+        (get_loss, "log-loss", "cross_entropy"),
+        (get_activation, "swish", "silu"),
+        (get_activation, "LeakyReLU", "leaky_relu"),
+        (get_activation, "logistic", "sigmoid"),
+        (get_activation, "linear", "identity"),
+        (get_optimizer, "RMSprop", "rmsprop"),
+        (get_optimizer, "Adam", "adam"),
+        (get_optimizer, "L-BFGS", "lbfgs"),
+        (get_initializer, "xavier_uniform", "glorot_uniform"),
+        (get_initializer, "kaiming_normal", "he_normal"),
+        (get_schedule, "CosineAnnealing", "cosine"),
+    ],
+)
+def test_names_of_elsewhere_lead_to_ours(get: Any, written: str, meant: str) -> None:
+    with pytest.raises(errors.ArgumentError, match=f"Did you mean '{meant}'"):
+        get(written)
+
+
+def test_every_other_name_belongs_to_one_of_ours() -> None:
+    ours = {*ACTIVATIONS, *LOSSES, *OPTIMIZERS, *INITIALIZERS, *SCHEDULES, *KINDS}
+    assert errors.OTHER_NAMES.keys() <= ours
