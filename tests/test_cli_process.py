@@ -156,23 +156,66 @@ def _trainer(**options: Any) -> Trainer:
     return Trainer(net, x, np.arange(20) % 2, Recipe(epochs=3, **options), validation=0.2)
 
 
-def test_a_bar_is_drawn_in_long_epochs_and_wiped(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter(range(10_000))
-    monkeypatch.setattr("nnbackend.cli.progress.time.perf_counter", lambda: float(next(clock)))
+class Clock:
+    """A clock that is put forward by hand."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr("nnbackend.cli.progress.time.perf_counter", made)
+    return made
+
+
+def _end_epoch(table: EpochTable, trainer: Trainer) -> list[str]:
+    """End an epoch; give the cells of its row."""
+    trainer.epoch += 1
+    row = {"epoch": trainer.epoch, "train_loss": 0.5, "valid_loss": 0.6, "valid_accuracy": 0.75}
+    trainer.history.rows.append({**row, "learning_rate": 0.001, "seconds": 2.0})
+    table.on_epoch_end(trainer, trainer.history.rows[-1])
+    return table.stream.getvalue().rpartition("\x1b[K")[2].splitlines()[-1].split()
+
+
+def test_a_bar_is_drawn_in_long_epochs_and_wiped(clock: Clock) -> None:
     stream, trainer = Terminal(), _trainer(batch_size=4)
     table = EpochTable(stream)
     table.on_train_begin(trainer)
-    table.on_progress(trainer, 2, 4)
+    clock.now = 60.0  # the first step compiles
+    table.on_progress(trainer, 1, 4)
+    assert "\r" not in stream.getvalue()
+    clock.now = 63.0
+    table.on_progress(trainer, 3, 4)
     text = stream.getvalue()
     assert "\r" in text
-    assert "50%" in text
-    assert "samples/s" in text.rpartition("\r")[2]
-    trainer.epoch = 1
-    row = {"epoch": 1.0, "train_loss": 0.5, "valid_loss": 0.6, "valid_accuracy": 0.75}
-    trainer.history.rows.append({**row, "learning_rate": 0.001, "seconds": 2.0})
-    table.on_epoch_end(trainer, trainer.history.rows[0])
-    last = stream.getvalue().rpartition("\x1b[K")[2]
-    assert last.split() == ["1", "0.5000", "0.6000", "0.7500", "0.001", "8", "0:04", "*"]
+    assert "75%" in text
+    assert text.rpartition("\r")[2].split()[-4:-1] == ["3", "samples/s", "0:02"]  # 16 rows in 6 s
+    assert _end_epoch(table, trainer)[:6] == ["1", "0.5000", "0.6000", "0.7500", "0.001", "8"]
+
+
+def test_the_time_left_does_not_count_what_comes_once(clock: Clock) -> None:
+    table, trainer = EpochTable(Terminal()), _trainer(batch_size=4)
+    table.on_train_begin(trainer)
+    clock.now = 60.0
+    table.on_progress(trainer, 1, 4)
+    clock.now = 63.0  # a second for each step
+    table.on_progress(trainer, 4, 4)
+    clock.now = 90.0  # validation compiles too
+    assert _end_epoch(table, trainer)[6:] == ["0:08", "*"]
+    clock.now = 95.0
+    assert _end_epoch(table, trainer)[6:] == ["0:05"]
+
+
+def test_no_time_left_is_made_up_from_one_step(clock: Clock) -> None:
+    table, trainer = EpochTable(Terminal()), _trainer(batch_size=None)
+    table.on_train_begin(trainer)
+    clock.now = 60.0
+    table.on_progress(trainer, 1, 1)
+    assert _end_epoch(table, trainer)[6:] == ["*"]
 
 
 def test_the_keeper_saves_the_best_and_leaves_the_weights(

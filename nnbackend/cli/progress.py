@@ -27,10 +27,13 @@ class EpochTable(Callback):
         self.is_live = stream.isatty()
         self._is_drawn = False
         self._drawn_at = 0.0
-        self._epoch_began = 0.0
+        # From when, and from which share of it on, the epoch is timed: in the first one from the
+        # end of the first step, in which a device prepares itself.
+        self._timed_from: tuple[float, float] | None = None
+        self._steps_done_at = self._second_began = 0.0
 
     def on_train_begin(self, trainer: Trainer) -> None:
-        self._began = self._epoch_began = time.perf_counter()
+        self._timed_from = None
         self._first = trainer.epoch  # not 0 where a run is gone on with
         titles = ["epoch", "train loss"]
         if trainer.validation is not None:
@@ -41,13 +44,16 @@ class EpochTable(Callback):
         self._print(titles)
 
     def on_progress(self, trainer: Trainer, step: int, n_steps: int) -> None:
-        now = time.perf_counter()
-        if not self.is_live or now - max(self._drawn_at, self._epoch_began) < REDRAW_SECONDS:
+        now, share = time.perf_counter(), step / n_steps
+        self._steps_done_at = now
+        if self._timed_from is None:
+            self._timed_from = now, share
+        began, first = self._timed_from
+        if not self.is_live or share == first or now - max(self._drawn_at, began) < REDRAW_SECONDS:
             return
-        share = step / n_steps
         full = int(BAR * share)
-        rate = share * trainer.n / (now - self._epoch_began)
-        left = (now - self._epoch_began) * (1.0 / share - 1.0)
+        whole = (now - began) / (share - first)  # seconds
+        rate, left = trainer.n / whole, (1.0 - share) * whole
         self.stream.write(
             f"\r{trainer.epoch + 1:>{self._widths[0]}}  [{'=' * full}{' ' * (BAR - full)}] "
             f"{share:4.0%}  {rate:,.0f} samples/s  {duration(left)} \x1b[K"
@@ -56,19 +62,33 @@ class EpochTable(Callback):
         self._is_drawn, self._drawn_at = True, now
 
     def on_epoch_end(self, trainer: Trainer, row: Row) -> None:
-        now = self._epoch_began = time.perf_counter()
+        seconds_left = self._seconds_left(trainer)
         cells = [f"{row['epoch']:.0f}", loss_text(row["train_loss"])]
         cells += [
             loss_text(value) if name == "valid_loss" else f"{value:.4f}"
             for name, value in row.items()
             if name.startswith("valid_")
         ]
-        epochs_left = trainer.recipe.epochs - trainer.epoch
         cells.append(f"{row['learning_rate']:.3g}")
         cells.append(f"{trainer.n / row['seconds']:,.0f}" if row["seconds"] else "")
-        cells.append(duration((now - self._began) / (trainer.epoch - self._first) * epochs_left))
+        cells.append("" if seconds_left is None else duration(seconds_left))
         is_best = trainer.history.best_index == len(trainer.history) - 1
         self._print(cells, " *" if is_best else "")
+
+    def _seconds_left(self, trainer: Trainer) -> float | None:
+        """Give the time that the epochs left will take; None where nothing is known yet.
+
+        The first epoch tells by its steps after the first, as preparing does not come again; the
+        others by their mean, validation included.
+        """
+        now = time.perf_counter()
+        began, first = self._timed_from or (now, 1.0)
+        self._timed_from = now, 0.0
+        done, left = trainer.epoch - self._first, trainer.recipe.epochs - trainer.epoch
+        if done > 1:
+            return (now - self._second_began) / (done - 1) * left
+        self._second_began = now
+        return None if first == 1.0 else (self._steps_done_at - began) / (1.0 - first) * left
 
     def on_train_end(self, trainer: Trainer) -> None:
         self._wipe()
