@@ -11,6 +11,9 @@ import pytest
 
 import nnbackend as nn
 from nnbackend.backend import Backend
+from nnbackend.cli import main
+from nnbackend.cli.building import build_network, complete
+from nnbackend.cli.settings import Settings
 from nnbackend.errors import ArgumentError
 from nnbackend.persistence.description import describe_network
 from nnbackend.testing.ghost import GhostBackend
@@ -58,3 +61,20 @@ def test_the_precision_is_in_the_file_and_asked_for_where_it_can_be_had(tmp_path
 def test_float32_goes_without_saying() -> None:
     described: dict[str, Any] = describe_network(nn.Network([2, 1], device="numpy"))
     assert "precision" not in json.loads(json.dumps(described))
+
+
+def test_the_command_line_asks_for_a_precision_and_writes_it_down() -> None:
+    data = nn.data.load("xor")
+    for given, expected in (("tf32", "tf32"), (None, "float32")):
+        settings = complete(Settings(data="xor", precision=given), data, Choosy())
+        assert settings.precision == expected
+        assert build_network(settings, data, Choosy()).backend.precision == expected
+
+
+def test_the_command_line_refuses_a_precision_that_the_device_has_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "xor", "--device", "numpy", "--precision", "tf32"]) == 2
+    assert "one of float32 on numpy:0" in capsys.readouterr().err
+    assert not Path("runs").exists()

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from nnbackend.cli import main
+from nnbackend.cli.progress import Keeper
 from nnbackend.persistence.checkpoints import checkpoint_paths
+from nnbackend.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = {
@@ -78,6 +80,27 @@ def test_ended_by_a_signal_and_resumed(number: int, whole: Path, tmp_path: Path)
     for name in ("model.safetensors", "last.safetensors"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
     assert not (folder / "checkpoints").exists()
+
+
+def test_a_run_goes_on_in_float32_on_a_device_without_its_precision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+
+    def interrupt(keeper: Keeper, trainer: Trainer, row: object) -> None:
+        trainer.interrupt.requested = True
+
+    with monkeypatch.context() as during:
+        during.setattr(Keeper, "on_epoch_end", interrupt)
+        words = ["xor", "--device", "numpy", "--epochs", "2", "--hidden", "3"]
+        assert main(["train", *words, "--quiet", "--out", str(folder)]) == 130
+    config = folder / "config.toml"
+    text = config.read_text(encoding="utf-8")
+    assert 'precision = "float32"' in text
+    config.write_text(text.replace('precision = "float32"', 'precision = "tf32"'))
+    words = ["--resume", str(folder), "--device", "numpy", "--quiet"]
+    assert main(["train", *words]) == 0
+    assert len(rows(folder)) == 2
 
 
 def test_wrong_uses(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

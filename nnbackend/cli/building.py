@@ -66,6 +66,7 @@ def complete(settings: Settings, data: Dataset, backend: Backend) -> Settings:
         dropout=_dropout(settings) if settings.dropout is None else settings.dropout,
         monitor=settings.monitor or ("train_loss" if settings.validation == 0.0 else "valid_loss"),
         device=backend.device,
+        precision=settings.precision or backend.precision,
     )
 
 
@@ -121,7 +122,8 @@ def build_network(settings: Settings, data: Dataset, backend: Backend) -> Networ
     layers.append(Dense(_n_outputs(data, loss.name), output))
     net = Network(
         layers, loss,
-        device=backend, dtype=settings.dtype, seed=settings.seed, classes=data.classes,
+        device=backend, dtype=settings.dtype, precision=settings.precision, seed=settings.seed,
+        classes=data.classes,
     )  # fmt: skip
     net.columns = None if data.columns is None else data.columns.to_dict()
     return net

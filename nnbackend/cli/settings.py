@@ -23,6 +23,7 @@ from nnbackend.errors import ArgumentError, suggest
 from nnbackend.network.activations import ACTIVATIONS
 from nnbackend.network.layers import Maxout
 from nnbackend.network.losses import LOSSES
+from nnbackend.persistence.building import PRECISIONS
 from nnbackend.training.optimizers import OPTIMIZERS
 from nnbackend.training.schedules import SCHEDULES
 
@@ -267,6 +268,11 @@ class Settings:
     dtype: str = _setting(
         "machine", "DTYPE", _one_of("float32", "float64"), "float32", "float32 or float64"
     )
+    precision: str | None = _setting(
+        "machine", "NAME", _one_of(*PRECISIONS), None,
+        f"of float32 matrix products: {', '.join(PRECISIONS)}; on a CUDA GPU the last two are "
+        "faster and less exact", "the device's own: float32",
+    )  # fmt: skip
     seed: int = _setting(
         "machine", "N", _whole(0), 0, "of the weights, the splits, the order and dropout"
     )

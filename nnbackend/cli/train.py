@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +120,10 @@ def run(args: argparse.Namespace) -> int:
         settings = resolve(given, args.config)
         check_out(args.out)
     with _warnings_kept_from(args.quiet):
-        plan = prepare(settings, get_backend(settings.device))
+        backend = get_backend(settings.device)
+        if checkpoint and settings.precision not in backend.precisions:
+            settings = replace(settings, precision=None)  # as a model that is loaded elsewhere
+        plan = prepare(settings, backend)
         folder = Path(args.resume) if checkpoint else new_folder(args.out, plan.data.name)
         facts = environment(plan.net.backend, settings.seed, _facts(plan))
         if checkpoint is None:
