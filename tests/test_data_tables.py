@@ -221,7 +221,9 @@ def test_boolean_and_text_targets(write):
     assert data.y.tolist() == [2, 1, 0, 2]
 
 
-@pytest.mark.parametrize("word", ["", "NA", "nan", "NaN", "?", "null", "NULL", "n/a", "  "])
+@pytest.mark.parametrize(
+    "word", ["", "NA", "nan", "NaN", "?", "null", "n/a", "  ", "None", "<NA>", "#N/A"]
+)
 def test_missing_values(write, word):
     path = write(f"size,kind,y\n1,a,0\n{word},b,1\n3,{word},0\n{word},a,1\n5,b,0\n6,b,1\n")
     with pytest.raises(DataError, match=r"3 of 6 rows.*size: 2, kind: 1.*missing='drop'"):
@@ -297,11 +299,75 @@ def test_text_of_too_many_values_is_refused(write):
     rows = "".join(f"{i},name {i},{i % 2}\n" for i in range(101))
     with pytest.raises(DataError, match=r"101 in column 'who'.*'name 0' in data row 1"):
         load(write("a,who,y\n" + rows))
-    rows = "".join(f"{i if i != 70 else '7o'},{i % 2}\n" for i in range(200))
-    with pytest.raises(DataError, match="the first that is not a number is '7o' in data row 71"):
-        load(write("a,y\n" + rows))
+    with pytest.raises(DataError, match=r"'name 0' in data row 1.*ignore=\['who'\]"):
+        load(write("a,who,y\n" + rows))
+    assert load(write("a,who,y\n" + rows), ignore=["who"]).feature_names == ("a",)
     rows = "".join(f"{i},name {i},{i % 2}\n" for i in range(100))
     assert load(write("a,who,y\n" + rows)).n_features == 101
+
+
+def test_a_column_of_numbers_with_a_word_is_refused(write):
+    rows = ["a,b,y", *(f"{i % 7},{i % 5},{i % 2}" for i in range(600))]
+    rows[500] = "oops,3,1"
+    path = write("\n".join(rows) + "\n")
+    expected = (
+        r"table.csv: column 'a' holds numbers, but text in 1 of 600 rows, first 'oops' in data row "
+        r"500\. .*missing='drop'.*categorical=\['a'\]"
+    )
+    with pytest.raises(DataError, match=expected):
+        load(path)
+    assert load(path, categorical=["a"]).n_features == 9
+    path = write("\n".join(rows).replace("oops", "n/a") + "\n")
+    assert load(path, missing="drop").n_features == 2
+    # The same in the target, which would become classes.
+    rows = ["a,y", *(f"{i},{i / 8}" for i in range(100)), "7,unknown"]
+    path = write("\n".join(rows) + "\n")
+    with pytest.raises(DataError, match=r"column 'y'.*'unknown' in data row 101.*task='classif"):
+        load(path)
+    assert load(path, task="classification").n_classes == 101
+
+
+def test_a_column_of_numbers_with_many_words_is_taken_for_names_and_that_is_said(write, caplog):
+    path = write("floor,y\n1,0\n2,1\n3,0\n1,1\nG,1\n2,0\n")
+    assert load(path).feature_names == ("floor=1", "floor=2", "floor=3", "floor=G")
+    assert "text in 1 of 6 rows, first 'G' in data row 5" in caplog.text
+    assert "categorical=['floor']" in caplog.text
+    caplog.clear()
+    assert load(path, categorical=["floor"]).n_features == 4
+    assert load(write("size,y\nS,0\nM,1\n38,0\nL,1\n")).n_features == 4
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("column", ["zip", 1, "1", -3])
+def test_names_that_look_like_numbers(write, column):
+    path = write("a,zip,b,y\n1,01067,5,0\n2,80331,6,1\n3,01067,7,1\n4,80331,8,0\n")
+    data = load(path, categorical=[column])
+    assert data.feature_names == ("a", "zip=01067", "zip=80331", "b")
+    assert data.x.tolist()[:2] == [[1, 1, 0, 5], [2, 0, 1, 6]]
+    again = load(write("zip,b,a\n80331,5,6\n", "new.csv"), coding=data.columns)
+    assert again.x.tolist() == [[6, 0, 1, 5]]
+    rest = load(path, categorical=[column], ignore=["a"])
+    assert rest.feature_names == ("zip=01067", "zip=80331", "b")
+
+
+def test_columns_that_are_left_out(write):
+    path = write("id,a,b,y,note\n7,1,5,0,?\n8,2,6,1,x\n9,3,7,1,\n6,4,8,0,z\n")
+    data = load(path, ignore=["note", 0])
+    assert (data.feature_names, data.columns.target, data.n_dropped) == (("a", "b"), "y", 0)
+    assert load(path, ignore=["note", "id"], target=3).columns.target == "y"
+    assert load(write("b,a\n1,2\n", "new.csv"), coding=data.columns).x.tolist() == [[2, 1]]
+    with pytest.raises(DataError, match=r"ignore must be columns.*'not'.*Did you mean 'note'"):
+        load(path, ignore=["not"])
+    with pytest.raises(DataError, match=r"categorical must be columns of the table. Received: 5"):
+        load(path, categorical=[5])
+    with pytest.raises(ArgumentError, match="ignore must be a list of columns"):
+        load(path, ignore="note")
+    with pytest.raises(ArgumentError, match="only where a header names them"):
+        load(write("1,2,0\n3,4,1\n"), ignore=[0])
+    with pytest.raises(ArgumentError, match="ignore must be None for the built-in set 'iris'"):
+        load("iris", ignore=["note"])
+    with pytest.raises(ArgumentError, match="categorical must be None for a file read with coding"):
+        load(path, categorical=["a"], coding=data.columns)
 
 
 def test_utf8_and_quoted_line_breaks(write):
@@ -543,6 +609,14 @@ def test_parquet_types(parquet):
 def test_parquet_categories_stored_as_numbers(write, parquet):
     coding = load(write("a,y\n1,0\n2,1\nb,0\n1,1\n")).columns
     assert load(parquet({"a": [2, 1]}), coding=coding).x.tolist() == [[0, 1, 0], [1, 0, 0]]
+
+
+def test_parquet_names_that_look_like_numbers(parquet):
+    path = parquet({"a": [1.5, 2.5, None, 3.5], "zip": [7, 8, 7, 8], "id": [1, 2, 3, 4],
+                    "y": [0, 1, 0, 1]})  # fmt: skip
+    data = load(path, categorical=["zip"], ignore=["id"], missing="drop")
+    assert data.feature_names == ("a", "zip=7", "zip=8")
+    assert data.x.tolist() == [[1.5, 1, 0], [2.5, 0, 1], [3.5, 0, 1]]
 
 
 def test_parquet_that_is_none(tmp_path, parquet):

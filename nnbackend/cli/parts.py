@@ -49,8 +49,9 @@ def read_data(settings: Settings) -> Dataset:
     header = None if settings.header is None else settings.header == "yes"
     task: Any = settings.task
     data = load(
-        settings.data, target=settings.target, task=task, missing=settings.missing, header=header
-    )
+        settings.data, target=settings.target, task=task, missing=settings.missing, header=header,
+        categorical=settings.categorical, ignore=settings.ignore,
+    )  # fmt: skip
     if data.y is None:
         raise DataError(
             f"{data.name}: training needs a target. Received: only features. Put the targets "

@@ -146,6 +146,7 @@ def _any_text(text: str) -> str:
 
 
 TEXT = Kind("a text", _any_text)
+COLUMNS = _list_of(TEXT, "names or indices of columns, or none", none=True)
 POSITIVE = _number("a number above 0", lambda v: v > 0)
 NOT_NEGATIVE = _number("a number, at least 0", lambda v: v >= 0)
 BELOW_ONE = _number("a number of at least 0 and below 1", lambda v: 0 <= v < 1)
@@ -180,6 +181,14 @@ class Settings:
         "data", "error|drop", _one_of("error", "drop"), "error",
         "rows that lack a value: refuse the file, or leave them out",
     )  # fmt: skip
+    categorical: tuple[str, ...] = _setting(
+        "data", "COLUMN,...", COLUMNS, (),
+        "columns of a table whose values are names though they look like numbers, as postal codes",
+        "none",
+    )  # fmt: skip
+    ignore: tuple[str, ...] = _setting(
+        "data", "COLUMN,...", COLUMNS, (), "columns of a table to leave out", "none"
+    )
     validation: float | str = _setting(
         "data", "FRACTION|FILE", _part(), 0.1,
         "rows to choose the best epoch by: a share of the training rows, a file, or 0",

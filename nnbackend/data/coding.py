@@ -7,8 +7,8 @@ the coding was made is refused, since the model has no weight for it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -21,8 +21,11 @@ from nnbackend.data.tables import (
     Text,
     check_no_decimal_comma,
     check_no_infinity,
+    check_not_mixed,
     find_column,
+    find_columns,
     handle_missing,
+    is_number,
     near_names,
 )
 from nnbackend.data.targets import Target, code_labels, code_target
@@ -155,13 +158,21 @@ class ColumnCoding:
 
 
 def fit_dataset(
-    table: Table, name: str, *, target: str | int | None, task: Task | None, missing: str
+    table: Table,
+    name: str,
+    *,
+    target: str | int | None,
+    task: Task | None,
+    missing: str,
+    categorical: Sequence[str | int] = (),
 ) -> Dataset:
     """Make a data set of a table, and the coding that did it; the default target is the last.
 
+    categorical: columns whose values are names, even where they look like numbers.
     Raises: DataError when the table cannot be learnt from.
     """
     position = find_column(-1 if target is None else target, table)
+    named = find_columns(categorical, "categorical", table.names, table.where)
     if len(table.names) < 2:
         raise DataError(
             f"{table.where}: a table must have a feature and a target. Received: only the column "
@@ -170,14 +181,19 @@ def fit_dataset(
     check_no_infinity(table)
     check_no_decimal_comma(table)
     table, n_dropped = handle_missing(table, missing)
+    columns = enumerate(table.columns)
+    table = replace(table, columns=tuple(_as_text(c) if i in named else c for i, c in columns))
+    for i, column in enumerate(table.names):
+        if i == position and task != "classification":
+            check_not_mixed(table, i, "For classes say task='classification'.")
+        elif i != position and i not in named:
+            check_not_mixed(table, i, f"If all are names, say categorical=[{column!r}].")
     others = [i for i in range(len(table.names)) if i != position]
     features = table.select(others, [table.names[i] for i in others])
     where = f"{table.where}, column {table.names[position]!r}"
     coded = code_target(_target_values(table.columns[position]), task, where)
     coding = ColumnCoding(
-        columns=tuple(
-            _fit_column(features, i, column) for i, column in enumerate(features.columns)
-        ),
+        columns=tuple(_fit_column(features, i, others[i] in named) for i in range(len(others))),
         target=table.names[position],
         task=coded.task,
         classes=coded.classes,
@@ -229,23 +245,23 @@ def _dataset(
     )
 
 
-def _fit_column(table: Table, index: int, column: Column) -> RawColumn:
-    name = table.names[index]
+def _fit_column(table: Table, index: int, is_categorical: bool) -> RawColumn:
+    name, column = table.names[index], table.columns[index]
     if not isinstance(column, list):
         return RawColumn(name, "numeric")
     distinct = {cell for cell in column if cell is not None}
-    if {cell.lower() for cell in distinct} <= BOOLEAN_WORDS.keys():
+    if not is_categorical and {cell.lower() for cell in distinct} <= BOOLEAN_WORDS.keys():
         return RawColumn(name, "boolean")
     if len(distinct) > MAX_CATEGORIES:
         row, value = next(
             (row, cell)
             for row, cell in zip(table.row_numbers, column, strict=True)
-            if cell is not None and not _is_number(cell)
+            if is_categorical or (cell is not None and not is_number(cell))
         )
         raise DataError(
             f"{table.where}: a column of text must have at most {MAX_CATEGORIES} different values. "
-            f"Received: {len(distinct)} in column {name!r}; the first that is not a number is "
-            f"{value!r} in data row {row}. Remove the column, or make it numeric or coarser."
+            f"Received: {len(distinct)} in column {name!r}, as {value!r} in data row {row}. Leave "
+            f"the column out with ignore=[{name!r}], or make it numeric or coarser."
         )
     return RawColumn(name, "categorical", tuple(sorted(distinct)))
 
@@ -292,7 +308,7 @@ def _as_text(column: Column) -> Text:
 
 def _as_numbers(table: Table, raw: RawColumn, column: Text) -> Numbers:
     for row, cell in zip(table.row_numbers, column, strict=True):
-        if not _is_number(cell or ""):
+        if not is_number(cell or ""):
             raise DataError(
                 f"{table.where}: column {raw.name!r} must be numbers, as when the model was "
                 f"trained. Received: {cell!r} in data row {row}. Correct the value."
@@ -303,12 +319,3 @@ def _as_numbers(table: Table, raw: RawColumn, column: Text) -> Numbers:
 def _target_values(column: Column) -> Any:
     """Give a target column as an array; text never has a missing cell at this point."""
     return np.array(column, dtype=np.str_) if isinstance(column, list) else column
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    # float() reads "1_000" as a thousand, the readers of tables do not.
-    return "_" not in cell

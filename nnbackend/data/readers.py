@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from nnbackend.data.array_files import read_npy, read_npz
@@ -12,6 +13,7 @@ from nnbackend.data.csv_files import read_csv
 from nnbackend.data.dataset import Dataset, Task
 from nnbackend.data.idx_files import is_idx_name, read_idx_file, read_idx_folder
 from nnbackend.data.parquet_files import read_parquet
+from nnbackend.data.tables import Table, find_column, find_columns
 from nnbackend.data.targets import check_task
 from nnbackend.errors import ArgumentError, DataError, suggest
 
@@ -29,6 +31,8 @@ def load(
     missing: str = "error",
     header: bool | None = None,
     coding: ColumnCoding | None = None,
+    categorical: Sequence[str | int] = (),
+    ignore: Sequence[str | int] = (),
 ) -> Dataset:
     """Read a built-in set or a file, ready to learn from.
 
@@ -46,7 +50,8 @@ def load(
 
     `missing` "error" refuses cells without a value, "drop" leaves their rows out and counts them
     in `n_dropped`. `coding`, the `columns` of an earlier data set, reads a table as that one was
-    read; its target may then be absent.
+    read; its target may then be absent. `categorical` are columns of a table whose values are
+    names though they look like numbers, as postal codes; `ignore`, columns to leave out.
 
     Raises: DataError when the data cannot be read or learnt from; ArgumentError for an option
     that does not suit.
@@ -56,14 +61,26 @@ def load(
     check_task(task)
     if missing not in ("error", "drop"):
         raise ArgumentError(f"missing must be 'error' or 'drop'. Received: missing={missing!r}.")
+    lists = {"categorical": list(categorical) or None, "ignore": list(ignore) or None}
     if isinstance(source, str) and source in BUILTIN:
-        _refuse(f"the built-in set {source!r}", target=target, header=header, coding=coding)
+        _refuse(
+            f"the built-in set {source!r}", target=target, header=header, coding=coding, **lists
+        )
         return _of_task(BUILTIN[source](), task)
     path = Path(source)
     kind = _format(path)
     if kind in ("csv", "parquet"):
-        return _load_table(path, kind, target, task, missing, header, coding)
-    _refuse(f"{path.name}, which is no table,", header=header, coding=coding)
+        if coding is None:
+            name = path.name.split(".")[0]
+            table, target, named = _read_table(path, kind, header, target, categorical, ignore)
+            return fit_dataset(
+                table, name, target=target, task=task, missing=missing, categorical=named
+            )
+        _refuse(
+            "a file read with coding=, which settles it,", target=target, header=header, **lists
+        )
+        return _load_coded(path, kind, task, missing, coding)
+    _refuse(f"{path.name}, which is no table,", header=header, coding=coding, **lists)
     if kind == "npz":
         if target is not None and not isinstance(target, str):
             raise ArgumentError(
@@ -77,32 +94,57 @@ def load(
     return _of_task(read_idx_folder(path) if path.is_dir() else read_idx_file(path), task)
 
 
-def _load_table(
+def _load_coded(
+    path: Path, kind: str, task: Task | None, missing: str, coding: ColumnCoding
+) -> Dataset:
+    """Read a table as an earlier one was read."""
+    if task not in (None, coding.task):
+        raise ArgumentError(
+            f"task must be that of the coding, {coding.task!r}, or None. Received: {task!r}."
+        )
+    if kind == "parquet":
+        table = read_parquet(path)
+    else:
+        table = read_csv(path, header=coding.has_header, text_positions=coding.text_positions)
+    return code_dataset(table, path.name.split(".")[0], coding, missing=missing)
+
+
+def _read_table(
     path: Path,
     kind: str,
-    target: str | int | None,
-    task: Task | None,
-    missing: str,
     header: bool | None,
-    coding: ColumnCoding | None,
-) -> Dataset:
-    if coding is not None:
-        _refuse("a file read with coding=, which settles it,", target=target, header=header)
-        if task not in (None, coding.task):
-            raise ArgumentError(
-                f"task must be that of the coding, {coding.task!r}, or None. Received: {task!r}."
-            )
+    target: str | int | None,
+    categorical: Sequence[str | int],
+    ignore: Sequence[str | int],
+) -> tuple[Table, str | int | None, list[str]]:
+    """Read a table without the columns to ignore; give it, its target and the categorical ones.
+
+    An index counts the columns of the file, whichever are left out.
+    """
     if kind == "parquet":
         _refuse(f"{path.name}, whose columns always have names,", header=header)
         table = read_parquet(path)
-    elif coding is None:
-        table = read_csv(path, header=header)
     else:
-        table = read_csv(path, header=coding.has_header, text_positions=coding.text_positions)
-    name = path.name.split(".")[0]
-    if coding is not None:
-        return code_dataset(table, name, coding, missing=missing)
-    return fit_dataset(table, name, target=target, task=task, missing=missing)
+
+        def as_text(names: tuple[str, ...], where: str) -> set[int]:
+            return find_columns(categorical, "categorical", names, where)
+
+        table = read_csv(path, header=header, text_positions=as_text)
+    names = table.names
+    named = [names[i] for i in find_columns(categorical, "categorical", names, table.where)]
+    left_out = find_columns(ignore, "ignore", names, table.where)
+    if not left_out:
+        return table, target, named
+    if not table.has_header:
+        raise ArgumentError(
+            f"{table.where}: columns can be left out only where a header names them, as the next "
+            f"file must be read alike. Received: ignore={list(ignore)!r}. Add a header, or say "
+            "header=True if the first row is one."
+        )
+    if target is not None:
+        target = names[find_column(target, table)]
+    kept = [i for i in range(len(names)) if i not in left_out]
+    return table.select(kept, [names[i] for i in kept]), target, named
 
 
 def _format(path: Path) -> str:

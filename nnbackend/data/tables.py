@@ -7,7 +7,9 @@ NaN for a missing value, or a list of text, with None for one.
 from __future__ import annotations
 
 import difflib
+import logging
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
@@ -21,9 +23,16 @@ Numbers: TypeAlias = NDArray[np.float64]
 Text: TypeAlias = list[str | None]
 Column: TypeAlias = Numbers | Text
 
-MISSING = frozenset({"", "na", "n/a", "nan", "?", "null"})
-"""Cells that mean "no value", in any case and with blanks around them."""
+logger = logging.getLogger("nnbackend")
 
+MISSING = frozenset({
+    *("", "na", "n/a", "nan", "?", "null"),
+    # What pandas and spreadsheets write besides.
+    *("<na>", "#na", "#n/a", "#n/a n/a", "-nan", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"),
+})  # fmt: skip
+"""Cells that mean "no value", in any case and with blanks around them; and None, so spelt."""
+
+FEW_WORDS = 0.1  # a share of text up to which a column is taken for numbers with mistakes
 
 DECIMAL_COMMA = re.compile(r"[+-]?\d+(,\d+)?([eE][+-]?\d+)?")
 
@@ -70,7 +79,18 @@ def default_names(n_columns: int) -> tuple[str, ...]:
 
 def is_missing(cell: str) -> bool:
     """Tell whether a cell of text stands for no value."""
-    return cell.strip().lower() in MISSING
+    word = cell.strip()
+    return word.lower() in MISSING or word == "None"
+
+
+def is_number(cell: str) -> bool:
+    """Tell whether a cell of text is a number."""
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    # float() reads "1_000" as a thousand, the readers of tables do not.
+    return "_" not in cell
 
 
 def missing_mask(column: Column) -> NDArray[np.bool_]:
@@ -121,6 +141,30 @@ def find_column(target: str | int, table: Table) -> int:
     return target % n
 
 
+def find_columns(
+    wanted: Sequence[str | int], option: str, names: tuple[str, ...], where: str
+) -> set[int]:
+    """Give the positions of columns meant by names or indices, as `find_column` does.
+
+    Raises: DataError when there is no such column; ArgumentError for anything but a list of them.
+    """
+    if isinstance(wanted, str) or not all(isinstance(w, str | int) for w in wanted):
+        raise ArgumentError(f"{option} must be a list of columns. Received: {option}={wanted!r}.")
+    n, found = len(names), set()
+    for column in wanted:
+        if column in names:
+            found.add(names.index(str(column)))
+            continue
+        text = str(column)
+        if not text.removeprefix("-").isdecimal() or not -n <= int(text) < n:
+            raise DataError(
+                f"{where}: {option} must be columns of the table. Received: {column!r}. "
+                + near_names(text, names)
+            )
+        found.add(int(text) % n)
+    return found
+
+
 def _no_such_column(target: str, table: Table) -> str:
     if not table.has_header:
         return (
@@ -167,6 +211,36 @@ def check_no_decimal_comma(table: Table) -> None:
                 f"{table.where}: numbers must be written with a decimal point. Received: "
                 f"{with_comma[0]!r} in column {name!r}. Write the file with points."
             )
+
+
+def check_not_mixed(table: Table, position: int, cure: str) -> None:
+    """Refuse a column of numbers with some words in it: read as text it would become classes.
+
+    Raises: DataError naming the first word. Where words are many the column passes, with a line
+    in the log.
+    """
+    column, name = table.columns[position], table.names[position]
+    if not isinstance(column, list):
+        return
+    counts = Counter(cell for cell in column if cell is not None)
+    words = {cell for cell in counts if not is_number(cell)}
+    n, n_words = len(column), sum(counts[word] for word in words)
+    if not words or n_words > 0.5 * n:
+        return
+    row, word = next(
+        pair for pair in zip(table.row_numbers, column, strict=True) if pair[1] in words
+    )
+    what = (
+        f"{table.where}: column {name!r} holds numbers, but text in {n_words} of {n} rows, first "
+        f"{word!r} in data row {row}"
+    )
+    if n_words > FEW_WORDS * n:
+        logger.warning("%s: each different value is taken for a name. %s", what, cure)
+        return
+    raise DataError(
+        f"A column must be numbers or text. Received: {what}. Correct the cells, or make them "
+        f"empty and leave those rows out with missing='drop'. {cure}"
+    )
 
 
 def handle_missing(table: Table, missing: str) -> tuple[Table, int]:
