@@ -136,10 +136,13 @@ def _run(words: list[str]) -> int:
     arguments, strangers = top.parse_known_args(words)
     if strangers:
         raise ArgumentError(_stranger(strangers[0], name, verbs.choices.get(name or "", top)))
-    if module is None:
+    if module is None or name is None:
         top.print_help()
         return WRONG_USAGE
-    return int(module.run(arguments))
+    from nnbackend.cli.wording import in_options_of
+
+    with in_options_of(verbs.choices[name]):
+        return int(module.run(arguments))
 
 
 def _stranger(word: str, verb: str | None, parser: argparse.ArgumentParser) -> str:

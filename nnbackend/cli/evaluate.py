@@ -40,13 +40,17 @@ def add_run_and_data(parser: argparse.ArgumentParser) -> None:
         help="data as it was given for training, unscaled; - reads a .csv from stdin",
     )  # fmt: skip
     parser.add_argument("--device", metavar="DEVICE", help="as for train (default: auto)")
+    parser.add_argument(
+        "--missing", choices=("error", "drop"), metavar="error|drop",
+        help="rows that lack a value: refuse the data, or leave them out (default: as for train)",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate; give the exit code."""
     found = open_run(args.run)
     net = found.network(args.device)
-    data = read_for(found, net, args.data)
+    data = read_for(found, net, args.data, args.missing)
     part, rows = choose_part(found, data, args.part)
     if rows.y is None:
         raise DataError(
@@ -54,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
             "For answers without a target use: nnbackend predict"
         )
     results: dict[str, Any] = {"data": data.name, "part": part, "rows": rows.n_samples}
+    if data.n_dropped:
+        results["dropped"] = data.n_dropped
     results.update(net.evaluate(rows.x, rows.y))
     predicted = net.predict(rows.x)
     is_labels = net.classes is not None and predicted.ndim == 1
@@ -77,9 +83,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def read_for(found: Run, net: Network, source: str) -> Dataset:
+def read_for(
+    found: Run, net: Network, source: str, missing: str | None = None, with_target: bool = True
+) -> Dataset:
     """Read data as the training data of a run was read."""
-    return read_known(source, Known(net.n_in, net.classes, net.columns), found.settings)
+    known = Known(net.n_in, net.classes, net.columns)
+    return read_known(source, known, found.settings, missing, with_target)
 
 
 def choose_part(found: Run, data: Dataset, asked: str | None) -> tuple[str, Dataset]:
@@ -130,7 +139,8 @@ def per_class(counts: np.ndarray, labels: Sequence[str]) -> dict[str, dict[str, 
 
 
 def _print(results: dict[str, Any]) -> None:
-    print(f"{'data':<10}{results['data']}, {results['part']}: {results['rows']:,} rows")
+    gaps = f", {results['dropped']:,} with gaps left out" if "dropped" in results else ""
+    print(f"{'data':<10}{results['data']}, {results['part']}: {results['rows']:,} rows{gaps}")
     for name in ("loss", "accuracy", "r2", "rmse", "mae"):
         if name in results:
             digits = ".4f" if name in ("accuracy", "r2") else ".6g"

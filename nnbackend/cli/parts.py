@@ -87,23 +87,32 @@ class Known:
     columns: Mapping[str, Any] | None
 
 
-def read_known(source: str, known: Known, settings: Settings | None) -> Dataset:
+def read_known(
+    source: str,
+    known: Known,
+    settings: Settings | None,
+    missing: str | None = None,
+    with_target: bool = True,
+) -> Dataset:
     """Read data as a network's training data was read; the target may be absent.
 
-    `-` is a table on stdin.
+    `-` is a table on stdin. missing: as for training, where it is not said. with_target: False
+    passes over a table's target, which may then have gaps.
     Raises: DataError when the data does not suit the network.
     """
     if source == "-":
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "stdin.csv"
             path.write_bytes(sys.stdin.buffer.read())
-            return read_known(str(path), known, settings)
-    missing = settings.missing if settings else "error"
+            return read_known(str(path), known, settings, missing, with_target)
+    missing = missing or (settings.missing if settings else "error")
     if _is_table(source):
         if known.columns is not None:
             coding = ColumnCoding.from_dict(known.columns)
+            if not with_target:
+                coding = replace(coding, target=None)
             return load(source, coding=coding, missing=missing)
-        return _read_plain_table(Path(source), known, missing)
+        return _read_plain_table(Path(source), known, missing, with_target)
     target = settings.target if settings and source.lower().endswith(".npz") else None
     task: Any = None
     if settings is not None and source not in BUILTIN:
@@ -122,7 +131,7 @@ def _is_table(source: str) -> bool:
     return is_table and Path(source).is_file()
 
 
-def _read_plain_table(path: Path, known: Known, missing: str) -> Dataset:
+def _read_plain_table(path: Path, known: Known, missing: str, with_target: bool) -> Dataset:
     """Read a table for a network that was not trained on one: features, and perhaps the target."""
     table = read_parquet(path) if path.suffix.lower() == ".parquet" else read_csv(path)
     n, width = known.n_features, len(table.names)
@@ -139,7 +148,7 @@ def _read_plain_table(path: Path, known: Known, missing: str) -> Dataset:
         )
     coding = ColumnCoding(
         columns=tuple(RawColumn(name, "numeric") for name in table.names[:n]),
-        target=table.names[n] if width > n else None,
+        target=table.names[n] if width > n and with_target else None,
         task="regression" if known.classes is None else "classification",
         classes=known.classes,
         has_header=table.has_header,

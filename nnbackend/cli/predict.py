@@ -17,8 +17,6 @@ from nnbackend.errors import ArgumentError
 from nnbackend.network.network import Network
 from nnbackend.persistence.whole_file import write_whole
 
-AT_ONCE = 8192  # rows turned into text in one go
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of `predict`."""
@@ -39,7 +37,12 @@ def run(args: argparse.Namespace) -> int:
         raise ArgumentError(f"--out must be a .csv or .npy file. Received: {args.out}.")
     found = open_run(args.run)
     net = found.network(args.device)
-    _, data = choose_part(found, read_for(found, net, args.data), args.part)
+    # A part is found again by its rows with their targets; to predict all, none is needed.
+    data = read_for(found, net, args.data, args.missing, with_target=args.part != "all")
+    _, data = choose_part(found, data, args.part)
+    kept = data.kept
+    if kept is not None:
+        _say_gaps(data.n_dropped, len(kept), suffix)
     if args.proba:
         values, names = _probabilities(net, data.x)
     else:
@@ -47,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         many = values.ndim == 2
         names = [f"prediction_{i}" for i in range(values.shape[1])] if many else ["prediction"]
     if args.out is None:
-        _write_csv(sys.stdout, values, names)
+        _write_csv(sys.stdout, values, names, kept)
         return 0
     if suffix == ".npy":
         content = io.BytesIO()
@@ -55,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         write_whole(Path(args.out), content.getvalue())
     else:
         text = io.StringIO()
-        _write_csv(text, values, names)
+        _write_csv(text, values, names, kept)
         write_whole(Path(args.out), text.getvalue().encode())
     return 0
 
@@ -70,10 +73,27 @@ def _probabilities(net: Network, x: Any) -> tuple[np.ndarray, list[str]]:
     return values, [str(label) for label in net.classes]
 
 
-def _write_csv(file: TextIO, values: np.ndarray, names: list[str]) -> None:
+def _say_gaps(n_dropped: int, n: int, suffix: str) -> None:
+    """Say what becomes of rows with gaps: empty cells, which an array does not have."""
+    if suffix == ".npy":
+        raise ArgumentError(
+            f"--out must be a .csv file where rows have gaps, as their answers are empty cells. "
+            f"Received: .npy, and {n_dropped} of {n} rows with gaps. Fill them, or write a .csv."
+        )
+    print(
+        f"nnbackend: note: {n_dropped} of {n} rows have gaps; their answers are empty",
+        file=sys.stderr,
+    )
+
+
+def _write_csv(file: TextIO, values: np.ndarray, names: list[str], kept: np.ndarray | None) -> None:
+    """Write a line for each row of the data; an empty one for a row that was not kept."""
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(names)
     table = values.reshape(len(values), -1)
-    for start in range(0, len(table), AT_ONCE):
-        # str() of a NumPy number has as many digits as its dtype needs to be read back exactly.
-        writer.writerows([str(value) for value in row] for row in table[start : start + AT_ONCE])
+    kept = np.ones(len(table), bool) if kept is None else kept
+    answers, nothing = iter(table), [""] * len(names)
+    # str() of a NumPy number has as many digits as its dtype needs to be read back exactly.
+    writer.writerows(
+        [str(value) for value in next(answers)] if is_kept else nothing for is_kept in kept
+    )

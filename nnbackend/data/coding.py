@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnbackend.data.dataset import Dataset, Label, Task
 from nnbackend.data.tables import (
@@ -59,7 +60,8 @@ class ColumnCoding:
     """How raw columns became features, and the target a class code.
 
     `columns` are in the order of the features. `has_header` false means that columns are known by
-    position only; `target_position` is then where the target stood.
+    position only; `target_position` is then where the target stood. With `target` None a target
+    that is there is not read.
     """
 
     columns: tuple[RawColumn, ...]
@@ -110,7 +112,7 @@ class ColumnCoding:
             return list(range(n)), None
         if width == n + 1 and self.target_position is not None:
             at = self.target_position
-            return [i for i in range(width) if i != at], at
+            return [i for i in range(width) if i != at], None if self.target is None else at
         raise DataError(
             f"{where}: a table without header must have {n} columns, or {n + 1} with the target, "
             f"as when the model was trained. Received: {width} columns."
@@ -180,7 +182,7 @@ def fit_dataset(
         )
     check_no_infinity(table)
     check_no_decimal_comma(table)
-    table, n_dropped = handle_missing(table, missing)
+    table, kept = handle_missing(table, missing)
     columns = enumerate(table.columns)
     table = replace(table, columns=tuple(_as_text(c) if i in named else c for i, c in columns))
     for i, column in enumerate(table.names):
@@ -200,7 +202,7 @@ def fit_dataset(
         has_header=table.has_header,
         target_position=position,
     )
-    return _dataset(features, name, coding, coded, n_dropped)
+    return _dataset(features, name, coding, coded, kept)
 
 
 def code_dataset(table: Table, name: str, coding: ColumnCoding, *, missing: str) -> Dataset:
@@ -216,7 +218,7 @@ def code_dataset(table: Table, name: str, coding: ColumnCoding, *, missing: str)
     if target is not None:
         used = table.select([*features, target], [*names, coding.target or ""])
     check_no_infinity(used)
-    used, n_dropped = handle_missing(used, missing)
+    used, kept = handle_missing(used, missing)
     coded = None
     if target is not None and coding.task is not None:
         values = _target_values(used.columns[-1])
@@ -227,11 +229,15 @@ def code_dataset(table: Table, name: str, coding: ColumnCoding, *, missing: str)
             y = code_labels(values, coding.classes, where, used.row_numbers)
             coded = Target(y, coding.task, coding.classes)
     features_only = used.select(range(len(names)), names)
-    return _dataset(features_only, name, coding, coded, n_dropped)
+    return _dataset(features_only, name, coding, coded, kept)
 
 
 def _dataset(
-    features: Table, name: str, coding: ColumnCoding, coded: Target | None, n_dropped: int
+    features: Table,
+    name: str,
+    coding: ColumnCoding,
+    coded: Target | None,
+    kept: NDArray[np.bool_] | None,
 ) -> Dataset:
     return Dataset(
         x=_encode(features, coding),
@@ -241,7 +247,8 @@ def _dataset(
         classes=coding.classes,
         feature_names=coding.feature_names,
         columns=coding,
-        n_dropped=n_dropped,
+        n_dropped=0 if kept is None else int((~kept).sum()),
+        kept=kept,
     )
 
 

@@ -29,8 +29,9 @@ class Dataset:
 
     Class code i in `y` stands for `classes[i]`; for regression `classes` is None. `y` and `task`
     are None where the file has no target. `columns` remembers how the columns of a table became
-    features, `test` is the test part where one was distributed with the data, and `n_dropped`
-    counts the rows left out because of missing values.
+    features, and `test` is the test part where one was distributed with the data. `n_dropped`
+    counts the rows left out because of missing values; where there are such, `kept` tells of each
+    row of the file whether it is here.
 
     Shapes: x (n_samples, n_features); y (n_samples,) or (n_samples, n_outputs).
     Raises: ShapeError when the arrays do not fit each other.
@@ -45,6 +46,7 @@ class Dataset:
     columns: ColumnCoding | None = None
     test: Dataset | None = None
     n_dropped: int = 0
+    kept: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         if self.x.ndim != 2:
@@ -81,7 +83,7 @@ class Dataset:
     def rows(self, indices: Any) -> Dataset:
         """Give the rows that an index array, boolean mask or slice selects, without a test part."""
         y = None if self.y is None else self.y[indices]
-        return replace(self, x=self.x[indices], y=y, test=None)
+        return replace(self, x=self.x[indices], y=y, test=None, kept=None)
 
     def split(self, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
         """Divide into (rest, held_out), held_out having about `fraction` of the rows.

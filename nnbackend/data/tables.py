@@ -243,8 +243,8 @@ def check_not_mixed(table: Table, position: int, cure: str) -> None:
     )
 
 
-def handle_missing(table: Table, missing: str) -> tuple[Table, int]:
-    """Give the table without rows that lack a value, and how many those were.
+def handle_missing(table: Table, missing: str) -> tuple[Table, NDArray[np.bool_] | None]:
+    """Give the table without rows that lack a value, and which rows are left; None for all.
 
     Raises: DataError with missing="error" when a value is missing, and when no row is left.
     """
@@ -256,7 +256,7 @@ def handle_missing(table: Table, missing: str) -> tuple[Table, int]:
             lacking |= mask
             counts.append(f"{name}: {int(mask.sum())}")
     if not counts:
-        return table, 0
+        return table, None
     n_lacking = int(lacking.sum())
     summary = ", ".join(counts[:20]) + (", ..." if len(counts) > 20 else "")
     if missing == "error":
@@ -270,4 +270,4 @@ def handle_missing(table: Table, missing: str) -> tuple[Table, int]:
             f"{table.where}: some rows must have all their values. Received: all "
             f"{table.n_rows} rows lack some ({summary}). Remove the columns that are empty."
         )
-    return table.keep(~lacking), n_lacking
+    return table.keep(~lacking), ~lacking
