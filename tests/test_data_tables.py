@@ -202,10 +202,44 @@ def test_the_delimiter_is_the_one_that_gives_rows_of_equal_width(write):
     assert data.feature_names == ("weight=1,5 kg", "weight=3,5 kg")
 
 
-@pytest.mark.parametrize("text", ["w;price\n1;2,5\n2;-4\n", 'w,y\n"2,5",1\n"-4,0e3",0\n?,1\n'])
-def test_decimal_commas_are_no_text(write, text):
-    with pytest.raises(DataError, match=r"decimal point. Received: '.*,"):
-        load(write(text), missing="drop")
+@pytest.mark.parametrize(
+    ("text", "x", "y"),
+    [
+        ("w;price\n1;2,5\n2;-4\n", [[1], [2]], [2.5, -4]),
+        ('w,y\n"2,5",0.5\n"-4,0e3",1.5\n?,1\n', [[2.5], [-4000]], [0.5, 1.5]),
+        ("w;y\n0,125;1\n2,500;0,5\n", [[0.125], [2.5]], [1, 0.5]),  # no thousands begin with 0
+    ],
+)
+def test_decimal_commas_are_read(write, text, x, y):
+    data = load(write(text), missing="drop")
+    assert data.x.tolist() == x
+    assert data.y.tolist() == y
+    assert data.feature_names == ("w",)
+    again = load(write("w;x\n7,5;1\n", "new.csv"), coding=data.columns)
+    assert again.x.tolist() == [[7.5]]
+
+
+@pytest.mark.parametrize("cells", ["1,250 2,500 7", "1,000,000 5", "1.234,5 0,5", "1,234.5 0.5"])
+def test_commas_that_need_not_be_decimal_are_refused(write, cells):
+    rows = [f"{cell};{i % 2}" for i, cell in enumerate(cells.split() * 2)]
+    path = write("\n".join(["w;y", *rows]))
+    with pytest.raises(DataError, match=r"no commas but decimal ones.*column 'w'.*categorical="):
+        load(path)
+    first = sorted(set(cells.split()))[0]
+    assert load(path, categorical=["w"]).feature_names[0] == f"w={first}"
+
+
+def test_commas_in_names_are_names(write):
+    assert load(write("w;y\na,b;0\n1,5;1\n2,5;0\nc;0\n")).feature_names[-1] == "w=c"
+
+
+def test_text_of_many_values_is_said(write, caplog):
+    path = write("when,y\n" + "".join(f"2024-03-{1 + i % 28:02d},{i % 2}\n" for i in range(60)))
+    assert load(path).n_features == 28
+    assert "'when' is text, as '2024-03-01', and its 28 different values become" in caplog.text
+    caplog.clear()
+    assert load(path, categorical=["when"]).n_features == 28
+    assert not caplog.text
 
 
 def test_constant_columns_are_kept(write):

@@ -7,6 +7,7 @@ the coding was made is refused, since the model has no weight for it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -20,7 +21,6 @@ from nnbackend.data.tables import (
     Numbers,
     Table,
     Text,
-    check_no_decimal_comma,
     check_no_infinity,
     check_not_mixed,
     find_column,
@@ -28,13 +28,16 @@ from nnbackend.data.tables import (
     handle_missing,
     is_number,
     near_names,
+    read_decimal_commas,
 )
 from nnbackend.data.targets import Target, code_labels, code_target
 from nnbackend.errors import DataError
 
+logger = logging.getLogger("nnbackend")
 ColumnKind = Literal["numeric", "boolean", "categorical"]
 
 MAX_CATEGORIES = 100
+MANY_CATEGORIES = 20  # more are worth a line in the log: they may be dates, or have units
 BOOLEAN_WORDS = {"false": 0.0, "true": 1.0, "no": 0.0, "yes": 1.0}
 BOOLEAN_CELLS = {**BOOLEAN_WORDS, "0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0}
 
@@ -180,8 +183,8 @@ def fit_dataset(
             f"{table.where}: a table must have a feature and a target. Received: only the column "
             f"{table.names[0]!r}. Columns are separated by a comma, semicolon or tab."
         )
+    table = read_decimal_commas(table, named)
     check_no_infinity(table)
-    check_no_decimal_comma(table)
     table, kept = handle_missing(table, missing)
     columns = enumerate(table.columns)
     table = replace(table, columns=tuple(_as_text(c) if i in named else c for i, c in columns))
@@ -217,6 +220,9 @@ def code_dataset(table: Table, name: str, coding: ColumnCoding, *, missing: str)
     used = table.select(features, names)
     if target is not None:
         used = table.select([*features, target], [*names, coding.target or ""])
+    text = {i for i, column in enumerate(coding.columns) if column.kind != "numeric"}
+    text |= {len(names)} if coding.classes else set()
+    used = read_decimal_commas(used, text)
     check_no_infinity(used)
     used, kept = handle_missing(used, missing)
     coded = None
@@ -269,6 +275,12 @@ def _fit_column(table: Table, index: int, is_categorical: bool) -> RawColumn:
             f"{table.where}: a column of text must have at most {MAX_CATEGORIES} different values. "
             f"Received: {len(distinct)} in column {name!r}, as {value!r} in data row {row}. Leave "
             f"the column out with ignore=[{name!r}], or make it numeric or coarser."
+        )
+    if len(distinct) > MANY_CATEGORIES and not is_categorical:
+        logger.warning(
+            "%s: column %r is text, as %r, and its %d different values become as many features; "
+            "ignore=[%r] leaves it out, categorical=[%r] says that they are names.",
+            *(table.where, name, column[0], len(distinct), name, name),
         )
     return RawColumn(name, "categorical", tuple(sorted(distinct)))
 

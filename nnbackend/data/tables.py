@@ -10,7 +10,7 @@ import difflib
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -35,6 +35,9 @@ MISSING = frozenset({
 FEW_WORDS = 0.1  # a share of text up to which a column is taken for numbers with mistakes
 
 DECIMAL_COMMA = re.compile(r"[+-]?\d+(,\d+)?([eE][+-]?\d+)?")
+# With these alone a comma may stand between thousands.
+THOUSANDS = re.compile(r"[+-]?([1-9]\d{0,2}(,\d{3})+|\d+)")
+DIGITS = re.compile(r"[+-]?[\d.,]*\d[\d.,]*([eE][+-]?\d+)?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,18 +202,31 @@ def check_no_infinity(table: Table) -> None:
             )
 
 
-def check_no_decimal_comma(table: Table) -> None:
-    """Raise DataError for a column of numbers like 2,5: read as text they would become classes."""
-    for name, column in zip(table.names, table.columns, strict=True):
-        if not isinstance(column, list):
+def read_decimal_commas(table: Table, text: Collection[int]) -> Table:
+    """Give the table with columns of numbers like 2,5 as numbers, but for those meant as text.
+
+    Raises: DataError where the commas of a column may all be between thousands.
+    """
+    columns = list(table.columns)
+    for at, column in enumerate(table.columns):
+        if not isinstance(column, list) or at in text:
             continue
         cells = {cell for cell in column if cell is not None}
         with_comma = sorted(cell for cell in cells if "," in cell)
-        if with_comma and all(DECIMAL_COMMA.fullmatch(cell) for cell in cells):
+        if not with_comma or not all(map(DIGITS.fullmatch, cells)):
+            continue
+        if not all(map(DECIMAL_COMMA.fullmatch, cells)) or all(map(THOUSANDS.fullmatch, cells)):
+            name = table.names[at]
             raise DataError(
-                f"{table.where}: numbers must be written with a decimal point. Received: "
-                f"{with_comma[0]!r} in column {name!r}. Write the file with points."
+                f"{table.where}: numbers must have no commas but decimal ones. Received: "
+                f"{with_comma[0]!r} in column {name!r}, where not every comma can be one, or each "
+                "may be one between thousands. Write the numbers with decimal points and nothing "
+                f"between thousands. If they are names, say categorical=[{name!r}]."
             )
+        columns[at] = np.array(
+            ["nan" if cell is None else cell.replace(",", ".") for cell in column], np.float64
+        )
+    return replace(table, columns=tuple(columns))
 
 
 def check_not_mixed(table: Table, position: int, cure: str) -> None:
@@ -223,7 +239,7 @@ def check_not_mixed(table: Table, position: int, cure: str) -> None:
     if not isinstance(column, list):
         return
     counts = Counter(cell for cell in column if cell is not None)
-    words = {cell for cell in counts if not is_number(cell)}
+    words = {c for c in counts if not is_number(c) and not DECIMAL_COMMA.fullmatch(c)}
     n, n_words = len(column), sum(counts[word] for word in words)
     if not words or n_words > 0.5 * n:
         return
