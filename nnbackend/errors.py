@@ -87,23 +87,30 @@ def check(
         raise ArgumentError(f"{name}{owner} must be {expected}. Received: {name}={value!r}.")
 
 
-# What our names are called elsewhere, without capitals and signs: for hints in errors alone.
+# What our names, of options too, are called elsewhere, without capitals and signs: for hints in
+# errors alone.
 OTHER_NAMES = {
     "absolute": "mae l1 l1loss absoluteerror meanabsoluteerror",
+    "batch_size": "batch bs minibatch",
     "binary_cross_entropy": "bce bceloss bcewithlogits bcewithlogitsloss binarycrossentropy",
     "constant": "fixed",
     "cosine": "cosineannealing cosinedecay",
     "cross_entropy": "ce nll nllloss logloss logistic crossentropyloss categoricalcrossentropy "
     "sparsecategoricalcrossentropy negativeloglikelihood",
+    "cupy": "cuda nvidia",
+    "device": "gpu cuda cpu",
     "exponential": "exp",
     "glorot_normal": "xaviernormal",
     "glorot_uniform": "glorot xavier xavieruniform",
     "he_normal": "he kaiming kaimingnormal",
     "he_uniform": "kaiminguniform",
+    "hidden": "layers units hiddenlayersizes",
     "huber": "smoothl1 smoothl1loss",
     "identity": "linear",
     "inverse_scaling": "invscaling",
     "lbfgs": "bfgs lbfgsb",
+    "learning_rate": "lr eta alpha",
+    "out": "output",
     "plateau": "reducelronplateau adaptive",
     "quadratic": "mse l2 mseloss squarederror meansquarederror leastsquares",
     "quantile": "pinball",
@@ -113,6 +120,7 @@ OTHER_NAMES = {
     "standard": "zscore standardscaler",
     "step": "heaviside",
     "unit": "minmax minmaxscaler",
+    "validation": "val valid valsplit",
 }
 
 
@@ -122,11 +130,19 @@ def suggest(name: str, known: Iterable[str]) -> str:
     >>> suggest("rellu", ["relu", "tanh"])
     "Known: relu, tanh. Did you mean 'relu'?"
     """
-    names, plain = sorted(known), _plain(name)
-    near = [n for n in names if plain in {_plain(n), *OTHER_NAMES.get(n, "").split()}]
-    near = near or difflib.get_close_matches(name, names, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    names = sorted(known)
+    near = nearest(name, names)
+    hint = f" Did you mean {near!r}?" if near else ""
     return f"Known: {', '.join(names)}.{hint}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Give the known name that was meant: spelt otherwise, called so elsewhere, or the nearest."""
+    names, plain = list(known), _plain(name)
+    for own in names:
+        if plain in {_plain(own), *OTHER_NAMES.get(own.strip("-").replace("-", "_"), "").split()}:
+            return own
+    return next(iter(difflib.get_close_matches(name, names, n=1)), None)
 
 
 def _plain(name: str) -> str:

@@ -200,6 +200,9 @@ def test_a_wrong_config_is_refused(run: Run, text: str, why: str) -> None:
         ("train", "DATA is missing"),
         ("trian iris", "Did you mean 'train'"),
         ("train iris --hiden 3", "Did you mean '--hidden'"),
+        ("train iris --lr 0.1", "Did you mean '--learning-rate'"),
+        ("train iris --batch 9", "Did you mean '--batch-size'"),
+        ("train iris --hidden 10 5", "with commas and no blanks, as 100,50"),
         ("train iris --hidden 10,-3", "Received: '10,-3'"),
         ("train iris --hidden 10.5", "whole numbers"),
         ("train iris --activation rellu", "Did you mean 'relu'"),
@@ -240,6 +243,8 @@ def test_a_wrong_config_is_refused(run: Run, text: str, why: str) -> None:
         ("evaluate nowhere iris", "which does not exist"),
         ("predict . iris", "without model.safetensors"),
         ("predict nowhere iris --out answers.txt", ".csv or .npy"),
+        ("evaluate . iris --part tset", "Did you mean 'test'"),
+        ("train iris --device cuda", "Did you mean 'cupy'"),
         ("plot .", "holds no history.csv"),
         ("check --device nump", "Did you mean 'numpy'"),
     ],
@@ -463,8 +468,10 @@ def test_images_have_a_test_part_of_their_own(run: Run, images: Path) -> None:
 
 
 def test_predict_reads_rows_as_training_did(run: Run, flowers: Path, tmp_path: Path) -> None:
-    run("train", flowers, "--epochs", "60", "--device", "numpy", "--learning-rate", "0.01")
+    words = ["--epochs", "60", "--device", "numpy", "--learning-rate", "0.01"]
+    trained = run("train", flowers, *words)
     new = _table(tmp_path / "new.csv", "color,length", "red,2.0", "white,0.0", "red,1.0")
+    assert "3 classes of 'kind'" in trained.err
     done = run("predict", "runs/flowers-001", new, "--device", "numpy")
     assert done.out.splitlines() == ["prediction", "tulip", "daisy", "rose"]
     assert done.err == ""
@@ -632,6 +639,7 @@ def test_help_of_train_shows_every_option_and_default(run: Run) -> None:
 
 
 def test_version_and_no_verb(run: Run) -> None:
+    assert run("help", "train").out == run("train", "--help").out
     assert run("--version").out == f"nnbackend {nn.__version__}\n"
     done = run()
     assert done.code == 2

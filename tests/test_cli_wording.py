@@ -101,6 +101,7 @@ def test_notes_are_reworded_too(run: Run, caplog: pytest.LogCaptureFixture) -> N
     rows = [f"{'G' if i % 5 == 0 else i % 4},{i % 2}" for i in range(40)]
     words = f"train {_write('floors.csv', 'floor,y', *rows)} --device numpy --epochs 1"
     assert run(words).code == 0
+    assert "nnbackend: note: floors.csv" in caplog.text
     assert "say --categorical floor" in caplog.text
     caplog.clear()
     assert run(f"{words} --categorical floor").code == 0

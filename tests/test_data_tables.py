@@ -27,7 +27,9 @@ def write(tmp_path):
 PLAIN = "a,b,c\n1,2,0\n3,4.5,1\n5,6,0\n7,8,1\n"
 
 
-@pytest.mark.parametrize("name", ["table.csv", "table.csv.gz"])
+@pytest.mark.parametrize(
+    "name", ["table.csv", "table.csv.gz", "table.tsv", "table.TXT", "table.data.gz"]
+)
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])

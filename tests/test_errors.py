@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from nnbackend import errors
+from nnbackend.backend.registry import BUILT_IN
+from nnbackend.cli.settings import TABLE
 from nnbackend.data.scalers import KINDS
 from nnbackend.errors import NNBackendError, suggest
 from nnbackend.network.activations import ACTIVATIONS, get_activation
@@ -22,7 +24,7 @@ CLASSES = [
     value for value in vars(errors).values()
     if inspect.isclass(value) and issubclass(value, NNBackendError)
 ]  # fmt: skip
-BUILT_IN = {
+BUILT_IN_BASES = {
     "UnknownBackendError": ValueError,
     "BackendUnavailableError": RuntimeError,
     "BackendVersionError": RuntimeError,
@@ -52,7 +54,7 @@ def test_the_drawn_tree_is_the_tree() -> None:
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
 def test_each_is_the_built_in_a_caller_would_catch(kind: type[NNBackendError]) -> None:
-    assert issubclass(kind, BUILT_IN.get(kind.__name__, Exception))
+    assert issubclass(kind, BUILT_IN_BASES.get(kind.__name__, Exception))
     assert kind.__doc__
     again = pickle.loads(pickle.dumps(kind("words")))
     assert type(again) is kind
@@ -99,5 +101,5 @@ def test_names_of_elsewhere_lead_to_ours(get: Any, written: str, meant: str) -> 
 
 
 def test_every_other_name_belongs_to_one_of_ours() -> None:
-    ours = {*ACTIVATIONS, *LOSSES, *OPTIMIZERS, *INITIALIZERS, *SCHEDULES, *KINDS}
-    assert errors.OTHER_NAMES.keys() <= ours
+    ours = {*ACTIVATIONS, *LOSSES, *OPTIMIZERS, *INITIALIZERS, *SCHEDULES, *KINDS, *BUILT_IN}
+    assert errors.OTHER_NAMES.keys() <= ours | TABLE.keys() | {"out"}

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from nnbackend.bench.machine import ask_for_best_kernels
-from nnbackend.errors import ArgumentError, DivergedError, NNBackendError, suggest
+from nnbackend.errors import ArgumentError, DivergedError, NNBackendError, nearest, suggest
 
 GOOD, FAILED, WRONG_USAGE, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
 SIGNALLED = 128  # and the signal's number: 130 after Ctrl-C
@@ -83,7 +83,10 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
-        raise ArgumentError(f"{message}. See: {self.prog} --help")
+        choice = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)$", message)
+        near = choice and nearest(choice[1], re.findall(r"[\w.-]+", choice[2]))
+        hint = f" Did you mean {near!r}?" if near else ""
+        raise ArgumentError(f"{message}.{hint} See: {self.prog} --help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -114,6 +117,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     """Hand over to the verb's own module, the only one that is imported."""
+    if words[:1] == ["help"]:
+        words = [*words[1:], "--help"]
     name = next((word for word in words if not word.startswith("-")), None)
     if name is not None and name not in VERBS:
         raise ArgumentError(f"no verb {name!r}. {suggest(name, VERBS)}")
@@ -148,8 +153,10 @@ def _run(words: list[str]) -> int:
 def _stranger(word: str, verb: str | None, parser: argparse.ArgumentParser) -> str:
     """Say that a word means nothing here, and which option may have been meant."""
     word = word.partition("=")[0]
-    near = difflib.get_close_matches(word, parser._option_string_actions, n=1)
-    hint = f"Did you mean {near[0]!r}?" if near else f"See: {parser.prog} --help"
+    near = nearest(word, parser._option_string_actions) if word.startswith("-") else None
+    hint = f"Did you mean {near!r}?" if near else f"See: {parser.prog} --help"
+    if not word.startswith("-"):
+        hint = f"Several values are written with commas and no blanks, as 100,50. {hint}"
     return f"{verb or 'nnbackend'} has no option or argument {word!r}. {hint}"
 
 

@@ -21,6 +21,7 @@ from nnbackend.data import BUILTIN, ColumnCoding, Dataset, RawColumn, load
 from nnbackend.data.coding import code_dataset
 from nnbackend.data.csv_files import read_csv
 from nnbackend.data.parquet_files import read_parquet
+from nnbackend.data.readers import TEXT_TABLES
 from nnbackend.errors import ArgumentError, DataError
 
 OWN = "own"  # the test part that was distributed with the data
@@ -127,7 +128,7 @@ def read_known(
 
 
 def _is_table(source: str) -> bool:
-    is_table = source.lower().endswith((".csv", ".csv.gz", ".parquet"))
+    is_table = source.lower().removesuffix(".gz").endswith((*TEXT_TABLES, ".parquet"))
     return is_table and Path(source).is_file()
 
 

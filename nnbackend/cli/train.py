@@ -66,8 +66,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="DATA",
         nargs="?",
         default=absent,
-        help="a built-in set (digits, iris, wine, breast_cancer, diabetes, xor, spirals), a .csv, "
-        ".npz, .npy or .parquet file, or a folder of IDX files; --config may name it instead",
+        help="a built-in set (digits, iris, wine, breast_cancer, diabetes, xor, spirals), a .csv "
+        "(.tsv, .txt, .data), .npz, .npy or .parquet file, or a folder of IDX files; "
+        "--config may name it instead",
     )
     groups: dict[str, Any] = {}
     for name, setting in TABLE.items():
@@ -234,6 +235,8 @@ def header(plan: Plan, folder: Path) -> str:
     """Give what is going to be done: data, parts, network, device, folder."""
     data, trainer, settings = plan.data, plan.trainer, plan.settings
     kind = f"{data.n_classes} classes" if data.n_classes else "regression"
+    if data.columns is not None:
+        kind += f" of {data.columns.target!r}"
     dropped = f", {data.n_dropped} rows with gaps left out" if data.n_dropped else ""
     sizes = [f"train {trainer.n:,}"]
     if trainer.validation is not None:

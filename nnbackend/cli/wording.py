@@ -36,6 +36,8 @@ def in_options_of(parser: argparse.ArgumentParser) -> Iterator[None]:
 
     def reword(record: logging.LogRecord) -> bool:
         record.msg, record.args = in_options(record.getMessage(), known), ()
+        if record.levelno >= logging.WARNING:
+            record.msg = f"nnbackend: note: {record.msg}"
         return True
 
     logger.addFilter(reword)

@@ -17,8 +17,9 @@ from nnbackend.data.tables import Table, find_column, find_columns
 from nnbackend.data.targets import check_task
 from nnbackend.errors import ArgumentError, DataError, suggest
 
+TEXT_TABLES = (".csv", ".tsv", ".txt", ".data")  # one reader: how cells are parted is detected
 FORMATS = (
-    ".csv, .csv.gz, .parquet, .npz, .npy (NAME_x.npy beside NAME_y.npy), "
+    ".csv, .tsv, .txt or .data (also .gz), .parquet, .npz, .npy (NAME_x.npy beside NAME_y.npy), "
     "an IDX folder or file (train-images-idx3-ubyte.gz)"
 )
 
@@ -37,8 +38,9 @@ def load(
     """Read a built-in set or a file, ready to learn from.
 
     `source` is a built-in name (digits, iris, wine, breast_cancer, diabetes, xor, spirals) or a
-    path: .csv, .csv.gz, .parquet, .npz (arrays x and y), .npy (NAME_x.npy with NAME_y.npy beside
-    it, memory-mapped), or an IDX folder or file. A file named like a built-in set is `./iris`.
+    path: .csv, .tsv, .txt or .data (also .gz), .parquet, .npz (arrays x and y), .npy (NAME_x.npy
+    with NAME_y.npy beside it, memory-mapped), or an IDX folder or file. A file named like a
+    built-in set is `./iris`.
 
     `target` is a column's name or index (negative from the end). **The default is the last
     column.** For .npz it names the array of targets, "y" by default. `header` says whether a .csv
@@ -154,7 +156,7 @@ def _format(path: Path) -> str:
         raise DataError(_not_there(path))
     if path.is_dir() or is_idx_name(path.name):
         return "idx"
-    if lowered.endswith((".csv", ".csv.gz")):
+    if lowered.removesuffix(".gz").endswith(TEXT_TABLES):
         return "csv"
     for suffix in ("parquet", "npz", "npy"):
         if lowered.endswith(f".{suffix}"):
