@@ -86,6 +86,8 @@ def test_target_that_is_not_there(write):
     path = write("length,width,species\n1,2,0\n3,4,1\n1,2,0\n3,4,1\n")
     with pytest.raises(DataError, match=r"target='specis'.*Did you mean 'species'\?"):
         load(path, target="specis")
+    with pytest.raises(DataError, match=r"Did you mean 'species'\?"):
+        load(path, target="SPECIES")
     for target in (3, -4, "7"):
         with pytest.raises(DataError, match="between -3 and 2"):
             load(path, target=target)

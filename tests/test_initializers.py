@@ -150,3 +150,8 @@ def test_an_initializer_of_ones_own() -> None:
 def test_what_is_refused(make: Any, text: str) -> None:
     with pytest.raises(ArgumentError, match=text):
         make()
+
+
+def test_an_array_of_weights_is_refused() -> None:
+    with pytest.raises(ArgumentError, match="an initializer must be a name, a number or"):
+        nn.Dense(2, weights=np.ones((3, 2)))

@@ -103,6 +103,23 @@ def test_a_run_goes_on_in_float32_on_a_device_without_its_precision(
     assert len(rows(folder)) == 2
 
 
+def test_a_second_ctrl_c_promises_nothing_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+
+    def cut(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Keeper, "on_epoch_end", cut)
+    words = ["xor", "--device", "numpy", "--epochs", "2", "--hidden", "3", "--quiet"]
+    assert main(["train", *words, "--out", str(folder)]) == 130
+    err = capsys.readouterr().err
+    assert "--resume" not in err
+    assert f"nnbackend train --config {folder / 'config.toml'}" in err
+    assert (folder / "model.safetensors").is_file()
+
+
 def test_wrong_uses(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def refused(*words: str) -> str:
         assert main(["train", *words]) == 2
@@ -112,7 +129,7 @@ def test_wrong_uses(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     ended = refused("--resume", str(whole))
     assert "has ended, or was killed before the first was due (see --checkpoint)" in ended
     assert f"nnbackend train --config {whole / 'config.toml'}" in ended
-    assert "Received: epochs" in refused("--resume", str(whole), "--epochs", "9")
+    assert "Received: --epochs" in refused("--resume", str(whole), "--epochs", "9")
     assert "Received: data, out or config" in refused("iris", "--resume", str(whole), "--out", "x")
     for every in ("ten minutes", "10", "10 hours", "0 steps", "-1 minutes", "1.5 epochs"):
         text = refused("iris", "--checkpoint", every)

@@ -46,6 +46,7 @@ from nnbackend.persistence import save
 from nnbackend.persistence.checkpoints import (
     Checkpoint,
     Checkpoints,
+    checkpoint_paths,
     remove_checkpoints,
 )
 from nnbackend.persistence.resuming import go_on
@@ -145,10 +146,7 @@ def run(args: argparse.Namespace) -> int:
         print(to_json(results))
     sys.stdout.flush()
     if plan.trainer.history.stop_reason == "interrupted":
-        _say(
-            f"interrupted; everything is saved in {folder}. "
-            f"Go on with: nnbackend train --resume {folder}"
-        )
+        _say_interrupted(folder)
         return SIGNALLED + (plan.trainer.interrupt.received or signal.SIGINT)
     remove_checkpoints(folder / CHECKPOINTS)
     return _verdict(results, plan.settings)
@@ -310,6 +308,21 @@ def _warnings_kept_from(is_quiet: bool) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
+
+
+def _say_interrupted(folder: Path) -> None:
+    """Say how to go on; a second Ctrl-C leaves nothing to go on from."""
+    checkpoints = folder / CHECKPOINTS
+    if checkpoints.is_dir() and checkpoint_paths(checkpoints):
+        _say(
+            f"interrupted; everything is saved in {folder}. "
+            f"Go on with: nnbackend train --resume {folder}"
+        )
+    else:
+        _say(
+            f"interrupted within a step; the best weights so far are in {folder}. "
+            f"Begin anew with: nnbackend train --config {folder / CONFIG}"
+        )
 
 
 def _say(message: str) -> None:

@@ -6,7 +6,6 @@ NaN for a missing value, or a list of text, with None for one.
 
 from __future__ import annotations
 
-import difflib
 import logging
 import re
 from collections import Counter
@@ -17,7 +16,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from nnbackend.errors import ArgumentError, DataError
+from nnbackend.errors import ArgumentError, DataError, nearest
 
 Numbers: TypeAlias = NDArray[np.float64]
 Text: TypeAlias = list[str | None]
@@ -182,8 +181,8 @@ def _no_such_column(target: str, table: Table) -> str:
 def near_names(name: str, names: Iterable[str], most: int = 20) -> str:
     """Give the columns there are, and the nearest to a name; only the first of very many."""
     known = list(names)
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    near = nearest(name, known)
+    hint = f" Did you mean {near!r}?" if near else ""
     more = f", ... ({len(known)} in all)" if len(known) > most else ""
     return f"Columns: {', '.join(known[:most])}{more}.{hint}"
 

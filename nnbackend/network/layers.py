@@ -214,4 +214,5 @@ def check_size(name: str, value: Any) -> int:
 
 
 def _initializer(choice: str | float | Initializer, activation: str) -> Initializer:
-    return suited_to(activation) if choice == "auto" else get_initializer(choice)
+    is_auto = isinstance(choice, str) and choice == "auto"  # an array, by mistake, has no one truth
+    return suited_to(activation) if is_auto else get_initializer(choice)
