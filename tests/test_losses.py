@@ -15,6 +15,7 @@ import nnbackend as nn
 from nnbackend.errors import ArgumentError, DataError
 from nnbackend.network.activations import get_activation
 from nnbackend.network.losses import LOSSES, OUTPUT_ACTIVATIONS, get_loss
+from nnbackend.testing import GhostBackend
 
 N, K = 40, 3
 RNG = np.random.default_rng(0)
@@ -273,3 +274,59 @@ def test_targets_without_meaning_are_refused(name: str, bad: float, text: str) -
     y[1, 1] = bad
     with pytest.raises(DataError, match=f"{text}.*Received: values from"):
         net.backprop(np.ones((3, 4)), y)
+
+
+def squares(a: Any, y: Any, xp: Any) -> Any:
+    return xp.sum((a - y) ** 2, axis=1), 2 * (a - y)
+
+
+REFUSED: dict[str, tuple[Any, str]] = {
+    "two arguments": (lambda a, y: squares(a, y, np), "takes 2 positional arguments"),
+    "no gradient": (lambda a, y, xp: squares(a, y, xp)[0], "ValueError"),
+    "mean of the rows": (lambda a, y, xp: (((a - y) ** 2).mean(), a - y), r"shape \(\) for 3 rows"),
+    "not added up": (lambda a, y, xp: ((a - y) ** 2, 2 * (a - y)), r"shape \(3, 2\) for 3 rows"),
+    "gradient of the mean": (lambda a, y, xp: (squares(a, y, xp)[0], (a - y)[:, :0]), "ValueError"),
+    "other rows": (
+        lambda a, y, xp: (xp.sum((a - a.mean(axis=0)) ** 2, axis=1), a - y),
+        "as only other rows changed",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", sorted(REFUSED))
+def test_a_loss_that_is_not_one_for_each_row_is_refused(case: str) -> None:
+    formula, text = REFUSED[case]
+    with pytest.raises(ArgumentError, match=rf"the loss 'own' must be a function of.*{text}"):
+        nn.Network([3, 2], nn.Loss("own", formula), device="numpy")
+
+
+def test_a_loss_in_another_librarys_functions_is_left_to_its_device() -> None:
+    def theirs(a: Any, y: Any, xp: Any) -> Any:
+        if isinstance(a, np.ndarray):
+            raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+        return squares(a, y, xp)
+
+    own = nn.Loss("own", theirs)
+    assert nn.Network([3, 2], own, device=GhostBackend()).backprop([[1.0, 2.0, 3.0]], [0]).loss > 0
+    with pytest.raises(ArgumentError, match="Unsupported type"):
+        nn.Network([3, 2], own, device="numpy")
+
+
+@pytest.mark.parametrize("n_out", [1, 7])
+def test_a_loss_whose_gradient_is_another_is_said(
+    n_out: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    def hinge(a: Any, y: Any, xp: Any) -> Any:
+        gap = 1.0 - a * (2.0 * y - 1.0)
+        is_on = gap > 0
+        return xp.sum(xp.where(is_on, gap, 0.0), axis=1), xp.where(is_on, 1.0 - 2.0 * y, 0.0)
+
+    nn.Network([3, n_out], nn.Loss("own", squares), device="numpy")
+    nn.Network([3, n_out], nn.Loss("hinge", hinge), device="numpy")
+    assert not caplog.records
+
+    def halved(a: Any, y: Any, xp: Any) -> Any:
+        return squares(a, y, xp)[0], a - y
+
+    nn.Network([3, n_out], nn.Loss("halved", halved), device="numpy")
+    assert "the gradient of loss 'halved' is not its slope" in caplog.text

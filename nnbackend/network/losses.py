@@ -26,6 +26,7 @@ class Loss:
         formula(a, y, xp) -> ((B,) losses, (B, O) gradient dC/da)
 
     partner names the output activation with which `on_logits`, the same taken from z, is used.
+    A network tries a formula of your own on a few rows, and refuses one that mixes them.
     >>> import numpy as np
     >>> Loss("doubled", lambda a, y, xp: (xp.sum((a - y) ** 2, axis=1), 2 * (a - y))).rows(
     ...     np.array([[3.0]]), np.array([[1.0]]), np)

@@ -112,6 +112,7 @@ class Network:
                 shapes.append(shape)
             widths.append(layer.n_outputs(widths[-1]))
         self.n_out = widths[-1]
+        probing.check_loss(self.loss, self.n_out, self.backend)
         n_classes = max(self.n_out, 2)
         check(
             "classes",

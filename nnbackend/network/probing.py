@@ -1,8 +1,9 @@
-"""A user's own activation, tried on a few numbers before a network is built on it.
+"""A user's own formulas, tried on a few numbers before a network is built on them.
 
 Kernels take an activation element by element. One that adds up over the array, or decides by an
 array's truth, would work on some devices and on others fail at the first step, or give other
-numbers: it is refused here, in the same words everywhere.
+numbers: it is refused here, in the same words everywhere. So is a loss that gives no loss for each
+row. A slope that is no slope may be meant, so it gets a line in the log.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from nnbackend.backend import Backend
 from nnbackend.errors import ArgumentError
 from nnbackend.network.activations import Activation
 from nnbackend.network.layers import AbstractLayer, Dense
+from nnbackend.network.losses import Loss
 
 logger = logging.getLogger("nnbackend")
 Numbers = NDArray[np.float64]
@@ -31,8 +33,7 @@ NEEDS_A_NUMBER = re.compile("truth value|truth of|only .*arrays can be converted
 def check_activations(layers: Iterable[AbstractLayer], backend: Backend) -> None:
     """Refuse activations of a user's own that do not work element by element.
 
-    Raises: ArgumentError, saying what f or df did. A df that is not the slope of f, as a surrogate
-    need not be, gets a line in the log.
+    Raises: ArgumentError, saying what f or df did.
     """
     pairs = [(la.activation, la.n_out) for la in layers if isinstance(la, Dense)]
     for phi, n_units in pairs:
@@ -40,6 +41,59 @@ def check_activations(layers: Iterable[AbstractLayer], backend: Backend) -> None
         if phi.kernel is None and type(phi) is Activation:
             with np.errstate(all="ignore"):
                 _check(phi, n_units, backend)
+
+
+def check_loss(loss: Loss, n_out: int, backend: Backend) -> None:
+    """Refuse a loss of a user's own that is not one for each row, with its gradient.
+
+    Raises: ArgumentError, saying what the formula did.
+    """
+    if loss.kernel is not None:
+        return
+    a = np.linspace(0.1234, 0.8765, 3 * n_out).reshape(3, n_out)
+    y = (np.add(*np.ogrid[:3, :n_out]) % 2).astype(np.float64)
+    others = np.concatenate([a[:1], 0.5 * a[1:]])
+    v = np.cos(np.arange(a.size)).reshape(a.shape)
+    with np.errstate(all="ignore"):
+        found = [_loss(loss, at, y, backend) for at in (a, others, a + STEP * v, a - STEP * v)]
+    if any(pair is None for pair in found):
+        return
+    (rows, gradient), (moved, _), (above, _), (below, _) = (pair for pair in found if pair)
+    if not np.isclose(rows[0], moved[0], equal_nan=True):
+        raise ArgumentError(
+            f"{_what(loss)}. Received: one whose loss of a row went from {rows[0]:.4g} to "
+            f"{moved[0]:.4g} as only other rows changed. Leave out sums and means over the rows."
+        )
+    rise, slope = (above - below).sum() / (2.0 * STEP), (gradient * v).sum()
+    if abs(rise - slope) > 1e-3 + 1e-2 * np.abs(gradient * v).sum():
+        logger.warning(
+            "the gradient of loss %r is not its slope: in one direction it gives %.4g, and the "
+            "loss rises by %.4g. Correct it, unless it is meant so.",
+            *(loss.name, slope, rise),
+        )
+
+
+def _loss(loss: Loss, a: Numbers, y: Numbers, backend: Backend) -> tuple[Numbers, Numbers] | None:
+    """Give the losses and the gradient; None where another library's arrays are asked for."""
+    try:
+        rows, gradient = loss.rows(a.copy(), y.copy(), np)
+        if np.shape(rows) != (len(a),):
+            raise ValueError(f"losses of shape {np.shape(rows)} for {len(a)} rows")
+        return np.asarray(rows), np.broadcast_to(np.asarray(gradient), a.shape)
+    except Exception as error:  # whatever a user's formula raises
+        if isinstance(error, TypeError) and not backend.owns(a):
+            return None
+        raise ArgumentError(
+            f"{_what(loss)}. Received: {type(error).__name__}: {error}. "
+            "Sum over the outputs alone: xp.sum(..., axis=1)."
+        ) from error
+
+
+def _what(loss: Loss) -> str:
+    return (
+        f"the loss {loss.name!r} must be a function of a, y and xp that gives the loss of each row "
+        "(B,) and the gradient (B, O)"
+    )
 
 
 def _check(phi: Activation, n_units: int, backend: Backend) -> None:
