@@ -259,9 +259,7 @@ def test_boolean_and_text_targets(write):
     assert data.y.tolist() == [2, 1, 0, 2]
 
 
-@pytest.mark.parametrize(
-    "word", ["", "NA", "nan", "NaN", "?", "null", "n/a", "  ", "None", "<NA>", "#N/A"]
-)
+@pytest.mark.parametrize("word", ["", "NA", "nan", "NaN", "?", "null", "n/a", "  ", "<NA>", "#N/A"])
 def test_missing_values(write, word):
     path = write(f"size,kind,y\n1,a,0\n{word},b,1\n3,{word},0\n{word},a,1\n5,b,0\n6,b,1\n")
     with pytest.raises(DataError, match=r"3 of 6 rows.*size: 2, kind: 1.*missing='drop'"):
@@ -270,6 +268,13 @@ def test_missing_values(write, word):
     assert data.n_dropped == 3
     assert data.x.tolist() == [[1, 1, 0], [5, 0, 1], [6, 0, 1]]
     assert data.y.tolist() == [0, 0, 1]
+
+
+def test_none_is_a_gap_among_numbers_and_a_name_among_names(write):
+    path = write("size,alley,y\n1,None,0\nNone,brick,1\n3,None,0\n4,brick,1\n")
+    with pytest.raises(DataError, match=r"1 of 4 rows lack some \(size: 1\)"):
+        load(path)
+    assert load(path, missing="drop").feature_names == ("size", "alley=None", "alley=brick")
 
 
 def test_missing_targets_and_nothing_left(write):

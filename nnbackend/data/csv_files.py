@@ -227,12 +227,17 @@ def _to_numbers(cells: Sequence[str]) -> Numbers | None:
         values = np.array(cells, dtype=np.float64)
     except ValueError:
         try:
-            known = ["nan" if is_missing(cell) else cell for cell in cells]
+            known = ["nan" if _is_gap(cell) else cell for cell in cells]
             values = np.array(known, dtype=np.float64)
         except ValueError:
             return None
     # Python reads "2020_01" as a number; in a table it is a word.
     return None if any("_" in cell for cell in cells) else values
+
+
+def _is_gap(cell: str) -> bool:
+    """Tell whether a cell among numbers is none: Python's None too, which among names is one."""
+    return is_missing(cell) or cell.strip() == "None"
 
 
 def _is_filled(row: Sequence[str]) -> bool:

@@ -29,7 +29,7 @@ MISSING = frozenset({
     # What pandas and spreadsheets write besides.
     *("<na>", "#na", "#n/a", "#n/a n/a", "-nan", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"),
 })  # fmt: skip
-"""Cells that mean "no value", in any case and with blanks around them; and None, so spelt."""
+"""Cells that mean "no value", in any case and with blanks around them."""
 
 FEW_WORDS = 0.1  # a share of text up to which a column is taken for numbers with mistakes
 
@@ -81,8 +81,7 @@ def default_names(n_columns: int) -> tuple[str, ...]:
 
 def is_missing(cell: str) -> bool:
     """Tell whether a cell of text stands for no value."""
-    word = cell.strip()
-    return word.lower() in MISSING or word == "None"
+    return cell.strip().lower() in MISSING
 
 
 def is_number(cell: str) -> bool:
