@@ -14,6 +14,7 @@ import scipy.special
 import nnbackend as nn
 from nnbackend.errors import ArgumentError
 from nnbackend.network.activations import ACTIVATIONS, get_activation
+from nnbackend.network.probing import LOWEST
 from nnbackend.testing import GhostBackend
 
 NAMES = sorted(ACTIVATIONS)
@@ -229,6 +230,9 @@ def test_an_activation_that_is_not_elementwise_is_refused(
 TABLE = np.linspace(0.0, 0.3, 7)
 TAKEN: dict[str, tuple[Any, Any]] = {
     "kinks": (lambda z: np.clip(z, -1, 1), lambda z: np.abs(z) < 1),
+    "a kink where it is tried": (
+        lambda z: np.where(z > LOWEST, z, LOWEST), lambda z: np.where(z > LOWEST, 1.0, 0.0),
+    ),
     "steps of whole numbers": (np.floor, np.zeros_like),
     "a number as the slope": (lambda z: 3.0 * z, lambda z: 3),
     "not defined everywhere": (np.log, lambda z: 1 / z),
