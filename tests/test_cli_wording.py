@@ -14,7 +14,7 @@ from nnbackend.cli import main
 from nnbackend.cli.settings import TABLE
 from nnbackend.cli.wording import in_options
 
-PYTHON = re.compile(r"\w+=[\'\"\[TF\d]|\bmust be None\b")  # a keyword with its value
+PYTHON = re.compile(r"\w+=[\'\"\[TF\d]|\bNone\b")  # a keyword with its value
 
 
 class Done(NamedTuple):
@@ -58,6 +58,7 @@ def _write(name: str, *rows: str) -> str:
         ("Received: max_norm, Dropout.", "Received: --max-norm, Dropout."),
         ("Received: max_norm, clip_norm.", "Received: --max-norm, --clip-norm."),
         ("target must be None for a set", "--target must be left out for a set"),
+        ("task must be that or None. Received", "--task must be that, or left out. Received"),
         ("the target must be one of", "the target must be one of"),
         ("x.dtype=float16, z_seed=3, 'dtype=1'", "x.dtype=float16, z_seed=3, 'dtype=1'"),
         ("alpha=-1.0 and activation='relu'", "alpha=-1.0 and --activation relu"),

@@ -25,6 +25,7 @@ PHRASES = {
     r"Dense\(1, 'sigmoid'\) with": "--output-activation sigmoid with",
     r"Load with (\w+)=\[\.\.\.\] that holds it\.": r"In Python: nnbackend.load(path, \1=[...]).",
     r"\bmust be None for\b": "must be left out for",
+    r",? or None\b": ", or left out",
 }
 
 
