@@ -42,7 +42,8 @@ def add_run_and_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", metavar="DEVICE", help="as for train (default: auto)")
     parser.add_argument(
         "--missing", choices=("error", "drop"), metavar="error|drop",
-        help="rows that lack a value: refuse the data, or leave them out (default: as for train)",
+        help="rows that lack a value: refuse the data, or leave them out, where predict gives an "
+        "empty answer (default: as for train)",
     )  # fmt: skip
 
 
