@@ -212,6 +212,7 @@ def test_the_delimiter_is_the_one_that_gives_rows_of_equal_width(write):
         ("w;price\n1;2,5\n2;-4\n", [[1], [2]], [2.5, -4]),
         ('w,y\n"2,5",0.5\n"-4,0e3",1.5\n?,1\n', [[2.5], [-4000]], [0.5, 1.5]),
         ("w;y\n0,125;1\n2,500;0,5\n", [[0.125], [2.5]], [1, 0.5]),  # no thousands begin with 0
+        ("w;y\n1,250;0,5\n2,500;1\n", [[1.25], [2.5]], [0.5, 1]),  # as y is written, so is w
     ],
 )
 def test_decimal_commas_are_read(write, text, x, y):

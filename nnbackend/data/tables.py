@@ -203,26 +203,30 @@ def check_no_infinity(table: Table) -> None:
 def read_decimal_commas(table: Table, text: Collection[int]) -> Table:
     """Give the table with columns of numbers like 2,5 as numbers, but for those meant as text.
 
-    Raises: DataError where the commas of a column may all be between thousands.
+    As a file has one manner of writing, a comma that must be decimal settles what the others are.
+    Raises: DataError where commas cannot be decimal, or all of them may be between thousands.
     """
-    columns = list(table.columns)
+    found: dict[int, set[str]] = {}
     for at, column in enumerate(table.columns):
-        if not isinstance(column, list) or at in text:
-            continue
-        cells = {cell for cell in column if cell is not None}
-        with_comma = sorted(cell for cell in cells if "," in cell)
-        if not with_comma or not all(map(DIGITS.fullmatch, cells)):
-            continue
-        if not all(map(DECIMAL_COMMA.fullmatch, cells)) or all(map(THOUSANDS.fullmatch, cells)):
-            name = table.names[at]
+        if isinstance(column, list) and at not in text:
+            cells = {cell for cell in column if cell is not None}
+            if any("," in cell for cell in cells) and all(map(DIGITS.fullmatch, cells)):
+                found[at] = cells
+    decimal = [at for at, cells in found.items() if all(map(DECIMAL_COMMA.fullmatch, cells))]
+    is_sure = any(not all(map(THOUSANDS.fullmatch, found[at])) for at in decimal)
+    columns = list(table.columns)
+    for at, cells in found.items():
+        if at not in decimal or not is_sure:
+            name, example = table.names[at], min(cell for cell in cells if "," in cell)
             raise DataError(
                 f"{table.where}: numbers must have no commas but decimal ones. Received: "
-                f"{with_comma[0]!r} in column {name!r}, where not every comma can be one, or each "
-                "may be one between thousands. Write the numbers with decimal points and nothing "
-                f"between thousands. If they are names, say categorical=[{name!r}]."
+                f"{example!r} in column {name!r}, where not every comma can be one, or each may be "
+                "one between thousands. Write the numbers with decimal points and nothing between "
+                f"thousands. If they are names, say categorical=[{name!r}]."
             )
         columns[at] = np.array(
-            ["nan" if cell is None else cell.replace(",", ".") for cell in column], np.float64
+            ["nan" if cell is None else cell.replace(",", ".") for cell in table.columns[at]],
+            np.float64,
         )
     return replace(table, columns=tuple(columns))
 
