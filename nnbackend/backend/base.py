@@ -374,3 +374,16 @@ class Backend(ABC):
 
     def __repr__(self) -> str:
         return f"<backend {self.device}>"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Backend:
+        return self  # there is no second device to make
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the word for the device, which is opened again where the pickle is read."""
+        return _opened, (self.device, self.precision)
+
+
+def _opened(device: str, precision: str) -> Backend:
+    from nnbackend.backend.registry import get_backend  # which imports this module
+
+    return get_backend(device).with_precision(precision)

@@ -23,16 +23,18 @@ from nnbackend.errors import ArgumentError, DivergedError
 from nnbackend.estimators import taking_in
 from nnbackend.estimators.building import build_network, draw_parameters, hidden_layers
 from nnbackend.estimators.converting import from_theirs, to_theirs
-from nnbackend.estimators.ensemble import fit_ensemble, mean_outputs, prediction_rows
+from nnbackend.estimators.ensemble import fit_ensemble, mean_outputs
 from nnbackend.estimators.fit_tasks import CallbackSupportMixin, fit_tasks
 from nnbackend.estimators.full_batch import fit_lbfgs
+from nnbackend.estimators.hidden import hidden_activations
 from nnbackend.estimators.parameters import CONSTRAINTS
 from nnbackend.estimators.progress import ProgressBar
 from nnbackend.estimators.steps import SolverState, make_rule
 from nnbackend.estimators.taking_in import FitData
 from nnbackend.estimators.watching import Watch
 from nnbackend.network.layers import Dropout
-from nnbackend.network.network import ROWS_AT_ONCE, Network
+from nnbackend.network.network import Network
+from nnbackend.persistence.checkpoints import Checkpoints
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.lbfgs import LBFGS
 from nnbackend.training.optimizers import Optimizer
@@ -183,6 +185,12 @@ class BaseMLP(
     def _own_callbacks(self) -> list[Callback]:
         given: Any = () if self.callbacks is None else self.callbacks
         own = list(given) if isinstance(given, (list, tuple)) else [given]
+        if not all(isinstance(c, Callback) and not isinstance(c, Checkpoints) for c in own):
+            raise ArgumentError(
+                "callbacks must be nnbackend.Callback objects, but no Checkpoints, which nn.train "
+                f"takes alone. Received: callbacks={self.callbacks!r}. "
+                "To stop early, set early_stopping=True."
+            )
         return [*own, ProgressBar()] if self.verbose == "bar" else own
 
     def _new_state(self) -> SolverState:
@@ -255,6 +263,15 @@ class BaseMLP(
 
     # ---- after the fit ----------------------------------------------------------------------
 
+    def set_params(self, **params: Any) -> Any:
+        """Set parameters. A fitted estimator goes on on another `device`, as one from a pickle."""
+        super().set_params(**params)
+        if "device" in params:
+            self.__dict__.pop("_net", None)
+            for member in getattr(self, "estimators_", ()):
+                member.set_params(device=params["device"])
+        return self
+
     def _network(self) -> Network:
         """Give a network with the fitted weights, made once; the weights are set each time.
 
@@ -284,24 +301,8 @@ class BaseMLP(
 
         layer counts the hidden layers that learn, from 0.
         """
-        if hasattr(self, "estimators_"):
-            best = self.estimators_[self.best_member_]
-            found: np.ndarray = best.transform(prediction_rows(self, X), layer)
-            found = taking_in.like(self, X, found)
-            return found
-        net = self._network()
-        x = taking_in.prediction_rows(self, X)
-        hidden = range(len(net.learning_layers) - 1)
-        if not -len(hidden) <= layer < len(hidden):
-            raise ArgumentError(
-                f"layer must name one of the {len(hidden)} hidden layers. Received: layer={layer}."
-            )
-        parts = []
-        for start in range(0, x.shape[0], ROWS_AT_ONCE):
-            here = net.backend.to_device(np.ascontiguousarray(x[start : start + ROWS_AT_ONCE]))
-            parts.append(net.backend.to_host(net.trace(here).a[hidden[layer]]))
-        result: np.ndarray = taking_in.like(self, X, np.concatenate(parts))
-        return result
+        found: np.ndarray = hidden_activations(self, X, layer)
+        return found
 
     def _score_of(self, net: Network, rows: Any, metric: Any) -> float:
         """Give a metric on validation rows; not a number where the network's outputs are none."""
@@ -345,18 +346,3 @@ class BaseMLP(
         tags.input_tags.sparse = True
         tags.transformer_tags = TransformerTags(preserves_dtype=["float64", "float32"])
         return tags
-
-
-def has_partial_fit(estimator: BaseMLP) -> bool:
-    """Tell whether the solver learns step by step; raise AttributeError where it does not."""
-    if estimator.preset is not None:
-        raise AttributeError(
-            f"partial_fit does not go with preset={estimator.preset!r}, whose scale and held-out "
-            "rows come from all the data. Fit without a preset."
-        )
-    if estimator.solver == "lbfgs":
-        raise AttributeError(
-            "partial_fit is only available for stochastic optimizers. "
-            f"{estimator.solver} is not stochastic."
-        )
-    return True

@@ -11,7 +11,6 @@ from sklearn.metrics import accuracy_score
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import compute_sample_weight
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import (
     _check_partial_fit_first_call,
     type_of_target,
@@ -20,8 +19,9 @@ from sklearn.utils.multiclass import (
 from sklearn.utils.validation import column_or_1d, validate_data
 
 from nnbackend.errors import DataError, check
-from nnbackend.estimators.base import BaseMLP, has_partial_fit
+from nnbackend.estimators.base import BaseMLP
 from nnbackend.estimators.fit_tasks import with_callbacks
+from nnbackend.estimators.step_by_step import OnlyStepByStep
 from nnbackend.estimators.taking_in import like, on_host
 from nnbackend.network.losses import Loss, binary_cross_entropy, cross_entropy
 from nnbackend.network.network import Network
@@ -155,6 +155,17 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         coded: np.ndarray = self._label_binarizer.transform(y).astype(bool)
         return coded
 
+    def _eval_targets(self, y: np.ndarray) -> np.ndarray:
+        """Code the labels of a validation set; the coding itself takes unknown ones for none."""
+        _check_labels(y)
+        unknown = np.setdiff1d(unique_labels(y), self.classes_)
+        if len(unknown):
+            raise DataError(
+                f"eval_set may have only labels that were learnt, {self.classes_}. "
+                f"Received: {unknown} too. Leave those rows out."
+            )
+        return self._coded(y)
+
     def _engine_targets(self, Y: np.ndarray) -> np.ndarray:
         """Give class codes (n,) for exclusive classes, else numbers 0 and 1."""
         if self._output() == "softmax":
@@ -198,7 +209,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         """
         return self._fit(X, y, sample_weight, eval_set)
 
-    @available_if(has_partial_fit)
+    @OnlyStepByStep
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(

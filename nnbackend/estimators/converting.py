@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 import numpy as np
+import sklearn.neural_network
 from sklearn.utils.validation import check_is_fitted
 
 from nnbackend.errors import ArgumentError
@@ -20,7 +21,15 @@ FITTED = (
 
 
 def from_theirs(kind: Any, model: Any) -> Any:
-    """Give our estimator of a kind with the parameters and the fit of scikit-learn's."""
+    """Give our estimator of a kind with the parameters and the fit of scikit-learn's.
+
+    Raises: ArgumentError for anything else.
+    """
+    name = kind.__name__
+    if not isinstance(model, getattr(sklearn.neural_network, name)):
+        raise ArgumentError(
+            f"from_sklearn of {name} takes scikit-learn's {name}. Received: {type(model).__name__}."
+        )
     names = kind().get_params()
     ours = kind(**{k: v for k, v in model.get_params().items() if k in names})
     if hasattr(model, "coefs_"):
@@ -41,12 +50,8 @@ def to_theirs(kind: Any, model: Any) -> Any:
     """
     check_is_fitted(model)
     if hasattr(model, "estimators_"):
-        raise ArgumentError(
-            "scikit-learn's MLP is one network, without scales. Received: a fit with "
-            f"preset={model.preset!r}. Convert a member: model.estimators_[0].to_sklearn()."
-        )
-    phi, hidden = model.activation, hidden_layers(model.hidden_layer_sizes)
-    phi = {"sigmoid": "logistic"}.get(phi, phi) if isinstance(phi, str) else phi
+        raise _several(model)
+    phi, hidden = _their_name(model.activation), hidden_layers(model.hidden_layer_sizes)
     loss = getattr(model, "loss", None)
     if not isinstance(phi, str) or phi not in SKLEARN_ACTIVATIONS:
         what = f"activation={model.activation!r}"
@@ -58,7 +63,26 @@ def to_theirs(kind: Any, model: Any) -> Any:
         return _converted(kind, model, phi)
     raise ArgumentError(
         "scikit-learn knows one activation (identity, logistic, tanh, relu) for all hidden "
-        f"layers, given as numbers, and squared_error or poisson as a loss. Received: {what}."
+        f"layers, given as numbers, and squared_error or poisson as a loss. Received: {what}. "
+        "Fit with what it knows to convert."
+    )
+
+
+def _their_name(phi: Any) -> Any:
+    return "logistic" if isinstance(phi, str) and phi == "sigmoid" else phi
+
+
+def _several(model: Any) -> ArgumentError:
+    """Say what can be converted of an ensemble: a member, if scikit-learn knows its activation."""
+    phi = model.estimators_[0].activation
+    cure = "Convert"
+    if not isinstance(phi, str) or _their_name(phi) not in SKLEARN_ACTIVATIONS:
+        cure = "Fit with an activation that it knows, as 'tanh', and convert"
+    values = ", and gives values for model.target_scaler_.inverse" if model.target_scaler_ else ""
+    return ArgumentError(
+        "scikit-learn's MLP is one network, without scales. Received: a fit with "
+        f"preset={model.preset!r} and activation={phi!r}. {cure} a member, "
+        "model.estimators_[0].to_sklearn(); it takes rows from model.scaler_.transform" + values
     )
 
 
@@ -71,6 +95,9 @@ def _converted(kind: Any, model: Any, phi: str) -> Any:
     options["verbose"] = bool(options["verbose"])
     theirs = kind(**options)
     _copy_fit(model, theirs)
+    # What early stopping of a fit that goes on compares with, and ends with if nothing is better.
+    theirs._best_coefs = [W.copy() for W in theirs.coefs_]
+    theirs._best_intercepts = [b.copy() for b in theirs.intercepts_]
     return theirs
 
 

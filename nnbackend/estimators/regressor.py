@@ -8,12 +8,13 @@ import numpy as np
 from sklearn.base import RegressorMixin, _fit_context
 from sklearn.metrics import r2_score
 from sklearn.utils._param_validation import StrOptions
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import column_or_1d, validate_data
 
 from nnbackend.data.scalers import Scaler, fit_scaler
-from nnbackend.estimators.base import BaseMLP, has_partial_fit
+from nnbackend.errors import ArgumentError, DataError
+from nnbackend.estimators.base import BaseMLP
 from nnbackend.estimators.fit_tasks import with_callbacks
+from nnbackend.estimators.step_by_step import OnlyStepByStep
 from nnbackend.estimators.taking_in import like, on_host
 from nnbackend.network.losses import Loss, get_loss
 from nnbackend.network.network import Network
@@ -23,6 +24,16 @@ LOSSES = {
     "absolute_error": "absolute",
     **{name: name for name in ("poisson", "huber", "quantile")},
 }
+
+
+def _numbers(y: np.ndarray) -> np.ndarray:
+    """Give values as numbers; refuse text, also where it spells numbers."""
+    if y.dtype.kind in "US":
+        raise DataError(
+            f"y must hold numbers. Received: text (y.dtype={y.dtype}). "
+            "Convert it, or learn classes with MLPClassifier."
+        )
+    return y.astype(np.float64) if y.dtype == object else y
 
 
 class MLPRegressor(RegressorMixin, BaseMLP):
@@ -96,10 +107,10 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         )  # fmt: skip
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
-        return X, y, None
+        return X, _numbers(y), None
 
-    def _coded(self, y: np.ndarray) -> np.ndarray:
-        return y
+    def _eval_targets(self, y: np.ndarray) -> np.ndarray:
+        return _numbers(y)
 
     def _engine_targets(self, Y: np.ndarray) -> np.ndarray:
         return Y
@@ -114,7 +125,14 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return "exp" if name == "poisson" else "identity"
 
     def _loss(self) -> Loss:
-        return self.loss if isinstance(self.loss, Loss) else get_loss(LOSSES[self.loss])
+        if not isinstance(self.loss, Loss):
+            return get_loss(LOSSES[self.loss])
+        if self.loss.name in ("cross_entropy", "binary_cross_entropy"):
+            raise ArgumentError(
+                f"loss must be one for numbers. Received: loss={self.loss!r}. "
+                "Learn classes with MLPClassifier."
+            )
+        return self.loss
 
     def _loss_share(self) -> float:
         """scikit-learn reports the mean over the outputs of all but the Poisson loss."""
@@ -141,7 +159,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         """
         return self._fit(X, y, sample_weight, eval_set)
 
-    @available_if(has_partial_fit)
+    @OnlyStepByStep
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, eval_set: Any = None) -> Any:

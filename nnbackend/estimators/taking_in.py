@@ -11,12 +11,14 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils.validation import (
     _check_sample_weight,
     check_array,
+    check_consistent_length,
+    column_or_1d,
     validate_data,
 )
 
 from nnbackend.backend import get_backend
 from nnbackend.data.sparse import SparseRows
-from nnbackend.errors import ArgumentError
+from nnbackend.errors import ArgumentError, ShapeError
 
 
 @dataclass(frozen=True)
@@ -104,26 +106,36 @@ def fit_data(
         weight = _check_sample_weight(sample_weight, X, dtype=X.dtype)
     if classes_weight is not None:
         weight = classes_weight if weight is None else weight * classes_weight
-    validation = None if eval_set is None else _eval_set(estimator, eval_set)
+    validation = None if eval_set is None else _eval_set(estimator, eval_set, Y.shape[1])
     return FitData(rows(X), Y, estimator._engine_targets(Y), weight, validation)
 
 
 def check_eval_set(eval_set: Any) -> None:
     """Raise ArgumentError unless it is (X, y) or (X, y, sample_weight)."""
-    if not isinstance(eval_set, (tuple, list)) or len(eval_set) not in (2, 3):
-        raise ArgumentError(
-            "eval_set must be (X, y) or (X, y, sample_weight). "
-            f"Received: {type(eval_set).__name__}."
-        )
+    if not isinstance(eval_set, (tuple, list)):
+        received = type(eval_set).__name__
+    elif len(eval_set) in (2, 3):
+        return
+    else:
+        received = f"{type(eval_set).__name__} of {len(eval_set)}"
+    raise ArgumentError(
+        f"eval_set must be (X, y) or (X, y, sample_weight), one set. Received: {received}."
+    )
 
 
-def _eval_set(estimator: Any, eval_set: Any) -> Validation:
-    """Check a validation set that was given."""
+def _eval_set(estimator: Any, eval_set: Any, n_outputs: int) -> Validation:
+    """Check a validation set that was given, for as many outputs as the training rows have."""
     check_eval_set(eval_set)
     X, y, *weight = (on_host(estimator, part) for part in eval_set)
     X = validate_data(estimator, X, accept_sparse=["csr", "csc"], reset=False)
-    Y = estimator._coded(check_array(y, ensure_2d=False, dtype=None))
+    y = check_array(y, ensure_2d=False, dtype=None, input_name="y of eval_set")
+    check_consistent_length(X, y)
+    Y = estimator._eval_targets(column_or_1d(y) if y.ndim == 2 and y.shape[1] == 1 else y)
     Y = Y.reshape(-1, 1) if Y.ndim == 1 else Y
+    if Y.shape[1] != n_outputs:
+        raise ShapeError(
+            f"y of eval_set must have {n_outputs} column(s), as y has. Received: y.shape={y.shape}."
+        )
     w = _check_sample_weight(weight[0], X) if weight else None
     return Validation(rows(X), estimator._engine_targets(Y), w, estimator._truth(Y))
 

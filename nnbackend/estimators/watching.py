@@ -87,14 +87,17 @@ class Watch(Callback):
             f"{what} did not improve more than tol={e.tol:f} for {e.n_iter_no_change} "
             "consecutive epochs."
         )
-        if e._optimizer.slow_down():
+        goes_on = e._optimizer.slow_down()
+        if goes_on:
             e._no_improvement_count = 0
             end = f"Setting learning rate to {e._optimizer.learning_rate:f}"
+        elif e._optimizer.mode == "adaptive":
+            end = "Learning rate too small. Stopping."
         else:
             end = "Stopping."
         if self.speaks:
             print(message, end)
-        return end == "Stopping."
+        return not goes_on
 
 
 @contextmanager
