@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sklearn_checks import ESTIMATORS, asked_for
 
 ROOT = Path(__file__).resolve().parent.parent
 BACKENDS = ("numpy", "numba")
@@ -56,22 +57,17 @@ def in_place_of_theirs(backend: str) -> Iterator[None]:
 
     import nnbackend
 
-    names = ("MLPClassifier", "MLPRegressor")
-    kept = {name: getattr(theirs, name) for name in names}
-    asked = os.environ.get("NNBACKEND_DEVICE")
+    kept = {name: getattr(theirs, name) for name in ESTIMATORS}
     try:
-        os.environ["NNBACKEND_DEVICE"] = backend
-        for name in names:
+        for name in ESTIMATORS:
             setattr(theirs, name, getattr(nnbackend, name))
         sys.modules.pop(MODULE, None)
-        yield
+        with asked_for(backend):
+            yield
     finally:
         for name, value in kept.items():
             setattr(theirs, name, value)
         sys.modules.pop(MODULE, None)
-        os.environ.pop("NNBACKEND_DEVICE")
-        if asked is not None:
-            os.environ["NNBACKEND_DEVICE"] = asked
 
 
 def run(backend: str, *options: str) -> Count:

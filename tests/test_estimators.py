@@ -1,9 +1,9 @@
-"""The estimators: scikit-learn's contract, scikit-learn's numbers, and what is ours on top."""
+"""The estimators: scikit-learn's numbers, and what is ours on top."""
 
 from __future__ import annotations
 
 import doctest
-import pickle
+import inspect
 import signal
 import warnings
 from typing import Any
@@ -13,26 +13,14 @@ import pytest
 import scipy.sparse
 import sklearn.neural_network as theirs
 from rows import registered
-from sklearn.base import clone
-from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_digits, make_classification, make_regression
-from sklearn.ensemble import BaggingClassifier
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.inspection import permutation_importance
-from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import check_estimator
-from sklearn_suite import run
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 import nnbackend as nn
 
 ESTIMATORS = ("MLPClassifier", "MLPRegressor")
-# Checks that scikit-learn itself skips, with the reason.
-SKIPS = {
-    "check_array_api_input": "needs SCIPY_ARRAY_API=1 before SciPy is imported",
-    "check_classifiers_multilabel_output_format_decision_function": "as theirs",
-}
 SMALL: dict[str, Any] = {"hidden_layer_sizes": 8, "max_iter": 5, "random_state": 0}
 
 X_CLASS, Y_CLASS = make_classification(120, 6, n_informative=4, n_classes=3, random_state=0)
@@ -51,39 +39,6 @@ def _few_epochs_do_not_converge() -> Any:
 def _farthest(ours: Any, other: Any) -> float:
     pairs = zip([*ours.coefs_, *ours.intercepts_], [*other.coefs_, *other.intercepts_], strict=True)
     return max(float(np.abs(a - b).max()) for a, b in pairs)
-
-
-# ---- scikit-learn's contract --------------------------------------------------------------------
-
-
-# The fake device takes the longest, so that one estimator must do for it.
-CHECKED = [
-    *((name, d) for d in ("numpy", "numba") for name in ESTIMATORS),
-    (ESTIMATORS[1], "ghost"),
-]
-
-
-@pytest.mark.parametrize(("name", "device"), CHECKED)
-def test_check_estimator(name: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("pandas")
-    monkeypatch.setenv("NNBACKEND_DEVICE", device)
-    with registered("ghost"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = check_estimator(getattr(nn, name)(), on_fail=None, on_skip=None)
-    failed = {r["check_name"]: r["exception"] for r in found if r["status"] == "failed"}
-    skipped = {r["check_name"] for r in found if r["status"] == "skipped"}
-    assert not failed
-    assert not any(r["expected_to_fail"] for r in found)
-    assert skipped <= SKIPS.keys()
-    assert len(found) > 50
-
-
-@pytest.mark.parametrize("backend_name", ["numpy"])
-def test_scikit_learns_own_tests_pass(backend_name: str) -> None:
-    count = run(backend_name, "-W", "ignore")
-    assert not count.failed
-    assert not count.skipped
-    assert count.passed > 50
 
 
 # ---- scikit-learn's numbers ---------------------------------------------------------------------
@@ -233,6 +188,70 @@ def test_the_user_guides_settings_give_their_results(y: Any) -> None:
     assert said[0][:2] == said[1][:2]
     np.testing.assert_allclose(said[0][2], said[1][2], atol=1e-6)
     np.testing.assert_allclose(said[0][3], said[1][3])
+
+
+def _gallery(library: Any) -> list[Any]:
+    """Use an MLP as the examples of scikit-learn's gallery do."""
+    X, y = MinMaxScaler().fit_transform(X_CLASS), Y_CLASS
+    options = {"solver": "sgd", "learning_rate": "invscaling", "nesterovs_momentum": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", category=ConvergenceWarning, module="sklearn")
+        curves = library.MLPClassifier(
+            verbose=0, random_state=0, max_iter=4, learning_rate_init=0.2, **options
+        ).fit(X, y)
+        filters = library.MLPClassifier(
+            (4,), max_iter=3, alpha=1e-4, solver="sgd", verbose=10, random_state=1
+        ).fit(X, y.astype(str))
+    pipe = make_pipeline(
+        StandardScaler(),
+        library.MLPClassifier([5, 5], solver="lbfgs", alpha=0.1, random_state=1, max_iter=9,
+                              early_stopping=True),
+    ).fit(X_BINARY, Y_BINARY)  # fmt: skip
+    assert not hasattr(pipe, "decision_function")
+    images = [coef.reshape(2, 3) for coef in filters.coefs_[0].T]
+    said = [curves.loss_, *curves.loss_curve_, curves.score(X, y), filters.score(X, y.astype(str))]
+    return [said, images, filters.coefs_[0].min(), pipe.predict_proba(X_BINARY)[:, 1]]
+
+
+def test_uses_of_the_gallery_give_their_results(capsys: pytest.CaptureFixture[str]) -> None:
+    (*found, theirs_said), (*ours, said) = (
+        [*_gallery(library), capsys.readouterr().out] for library in (theirs, nn)
+    )
+    assert said == theirs_said
+    assert said.count("Iteration") == 3
+    for one, other in zip(ours, found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"learning_rate": "adaptive", "tol": 0.5, "n_iter_no_change": 2},
+        {"tol": 10.0},
+        {"early_stopping": True, "n_iter_no_change": 2},
+    ],
+    ids=str,
+)
+def test_what_is_printed_is_theirs(
+    settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {**SMALL, "solver": "sgd", "max_iter": 100, "verbose": True, **settings}
+    said = []
+    for library in (theirs, nn):
+        library.MLPClassifier(**options).fit(X_CLASS, Y_CLASS)
+        said.append(capsys.readouterr().out)
+    assert said[1] == said[0]
+    assert said[1].endswith("Stopping.\n")
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_the_parameters_are_theirs_and_then_the_same_of_ours(name: str) -> None:
+    first = [inspect.signature(getattr(library, name)) for library in (theirs, nn)]
+    old, new = ([(p.name, p.kind, p.default) for p in s.parameters.values()] for s in first)
+    assert new[: len(old)] == old
+    common = [list(getattr(nn, kind)().get_params()) for kind in ESTIMATORS]
+    assert set(common[0]) ^ set(common[1]) == {"label_smoothing", "class_weight", "loss"}
 
 
 # ---- ours on top --------------------------------------------------------------------------------
@@ -385,75 +404,6 @@ def test_scikit_learns_callbacks_are_told_of_every_epoch() -> None:
     assert scores == sorted(set(scores))
     truth = model.predict_proba(X_CLASS)[np.arange(len(Y_CLASS)), Y_CLASS]
     assert scores[-1] == pytest.approx(np.log(truth).mean())
-
-
-# ---- in company ---------------------------------------------------------------------------------
-
-
-def _fitted() -> Any:
-    return nn.MLPClassifier(**SMALL).fit(X_CLASS, Y_CLASS)
-
-
-def test_a_pickle_holds_no_device_and_goes_on_learning() -> None:
-    model = nn.MLPClassifier(**SMALL).partial_fit(X_CLASS, Y_CLASS, classes=[0, 1, 2])
-    model.predict(X_CLASS)
-    stored = pickle.dumps(model)
-    assert b"Backend" not in stored
-    again = pickle.loads(stored)
-    np.testing.assert_array_equal(again.predict_proba(X_CLASS), model.predict_proba(X_CLASS))
-    model.partial_fit(X_CLASS, Y_CLASS)
-    again.partial_fit(X_CLASS, Y_CLASS)
-    assert _farthest(model, again) == 0.0
-
-
-@pytest.mark.parametrize("name", ESTIMATORS)
-def test_to_scikit_learn_and_back(name: str) -> None:
-    X, y = (X_REG, Y_REG) if name == "MLPRegressor" else (X_CLASS, Y_CLASS)
-    ours = getattr(nn, name)(activation="sigmoid", dropout=0.1, **SMALL).fit(X, y)
-    other = ours.to_sklearn()
-    assert type(other) is getattr(theirs, name)
-    np.testing.assert_allclose(other.predict(X), ours.predict(X), rtol=1e-9)
-    back = getattr(nn, name).from_sklearn(other)
-    np.testing.assert_array_equal(back.predict(X), ours.predict(X))
-    assert _farthest(back.partial_fit(X, y), other) > 0.0
-    with pytest.raises(nn.errors.ArgumentError, match="elu"):
-        getattr(nn, name)(activation="elu", **SMALL).fit(X, y).to_sklearn()
-
-
-def test_clone_keeps_every_parameter() -> None:
-    model = nn.MLPClassifier((4, nn.Maxout(3)), activation=["elu", "relu"], dropout=[0, 0.1, 0])
-    assert clone(model).get_params() == model.get_params()
-
-
-def test_grid_search_in_processes() -> None:
-    pipe = make_pipeline(StandardScaler(), nn.MLPClassifier(**SMALL))
-    search = GridSearchCV(pipe, {"mlpclassifier__dropout": [0.0, 0.3]}, cv=2, n_jobs=2)
-    assert search.fit(X_CLASS, Y_CLASS).predict(X_CLASS).shape == (120,)
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda m: BaggingClassifier(m, n_estimators=2, random_state=0),
-        lambda m: CalibratedClassifierCV(m, cv=2),
-    ],
-    ids=["bagging", "calibration"],
-)
-def test_meta_estimators(make: Any) -> None:
-    model = make(nn.MLPClassifier(**{**SMALL, "max_iter": 300})).fit(X_CLASS, Y_CLASS)
-    assert model.score(X_CLASS, Y_CLASS) > 0.5
-
-
-def test_cross_validate_and_permutation_importance() -> None:
-    scores = cross_validate(nn.MLPRegressor(**SMALL), X_REG, Y_REG, cv=2)["test_score"]
-    assert np.isfinite(scores).all()
-    found = permutation_importance(_fitted(), X_CLASS, Y_CLASS, n_repeats=2, random_state=0)
-    assert found.importances_mean.shape == (6,)
-
-
-def test_html_shows_what_was_set() -> None:
-    assert "MLPClassifier" in _fitted()._repr_html_()
-    assert "dropout" in nn.MLPClassifier(dropout=0.3)._repr_html_()
 
 
 def test_digits_are_learnt() -> None:

@@ -38,7 +38,7 @@ def from_theirs(kind: Any, model: Any) -> Any:
         ours._best_theta = np.concatenate(parts)
         ours._dtype = str(ours.coefs_[0].dtype)
         ours.validation_loss_curve_ = ours.best_validation_loss_ = None
-        if ours.validation_scores_ is not None:
+        if getattr(ours, "validation_scores_", None) is not None:  # lbfgs has no such curve
             ours.validation_loss_curve_, ours.best_validation_loss_ = [], np.inf
     return ours
 

@@ -1,0 +1,51 @@
+"""scikit-learn's contract: its check_estimator and its own tests of its MLP, on our classes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import sklearn_checks
+import sklearn_suite
+from rows import make_or_skip
+from sklearn_checks import ARRAY_API, ESTIMATORS, SKIPS, named
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba", "cupy_emulated"])
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_check_estimator(name: str, backend: str) -> None:
+    pytest.importorskip("pandas")
+    make_or_skip(backend)
+    found = sklearn_checks.checked_on(backend, name)
+    assert not named(found, "failed")
+    assert not any(r["expected_to_fail"] for r in found)
+    assert named(found, "skipped").keys() == (
+        SKIPS.keys() if name == "MLPClassifier" else {ARRAY_API}
+    )
+    assert len(found) > 50
+
+
+def test_the_script_makes_the_check_that_pytest_cannot_and_explains_skips() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "sklearn_checks.py"), "ghost"],
+        env={k: v for k, v in os.environ.items() if k != "NNBACKEND_DEVICE"},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("passed, 0 failed") == len(ESTIMATORS)
+    skipped = [line for line in done.stdout.splitlines() if "skipped" in line]
+    assert len(skipped) == 1, done.stdout
+    assert skipped[0].endswith(f"({SKIPS[skipped[0].split()[1].rstrip(':')]})")
+
+
+@pytest.mark.parametrize("backend", ["numpy"])
+def test_scikit_learns_own_tests_pass(backend: str) -> None:
+    count = sklearn_suite.run(backend, "-W", "ignore")
+    assert not count.failed
+    assert not count.skipped
+    assert count.passed > 50
