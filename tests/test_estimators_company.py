@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -146,6 +148,22 @@ def test_a_validation_set_is_routed() -> None:
         model = nn.MLPClassifier(**SMALL).set_fit_request(eval_set=True)
         pipe = make_pipeline(StandardScaler(), model).fit(X, Y, eval_set=(X[:40], Y[:40]))
     assert len(pipe[-1].validation_scores_) == SMALL["max_iter"]
+
+
+@pytest.mark.parametrize("device", ["numpy", "numba"])
+def test_several_threads_may_ask_at_once(device: str) -> None:
+    pytest.importorskip(device)
+    model = nn.MLPClassifier(device=device, **SMALL).fit(X, Y)
+    parts = [np.tile(X[i : i + 20], (5, 1)) for i in range(100)]
+    alone = [model.predict_proba(part) for part in parts]
+    before = sys.getswitchinterval()
+    try:
+        sys.setswitchinterval(1e-6)
+        with ThreadPoolExecutor(4) as pool:
+            together = list(pool.map(model.predict_proba, parts))
+    finally:
+        sys.setswitchinterval(before)
+    np.testing.assert_array_equal(together, alone)
 
 
 # ---- tables in, tables out ----------------------------------------------------------------------

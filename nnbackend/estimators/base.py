@@ -264,12 +264,12 @@ class BaseMLP(
     # ---- after the fit ----------------------------------------------------------------------
 
     def set_params(self, **params: Any) -> Any:
-        """Set parameters. A fitted estimator goes on on another `device`, as one from a pickle."""
+        """Set parameters; a fitted estimator goes on on another `device`, as one from a pickle."""
         super().set_params(**params)
-        if "device" in params:
-            self.__dict__.pop("_net", None)
-            for member in getattr(self, "estimators_", ()):
-                member.set_params(device=params["device"])
+        if params.keys() & {"device", "activation"}:
+            self.__dict__.pop("_net", None)  # it was built for the old ones
+        for member in getattr(self, "estimators_", ()) if "device" in params else ():
+            member.set_params(device=params["device"])
         return self
 
     def _network(self) -> Network:
