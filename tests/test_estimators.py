@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse
+import sklearn
 import sklearn.neural_network as theirs
 from rows import registered
 from sklearn.datasets import load_digits, make_classification, make_regression
@@ -283,6 +284,22 @@ def test_output_follows_input() -> None:
         assert model.score(X, y) == model.score(X_CLASS, Y_CLASS)
         regressor = nn.MLPRegressor(device="ghost", **SMALL).fit(X, backend.to_device(Y_REG))
         assert backend.owns(regressor.predict(X))
+        parted = nn.MLPClassifier(device="ghost", **SMALL)
+        parted.partial_fit(X, y, classes=backend.to_device(np.arange(3)))
+        assert list(parted.classes_) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("preset", [None, "tabular"])
+def test_tables_of_hidden_units_are_on_the_host(preset: str | None) -> None:
+    pandas = pytest.importorskip("pandas")
+    with registered("ghost"):
+        X = nn.get_backend("ghost").to_device(X_CLASS)
+        model = nn.MLPClassifier(device="ghost", preset=preset, **SMALL).fit(X, Y_CLASS)
+        hidden = model.transform(X_CLASS)
+        with sklearn.config_context(transform_output="pandas"):
+            table = model.transform(X)
+    assert isinstance(table, pandas.DataFrame)
+    np.testing.assert_array_equal(table.to_numpy(), hidden)
 
 
 OURS: list[dict[str, Any]] = [

@@ -69,6 +69,14 @@ def test_text_is_no_number() -> None:
     assert len(model.validation_scores_) == SMALL["max_iter"]
 
 
+def test_arrays_of_another_gpu_are_told_the_way() -> None:
+    class OnGPU:
+        dtype, __cuda_array_interface__ = np.dtype("float64"), {"shape": (60, 4)}
+
+    with pytest.raises(ValueError, match=r"device, numpy:0. Received: OnGPU on a GPU"):
+        nn.MLPClassifier(device="numpy", **SMALL).fit(OnGPU(), LABELS)
+
+
 @pytest.mark.parametrize("loss", [nn.losses.cross_entropy(), nn.losses.binary_cross_entropy()])
 def test_the_regressor_takes_no_loss_of_classes(loss: Any) -> None:
     with pytest.raises(ValueError, match="Learn classes with MLPClassifier"):

@@ -216,6 +216,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None, eval_set: Any = None
     ) -> Any:
         """Learn for one epoch more; the first call names all classes."""
+        y, classes = on_host(self, y), on_host(self, classes)
         if _check_partial_fit_first_call(self, classes):
             is_multilabel = type_of_target(y).startswith("multilabel")
             self._label_binarizer = LabelBinarizer().fit(y if is_multilabel else classes)

@@ -14,16 +14,28 @@ from nnbackend.network.network import ROWS_AT_ONCE
 
 
 def hidden_activations(estimator: Any, X: Any, layer: int) -> Any:
-    """Give the activations (n, units) of a hidden layer, where X is.
+    """Give the activations (n, units) of a hidden layer, of an ensemble the best member's.
 
-    Raises: ArgumentError for a layer that is not there, or without a name for each unit.
+    They are where X is, but on the host where scikit-learn is to make a table of them.
+    Raises: ArgumentError for a layer that is not there, or has no names in a table.
     """
     if hasattr(estimator, "estimators_"):
-        best = estimator.estimators_[estimator.best_member_]
-        return taking_in.like(estimator, X, best.transform(prediction_rows(estimator, X), layer))
-    net = estimator._network()
-    x = taking_in.prediction_rows(estimator, X)
-    n = len(net.learning_layers) - 1
+        net = estimator.estimators_[estimator.best_member_]._network()
+        x = taking_in.rows(prediction_rows(estimator, X))
+    else:
+        net, x = estimator._network(), taking_in.prediction_rows(estimator, X)
+    in_table = _get_output_config("transform", estimator)["dense"] != "default"
+    index = _index(estimator, layer, len(net.learning_layers) - 1, in_table)
+    parts = []
+    for start in range(0, x.shape[0], ROWS_AT_ONCE):
+        here = net.backend.to_device(np.ascontiguousarray(x[start : start + ROWS_AT_ONCE]))
+        parts.append(net.backend.to_host(net.trace(here).a[index]))
+    found = np.concatenate(parts)
+    return found if in_table else taking_in.like(estimator, X, found)
+
+
+def _index(estimator: Any, layer: int, n: int, in_table: bool) -> int:
+    """Give the place of a layer among the n hidden ones."""
     if n == 0:
         raise ArgumentError(
             "transform needs a hidden layer. Received: hidden_layer_sizes="
@@ -33,13 +45,9 @@ def hidden_activations(estimator: Any, X: Any, layer: int) -> Any:
         raise ArgumentError(
             f"layer must name one of the {n} hidden layers, from 0. Received: layer={layer}."
         )
-    if layer % n != n - 1 and _get_output_config("transform", estimator)["dense"] != "default":
+    if in_table and layer % n != n - 1:
         raise ArgumentError(
             "set_output names the units of the last hidden layer only. Received: "
             f"layer={layer}. Call set_output(transform='default') before."
         )
-    parts = []
-    for start in range(0, x.shape[0], ROWS_AT_ONCE):
-        here = net.backend.to_device(np.ascontiguousarray(x[start : start + ROWS_AT_ONCE]))
-        parts.append(net.backend.to_host(net.trace(here).a[layer % n]))
-    return taking_in.like(estimator, X, np.concatenate(parts))
+    return layer % n

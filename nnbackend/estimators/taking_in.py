@@ -71,11 +71,22 @@ def rows(X: Any) -> Any:
 
 
 def on_host(estimator: Any, array: Any) -> Any:
-    """Give an array of the estimator's device on the host; anything else as it is."""
+    """Give an array of the estimator's device on the host; anything else as it is.
+
+    Raises: ArgumentError for an array of another GPU or GPU library.
+    """
     if isinstance(array, np.ndarray) or not hasattr(array, "dtype"):
         return array
     backend = get_backend(estimator.device)
-    return backend.to_host(array) if backend.owns(array) else array
+    if backend.owns(array):
+        return backend.to_host(array)
+    if hasattr(array, "__cuda_array_interface__"):
+        raise ArgumentError(
+            f"Arrays must lie on the host or on the estimator's device, {backend.device}. "
+            f"Received: {type(array).__name__} on a GPU. Give a host array (CuPy: x.get(), "
+            "torch: x.cpu()), or a CuPy array with device='gpu'."
+        )
+    return array
 
 
 def like(estimator: Any, X: Any, out: np.ndarray) -> Any:
