@@ -312,7 +312,11 @@ class BaseMLP(
         return float(metric(rows.truth, self._decoded(out), sample_weight=rows.weight))
 
     def _set(self, arguments: dict[str, Any]) -> None:
-        """Take the constructor's arguments as attributes, unchecked, as scikit-learn asks."""
+        """Take the constructor's arguments as attributes, unchecked, as scikit-learn asks.
+
+        It reads the parameters off each class's own constructor, as editors do. So both classes
+        write all of them out, and a test compares the two lists.
+        """
         for name, value in arguments.items():
             if name not in ("self", "__class__"):
                 setattr(self, name, value)
