@@ -42,16 +42,20 @@ REGRESSOR_SETS: list[tuple[Any, str]] = [
 ]
 
 
+@pytest.mark.parametrize("preset", [None, "tabular"])
 @pytest.mark.parametrize(("eval_set", "said"), CLASSIFIER_SETS)
-def test_a_validation_set_must_fit_the_classes(eval_set: Any, said: str) -> None:
+def test_a_validation_set_must_fit_the_classes(
+    eval_set: Any, said: str, preset: str | None
+) -> None:
     with pytest.raises(ValueError, match=said):
-        nn.MLPClassifier(**SMALL).fit(X, LABELS, eval_set=eval_set)
+        nn.MLPClassifier(preset=preset, **SMALL).fit(X, LABELS, eval_set=eval_set)
 
 
+@pytest.mark.parametrize("preset", [None, "tabular"])
 @pytest.mark.parametrize(("eval_set", "said"), REGRESSOR_SETS)
-def test_a_validation_set_must_fit_the_values(eval_set: Any, said: str) -> None:
+def test_a_validation_set_must_fit_the_values(eval_set: Any, said: str, preset: str | None) -> None:
     with pytest.raises(ValueError, match=said):
-        nn.MLPRegressor(**SMALL).fit(X, VALUES, eval_set=eval_set)
+        nn.MLPRegressor(preset=preset, **SMALL).fit(X, VALUES, eval_set=eval_set)
 
 
 def test_a_column_as_the_truth_of_a_validation_set_is_taken() -> None:

@@ -95,6 +95,9 @@ def _scaled_set(estimator: Any, eval_set: Any) -> Any:
     X = validate_data(
         estimator, X, accept_sparse=["csr", "csc"], dtype=(np.float64, np.float32), reset=False
     )
+    if estimator.target_scaler_ is not None:
+        y = estimator._eval_targets(np.asarray(y))
+        taking_in.check_outputs(y, math.prod(y.shape[1:]), len(estimator.target_scaler_.shift))
     return (_scaled(estimator, X), _scaled_targets(estimator, y), *weight)
 
 

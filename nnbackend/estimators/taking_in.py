@@ -134,6 +134,14 @@ def check_eval_set(eval_set: Any) -> None:
     )
 
 
+def check_outputs(y: np.ndarray, n: int, n_outputs: int) -> None:
+    """Raise ShapeError where a validation set's y has another number n of outputs."""
+    if n != n_outputs:
+        raise ShapeError(
+            f"y of eval_set must have {n_outputs} column(s), as y has. Received: y.shape={y.shape}."
+        )
+
+
 def _eval_set(estimator: Any, eval_set: Any, n_outputs: int) -> Validation:
     """Check a validation set that was given, for as many outputs as the training rows have."""
     check_eval_set(eval_set)
@@ -143,10 +151,7 @@ def _eval_set(estimator: Any, eval_set: Any, n_outputs: int) -> Validation:
     check_consistent_length(X, y)
     Y = estimator._eval_targets(column_or_1d(y) if y.ndim == 2 and y.shape[1] == 1 else y)
     Y = Y.reshape(-1, 1) if Y.ndim == 1 else Y
-    if Y.shape[1] != n_outputs:
-        raise ShapeError(
-            f"y of eval_set must have {n_outputs} column(s), as y has. Received: y.shape={y.shape}."
-        )
+    check_outputs(y, Y.shape[1], n_outputs)
     w = _check_sample_weight(weight[0], X) if weight else None
     return Validation(rows(X), estimator._engine_targets(Y), w, estimator._truth(Y))
 
