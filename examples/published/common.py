@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import shutil
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 
 import nnbackend as nn
+from nnbackend.bench.machine import cpu_name
 
 RESULTS = Path("runs/published")
 QUICK_ROWS = 400
@@ -135,7 +135,7 @@ def reproduce(
     facts: dict[str, Any] = {
         "name": result.name, "published": result.published, "source": result.source,
         "shortened": shortened, "device": nn.get_backend(args.device).device,
-        "processor": platform.processor() or platform.machine(), "runs": [],
+        "processor": cpu_name(), "runs": [],
     }  # fmt: skip
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
