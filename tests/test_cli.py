@@ -23,7 +23,7 @@ from nnbackend.cli.settings import TABLE, Settings, read_config, to_toml
 
 FILES = {
     *("model.safetensors", "last.safetensors", "config.toml", "history.csv", "curves.png"),
-    "environment.json",
+    *("environment.json", "checkpoints"),
 }
 FAST = ("--hidden", "8", "--epochs", "3", "--device", "numpy")
 
@@ -96,6 +96,7 @@ def test_train_writes_a_run_folder(run: Run) -> None:
     assert done.code == 0, done.err
     folder = Path("runs/iris-001")
     assert {path.name for path in folder.iterdir()} == FILES
+    assert len(list((folder / "checkpoints").iterdir())) == 1
     names = [
         "train_loss",
         "valid_loss",
@@ -182,7 +183,11 @@ def test_a_config_has_every_value_and_survives_any_text(tmp_path: Path) -> None:
         ("epochs = 2.5", "epochs must be a whole number"),
         ("[data]\nname = 1", "must be text, a number or a list"),
         ("epochs = ", "must be TOML"),
+        ("epochs = " + "[" * 20_000, "must be TOML"),
+        ("epochs = " + "9" * 5_000, "must be TOML"),
+        ("epochs = 0x" + "f" * 5_000, "must be a number of 64 bits"),
     ],
+    ids=lambda value: value[:20],
 )
 def test_a_wrong_config_is_refused(run: Run, text: str, why: str) -> None:
     Path("c.toml").write_text(text, encoding="utf-8")
@@ -523,6 +528,35 @@ def test_a_table_for_a_network_trained_on_arrays(run: Run, tmp_path: Path, rng: 
 
 
 # ---- the other verbs ----------------------------------------------------------------------------
+
+
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "code", "shown"),
+    [
+        ("environment.json", DEEP, 0, "best of 2 epochs by valid_loss"),
+        ("environment.json", '{"results": [], "data": 3}', 0, "best of 2 epochs by valid_loss"),
+        ("config.toml", 'monitor = "other"', 0, "best of 2 epochs by valid_loss"),
+        ("config.toml", f"epochs = {DEEP}", 2, "must be TOML"),
+        ("history.csv", "a,b\n1,2\n", 2, "must be the history of a run"),
+        ("history.csv", "epoch,train_loss\n1,0.5\n2,0.25\n", 0, "of 2 epochs by train_loss"),
+    ],
+    ids=range(6),
+)
+def test_odd_files_beside_a_model(run: Run, name: str, text: str, code: int, shown: str) -> None:
+    """Whatever was written there, by hand or by a stranger (the fuzzer and reading found some)."""
+    folder = Path("run")
+    folder.mkdir()
+    nn.Network([2, 3, 2], "cross_entropy", device="numpy").save(folder / "model.safetensors")
+    config = to_toml(Settings(data="digits", monitor="valid_loss"))
+    (folder / "config.toml").write_text(config, encoding="utf-8")
+    (folder / "history.csv").write_text("epoch,train_loss,valid_loss\n1,0.5,0.5\n2,0.4,nan\n")
+    (folder / name).write_text(text, encoding="utf-8")
+    done = run("summary", "run", "--device", "numpy")
+    assert done.code == code, done.err
+    assert shown in done.out + done.err
 
 
 def test_summary_shows_network_settings_and_best_epoch(run: Run) -> None:

@@ -110,6 +110,12 @@ def test_what_cannot_be_exported_is_refused(
     net = nn.Network([5, nn.Dense(2, own)], device="numpy")
     with pytest.raises(ArgumentError, match="Only activations of nnbackend"):
         nn.export(net, tmp_path / "model.onnx")
+
+    class Doubled(nn.Dense):
+        """A layer of one's own, which would silently count as a dense one."""
+
+    with pytest.raises(ArgumentError, match="Only layers of nnbackend"):
+        nn.export(nn.Network([5, Doubled(2)], device="numpy"), tmp_path / "model.onnx")
     with pytest.raises(ArgumentError, match=r"exported to \.onnx or \.npz"):
         nn.export(net, tmp_path / "model.onx")
     monkeypatch.setitem(sys.modules, "onnx", None)

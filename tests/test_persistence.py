@@ -20,6 +20,7 @@ import pytest
 import safetensors.numpy
 
 import nnbackend
+from nnbackend.backend import Backend
 from nnbackend.data.scalers import KINDS, Scaler, fit_scaler
 from nnbackend.errors import ArgumentError, BackendError, ModelFileError
 from nnbackend.network.activations import ACTIVATIONS, Activation, get_activation
@@ -262,6 +263,20 @@ def test_outputs_are_the_same_in_another_process(path: Path, rng: Any) -> None:
         [sys.executable, "-c", code, *files], env={**os.environ, "PYTHONPATH": where}, check=True
     )
     assert np.load(files[2]).tobytes() == net.outputs(x).tobytes()
+
+
+def test_files_of_any_device_load_on_any_other(backend: Backend, path: Path, rng: Any) -> None:
+    """Bit for bit, from the backend to NumPy and back."""
+    x = rng.normal(size=(12, 4)).astype("float32")
+    net = Network([4, Dense(5, "tanh"), Dropout(0.2), Maxout(3), 2], device=backend)
+    nnbackend.train(net, x, x[:, :2], epochs=1, scale="standard", scale_targets=True)
+    net.save(path)
+    there = load(path, "numpy")
+    assert_same(there, net)
+    there.save(path)
+    back = load(path, backend)
+    assert_same(back, net)
+    np.testing.assert_array_equal(back.predict(x), net.predict(x))
 
 
 def test_one_network_gives_one_file(path: Path) -> None:

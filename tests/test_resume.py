@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import nnbackend as nn
 from nnbackend.errors import ArgumentError, ModelFileError
 from nnbackend.persistence.checkpoints import checkpoint_paths
 from nnbackend.persistence.container import encode, read_model
+from nnbackend.persistence.whole_file import write_whole
 from nnbackend.testing.ghost import GhostBackend
 from nnbackend.training import trainer as trainer_module
 
@@ -54,6 +56,14 @@ class Spy(nn.Callback):
 @pytest.fixture(autouse=True)
 def look_after_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer_module, "GLANCE_SECONDS", 0.0)
+
+
+@pytest.fixture
+def _python_handles_ctrl_c() -> Iterator[None]:
+    """Python's own handler, also where the tests run in the background, which ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def classifier(device: Any) -> nn.Network:
@@ -202,6 +212,9 @@ def test_a_finished_run_is_given_as_it_ended_and_can_be_prolonged(tmp_path: Path
     assert figures(longer) == figures(expected)
     with pytest.raises(ArgumentError, match="epochs must be at least 5"):
         nn.resume(tmp_path, X, LABELS, device="numpy", epochs=4)
+    for wrong in (0, 5.5, "6"):
+        with pytest.raises(ArgumentError, match="epochs must be"):
+            nn.resume(tmp_path, X, LABELS, device="numpy", epochs=wrong)  # type: ignore[arg-type]
 
 
 def test_a_stop_that_was_decided_stays_decided(tmp_path: Path) -> None:
@@ -214,8 +227,11 @@ def test_a_stop_that_was_decided_stays_decided(tmp_path: Path) -> None:
     stop = nn.EarlyStopping(patience=1, min_delta=100.0)
     with pytest.raises(ZeroDivisionError):
         fit(tmp_path, Fail(), epochs=9, early_stopping=stop)
-    _, history = nn.resume(tmp_path, X, LABELS, device="numpy")
-    assert (len(history), history.stop_reason) == (2, "early stopping")
+    for same in ({}, {"epochs": 9}):
+        _, history = nn.resume(tmp_path, X, LABELS, device="numpy", **same)
+        assert (len(history), history.stop_reason) == (2, "early stopping")
+    with pytest.raises(ArgumentError, match=r"epochs=12 for one that ended with epoch 2 \(early"):
+        nn.resume(tmp_path, X, LABELS, device="numpy", epochs=12)
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(
@@ -258,10 +274,40 @@ def test_a_failed_periodic_checkpoint_is_a_warning_and_a_failed_last_one_an_erro
             seen.append(trainer.epoch)
 
     monkeypatch.setattr("nnbackend.persistence.checkpoints.write_whole", fail)
-    with pytest.raises(OSError, match="No space left"):
-        fit(tmp_path, Note())
-    assert seen == [1, 2, 3]
-    assert caplog.text.count("training goes on") == 3
+    net = classifier("numpy")
+    stop = nn.EarlyStopping(patience=1, min_delta=100.0)
+    callbacks = [Note(), nn.Checkpoints(tmp_path, epochs=1)]
+    with pytest.raises(OSError, match="No space left") as caught:
+        nn.train(net, X, LABELS, epochs=3, batch_size=25, early_stopping=stop, callbacks=callbacks)
+    assert seen == [1, 2]
+    assert caplog.text.count("training goes on") == 2
+    # Nothing that was learnt is lost: the best weights are in the network, the history is there.
+    reference = classifier("numpy")
+    expected = nn.train(reference, X, LABELS, epochs=3, batch_size=25, early_stopping=stop)
+    np.testing.assert_array_equal(net.theta, reference.theta)
+    history = caught.value.history  # type: ignore[attr-defined]
+    assert (figures(history), history.stop_reason) == (figures(expected), "early stopping")
+
+
+def test_every_so_many_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock of which every step takes 20 seconds, and every second checkpoint 15."""
+    clock = SimpleNamespace(now=1000.0, written=[])
+
+    class Work(nn.Callback):
+        def on_progress(self, trainer: Any, step: int, n_steps: int) -> None:
+            clock.now += 20.0
+
+    def write(path: Path, data: bytes) -> None:
+        clock.written.append(int(path.name[11:23]))
+        clock.now += 15.0 * (len(clock.written) % 2 == 0)
+        write_whole(path, data)
+
+    watch = SimpleNamespace(monotonic=lambda: clock.now)
+    monkeypatch.setattr("nnbackend.persistence.checkpoints.time", watch)
+    monkeypatch.setattr("nnbackend.persistence.checkpoints.write_whole", write)
+    fit(tmp_path, Work(), epochs=6, batch_size=10, every={"minutes": 0.9})
+    # 54 seconds after the last one was done: counted from its beginning, step 8 would be next to 6.
+    assert clock.written == [3, 6, 9, 12, 15, 18, 21, 24, 27, 30]
 
 
 def test_room_is_looked_for_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,6 +326,7 @@ def test_a_folder_belongs_to_one_run(tmp_path: Path) -> None:
         fit(tmp_path)
 
 
+@pytest.mark.usefixtures("_python_handles_ctrl_c")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_a_signal_ends_the_run_with_a_checkpoint(number: int, tmp_path: Path) -> None:
     class Send(nn.Callback):
@@ -296,6 +343,7 @@ def test_a_signal_ends_the_run_with_a_checkpoint(number: int, tmp_path: Path) ->
     assert signal.getsignal(number) is before
 
 
+@pytest.mark.usefixtures("_python_handles_ctrl_c")
 def test_torn_weights_are_not_written(tmp_path: Path) -> None:
     """A second Ctrl-C may cut a step in two."""
 
@@ -310,10 +358,39 @@ def test_torn_weights_are_not_written(tmp_path: Path) -> None:
     assert not checkpoint_paths(tmp_path)
 
 
-@pytest.mark.parametrize("options", [{"epochs": 0}, {"steps": 1.5}, {"minutes": -1}])
+@pytest.mark.parametrize(
+    "options",
+    [{"epochs": 0}, {"steps": 1.5}, {"minutes": -1}, {"minutes": 0}, {"minutes": float("inf")},
+     {"minutes": float("nan")}, {"minutes": "5"}],
+)  # fmt: skip
 def test_intervals_out_of_range(options: dict[str, Any]) -> None:
     with pytest.raises(ArgumentError, match="Received"):
         nn.Checkpoints("unused", **options)
+
+
+def test_intervals_of_numpys_numbers(tmp_path: Path) -> None:
+    fit(tmp_path, Interrupt(3), every={"steps": np.int64(2), "minutes": np.float32(5.0)})
+    _, history = nn.resume(tmp_path, X, LABELS, device="numpy")
+    assert len(history) == 3
+
+
+def test_what_cannot_be_written_down_is_said_at_once(tmp_path: Path) -> None:
+    begun: list[int] = []
+
+    class Note(nn.Callback):
+        def on_progress(self, trainer: Any, step: int, n_steps: int) -> None:
+            begun.append(step)
+
+    def backwards(epoch: int) -> np.ndarray:
+        return np.arange(50)[::-1]
+
+    with pytest.raises(ArgumentError, match="options that are numbers or names"):
+        fit(tmp_path / "shuffle", Note(), shuffle=backwards)
+    net = classifier("numpy")
+    net.columns = {"columns": {1, 2}}  # type: ignore[dict-item]
+    with pytest.raises(ArgumentError, match="plain data for JSON"):
+        nn.train(net, X, LABELS, callbacks=[Note(), nn.Checkpoints(tmp_path / "columns")])
+    assert not begun
 
 
 # ---- what is refused --------------------------------------------------------------------------
@@ -348,6 +425,18 @@ def test_own_code_is_asked_for_again(tmp_path: Path) -> None:
         nn.resume(tmp_path / "cut", X, LABELS, schedule=halves, optimizer="adam")
     _, history = nn.resume(tmp_path / "cut", X, LABELS, schedule=halves, device="numpy")
     assert figures(history) == expected
+
+
+def test_a_stopping_rule_of_ones_own_is_asked_for_again(tmp_path: Path) -> None:
+    class Second(nn.EarlyStopping):
+        def should_stop(self, history: nn.History) -> bool:
+            return len(history) == 2
+
+    fit(tmp_path, Interrupt(1), epochs=9, early_stopping=Second())
+    with pytest.raises(ArgumentError, match="early_stopping must be given again"):
+        nn.resume(tmp_path, X, LABELS, device="numpy")
+    _, history = nn.resume(tmp_path, X, LABELS, device="numpy", early_stopping=Second())
+    assert (len(history), history.stop_reason) == (2, "early stopping")
 
 
 def test_models_and_checkpoints_are_told_apart(tmp_path: Path) -> None:

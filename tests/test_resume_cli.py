@@ -8,8 +8,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,9 +24,9 @@ ENVIRONMENT = {
     "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "backends")]),
     "PYTHONWARNINGS": "error",
 }
-COMMAND = [sys.executable, "-m", "nnbackend"]
-TRAIN = ["train", "digits", "--device", "numpy", "--hidden", "40,20", "--dropout", "0.2",
-         "--epochs", "25", "--seed", "4", "--schedule", "plateau:patience=2,gamma=0.5"]  # fmt: skip
+TRAIN = ["train", "iris", "--device", "numpy", "--hidden", "40,20", "--dropout", "0.2",
+         "--batch-size", "8", "--epochs", "25", "--seed", "4",
+         "--schedule", "plateau:patience=2,gamma=0.5"]  # fmt: skip
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are sent otherwise there")
 
@@ -41,45 +41,165 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing disturbed."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     assert main([*TRAIN, "--quiet", "--out", str(folder)]) == 0
-    assert not (folder / "checkpoints").exists()  # a run that has ended needs none
     return folder
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL])
-def test_ended_by_a_signal_and_resumed(number: int, whole: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    process = subprocess.Popen(
-        [*COMMAND, *TRAIN, "--checkpoint", "17 steps", "--out", "run"],
-        cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        deadline = time.monotonic() + 300
-        while not (folder / "checkpoints").is_dir() or not checkpoint_paths(folder / "checkpoints"):
-            assert process.poll() is None, process.communicate()[1]
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        process.send_signal(number)
-        _, err = process.communicate(timeout=300)
-    finally:
-        process.kill()
-    if number == signal.SIGKILL:
-        assert process.returncode == -number
-    else:
-        assert process.returncode == 128 + number, err
-        assert "Go on with: nnbackend train --resume run" in err
-    assert len(rows(folder)) < 25
+# Sends the process a signal, when a checkpoint is there and the second epoch has begun.
+PROGRAM = """
+import os, sys
+from nnbackend.cli import main
+from nnbackend.persistence.checkpoints import Checkpoints, checkpoint_paths
 
+look = Checkpoints.on_progress
+
+def look_and_send(self, trainer, step, n_steps):
+    look(self, trainer, step, n_steps)
+    if trainer.epoch > 0 and checkpoint_paths(self.folder):
+        os.kill(os.getpid(), int(sys.argv[1]))
+
+Checkpoints.on_progress = look_and_send
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL])
+def test_ended_by_a_signal_and_resumed(
+    number: int, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    folder = tmp_path / "run"
     done = subprocess.run(
-        [*COMMAND, "train", "--resume", "run", "--json"],
+        [sys.executable, "-c", PROGRAM, str(int(number)), *TRAIN, "--checkpoint", "17 steps",
+         "--out", "run"],
         cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "going on after step" in done.stderr
-    assert json.loads(done.stdout.splitlines()[-1])["epochs"] == len(rows(whole))
+    if number == signal.SIGKILL:
+        assert done.returncode == -number
+    else:
+        assert done.returncode == 128 + number, done.stderr
+        assert "everything is saved in run. Go on with: nnbackend train --resume run" in done.stderr
+    assert 1 <= len(rows(folder)) < 25
+    stale = folder / ".model.safetensors.00ff.tmp"  # as a kill within a save leaves it
+    stale.write_bytes(b"half")
+
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--resume", "run", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert "going on after step" in err
+    assert json.loads(out.splitlines()[-1])["epochs"] == len(rows(whole))
     assert rows(folder) == rows(whole)
     for name in ("model.safetensors", "last.safetensors"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
-    assert not (folder / "checkpoints").exists()
+    assert len(checkpoint_paths(folder / "checkpoints")) == 1  # for more epochs
+    assert not stale.exists()
+
+
+IRIS = ["train", "iris", "--device", "numpy", "--hidden", "6", "--schedule", "constant", "--quiet"]
+
+
+def test_a_run_that_has_ended_can_be_prolonged(tmp_path: Path, capsys: Any) -> None:
+    run, whole = str(tmp_path / "run"), tmp_path / "whole"
+    assert main([*IRIS, "--epochs", "5", "--out", str(whole)]) == 0
+    assert main([*IRIS, "--epochs", "3", "--out", run]) == 0
+    before = (tmp_path / "run/model.safetensors").read_bytes()
+    assert main(["train", "--resume", run, "--quiet"]) == 0  # as it ended
+    assert (tmp_path / "run/model.safetensors").read_bytes() == before
+    for _ in range(2):
+        assert main(["train", "--resume", run, "--quiet", "--epochs", "5"]) == 0
+        for name in ("model.safetensors", "last.safetensors", "config.toml"):
+            assert (tmp_path / "run" / name).read_bytes() == (whole / name).read_bytes()
+        assert rows(tmp_path / "run") == rows(whole)
+    capsys.readouterr()
+    assert main(["train", "--resume", run, "--epochs", "4"]) == 2
+    assert "epochs must be at least 5" in capsys.readouterr().err
+    assert (tmp_path / "run/config.toml").read_bytes() == (whole / "config.toml").read_bytes()
+
+
+def test_ctrl_c_after_the_last_epoch_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While the results are saved and drawn."""
+    words = [*IRIS, "--epochs", "3", "--out"]
+    assert main([*words, str(tmp_path / "whole")]) == 0
+    for place in ("save", "figures", "_draw"):
+        folder = tmp_path / place
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            patch.setattr(f"nnbackend.cli.train.{place}", interrupted)
+            assert main([*words, str(folder)]) == 130
+        said = f"everything is saved in {folder}. Go on with: nnbackend train --resume {folder}"
+        assert said in capsys.readouterr().err
+        assert main(["train", "--resume", str(folder), "--quiet"]) == 0
+        for name in ("model.safetensors", "last.safetensors"):
+            assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_second_ctrl_c_says_what_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def cut(self: Any, trainer: Any, step: int, n_steps: int) -> None:
+        if trainer.epoch == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("nnbackend.persistence.checkpoints.Checkpoints.on_progress", cut)
+    assert main([*IRIS, "--epochs", "5", "--checkpoint", "1 epoch", "--out", "out"]) == 130
+    said = "the run up to step 4 is saved in out. Go on with: nnbackend train --resume out"
+    assert said in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_no_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The history and the best model so far: training goes on, and both are whole in the end."""
+    fails = iter([False, True, False, False, False, True, True])
+    append = Keeper._append
+
+    def now_and_then(self: Keeper, line: str, mode: str = "a") -> None:
+        if line[0].isdigit() and next(fails, False):
+            append(self, line[:9], mode)  # half a line
+            raise OSError(28, "No space left on device")
+        append(self, line, mode)
+
+    monkeypatch.setattr(Keeper, "_append", now_and_then)
+    words = [word for word in IRIS if word != "--quiet"]  # which keeps warnings away
+    assert main([*words, "--epochs", "6", "--out", str(tmp_path / "run")]) == 0
+    assert caplog.text.count("training goes on") == 2  # once for each time that it is so
+    assert [row["epoch"] for row in rows(tmp_path / "run")] == [str(n) for n in range(1, 7)]
+
+
+def test_a_best_model_that_cannot_be_written_yet_is_no_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nnbackend.cli.progress.save_best", full)
+    assert main([*IRIS, "--epochs", "2", "--out", str(tmp_path / "run")]) == 0
+    assert (tmp_path / "run/model.safetensors").is_file()
+
+
+def full(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_no_room_for_the_last_checkpoint_leaves_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*IRIS, "--epochs", "3", "--out"]
+    assert main([*words, str(tmp_path / "whole")]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("nnbackend.persistence.checkpoints.write_whole", full)
+        capsys.readouterr()
+        assert main([*words, str(tmp_path / "run")]) == 1
+    assert "No space left" in (err := capsys.readouterr().err)
+    assert f"the model is saved in {tmp_path / 'run'}" in err
+    assert "Begin anew with: nnbackend train --config" in err
+    for name in ("model.safetensors", "last.safetensors"):
+        content = (tmp_path / "run" / name).read_bytes()
+        assert content == (tmp_path / "whole" / name).read_bytes()
+    assert main(["train", "--resume", str(tmp_path / "run")]) == 2
 
 
 def test_a_run_goes_on_in_float32_on_a_device_without_its_precision(
@@ -126,11 +246,14 @@ def test_wrong_uses(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
         return capsys.readouterr().err
 
     assert "without config.toml" in refused("--resume", str(tmp_path))
-    ended = refused("--resume", str(whole))
-    assert "has ended, or was killed before the first was due (see --checkpoint)" in ended
-    assert f"nnbackend train --config {whole / 'config.toml'}" in ended
-    assert "Received: --epochs" in refused("--resume", str(whole), "--epochs", "9")
+    (tmp_path / "config.toml").write_bytes((whole / "config.toml").read_bytes())
+    killed = refused("--resume", str(tmp_path))
+    assert "was killed before the first was due (see --checkpoint)" in killed
+    assert f"nnbackend train --config {tmp_path / 'config.toml'}" in killed
+    assert "Received: --seed" in refused("--resume", str(whole), "--seed", "9")
+    assert "--epochs must be a whole number" in refused("--resume", str(whole), "--epochs", "x")
     assert "Received: data, out or config" in refused("iris", "--resume", str(whole), "--out", "x")
-    for every in ("ten minutes", "10", "10 hours", "0 steps", "-1 minutes", "1.5 epochs"):
+    for every in ("ten minutes", "10", "10 hours", "0 minutes", "-1 minutes", "1.5 epochs"):
         text = refused("iris", "--checkpoint", every)
-        assert "must be N minutes, N epochs or N steps" in text
+        assert "must be N minutes, N epochs or N steps, with N above 0" in text
+        assert every in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 from typing import TextIO
@@ -17,6 +18,8 @@ BAR = 28  # characters
 REDRAW_SECONDS = 0.2
 SAVE_SECONDS = 10.0  # least time between two saved models within a run
 SAVE_SHARE = 20  # a save that takes s seconds is followed by this many times s without one
+
+logger = logging.getLogger("nnbackend")
 
 
 class EpochTable(Callback):
@@ -106,15 +109,43 @@ class EpochTable(Callback):
 
 
 class Keeper(Callback):
-    """Keeps history.csv up to date, and the best model so far at sensible intervals."""
+    """Keeps history.csv up to date, and the best model so far at sensible intervals.
+
+    What cannot be written is a warning, and training goes on; the history is whole again with the
+    next epoch that can be.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.history_path = folder / HISTORY
         self.model_path = folder / MODEL
         self._next_save = 0.0
         self._saved_epoch = 0.0
+        self._is_behind = self._is_told = False
 
     def on_train_begin(self, trainer: Trainer) -> None:
+        self._write_history(trainer)
+
+    def on_epoch_end(self, trainer: Trainer, row: Row) -> None:
+        try:
+            if self._is_behind:
+                self._write_history(trainer)
+            else:
+                self._is_behind = True  # unless the line is whole
+                self._append(_csv_line(row))
+            self._is_behind = False
+            self._save_if_due(trainer)
+            self._is_told = False
+        except OSError as error:
+            if not self._is_told:
+                logger.warning("the folder is not up to date, training goes on (%s)", error)
+            self._is_told = True
+
+    def on_train_end(self, trainer: Trainer) -> None:
+        if self._is_behind:  # perhaps there is room by now
+            self.on_epoch_end(trainer, trainer.history.rows[-1])
+
+    def _write_history(self, trainer: Trainer) -> None:
+        """Begin the file anew, with the epochs there have been."""
         names = ["epoch", "train_loss"]
         if trainer.validation is not None:
             names += ["valid_loss", f"valid_{score_name(trainer)}"]
@@ -122,8 +153,7 @@ class Keeper(Callback):
         for row in trainer.history:  # of a run that is gone on with
             self._append(_csv_line(row))
 
-    def on_epoch_end(self, trainer: Trainer, row: Row) -> None:
-        self._append(_csv_line(row))
+    def _save_if_due(self, trainer: Trainer) -> None:
         best = trainer.history.best["epoch"]
         now = time.perf_counter()
         if best == self._saved_epoch or now < self._next_save:

@@ -1,8 +1,9 @@
 """The folder of a run: what training leaves behind, and how the other verbs find it again.
 
 model.safetensors (the best weights), last.safetensors (the last ones), config.toml,
-history.csv (a row at the end of every epoch), curves.png and environment.json; checkpoints/ until
-the run has ended. Every file but the growing history is written whole or not at all.
+history.csv (a row at the end of every epoch), curves.png and environment.json; checkpoints/, of
+which the last stays, so that more epochs can follow. Every file but the growing history is written
+whole or not at all.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from nnbackend.backend import Backend, backends
-from nnbackend.cli.settings import Settings, read_config
+from nnbackend.cli.settings import Settings, read_config, resolve, to_toml
 from nnbackend.errors import ArgumentError, ModelFileError
 from nnbackend.network.network import Network
 from nnbackend.persistence import load
@@ -33,7 +34,7 @@ from nnbackend.training.history import Row
 
 MODEL, LAST, CONFIG = "model.safetensors", "last.safetensors", "config.toml"
 HISTORY, CURVES, ENVIRONMENT = "history.csv", "curves.png", "environment.json"
-CHECKPOINTS = "checkpoints"  # a folder, while a run is under way or can be gone on with
+CHECKPOINTS = "checkpoints"  # a folder
 PARENT = Path("runs")
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -158,19 +159,26 @@ def _threads() -> dict[str, Any]:
 
 
 def settings_of_run(folder: Path, given: Mapping[str, str], other: str | None) -> Settings:
-    """Give the settings of a run that is to go on; only the device may be another one."""
-    strangers = sorted(given.keys() - {"device"}) + (["out or config"] if other else [])
+    """Give the settings of a run that is to go on; device and epochs may be others."""
+    strangers = sorted(given.keys() - {"device", "epochs"}) + (["out or config"] if other else [])
     if strangers:
         raise ArgumentError(
-            "--resume takes all settings from the run's folder; only --device may be another. "
-            f"Received: {', '.join(strangers)}. Leave them out, or begin a new run."
+            "--resume takes all settings from the run's folder; only --device and --epochs may be "
+            f"others. Received: {', '.join(strangers)}. Leave them out, or begin a new run."
         )
     config = folder / CONFIG
     if not config.is_file():
         raise ArgumentError(
             f"--resume must be the folder of a run. Received: {folder}, without {CONFIG}."
         )
-    return Settings(**{**read_config(config), **given})
+    return resolve(given, str(config))
+
+
+def keep_epochs(folder: Path, epochs: int) -> None:
+    """Put the number of epochs that a run is prolonged to into its settings; the rest stays."""
+    settings = resolve({}, str(folder / CONFIG))
+    if settings.epochs != epochs:
+        write_text(folder / CONFIG, to_toml(replace(settings, epochs=epochs)))
 
 
 def checkpoint_of_run(folder: Path) -> Checkpoint:
@@ -178,9 +186,9 @@ def checkpoint_of_run(folder: Path) -> Checkpoint:
     checkpoints = folder / CHECKPOINTS
     if not checkpoints.is_dir() or not checkpoint_paths(checkpoints):
         raise ArgumentError(
-            f"A run goes on from its checkpoints. Received: {folder}, which has none: the run has "
-            "ended, or was killed before the first was due (see --checkpoint). Begin it anew with: "
-            f"nnbackend train --config {folder / CONFIG}"
+            f"A run goes on from its checkpoints. Received: {folder}, which has none: the run was "
+            "killed before the first was due (see --checkpoint), or they were removed. Begin it "
+            f"anew with: nnbackend train --config {folder / CONFIG}"
         )
     return newest_checkpoint(checkpoints)
 
@@ -238,6 +246,8 @@ def read_history(path: Path) -> list[Row]:
             reader = csv.reader(file)
             names = next(reader, [])
             lines = [line for line in reader if len(line) == len(names)]
+        if lines and not {"epoch", "train_loss"} <= set(names):
+            raise ValueError(f"columns {names[:9]}")
         for line in lines:
             rows.append({name: float(cell) for name, cell in zip(names, line, strict=True)})
     except (OSError, ValueError, csv.Error) as error:
@@ -248,6 +258,7 @@ def read_history(path: Path) -> list[Row]:
 def _read_environment(path: Path) -> Mapping[str, Any]:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
-    return facts if isinstance(facts, dict) else {}
+    known = facts if isinstance(facts, dict) else {}
+    return {name: known[name] for name in ("data", "results") if isinstance(known.get(name), dict)}

@@ -291,7 +291,8 @@ class Settings:
         "regression", "none",
     )  # fmt: skip
     checkpoint: str = _setting(
-        "results", "EVERY", Kind("N minutes, N epochs or N steps", _interval), "10 minutes",
+        "results", "EVERY",
+        Kind("N minutes, N epochs or N steps, with N above 0", _interval), "10 minutes",
         "how often the run is written down, to go on from by --resume: N minutes, epochs or steps",
     )  # fmt: skip
 
@@ -338,7 +339,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ArgumentError(
             f"--config must be a file that can be read. Received: {error}."
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also of numbers too long, nests too deep
         raise ArgumentError(f"{path}: the file must be TOML. Received: {error}.") from error
     values = {}
     for key, value in stored.items():
@@ -348,6 +349,10 @@ def read_config(path: Path) -> dict[str, Any]:
         if any(isinstance(item, bool) or not isinstance(item, (str, int, float)) for item in items):
             raise ArgumentError(
                 f"{path}: {key} must be text, a number or a list of them. Received: {value!r}."
+            )
+        if any(isinstance(item, int) and abs(item) >= 1 << 64 for item in items):
+            raise ArgumentError(
+                f"{path}: {key} must be a number of 64 bits. Received: a longer one."
             )
         values[key] = _parse(key, ",".join(map(str, items)), f"{path}: {key}")
     return values

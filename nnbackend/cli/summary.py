@@ -68,9 +68,8 @@ def _settings(found: Run) -> str:
 
 def _best(found: Run) -> str:
     """Give the figures of the best epoch, and of the test part as training ended with them."""
-    monitor = found.settings.monitor if found.settings else None
-    columns = found.history[0]
-    monitor = monitor or ("valid_loss" if "valid_loss" in columns else "train_loss")
+    names = [found.settings.monitor if found.settings else None, "valid_loss", "train_loss"]
+    monitor = next(name for name in names if name in found.history[0])
     history = History(monitor, found.history)
     results = found.environment.get("results", {})
     reason = f"; ended: {results['stop_reason']}" if results.get("stop_reason") else ""

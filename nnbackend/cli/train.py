@@ -27,11 +27,13 @@ from nnbackend.cli.run_folder import (
     CHECKPOINTS,
     CONFIG,
     CURVES,
+    ENVIRONMENT,
     LAST,
     MODEL,
     check_out,
     checkpoint_of_run,
     environment,
+    keep_epochs,
     new_folder,
     settings_of_run,
     to_json,
@@ -47,9 +49,11 @@ from nnbackend.persistence.checkpoints import (
     Checkpoint,
     Checkpoints,
     checkpoint_paths,
-    remove_checkpoints,
+    keep_newest,
+    step_in_name,
 )
 from nnbackend.persistence.resuming import go_on
+from nnbackend.persistence.whole_file import sweep
 from nnbackend.plots import curves
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.history import Row
@@ -87,7 +91,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--resume",
         metavar="DIR",
-        help="go on with the interrupted run of a folder, as it was begun",
+        help="go on with the run of a folder as it was begun: to its end, or to more --epochs",
     )
     group.add_argument("--config", metavar="FILE", help="settings from a run's config.toml")
     group.add_argument("--json", action="store_true", help="end stdout with one line of JSON")
@@ -128,12 +132,20 @@ def run(args: argparse.Namespace) -> int:
         plan = prepare(settings, backend)
         folder = Path(args.resume) if checkpoint else new_folder(args.out, plan.data.name)
         facts = environment(plan.net.backend, settings.seed, _facts(plan))
+        for name in (MODEL, LAST, CONFIG, ENVIRONMENT):  # which a kill may have left half-written
+            sweep(folder, name)
         if checkpoint is None:
             write_text(folder / CONFIG, to_toml(plan.settings))
-        write_environment(folder, facts)
-        _learn(plan, folder, args.quiet, checkpoint)
-        results = figures(plan)
-        drawn = _draw(plan.trainer, folder)
+        try:
+            write_environment(folder, facts)
+            _learn(plan, folder, args.quiet, checkpoint)
+            results = figures(plan)
+            drawn = _draw(plan.trainer, folder)
+        except KeyboardInterrupt:  # while nothing listened to it: at the very end
+            return _interrupted(plan.trainer, folder)
+        except (OSError, MemoryError):
+            _say(_what_is_left(plan.trainer, folder))
+            raise
     results |= {
         "seconds": round(time.perf_counter() - begin, 3),
         "device": plan.net.backend.device,
@@ -146,9 +158,8 @@ def run(args: argparse.Namespace) -> int:
         print(to_json(results))
     sys.stdout.flush()
     if plan.trainer.history.stop_reason == "interrupted":
-        _say_interrupted(folder)
-        return SIGNALLED + (plan.trainer.interrupt.received or signal.SIGINT)
-    remove_checkpoints(folder / CHECKPOINTS)
+        return _interrupted(plan.trainer, folder)
+    keep_newest(folder / CHECKPOINTS)
     return _verdict(results, plan.settings)
 
 
@@ -187,18 +198,27 @@ def _learn(plan: Plan, folder: Path, is_quiet: bool, checkpoint: Checkpoint | No
     trainer.callbacks = (*callbacks, Checkpoints(folder / CHECKPOINTS, **every))
     if checkpoint is not None:
         go_on(trainer, checkpoint)
+        keep_epochs(folder, plan.settings.epochs)
         if not is_quiet:
             print(f"going on after step {trainer.step} in {folder}\n", file=sys.stderr)
+    failure = None
     try:
         trainer.run()
     except DivergedError as error:
         save(plan.net, folder / MODEL)  # the best weights are back already
         _draw(trainer, folder)
         raise DivergedError(f"{error} What there was by then is in {folder}.") from error
+    except (OSError, MemoryError) as error:
+        if not trainer.history.stop_reason:  # not even begun
+            raise
+        failure = error  # of the last checkpoint, which is larger than what is saved here
     save(plan.net, folder / LAST)
     if trainer.history.rows:  # else the last weights, from the midst of the first epoch, are best
         trainer.restore_best()
     save(plan.net, folder / MODEL)
+    if failure is not None:
+        _say(f"the model is saved in {folder}, but not the state of the run")
+        raise failure
 
 
 def figures(plan: Plan) -> dict[str, Any]:
@@ -297,6 +317,28 @@ def _verdict(results: Mapping[str, Any], settings: Settings) -> int:
     return FAILED
 
 
+def _interrupted(trainer: Trainer, folder: Path) -> int:
+    """Say how to go on; give the exit code."""
+    _say(f"interrupted; {_what_is_left(trainer, folder)}")
+    return SIGNALLED + (trainer.interrupt.received or signal.SIGINT)
+
+
+def _what_is_left(trainer: Trainer, folder: Path) -> str:
+    """Give what is saved of a run, and how to go on."""
+    checkpoints = folder / CHECKPOINTS
+    saved = checkpoint_paths(checkpoints) if checkpoints.is_dir() else []
+    if not saved:
+        has_model = (folder / MODEL).is_file()
+        return (
+            f"{f'the best weights so far are in {folder}, but ' if has_model else ''}no checkpoint "
+            "was written yet (see --checkpoint). Begin anew with: "
+            f"nnbackend train --config {folder / CONFIG}"
+        )
+    step = step_in_name(saved[-1])
+    what = "everything" if step == trainer.step else f"the run up to step {step}"
+    return f"{what} is saved in {folder}. Go on with: nnbackend train --resume {folder}"
+
+
 @contextlib.contextmanager
 def _warnings_kept_from(is_quiet: bool) -> Iterator[None]:
     """With --quiet the library's notes, as of compiling, are not shown either."""
@@ -308,21 +350,6 @@ def _warnings_kept_from(is_quiet: bool) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
-
-
-def _say_interrupted(folder: Path) -> None:
-    """Say how to go on; a second Ctrl-C leaves nothing to go on from."""
-    checkpoints = folder / CHECKPOINTS
-    if checkpoints.is_dir() and checkpoint_paths(checkpoints):
-        _say(
-            f"interrupted; everything is saved in {folder}. "
-            f"Go on with: nnbackend train --resume {folder}"
-        )
-    else:
-        _say(
-            f"interrupted within a step; the best weights so far are in {folder}. "
-            f"Begin anew with: nnbackend train --config {folder / CONFIG}"
-        )
 
 
 def _say(message: str) -> None:

@@ -6,9 +6,9 @@ are kept, each written whole or not at all; what a killed process left behind is
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
+import math
 import os
 import re
 import shutil
@@ -24,6 +24,7 @@ import numpy as np
 from nnbackend.errors import ArgumentError, ModelFileError, check
 from nnbackend.persistence.container import encode, read_model
 from nnbackend.persistence.description import describe_network, network_tensors
+from nnbackend.persistence.recipe_data import describe_recipe
 from nnbackend.persistence.run_state import RunState, step_of, take_state
 from nnbackend.persistence.whole_file import sweep, write_whole
 from nnbackend.training.callbacks import Callback
@@ -63,8 +64,10 @@ class Checkpoints(Callback):
     It should stand last in the list of callbacks, so that it writes what the others decided.
 
     A periodic checkpoint that cannot be written is a warning in the log, and training goes on.
-    Raises: ArgumentError for a folder that holds another run's checkpoints; OSError when there is
-    no room for two of them, or when the last one cannot be written.
+    Raises: ArgumentError for a folder that holds another run's checkpoints, or a run that cannot be
+    written down; OSError when there is no room for two of them. When the last one cannot be
+    written, its error comes after training has ended as ever: the network has its weights, and
+    the error's `history` the history.
     """
 
     def __init__(
@@ -75,17 +78,19 @@ class Checkpoints(Callback):
         steps: int | None = None,
         minutes: float | None = None,
     ) -> None:
-        for name, value in (("epochs", epochs), ("steps", steps)):
+        every = {"epochs": epochs, "steps": steps, "minutes": minutes}
+        for name in ("epochs", "steps"):
             expected = "a whole number, at least 1"
-            check(name, value, lambda v: v is None or (v >= 1 and v == int(v)), expected)
-        check("minutes", minutes, lambda v: v is None or v > 0, "a number above 0")
+            check(name, every[name], lambda v: v is None or (v >= 1 and v == int(v)), expected)
+        check("minutes", minutes, lambda v: v is None or 0 < v < math.inf, "a number above 0")
         if epochs is steps is minutes is None:
-            minutes = DEFAULT_MINUTES
+            every["minutes"] = DEFAULT_MINUTES
         self.folder = Path(folder)
-        self.every = {"epochs": epochs, "steps": steps, "minutes": minutes}
+        self.every = {name: v if v is None else float(v) for name, v in every.items()}
         self._good: list[Path] = []  # checkpoints known to be whole, oldest first
         self._saved: tuple[int, str] | None = None  # step and stop_reason of the newest
         self._tried = (0, 0, 0.0)  # epoch, step, time of the last attempt
+        self._failure: Exception | None = None  # of the last checkpoint
 
     def go_on_from(self, checkpoint: Checkpoint) -> None:
         """Take the folder's checkpoints for this run's own."""
@@ -103,6 +108,9 @@ class Checkpoints(Callback):
             )
         sweep(self.folder, "checkpoint-*")
         self._check_room(trainer)
+        # What has no place in a file is found now, not after hours.
+        recipe = {"recipe": describe_recipe(trainer.recipe), "every": self.every}
+        encode(describe_network(trainer.net) | {"run": recipe}, {})
         trainer.interrupt.signals = SIGNALS
         self._tried = self._now(trainer)
 
@@ -114,8 +122,23 @@ class Checkpoints(Callback):
         self._save_if_due(trainer)
 
     def on_pause(self, trainer: Trainer) -> None:
+        self._failure = None
         if self._saved != (trainer.step, trainer.history.stop_reason):
-            self._save(trainer)
+            try:
+                self._save(trainer)
+            except Exception as error:  # raised once the best weights are back
+                self._failure = error
+
+    def on_train_end(self, trainer: Trainer) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            failure.history = trainer.history  # type: ignore[attr-defined]
+            failure.add_note(
+                "The last checkpoint could not be written. Training itself has ended "
+                f"({trainer.history.stop_reason}): the network has its weights, and this error "
+                "the history."
+            )
+            raise failure
 
     def _save_if_due(self, trainer: Trainer) -> None:
         now, before = self._now(trainer), self._tried
@@ -174,16 +197,19 @@ def encode_checkpoint(trainer: Trainer, every: Mapping[str, Any]) -> bytes:
 
 def checkpoint_paths(folder: Path) -> list[Path]:
     """Give a folder's checkpoints, the oldest first."""
-    found = {int(m[1]): path for path in folder.iterdir() if (m := PATTERN.fullmatch(path.name))}
-    return [found[step] for step in sorted(found)]
+    found = [path for path in folder.iterdir() if PATTERN.fullmatch(path.name)]
+    return sorted(found, key=step_in_name)
 
 
-def remove_checkpoints(folder: Path) -> None:
-    """Remove the checkpoints of a run that has ended, and their folder if nothing else is in it."""
-    for path in checkpoint_paths(folder):
+def step_in_name(path: Path) -> int:
+    """Give the step after which a checkpoint was written, by its name."""
+    return int(path.name[len("checkpoint-") : -len(".safetensors")])
+
+
+def keep_newest(folder: Path) -> None:
+    """Remove what a run that has ended needs no more: all checkpoints but the one of its end."""
+    for path in checkpoint_paths(folder)[:-1]:
         path.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        folder.rmdir()
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

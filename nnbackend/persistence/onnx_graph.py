@@ -22,8 +22,9 @@ from nnbackend.network.activations import (
     SELU_SCALE,
     Activation,
 )
-from nnbackend.network.layers import Dense, Maxout
+from nnbackend.network.layers import Dense, Dropout, Maxout
 from nnbackend.network.network import Network
+from nnbackend.persistence.description import describe_layer
 
 OPSET, IR_VERSION = 17, 8
 LARGEST = 2**31 - 1  # bytes of one message of protobuf
@@ -94,7 +95,10 @@ def _network(net: Network, graph: Graph) -> None:
     """Enter everything from raw rows to predicted values, which the last node gives."""
     a = "x" if net.scaler is None else _scaled("x", net.scaler, graph)
     parameters = zip(*net.get_parameters(), strict=True)
-    for layer in net.learning_layers:
+    for layer in net.layers:
+        describe_layer(layer)  # refuses what is not ours
+        if isinstance(layer, Dropout):  # is nothing outside training
+            continue
         W, b = next(parameters)
         a = graph.add("Gemm", a, graph.constant(W), graph.constant(b))
         if isinstance(layer, Dense):

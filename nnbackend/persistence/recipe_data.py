@@ -31,7 +31,10 @@ TABLES: dict[str, Mapping[str, Callable[..., Any]]] = {
 
 
 def describe_recipe(recipe: Recipe) -> dict[str, Any]:
-    """Give a checked recipe as data for JSON."""
+    """Give a checked recipe as data for JSON.
+
+    Raises: ArgumentError for an option that has no name in a file, as a function for `shuffle`.
+    """
     described: dict[str, Any] = {}
     for entry in fields(Recipe):
         value, table = getattr(recipe, entry.name), TABLES.get(entry.name)
@@ -103,7 +106,14 @@ def _build_object(described: Any, table: Mapping[str, Callable[..., Any]]) -> An
 def _plain(value: Any) -> Any:
     """Give a value for JSON; a number of NumPy becomes Python's."""
     plain = value.item() if hasattr(value, "item") else value
-    plain = plain if type(plain) in PLAIN else float(plain)
+    if type(plain) not in PLAIN:
+        try:
+            plain = float(plain)
+        except (TypeError, ValueError) as error:
+            raise ArgumentError(
+                "A run that is to be gone on with has options that are numbers or names. "
+                f"Received: {value!r}. Leave it out, or train without checkpoints."
+            ) from error
     return str(plain) if plain == math.inf else plain
 
 

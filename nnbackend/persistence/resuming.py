@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from nnbackend.persistence.building import build_network, refusing
 from nnbackend.persistence.checkpoints import Checkpoint, Checkpoints, newest_checkpoint
 from nnbackend.persistence.description import OwnFormulas, describe_network
 from nnbackend.persistence.recipe_data import build_recipe
-from nnbackend.persistence.run_state import put_state, step_of
-from nnbackend.training.callbacks import Callback
+from nnbackend.persistence.run_state import DECISIONS, put_state, step_of
+from nnbackend.training.callbacks import Callback, EarlyStopping
 from nnbackend.training.history import History
 from nnbackend.training.intake import Validation
 from nnbackend.training.recipe import Recipe
@@ -42,6 +42,7 @@ def resume(
     optimizer: Any = None,
     schedule: Any = None,
     momentum_schedule: Any = None,
+    early_stopping: EarlyStopping | None = None,
     activations: Iterable[Activation] = (),
     losses: Iterable[Loss] = (),
     device: str | Backend | None = None,
@@ -50,9 +51,10 @@ def resume(
     """Go on with the run whose checkpoints are in a folder; give its network and history.
 
     x, y, sample_weight, validation: the data of the run, which a checkpoint does not hold; a
-    validation that was a fraction is known. optimizer, schedule, momentum_schedule, activations,
-    losses: only where they were code of your own, of which a file knows the name at most.
-    epochs: to train on for longer. Scaling is known, too.
+    validation that was a fraction is known. optimizer, schedule, momentum_schedule,
+    early_stopping, activations, losses: only where they were code of your own, of which a file
+    knows the name at most. epochs: to train on for longer, counted from the beginning; a schedule
+    that depends on their number then takes another course. Scaling is known, too.
 
     Parameters, optimizer state, history and the decision to stop become what they would have been
     without the interruption: bit for bit on the same device and versions, else within rounding.
@@ -64,7 +66,8 @@ def resume(
     checkpoint = newest_checkpoint(Path(folder))
     own = OwnFormulas({a.name: a for a in activations}, {lo.name: lo for lo in losses})
     own_parts = {
-        "optimizer": optimizer, "schedule": schedule, "momentum_schedule": momentum_schedule
+        "optimizer": optimizer, "schedule": schedule, "momentum_schedule": momentum_schedule,
+        "early_stopping": early_stopping,
     }  # fmt: skip
     try:
         net = build_network(checkpoint.description, checkpoint.arrays, device, own)
@@ -72,7 +75,6 @@ def resume(
     except ModelFileError as error:
         raise ModelFileError(f"{checkpoint.path}: {error}") from error
     if epochs is not None:
-        _check_epochs(epochs, checkpoint)
         recipe = replace(recipe, epochs=epochs)
     writer = next((c for c in callbacks if isinstance(c, Checkpoints)), None)
     if writer is None:
@@ -102,6 +104,7 @@ def go_on(trainer: Trainer, checkpoint: Checkpoint) -> None:
             f"A run goes on with the network it was begun with. Received: other "
             f"{', '.join(differing)} than {checkpoint.path} has. Begin a new run."
         )
+    _check_epochs(trainer.recipe.epochs, checkpoint.state.facts)
     _tell_differences(trainer, checkpoint)
     try:
         n, arrays = len(net.weights), checkpoint.arrays
@@ -137,14 +140,23 @@ def _read_recipe(
     return recipe, share
 
 
-def _check_epochs(epochs: int, checkpoint: Checkpoint) -> None:
-    """Refuse fewer epochs than the run has begun already."""
-    facts = checkpoint.state.facts
-    done, begun = facts.get("epoch"), bool(facts.get("made"))
-    if isinstance(epochs, int) and isinstance(done, int) and epochs < done + begun:
+def _check_epochs(epochs: int, facts: Mapping[str, Any]) -> None:
+    """Refuse fewer epochs than the run has begun already, and more for one that is decided."""
+    done, begun, recipe = facts.get("epoch"), bool(facts.get("made")), facts.get("recipe")
+    before = recipe.get("epochs") if isinstance(recipe, dict) else None
+    if type(done) is not int or type(before) is not int or epochs == before:
+        return  # for `put_state` to say what is wrong, if anything is
+    if epochs < done + begun:
         raise ArgumentError(
             f"epochs must be at least {done + begun}: it counts from the beginning of the run, "
             f"which has got that far. Received: epochs={epochs}."
+        )
+    if facts.get("stop_reason") in DECISIONS:
+        raise ArgumentError(
+            "epochs can only prolong a run that was not told to stop. "
+            f"Received: epochs={epochs} for one that ended with epoch {done} "
+            f"({facts['stop_reason']}). Begin a new run, or train its network on by "
+            "nnbackend.train."
         )
 
 

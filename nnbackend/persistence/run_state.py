@@ -21,6 +21,7 @@ from nnbackend.training.trainer import Trainer
 
 SAMPLED_ROWS = 4096  # of larger data, evenly spaced rows stand for all
 COUNTS = ("epoch", "made", "steps_per_epoch", "n")  # whole numbers of the trainer
+DECISIONS = ("early stopping", "converged", "callback")  # to stop, which stay decided
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -89,7 +90,7 @@ def put_state(trainer: Trainer, state: RunState) -> None:
     trainer.epoch, trainer.made = epoch, made
     trainer.history.rows[:] = rows
     reason = facts["stop_reason"]
-    if reason not in ("", "epochs", "early stopping", "converged", "callback"):
+    if reason not in ("", "epochs", *DECISIONS):
         raise ValueError(f"stop_reason={reason!r}")
     trainer.decided = "" if reason == "epochs" else reason
 
