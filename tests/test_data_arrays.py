@@ -250,6 +250,23 @@ def test_a_member_that_holds_more_than_it_claims_is_not_read(tmp_path):
     assert peak < 5e6
 
 
+@pytest.mark.parametrize("code", [0x110000, 0xFFFFFFFF, 0xD800, 0xDFFF])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_text_that_is_no_text(tmp_path, code, order):
+    """Python ends with a SystemError where it meets such a number (the fuzzer found it)."""
+    labels = np.array(["a", "b", "ab", "\U0010ffff"], f"{order}U2")
+    content = npy_bytes(labels)
+    path = zip_of(tmp_path / "t.npz", x=npy_bytes(X), y=content)
+    assert load(path).classes == ("a", "ab", "b", "\U0010ffff")
+    damaged = content[:-4] + code.to_bytes(4, "little" if order == "<" else "big")
+    zip_of(path, x=npy_bytes(X), y=damaged)
+    (tmp_path / "x.npy").write_bytes(npy_bytes(X))
+    (tmp_path / "y.npy").write_bytes(damaged)
+    for bad in (path, tmp_path / "x.npy"):
+        with pytest.raises(DataError, match="text must be made of characters"):
+            load(bad)
+
+
 def test_newer_and_foreign_npy_formats(tmp_path):
     content = bytearray(npy_bytes(X))
     content[6] = 9

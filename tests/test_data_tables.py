@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -446,6 +447,32 @@ def test_coding_round_trip_is_equal(write, coding):
             ColumnCoding.from_dict({k: v for k, v in stored.items() if k != key})
 
 
+ODD = [None, [], {}, "x", "", 3, -1, 1.5, True, [[]], ["a"], [1], 10**18, "regression", [None]]
+
+
+def test_a_coding_from_a_stranger_fits_or_is_refused(write, coding):
+    """Each entry of another kind, and two of them at once: a DataError, or a data set."""
+    plain, path, refused = coding.to_dict(), write(TRAIN), 0
+    entries = [(None, name) for name in plain] + [(0, name) for name in plain["columns"][0]]
+    for (first, second), one, other in product(combinations(entries, 2), ODD, ODD):
+        stored = json.loads(json.dumps(plain))
+        for (column, name), value in ((second, other), (first, one)):
+            (stored if column is None else stored["columns"][column])[name] = value
+        try:
+            made = ColumnCoding.from_dict(stored)
+        except DataError:
+            refused += 1
+            continue
+        try:
+            load(path, coding=made)
+        except DataError:
+            refused += 1
+    assert refused > 3_000
+    for odd in ODD:
+        with pytest.raises(DataError):
+            ColumnCoding.from_dict(odd)
+
+
 def test_coding_matches_by_name_and_ignores_other_columns(write, coding):
     data = load(write("kind,extra,size,open,colour\nb,?,9,1,red\n"), coding=coding)
     assert data.x.tolist() == [[0, 1, 9, 1]]
@@ -670,6 +697,10 @@ def test_parquet_that_is_none(tmp_path, parquet):
         path.write_bytes(whole[:length])
         with pytest.raises(DataError, match="whole Parquet file"):
             load(path)
+    path = parquet({"a": ["zz", "b", "zz", "b"], "y": [0, 1, 0, 1]})
+    path.write_bytes(path.read_bytes().replace(b"zz", b"\xf8z"))  # no UTF-8
+    with pytest.raises(DataError, match="whole Parquet file"):
+        load(path)
     with pytest.raises(DataError, match="0 rows"):
         load(parquet({"a": [], "y": []}))
     arrow = pytest.importorskip("pyarrow")

@@ -7,6 +7,7 @@ memory is set aside for it.
 from __future__ import annotations
 
 import math
+import sys
 import zipfile
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -119,6 +120,7 @@ def array_dataset(
                 f"{where}: y must be numbers or labels, (n,) or (n, k). "
                 f"Received: y.shape={y.shape}, y.dtype={y.dtype}."
             )
+        _check_text(y, where)
         if len(y) != len(x):
             raise DataError(
                 f"{where}: x and y must have the same number of rows. "
@@ -159,6 +161,18 @@ def _features(x: NDArray[Any], where: str) -> NDArray[Any]:
         # Not bytes: those are taken for pixels from 0 to 255.
         x = x.astype(np.float32)
     return x if x.ndim == 2 else x.reshape(len(x), -1)
+
+
+def _check_text(values: NDArray[Any], where: str) -> None:
+    """Refuse numbers that stand for no character: Python fails where it meets one."""
+    if values.dtype.kind != "U":
+        return
+    codes = np.ascontiguousarray(values).view(np.uint32)
+    if (codes > sys.maxunicode).any() or ((codes >= 0xD800) & (codes <= 0xDFFF)).any():
+        raise DataError(
+            f"{where}: text must be made of characters. Received: numbers that stand for none. "
+            "The file is damaged."
+        )
 
 
 def _native(values: NDArray[Any]) -> NDArray[Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,7 @@ from nnbackend.data.tables import (
     near_names,
     read_decimal_commas,
 )
-from nnbackend.data.targets import Target, code_labels, code_target
+from nnbackend.data.targets import TASKS, Target, code_labels, code_target
 from nnbackend.errors import DataError
 
 logger = logging.getLogger("nnbackend")
@@ -139,7 +139,7 @@ class ColumnCoding:
     def from_dict(cls, stored: Mapping[str, Any]) -> ColumnCoding:
         """Restore what `to_dict` gave.
 
-        Raises: DataError when an entry is missing.
+        Raises: DataError when an entry is missing, or of another kind: it may come from a stranger.
         """
         try:
             columns = tuple(
@@ -147,7 +147,7 @@ class ColumnCoding:
                 for c in stored["columns"]
             )
             classes = stored["classes"]
-            return cls(
+            coding = cls(
                 columns=columns,
                 target=stored["target"],
                 task=stored["task"],
@@ -155,11 +155,27 @@ class ColumnCoding:
                 has_header=bool(stored["has_header"]),
                 target_position=stored["target_position"],
             )
-        except (KeyError, TypeError) as error:
+            coding._check()
+            return coding
+        except (KeyError, TypeError, ValueError) as error:
             raise DataError(
                 "A stored column coding must have the entries that to_dict() writes. "
                 f"Received: {type(error).__name__}: {error}"
             ) from error
+
+    def _check(self) -> None:
+        """Raise ValueError for what no coding has."""
+        position = self.target_position
+        for name, is_good in {
+            "kind": all(column.kind in get_args(ColumnKind) for column in self.columns),
+            "target": self.target is None or isinstance(self.target, str),
+            "task": self.task in (None, *TASKS),
+            "classes": all(type(c) in get_args(Label) for c in self.classes or ()),
+            "target_position": position is None
+            or (type(position) is int and 0 <= position <= len(self.columns)),
+        }.items():
+            if not is_good:
+                raise ValueError(f"another {name}")
 
 
 def fit_dataset(

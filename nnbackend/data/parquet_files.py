@@ -30,6 +30,7 @@ def read_parquet(path: Path) -> Table:
         # ParquetFile, not read_table: that one adds columns for folders named like key=value.
         with parquet.ParquetFile(path) as file:
             table = file.read()
+        table.validate(full=True)  # text that is none, places outside of the file
     except (arrow.ArrowException, OSError, ValueError) as error:
         raise DataError(
             f"{path.name}: the file must be a whole Parquet file. Received: {error}"
