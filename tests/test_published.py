@@ -53,7 +53,7 @@ def _run(script: str, *words: str) -> str:
     done = subprocess.run(
         [sys.executable, "-W", "error", str(FOLDER / f"{script}.py"), *words],
         env={**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=240, check=False,
+        capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -1,8 +1,10 @@
 """Kills while saving: SIGKILL at a random moment, look at the files, and again.
 
-    python tests/reliability/kill_loop.py KIND KILLS FOLDER
+    python tests/reliability/kill_loop.py KIND KILLS FOLDER [until-unreadable]
 
-KIND: a writer of `writers.py`, or `checkpoints`: a training run that writes one after every step.
+KIND: a writer of `writers.py`, or `checkpoints`: a training run that writes one after every step;
+`checkpoints_in_place`: the same, but as a naive program writes files.
+KILLS: how many; with the last word, how many at most.
 The children are forked from a process that has everything imported, so a kill takes milliseconds.
 Prints one line of JSON: how many kills, unreadable files, mixtures, and stale temporary files.
 """
@@ -23,6 +25,7 @@ import numpy as np
 from writers import WRITERS, read
 
 import nnbackend as nn
+from nnbackend.persistence import checkpoints
 from nnbackend.persistence.checkpoints import checkpoint_paths, read_checkpoint
 from nnbackend.persistence.run_state import step_of
 from nnbackend.training import trainer as trainer_module
@@ -50,7 +53,7 @@ class Course(nn.Callback):
 
 def _look(kind: str, folder: Path, course: Course) -> None:
     """Raise when a file is not whole, or not what its stamp says."""
-    if kind != "checkpoints":
+    if not kind.startswith("checkpoints"):
         read(kind, folder / "file")
         return
     paths = checkpoint_paths(folder)
@@ -74,25 +77,29 @@ def _child(work: Callable[[], None]) -> int:
     return child
 
 
-def main(kind: str, kills: int, folder: Path) -> dict[str, int]:
+def main(kind: str, kills: int, folder: Path, is_over_when_unreadable: bool) -> dict[str, int]:
     trainer_module.GLANCE_SECONDS = 0.0
     course, rng = Course(), random.Random(1)
-    if kind == "checkpoints":
+    if kind == "checkpoints_in_place":
+        checkpoints.write_whole = lambda path, data: path.write_bytes(data)  # type: ignore
+    if kind.startswith("checkpoints"):
         _train([course])
 
     def work() -> None:
-        if kind == "checkpoints":
+        if kind.startswith("checkpoints"):
             _train([nn.Checkpoints(folder, steps=1)])
         else:
             for step in range(1, 1_000_000):
                 WRITERS[kind](folder / "file", step)
 
     found = {"kills": 0, "unreadable": 0, "mixed": 0, "stale": 0}
-    while found["kills"] < kills:
+    while found["kills"] < kills and not (is_over_when_unreadable and found["unreadable"]):
         for path in folder.iterdir():
             path.unlink()
         child = _child(work)
-        while not any(not path.name.endswith(".tmp") for path in folder.iterdir()):
+        while all(path.name.endswith(".tmp") for path in folder.iterdir()):
+            if os.waitpid(child, os.WNOHANG)[0]:
+                raise RuntimeError("the child ended before its first file")
             time.sleep(0.0005)
         time.sleep(rng.random() * LONGEST)
         os.kill(child, signal.SIGKILL)
@@ -109,4 +116,4 @@ def main(kind: str, kills: int, folder: Path) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))))
+    print(json.dumps(main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), len(sys.argv) > 4)))

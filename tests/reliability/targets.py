@@ -1,21 +1,27 @@
 """What is fuzzed: every reader of files that a stranger may have written, with files to begin from.
 
+But Parquet, which pyarrow parses: it sets memory aside on a claim, which would end the fuzzer.
 A target takes bytes; whatever but an error of our own escapes from it is a fault.
 """
 
 from __future__ import annotations
 
+import atexit
 import gzip
 import io
 import json
+import shutil
 import struct
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
 
 import nnbackend as nn
+from nnbackend.cli import main
 from nnbackend.cli.settings import Settings, read_config, to_toml
 from nnbackend.data.csv_files import read_csv
 from nnbackend.data.idx_files import read_idx
@@ -26,7 +32,9 @@ from nnbackend.persistence.container import encode, read_model
 
 X = np.random.default_rng(0).normal(size=(12, 2))
 LABELS = np.array([0, 1] * 6)
+TABLE = b"a,b,kind\n1,yes,no\n2.5,no,yes\n3,no,yes\n"
 FOLDER = Path(tempfile.mkdtemp(prefix="fuzz-"))
+atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 
 Target = Callable[[bytes], object]
 
@@ -107,6 +115,69 @@ def npz(data: bytes) -> None:
     load_data(str(_file(data, "data.npz")))
 
 
+def npy(data: bytes) -> None:
+    """Bytes as features and as targets, mapped into memory."""
+    _file(data, "y.npy")
+    load_data(str(_file(data, "x.npy")))
+
+
+def forged_npz(data: bytes) -> None:
+    """Bytes as features or as targets, in an archive whose checksums are right."""
+    sound = io.BytesIO()
+    np.save(sound, LABELS if len(data) % 2 else X)
+    x, y = (data, sound.getvalue()) if len(data) % 2 else (sound.getvalue(), data)
+    with zipfile.ZipFile(FOLDER / "forged.npz", "w") as archive:
+        archive.writestr("x.npy", x)
+        archive.writestr("y.npy", y)
+    load_data(str(FOLDER / "forged.npz"))
+
+
+def run_folder(data: bytes) -> None:
+    """Bytes as one of the files that stand beside a model, as a verb opens them."""
+    folder = FOLDER / "run folder"
+    if not folder.exists():
+        folder.mkdir()
+        _network().save(folder / "model.safetensors")
+    names = ("environment.json", "history.csv", "config.toml")
+    for name, sound in zip(names, _beside(), strict=True):
+        (folder / name).write_bytes(sound)
+    (folder / names[data[0] % 3 if data else 0]).write_bytes(data[1:])
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        if main(["summary", str(folder), "--device", "numpy"]):
+            raise NNBackendError
+
+
+def forged_columns(data: bytes) -> None:
+    """Bytes as what a model says of the columns of its table, where a verb reads another table."""
+    try:
+        columns = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise NNBackendError from error
+    net = _network()
+    net.columns = columns
+    net.save(FOLDER / "columns.safetensors")
+    table = str(_file(TABLE, "columns.csv"))
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        if main(["evaluate", str(FOLDER / "columns.safetensors"), table, "--device", "numpy"]):
+            raise NNBackendError
+
+
+def _columns() -> bytes:
+    coding = load_data(str(_file(TABLE, "columns.csv"))).columns
+    assert coding is not None
+    return json.dumps(coding.to_dict()).encode()
+
+
+def _beside() -> tuple[bytes, bytes, bytes]:
+    environment = {
+        "data": {"fingerprint": "x"},
+        "results": {"stop_reason": "epochs", "test_r2": 0.5},
+    }
+    history = b"epoch,train_loss,valid_loss\n1,0.5,0.25\n2,0.4,nan\n"
+    config = to_toml(Settings(data="digits", monitor="valid_loss"))
+    return json.dumps(environment).encode(), history, config.encode()
+
+
 def config(data: bytes) -> None:
     Settings(**read_config(_file(data, "config.toml")))
 
@@ -114,7 +185,7 @@ def config(data: bytes) -> None:
 TARGETS: dict[str, Target] = {
     f.__name__: f
     for f in (model, checkpoint, forged_model, forged_checkpoint, csv, csv_gz, idx, idx_gz, npz,
-              config)
+              npy, forged_npz, run_folder, forged_columns, config)
 }  # fmt: skip
 
 
@@ -127,6 +198,15 @@ def _saved() -> Path:
 
 def _description(path: Path) -> bytes:
     return json.dumps(read_model(path)[0]).encode()
+
+
+def _saved_arrays() -> list[bytes]:
+    saved = []
+    for array in (X, LABELS.reshape(-1, 1), LABELS.astype(str), X.astype("f4", order="F")):
+        content = io.BytesIO()
+        np.save(content, array)
+        saved.append(content.getvalue())
+    return saved
 
 
 def seeds(target: str) -> Iterator[bytes]:
@@ -145,6 +225,10 @@ def seeds(target: str) -> Iterator[bytes]:
         "idx": [images, struct.pack(">HBBI", 0, 13, 1, 2) + bytes(8)],
         "idx_gz": [gzip.compress(images)],
         "npz": [archive.getvalue()],
+        "npy": _saved_arrays(),
+        "forged_npz": [a + bytes(n) for a in _saved_arrays() for n in (0, 1)],
+        "forged_columns": [_columns(), _columns().replace(b"true", b"false")],
+        "run_folder": [bytes([n]) + content for n, content in enumerate(_beside())],
         "config": [to_toml(Settings(data="digits")).encode()],
     }
     yield from made[target]
