@@ -129,9 +129,11 @@ class _Stop(nn.Callback):
 
 
 def test_a_stopped_script_goes_on_within_its_seed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     monkeypatch.syspath_prepend(FOLDER)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     common = importlib.import_module("common")
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((20, 3), dtype=np.float32), np.arange(20) % 2
