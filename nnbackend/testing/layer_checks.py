@@ -77,6 +77,15 @@ class LayerChecks(Suite):
             if phi.slope_from_output:
                 self._compare_backward(backend, phi, arrays, True, True, [])
 
+    def test_dense_backward_of_many_rows(self, backend: Backend, dtype: str) -> None:
+        # A column's sum is shared out then; who adds up the parts must wait for all of them.
+        for rows in (700, 1100, 1500):
+            shape = (rows, 2, 5)
+            arrays = dense_arrays(self.rng(shape), shape, dtype)
+            arrays["a"] = np.tanh(arrays["z"].astype(np.float64)).astype(dtype)
+            for with_dx in (True, False):
+                self._compare_backward(backend, PHIS["tanh"], arrays, with_dx, False, [])
+
     def _compare_backward(
         self, backend: Backend, phi: Activation, arrays: dict[str, np.ndarray],
         with_dx: bool, shared: bool, strided: list[str],

@@ -3,7 +3,8 @@
 // reported. Threads and blocks are taken in the order asked for (0 as numbered, 1 backwards, more:
 // shuffled by that seed), so that code which needs a barrier it has not got gives wrong numbers in
 // some order. In the shuffled orders several blocks are under way at once, and an atomic operation
-// may hand over from one to another; from order 4 on some warps lag far behind others as well.
+// hands over from one to another, perhaps for long; from order 4 on some warps lag far behind others
+// as well.
 // Shared memory is poisoned before each block. Built with -fsanitize=alignment,bounds, a vector
 // that is loaded from an address it may not have, or an index beyond an array, ends the launch.
 // Not shown here: what caches and fences do, timing, and -ftz (numbers below the normal range).
@@ -125,6 +126,7 @@ struct Block {
   dim3 index;
   char* shared;  // its shared memory while another block runs
   unsigned lags[MOST_THREADS / 32];  // of a warp, how often it is passed over
+  unsigned lag;  // the same of the whole block
 };
 static Block blocks[RESIDENT];
 static Block* here;
@@ -150,7 +152,18 @@ static void begin(Block* block, unsigned number) {
   for (int w = 0; w < MOST_THREADS / 32; w++)
     block->lags[w] = order_kind > 3 && random_below(2) ? 8 : 0;
   if (block == here) here = 0;
+  block->lag = 0;
   block->is_live = true;
+}
+
+// A block that has handed over may have to wait until others have ended: one that has counted
+// itself too early is found out by them.
+static void change(int n_blocks) {
+  if (here && is_handing_over) here->lag = random_below(4) ? 64 : 0;
+  Block* chosen;
+  do chosen = blocks + random_below(n_blocks);
+  while (!chosen->is_live || (chosen->lag && random_below(chosen->lag)));
+  enter(chosen);
 }
 
 // Takes each thread of the block once, to its next barrier; false where none can go on.
@@ -181,7 +194,7 @@ static void say_stuck(char* error, int size) {
 }
 
 // shape: grid x y z, block x y z. Gives 0, or 1 with the reason in `error`.
-static int launch(const unsigned* shape, int kind, char* error, int error_size) {
+static int launch(const unsigned* shape, int kind, char* memory, char* error, int error_size) {
   static int* order;
   gridDim = {shape[0], shape[1], shape[2]};
   blockDim = {shape[3], shape[4], shape[5]};
@@ -189,8 +202,7 @@ static int launch(const unsigned* shape, int kind, char* error, int error_size) 
   order_kind = kind;
   seed = 12345u + kind;
   const int at_once = kind < 2 ? 1 : RESIDENT;
-  // Given back after the launch: kept in every library, a process would grow too large to fork.
-  stacks = (char*)malloc((size_t)at_once * MOST_THREADS * STACK);
+  stacks = memory;  // one for all libraries: new pages for each launch would take most of its time
   for (int i = 0; i < RESIDENT * MOST_THREADS; i++) all_fibers[i].is_made = false;
   int n_blocks = gridDim.x * gridDim.y * gridDim.z, next = 0, left = n_blocks, failed = 0;
   free(order);
@@ -212,15 +224,10 @@ static int launch(const unsigned* shape, int kind, char* error, int error_size) 
              "block (%u, %u, %u), thread (%u, %u, %u): a misaligned address or a bad index",
              blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z);
     sigaction(SIGILL, &before, 0);
-    free(stacks);
     return 1;
   }
   while (left && !failed) {
-    if (!here || !here->is_live || is_handing_over) {
-      Block* chosen = blocks + random_below(at_once);
-      while (!chosen->is_live) chosen = blocks + random_below(at_once);
-      enter(chosen);
-    }
+    if (!here || !here->is_live || is_handing_over) change(at_once);
     if (!pass()) {
       say_stuck(error, error_size);
       failed = 1;
@@ -228,7 +235,6 @@ static int launch(const unsigned* shape, int kind, char* error, int error_size) 
     if (!here->is_live && --left && next < n_blocks) begin(here, order[next++]);
   }
   sigaction(SIGILL, &before, 0);
-  free(stacks);
   return failed;
 }
 
@@ -269,11 +275,15 @@ template <class... A> void call(void (*kernel)(A...), void** given) {
 #define EMULATED_KERNEL(name)                                                                   \
   extern "C" void describe_##name(char* text) { *text = 0; emulated::describe(name, text); }    \
   static void body_##name(void** given) { emulated::call(name, given); }                        \
-  extern "C" int run_##name(const unsigned* shape, int kind, void** given, char* error, int n) { \
+  extern "C" int run_##name(                                                                    \
+      const unsigned* shape, int kind, void** given, char* stacks, char* error, int n) {        \
     emulated::body = body_##name;                                                               \
     emulated::arguments = given;                                                                \
-    return emulated::launch(shape, kind, error, n);                                             \
+    return emulated::launch(shape, kind, stacks, error, n);                                     \
   }
+extern "C" unsigned long emulated_stacks() {
+  return (unsigned long)emulated::RESIDENT * emulated::MOST_THREADS * emulated::STACK;
+}
 
 // ---- what CUDA gives a thread -------------------------------------------------------------------
 

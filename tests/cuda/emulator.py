@@ -2,22 +2,27 @@
 
 `compile_on_host(source, name)` gives what a cupy.RawKernel is called like. The arrays may be
 NumPy's or anything with `__array_interface__`. Each launch works on guarded copies of the memory
-it is given, so that a write outside an array is found and a read outside it gives NaN. The order
-in which threads run is the environment variable `NNBACKEND_EMULATED_ORDER` or an argument.
+it is given, so that a write outside an array is found and a read outside it gives NaN.
+
+Where no order of threads is asked for, a launch is made in two of them, each from the memory as it
+was: as numbered, and in one drawn from what the launch is given, so that a test alone has the
+orders it has among others. Both must leave the same bits, since the kernels add up in fixed orders:
+a barrier that is missing shows. `NNBACKEND_EMULATED_ORDER` names one order for all launches.
 """
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
+import mmap
 import os
 import re
 import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import zlib
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +32,7 @@ import numpy as np
 HEADER = Path(__file__).with_name("cuda_host.h")
 ORDER = "NNBACKEND_EMULATED_ORDER"
 ORDERS = (0, 1, 2, 4)  # as numbered, backwards, shuffled, shuffled with warps that lag
+DRAWN = range(2, 64)  # the orders to draw from; most of them have warps that lag
 FLAGS = (
     *("-O1", "-std=c++17", "-w", "-shared", "-fPIC", "-U_FORTIFY_SOURCE"),
     *("-fsanitize=alignment,bounds", "-fsanitize-undefined-trap-on-error"),
@@ -43,20 +49,6 @@ class EmulationError(Exception):
     """A kernel did on the host what it must not do on a device."""
 
 
-@contextmanager
-def thread_order(order: int) -> Iterator[None]:
-    """Run the threads of every launch within in this order."""
-    before = os.environ.get(ORDER)
-    os.environ[ORDER] = str(order)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[ORDER]
-        else:
-            os.environ[ORDER] = before
-
-
 def compile_on_host(source: str, name: str, order: int | None = None) -> HostKernel:
     """Compile a program and give one of its kernels; kept on the disk under a hash of the text."""
     return HostKernel(_library(source), name, order)
@@ -67,6 +59,13 @@ def kept_folder() -> Path:
     folder = Path(tempfile.gettempdir()) / f"nnbackend-kernels-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder
+
+
+@cache
+def _stacks(size: int) -> tuple[int, Any]:
+    """Give the address of memory for the stacks of one launch, and what keeps it."""
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory)), memory
 
 
 @cache
@@ -100,6 +99,8 @@ class HostKernel:
         text = ctypes.create_string_buffer(1000)
         getattr(library, f"describe_{name}")(text)
         self.kinds = text.value.decode().split()
+        library.emulated_stacks.restype = ctypes.c_ulong
+        self._stacks = ctypes.c_void_p(_stacks(library.emulated_stacks())[0])
 
     def __call__(
         self, grid: Sequence[int], block: Sequence[int], args: Sequence[Any], shared_mem: int = 0
@@ -110,19 +111,39 @@ class HostKernel:
         if shared_mem:
             raise EmulationError(f"{self.name}: dynamic shared memory is not emulated")
         self._check(args)
+        asked = os.environ.get(ORDER) if self.order is None else self.order
+        if asked is not None:
+            self._launch(shape, args, int(asked)).write_back(self.name)
+            return
+        memory, order = self._launch(shape, args, 0), self._drawn_order(shape, args)
+        if self._launch(shape, args, order).bits() != memory.bits():
+            raise EmulationError(
+                f"{self.name}: threads in the orders 0 and {order} give different bits"
+            )
+        memory.write_back(self.name)
+
+    def _drawn_order(self, shape: Any, args: Sequence[Any]) -> int:
+        digest = zlib.crc32(bytes(shape))
+        for value, kind in zip(args, self.kinds, strict=True):
+            begin, end = _bounds(value) if "*" in kind else (0, 0)
+            bits = ctypes.string_at(begin, end - begin) if "*" in kind else value.tobytes()
+            digest = zlib.crc32(bits, digest)
+        return DRAWN[digest % len(DRAWN)]
+
+    def _launch(self, shape: Any, args: Sequence[Any], order: int) -> _Guarded:
+        """Run the kernel on copies of the memory it is given, and give them."""
         memory = _Guarded([a for a, kind in zip(args, self.kinds, strict=True) if "*" in kind])
         values = [
             np.array([memory.address(a)], np.uintp) if "*" in kind else np.array([a])
             for a, kind in zip(args, self.kinds, strict=True)
         ]
         pointers = (ctypes.c_void_p * len(values))(*(v.ctypes.data for v in values))
-        order = int(os.environ.get(ORDER, "0")) if self.order is None else self.order
         error = ctypes.create_string_buffer(400)
-        with _lock:  # a library has one set of fibers
-            failed = self._run(shape, order, pointers, error, len(error))
+        with _lock:  # all launches share the stacks
+            failed = self._run(shape, order, pointers, self._stacks, error, len(error))
         if failed:
-            raise EmulationError(f"{self.name}: {error.value.decode()}")
-        memory.write_back(self.name)
+            raise EmulationError(f"{self.name}, threads in order {order}: {error.value.decode()}")
+        return memory
 
     def _check(self, args: Sequence[Any]) -> None:
         """A device would take any bits for any argument; here kinds must agree."""
@@ -183,6 +204,10 @@ class _Guarded:
             (b, copy, shift) for b, e, copy, shift in self.pieces if b <= begin and end <= e
         )
         return int(copy.ctypes.data) + shift + first - start
+
+    def bits(self) -> list[bytes]:
+        """Give what the copies hold now, without the guards."""
+        return [copy[shift:][: end - begin].tobytes() for begin, end, copy, shift in self.pieces]
 
     def write_back(self, name: str) -> None:
         """Bring what has changed to where it belongs, after a look at the guards."""

@@ -35,6 +35,7 @@ class Model:
         self.refused: set[int] = set()  # epilogues without an algorithm
         self.epilogues: list[int] = []  # of the products given
         self.is_strict = False  # raise where the library would give a status
+        self.is_choosy = False  # for some shapes there is no algorithm, as in the library
 
     def _new(self, reference: Any, thing: Any) -> int:
         self._things.append(thing)
@@ -86,11 +87,16 @@ class Model:
         m, n = self._sizes(description, *map(self._get, (A, B, D)))
         if m < 0 or description[7] not in EPILOGUES:
             return self._invalid()
-        _target(count).value = int(description[7] not in self.refused)
+        _target(count).value = int(self._has_algorithm(description[7], m))
         wants = self._get(preference)
         self._things.append((m, n, wants.copy()))
         _target(results).algorithm.data[0] = len(self._things) - 1
         return SUCCESS
+
+    def _has_algorithm(self, epilogue: int, m: int) -> bool:
+        if not self.is_choosy:
+            return epilogue not in self.refused
+        return m % 2 == 0 or m < 16 if epilogue == 1 else m % 4 != 1
 
     def _sizes(self, d: Any, A: Any, B: Any, D: Any) -> tuple[int, int]:
         (m, k) = A[1:3] if not d[3] else A[2:0:-1]
