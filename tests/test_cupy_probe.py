@@ -153,7 +153,7 @@ def test_a_newer_driver_and_an_older_cupy_agree(machine: Callable[..., Any]) -> 
     [
         (13000, "CuPy is not installed", 'pip install "nnbackend[cuda13]"'),
         (12040, "CuPy is not installed", 'pip install "nnbackend[cuda12]"'),
-        (0, "no NVIDIA driver is visible either", 'pip install "nnbackend[cuda13]"'),
+        (0, "no NVIDIA driver is visible either", "nvidia-smi"),
         (11080, "the NVIDIA driver (CUDA 11.8) is too old", "nvidia-smi"),
     ],
 )
@@ -297,6 +297,58 @@ def test_headers_are_left_to_the_first_use_where_cupy_hides_them() -> None:
     cupy = fake_cupy()
     del cupy._core.core.assemble_cupy_compiler_options
     assert cupy_probe.no_headers(cupy) is None
+
+
+# ---- several causes at once ---------------------------------------------------------------------
+
+ALSO = "or start the container with --gpus all), then "
+
+
+@pytest.mark.parametrize(
+    ("names", "what", "then"),
+    [
+        ((), "CuPy is not installed", 'pip install "nnbackend[cuda13]"'),
+        (
+            ("cupy-cuda12x", "cupy-cuda13x"),
+            "2 CuPy distributions are installed over each other: cupy-cuda12x, cupy-cuda13x",
+            'pip uninstall -y cupy-cuda12x cupy-cuda13x && pip install "nnbackend[cuda13]"',
+        ),
+    ],
+)
+def test_without_a_driver_and_without_a_good_cupy(
+    machine: Callable[..., Any], names: tuple[str, ...], what: str, then: str
+) -> None:
+    machine(names, fail("must not be imported"), importable=bool(names), driver=0)
+    found = cupy_probe.probe()
+    expect(found, f"{what}; no NVIDIA driver is visible either", cure="nvidia-smi (it must list")
+    assert found.cure.endswith(ALSO + then)
+
+
+def test_without_a_driver_and_without_libraries(machine: Callable[..., Any]) -> None:
+    cupy = machine(cupy=fake_cupy(driverGetVersion=lambda: 0), driver=0)
+    cupy.cuda.nvrtc.getVersion, cupy.cuda.load_cublas = fail(LOADER), fail(LOADER, ImportError)
+    found = cupy_probe.probe()
+    expect(
+        found, "no NVIDIA driver is visible", "NVRTC, the compiler of the kernels, is missing",
+        "cuBLAS, for matrix products, is missing", cure="nvidia-smi (it must list",
+    )  # fmt: skip
+    then = 'pip install "nvidia-cuda-nvrtc==13.*" "nvidia-cublas==13.*"'
+    assert found.cure.endswith(ALSO + then)
+
+
+def test_all_libraries_by_one_command(machine: Callable[..., Any]) -> None:
+    cupy = machine()
+    cupy.cuda.nvrtc.getVersion, cupy.cuda.load_cublas = fail(LOADER), fail(LOADER, ImportError)
+    found = cupy_probe.probe()
+    expect(found, "NVRTC", "cuBLAS", cure='pip install "nvidia-cuda-nvrtc==13.*" "nvidia-cublas')
+
+
+def test_a_cupy_to_be_replaced_needs_no_libraries(machine: Callable[..., Any]) -> None:
+    cupy = machine(cupy=fake_cupy(driverGetVersion=lambda: 12040))
+    cupy.cuda.nvrtc.getVersion = fail(LOADER)
+    found = cupy_probe.probe()
+    expect(found, "supports CUDA 12.4", cure="pip uninstall -y cupy-cuda13x && pip install")
+    assert "NVRTC" not in found.reason
 
 
 # ---- never raising ------------------------------------------------------------------------------

@@ -1,9 +1,10 @@
-"""Why there is no GPU here, one cause at a time, each with the one command that mends it.
+"""Why there is no GPU here: each cause with the one command that mends it.
 
 CuPy itself tells these causes apart late and badly: without a driver it imports well and then
 speaks of versions at the first array; a missing compiler shows at the first kernel. So each is
 looked for in the order in which it would strike. A check gives None where all is well, and a
-Probe with reason and cure otherwise. Nothing here raises but `check_first_use`.
+Probe with reason and cure otherwise; of several causes that can be seen at once, all are named.
+Nothing here raises but `check_first_use`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ ROCM_DISTRIBUTIONS = (
     "amd-cupy",
 )
 
+PIP = "pip install "
+NO_DRIVER = "no NVIDIA driver is visible"
 NO_DRIVER_CURE = (
     "nvidia-smi (it must list a GPU: install the NVIDIA driver R580 or newer, "
     "or start the container with --gpus all)"
@@ -126,13 +129,11 @@ def _reinstall(names: Sequence[str]) -> str:
 
 
 def not_installed(names: Sequence[str], importable: bool, driver: int) -> Probe | None:
-    """No CuPy at all; says at once if a driver is missing too, before anyone downloads a GB."""
+    """No CuPy at all, and perhaps a driver that none will suit."""
     if names or importable:
         return None
     reason = "CuPy is not installed"
-    if driver == 0:
-        reason += ", and no NVIDIA driver is visible either"
-    elif driver < 12000:
+    if 0 < driver < 12000:
         reason += f", and the NVIDIA driver (CUDA {_cuda(driver)}) is too old for it"
         return Probe(0, reason, OLD_DRIVER_CURE)
     return Probe(0, reason, _install(_extra(driver)))
@@ -188,7 +189,16 @@ def no_driver(runtime: Any) -> Probe | None:
     """No libcuda: a machine without an NVIDIA GPU, or a container started without it."""
     if runtime.driverGetVersion() > 0:
         return None
-    return Probe(0, "no NVIDIA driver is visible (libcuda.so.1 cannot be loaded)", NO_DRIVER_CURE)
+    return Probe(0, f"{NO_DRIVER} (libcuda.so.1 cannot be loaded)", NO_DRIVER_CURE)
+
+
+def and_no_driver(cause: Probe, driver: int) -> Probe:
+    """Name the missing driver beside another cause, and first in the cure: a GB of downloads is of
+    no use without it.
+    """
+    if driver > 0:
+        return cause
+    return Probe(0, f"{cause.reason}; {NO_DRIVER} either", f"{NO_DRIVER_CURE}, then {cause.cure}")
 
 
 def old_driver(runtime: Any, names: Sequence[str]) -> Probe | None:
@@ -237,7 +247,7 @@ def _lacking(what: str, wheel: str, runtime: Any, load: Callable[[], Any]) -> Pr
         pin = f'"{name}=={cuda}.*"' if cuda >= 13 else name  # cu12 wheels count by themselves
         # The loader repeats itself, and CuPy's advice is for one CUDA whatever the other is.
         why = re.split(r": No such file|\. ", _line(error))[0]
-        return Probe(0, f"{what} missing (wheel {name}): {why}", f"pip install {pin}")
+        return Probe(0, f"{what} missing (wheel {name}): {why}", PIP + pin)
     return None
 
 
@@ -262,45 +272,54 @@ def no_headers(cupy: Any) -> Probe | None:
     return _lacking("the CUDA headers are", "nvidia-cuda-runtime", runtime, load)
 
 
+def no_libraries(cupy: Any) -> Probe | None:
+    """All that is missing of the three, with one command for all."""
+    found = [cause for cause in (no_compiler(cupy), no_blas(cupy), no_headers(cupy)) if cause]
+    if not found:
+        return None
+    wheels = [cause.cure.removeprefix(PIP) for cause in found]
+    return Probe(0, "; ".join(cause.reason for cause in found), PIP + " ".join(wheels))
+
+
 # ---- the probe ----------------------------------------------------------------------------------
 
 
 def probe() -> Probe:
     """Say how many GPUs CuPy can use here; where none, why, and what mends it. Never raises."""
     try:
-        return _installation() or _machine()
+        return _look()
     except Exception as error:
         cure = 'python -c "import cupy; cupy.show_config()" (shows what CuPy sees)'
         return Probe(0, f"looking for a GPU failed: {_line(error)}", cure)
 
 
-def _installation() -> Probe | None:
-    names, driver = distributions(), driver_version()
-    return (
+def _look() -> Probe:
+    names, driver, cupy = distributions(), driver_version(), None
+    broken = (
         not_installed(names, is_importable(), driver)
         or several_installed(names, driver)
         or for_rocm(names, driver)
     )
+    if broken is None:
+        try:
+            cupy = import_cupy()
+        except Exception as error:
+            broken = import_failed(error, names)
+        else:
+            broken = not_cupy(cupy, names) or too_old(cupy, names)
+    return _machine(cupy, names) if broken is None else and_no_driver(broken, driver)
 
 
-def _machine() -> Probe:
-    names = distributions()
-    try:
-        cupy = import_cupy()
-    except Exception as error:
-        return import_failed(error, names)
-    runtime: Any = getattr(getattr(cupy, "cuda", None), "runtime", None)
-    return (
-        not_cupy(cupy, names)
-        or too_old(cupy, names)
-        or no_driver(runtime)
-        or old_driver(runtime, names)
-        or no_device(runtime, os.environ)
-        or no_compiler(cupy)
-        or no_blas(cupy)
-        or no_headers(cupy)
-        or Probe(runtime.getDeviceCount(), details=_details(cupy))
-    )
+def _machine(cupy: Any, names: Sequence[str]) -> Probe:
+    runtime: Any = cupy.cuda.runtime
+    driver = no_driver(runtime) or old_driver(runtime, names) or no_device(runtime, os.environ)
+    if driver is not None and driver.cure.startswith("pip "):
+        return driver  # another CuPy brings other libraries
+    libraries = no_libraries(cupy)
+    if driver is not None and libraries is not None:
+        both = f"{driver.reason}; {libraries.reason}", f"{driver.cure}, then {libraries.cure}"
+        return Probe(0, *both)
+    return driver or libraries or Probe(runtime.getDeviceCount(), details=_details(cupy))
 
 
 def _details(cupy: Any) -> tuple[tuple[str, str], ...]:
