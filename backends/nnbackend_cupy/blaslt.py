@@ -108,7 +108,7 @@ class BlasLt:
         self._compute = COMPUTE[precision]
         self._plans: dict[Any, Plan | Refused] = {}
         self._library: Any = None
-        self._lacking: Refused | None = None
+        self._lacking = ""  # why the library cannot be used
         self._handle = c_void_p()
         self._workspace: Array
 
@@ -163,7 +163,8 @@ class BlasLt:
                     first, second, result, out.dtype.name, epilogue, vector
                 )
             except Refused as error:
-                self._plans[key] = error
+                # Not `error` itself: its traceback would keep the operands' memory.
+                self._plans[key] = Refused(*error.args)
         plan = self._plans[key]
         if isinstance(plan, Refused):
             raise Refused(*plan.args)
@@ -182,8 +183,8 @@ class BlasLt:
 
     def _open(self) -> None:
         """Load the library at the first product; a failure is kept."""
-        if self._lacking is not None:
-            raise Refused(*self._lacking.args)
+        if self._lacking:
+            raise Refused(self._lacking)
         if self._library is not None:
             return
         try:
@@ -192,8 +193,8 @@ class BlasLt:
             self._workspace = cupy.empty((WORKSPACE,), "uint8")
             self._library = library
         except Exception as error:
-            self._lacking = Refused(f"cuBLASLt cannot be used: {type(error).__name__}: {error}")
-            raise self._lacking from error
+            self._lacking = f"cuBLASLt cannot be used: {type(error).__name__}: {error}"
+            raise Refused(self._lacking) from error
 
     def _plan(
         self, first: Operand, second: Operand, result: Operand, dtype: str, epilogue: int,

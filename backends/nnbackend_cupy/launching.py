@@ -293,7 +293,7 @@ class Kernels:
                     self._launches[source.name] = self._compile(text, source.name)
                 ready: Any = source, self._launches[source.name]
             except Untraceable as error:
-                ready = error
+                ready = Untraceable(*error.args)  # a traceback would keep the arrays' memory
             self._ready[key] = formula, ready
         found = self._ready[key][1]
         if isinstance(found, Untraceable):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import gc
+import weakref
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from stand_in_backend import modules, new_backend
 from stand_in_blaslt import Model
 
 from nnbackend.errors import ArgumentError
+from nnbackend.network.activations import Activation
 
 needs_emulator = pytest.mark.skipif(LACKING is not None, reason=str(LACKING))
 SHAPES = [(1, 1, 1), (5, 7, 3), (1, 9, 4), (8, 1, 5), (16, 32, 1)]
@@ -63,6 +66,22 @@ def test_without_an_algorithm_the_next_best_way_is_taken(refused: set[int]) -> N
     np.testing.assert_allclose(backend.to_host(z), wanted, atol=1e-12)
     assert backend.model.epilogues == ([] if 1 in refused else [1])
     assert bool(backend._fallbacks) == (1 in refused)
+
+
+@needs_emulator
+def test_a_refusal_keeps_no_memory() -> None:
+    # What is remembered of it must not hold the arrays: on a device that is where all memory goes.
+    backend = new_backend()
+    backend.model.refused = {1, 4, 6, 256}
+    arrays = [backend.to_device(normal(*shape)) for shape in ((5, 4), (4, 3), (5, 3), (3,))]
+    roots = [weakref.ref(array._data) for array in arrays]
+    untraceable = Activation("own", lambda z, xp: xp.flip(z, axis=1), lambda z, a, xp: z)
+    x, W, z, b = arrays
+    backend.dense_forward(x, W, b, untraceable, z, z)
+    assert len(backend._fallbacks) == 2
+    del arrays, x, W, z, b
+    gc.collect()
+    assert [root() for root in roots] == [None] * 4
 
 
 @needs_emulator
