@@ -27,6 +27,7 @@ from nnbackend_cupy import namespace
 from nnbackend_cupy.blaslt import BlasLt, Refused
 from nnbackend_cupy.graphs import Steps
 from nnbackend_cupy.launching import Kernels
+from nnbackend_cupy.staging import Staging
 from nnbackend_cupy.tracing import Untraceable
 
 LOG = logging.getLogger("nnbackend.cupy")
@@ -104,6 +105,7 @@ class CuPyBackend(Backend):
             self._kernels = Kernels(cupy.RawKernel, cupy.zeros)
             self._blas = BlasLt(precision)
             self._stream = cupy.cuda.Stream(non_blocking=True)
+            self._staging = Staging()
 
     def with_precision(self, precision: str) -> Backend:
         super().with_precision(precision)
@@ -127,14 +129,12 @@ class CuPyBackend(Backend):
         elif not out.flags.c_contiguous or out.shape != host.shape:
             out[...] = self.to_device(host)
             return out
-        out.set(host)
-        # The copy may read `host` until the stream gets there (pinned memory always, pageable
-        # memory on some systems), and the caller is free to change it as soon as this returns.
-        cupy.cuda.get_current_stream().synchronize()
+        self._staging.send(host, out)
         return out
 
     def to_host(self, array: Array) -> np.ndarray:
-        # Into memory of our own: on machines with unified memory, `get` alone may give a view.
+        # Into memory of our own: on machines with unified memory, `get` alone may give a view. It
+        # is not pinned: the caller keeps it, and waits for what is read in either case.
         host = np.empty(array.shape, array.dtype)
         array.get(out=host)
         return host

@@ -101,8 +101,7 @@ static void resume(int i) {
   ucontext_t fresh;
   getcontext(&fresh);
   fresh.uc_stack.ss_sp = stacks + (size_t)(fibers - all_fibers + i) * STACK;
-  // Tops that differ: the same place of every stack would fall into the same few lines of the cache.
-  fresh.uc_stack.ss_size = STACK - i % 64 * 320;
+  fresh.uc_stack.ss_size = STACK;
   fresh.uc_link = &scheduler_context;
   makecontext(&fresh, live, 0);
   setcontext(&fresh);

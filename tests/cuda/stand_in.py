@@ -225,8 +225,8 @@ class Stream:
         if self.recording is not None:
             raise CaptureError("synchronize is not permitted when a stream is capturing")
 
-    def record(self) -> object:
-        return object()
+    def record(self) -> Any:
+        return SimpleNamespace(done=True)
 
     def wait_event(self, event: object) -> None:
         pass
@@ -331,6 +331,7 @@ def make_cupy() -> dict[str, ModuleType]:
     cuda.__dict__.update(
         Device=Device, Stream=Stream, Graph=Graph, memory=memory, runtime=runtime,
         get_current_stream=lambda: STATE.stream, using_allocator=_using_allocator,
+        alloc_pinned_memory=lambda n_bytes: bytearray(-(-n_bytes // 512) * 512),
     )  # fmt: skip
     pool = SimpleNamespace(free_all_blocks=lambda: None)
     cupy.__dict__.update(
@@ -341,7 +342,13 @@ def make_cupy() -> dict[str, ModuleType]:
     return {"cupy": cupy, "cupy.cuda": cuda, "cupy.cuda.memory": memory}
 
 
-MODULES = ("namespace", "blaslt", "graphs", "backend")  # of nnbackend_cupy, those that use CuPy
+MODULES = (
+    "namespace",
+    "blaslt",
+    "graphs",
+    "staging",
+    "backend",
+)  # of nnbackend_cupy, those that use CuPy
 
 
 def load_backend() -> Any:

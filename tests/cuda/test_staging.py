@@ -1,0 +1,71 @@
+"""Copies to the device: the caller is free at once, pinned memory once the device has read it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from emulator import LACKING
+from stand_in import STATE
+from stand_in_backend import modules, new_backend
+
+pytestmark = pytest.mark.skipif(LACKING is not None, reason=str(LACKING))
+
+
+class Later:
+    """An array of a device that is behind: it has not read yet what it is set to."""
+
+    def set(self, host: np.ndarray) -> None:
+        self.source = host
+
+
+@pytest.fixture
+def events(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The events recorded on the current stream, none of them done; waiting is refused."""
+    recorded: list[Any] = []
+
+    def record() -> Any:
+        recorded.append(SimpleNamespace(done=False))
+        return recorded[-1]
+
+    def wait() -> None:
+        raise AssertionError("waits for the device")
+
+    monkeypatch.setattr(STATE.null, "record", record)
+    monkeypatch.setattr(STATE.null, "synchronize", wait)
+    return recorded
+
+
+def test_the_caller_may_change_its_array_at_once(events: list[Any]) -> None:
+    staging, out, host = new_backend()._staging, Later(), np.arange(6.0).reshape(2, 3)
+    staging.send(host, out)
+    host[...] = -1.0
+    assert out.source.tolist() == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
+
+
+def test_pinned_memory_is_kept_until_it_has_been_read(events: list[Any]) -> None:
+    staging = new_backend()._staging
+    for _ in range(3):
+        staging.send(np.ones(4), Later())
+    assert [event for event, _ in staging._under_way] == events
+    events[1].done = True
+    staging.send(np.ones(4), Later())
+    assert [event for event, _ in staging._under_way] == [events[0], *events[2:]]
+
+
+def test_a_large_array_is_waited_for(events: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    staging = new_backend()._staging
+    monkeypatch.setitem(type(staging).send.__globals__, "LARGEST", 16)
+    with pytest.raises(AssertionError, match="waits for the device"):
+        staging.send(np.ones(3), Later())
+    staging.send(np.ones(2), Later())
+
+
+@pytest.mark.parametrize("shape", [(), (0, 3), (3,)])
+def test_any_shape_arrives(shape: tuple[int, ...]) -> None:
+    backend = new_backend()
+    host = np.full(shape, 2.5, np.float32)
+    assert backend.to_host(backend.to_device(host)).tolist() == host.tolist()
+    assert modules().Staging.__module__ == "nnbackend_cupy.staging"
