@@ -67,7 +67,7 @@ def capture(is_emulated: bool) -> Answer:
 
 
 def numbers(is_emulated: bool) -> Answer:
-    """Measure launches, a graph's gap between kernels, products and copies."""
+    """Measure launches, a graph's gap between kernels, products and copies; ask cuBLASLt of NaN."""
     backend = backend_of(is_emulated)
     clock, hyper = backend.zeros((2,), "int64"), backend.zeros((3,), "float64")
     rates, n = backend.zeros((2, 10), "float64"), 32 if is_emulated else 3200
@@ -87,8 +87,25 @@ def numbers(is_emulated: bool) -> Answer:
         host.nbytes / seconds(backend, lambda: backend.to_device(host), 5) / 1e9
     )
     found["to_host_gbps"] = host.nbytes / seconds(backend, lambda: backend.to_host(a), 5) / 1e9
+    order, totals = (
+        np.zeros(1000 if is_emulated else 60_000, np.int64),
+        backend.zeros((4,), "float64"),
+    )
+    place = backend.to_device(order)
+    send = seconds(backend, lambda: backend.to_device(order, out=place), 50)
+    found["order_to_device_us"] = 1e6 * send  # through pinned memory: what an epoch begins with
+    found["read_totals_us"] = 1e6 * seconds(backend, lambda: backend.to_host(totals), 50)
+    found["relu_epilogue_keeps_nan"] = relu_keeps_nan(backend)
     found["copy_gbps"] = 2 * host.nbytes / seconds(backend, lambda: backend.copy(a, b), 20) / 1e9
     return found
+
+
+def relu_keeps_nan(backend: Any) -> bool | None:
+    """Tell whether cuBLASLt's ReLU keeps NaN, as ours does; None where it has no such epilogue."""
+    x, W = (backend.to_device(np.full((8, 8), value, np.float32)) for value in (np.nan, 1.0))
+    bias, out = backend.zeros((8,), "float32"), backend.empty((8, 8), "float32")
+    is_fused = backend._multiply(x, W, out, bias=bias, relu=True)
+    return bool(np.isnan(backend.to_host(out)).all()) if is_fused else None
 
 
 def seconds(backend: Any, work: Callable[[], Any], n: int) -> float:
