@@ -131,7 +131,7 @@ class Model:
         if d[7] in (4, 6):
             made = made + _view(d[8], dtype, D.shape[0], 1, D.shape[0])
         if d[7] == 6:
-            made = np.maximum(made, 0)
+            made = np.fmax(made, 0)  # 0 for NaN, as NVIDIA's users have found
         if d[7] == 256:  # the sum of A over what is summed over
             _view(d[8], dtype, D.shape[0], 1, D.shape[0])[:, 0] = first.sum(axis=1)
         D[...] = made

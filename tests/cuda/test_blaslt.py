@@ -13,7 +13,8 @@ from emulator import LACKING
 from stand_in_backend import modules, new_backend
 from stand_in_blaslt import Model
 
-from nnbackend.errors import ArgumentError
+import nnbackend as nn
+from nnbackend.errors import ArgumentError, DivergedError
 from nnbackend.network.activations import Activation
 
 needs_emulator = pytest.mark.skipif(LACKING is not None, reason=str(LACKING))
@@ -82,6 +83,18 @@ def test_a_refusal_keeps_no_memory() -> None:
     del arrays, x, W, z, b
     gc.collect()
     assert [root() for root in roots] == [None] * 4
+
+
+@needs_emulator
+def test_a_divergence_that_the_library_hides_from_the_loss_shows_in_the_weights() -> None:
+    net = nn.Network([4, nn.Dense(5, "relu"), nn.Dense(2, "softmax")], device=new_backend())
+    theta = net.backend.to_host(net.theta)
+    theta[:20] = np.nan  # the first layer's weights: its ReLU gives 0 for NaN
+    net.backend.to_device(theta, out=net.theta)
+    x = normal(12, 4, dtype=net.dtype)
+    assert np.isfinite(net.outputs(x)).all()
+    with pytest.raises(DivergedError, match="weights became infinite or not a number"):
+        nn.train(net, x, np.arange(12) % 2, epochs=1)
 
 
 @needs_emulator
