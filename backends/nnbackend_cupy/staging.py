@@ -29,9 +29,14 @@ class Staging:
         self._under_way: list[tuple[Any, Any]] = []  # an event, the memory that is read before it
 
     def send(self, host: np.ndarray, out: Array) -> None:
-        """Copy to `out`, of the same shape and dtype, both contiguous; `host` is free at once."""
-        self._under_way = [pair for pair in self._under_way if not pair[0].done]
+        """Copy to `out`, of the same shape and dtype, both contiguous; `host` is free at once.
+
+        Raises: RuntimeError while the stream captures.
+        """
         stream = cupy.cuda.get_current_stream()
+        if stream.is_capturing():  # each replay would copy what lies there by then
+            raise RuntimeError("a recorded step copies from the host")
+        self._under_way = [pair for pair in self._under_way if not pair[0].done]
         if not 0 < host.nbytes <= LARGEST:
             out.set(host)
             stream.synchronize()  # `host` may be read until then: a caller's own pinned memory is

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from emulator import LACKING
-from stand_in import STATE
+from stand_in import STATE, Stream
 from stand_in_backend import modules, new_backend
 
 pytestmark = pytest.mark.skipif(LACKING is not None, reason=str(LACKING))
@@ -61,6 +61,15 @@ def test_a_large_array_is_waited_for(events: list[Any], monkeypatch: pytest.Monk
     with pytest.raises(AssertionError, match="waits for the device"):
         staging.send(np.ones(3), Later())
     staging.send(np.ones(2), Later())
+
+
+def test_a_capture_refuses() -> None:
+    staging, stream = new_backend()._staging, Stream(non_blocking=True)
+    with stream:
+        stream.begin_capture()
+        with pytest.raises(RuntimeError, match="copies from the host"):
+            staging.send(np.ones(4), Later())
+        stream.end_capture()
 
 
 @pytest.mark.parametrize("shape", [(), (0, 3), (3,)])
