@@ -30,6 +30,7 @@ OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad", "adadelta")
 @pytest.fixture(autouse=True)
 def _small_work_is_shared_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(program, "WORK_OF_ONE", 1)
+    monkeypatch.setattr(program, "WORK_OF_A_RUN", 1)
     monkeypatch.setattr(sharing, "FEWEST", 2)
 
 
@@ -282,7 +283,7 @@ def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((20, 8)), rng.integers(0, 2, 20)
     net = nn.Network([8, 9, nn.Dense(2, "softmax")], "cross_entropy", device=backend_of(3))
-    reference = nn.Network([8, 9, nn.Dense(2, "softmax")], "cross_entropy", device=backend_of(1))
+    reference = nn.Network([8, 9, nn.Dense(2, "softmax")], "cross_entropy", device=backend_of(3))
     nn.train(reference, x, y, epochs=2, batch_size=8)
     start, started = threading.Thread.start, []
 
@@ -297,6 +298,26 @@ def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     nn.train(net, x, y, epochs=2, batch_size=8)
     assert len(started) >= 2
     np.testing.assert_array_equal(net.theta, reference.theta)
+
+
+@pytest.mark.parametrize("sizes", [(8, 9, 5), (130, 70, 5), (130, 70, 130, 40)])
+def test_one_thread_makes_the_numbers_of_a_team(
+    sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((50, sizes[0])), rng.integers(0, sizes[-1], 50)
+
+    def train() -> np.ndarray:
+        layers = [sizes[0], *sizes[1:-1], nn.Dense(sizes[-1], "softmax")]
+        net = nn.Network(layers, "cross_entropy", device=backend_of(3))
+        nn.train(net, x, y, epochs=3, batch_size=16, clip_norm=0.5, l1=1e-3)
+        return np.array(net.theta)
+
+    team, calls = train(), list[int]()
+    monkeypatch.setattr(program, "WORK_OF_A_RUN", 1 << 60)
+    monkeypatch.setattr(program, "make_steps", lambda *_: calls.append(1))
+    np.testing.assert_array_equal(train(), team)
+    assert not calls
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")

@@ -412,3 +412,20 @@ def make_steps(table, steps, worker, workers, meeting, give_way):
                 native.call_operation(table[k, 0], table[k, 1], table[k, 2], worker, workers, step)
             elif workers > 1:
                 wait(meeting, workers, give_way)
+
+
+@numba.njit(cache=True, **scalars.FAST)
+def make_all_shares(table, steps, workers):
+    """Make the shares of every worker of some steps, one after another: the same numbers, alone."""
+    for step in range(steps):
+        first = 0
+        while first < table.shape[0]:
+            meeting = first
+            while meeting < table.shape[0] and table[meeting, 0] != 0:
+                meeting += 1
+            for worker in range(workers):
+                for k in range(first, meeting):
+                    native.call_operation(
+                        table[k, 0], table[k, 1], table[k, 2], worker, workers, step
+                    )
+            first = meeting + 1

@@ -18,12 +18,14 @@ import numpy as np
 from nnbackend.backend.base import BATCH, COUNT, MOMENTUM, RATE, STEP
 from nnbackend_numba.assembly import STEPS_AT_ONCE, Assembly
 from nnbackend_numba.native import yield_address
-from nnbackend_numba.operations import make_steps
+from nnbackend_numba.operations import make_all_shares, make_steps
 from nnbackend_numba.tape import Call
 from nnbackend_numpy import threads
 
-# Multiplications in a step for which it is worth waking one worker more.
+# Multiplications in a step for which it is worth sharing with one worker more; and in the steps of
+# a run for which it is worth waking the others, half a millisecond where their processors sleep.
 WORK_OF_ONE = 1 << 17
+WORK_OF_A_RUN = 1 << 24
 
 
 class Program:
@@ -68,23 +70,28 @@ class Program:
 
     def _let_team_make(self, steps: int) -> None:
         """Let every worker make its share of some steps; this thread is the first of them."""
-        table, meeting = self._step.table, np.zeros(16, np.int64)
-        place, give_way = meeting.ctypes.data, yield_address()
-        all_are_here, workers = threading.Event(), self.workers
+        table, workers = self._step.table, self.workers
+        if workers == 1 or steps * self._step.multiplications < WORK_OF_A_RUN:
+            make_all_shares(table, steps, workers)
+            return
+        meeting, give_way = np.zeros(16, np.int64), yield_address()
+        place = meeting.ctypes.data
+        all_are_here, team = threading.Event(), list[Future[None]]()
 
         def join_in(worker: int) -> None:
             all_are_here.wait()
-            if worker < workers:
+            if len(team) == workers - 1:
                 make_steps(table, steps, worker, workers, place, give_way)
 
-        team: list[Future[None]] = []
         try:
             team.extend(_pool().submit(join_in, w) for w in range(1, workers))
         except RuntimeError:  # the system has no more threads: this one does it all
-            workers = 1
             _pool.cache_clear()  # the executor has lost count of its threads
+            make_all_shares(table, steps, workers)
+        else:
+            all_are_here.set()
+            make_steps(table, steps, 0, workers, place, give_way)
         all_are_here.set()
-        make_steps(table, steps, 0, workers, place, give_way)
         for future in team:
             future.result()
 
