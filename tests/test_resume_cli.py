@@ -96,10 +96,12 @@ def test_ended_by_a_signal_and_resumed(
 IRIS = ["train", "iris", "--device", "numpy", "--hidden", "6", "--schedule", "constant", "--quiet"]
 
 
-def test_a_run_that_has_ended_can_be_prolonged(tmp_path: Path, capsys: Any) -> None:
+@pytest.mark.parametrize("patience", ["20", "0"])
+def test_a_run_that_has_ended_can_be_prolonged(patience: str, tmp_path: Path, capsys: Any) -> None:
     run, whole = str(tmp_path / "run"), tmp_path / "whole"
-    assert main([*IRIS, "--epochs", "5", "--out", str(whole)]) == 0
-    assert main([*IRIS, "--epochs", "3", "--out", run]) == 0
+    words = [*IRIS, "--patience", patience]
+    assert main([*words, "--epochs", "5", "--out", str(whole)]) == 0
+    assert main([*words, "--epochs", "3", "--out", run]) == 0
     before = (tmp_path / "run/model.safetensors").read_bytes()
     assert main(["train", "--resume", run, "--quiet"]) == 0  # as it ended
     assert (tmp_path / "run/model.safetensors").read_bytes() == before

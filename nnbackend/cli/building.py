@@ -28,6 +28,7 @@ LOSSES_OF: dict[str, tuple[str, ...]] = {
 }
 # Losses of distances in the target's own units: scaling the target helps and changes no meaning.
 SCALES_TARGETS = ("quadratic", "absolute", "huber", "quantile")
+NEVER = 10**9  # epochs without improvement before training stops, where it should not
 WIDE, WIDE_RATE = 128, 0.2  # units of a layer that gets dropout unless told, and how much
 
 
@@ -137,7 +138,7 @@ def build_recipe(settings: Settings) -> Recipe:
     if settings.momentum:
         options["momentum"] = settings.momentum
     # Without patience nothing stops early, but the monitor still says which epoch is best.
-    patience = settings.patience or settings.epochs + 1
+    patience = settings.patience or NEVER
     return Recipe(
         optimizer=get_optimizer(settings.optimizer, **options),
         epochs=settings.epochs,
