@@ -410,7 +410,7 @@ def make_steps(table, steps, worker, workers, meeting, give_way):
         for k in range(table.shape[0]):
             if table[k, 0] != 0:
                 native.call_operation(table[k, 0], table[k, 1], table[k, 2], worker, workers, step)
-            elif workers > 1:
+            else:
                 wait(meeting, workers, give_way)
 
 

@@ -69,29 +69,32 @@ class Program:
             line[1 : len(own) + 1] = own
 
     def _let_team_make(self, steps: int) -> None:
-        """Let every worker make its share of some steps; this thread is the first of them."""
+        """Let every worker make its share of some steps; this thread is the first of them.
+
+        Where they are not worth waking, or cannot be had, it makes the shares of all.
+        """
         table, workers = self._step.table, self.workers
         if workers == 1 or steps * self._step.multiplications < WORK_OF_A_RUN:
             make_all_shares(table, steps, workers)
             return
         meeting, give_way = np.zeros(16, np.int64), yield_address()
         place = meeting.ctypes.data
-        all_are_here, team = threading.Event(), list[Future[None]]()
+        all_are_asked, team = threading.Event(), list[Future[None]]()
 
         def join_in(worker: int) -> None:
-            all_are_here.wait()
+            all_are_asked.wait()
             if len(team) == workers - 1:
                 make_steps(table, steps, worker, workers, place, give_way)
 
         try:
             team.extend(_pool().submit(join_in, w) for w in range(1, workers))
-        except RuntimeError:  # the system has no more threads: this one does it all
-            _pool.cache_clear()  # the executor has lost count of its threads
-            make_all_shares(table, steps, workers)
-        else:
-            all_are_here.set()
+        except RuntimeError:  # the system has no more threads
+            _pool.cache_clear()  # the executor has lost count of its own
+        all_are_asked.set()
+        if len(team) == workers - 1:
             make_steps(table, steps, 0, workers, place, give_way)
-        all_are_here.set()
+        else:
+            make_all_shares(table, steps, workers)
         for future in team:
             future.result()
 
