@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -23,11 +24,12 @@ from nnbackend.backend import Backend
 from nnbackend.backend.base import BATCH
 from nnbackend.backend.formulas import Activation, Array
 from nnbackend.errors import BackendError
-from nnbackend_cupy import namespace
+from nnbackend_cupy import failures, namespace
 from nnbackend_cupy.blaslt import BlasLt, Refused
 from nnbackend_cupy.graphs import Steps
 from nnbackend_cupy.launching import Kernels
 from nnbackend_cupy.staging import Staging
+from nnbackend_cupy.streams import Streams
 from nnbackend_cupy.tracing import Untraceable
 
 LOG = logging.getLogger("nnbackend.cupy")
@@ -39,7 +41,7 @@ OWN = (
 )
 
 # Methods that touch no device, or enter it by themselves.
-_ANYWHERE = {"owns", "dtype_name", "capture", "active", "with_precision"}
+_ANYWHERE = {"owns", "dtype_name", "capture", "active", "with_precision", "report"}
 
 
 def _on_its_device(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -52,8 +54,9 @@ def _on_its_device(method: Callable[..., Any]) -> Callable[..., Any]:
                 return method(self, *args, **kwargs)
             with self._own_device:
                 return method(self, *args, **kwargs)
-        except OutOfMemoryError as error:
-            raise BackendError(self._no_room(error)) from error
+        except (OutOfMemoryError, RuntimeError) as error:
+            self._explain(error)
+            raise
 
     return entered
 
@@ -75,6 +78,7 @@ def _with_own_kernels(backend: type[CuPyBackend]) -> type[CuPyBackend]:
 def _own_first(name: str, default: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(default)
     def kernel(self: CuPyBackend, *args: Any, **kwargs: Any) -> None:
+        self._streams.join()
         if not self._try(name, *args, **kwargs):
             default(self, *args, **kwargs)
 
@@ -101,10 +105,12 @@ class CuPyBackend(Backend):
         self._own_device = cupy.cuda.Device(index)
         self._fallbacks: dict[str, str] = {}  # kernel -> why the default took its place
         self._n_fallbacks = 0
+        self._reasons: list[str] = []  # why steps were called one by one
+        self._recordings: deque[dict[int, int | None]] = deque(maxlen=64)  # their nodes
         with self._own_device:
             self._kernels = Kernels(cupy.RawKernel, cupy.zeros)
             self._blas = BlasLt(precision)
-            self._stream = cupy.cuda.Stream(non_blocking=True)
+            self._streams = Streams()
             self._staging = Staging()
 
     def with_precision(self, precision: str) -> Backend:
@@ -157,18 +163,14 @@ class CuPyBackend(Backend):
             cupy.get_default_memory_pool().free_all_blocks()
             return cupy.empty(shape, dtype)
 
-    def _no_room(self, error: Exception) -> str:
-        """Say how much was wanted, which CuPy's message has, and how much there is."""
-        try:
-            with self._own_device:
-                free, total = cupy.cuda.runtime.memGetInfo()
-            room = f" {free:,} of the device's {total:,} bytes are free."
-        except Exception:  # the message must not depend on a device in trouble
-            room = ""
-        return (
-            f"{self.device} has no room: {str(error).rstrip('.')}.{room} Use a smaller batch_size, "
-            "or free the device: nvidia-smi lists who uses it."
-        )
+    def _explain(self, error: Exception) -> None:
+        """Raise BackendError for a full or a lost device; return for any other error."""
+        if isinstance(error, OutOfMemoryError):
+            raise BackendError(failures.no_room(self.device, error)) from error
+        if type(error).__module__.partition(".")[0] in ("cupy", "cupy_backends"):
+            code = failures.sticky_code(error)
+            if code is not None:
+                raise BackendError(failures.lost(self.device, code, error)) from error
 
     # ---- own kernels ------------------------------------------------------------------------
 
@@ -182,7 +184,7 @@ class CuPyBackend(Backend):
         return True
 
     def _note_fallback(self, name: str, error: Exception) -> None:
-        if cupy.cuda.get_current_stream().ptr == self._stream.ptr:
+        if self._streams.is_recording():
             raise error  # in a capture there is nothing to fall back on
         self._n_fallbacks += 1
         if name not in self._fallbacks:
@@ -190,7 +192,17 @@ class CuPyBackend(Backend):
             LOG.info("%s is computed by CuPy: %s", name, error)
 
     def _not_recorded(self, reason: str) -> None:
+        self._reasons.append(reason)
         LOG.warning("steps are called one by one, not replayed: %s", reason)
+
+    def report(self) -> dict[str, Any]:
+        """Return how this backend ran: what was recorded, what was not and why, each product."""
+        return {
+            "recorded": [dict(nodes) for nodes in self._recordings if nodes],
+            "not_recorded": list(self._reasons),
+            "fallbacks": dict(self._fallbacks),
+            "products": self._blas.report(),
+        }
 
     def _multiply(self, a: Array, b: Array, out: Array, **epilogue: Any) -> bool:
         """Give out = a b, and tell whether the epilogue was done with it."""
@@ -230,11 +242,18 @@ class CuPyBackend(Backend):
         identity = phi.kernel == "identity"  # its slope is 1
         if not identity and not self._try("slope", delta, z, a, phi):
             delta[...] = phi.delta(delta, z, a, self.xp)
-        summed = self._multiply(x.T, delta, dW, bias_gradient=db)
+        if dx is None:
+            self._weight_gradient(x, delta, dW, db, 0)
+            self._streams.join()
+            return
+        with self._streams.beside() as lane:  # the layers below wait for dx, nobody for dW
+            self._weight_gradient(x, delta, dW, db, lane)
+        self._multiply(delta, W.T, dx)
+
+    def _weight_gradient(self, x: Array, delta: Array, dW: Array, db: Array, lane: int) -> None:
+        summed = self._multiply(x.T, delta, dW, bias_gradient=db, lane=lane)
         if not summed and not self._try("bias_gradient", delta, db):
             cupy.sum(delta, axis=0, out=db)
-        if dx is not None:
-            self._multiply(delta, W.T, dx)
 
     # ---- batches ----------------------------------------------------------------------------
 
@@ -257,18 +276,22 @@ class CuPyBackend(Backend):
             nonlocal fallbacks
             before = self._n_fallbacks
             step()
+            self._streams.join()
             fallbacks = self._n_fallbacks - before
 
         def can_record() -> str | None:
             return "; ".join(self._fallbacks.values()) if fallbacks else None
 
-        steps = Steps(counted, self._stream, can_record, self._not_recorded)
+        steps = Steps(counted, self._streams, can_record, self._not_recorded)
+        steps.keep(self._kernels.scratches, self._blas.workspaces)
+        self._recordings.append(steps.nodes)
 
         def run_here(n: int) -> None:
             try:
                 with self._own_device:  # once for all kernels of all n steps
                     steps.run(n)
-            except OutOfMemoryError as error:
-                raise BackendError(self._no_room(error)) from error
+            except (OutOfMemoryError, RuntimeError) as error:
+                self._explain(error)
+                raise
 
         return run_here

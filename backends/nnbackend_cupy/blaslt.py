@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import threading
+from collections.abc import Callable
 from ctypes import c_float, c_int, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
 
 import cupy
 
@@ -27,6 +30,8 @@ COMPUTE_64F = 70
 TRANSA, TRANSB, EPILOGUE, BIAS_POINTER = 3, 4, 7, 8  # cublasLtMatmulDescAttributes_t
 MAX_WORKSPACE, MIN_ALIGNMENTS = 1, (5, 6, 7, 8)  # cublasLtMatmulPreferenceAttributes_t
 DEFAULT, BIAS, RELU_BIAS, BGRADA = 1, 4, 6, 256  # cublasLtEpilogue_t
+EPILOGUES = {DEFAULT: "plain", BIAS: "bias", RELU_BIAS: "bias+relu", BGRADA: "bias gradient"}
+CANDIDATES = 8  # algorithms to time where products are tuned
 
 
 class Refused(Exception):
@@ -75,13 +80,17 @@ def load() -> Any:
 
 @dataclass
 class Plan:
-    """How one product is computed: descriptors, the chosen algorithm, and the two scalars."""
+    """How one product is computed: descriptors, the chosen algorithm, and the two scalars.
+
+    tuning: which of the candidates was chosen and the microseconds of each, where they were timed.
+    """
 
     description: c_void_p
     layouts: tuple[c_void_p, c_void_p, c_void_p]  # of the library's A, B and result
     algorithm: Algorithm
     one: Any
     zero: Any
+    tuning: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,22 +104,54 @@ class Operand:
     alignment: int
 
 
+class Key(NamedTuple):
+    """What decides a plan: the operands as the library sees them, dtype, epilogue, alignment."""
+
+    first: Operand
+    second: Operand
+    result: Operand
+    dtype: str
+    epilogue: int
+    vector_alignment: int
+
+
+class Workspaces(threading.local):
+    """Scratch memory of the library: for each thread, and in it for each lane of launches."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[int, Array] = {}
+
+    def address(self, lane: int) -> int:
+        """Return the address of a lane's workspace, allocated at its first use."""
+        if lane not in self.arrays:
+            self.arrays[lane] = cupy.empty((WORKSPACE,), "uint8")
+        return int(self.arrays[lane].data.ptr)
+
+
 class BlasLt:
-    """The matrix products of one device; the launches of one object come one after another.
+    """The matrix products of one device.
+
+    Threads may share one object: each has workspaces of its own. Products of one thread that may
+    run at the same time, on two streams, need different lanes.
 
     precision: "float32", "tf32" or "bf16", of float32 products; float64 is always exact.
+    is_tuned: time the library's best few algorithms at a product's first use and keep the fastest;
+    else take the first. The choice decides the order of sums, so tuned runs of two processes may
+    differ in the last bits.
     """
 
-    def __init__(self, precision: str = "float32") -> None:
+    def __init__(self, precision: str = "float32", is_tuned: bool = False) -> None:
         if precision not in COMPUTE:
             choices = ", ".join(map(repr, COMPUTE))
             raise ArgumentError(f"precision must be one of {choices}. Received: {precision!r}.")
-        self._compute = COMPUTE[precision]
+        self._compute, self.is_tuned = COMPUTE[precision], is_tuned
         self._plans: dict[Any, Plan | Refused] = {}
         self._library: Any = None
         self._lacking = ""  # why the library cannot be used
         self._handle = c_void_p()
-        self._workspace: Array
+        self._workspaces = Workspaces()
+        # A plan's bias pointer is set for each launch, so setting and launching are one act.
+        self._lock = threading.RLock()
 
     def multiply(
         self,
@@ -121,6 +162,7 @@ class BlasLt:
         bias: Array | None = None,
         relu: bool = False,
         bias_gradient: Array | None = None,
+        lane: int = 0,
     ) -> bool:
         """Give out = a b; tell whether an epilogue was wanted and done.
 
@@ -136,50 +178,75 @@ class BlasLt:
             epilogue, vector = BGRADA, bias_gradient
         if vector is not None:
             try:
-                self._launch(a, b, out, epilogue, vector)
+                self._launch(a, b, out, epilogue, vector, lane)
                 return True
             except Refused as error:
                 LOG.debug("product without epilogue %d: %s", epilogue, error)
-        self._launch(a, b, out, DEFAULT, None)
+        self._launch(a, b, out, DEFAULT, None, lane)
         return False
 
-    def _launch(self, a: Array, b: Array, out: Array, epilogue: int, vector: Array | None) -> None:
+    @property
+    def workspaces(self) -> dict[int, Array]:
+        """The workspaces of this thread; a recorded step needs them as long as it is replayed."""
+        return self._workspaces.arrays
+
+    def report(self) -> list[dict[str, Any]]:
+        """Return what was decided about each product so far: sizes, epilogue, refusal or not."""
+        with self._lock:
+            plans = list(self._plans.items())
+        return [
+            {
+                "m": key.result.rows,
+                "n": key.result.columns,
+                "k": key.first.rows if key.first.is_transposed else key.first.columns,
+                "epilogue": EPILOGUES[key.epilogue],
+                **({"refused": plan.args[0]} if isinstance(plan, Refused) else plan.tuning),
+            }
+            for key, plan in plans
+        ]
+
+    def _launch(
+        self, a: Array, b: Array, out: Array, epilogue: int, vector: Array | None, lane: int
+    ) -> None:
         first, second, result = _operand(b), _operand(a), _operand(out)
         if result.is_transposed or not a.dtype == b.dtype == out.dtype:
             raise Refused("the product's result must have contiguous rows, and all one dtype")
         if vector is not None and (vector.dtype != out.dtype or not vector.flags.c_contiguous):
             raise Refused("a bias must be contiguous and of the product's dtype")
-        key = (
-            first,
-            second,
-            result,
-            out.dtype.char,
-            epilogue,
-            vector is not None and _align(vector),
-        )
-        if key not in self._plans:
-            try:
-                self._plans[key] = self._plan(
-                    first, second, result, out.dtype.name, epilogue, vector
-                )
-            except Refused as error:
-                # Not `error` itself: its traceback would keep the operands' memory.
-                self._plans[key] = Refused(*error.args)
-        plan = self._plans[key]
-        if isinstance(plan, Refused):
-            raise Refused(*plan.args)
-        if vector is not None:
-            self._set(plan.description, BIAS_POINTER, c_void_p(vector.data.ptr))
+        below = 256 if vector is None else _align(vector)
+        key = Key(first, second, result, out.dtype.name, epilogue, below)
+        with self._lock:
+            plan = self._plan_for(key, (a, b, out, vector), lane)
+            if vector is not None:
+                self._set(plan.description, BIAS_POINTER, c_void_p(vector.data.ptr))
+            self._matmul(plan, plan.algorithm, a, b, out, lane)
+
+    def _matmul(
+        self, plan: Plan, algorithm: Algorithm, a: Array, b: Array, out: Array, lane: int
+    ) -> None:
         A, B, C = plan.layouts
         _check(
             self._library.cublasLtMatmul(
                 self._handle, plan.description,
                 ctypes.byref(plan.one), b.data.ptr, A, a.data.ptr, B,
                 ctypes.byref(plan.zero), out.data.ptr, C, out.data.ptr, C,
-                ctypes.byref(plan.algorithm), self._workspace.data.ptr, WORKSPACE,
+                ctypes.byref(algorithm), self._workspaces.address(lane), WORKSPACE,
                 cupy.cuda.get_current_stream().ptr,
             ), "cublasLtMatmul",
         )  # fmt: skip
+
+    def _plan_for(self, key: Key, arrays: Any, lane: int) -> Plan:
+        """Return the plan of a product, made and tuned at its first use; a refusal is kept too."""
+        if key not in self._plans:
+            try:
+                self._plans[key] = self._plan(key, arrays, lane)
+            except Refused as error:
+                # Not `error` itself: its traceback would keep the operands' memory.
+                self._plans[key] = Refused(*error.args)
+        plan = self._plans[key]
+        if isinstance(plan, Refused):
+            raise Refused(*plan.args)
+        return plan
 
     def _open(self) -> None:
         """Load the library at the first product; a failure is kept."""
@@ -190,35 +257,50 @@ class BlasLt:
         try:
             library = load()
             _check(library.cublasLtCreate(ctypes.byref(self._handle)), "cublasLtCreate")
-            self._workspace = cupy.empty((WORKSPACE,), "uint8")
             self._library = library
         except Exception as error:
             self._lacking = f"cuBLASLt cannot be used: {type(error).__name__}: {error}"
             raise Refused(self._lacking) from error
 
-    def _plan(
-        self, first: Operand, second: Operand, result: Operand, dtype: str, epilogue: int,
-        vector: Array | None,
-    ) -> Plan:  # fmt: skip
+    def _plan(self, key: Key, arrays: tuple[Array, Array, Array, Array | None], lane: int) -> Plan:
         """Describe a product and choose its algorithm."""
-        if dtype not in TYPES:
-            raise Refused(f"no product of {dtype}")
+        if key.dtype not in TYPES:
+            raise Refused(f"no product of {key.dtype}")
         self._open()
-        library, kind = self._library, TYPES[dtype]
-        description, scalar = c_void_p(), (c_float if dtype == "float32" else ctypes.c_double)
-        compute = self._compute if dtype == "float32" else COMPUTE_64F
+        library, kind = self._library, TYPES[key.dtype]
+        description, scalar = c_void_p(), (c_float if key.dtype == "float32" else ctypes.c_double)
+        compute = self._compute if key.dtype == "float32" else COMPUTE_64F
         _check(
             library.cublasLtMatmulDescCreate(ctypes.byref(description), compute, kind),
             "cublasLtMatmulDescCreate",
         )
-        self._set(description, TRANSA, c_int32(first.is_transposed))
-        self._set(description, TRANSB, c_int32(second.is_transposed))
-        self._set(description, EPILOGUE, c_uint32(epilogue))
+        self._set(description, TRANSA, c_int32(key.first.is_transposed))
+        self._set(description, TRANSB, c_int32(key.second.is_transposed))
+        self._set(description, EPILOGUE, c_uint32(key.epilogue))
+        a, b, out, vector = arrays
         if vector is not None:
             self._set(description, BIAS_POINTER, c_void_p(vector.data.ptr))
-        layouts = tuple(self._layout(operand, kind) for operand in (first, second, result))
-        algorithm = self._choose(description, layouts, (first, second, result))
-        return Plan(description, layouts, algorithm, scalar(1.0), scalar(0.0))  # type: ignore[arg-type]
+        operands = (key.first, key.second, key.result)
+        A, B, C = (self._layout(operand, kind) for operand in operands)
+        candidates = self._candidates(description, (A, B, C), key)
+        plan = Plan(description, (A, B, C), candidates[0], scalar(1.0), scalar(0.0))
+        if len(candidates) > 1:
+            self._tune(plan, candidates, (a, b, out), lane)
+        return plan
+
+    def _tune(
+        self, plan: Plan, candidates: list[Algorithm], arrays: tuple[Array, Array, Array], lane: int
+    ) -> None:
+        """Time the candidates on the operands themselves and keep the fastest."""
+        times = []
+        for algorithm in candidates:
+            try:
+                times.append(_seconds(partial(self._matmul, plan, algorithm, *arrays, lane)))
+            except Refused:
+                times.append(float("inf"))
+        best = times.index(min(times))
+        plan.algorithm = candidates[best]
+        plan.tuning = {"chosen": best, "us": [round(1e6 * t, 2) for t in times]}
 
     def _layout(self, operand: Operand, kind: int) -> c_void_p:
         layout = c_void_p()
@@ -228,14 +310,15 @@ class BlasLt:
         _check(made, "cublasLtMatrixLayoutCreate")
         return layout
 
-    def _choose(
-        self, description: c_void_p, layouts: Any, operands: tuple[Operand, Operand, Operand]
-    ) -> Algorithm:
-        """Ask for the best algorithm that needs no more workspace and alignment than there is."""
+    def _candidates(self, description: c_void_p, layouts: Any, key: Key) -> list[Algorithm]:
+        """Return the best algorithms that need no more workspace and alignment than there is."""
         library, preference = self._library, c_void_p()
         created = library.cublasLtMatmulPreferenceCreate(ctypes.byref(preference))
         _check(created, "cublasLtMatmulPreferenceCreate")
-        alignments = [operand.alignment for operand in (*operands, operands[2])]
+        # A bias is loaded, and a bias gradient stored, as wide as the result's own rows: so the
+        # result counts as no better aligned than they are (PyTorch issue 194497).
+        result = min(key.result.alignment, key.vector_alignment)
+        alignments = [key.first.alignment, key.second.alignment, result, result]
         wanted: list[tuple[int, Any]] = [(MAX_WORKSPACE, c_uint64(WORKSPACE))]
         wanted += [(k, c_uint32(v)) for k, v in zip(MIN_ALIGNMENTS, alignments, strict=True)]
         for attribute, value in wanted:
@@ -243,17 +326,18 @@ class BlasLt:
                 preference, attribute, ctypes.byref(value), ctypes.sizeof(value)
             )
             _check(done, "cublasLtMatmulPreferenceSetAttribute")
-        found, count = Heuristic(), c_int(0)
+        most = CANDIDATES if self.is_tuned else 1
+        found, count = (Heuristic * most)(), c_int(0)
         A, B, C = layouts
         status = library.cublasLtMatmulAlgoGetHeuristic(
-            self._handle, description, A, B, C, C, preference, 1,
+            self._handle, description, A, B, C, C, preference, most,
             ctypes.byref(found), ctypes.byref(count),
         )  # fmt: skip
         _check(status, "cublasLtMatmulAlgoGetHeuristic")
-        if count.value == 0:
+        usable = [one.algorithm for one in found[: count.value] if one.state == 0]
+        if not usable:
             raise Refused("cuBLASLt has no algorithm for this product")
-        algorithm: Algorithm = found.algorithm
-        return algorithm
+        return usable
 
     def _set(self, description: c_void_p, attribute: int, value: Any) -> None:
         done = self._library.cublasLtMatmulDescSetAttribute(
@@ -284,3 +368,17 @@ def _align(array: Array) -> int:
 def _check(status: int, function: str) -> None:
     if status != 0:
         raise Refused(f"{function} failed with status {status}")
+
+
+def _seconds(launch: Callable[[], None]) -> float:
+    """Return the device time of one launch: the least of three short bursts, after a warm-up."""
+    launch()
+    begin, end, best = cupy.cuda.Event(), cupy.cuda.Event(), float("inf")
+    for _ in range(3):
+        begin.record()
+        for _ in range(8):
+            launch()
+        end.record()
+        end.synchronize()
+        best = min(best, cupy.cuda.get_elapsed_time(begin, end) / 8e3)
+    return best

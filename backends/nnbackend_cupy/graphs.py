@@ -7,11 +7,14 @@ with the same results.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
 import cupy
+
+from nnbackend_cupy.streams import Streams
 
 LONG = 16  # steps of the longer graph: a launch costs the host more than a step of a small net
 
@@ -27,14 +30,20 @@ class Steps:
     def __init__(
         self,
         step: Callable[[], None],
-        stream: Any,
+        streams: Streams,
         can_record: Callable[[], str | None],
         say: Callable[[str], None],
     ) -> None:
-        self._step, self._stream, self._can_record, self._say = step, stream, can_record, say
+        self._step, self._streams, self._can_record, self._say = step, streams, can_record, say
         self._called = False
         self._graphs: dict[int, Any] = {}
+        self._kept: tuple[Any, ...] = ()
+        self.nodes: dict[int, int | None] = {}  # of each graph, by its steps
         self.reason: str | None = None  # why steps are called one by one
+
+    def keep(self, *memory: Any) -> None:
+        """Keep memory that the recordings use by address, whichever thread ends before them."""
+        self._kept = memory
 
     def run(self, n: int) -> None:
         """Make n steps."""
@@ -59,17 +68,21 @@ class Steps:
 
     def _record(self, length: int) -> Any:
         """Record some steps, without making them; None where that fails."""
+        stream = self._streams.main
         try:
-            with self._stream, cupy.cuda.using_allocator(_refuse):
-                self._stream.begin_capture()
+            with stream, cupy.cuda.using_allocator(_refuse):
+                stream.begin_capture()
                 try:
                     for _ in range(length):
                         self._step()
+                    self.nodes[length] = count_nodes(stream)
                 except BaseException:
+                    self._streams.abandon()
+                    self.nodes.pop(length, None)
                     with suppress(Exception):  # the capture may be invalid by now
-                        self._stream.end_capture()
+                        stream.end_capture()
                     raise
-                graph = self._stream.end_capture()
+                graph = stream.end_capture()
         except Exception as error:
             self._fall_back(f"recording failed: {type(error).__name__}: {error}")
             return None
@@ -78,11 +91,29 @@ class Steps:
 
     def _replay(self, graph: Any, times: int) -> None:
         """Launch a graph, after what was given to the current stream and before what will be."""
-        current = cupy.cuda.get_current_stream()
-        self._stream.wait_event(current.record())
+        current, stream = cupy.cuda.get_current_stream(), self._streams.main
+        stream.wait_event(current.record())
         for _ in range(times):
-            graph.launch(stream=self._stream)
-        current.wait_event(self._stream.record())
+            graph.launch(stream=stream)
+        current.wait_event(stream.record())
+
+
+def count_nodes(stream: Any) -> int | None:
+    """Return how many nodes a stream has recorded so far; None where the driver cannot be asked.
+
+    Source: CUDA Driver API, cuStreamGetCaptureInfo_v2 and cuGraphGetNodes.
+    """
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+        status, number = ctypes.c_int(), ctypes.c_size_t()
+        graph = ctypes.c_void_p()
+        failed = driver.cuStreamGetCaptureInfo_v2(
+            ctypes.c_void_p(stream.ptr), ctypes.byref(status), None, ctypes.byref(graph), None, None
+        )
+        failed = failed or driver.cuGraphGetNodes(graph, None, ctypes.byref(number))
+    except (OSError, AttributeError):
+        return None
+    return None if failed else number.value
 
 
 def _refuse(n_bytes: int) -> NoReturn:

@@ -8,6 +8,7 @@ nothing waits, so that a step can be captured.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -26,11 +27,19 @@ MANY_ROWS = 16384  # above, the sum of the sample weights is worth a launch of i
 LABELS = ("int32", "int64")
 
 
+class Scratch(threading.local):
+    """Scratch memory by role, shape and dtype; each thread has its own."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[Any, Array] = {}
+
+
 class Kernels:
     """The kernels of one device, compiled when first used.
 
     compile(source, name) gives a kernel.  zeros(shape, dtype) gives an array of zeros, for sums
-    under way; the launches of one `Kernels` must therefore come one after another (one stream).
+    under way: each thread has its own, and the launches of one thread that use them must come one
+    after another.
     Every method raises Untraceable where a formula, a dtype or a layout is beyond the kernels.
     """
 
@@ -42,7 +51,12 @@ class Kernels:
         self._compile, self._zeros = compile, zeros
         self._ready: dict[Any, tuple[Any, Any]] = {}  # (formula, ...) -> the formula, its kernel
         self._launches: dict[str, Launch] = {}  # by kernel name, which says its text
-        self._scratches: dict[Any, Array] = {}
+        self._local = Scratch()
+
+    @property
+    def scratches(self) -> dict[Any, Array]:
+        """The scratch memory of this thread; a recorded step needs it as long as it is replayed."""
+        return self._local.arrays
 
     # ---- layers -----------------------------------------------------------------------------
 
@@ -313,10 +327,10 @@ class Kernels:
 
     def _scratch(self, role: str, shape: tuple[int, ...], dtype: str) -> Array:
         """Give memory for results under way: all zero at first, then as the last launch left it."""
-        key = (role, shape, dtype)
-        if key not in self._scratches:
-            self._scratches[key] = self._zeros(shape, dtype)
-        return self._scratches[key]
+        key, scratches = (role, shape, dtype), self.scratches
+        if key not in scratches:
+            scratches[key] = self._zeros(shape, dtype)
+        return scratches[key]
 
     def _sums(self) -> tuple[Array, Array]:
         """Give a place for each block's sum, and the counter of blocks."""

@@ -197,6 +197,7 @@ class Stream:
         self.recording: list[Work] | None
         self.ptr = 0 if null else id(self)
         self._before: list[Stream] = []
+        self._forked: list[Stream] = []  # those that record for this one's capture
 
     def __enter__(self) -> Stream:
         self._before.append(STATE.stream)
@@ -214,8 +215,14 @@ class Stream:
 
     def end_capture(self) -> Graph:
         recording, self.recording = self.recording, None
+        forked, self._forked = self._forked, []
+        unjoined = [stream for stream in forked if stream.recording]
+        for stream in forked:
+            stream.recording = None
         if recording is None:
             raise CaptureError("the stream does not capture")
+        if unjoined:
+            raise CaptureError("unjoined work: a forked stream was not waited for")
         return Graph(recording)
 
     def is_capturing(self) -> bool:
@@ -226,10 +233,18 @@ class Stream:
             raise CaptureError("synchronize is not permitted when a stream is capturing")
 
     def record(self) -> Any:
-        return SimpleNamespace(done=True)
+        return SimpleNamespace(done=True, stream=self)
 
-    def wait_event(self, event: object) -> None:
-        pass
+    def wait_event(self, event: Any) -> None:
+        """Fork from a capture, or join what was forked: it is done as late as it may be."""
+        other = event.stream
+        if self.recording is None and other.recording is not None and not self.is_null:
+            self.recording = []
+            other._forked.append(self)
+        elif self.recording is not None and other in self._forked:
+            self.recording += other.recording or []
+            other.recording = None
+            self._forked.remove(other)
 
 
 class Graph:
@@ -345,6 +360,8 @@ def make_cupy() -> dict[str, ModuleType]:
 MODULES = (
     "namespace",
     "blaslt",
+    "failures",
+    "streams",
     "graphs",
     "staging",
     "backend",
