@@ -1,170 +1,220 @@
-"""The check of a machine with a GPU: `python -m benchmarks.gpu_check`, in under 9 minutes.
+"""The check of a machine with a GPU, in parts that each fit a short visit.
 
-Conformance on the real device, capture against eager bit for bit, compute-sanitizer where it is
-found, what the device can do, and the speed table. Each part runs in a process of its own. One
-JSON is written after every part, so that a machine that is taken away leaves what there was.
-`--emulated` runs tiny sizes on the stand-in without a GPU: it checks this program, not a GPU.
+    python -m benchmarks.gpu_check --part first [--part conformance ...] --out DIR
+    python -m benchmarks.gpu_check --emulated        checks this program itself, without a GPU
+
+Each part has a budget in seconds and runs in processes of its own. Answers are written to one JSON
+file as they come, so that a machine that is taken away, a part that hangs and a device that is lost
+leave what was found before. A part that is run again does what is not answered yet. The logs lie
+beside the JSON. It needs a checkout, Python 3.11, CuPy 14 and pytest; nothing has to be installed.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
-import json
+import importlib.util
 import os
 import re
 import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+
+from benchmarks import gpu_process
+from benchmarks.gpu_process import Answer
+from benchmarks.gpu_report import Report
+from benchmarks.gpu_rows import TABLE, TINY
+from benchmarks.gpu_speed import pairs
 
 ROOT = Path(__file__).resolve().parent.parent
-BUDGET = 520.0  # seconds for everything
-CONFORMANCE = 240.0  # of them, at most
-ROWS = (
-    *("784-100-10:128", "784-512-512-10:128", "784-512-512-10:1024"),
-    "784-2500-2000-1500-1000-500-10:100",
-    *("64-64-64-64-1:65536", "4096-4096-4096-4096-4096-4096-4096-4096-4096:8192"),
-)
-TINY = ("8-6-3:16", "8-6-6-1:64")
-CONTENDERS = ("ours", "ours-tf32", "torch", "torch-compile", "torch-graphs", "jax")
-Answer = dict[str, Any]
+FOLDERS = (".", "backends", "tests", "tests/cuda")  # of PYTHONPATH
+PEERS = ("torch-graphs", "jax", "torch")
+COMPILED = (TABLE[1], TABLE[2])  # rows that are worth the time of torch.compile
+VERDICT = re.compile(r"\b(PASSED|FAILED|SKIPPED|ERROR|XFAIL)\b.*?(tests/\S+)|(tests/\S+) "
+                     r"(PASSED|FAILED|SKIPPED|ERROR|XFAIL)")  # fmt: skip
 
 
 class Check:
-    """One run: the time that is left, and the file that grows."""
+    """One run of some parts: their children, their time and the report that grows."""
 
-    def __init__(self, out: Path, is_emulated: bool, budget: float) -> None:
-        self.is_emulated, self._end = is_emulated, time.monotonic() + budget
-        now = datetime.datetime.now(datetime.UTC)
-        kind = "emulated" if is_emulated else "gpu"
-        out.mkdir(parents=True, exist_ok=True)
-        self.path = out / f"gpu-check-{kind}-{now:%Y-%m-%d}.json"
-        self.result: Answer = {
-            "date": now.isoformat(timespec="seconds"),
-            "emulated": is_emulated,
-            "complete": False,
-        }
+    def __init__(self, report: Report, is_emulated: bool) -> None:
+        self.report, self.is_emulated = report, is_emulated
+        self.part, self._end = "", 0.0
 
     @property
     def left(self) -> float:
-        """Seconds until the end."""
+        """Seconds until the end of this part's budget."""
         return self._end - time.monotonic()
 
-    def note(self, name: str, answer: Any) -> None:
-        """Enter an answer and write the file."""
-        self.result[name] = answer
-        self.path.write_text(json.dumps(self.result, indent=1) + "\n", encoding="utf-8")
-        print(f"{name}: {json.dumps(answer)[:160]}", flush=True)
+    def begin(self, part: str, budget: float) -> None:
+        """Begin a part."""
+        self.part, self._end = part, time.monotonic() + budget
 
-    def run(self, command: Sequence[str], patience: float) -> tuple[int, str]:
-        """Run a command; give its exit code and what it said. 124: it took too long."""
-        folders = [ROOT, ROOT / "backends", ROOT / "tests", ROOT / "tests" / "cuda"]
-        known = os.environ.get("PYTHONPATH")
-        path = os.pathsep.join([*map(str, folders), *([known] if known else [])])
+    def child(self, command: Sequence[str], name: str, hear: Callable[[str], None]) -> None:
+        """Run a child within what is left; how it failed is entered under its name."""
+        if self.left <= 1:
+            self.report.enter(self.part, name, {"left_out": "no time left"})
+            return
+        path = os.pathsep.join(
+            [*(str(ROOT / f) for f in FOLDERS), *filter(None, [os.environ.get("PYTHONPATH")])]
+        )
         required = {} if self.is_emulated else {"NNBACKEND_REQUIRE": "cupy"}
-        patience = min(patience, self.left)
-        if patience <= 1:
-            return 124, "no time left"
-        try:
-            done = subprocess.run(
-                command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path, **required},
-                capture_output=True, text=True, check=False, timeout=patience,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            return 124, f"no end after {patience:.0f} s"
-        return done.returncode, done.stdout + done.stderr
+        env = {**os.environ, "PYTHONPATH": path, **required}
+        log = self.report.folder / f"gpu-check-{self.part}.log"
+        done = gpu_process.run(command, log, self.left, hear, env, ROOT)
+        if done.error:
+            self.report.enter(self.part, name, {"error": done.error})
 
-    def part(self, *words: str, before: Sequence[str] = (), patience: float = 60.0) -> Answer:
-        """Run a part in a process of its own; give its answer, or the error."""
-        command = [*before, sys.executable, "-m", "benchmarks.gpu_parts", *words]
-        code, said = self.run(command + ["--emulated"] * self.is_emulated, patience)
-        lines = [line for line in said.splitlines() if line.startswith("ANSWER ")]
-        if code or not lines:
-            return {"error": f"exit code {code}: {said.strip()[-400:]}"}
-        answer: Answer = json.loads(lines[-1].removeprefix("ANSWER "))
-        return answer
+    def answers(self, command: Sequence[str], name: str) -> None:
+        """Run a child whose answers name themselves."""
+
+        def hear(line: str) -> None:
+            answer = gpu_process.answer_in(line)
+            if answer is not None:
+                default = f"{answer.get('row', '')} {answer.get('contender', '')}".strip()
+                self.report.enter(self.part, answer.pop("name", default), answer)
+
+        self.child([*command, *["--emulated"] * self.is_emulated], name, hear)
 
 
-def conformance(check: Check) -> Answer:
-    """Run the kit and the matrix on the device; a skip is a failure."""
+def module(name: str, *words: str) -> list[str]:
+    """Return the command that runs a module of this checkout."""
+    return [sys.executable, "-m", f"benchmarks.{name}", *words]
+
+
+# ---- the parts ----------------------------------------------------------------------------------
+
+
+def first(check: Check) -> None:
+    """The device, every product, capture against eager, and the raw rates."""
+    check.answers(module("gpu_parts", "first"), "first")
+    check.answers(module("gpu_parts", "capture"), "capture")
+
+
+def conformance(check: Check) -> None:
+    """The kit and the cross-backend matrix on the device, several tests at a time."""
     # Of the stand-in only the suites that end soon: all of them run with the other tests.
     chosen = "(TestCupy or cupy) and not CupyEmulated and not cupy_emulated"
     if check.is_emulated:
         chosen = "CupyEmulatedRegistration or CupyEmulatedCapture"
     files = ["tests/test_conformance.py", "tests/test_cross_backend.py"]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files, "-k", chosen]
-    code, said = check.run(command, CONFORMANCE)
-    counts = {
-        # The last: the kit's own table counts before pytest does.
-        word: int(found[-1]) if (found := re.findall(rf"(\d+) {word}", said)) else 0
-        for word in ("passed", "failed", "skipped", "error")
-    }
-    failures = re.findall(r"^(?:FAILED|ERROR|SKIPPED).*", said, re.MULTILINE)
-    is_good = code == 0 and counts["passed"] > 0 and counts["skipped"] == 0
-    return {"ok": is_good, "exit_code": code, **counts, "failures": failures[:30],
-            **({} if is_good else {"said": said[-1500:]})}  # fmt: skip
+    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", *files]
+    workers = min(8, os.cpu_count() or 1)
+    if importlib.util.find_spec("xdist") and workers > 2:
+        command += ["-n", str(workers)]
+    counts: dict[str, int] = {}
+    bad: list[str] = []
 
+    def hear(line: str) -> None:
+        found = VERDICT.search(line)
+        if found and "[100%]" not in line.partition("::")[0]:
+            verdict, test = (found[1], found[2]) if found[1] else (found[4], found[3])
+            counts[verdict.lower()] = counts.get(verdict.lower(), 0) + 1
+            if verdict in ("FAILED", "ERROR", "SKIPPED"):
+                bad.append(f"{verdict} {test}")
+        if line.startswith("=") and " in " in line and "passed" in line:
+            counts["ended"] = 1
 
-def sanitizer(check: Check) -> Answer:
-    """Run the captured steps under compute-sanitizer, where it is installed."""
-    tool = shutil.which("compute-sanitizer")
-    if tool is None:
-        return {"left_out": "compute-sanitizer is not on the PATH"}
-    answers = {}
-    for name in ("memcheck", "racecheck"):
-        before = [tool, "--tool", name, "--error-exitcode", "9"]
-        answers[name] = check.part("capture", before=before, patience=45.0)
-    return answers
+    check.child([*command, "-k", chosen], "pytest", hear)
+    ended = counts.pop("ended", 0) == 1
+    is_good = ended and not bad and counts.get("passed", 0) > 0
+    answer: Answer = {"ok": is_good, "ended": ended, **counts, "bad": sorted(set(bad))[:60]}
+    check.report.enter(check.part, "counts", answer)
 
 
 def speed(check: Check) -> None:
-    """Measure every row with every contender, in processes of their own."""
-    table: dict[str, Answer] = {}
-    for row in TINY if check.is_emulated else ROWS:
-        table[row] = {}
-        for contender in CONTENDERS:
-            if check.left < 8:
-                table[row][contender] = {"left_out": "no time left"}
-            else:
-                table[row][contender] = check.part("speed", row, contender, patience=75.0)
-            check.note("speed", table)
+    """Our step on every row, with and without each gain."""
+    while todo := check.report.lacking(check.part, pairs(check.is_emulated)):
+        check.answers(module("gpu_parts", "speed", *todo), "speed")
+        left = check.report.lacking(check.part, pairs(check.is_emulated))
+        error = check.report.take(check.part, "speed")
+        if not error:
+            break
+        # The child died at the first that it did not answer: a new process does the rest.
+        check.report.enter(check.part, left[0] if left else "speed", error)
 
 
-def failures(result: Answer) -> list[str]:
-    """Give what went wrong in what is ours."""
-    wrong = [n for n in ("facts", "numbers", "capture") if "error" in result.get(n, {})]
-    wrong += ["conformance"] * (not result["conformance"]["ok"])
-    wrong += ["capture"] * (not result["capture"].get("equal", False))
-    tools = [a for a in result["sanitizer"].values() if isinstance(a, dict)]
-    wrong += ["sanitizer"] * any("error" in answer for answer in tools)
-    for row, answers in result.get("speed", {}).items():
-        wrong += [f"{c} on {row}" for c, a in answers.items() if c[:4] == "ours" and "error" in a]
-    return wrong
+def peers(check: Check) -> None:
+    """PyTorch's and JAX's step on every row, a process for each contender."""
+    rows = TINY if check.is_emulated else TABLE
+    for contender in PEERS:
+        todo = [row for row in rows if not check.report.has(check.part, f"{row} {contender}")]
+        if todo:
+            check.answers(module("gpu_peers", contender, *todo), contender)
+
+
+def compiled(check: Check) -> None:
+    """torch.compile within a recorded step, on the rows where it is worth its compiling."""
+    rows = TINY if check.is_emulated else COMPILED
+    check.answers(module("gpu_peers", "torch-compile", *rows), "torch-compile")
+
+
+def profile(check: Check) -> None:
+    """Each launch of a step, timed alone."""
+    check.answers(module("gpu_parts", "profile"), "profile")
+
+
+def train(check: Check) -> None:
+    """Digits, MNIST and Fashion-MNIST on the GPU and on the CPU."""
+    check.answers(module("gpu_parts", "train"), "train")
+
+
+def sanitizer(check: Check) -> None:
+    """Captured steps under compute-sanitizer, where it is installed; its time-out is no failure."""
+    tool = shutil.which("compute-sanitizer")
+    for name in ("memcheck", "racecheck"):
+        if tool is None or check.left < 2:
+            why = "no time left" if tool else "compute-sanitizer is not on the PATH"
+            check.report.enter(check.part, name, {"left_out": why})
+            continue
+        command = [tool, "--tool", name, "--error-exitcode", "9", *module("gpu_parts", "capture")]
+        check.report.enter(check.part, name, {"ok": True})
+        check.child(command, name, lambda line: None)
+        answer = check.report.answer(check.part, name)
+        if str(answer.get("error", "")).startswith("stopped after its limit"):
+            check.report.enter(check.part, name, {"left_out": answer["error"]})
+
+
+Part = Callable[[Check], None]
+# In the order in which to run them; seconds of each.
+PARTS: dict[str, tuple[Part, float]] = {
+    "first": (first, 90.0),
+    "conformance": (conformance, 240.0),
+    "speed": (speed, 120.0),
+    "peers": (peers, 200.0),
+    "profile": (profile, 60.0),
+    "train": (train, 90.0),
+    "compiled": (compiled, 120.0),
+    "sanitizer": (sanitizer, 180.0),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Check and write; exit 1 when something of ours failed."""
+    """Run the parts and write what they say; exit 1 when something failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_check", allow_abbrev=False)
-    parser.add_argument("--emulated", action="store_true", help="tiny sizes on the stand-in")
+    parser.add_argument("--part", action="append", choices=PARTS, help="again for more; else all")
     parser.add_argument("--out", metavar="DIR", default=str(ROOT / "benchmarks" / "results"))
-    parser.add_argument("--seconds", type=float, default=BUDGET, help="for everything")
+    parser.add_argument("--seconds", type=float, help="for each part, in place of its own budget")
+    parser.add_argument("--emulated", action="store_true", help="tiny sizes on the stand-in")
+    parser.add_argument("--again", action="store_true", help="ask again what is answered already")
     args = parser.parse_args(argv)
-    check = Check(Path(args.out), args.emulated, args.seconds)
-    check.note("facts", check.part("facts"))
-    check.note("capture", check.part("capture"))
-    check.note("numbers", check.part("numbers"))
-    check.note("conformance", conformance(check))
-    check.note("sanitizer", sanitizer(check))
-    speed(check)
-    wrong = failures(check.result)
-    check.note("failures", wrong)
-    check.note("complete", True)
-    print(check.path)
-    return 1 if wrong else 0
+    date = datetime.datetime.now(datetime.UTC).date()
+    kind = "emulated" if args.emulated else "gpu"
+    report = Report(Path(args.out) / f"gpu-check-{kind}-{date}.json", args.emulated)
+    check = Check(report, args.emulated)
+    for name in args.part or PARTS:
+        part, budget = PARTS[name]
+        if args.again:
+            report.forget(name)
+        check.begin(name, budget if args.seconds is None else args.seconds)
+        begin = time.monotonic()
+        report.begin(name)
+        part(check)
+        report.end(name, time.monotonic() - begin)
+    print(report.summary(list(PARTS)))
+    return 1 if report.failures() else 0
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def lost(device: str, code: int, error: BaseException) -> str:
     """Return the message for a device that this process cannot use any more."""
     return (
         f"{device} is lost to this process after {STICKY[code]} (CUDA error {code}: {error}). "
-        "Every further call would fail. Files already written are whole: start a new process and resume "
-        "from the last checkpoint (--resume RUN). If it happens again, run the program under "
+        "Every further call would fail. Files already written are whole: start a new process and "
+        "resume from the last checkpoint (--resume RUN). If it happens again, run it under "
         "compute-sanitizer and report what it finds."
     )

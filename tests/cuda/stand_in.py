@@ -8,6 +8,7 @@ or CuPy refuses then is refused: memory, waiting, copies to and from the host, C
 from __future__ import annotations
 
 import sys
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -260,6 +261,20 @@ class Graph:
             work()
 
 
+class Event:
+    """cupy.cuda.Event: a point in time, since all work is done at once."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def record(self) -> None:
+        STATE.refuse("a timing event")
+        self.seconds = time.perf_counter()
+
+    def synchronize(self) -> None:
+        STATE.refuse("synchronize")
+
+
 class Device:
     """cupy.cuda.Device; there is one."""
 
@@ -344,7 +359,8 @@ def make_cupy() -> dict[str, ModuleType]:
     memory.__dict__.update(OutOfMemoryError=OutOfMemoryError)
     runtime = SimpleNamespace(getDevice=lambda: 0, memGetInfo=lambda: (1 << 30, 2 << 30))
     cuda.__dict__.update(
-        Device=Device, Stream=Stream, Graph=Graph, memory=memory, runtime=runtime,
+        Device=Device, Stream=Stream, Graph=Graph, Event=Event, memory=memory, runtime=runtime,
+        get_elapsed_time=lambda begin, end: 1e3 * (end.seconds - begin.seconds),
         get_current_stream=lambda: STATE.stream, using_allocator=_using_allocator,
         alloc_pinned_memory=lambda n_bytes: bytearray(-(-n_bytes // 512) * 512),
     )  # fmt: skip

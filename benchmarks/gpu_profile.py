@@ -1,0 +1,60 @@
+"""Where a step's time goes: each of its launches, recorded many times in a row and replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from benchmarks.gpu_parts import Answer, Task, new_backend
+from benchmarks.gpu_rows import TABLE, TINY, Row, microseconds
+from benchmarks.gpu_speed import Training
+
+REPEATS = 32  # of a launch in its graph
+ROWS = (*TABLE[1:2], *TABLE[4:9])
+
+
+def tasks(is_emulated: bool, words: list[str]) -> Iterator[Task]:
+    """Give a task for each row; words name some."""
+    for row in words or (TINY if is_emulated else ROWS):
+        yield row, lambda row=row: profile(is_emulated, row)
+
+
+def profile(is_emulated: bool, row: str) -> Answer:
+    """Return the microseconds of each launch of one step, in order, and of the step itself."""
+    backend = new_backend(is_emulated, narrow=False)
+    launches: list[tuple[str, Callable[[], Any]]] = []
+    _overhear(backend, launches)
+    training = Training(backend, Row.parse(row))
+    seconds = 0.01 if is_emulated else 0.1
+    training.run(1)  # called, not recorded: compiles, allocates, chooses algorithms
+    step, n_calls = list(launches), len(launches)
+    whole = microseconds(training.run, backend.synchronize, seconds)["us"]
+    named = []
+    for name, launch in step:
+        replay = backend.capture(lambda launch=launch: [launch() for _ in range(REPEATS)])
+        replay(1)  # the call that precedes the recording
+        took = microseconds(replay, backend.synchronize, seconds / 4)["us"]
+        named.append([name, round(took / REPEATS, 3)])
+    return {"us": whole, "launches": n_calls, "sum": sum(t for _, t in named), "parts": named,
+            "nodes": backend.report()["recorded"][:1]}  # fmt: skip
+
+
+def _overhear(backend: Any, launches: list[tuple[str, Callable[[], Any]]]) -> None:
+    """Note every launch of the backend's own kernels and of products, as it is made."""
+    compile_, matmul = backend._kernels._compile, backend._blas._matmul
+
+    def compiled(text: str, name: str) -> Callable[..., Any]:
+        kernel = compile_(text, name)
+
+        def launch(*args: Any, **kwargs: Any) -> Any:
+            launches.append((name, lambda: kernel(*args, **kwargs)))
+            return kernel(*args, **kwargs)
+
+        return launch
+
+    def multiplied(plan: Any, algorithm: Any, a: Any, b: Any, out: Any, lane: int) -> None:
+        label = f"product {a.shape[0]} x {a.shape[1]} x {b.shape[1]}"
+        launches.append((label, lambda: matmul(plan, algorithm, a, b, out, lane)))
+        matmul(plan, algorithm, a, b, out, lane)
+
+    backend._kernels._compile, backend._blas._matmul = compiled, multiplied

@@ -1,0 +1,121 @@
+"""What `benchmarks.gpu_check` has found: one JSON file, written whole after every answer."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu_process import Answer
+
+WIDTH = 110  # of the summary's lines
+
+
+class Report:
+    """Answers by part and name. A file that is there already is gone on with."""
+
+    def __init__(self, path: Path, is_emulated: bool) -> None:
+        self.path, self.folder = path, path.parent
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.content: dict[str, Any] = {
+            "begun": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "emulated": is_emulated,
+            "ended": {},
+            "failures": [],
+            "parts": {},
+        }
+        if path.exists():
+            self.content = json.loads(path.read_text(encoding="utf-8"))
+
+    def begin(self, part: str) -> None:
+        """Note that a part has begun: until it ends, it counts as cut off.
+
+        What failed or was left out before is asked again.
+        """
+        self.content["ended"].pop(part, None)
+        answers = self.content["parts"].setdefault(part, {})
+        self.content["parts"][part] = {n: a for n, a in answers.items() if self.has(part, n)}
+        self._write()
+
+    def end(self, part: str, seconds: float) -> None:
+        """Note that a part has ended."""
+        self.content["ended"][part] = round(seconds, 1)
+        self._write()
+
+    def enter(self, part: str, name: str, answer: Answer) -> None:
+        """Enter an answer and write the file."""
+        self.content["parts"].setdefault(part, {})[name] = answer
+        self._write()
+        print(f"{part}: {name}: {_short(answer)}"[:WIDTH], flush=True)
+
+    def answer(self, part: str, name: str) -> Answer:
+        """Return an answer; {} where there is none."""
+        found: Answer = self.content["parts"].get(part, {}).get(name, {})
+        return found
+
+    def has(self, part: str, name: str) -> bool:
+        """Return True if there is an answer that need not be asked for again."""
+        answer = self.answer(part, name)
+        return bool(answer) and "error" not in answer and "left_out" not in answer
+
+    def lacking(self, part: str, names: Sequence[str]) -> list[str]:
+        """Return the names that have no answer in this run."""
+        return [name for name in names if not self.answer(part, name)]
+
+    def take(self, part: str, name: str) -> Answer:
+        """Return an answer and remove it."""
+        answer: Answer = self.content["parts"].get(part, {}).pop(name, {})
+        return answer
+
+    def forget(self, part: str) -> None:
+        """Forget a part's answers."""
+        self.content["parts"].pop(part, None)
+
+    def failures(self) -> list[str]:
+        """Return what failed: an error, an answer that is not right, a part that was cut off."""
+        wrong = []
+        for part, answers in self.content["parts"].items():
+            for name, answer in answers.items():
+                if "error" in answer:
+                    wrong.append(f"{part}: {name}: {answer['error']}")
+                elif answer.get("ok") is False:
+                    why = answer.get("wrong") or answer.get("bad") or answer
+                    wrong.append(f"{part}: {name}: {why}")
+            if part not in self.content["ended"]:
+                wrong.append(f"{part}: cut off before its end")
+        return wrong
+
+    def summary(self, parts: Sequence[str]) -> str:
+        """Return one screen: what ran, what failed, and what to run next."""
+        lines = ["", f"{self.path}"]
+        for part, answers in self.content["parts"].items():
+            seconds = self.content["ended"].get(part)
+            left_out = sum("left_out" in answer for answer in answers.values())
+            when = "cut off" if seconds is None else f"{seconds:.0f} s"
+            lines.append(f"  {part:12} {len(answers):3} answers, {left_out} left out, {when}")
+        failures = self.failures()
+        lines.append(f"{len(failures)} failures" if failures else "no failure")
+        lines += [f"  {' '.join(str(failure).split())}"[:WIDTH] for failure in failures[:20]]
+        todo = [part for part in parts if part not in self.content["ended"]]
+        if failures:
+            lines.append("next: mend the failures above; the logs lie beside the file")
+        elif todo:
+            lines.append(f"next: --part {todo[0]}")
+        return "\n".join(lines)
+
+    def _write(self) -> None:
+        self.content["failures"] = [
+            failure for failure in self.failures() if not failure.endswith("cut off before its end")
+        ]
+        partial = self.path.with_suffix(".partial")
+        partial.write_text(json.dumps(self.content, indent=1) + "\n", encoding="utf-8")
+        os.replace(partial, self.path)
+
+
+def _short(answer: Answer) -> str:
+    if "us" in answer and "parts" not in answer:
+        return f"{answer['us']:.1f} us" + ("" if answer.get("ok", True) else f" {answer['wrong']}")
+    return json.dumps(answer)
