@@ -1,108 +1,214 @@
-"""The peers of `benchmarks.gpu_check`: the same steps by PyTorch and JAX, data on the device.
+"""Speed of training steps by PyTorch and JAX on a GPU, to compare with ours.
 
-Float32 products are exact and then with TF32, so that like is compared with like.
+`python -m benchmarks.gpu_peers CONTENDER ROW [ROW ...]` runs one contender over all rows in one
+process and prints one line `ANSWER {json}` per row. Float32 products are exact, then TF32. Data and
+batch indices are on the device; no shuffling and no transfer is in the measured time.
 """
 
 from __future__ import annotations
 
+import argparse
+import gc
+import importlib.util
+import json
+import math
+import statistics
+import sys
 import time
+import traceback
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-STEPS = 40
+from benchmarks.gpu_peer_libraries import (
+    COMPILE_MODES,
+    UNROLLED,
+    Form,
+    Jax,
+    LeftOut,
+    Torch,
+    Work,
+)
+
+PRECISIONS = ("float32", "tf32")
+WIDE = 2048  # inputs; from here on, little data and few steps a round
+LONG_STEP = 1e-3  # seconds; from here on, several steps in one graph gain nothing
+Answer = dict[str, Any]
 
 
-def torch(
-    is_emulated: bool, contender: str, layers: list[int], batch: int, x: np.ndarray, y: np.ndarray
-) -> dict[str, Any]:
-    """Give PyTorch's microseconds by the step: eager, compiled, or compiled with CUDA graphs."""
-    import torch
-
-    if not is_emulated and not torch.cuda.is_available():
-        return {"left_out": "this PyTorch sees no GPU"}
-    if is_emulated and contender != "torch":
-        return {"left_out": "compiling is left out without a GPU"}
-    device = "cpu" if is_emulated else "cuda"
-    parts: list[Any] = []
-    for n_in, n_out in pairwise(layers):
-        parts += [torch.nn.Linear(n_in, n_out), torch.nn.ReLU()]
-    net = torch.nn.Sequential(*parts[:-1]).to(device)
-    rule = torch.optim.SGD(net.parameters(), 1e-4, momentum=0.9)
-    data, targets = (torch.from_numpy(v).to(device) for v in (x, y))
-    order = torch.randperm(len(data), device=device)
-
-    def loss_of(rows: Any, wanted: Any) -> Any:
-        return torch.nn.functional.mse_loss(net(rows), wanted)
-
-    modes = {"torch-compile": "default", "torch-graphs": "reduce-overhead"}
-    if contender in modes:
-        loss_of = torch.compile(loss_of, mode=modes[contender])
-
-    def step(i: int) -> None:
-        begin = i * batch % (len(data) - batch + 1)
-        chosen = order[begin : begin + batch]
-        rule.zero_grad()
-        loss_of(data[chosen], targets[chosen]).backward()
-        rule.step()
-
-    found = {}
-    for name, is_tf32 in (("us_per_step", False), ("us_per_step_tf32", True)):
-        torch.backends.cuda.matmul.allow_tf32 = is_tf32
-        found[name] = _time(step, torch.cuda.synchronize if device == "cuda" else lambda: None)
-    return found
+def parse_row(row: str) -> tuple[list[int], int]:
+    """Return layer widths and batch size of a row such as `784-100-10:128`."""
+    widths, _, batch = row.partition(":")
+    numbers = [*widths.split("-"), batch]
+    if len(numbers) < 3 or not all(word.isdecimal() and int(word) > 0 for word in numbers):
+        raise ValueError(f"A row must be widths and batch size, like 784-100-10:128. {row=}")
+    return [int(word) for word in numbers[:-1]], int(batch)
 
 
-def jax(
-    is_emulated: bool, contender: str, layers: list[int], batch: int, x: np.ndarray, y: np.ndarray
-) -> dict[str, Any]:
-    """Give JAX's microseconds by the step, jitted, with the state donated."""
-    import jax
-    import jax.numpy as jnp
-
-    if not is_emulated and jax.default_backend() != "gpu":
-        return {"left_out": "this JAX sees no GPU"}
-    rng = np.random.default_rng(1)
-    sizes = list(pairwise(layers))
-    theta = [(rng.standard_normal(s).astype(np.float32) * 0.05, np.zeros(s[1], np.float32))
-             for s in sizes]  # fmt: skip
-    state: Any = jax.tree.map(jnp.asarray, (theta, jax.tree.map(np.zeros_like, theta)))
-    data, targets = jnp.asarray(x), jnp.asarray(y)
-    order = jnp.asarray(rng.permutation(len(x)))
-
-    def loss_of(theta: Any, rows: Any, wanted: Any) -> Any:
-        for W, b in theta[:-1]:
-            rows = jax.nn.relu(rows @ W + b)
-        return jnp.mean((rows @ theta[-1][0] + theta[-1][1] - wanted) ** 2)
-
-    def move(state: Any, begin: Any) -> Any:
-        theta, velocity = state
-        chosen = jax.lax.dynamic_slice(order, (begin,), (batch,))
-        slope = jax.grad(loss_of)(theta, data[chosen], targets[chosen])
-        velocity = jax.tree.map(lambda v, g: 0.9 * v + g, velocity, slope)
-        return jax.tree.map(lambda p, v: p - 1e-4 * v, theta, velocity), velocity
-
-    found = {}
-    for name, precision in (("us_per_step", "highest"), ("us_per_step_tf32", "tensorfloat32")):
-        with jax.default_matmul_precision(precision):
-            # A new function for each: the other's compiled code is not to be used.
-            jitted = jax.jit(lambda s, i: move(s, i), donate_argnums=0)
-
-            def step(i: int, jitted: Any = jitted) -> None:
-                nonlocal state
-                state = jitted(state, i * batch % (len(x) - batch + 1))
-
-            found[name] = _time(step, lambda: jax.block_until_ready(state))
-    return found
+def data_size(layers: list[int], batch: int, is_emulated: bool = False) -> int:
+    """Return the number of rows of data: 400 batches, fewer where a batch is large."""
+    if layers[0] >= WIDE:
+        return 2 * batch
+    return max(2 * batch, min(60_000, (8 if is_emulated else 400) * batch))
 
 
-def _time(step: Any, wait: Any) -> float:
-    for i in range(4):  # what is compiled or recorded at first use
-        step(i)
-    wait()
-    begin = time.perf_counter()
-    for i in range(STEPS):
-        step(i)
-    wait()
-    return 1e6 * (time.perf_counter() - begin) / STEPS
+def make_work(row: str, is_emulated: bool = False) -> Work:
+    """Return the row's work. It is the same for every contender, the initial weights included."""
+    layers, batch = parse_row(row)
+    n, rng = data_size(layers, batch, is_emulated), np.random.default_rng(0)
+    x = rng.standard_normal((n, layers[0]), np.float32)
+    y = rng.standard_normal((n, layers[-1]), np.float32)
+    n_windows = n // batch
+    windows = rng.permutation(n)[: n_windows * batch].reshape(n_windows, batch)
+    unit = 4 if layers[0] >= WIDE else UNROLLED
+    steps = unit * max(1, n_windows // unit)
+    theta = [
+        ((rng.random((n_in, n_out), np.float32) * 2 - 1) * np.float32(math.sqrt(3 / n_in)),
+         np.zeros(n_out, np.float32))
+        for n_in, n_out in pairwise(layers)
+    ]  # fmt: skip
+    return Work(layers, batch, x, y, windows[np.arange(steps) % n_windows], theta)
+
+
+CONTENDERS: dict[str, tuple[str, Callable[..., Any]]] = {
+    **dict.fromkeys(("torch", "torch-graphs", *COMPILE_MODES), ("torch", Torch)),
+    "jax": ("jax", Jax),
+}
+
+
+def measure(
+    form: Form, wait: Callable[[], None], seconds: float, warm_up: float, rounds: int = 5
+) -> tuple[list[float], int]:
+    """Return the seconds per step of each measurement, and the steps of one measurement.
+
+    Warms up for `warm_up` seconds; each measurement takes at least `seconds`, one wait included.
+    """
+
+    def timed(calls: int) -> float:
+        begin = time.perf_counter()
+        for _ in range(calls):
+            form.run()
+        wait()
+        return time.perf_counter() - begin
+
+    calls, spent = 1, 0.0
+    while True:
+        took = timed(calls)
+        spent += took
+        if spent >= warm_up and took >= seconds / 5:
+            break
+        calls = max(1, min(8 * calls, math.ceil(seconds / 4 * calls / took)))
+    calls = max(1, math.ceil(1.1 * seconds * calls / took))
+    found: list[float] = []
+    while len(found) < rounds:
+        took = timed(calls)
+        if took >= seconds:
+            found.append(took / calls / form.steps)
+        else:  # faster than in the warm-up
+            calls, found = math.ceil(1.2 * calls * seconds / took), []
+    return found, calls * form.steps
+
+
+def fastest_form(peer: Any, seconds: float, warm_up: float) -> tuple[Form, dict[str, float]]:
+    """Return the fastest form after short trials, and the microseconds of each one tried."""
+    tried: dict[str, float] = {}
+    best: tuple[float, Form] | None = None
+    for form in peer.forms():
+        form.run()  # compiles
+        peer.wait()
+        found, _ = measure(form, peer.wait, min(seconds, 0.005), 0.0, rounds=3)
+        if min(found) < LONG_STEP:
+            found, _ = measure(form, peer.wait, seconds / 6, warm_up / 4, rounds=3)
+        took = statistics.median(found)
+        tried[form.name] = 1e6 * took
+        if best is None or took < best[0]:
+            best = took, form
+        if took >= LONG_STEP:
+            break
+    assert best is not None
+    return best[1], tried
+
+
+def product_error(peer: Any) -> float:
+    """Return the relative error of one product: 1e-7 if exact, about 3e-4 with TF32."""
+    a, b = np.random.default_rng(1).standard_normal((2, 256, 256))
+    a, b = (v.astype(np.float32).astype(np.float64) for v in (a, b))
+    exact = a @ b
+    got = peer.multiply(a.astype(np.float32), b.astype(np.float32))
+    return float(np.linalg.norm(got - exact) / np.linalg.norm(exact))
+
+
+def measure_precision(
+    peer: Any, precision: str, seconds: float, warm_up: float, answer: Answer
+) -> None:
+    """Measure one precision and enter it into the answer."""
+    form, tried = fastest_form(peer, seconds, warm_up)
+    peer.reset()
+    first, round_of = peer.loss(), len(peer.work.windows)
+    for _ in range(round_of // form.steps):
+        form.run()
+    after = peer.loss()
+    found, steps = measure(form, peer.wait, seconds, warm_up)
+    last = peer.loss()
+    if not (first > after and first > last):  # NaN too
+        raise ArithmeticError(f"the loss did not fall: {first} {after} {last}, {precision}")
+    figures = {
+        "us_per_step": 1e6 * statistics.median(found),
+        "spread": {"min": 1e6 * min(found), "max": 1e6 * max(found)},
+        "form": form.name,
+        "forms_us": tried,
+        "loss": {"first": first, f"after_{round_of}_steps": after, "last": last},
+        "product_error": product_error(peer),
+    }
+    for name, value in figures.items():
+        answer.setdefault(name, {})[precision] = value
+    answer["steps"] = min(steps, answer.get("steps", steps))
+    answer["version"] = peer.version
+
+
+def answer_row(contender: str, row: str, is_emulated: bool, seconds: float) -> Answer:
+    """Return the row's answer; whatever goes wrong is its `error`."""
+    library, make = CONTENDERS[contender]
+    head: Answer = {"row": row, "contender": contender}
+    if importlib.util.find_spec(library) is None:
+        return {**head, "left_out": f"{library} is not installed"}
+    # The clocks of an idle GPU are low: one second of load first.
+    warm_up = seconds if is_emulated else 1.0
+    found: Answer = {}
+    gc.collect()  # what a row with an error left
+    try:
+        work = make_work(row, is_emulated)
+        for precision in PRECISIONS:
+            peer = make(contender, work, precision, is_emulated)
+            measure_precision(peer, precision, seconds, warm_up, found)
+            del peer
+            gc.collect()  # its device memory goes before the next one is made
+    except LeftOut as reason:
+        return {**head, "left_out": str(reason)}
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:400]
+        measured = {"measured": found} if found else {}
+        return {**head, "error": f"{said} ({where.filename}:{where.lineno})", **measured}
+    return {**head, **found}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure the rows one after another; print each answer as it comes."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_peers", allow_abbrev=False)
+    parser.add_argument("contender", choices=CONTENDERS)
+    parser.add_argument("rows", nargs="+", metavar="ROW", help="such as 784-100-10:128")
+    parser.add_argument("--emulated", action="store_true", help="little data, on the CPU")
+    parser.add_argument("--seconds", type=float, help="of a measurement; 0.3, emulated 0.01")
+    args = parser.parse_args(argv)
+    seconds = args.seconds or (0.01 if args.emulated else 0.3)
+    for row in args.rows:
+        answer = answer_row(args.contender, row, args.emulated, seconds)
+        print("ANSWER " + json.dumps(answer), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
