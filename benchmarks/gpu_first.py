@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu_parts import Answer, Task, new_backend
-from benchmarks.gpu_rows import TABLE, TINY, Row, microseconds
+from benchmarks.gpu_parts import Answer, Task, measured, new_backend
+from benchmarks.gpu_rows import TABLE, TINY, Form, parse_row
 
 # Of the norm of the exact result; each entry of a product is a sum of up to 8192 rounded terms.
 MOST_ERROR = {"float32": 1e-5, "tf32": 3e-3, "bf16": 3e-2, "float64": 1e-12}
@@ -68,11 +68,10 @@ def alignment(is_emulated: bool) -> Answer:
 def products(is_emulated: bool, precision: str) -> Answer:
     """Compute each layer's products of every row."""
     backend, cases = new_backend(is_emulated, precision), {}
-    for row in map(Row.parse, TINY if is_emulated else TABLE[:-1]):
-        for n_in, n_out in pairwise(row.widths):
-            cases[f"{row.batch} x {n_in} x {n_out}"] = product(
-                backend, row.batch, n_in, n_out, "float32", 0
-            )
+    for widths, batch in map(parse_row, TINY if is_emulated else TABLE[:-1]):
+        for n_in, n_out in pairwise(widths):
+            case = product(backend, batch, n_in, n_out, "float32", 0)
+            cases[f"{batch} x {n_in} x {n_out}"] = case
     answer = judged(cases, {"float32": MOST_ERROR[precision]})
     refused = [p for p in backend.report()["products"] if "refused" in p]
     return {**answer, "refused": refused, "ok": answer["ok"] and not refused}
@@ -127,14 +126,9 @@ def _error(backend: Any, array: Any, wanted: np.ndarray) -> float:
 # ---- rates --------------------------------------------------------------------------------------
 
 
-def timed(backend: Any, work: Callable[[], Any], is_emulated: bool) -> float:
+def timed(backend: Any, work: Callable[[], Any], is_emulated: bool, steps: int = 1) -> float:
     """Return the microseconds of one call among many, with one wait at the end."""
-
-    def run(n: int) -> None:
-        for _ in range(n):
-            work()
-
-    return microseconds(run, backend.synchronize, 0.01 if is_emulated else 0.2)["us"]
+    return measured(Form("", steps, work), backend, is_emulated, 0.1)[0]["us"]
 
 
 def launches(is_emulated: bool) -> Answer:
@@ -143,32 +137,25 @@ def launches(is_emulated: bool) -> Answer:
     n = 32 if is_emulated else 3200
     clock, hyper = backend.zeros((2,), "int64"), backend.zeros((3,), "float64")
     rates = backend.zeros((2, n), "float64")
+    replay = backend.capture(lambda: backend.tick(clock, rates, hyper))
 
     def reset() -> None:
         backend.to_device(np.array([0, -1]), out=clock)  # the clock must stay within the rates
 
-    step = backend.capture(lambda: backend.tick(clock, rates, hyper))
-
-    def called(m: int) -> None:
-        for i in range(m):
-            if i % n == 0:
-                reset()
+    def called() -> None:
+        reset()
+        for _ in range(n):
             backend.tick(clock, rates, hyper)
 
-    def replayed(m: int) -> None:
-        for _ in range(max(1, m // n)):
-            reset()
-            step(n)
+    def replayed() -> None:
+        reset()
+        replay(n)
 
-    seconds = 0.01 if is_emulated else 0.2
     order, totals = np.arange(1000 if is_emulated else 60_000), backend.zeros((4,), "float64")
     place = backend.to_device(order)
-    per_replay = microseconds(replayed, backend.synchronize, seconds)
     found: Answer = {
-        "launch_us": microseconds(called, backend.synchronize, seconds)["us"],
-        "graph_node_us": per_replay["us"]
-        * per_replay["steps"]
-        / (max(1, per_replay["steps"] // n) * n),
+        "launch_us": timed(backend, called, is_emulated, n),
+        "graph_node_us": timed(backend, replayed, is_emulated, n),
         "order_to_device_us": timed(backend, lambda: backend.to_device(order, place), is_emulated),
         "read_totals_us": timed(backend, lambda: backend.to_host(totals), is_emulated),
         "relu_epilogue_keeps_nan": relu_keeps_nan(backend),

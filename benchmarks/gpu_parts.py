@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import statistics
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from benchmarks.gpu_process import Answer, say
+from benchmarks.gpu_rows import Form, measure
 
 PARTS = {
     name: f"benchmarks.gpu_{name}" for name in ("first", "capture", "speed", "profile", "train")
@@ -55,6 +57,25 @@ SWITCHES: dict[str, Callable[[Any, bool], None]] = {
     "forks": _set_forks,
     "narrow": _set_narrow,
 }
+
+
+_is_warm: list[bool] = []
+
+
+def measured(
+    form: Form, backend: Any, is_emulated: bool, seconds: float = 0.3
+) -> tuple[Answer, int]:
+    """Return the microseconds of a step, the median of five measurements, least and most.
+
+    The clocks of a GPU that has rested are slow: the first measurement of a process comes after a
+    second of load, the others after as long a load as they take.
+    """
+    seconds = min(seconds, 0.01) if is_emulated else seconds
+    warm_up = seconds if _is_warm or is_emulated else 1.0
+    found, steps = measure(form, backend.synchronize, seconds, warm_up)
+    _is_warm.append(True)
+    us = [1e6 * value for value in found]
+    return {"us": statistics.median(us), "least": min(us), "most": max(us)}, steps
 
 
 def how_it_ran(backend: Any) -> Answer:

@@ -10,47 +10,18 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-LEARNING_RATE, MOMENTUM = 1e-4, 0.9
-UNROLLED = 16  # steps of one graph
-LOSS_ROWS = 16_384  # rows whose loss is reported, at most
+from benchmarks.gpu_rows import LEARNING_RATE, MOMENTUM, UNROLLED, Form, Work
+
 COMPILE_MODES = {"torch-compile": "default", "torch-autotune": "max-autotune-no-cudagraphs"}
 
 
 class LeftOut(Exception):
     """A contender that cannot run here; the message says why."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """One row of the table: the network, its initial weights, the data and the batches."""
-
-    layers: list[int]
-    batch: int
-    x: np.ndarray  # (n, layers[0])
-    y: np.ndarray  # (n, layers[-1])
-    windows: np.ndarray  # (steps, batch), int64: the rows of each batch
-    theta: list[tuple[np.ndarray, np.ndarray]]  # W (I, O) and b (O,) of each layer
-
-    @property
-    def seen(self) -> np.ndarray:
-        """Rows for the reported loss: the first of those that a round trains on."""
-        rows: np.ndarray = self.windows.reshape(-1)[:LOSS_ROWS]
-        return rows
-
-
-@dataclass(frozen=True)
-class Form:
-    """One way to make steps: `run()` makes `steps` of them and does not wait for the device."""
-
-    name: str
-    steps: int
-    run: Callable[[], None]
 
 
 class Torch:

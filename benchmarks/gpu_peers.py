@@ -11,104 +11,26 @@ import argparse
 import gc
 import importlib.util
 import json
-import math
 import statistics
 import sys
-import time
 import traceback
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu_peer_libraries import (
-    COMPILE_MODES,
-    UNROLLED,
-    Form,
-    Jax,
-    LeftOut,
-    Torch,
-    Work,
-)
+from benchmarks.gpu_peer_libraries import COMPILE_MODES, Jax, LeftOut, Torch
+from benchmarks.gpu_rows import Form, make_work, measure
 
 PRECISIONS = ("float32", "tf32")
-WIDE = 2048  # inputs; from here on, little data and few steps a round
 LONG_STEP = 1e-3  # seconds; from here on, several steps in one graph gain nothing
 Answer = dict[str, Any]
-
-
-def parse_row(row: str) -> tuple[list[int], int]:
-    """Return layer widths and batch size of a row such as `784-100-10:128`."""
-    widths, _, batch = row.partition(":")
-    numbers = [*widths.split("-"), batch]
-    if len(numbers) < 3 or not all(word.isdecimal() and int(word) > 0 for word in numbers):
-        raise ValueError(f"A row must be widths and batch size, like 784-100-10:128. {row=}")
-    return [int(word) for word in numbers[:-1]], int(batch)
-
-
-def data_size(layers: list[int], batch: int, is_emulated: bool = False) -> int:
-    """Return the number of rows of data: 400 batches, fewer where a batch is large."""
-    if layers[0] >= WIDE:
-        return 2 * batch
-    return max(2 * batch, min(60_000, (8 if is_emulated else 400) * batch))
-
-
-def make_work(row: str, is_emulated: bool = False) -> Work:
-    """Return the row's work. It is the same for every contender, the initial weights included."""
-    layers, batch = parse_row(row)
-    n, rng = data_size(layers, batch, is_emulated), np.random.default_rng(0)
-    x = rng.standard_normal((n, layers[0]), np.float32)
-    y = rng.standard_normal((n, layers[-1]), np.float32)
-    n_windows = n // batch
-    windows = rng.permutation(n)[: n_windows * batch].reshape(n_windows, batch)
-    unit = 4 if layers[0] >= WIDE else UNROLLED
-    steps = unit * max(1, n_windows // unit)
-    theta = [
-        ((rng.random((n_in, n_out), np.float32) * 2 - 1) * np.float32(math.sqrt(3 / n_in)),
-         np.zeros(n_out, np.float32))
-        for n_in, n_out in pairwise(layers)
-    ]  # fmt: skip
-    return Work(layers, batch, x, y, windows[np.arange(steps) % n_windows], theta)
 
 
 CONTENDERS: dict[str, tuple[str, Callable[..., Any]]] = {
     **dict.fromkeys(("torch", "torch-graphs", *COMPILE_MODES), ("torch", Torch)),
     "jax": ("jax", Jax),
 }
-
-
-def measure(
-    form: Form, wait: Callable[[], None], seconds: float, warm_up: float, rounds: int = 5
-) -> tuple[list[float], int]:
-    """Return the seconds per step of each measurement, and the steps of one measurement.
-
-    Warms up for `warm_up` seconds; each measurement takes at least `seconds`, one wait included.
-    """
-
-    def timed(calls: int) -> float:
-        begin = time.perf_counter()
-        for _ in range(calls):
-            form.run()
-        wait()
-        return time.perf_counter() - begin
-
-    calls, spent = 1, 0.0
-    while True:
-        took = timed(calls)
-        spent += took
-        if spent >= warm_up and took >= seconds / 5:
-            break
-        calls = max(1, min(8 * calls, math.ceil(seconds / 4 * calls / took)))
-    calls = max(1, math.ceil(1.1 * seconds * calls / took))
-    found: list[float] = []
-    while len(found) < rounds:
-        took = timed(calls)
-        if took >= seconds:
-            found.append(took / calls / form.steps)
-        else:  # faster than in the warm-up
-            calls, found = math.ceil(1.2 * calls * seconds / took), []
-    return found, calls * form.steps
 
 
 def fastest_form(peer: Any, seconds: float, warm_up: float) -> tuple[Form, dict[str, float]]:

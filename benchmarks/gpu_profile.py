@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from benchmarks.gpu_parts import Answer, Task, new_backend
-from benchmarks.gpu_rows import TABLE, TINY, Row, microseconds
+from benchmarks.gpu_parts import Answer, Task, measured, new_backend
+from benchmarks.gpu_rows import TABLE, TINY, Form
 from benchmarks.gpu_speed import Training
 
 REPEATS = 32  # of a launch in its graph
@@ -24,18 +24,22 @@ def profile(is_emulated: bool, row: str) -> Answer:
     backend = new_backend(is_emulated, narrow=False)
     launches: list[tuple[str, Callable[[], Any]]] = []
     _overhear(backend, launches)
-    training = Training(backend, Row.parse(row))
-    seconds = 0.01 if is_emulated else 0.1
+    training = Training(backend, row, is_emulated)
     training.run(1)  # called, not recorded: compiles, allocates, chooses algorithms
     step, n_calls = list(launches), len(launches)
-    whole = microseconds(training.run, backend.synchronize, seconds)["us"]
+    whole, _ = measured(training.form(), backend, is_emulated, 0.1)
     named = []
     for name, launch in step:
         replay = backend.capture(lambda launch=launch: [launch() for _ in range(REPEATS)])
-        replay(1)  # the call that precedes the recording
-        took = microseconds(replay, backend.synchronize, seconds / 4)["us"]
-        named.append([name, round(took / REPEATS, 3)])
-    return {"us": whole, "launches": n_calls, "sum": sum(t for _, t in named), "parts": named,
+        ticks = name.startswith("tick")  # else the clock runs past the learning rates
+        before = training.reset if ticks else lambda: None
+        form = Form(name, REPEATS, lambda replay=replay, before=before: (before(), replay(1))[1])
+        training.reset()
+        form.run()  # the call that precedes the recording
+        training.run(1)  # the clock is where a step leaves it
+        took, _ = measured(form, backend, is_emulated, 0.02)
+        named.append([name, round(took["us"], 3)])
+    return {**whole, "launches": n_calls, "sum": sum(t for _, t in named), "parts": named,
             "nodes": backend.report()["recorded"][:1]}  # fmt: skip
 
 

@@ -116,6 +116,8 @@ class Report:
 
 
 def _short(answer: Answer) -> str:
+    if "us_per_step" in answer:
+        return ", ".join(f"{name} {us:.1f} us" for name, us in answer["us_per_step"].items())
     if "us" in answer and "parts" not in answer:
         return f"{answer['us']:.1f} us" + ("" if answer.get("ok", True) else f" {answer['wrong']}")
     return json.dumps(answer)

@@ -1,64 +1,23 @@
 """The networks that are timed on a GPU, their data, and how a step's time is taken.
 
-Every contender trains the same: ReLU layers, a linear output, C = 1/2 sum (y - a)^2 averaged over
-the batch, momentum 0.9, all data on the device, batches drawn from an order that is there already.
+Every contender trains the same: from the same weights, ReLU layers, a linear output,
+C = 1/2 sum (y - a)^2 averaged over the batch, momentum 0.9; data and batch order on the device.
 """
 
 from __future__ import annotations
 
-import statistics
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
-RATE, MOMENTUM = 1e-4, 0.9
-WARM_UP, REPEATS = 1.0, 5  # seconds of load before a process's first measurement; measurements
-WIDE = 2048  # from this width on, two batches of data are enough: they take seconds to draw
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of the table: the widths of the layers, and the rows of a batch."""
-
-    widths: tuple[int, ...]
-    batch: int
-
-    @classmethod
-    def parse(cls, text: str) -> Row:
-        """Return the row that `784-100-10:128` names. Raises: ValueError for anything else."""
-        widths, _, batch = text.partition(":")
-        row = cls(tuple(int(width) for width in widths.split("-")), int(batch))
-        if len(row.widths) < 2 or min(*row.widths, row.batch) < 1:
-            raise ValueError(f"a row is WIDTHS:BATCH, as 784-100-10:128. Received: {text!r}")
-        return row
-
-    def __str__(self) -> str:
-        return f"{'-'.join(map(str, self.widths))}:{self.batch}"
-
-    @property
-    def n_rows(self) -> int:
-        """How many rows of data it is trained on."""
-        most = 0 if max(self.widths) >= WIDE else min(60_000, 400 * self.batch)
-        return max(2 * self.batch, most // self.batch * self.batch)
-
-    @property
-    def multiplications(self) -> int:
-        """The multiplications of the products of one step."""
-        pairs = list(zip(self.widths, self.widths[1:], strict=False))
-        forward = sum(n_in * n_out for n_in, n_out in pairs)
-        return self.batch * (3 * forward - pairs[0][0] * pairs[0][1])
-
-    def data(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return x (n, I) and y (n, O), standard normal float32."""
-        rng = np.random.default_rng(0)
-        return tuple(
-            rng.standard_normal((self.n_rows, width), np.float32)
-            for width in (self.widths[0], self.widths[-1])
-        )  # type: ignore[return-value]
-
-
+LEARNING_RATE, MOMENTUM = 1e-4, 0.9
+UNROLLED = 16  # steps of one graph
+LOSS_ROWS = 16_384  # rows whose loss is reported, at most
+WIDE = 2048  # inputs; from here on, little data and few steps a round
 TABLE = (
     *("784-30-10:10", "784-100-10:128", "20-64-64-2:32", "20-64-64-2:256", "784-512-512-10:128"),
     *("784-512-512-10:1024", "784-2500-2000-1500-1000-500-10:100", "64-64-64-64-1:1024"),
@@ -67,31 +26,95 @@ TABLE = (
 TINY = ("8-6-3:16", "8-6-6-1:64")
 
 
-_is_warm: list[bool] = []
+@dataclass(frozen=True)
+class Work:
+    """One row of the table: the network, its initial weights, the data and the batches."""
+
+    layers: list[int]
+    batch: int
+    x: np.ndarray  # (n, layers[0])
+    y: np.ndarray  # (n, layers[-1])
+    windows: np.ndarray  # (steps, batch), int64: the rows of each batch
+    theta: list[tuple[np.ndarray, np.ndarray]]  # W (I, O) and b (O,) of each layer
+
+    @property
+    def seen(self) -> np.ndarray:
+        """Rows for the reported loss: the first of those that a round trains on."""
+        rows: np.ndarray = self.windows.reshape(-1)[:LOSS_ROWS]
+        return rows
 
 
-def microseconds(
-    run: Callable[[int], None], wait: Callable[[], None], seconds: float = 0.3
-) -> dict[str, float]:
-    """Return the microseconds of one step: the median of five measurements, least and most.
+@dataclass(frozen=True)
+class Form:
+    """One way to make steps: `run()` makes `steps` of them and does not wait for the device."""
 
-    run(n) starts n steps, wait() returns when they are done. The clocks of a GPU that has rested
-    are slow, so it is kept busy for a second before the first measurement of a process, and for
-    `seconds` before each other.
+    name: str
+    steps: int
+    run: Callable[[], None]
+
+
+def parse_row(row: str) -> tuple[list[int], int]:
+    """Return layer widths and batch size of a row such as `784-100-10:128`."""
+    widths, _, batch = row.partition(":")
+    numbers = [*widths.split("-"), batch]
+    if len(numbers) < 3 or not all(word.isdecimal() and int(word) > 0 for word in numbers):
+        raise ValueError(f"A row must be widths and batch size, like 784-100-10:128. {row=}")
+    return [int(word) for word in numbers[:-1]], int(batch)
+
+
+def data_size(layers: list[int], batch: int, is_emulated: bool = False) -> int:
+    """Return the number of rows of data: 400 batches, fewer where a batch is large."""
+    if layers[0] >= WIDE:
+        return 2 * batch
+    return max(2 * batch, min(60_000, (8 if is_emulated else 400) * batch))
+
+
+def make_work(row: str, is_emulated: bool = False) -> Work:
+    """Return the row's work. It is the same for every contender, the initial weights included."""
+    layers, batch = parse_row(row)
+    n, rng = data_size(layers, batch, is_emulated), np.random.default_rng(0)
+    x = rng.standard_normal((n, layers[0]), np.float32)
+    y = rng.standard_normal((n, layers[-1]), np.float32)
+    n_windows = n // batch
+    windows = rng.permutation(n)[: n_windows * batch].reshape(n_windows, batch)
+    unit = 4 if layers[0] >= WIDE else UNROLLED
+    steps = unit * max(1, n_windows // unit)
+    theta = [
+        ((rng.random((n_in, n_out), np.float32) * 2 - 1) * np.float32(math.sqrt(3 / n_in)),
+         np.zeros(n_out, np.float32))
+        for n_in, n_out in pairwise(layers)
+    ]  # fmt: skip
+    return Work(layers, batch, x, y, windows[np.arange(steps) % n_windows], theta)
+
+
+def measure(
+    form: Form, wait: Callable[[], None], seconds: float, warm_up: float, rounds: int = 5
+) -> tuple[list[float], int]:
+    """Return the seconds per step of each measurement, and the steps of one measurement.
+
+    Warms up for `warm_up` seconds; each measurement takes at least `seconds`, one wait included.
     """
-    n, begin = 1, time.perf_counter()
-    per_step, load = 0.0, seconds if _is_warm else seconds * WARM_UP / 0.3
-    while time.perf_counter() - begin < load:
-        start = time.perf_counter()
-        run(n)
+
+    def timed(calls: int) -> float:
+        begin = time.perf_counter()
+        for _ in range(calls):
+            form.run()
         wait()
-        per_step = (time.perf_counter() - start) / n
-        n = min(2 * n, max(1, int(seconds / max(per_step, 1e-9))))
-    _is_warm.append(True)
-    n, times = max(1, round(seconds / max(per_step, 1e-9))), []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        run(n)
-        wait()
-        times.append(1e6 * (time.perf_counter() - start) / n)
-    return {"us": statistics.median(times), "least": min(times), "most": max(times), "steps": n}
+        return time.perf_counter() - begin
+
+    calls, spent = 1, 0.0
+    while True:
+        took = timed(calls)
+        spent += took
+        if spent >= warm_up and took >= seconds / 5:
+            break
+        calls = max(1, min(8 * calls, math.ceil(seconds / 4 * calls / took)))
+    calls = max(1, math.ceil(1.1 * seconds * calls / took))
+    found: list[float] = []
+    while len(found) < rounds:
+        took = timed(calls)
+        if took >= seconds:
+            found.append(took / calls / form.steps)
+        else:  # faster than in the warm-up
+            calls, found = math.ceil(1.2 * calls * seconds / took), []
+    return found, calls * form.steps

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu_parts import Answer, Task, how_it_ran, new_backend
-from benchmarks.gpu_rows import MOMENTUM, RATE, TABLE, TINY, Row, microseconds
+from benchmarks.gpu_parts import Answer, Task, how_it_ran, measured, new_backend
+from benchmarks.gpu_rows import LEARNING_RATE, MOMENTUM, TABLE, TINY, Form, Work, make_work
 
+MOST_TICKS = 64  # that may follow each other without a new round
 NARROW, LARGE = TABLE[:4] + TABLE[7:8], TABLE[5:7] + TABLE[9:]
 # Precision, switches and rows of each contender.
 CONTENDERS: dict[str, tuple[str, dict[str, bool], tuple[str, ...]]] = {
@@ -42,56 +43,64 @@ def tasks(is_emulated: bool, words: list[str]) -> Iterator[Task]:
         yield pair, lambda r=row, c=contender: speed(is_emulated, r, c)
 
 
-@lru_cache(maxsize=1)
-def _data(row: Row) -> tuple[np.ndarray, np.ndarray]:
-    return row.data()
-
-
 class Training:
-    """A training run whose steps can be made at will: the clock goes back before each epoch."""
+    """A training run whose rounds can be made at will: the clock goes back before each."""
 
-    def __init__(self, backend: Any, row: Row) -> None:
+    def __init__(self, backend: Any, row: str, is_emulated: bool) -> None:
         import nnbackend as nn
         from nnbackend.training.micro_batches import new_run
         from nnbackend.training.recipe import Recipe
         from nnbackend.training.trainer import Trainer
 
-        x, y = _data(row)
+        work = _work(row, is_emulated)
         net = nn.Network(
-            list(row.widths), "quadratic", activation="relu", device=backend, dtype="float32"
+            list(work.layers), "quadratic", activation="relu", device=backend, dtype="float32"
         )
-        recipe = Recipe(nn.SGD(RATE, momentum=MOMENTUM), 1, row.batch)
-        self.trainer = trainer = Trainer(net, x, y, recipe)
-        self.backend, self.steps = backend, trainer.steps_per_epoch
-        backend.to_device(trainer._epoch_rates(), out=trainer.rates)
-        trainer.feed.begin_epoch(np.random.default_rng(0).permutation(len(x)))
-        self._run = new_run(trainer, row.batch)
+        net.set_parameters(*map(list, zip(*work.theta, strict=True)))
+        recipe = Recipe(nn.SGD(LEARNING_RATE, momentum=MOMENTUM), 1, work.batch)
+        trainer = Trainer(net, work.x, work.y, recipe)
+        # The order of all contenders; a round may go over the data several times.
+        self.steps = len(work.windows)
+        trainer.feed.order = backend.to_device(work.windows.reshape(-1))
+        n_rates = max(self.steps, MOST_TICKS)
+        rates = np.repeat([[LEARNING_RATE], [MOMENTUM]], n_rates, axis=1)
+        trainer.rates = backend.to_device(rates)
+        self.backend, self._trainer, self._net = backend, trainer, net
+        self._run, self._seen = new_run(trainer, work.batch), (work.x[work.seen], work.y[work.seen])
 
     def run(self, n: int) -> None:
-        """Make n steps."""
-        while n:
-            some = min(n, self.steps)
-            self.backend.to_device(np.array([0, -1]), out=self.trainer.clock)
-            self._run(some)
-            n -= some
+        """Make the first n steps of a round."""
+        self.reset()
+        self._run(n)
+
+    def reset(self) -> None:
+        """Set the clock to the beginning of a round."""
+        self.backend.to_device(np.array([0, -1]), out=self._trainer.clock)
+
+    def form(self) -> Form:
+        """Return a round as what is timed."""
+        return Form("round", self.steps, lambda: self.run(self.steps))
 
     def loss(self) -> float:
-        """Return the mean loss since the last call."""
-        sums = self.backend.to_host(self.trainer.totals)
-        self.backend.fill(self.trainer.totals, 0.0)
-        return float(sums[0] / sums[1])
+        """Return the loss of the rows seen first."""
+        return self._net.evaluate(*self._seen)["loss"]
+
+
+@lru_cache(maxsize=1)
+def _work(row: str, is_emulated: bool) -> Work:
+    return make_work(row, is_emulated)
 
 
 def speed(is_emulated: bool, row: str, contender: str) -> Answer:
     """Time one contender on one row; its loss must fall, and every step must be recorded."""
     precision, switches, _ = CONTENDERS[contender]
     backend = new_backend(is_emulated, precision, **switches)
-    training = Training(backend, Row.parse(row))
+    training = Training(backend, row, is_emulated)
+    loss = {"first": training.loss()}
     training.run(training.steps)
-    first = training.loss()
-    found = microseconds(training.run, backend.synchronize, 0.02 if is_emulated else 0.3)
-    training.loss()
-    training.run(training.steps)
-    last, ran = training.loss(), how_it_ran(backend)
-    wrong = [*ran["wrong"], *(["the loss does not fall"] if not last < first else [])]
-    return {**found, **ran, "wrong": wrong, "ok": not wrong, "loss": [first, last]}
+    loss[f"after_{training.steps}_steps"] = after = training.loss()
+    found, steps = measured(training.form(), backend, is_emulated)
+    loss["last"], ran = training.loss(), how_it_ran(backend)
+    has_learnt = loss["first"] > after and loss["first"] > loss["last"]
+    wrong = [*ran["wrong"], *([] if has_learnt else ["the loss does not fall"])]
+    return {**found, **ran, "steps": steps, "wrong": wrong, "ok": not wrong, "loss": loss}

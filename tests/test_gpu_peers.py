@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import gpu_peers
-from benchmarks.gpu_peer_libraries import Form, LeftOut, Work
-from benchmarks.gpu_peers import data_size, main, make_work, measure, parse_row
+from benchmarks import gpu_peers, gpu_rows
+from benchmarks.gpu_peer_libraries import LeftOut
+from benchmarks.gpu_peers import main
+from benchmarks.gpu_rows import Form, Work, data_size, make_work, measure, parse_row
 
 
 class Peer:
@@ -141,7 +142,7 @@ def test_measurements_are_as_long_as_asked(monkeypatch: pytest.MonkeyPatch) -> N
         # Cold for the first second.
         clock[0] += 1e-3 if clock[0] < 1 else 1e-4
 
-    monkeypatch.setattr(gpu_peers.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(gpu_rows.time, "perf_counter", lambda: clock[0])
     found, steps = measure(Form("f", 2, run), lambda: waits.append(clock[0]), 0.3, 1.0)
     assert found == pytest.approx([5e-5] * 5)
     assert steps * 5e-5 >= 0.3
