@@ -48,5 +48,6 @@ def trained(
     dropout = [nn.Dropout(0.2)] if options else []
     layers = [20, nn.Dense(32, activation), *dropout, nn.Dense(16), nn.Dense(5, "softmax")]
     net = nn.Network(layers, "cross_entropy", device=backend, dtype="float32", seed=1)
-    nn.train(net, x, y, epochs=8, batch_size=16, seed=2, **options)
+    epochs = 2 if is_emulated else 8
+    nn.train(net, x, y, epochs=epochs, batch_size=16, seed=2, **options)
     return backend, backend.to_host(net.theta)

@@ -32,8 +32,11 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = (".", "backends", "tests", "tests/cuda")  # of PYTHONPATH
 PEERS = ("torch-graphs", "jax", "torch")
 COMPILED = (TABLE[1], TABLE[2])  # rows that are worth the time of torch.compile
-VERDICT = re.compile(r"\b(PASSED|FAILED|SKIPPED|ERROR|XFAIL)\b.*?(tests/\S+)|(tests/\S+) "
-                     r"(PASSED|FAILED|SKIPPED|ERROR|XFAIL)")  # fmt: skip
+# A line of pytest -v, without and with several workers; not those of the summary at its end.
+VERDICT = re.compile(
+    r"^(?:\[gw\d+\].*? )?(?:(?P<early>[A-Z]+) )?(?P<test>tests/\S+)(?: (?P<late>[A-Z]+))?"
+)
+END = re.compile(r"^=+ .*\b(?:passed|failed|errors?)\b.* in [\d.]+s")
 
 
 class Check:
@@ -53,7 +56,10 @@ class Check:
         self.part, self._end = part, time.monotonic() + budget
 
     def child(self, command: Sequence[str], name: str, hear: Callable[[str], None]) -> None:
-        """Run a child within what is left; how it failed is entered under its name."""
+        """Run a child within what is left; how it failed is entered under its name.
+
+        pytest loads no plug-in that is not asked for: what a machine happens to have is not ours.
+        """
         if self.left <= 1:
             self.report.enter(self.part, name, {"left_out": "no time left"})
             return
@@ -61,7 +67,7 @@ class Check:
             [*(str(ROOT / f) for f in FOLDERS), *filter(None, [os.environ.get("PYTHONPATH")])]
         )
         required = {} if self.is_emulated else {"NNBACKEND_REQUIRE": "cupy"}
-        env = {**os.environ, "PYTHONPATH": path, **required}
+        env = {**os.environ, "PYTHONPATH": path, **required, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
         log = self.report.folder / f"gpu-check-{self.part}.log"
         done = gpu_process.run(command, log, self.left, hear, env, ROOT)
         if done.error:
@@ -103,25 +109,31 @@ def conformance(check: Check) -> None:
     command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", *files]
     workers = min(8, os.cpu_count() or 1)
     if importlib.util.find_spec("xdist") and workers > 2:
-        command += ["-n", str(workers)]
+        command += ["-p", "xdist", "-n", str(workers)]
     counts: dict[str, int] = {}
     bad: list[str] = []
 
     def hear(line: str) -> None:
-        found = VERDICT.search(line)
-        if found and "[100%]" not in line.partition("::")[0]:
-            verdict, test = (found[1], found[2]) if found[1] else (found[4], found[3])
+        verdict, test = verdict_in(line)
+        if verdict:
             counts[verdict.lower()] = counts.get(verdict.lower(), 0) + 1
-            if verdict in ("FAILED", "ERROR", "SKIPPED"):
+            if verdict != "PASSED":
                 bad.append(f"{verdict} {test}")
-        if line.startswith("=") and " in " in line and "passed" in line:
-            counts["ended"] = 1
+        counts["ended"] = counts.get("ended", 0) or int(bool(END.match(line)))
 
     check.child([*command, "-k", chosen], "pytest", hear)
-    ended = counts.pop("ended", 0) == 1
+    ended = bool(counts.pop("ended", 0))
     is_good = ended and not bad and counts.get("passed", 0) > 0
     answer: Answer = {"ok": is_good, "ended": ended, **counts, "bad": sorted(set(bad))[:60]}
     check.report.enter(check.part, "counts", answer)
+
+
+def verdict_in(line: str) -> tuple[str, str]:
+    """Return a test's verdict and its name, as a line of pytest -v has them; else "" and ""."""
+    found = VERDICT.match(line)
+    if found is None or not (line.startswith("[gw") or found["late"]):
+        return "", ""
+    return found["early"] or found["late"] or "", found["test"]
 
 
 def speed(check: Check) -> None:

@@ -25,6 +25,7 @@ from benchmarks.gpu_rows import Form, make_work, measure
 PRECISIONS = ("float32", "tf32")
 LONG_STEP = 1e-3  # seconds; from here on, several steps in one graph gain nothing
 Answer = dict[str, Any]
+_is_warm: list[bool] = []
 
 
 CONTENDERS: dict[str, tuple[str, Callable[..., Any]]] = {
@@ -96,8 +97,8 @@ def answer_row(contender: str, row: str, is_emulated: bool, seconds: float) -> A
     head: Answer = {"row": row, "contender": contender}
     if importlib.util.find_spec(library) is None:
         return {**head, "left_out": f"{library} is not installed"}
-    # The clocks of an idle GPU are low: one second of load first.
-    warm_up = seconds if is_emulated else 1.0
+    # The clocks of an idle GPU are low: one second of load before a process's first measurement.
+    warm_up = seconds if is_emulated or _is_warm else 1.0
     found: Answer = {}
     gc.collect()  # what a row with an error left
     try:
@@ -105,6 +106,8 @@ def answer_row(contender: str, row: str, is_emulated: bool, seconds: float) -> A
         for precision in PRECISIONS:
             peer = make(contender, work, precision, is_emulated)
             measure_precision(peer, precision, seconds, warm_up, found)
+            _is_warm.append(True)
+            warm_up = seconds
             del peer
             gc.collect()  # its device memory goes before the next one is made
     except LeftOut as reason:

@@ -67,8 +67,7 @@ def run(
         timer = threading.Timer(max(limit, 0.0), _stop, (child, is_late))
         timer.start()
         try:
-            assert child.stdout is not None
-            for line in child.stdout:
+            for line in child.stdout or ():
                 file.write(line)
                 file.flush()
                 said.append(line)
@@ -78,6 +77,8 @@ def run(
             timer.cancel()
             _kill(child, signal.SIGKILL)  # grandchildren that outlived it
             child.wait()
+            if child.stdout is not None:
+                child.stdout.close()
     code = TIMED_OUT if is_late.is_set() else child.returncode
     return Done(code, "".join(said).strip(), time.monotonic() - begin)
 

@@ -1,37 +1,149 @@
-"""`benchmarks.gpu_check` runs to its end on the stand-in, and says that it was the stand-in."""
+"""`benchmarks.gpu_check` runs every part on the stand-in, and each fault made on purpose shows."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from emulator import LACKING
 
-from benchmarks.gpu_check import CONTENDERS, TINY, main
+from benchmarks.gpu_check import PARTS, ROOT, main, verdict_in
+from benchmarks.gpu_report import Report
+from benchmarks.gpu_rows import TINY
+from benchmarks.gpu_speed import pairs
+
+pytestmark = pytest.mark.skipif(LACKING is not None, reason=str(LACKING))
+FAULTS = ROOT / "tests" / "gpu_faults"
 
 
-@pytest.mark.skipif(LACKING is not None, reason=str(LACKING))
-def test_on_the_stand_in(tmp_path: Path) -> None:
-    assert main(["--emulated", "--out", str(tmp_path)]) == 0
-    (path,) = tmp_path.iterdir()
-    found = json.loads(path.read_text(encoding="utf-8"))
-    assert found["emulated"]
-    assert found["complete"]
-    assert found["capture"]["equal"]
-    assert found["numbers"]["relu_epilogue_keeps_nan"] is False  # as the stand-in's model has it
-    assert found["conformance"]["passed"] >= 20
-    assert found["failures"] == []
-    assert {row: tuple(table) for row, table in found["speed"].items()} == dict.fromkeys(
-        TINY, CONTENDERS
-    )
+def found(folder: Path) -> dict[str, Any]:
+    (path,) = folder.glob("*.json")
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
 
 
-@pytest.mark.skipif(LACKING is not None, reason=str(LACKING))
-def test_out_of_time_it_still_writes_what_it_has(tmp_path: Path) -> None:
-    assert main(["--emulated", "--out", str(tmp_path), "--seconds", "0"]) == 1
-    (path,) = tmp_path.iterdir()
-    found = json.loads(path.read_text(encoding="utf-8"))
-    assert found["complete"]
-    assert "conformance" in found["failures"]
-    assert found["speed"][TINY[0]]["ours"] == {"left_out": "no time left"}
+def ran(folder: Path, *words: str) -> tuple[int, dict[str, Any]]:
+    code = main(["--emulated", "--out", str(folder), *words])
+    return code, found(folder)
+
+
+def test_every_part_runs_to_its_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, content = ran(tmp_path)
+    assert content["failures"] == []
+    assert code == 0
+    assert set(content["ended"]) == set(content["parts"]) == set(PARTS)
+    first = content["parts"]["first"]
+    assert first["launches"]["relu_epilogue_keeps_nan"] is False  # as the stand-in's model has it
+    assert first["products float32"]["largest_error"] < 1e-6
+    assert all(answer["equal"] for name, answer in first.items() if name.startswith("capture"))
+    assert content["parts"]["conformance"]["counts"]["passed"] >= 20
+    assert set(content["parts"]["speed"]) == set(pairs(is_emulated=True))
+    assert {name.split()[0] for name in content["parts"]["peers"]} == set(TINY)
+    parts = content["parts"]["profile"][TINY[0]]["parts"]
+    assert [name for name, _ in parts if name.startswith("product")]
+    digits = content["parts"]["train"]["digits"]
+    assert digits["gpu"]["test_accuracy"] == pytest.approx(digits["cpu"]["test_accuracy"], abs=0.01)
+    summary = capsys.readouterr().out.splitlines()[-len(PARTS) - 3 :]
+    assert summary[-1] == "no failure"
+
+
+@pytest.mark.parametrize(
+    ("fault", "part", "said"),
+    [
+        (
+            "recording",
+            "speed",
+            "not recorded: recording failed: RuntimeError: a capture that fails",
+        ),
+        ("library", "speed", "matmul fell back on CuPy: cuBLASLt cannot be used"),
+        ("epilogue", "speed", "product refused: bias gradient"),
+        ("epilogue", "first", "'epilogue': 'bias gradient'"),
+        ("killed", "first", "exit code -9"),
+    ],
+)
+def test_a_fault_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, part: str, said: str
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(FAULTS))
+    monkeypatch.setenv("NNBACKEND_FAULT", fault)
+    code, content = ran(tmp_path, "--part", part)
+    assert code == 1
+    assert [failure for failure in content["failures"] if said in failure]
+    if fault == "killed":  # what was answered before is there
+        assert content["parts"]["first"]["alignment"]["ok"]
+
+
+def test_a_peer_that_hangs_is_a_failure_and_leaves_no_child(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(FAULTS))
+    code, content = ran(tmp_path, "--part", "peers", "--seconds", "6")
+    assert code == 1
+    assert [f for f in content["failures"] if f.startswith("peers: torch-graphs: stopped after")]
+    log = (tmp_path / "gpu-check-peers.log").read_text(encoding="utf-8")
+    pids = [int(pid) for pid in re.findall(r"grandchild (\d+)", log)]
+    assert pids
+    end = time.monotonic() + 10
+    while any(map(is_alive, pids)) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not any(map(is_alive, pids))
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"  # nobody has asked for the exit code of a zombie
+
+
+def test_what_is_cut_off_keeps_its_answers_and_goes_on(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.gpu_check", "--emulated", "--part", "speed"]
+    child = subprocess.Popen(
+        [*command, "--out", str(tmp_path)], cwd=ROOT, stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    end = time.monotonic() + 60
+    while time.monotonic() < end and child.poll() is None:
+        if list(tmp_path.glob("*.json")) and len(found(tmp_path)["parts"].get("speed", {})) >= 2:
+            break
+        time.sleep(0.05)
+    os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    before = found(tmp_path)
+    (path,) = tmp_path.glob("*.json")
+    assert "speed: cut off before its end" in Report(path, is_emulated=True).failures()
+    answers = before["parts"]["speed"]
+    assert 2 <= len(answers) < len(pairs(is_emulated=True))
+    code, content = ran(tmp_path, "--part", "speed")
+    assert code == 0
+    assert set(content["parts"]["speed"]) == set(pairs(is_emulated=True))
+    assert {name: content["parts"]["speed"][name] for name in answers} == answers
+
+
+def test_without_time_everything_is_left_out(tmp_path: Path) -> None:
+    _, content = ran(tmp_path, "--part", "first", "--seconds", "0")
+    assert content["parts"]["first"]["first"] == {"left_out": "no time left"}
+
+
+@pytest.mark.parametrize(
+    ("line", "verdict"),
+    [
+        ("[gw3] [ 10%] PASSED tests/test_conformance.py::TestCupy::test_a[x] ", "PASSED"),
+        ("tests/test_conformance.py::TestCupy::test_a[x] FAILED          [  4%]", "FAILED"),
+        ("FAILED tests/test_conformance.py::TestCupy::test_a[x] - AssertionError", ""),
+        ("SKIPPED [1] tests/test_conformance.py:12: no GPU", ""),
+        ("tests/test_conformance.py::TestCupy::test_a[x] ", ""),
+        ("===== 16 passed in 10.37s =====", ""),
+    ],
+)
+def test_verdicts_of_pytest(line: str, verdict: str) -> None:
+    assert verdict_in(line)[0] == verdict

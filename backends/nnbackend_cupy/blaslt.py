@@ -31,7 +31,7 @@ TRANSA, TRANSB, EPILOGUE, BIAS_POINTER = 3, 4, 7, 8  # cublasLtMatmulDescAttribu
 MAX_WORKSPACE, MIN_ALIGNMENTS = 1, (5, 6, 7, 8)  # cublasLtMatmulPreferenceAttributes_t
 DEFAULT, BIAS, RELU_BIAS, BGRADA = 1, 4, 6, 256  # cublasLtEpilogue_t
 EPILOGUES = {DEFAULT: "plain", BIAS: "bias", RELU_BIAS: "bias+relu", BGRADA: "bias gradient"}
-CANDIDATES = 8  # algorithms to time where products are tuned
+CANDIDATES, BURST = 8, 16  # where products are tuned: algorithms to time, launches of each
 
 
 class Refused(Exception):
@@ -371,14 +371,25 @@ def _check(status: int, function: str) -> None:
 
 
 def _seconds(launch: Callable[[], None]) -> float:
-    """Return the device time of one launch: the least of three short bursts, after a warm-up."""
+    """Return the device's time of one launch, the least of three replays of a short recording.
+
+    Launched one by one, small products would all take as long as their launches on the host.
+    """
     launch()
-    begin, end, best = cupy.cuda.Event(), cupy.cuda.Event(), float("inf")
-    for _ in range(3):
-        begin.record()
-        for _ in range(8):
-            launch()
-        end.record()
-        end.synchronize()
-        best = min(best, cupy.cuda.get_elapsed_time(begin, end) / 8e3)
-    return best
+    stream, begin, end = cupy.cuda.Stream(non_blocking=True), cupy.cuda.Event(), cupy.cuda.Event()
+    cupy.cuda.get_current_stream().synchronize()
+    with stream:
+        stream.begin_capture()
+        try:
+            for _ in range(BURST):
+                launch()
+        finally:
+            graph = stream.end_capture()
+        times = []
+        for _ in range(4):  # the first brings the recording to the device
+            begin.record()
+            graph.launch()
+            end.record()
+            end.synchronize()
+            times.append(float(cupy.cuda.get_elapsed_time(begin, end)))
+    return min(times[1:]) / 1e3 / BURST

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -29,7 +30,8 @@ def new_backend(precision: str = "float32") -> Any:
     blaslt = loaded.BlasLt.multiply.__globals__
     backend = loaded.CuPyBackend(0, precision)
     blaslt["load"] = lambda: model
-    backend._blas._open()
+    with suppress(blaslt["Refused"]):  # kept, and told at the first product
+        backend._blas._open()
     backend.name, backend.device, backend.model = "cupy_emulated", "cupy_emulated:0", model
     return backend
 

@@ -1,0 +1,44 @@
+"""Faults on purpose, for tests/test_gpu_check.py: loaded by every Python that has this on its path.
+
+NNBACKEND_FAULT names one: "recording" fails, the "library" is missing, an "epilogue" is refused,
+the process is "killed" at its second product.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+FAULT = os.environ.get("NNBACKEND_FAULT", "")
+
+
+def _begin_capture(self: Any) -> None:
+    raise RuntimeError("a capture that fails on purpose")
+
+
+def _kill(*args: Any) -> Any:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+if FAULT:
+    try:
+        import stand_in
+        import stand_in_blaslt
+    except ImportError:  # a Python that runs no part
+        pass
+    else:
+        model = stand_in_blaslt.Model
+        has_algorithm = model._has_algorithm
+        if FAULT == "recording":
+            stand_in.Stream.begin_capture = _begin_capture
+        elif FAULT == "library":
+            model.cublasLtCreate = lambda self, handle: 1
+        elif FAULT == "epilogue":
+            model._has_algorithm = lambda self, epilogue, m: (
+                epilogue != 256 and has_algorithm(self, epilogue, m)
+            )
+        elif FAULT == "killed":
+            from benchmarks import gpu_first
+
+            gpu_first.products = _kill
