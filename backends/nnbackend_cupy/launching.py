@@ -279,6 +279,30 @@ class Kernels:
         numbers = np.int64(batch_size), np.int64(stride), np.int64(out.size), np.int32(columns)
         launch(grids.over_elements(out.size), (THREADS,), (data, order, clock, out, *numbers))
 
+    def begin_step(
+        self, clock: Array, rates: Array, hyper: Array, order: Array, batch_size: int,
+        gathers: Sequence[tuple[Array, Array]],
+    ) -> None:  # fmt: skip
+        """`tick`, then `gather_rows` for each (data, out), in one launch."""
+        _check(clock, order, kinds=("int64",))
+        _check(rates, hyper, kinds=("float64",))
+        arguments: list[Any] = []
+        n_blocks = 0
+        for data, out in gathers:
+            _check(out, kinds=sources.C_NAMES)
+            (blocks,) = grids.over_elements(out.size)
+            numbers = np.int64(_row_stride(data)), np.int64(out.size)
+            columns = np.int32(out.size // out.shape[0])
+            arguments += [data, out, *numbers, columns, np.int32(blocks)]
+            n_blocks += blocks
+        names = tuple((data.dtype.name, out.dtype.name) for data, out in gathers)
+        _, launch = self._kernel(
+            None, ("begin", *names), np.dtype(np.float64), lambda: sources.begin(names)
+        )
+        counter = self._scratch("begin", (1,), "uint32")
+        sizes = np.int64(batch_size), np.int64(rates.shape[1])
+        launch((n_blocks,), (THREADS,), (*arguments, order, clock, rates, hyper, counter, *sizes))
+
     def scale_rows(self, x: Array, shift: Array, factor: Array, clip: float | None) -> None:
         """x = (x - shift) * factor, clipped smoothly. Shapes: x (B, I), shift and factor (I,)."""
         dtype = _check(x, shift, factor)

@@ -248,3 +248,14 @@ def gather(data: str, out: str) -> Source:
 def tick() -> Source:
     """Give the beginning of a step."""
     return _instance("tick.cu", "clock", {}, {}, False)
+
+
+def begin(dtypes: Sequence[tuple[str, str]]) -> Source:
+    """Return the beginning of a step with its gathers. dtypes: (data, out) of each array."""
+    macros: dict[str, object] = {
+        f"{side}{k}": C_NAMES[name]
+        for k, pair in enumerate(dtypes)
+        for side, name in zip(("In", "Out"), pair, strict=True)
+    }
+    macros["ARRAYS(DO)"] = " ".join(f"DO({k})" for k in range(len(dtypes)))
+    return _instance("begin.cu", "_".join(map("_".join, dtypes)), macros, {}, False)

@@ -49,6 +49,8 @@ def all_sources() -> Iterator[Source]:
     yield sources.gather("int32", "int32")
     yield sources.gather("int64", "int64")
     yield sources.tick()
+    yield sources.begin([("float32", "float32"), ("int32", "int32")])
+    yield sources.begin([("uint8", "float32"), ("float32", "float32"), ("float64", "float64")])
 
 
 def distinct_sources() -> list[Source]:

@@ -305,6 +305,38 @@ def test_a_step_has_few_launches_and_allocates_once() -> None:
     assert len(counting.launched) == 2 * len(heads)
 
 
+@needs_emulator
+@every_order
+@pytest.mark.parametrize("sizes", [(7, 5, 1), (3, 40, 700)])
+def test_a_step_begins_in_one_launch(order: int, sizes: tuple[int, ...], small_gpu: None) -> None:
+    batch_size, columns, more = sizes
+    rng, n = np.random.default_rng(3), 4 * batch_size
+    data = [
+        rng.integers(0, 200, (n, columns), np.uint8),
+        rng.integers(0, 9, n, np.int32),
+        rng.standard_normal((n, more)),
+    ]
+    chosen = rng.permutation(n)
+    rates = rng.random((2, 4))
+    results = []
+    for kernels in (EmulatedBackend(order).kernels, None):
+        outs = [np.zeros((batch_size, columns), np.float32), np.zeros(batch_size, np.int32),
+                np.zeros((batch_size, more))]  # fmt: skip
+        clock, hyper = np.array([10, -1]), np.zeros(3)
+        for _ in range(3):
+            pairs = list(zip(data, outs, strict=True))
+            if kernels is not None:
+                kernels.begin_step(clock, rates, hyper, chosen, batch_size, pairs)
+            else:
+                REFERENCE.tick(clock, rates, hyper)
+                for source, out in pairs:
+                    REFERENCE.gather_rows(source, chosen, clock, batch_size, out)
+            results.append([array.copy() for array in (clock, hyper, *outs)])
+    for mine, wanted in zip(results[:3], results[3:], strict=True):
+        for a, b in zip(mine, wanted, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
 def test_clipping_takes_two_launches() -> None:
     counting = Counting()
     counting.kernels.clip_norm(np.zeros(5000), 1.0)

@@ -47,10 +47,14 @@ template <int N, class A> __device__ __forceinline__ void store(A* place, Pack<A
 struct Walk {
   long long i, row, step, row_step;
   int column, column_step, columns;
-  __device__ __forceinline__ Walk(int columns, int at_once = 1) : columns(columns) {
+  __device__ __forceinline__ Walk(int columns, int at_once = 1)
+      : Walk(columns, at_once, blockIdx.x, gridDim.x) {}
+  // By some blocks of the grid alone: the how-manieth, of how many.
+  __device__ __forceinline__ Walk(int columns, int at_once, unsigned block, unsigned blocks)
+      : columns(columns) {
     // In 32 bits, which are divided several times faster: a grid has no more threads than that.
-    const unsigned first = (blockIdx.x * blockDim.x + threadIdx.x) * at_once;
-    const unsigned all = gridDim.x * blockDim.x * at_once, width = columns;
+    const unsigned first = (block * blockDim.x + threadIdx.x) * at_once;
+    const unsigned all = blocks * blockDim.x * at_once, width = columns;
     i = first;
     row = first / width;
     column = first % width;
