@@ -1,10 +1,10 @@
 """The CuPy backend on CuPy's own arrays, on a machine without a GPU.
 
-The arrays are real `cupy.ndarray` objects over host memory, given out by CuPy's own allocator hook.
-So CuPy itself checks shapes, dtypes, views, keywords and locked allocators. A call first goes to
-CuPy; what it cannot do without a device is then computed by NumPy on the same memory. Kernels run in
-the emulator, on the bytes that CuPy would pass to them; streams, graphs and products are those of
-the stand-in. What NumPy has no equivalent for fails with CuPy's own error.
+The arrays are real `cupy.ndarray` objects over host memory, which CuPy's own allocator hook gives.
+So CuPy itself checks shapes, dtypes, views, keywords and locked allocators. A call goes to CuPy
+first; NumPy computes on the same memory what CuPy cannot do without a device. Kernels run in the
+emulator, on the bytes that CuPy would pass to them; streams, graphs and products are those of the
+stand-in. A call that NumPy has no equivalent for fails with CuPy's own error.
 
 Source: CuPy 14.2, cupy/cuda/function.pyx (how arguments are passed), memory.pyx (allocators).
 """
@@ -40,13 +40,16 @@ ALIGNMENT = 512  # of memory, as CuPy's pool gives it
 # CuPy passes an array as the address of its first element.
 TAKES_STRIDED_ROWS = "gather"
 PRODUCTS = ("matmul", "dot", "tensordot", "vdot", "inner")  # CuPy's own, by cuBLAS
-_BINARY = "add sub mul truediv floordiv mod pow and or xor lshift rshift"
+_BINARY = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow")
+_BITS = ("and", "or", "xor", "lshift", "rshift")
 OPERATORS = (
-    *(f"__{side}{word}__" for word in _BINARY.split() for side in ("", "r")),
-    *(f"__{word}__" for word in "eq ne lt le gt ge neg pos abs invert matmul rmatmul".split()),
+    *(f"__{side}{word}__" for word in (*_BINARY, *_BITS, "matmul") for side in ("", "r")),
+    *("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__"),
+    *("__neg__", "__pos__", "__abs__", "__invert__"),
 )
 METHODS = ("__getitem__", "astype", "copy", "reshape", "ravel", "sum", "mean", "max", "min", "take")
-WRITERS = (*(f"__i{word}__" for word in _BINARY.split()), "__setitem__", "fill")
+WRITERS = (*(f"__i{word}__" for word in (*_BINARY, *_BITS)), "__setitem__", "fill")
+REAL_GET, REAL_SET = cupy.ndarray.get, cupy.ndarray.set
 
 
 def _lacking() -> str | None:
@@ -208,26 +211,25 @@ def _writer(name: str) -> Callable[..., Any]:
     return call
 
 
-def _copier(name: str, what: str) -> Callable[..., Any]:
-    """Return `get` or `set`: CuPy checks the arguments, the copy is ours."""
-    real = getattr(cupy.ndarray, name)
+def _set(self: cupy.ndarray, arr: np.ndarray, stream: Any = None) -> None:
+    STATE.refuse("a copy from the host")
+    try:
+        REAL_SET(self, arr, stream)
+    except CUDARuntimeError:  # after CuPy's checks
+        host_view(self)[...] = arr
 
-    def call(self: cupy.ndarray, arr: Any = None, *args: Any, out: Any = None, **kwargs: Any) -> Any:
-        STATE.refuse(what)
-        given = {} if name == "set" else {"out": out}
-        try:
-            real(self, arr, *args, **given, **kwargs)
-        except CUDARuntimeError:
-            if name == "set":
-                host_view(self)[...] = arr
-                return None
-            if out is None:
-                return host_view(self).copy()
-            out[...] = host_view(self)
-            return out
-        raise AssertionError(f"{name} reached a device")
 
-    return call
+def _get(
+    self: cupy.ndarray, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True
+) -> np.ndarray:
+    STATE.refuse("a copy to the host")
+    stream = STATE.stream if stream is None else stream  # CuPy looks it up before it checks `out`
+    try:
+        return REAL_GET(self, stream, order, out, blocking)
+    except CUDARuntimeError:
+        made: np.ndarray = np.empty(self.shape, self.dtype, order) if out is None else out
+        made[...] = host_view(self)
+        return made
 
 
 def _methods() -> Iterator[tuple[str, Callable[..., Any]]]:
@@ -240,8 +242,8 @@ def _methods() -> Iterator[tuple[str, Callable[..., Any]]]:
         yield name, _first_by_cupy(getattr(cupy.ndarray, name), getattr(np.ndarray, name))
     for name in WRITERS:
         yield name, _writer(name)
-    yield "get", _copier("get", "a copy to the host")
-    yield "set", _copier("set", "a copy from the host")
+    yield "get", _get
+    yield "set", _set
 
 
 # ---- kernels ------------------------------------------------------------------------------------
