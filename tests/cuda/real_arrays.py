@@ -141,7 +141,6 @@ def _on_host(host: Callable[..., Any], *args: Any, out: Any = None, **kwargs: An
     if out is not None:
         STATE.do(partial(_write, host_view(out), lambda: host(*plain, **options)))
         return out
-    STATE.refuse("allocation")
     with np.errstate(all="ignore"):
         return _outside(host(*plain, **options))
 

@@ -122,6 +122,15 @@ def test_a_strided_view_fails(view: Callable[[Any], Any]) -> None:
         fill(view(ones(4, 6)), np.int32(3), np.float32(2))
 
 
+def test_the_backend_computes_with_a_strided_view_by_cupy() -> None:
+    backend, whole = new_row(), ones(4, 6)
+    x, shift, factor = whole[:, ::2], ones(3), ones(3)
+    x[1] = 4.0
+    backend.scale_rows(x, shift, factor, None)
+    assert whole.get()[1].tolist() == [3.0, 1.0, 3.0, 1.0, 3.0, 1.0]
+    assert "strides" in backend._fallbacks["scale_rows"]
+
+
 def test_only_the_data_of_gather_may_have_a_stride_between_rows() -> None:
     kernel = cupy.RawKernel(SOURCE, "gather_column")
     x, out = ones(6, 4), cupy.empty((3,), "float32")
@@ -255,6 +264,20 @@ def test_views_and_results_are_those_of_cupy() -> None:
     assert (x @ x.T).get().tolist() == [[18.0, 22.0], [22.0, 27.0]]
     assert (x.sum(axis=0) - 1.0).get().tolist() == [1.0, 8.0, 1.0]
     assert x[ones(2, dtype="int64")].get().tolist() == [[1.0, 5.0, 1.0]] * 2
+
+
+def test_the_host_does_not_warn_of_what_a_device_computes() -> None:
+    x = ones(2)
+    x *= 1e30
+    assert np.isinf(cupy.exp(x).get()).all()
+    assert np.isinf(cupy.multiply(x, x, out=x).get()).all()
+    x -= x
+    assert np.isnan(x.get()).all()
+
+
+def test_new_memory_holds_nan() -> None:
+    assert np.isnan(cupy.empty((3,), "float32").get()).all()
+    assert cupy.zeros((3,), "float32").get().tolist() == [0.0] * 3
 
 
 def test_memory_is_freed() -> None:
