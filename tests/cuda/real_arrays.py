@@ -6,7 +6,7 @@ first; NumPy computes on the same memory what CuPy cannot do without a device. K
 emulator, on the bytes that CuPy would pass to them; streams, graphs and products are those of the
 stand-in. A call that NumPy has no equivalent for fails with CuPy's own error.
 
-Source: CuPy 14.2, cupy/cuda/function.pyx (how arguments are passed), memory.pyx (allocators).
+Source: CuPy 14.2 as it behaves without a device; cupy/cuda/function.pyx (how numbers are passed).
 """
 
 from __future__ import annotations
@@ -39,6 +39,12 @@ ALIGNMENT = 512  # of memory, as CuPy's pool gives it
 # Kernels that read rows at a stride they are told; the others take contiguous memory only, since
 # CuPy passes an array as the address of its first element.
 TAKES_STRIDED_ROWS = "gather"
+# Of a kernel, what CuPy asks the driver.
+ATTRIBUTES = (
+    *("attributes", "binary_version", "cache_mode_ca", "const_size_bytes", "local_size_bytes"),
+    *("max_dynamic_shared_size_bytes", "max_threads_per_block", "num_regs"),
+    *("preferred_shared_memory_carveout", "ptx_version", "shared_size_bytes"),
+)
 PRODUCTS = ("matmul", "dot", "tensordot", "vdot", "inner")  # CuPy's own, by cuBLAS
 _BINARY = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow")
 _BITS = ("and", "or", "xor", "lshift", "rshift")
@@ -287,6 +293,18 @@ class RawKernel(cupy.RawKernel):
                 f"its strides. Received: strides {value.strides} for shape {value.shape}."
             )
         return view
+
+
+def _of_the_stand_in(name: str) -> property:
+    """Return an attribute that the stand-in's kernel must have."""
+    return property(
+        lambda self: getattr(self._emulated, name),
+        lambda self, value: setattr(self._emulated, name, value),
+    )
+
+
+for _name in ATTRIBUTES:
+    setattr(RawKernel, _name, _of_the_stand_in(_name))
 
 
 # ---- products -----------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ cupy: Any = pytest.importorskip(
     "cupy", reason="CuPy is not installed (extra test-cupy)", exc_type=ImportError
 )
 from real_arrays import (  # noqa: E402 - which needs CuPy
+    ATTRIBUTES,
     LACKING,
     Library,
     RawKernel,
@@ -160,6 +161,15 @@ def test_a_kernel_has_the_keywords_of_cupy() -> None:
         fill(x, np.int32(2), np.float32(5), options=["-DA=1"])
     with pytest.raises(AttributeError):
         kernel.max_shared = 1
+
+
+def test_what_a_driver_knows_of_a_kernel_is_asked_of_the_stand_in() -> None:
+    kernel = RawKernel(SOURCE, "fill")
+    assert set(ATTRIBUTES) <= set(dir(RawKernel.__base__))
+    with pytest.raises(AttributeError, match="'RawKernel' object has no attribute"):
+        _ = kernel.ptx_version
+    kernel._emulated.ptx_version = 90
+    assert kernel.ptx_version == 90
 
 
 # ---- captures -----------------------------------------------------------------------------------
