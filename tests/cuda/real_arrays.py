@@ -53,7 +53,7 @@ OPERATORS = (
     *("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__"),
     *("__neg__", "__pos__", "__abs__", "__invert__"),
 )
-METHODS = ("__getitem__", "astype", "copy", "reshape", "ravel", "sum", "mean", "max", "min", "take")
+METHODS = ("__getitem__", "copy", "reshape", "ravel", "sum", "mean", "max", "min", "take")
 WRITERS = (*(f"__i{word}__" for word in (*_BINARY, *_BITS)), "__setitem__", "fill")
 REAL_GET, REAL_SET = cupy.ndarray.get, cupy.ndarray.set
 
@@ -216,6 +216,10 @@ def _writer(name: str) -> Callable[..., Any]:
     return call
 
 
+def _astype(array: np.ndarray, dtype: Any, order: str = "K", *rest: Any, **options: Any) -> Any:
+    return array.astype(dtype, order)  # CuPy's own calls give None for the rest, as it is unsafe
+
+
 def _set(self: cupy.ndarray, arr: np.ndarray, stream: Any = None) -> None:
     STATE.refuse("a copy from the host")
     try:
@@ -245,6 +249,7 @@ def _methods() -> Iterator[tuple[str, Callable[..., Any]]]:
             yield name, _first_by_cupy(getattr(cupy.ndarray, name), getattr(np.ndarray, name))
     for name in METHODS:
         yield name, _first_by_cupy(getattr(cupy.ndarray, name), getattr(np.ndarray, name))
+    yield "astype", _first_by_cupy(cupy.ndarray.astype, _astype)
     for name in WRITERS:
         yield name, _writer(name)
     yield "get", _get
@@ -405,4 +410,12 @@ def new_row() -> Any:
         raise AssertionError(reason)
 
     backend._not_recorded = say
+    return backend
+
+
+def new_row_of_defaults() -> Any:
+    """Return a row whose own kernels take nothing: CuPy computes all but the products."""
+    backend = new_row()
+    backend._try = lambda *args, **kwargs: False
+    backend.name, backend.device = "cupy_defaults", "cupy_defaults:0"
     return backend

@@ -30,6 +30,7 @@ from real_arrays import (  # noqa: E402 - which needs CuPy
     RawKernel,
     host_view,
     new_row,
+    new_row_of_defaults,
     patched,
     real_library,
 )
@@ -56,6 +57,9 @@ def _cupy_on_the_host() -> Iterator[None]:
 for _name, _suite in conformance_classes("cupy_real_arrays", new_row).items():
     if _name.endswith(("Backend", "Gradient", "Capture")):  # training: only more of the same calls
         globals()[_name] = _suite
+# What the kernels refuse is computed by CuPy, whose functions must take these very calls.
+_defaults = conformance_classes("cupy_defaults", new_row_of_defaults)
+TestCupyDefaultsBackend = _defaults["TestCupyDefaultsBackend"]
 
 
 @pytest.fixture
