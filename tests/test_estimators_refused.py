@@ -88,7 +88,9 @@ def test_the_regressor_takes_no_loss_of_classes(loss: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "callbacks", [[1], [nn.EarlyStopping()], [nn.Checkpoints("never-made", epochs=1)]], ids=repr
+    "callbacks",
+    [[1], [nn.EarlyStopping()], [nn.Checkpoints("never-made", epochs=1)]],
+    ids=["number", "EarlyStopping", "Checkpoints"],  # no address: pytest -n collects alike
 )
 def test_callbacks_are_callbacks_of_ours(callbacks: list[Any]) -> None:
     with pytest.raises(ValueError, match="To stop early, set early_stopping=True") as told:

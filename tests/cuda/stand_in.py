@@ -384,8 +384,11 @@ MODULES = (
 )  # of nnbackend_cupy, those that use CuPy
 
 
-def load_backend() -> Any:
-    """Import the backend's modules anew over the stand-in; a real CuPy stays as it was."""
+def load_backend(cupy: dict[str, ModuleType] | None = None) -> Any:
+    """Import the backend's modules anew over the stand-in; a real CuPy stays as it was.
+
+    cupy: modules to import them over instead.
+    """
     import nnbackend_cupy
 
     ours = [f"nnbackend_cupy.{name}" for name in MODULES]
@@ -393,7 +396,7 @@ def load_backend() -> Any:
     kept = {n: nnbackend_cupy.__dict__.pop(n) for n in MODULES if hasattr(nnbackend_cupy, n)}
     for name in hidden:
         del sys.modules[name]
-    sys.modules.update(make_cupy())
+    sys.modules.update(make_cupy() if cupy is None else cupy)
     try:
         from nnbackend_cupy import backend
 
