@@ -282,6 +282,7 @@ class CuPyBackend(Backend):
         def counted() -> None:
             nonlocal fallbacks
             before = self._n_fallbacks
+            steps.keep(self._kernels.scratches, self._blas.workspaces)
             step()
             self._streams.join()
             fallbacks = self._n_fallbacks - before
@@ -290,7 +291,6 @@ class CuPyBackend(Backend):
             return "; ".join(self._fallbacks.values()) if fallbacks else None
 
         steps = Steps(counted, self._streams, can_record, self._not_recorded)
-        steps.keep(self._kernels.scratches, self._blas.workspaces)
         self._recordings.append(steps.nodes)
 
         def run_here(n: int) -> None:

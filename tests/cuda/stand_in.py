@@ -29,6 +29,17 @@ class OutOfMemoryError(MemoryError):
     """cupy.cuda.memory.OutOfMemoryError."""
 
 
+class CUDARuntimeError(RuntimeError):
+    """cupy.cuda.runtime.CUDARuntimeError. After a sticky one every call fails."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"CUDA error {status}")
+        self.status = status
+
+
+CUDARuntimeError.__module__ = "cupy_backends.cuda.api.runtime"
+
+
 class CaptureError(RuntimeError):
     """What CUDA says of a call that a capture does not allow."""
 
@@ -42,9 +53,16 @@ class State:
         self.null = Stream(null=True)
         self.stream = self.null
         self.captures = self.launches = 0
+        self.sticky: int | None = None  # the code of an error that every call reports
+
+    def check(self) -> None:
+        """Raise the sticky error, where there is one."""
+        if self.sticky is not None:
+            raise CUDARuntimeError(self.sticky)
 
     def do(self, work: Work) -> None:
         """Do the work now, or write it down where the current stream captures."""
+        self.check()
         if self.stream.recording is None:
             work()
         else:
@@ -146,6 +164,7 @@ class ndarray(GhostArray):
 
     def get(self, out: np.ndarray | None = None) -> np.ndarray:
         STATE.refuse("a copy to the host")
+        STATE.check()
         if out is None:
             return self._data.copy()
         out[...] = self._data
@@ -256,6 +275,7 @@ class Graph:
 
     def launch(self, stream: Stream | None = None) -> None:
         STATE.refuse("graph launch")
+        STATE.check()
         STATE.launches += 1
         for work in self.work:
             work()
@@ -357,7 +377,10 @@ def make_cupy() -> dict[str, ModuleType]:
     """Give the modules that make the stand-in, by name."""
     cupy, cuda, memory = Cupy("cupy"), ModuleType("cupy.cuda"), ModuleType("cupy.cuda.memory")
     memory.__dict__.update(OutOfMemoryError=OutOfMemoryError)
-    runtime = SimpleNamespace(getDevice=lambda: 0, memGetInfo=lambda: (1 << 30, 2 << 30))
+    runtime = SimpleNamespace(
+        getDevice=lambda: 0, memGetInfo=lambda: (1 << 30, 2 << 30),
+        deviceSynchronize=STATE.check, CUDARuntimeError=CUDARuntimeError,
+    )  # fmt: skip
     cuda.__dict__.update(
         Device=Device, Stream=Stream, Graph=Graph, Event=Event, memory=memory, runtime=runtime,
         get_elapsed_time=lambda begin, end: 1e3 * (end.seconds - begin.seconds),
