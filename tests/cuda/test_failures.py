@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -139,12 +141,16 @@ def test_a_recording_keeps_its_memory_when_its_thread_has_ended() -> None:
 
         run = backend.capture(step)
         run(2)
-        made.extend((run, totals))
+        workspaces = [weakref.ref(array._data) for array in backend._blas.workspaces.values()]
+        made.extend((run, totals, workspaces))
 
     thread = threading.Thread(target=record)
     thread.start()
     thread.join()
-    run, totals = made
+    run, totals, workspaces = made
+    gc.collect()
+    assert workspaces
+    assert all(array() is not None for array in workspaces)
     once = backend.to_host(totals)[0] / 2
     run(3)  # its workspaces and sums are those of a thread that is gone
     assert backend.to_host(totals)[0] == pytest.approx(5 * once)
