@@ -25,8 +25,10 @@ from nnbackend.backend.formulas import Activation, Array
 from nnbackend.errors import BackendError
 from nnbackend_cupy import namespace
 from nnbackend_cupy.blaslt import BlasLt, Refused
-from nnbackend_cupy.graphs import Steps
-from nnbackend_cupy.launching import Kernels
+from nnbackend_cupy.graphs import Steps, without_effect
+from nnbackend_cupy.launching import Kernels, Launch
+from nnbackend_cupy.narrow import Device, Grid, NarrowSteps, NotNarrow
+from nnbackend_cupy.recorder import NotRecorded, Recorder, recorded
 from nnbackend_cupy.staging import Staging
 from nnbackend_cupy.tracing import Untraceable
 
@@ -47,6 +49,8 @@ def _on_its_device(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def entered(self: CuPyBackend, *args: Any, **kwargs: Any) -> Any:
+        if self._recorder is not None and self._recorder.takes():
+            return self._recorder.add(method.__name__, args, kwargs)
         try:
             if cupy.cuda.runtime.getDevice() == self.index:
                 return method(self, *args, **kwargs)
@@ -87,6 +91,9 @@ class CuPyBackend(Backend):
     """CuPy on one CUDA device.
 
     precision: of float32 matrix products: "float32", "tf32", or "bf16" operands.
+    uses_narrow: whether captured steps of narrow networks are made by one kernel; narrow_grid: on
+    which grid, instead of the one of its own choice; narrow_reason: why the last captured step is
+    not made so.
     """
 
     name = "cupy"
@@ -101,11 +108,16 @@ class CuPyBackend(Backend):
         self._own_device = cupy.cuda.Device(index)
         self._fallbacks: dict[str, str] = {}  # kernel -> why the default took its place
         self._n_fallbacks = 0
+        self._recorder: Recorder | None = None
+        self.uses_narrow = True
+        self.narrow_grid: Grid | None = None
+        self.narrow_reason: str | None = None
         with self._own_device:
             self._kernels = Kernels(cupy.RawKernel, cupy.zeros)
             self._blas = BlasLt(precision)
             self._stream = cupy.cuda.Stream(non_blocking=True)
             self._staging = Staging()
+            self._narrow = NarrowSteps(_compile_narrow, cupy.zeros, _facts(self._own_device))
 
     def with_precision(self, precision: str) -> Backend:
         super().with_precision(precision)
@@ -264,11 +276,43 @@ class CuPyBackend(Backend):
 
         steps = Steps(counted, self._stream, can_record, self._not_recorded)
 
+        run: Callable[[int], None] | None = None
+
         def run_here(n: int) -> None:
+            nonlocal run
             try:
                 with self._own_device:  # once for all kernels of all n steps
-                    steps.run(n)
+                    run = run or self._narrow_run(step) or steps.run
+                    run(n)
             except OutOfMemoryError as error:
                 raise BackendError(self._no_room(error)) from error
 
         return run_here
+
+    def _narrow_run(self, step: Callable[[], None]) -> Callable[[int], None] | None:
+        """Return a function that makes n steps in one kernel; None where there is none."""
+        self.narrow_reason = None if self.uses_narrow else "it is switched off"
+        if not self.uses_narrow:
+            return None
+        self._recorder = recorder = Recorder()
+        try:
+            calls = recorded(lambda: without_effect(self._stream, step), recorder)
+        except NotRecorded as error:
+            self.narrow_reason = str(error)
+            return None
+        finally:
+            self._recorder = None
+        try:
+            return self._narrow.plan(calls, self.narrow_grid)
+        except NotNarrow as error:
+            self.narrow_reason = str(error)
+            return None
+
+
+def _compile_narrow(text: str, name: str, is_cooperative: bool) -> Launch:
+    kernel: Launch = cupy.RawKernel(text, name, enable_cooperative_groups=is_cooperative)
+    return kernel
+
+
+def _facts(device: Any) -> Device:
+    return Device(device.attributes["MultiProcessorCount"], int(device.compute_capability))

@@ -85,6 +85,17 @@ class Steps:
         current.wait_event(self._stream.record())
 
 
+def without_effect(stream: Any, step: Callable[[], None]) -> None:
+    """Call a step; what it asks of the device is recorded, and thrown away."""
+    with stream, cupy.cuda.using_allocator(_refuse):
+        stream.begin_capture()
+        try:
+            step()
+        finally:
+            with suppress(Exception):  # the capture may be invalid by now
+                stream.end_capture()
+
+
 def _refuse(n_bytes: int) -> NoReturn:
     # Memory given out during a capture would be given out again while the graph still uses it.
     raise RuntimeError(f"a recorded step asked for {n_bytes:,} bytes of new memory")

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from emulator import compile_on_host
@@ -248,6 +248,9 @@ class Graph:
 class Device:
     """cupy.cuda.Device; there is one."""
 
+    attributes: ClassVar[dict[str, int]] = {"MultiProcessorCount": 3}
+    compute_capability = "90"
+
     def __init__(self, index: int = 0) -> None:
         self.id = index
 
@@ -264,9 +267,17 @@ class Device:
 class RawKernel:
     """cupy.RawKernel, run by the emulator."""
 
-    def __init__(self, code: str, name: str, options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        code: str,
+        name: str,
+        options: tuple[str, ...] = (),
+        *,
+        enable_cooperative_groups: bool = False,
+    ) -> None:
         STATE.refuse("compilation")
-        self._kernel = compile_on_host(code, name)
+        is_resident = enable_cooperative_groups or "__cluster_dims__(" in code
+        self._kernel = compile_on_host(code, name, is_resident=is_resident)
 
     def __call__(self, grid: Any, block: Any, args: Any, shared_mem: int = 0) -> None:
         plain = tuple(a._data if isinstance(a, ndarray) else a for a in args)
