@@ -27,7 +27,8 @@ from nnbackend_cupy import namespace
 from nnbackend_cupy.blaslt import BlasLt, Refused
 from nnbackend_cupy.graphs import Steps, without_effect
 from nnbackend_cupy.launching import Kernels, Launch
-from nnbackend_cupy.narrow import Device, Grid, NarrowSteps, NotNarrow
+from nnbackend_cupy.narrow import Device, NarrowSteps
+from nnbackend_cupy.narrow_source import Grid, NotNarrow
 from nnbackend_cupy.recorder import NotRecorded, Recorder, recorded
 from nnbackend_cupy.staging import Staging
 from nnbackend_cupy.tracing import Untraceable

@@ -61,6 +61,9 @@ class Net:
     data: str  # dtype names
     targets: str
     has_order: bool
+    scale: int = 0  # of the inputs: 0 none, 1 linear, 2 clipped
+    is_weighted: bool = False
+    has_penalty: bool = False
 
     @property
     def is_wide(self) -> bool:
@@ -92,6 +95,10 @@ def source(net: Net, grid: Grid, rows: int) -> tuple[Source, int]:
         "Y": C_NAMES[net.targets],
         "HAS_LABELS": int(net.targets.startswith("int")),
         "HAS_ORDER": int(net.has_order),
+        "HAS_SCALE": net.scale,
+        "IS_WEIGHTED": int(net.is_weighted),
+        "HAS_PENALTY": int(net.has_penalty),
+        "SMALLEST": repr(float(np.finfo(DTYPE).smallest_normal)),
     }
     places = {
         "ACTIVATIONS": phis,
@@ -142,15 +149,15 @@ class Layout:
 
     def __init__(self, net: Net, grid: Grid, capacity: int) -> None:
         self.net, self.grid, self.capacity = net, grid, capacity
-        fixed = 4 * capacity + 8 * grid.threads + 64
+        fixed = 4 * capacity + 8 * grid.threads + 128
         most = (STATIC_SHARED - fixed) // DTYPE.itemsize
-        self.rows = min(8, power_of_two(-(-capacity // grid.blocks)))
+        self.rows = min(8, power_of_two(parts_of(capacity, grid.blocks)))
         while self._of_group() * self.rows > most:
             if self.rows == 1:
                 raise NotNarrow(f"a row takes {self._of_group()} numbers of shared memory")
             self.rows //= 2
         self.pool = max(TILE_POOL, self._of_group() * self.rows)
-        self.groups = -(-capacity // self.rows)
+        self.groups = parts_of(capacity, self.rows)
         self._place_units()
         self._place_scratch()
 
@@ -190,7 +197,7 @@ class Layout:
         self.a = [take(layer.n_out * of_unit) for layer in net.layers[:-1]]
         self.delta = [take(layer.n_out * of_unit) for layer in net.layers]
         self.transposed = [take(layer.n_in * layer.n_out) for layer in net.layers[1:]]
-        self.losses = take(self.capacity)
+        self.losses = take(2 * self.capacity)
         self.parts = take(self.n_parts() * net.layers[0].n_out * of_unit)
         self.scratch_size = at
 
@@ -199,8 +206,9 @@ class Layout:
         first = self.net.layers[0]
         if not self.net.is_wide:
             return 0
-        tiles = -(-self.capacity // self._tile_rows()) * -(-first.n_out // tile_width(first.n_out))
-        return max(1, min(self.grid.blocks // tiles, -(-first.n_in // 32)))
+        tiles = parts_of(self.capacity, self._tile_rows())
+        tiles *= parts_of(first.n_out, tile_width(first.n_out))
+        return max(1, min(self.grid.blocks // tiles, parts_of(first.n_in, 32)))
 
     def _tile_rows(self) -> int:
         return min(32, max(4, self.capacity))
@@ -239,7 +247,8 @@ class Layout:
         first = self.net.layers[0]
         if self.net.is_wide:
             sizes = self._tile_rows(), tile_width(first.n_out), first.n_out, self.n_parts()
-            yield f"    {_call('wide_input', sizes)}(run, theta + {first.W}, scratch + {self.parts});"
+            places = f"theta + {first.W}, scratch + {self.parts}"
+            yield f"    {_call('wide_input', sizes)}(run, {places});"
 
     def of_rows(self, phis: Sequence[str]) -> Iterator[str]:
         """Yield the calls of phase 2: a group of rows, forward and back."""
@@ -247,6 +256,7 @@ class Layout:
         kept = [f"scratch + {at}" for at in self.a] + ["(T*)0"]
         delta = [f"scratch + {at}" for at in self.delta]
         first, z_a = layers[0], self.units
+        of: tuple[Any, ...]
         if self.net.is_wide:
             of = phis[0], first.n_out, first.b, *z_a[0], self.n_parts()
             parts = f"scratch + {self.parts}"
@@ -257,7 +267,8 @@ class Layout:
             below = z_a[k - 1][1] if k else 0
             of = phis[k], layers[k].n_in, layers[k].n_out, below, layers[k].W, layers[k].b, *z_a[k]
             yield f"      {_call('forward', of)}(run, group, {kept[k]});"
-        yield f"      {_call('compare', (z_a[-1][1], self.deltas[0]))}(run, group, scratch + LOSSES);"
+        of = z_a[-1][1], self.deltas[0]
+        yield f"      {_call('compare', of)}(run, group, losses);"
         of = phis[-1], layers[-1].n_out, *z_a[-1], self.deltas[0]
         yield f"      {_call('begin_backward', of)}(run, group, {delta[-1]});"
         for k in range(last, 0, -1):
@@ -277,7 +288,7 @@ class Layout:
             below = f"scratch + {self.a[k - 1]}" if k else "(const T*)0"
             transposed = f"scratch + {self.transposed[k - 1]}" if k else "(T*)0"
             delta = f"scratch + {self.delta[k]}"
-            yield f"    {_call('gradients', of)}(run, {below}, {delta}, {transposed});"
+            yield f"    {_call('gradients', of)}(run, {below}, {delta}, {transposed}, &penalty);"
             done += _tiles(layer, M)
 
     def _tile_heights(self) -> list[int]:
@@ -292,7 +303,7 @@ class Layout:
                 min(
                     wanted,
                     self.grid.threads // (tile_width(layer.n_out) // 4) * 4,
-                    -(-(layer.n_in + 1) // 4) * 4,
+                    4 * parts_of(layer.n_in + 1, 4),
                 )
                 for layer in layers
             ]
@@ -306,9 +317,14 @@ def _call(name: str, of: Sequence[Any]) -> str:
 
 
 def _tiles(layer: Layer, height: int) -> int:
-    return -(-(layer.n_in + 1) // height) * -(-layer.n_out // tile_width(layer.n_out))
+    return parts_of(layer.n_in + 1, height) * parts_of(layer.n_out, tile_width(layer.n_out))
 
 
 def tile_width(n_out: int) -> int:
     """Return how many units a tile has: multiples of 4, at most 36, as equal as can be."""
-    return -(-(-(-n_out // -(-n_out // 36))) // 4) * 4
+    return 4 * parts_of(parts_of(n_out, parts_of(n_out, 36)), 4)
+
+
+def parts_of(n: int, size: int) -> int:
+    """Return how many parts of a size n is cut into, the last perhaps smaller."""
+    return -(-n // size)

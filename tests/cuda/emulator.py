@@ -138,7 +138,7 @@ class HostKernel:
         memory.write_back(self.name)
 
     def _drawn_order(self, shape: Any, args: Sequence[Any]) -> int:
-        digest = zlib.crc32(bytes(shape))
+        digest = zlib.crc32(bytes(shape)[:24])  # the grid and the block
         for value, kind in zip(args, self.kinds, strict=True):
             begin, end = _bounds(value) if "*" in kind else (0, 0)
             bits = ctypes.string_at(begin, end - begin) if "*" in kind else value.tobytes()

@@ -69,19 +69,30 @@ struct KERNEL_Run {
   STATES(POINTER)
   const X* data;
   const Y* targets;
+  const T *weights, *shift, *factor;  // of the data's rows; by what its columns are scaled
+  T inverse_clip, l1, l2;
   long long stride, y_stride;  // from row to row of data and targets, in elements
   int rows;
   T* pool;            // shared memory: tiles, or the rows of a group
   const int* places;  // of the batch's rows in the data
   const T* c;         // the update's coefficients, and by what weights shrink
+  const double* all_weights;  // the sum of the batch's
 
   __device__ __forceinline__ T input(int row, int i) const {
-    return (T)data[places[row] * stride + i];
+    T x = (T)data[places[row] * stride + i];
+#if HAS_SCALE
+    x = (x - shift[i]) * factor[i];
+#endif
+#if HAS_SCALE == 2
+    x = x / sqrtf((T)1 + (x * inverse_clip) * (x * inverse_clip));
+#endif
+    return x;
   }
 };
 typedef const KERNEL_Run& KERNEL_Here;
 
-// Between arrive and wait a thread may do what concerns neither its own nor other blocks' results.
+// Between arrive and wait a thread may read what the last phase has left, but another block may be
+// in the next one, and in the phase after it has overwritten what is not kept twice.
 __device__ __forceinline__ unsigned long long KERNEL_arrive(unsigned long long* counter) {
   unsigned long long all = 0;
   __syncthreads();
@@ -305,14 +316,21 @@ __device__ __forceinline__ void KERNEL_load_units(
 template <int OUT, int DELTA>
 __device__ __forceinline__ void KERNEL_compare(KERNEL_Here run, int group, T* losses) {
   const int lane = threadIdx.x % 32;
-  const T share = (T)(1.0 / run.rows);
+#if IS_WEIGHTED
+  const T all = (T)*run.all_weights + (T)SMALLEST;  // where all weights are 0, shares are not NaN
+#endif
   for (int r = threadIdx.x / 32; r < ROWS; r += THREADS / 32) {
     const int row = group * ROWS + r;
     const bool is_inside = row < run.rows;
     const long long first = is_inside ? run.places[row] * run.y_stride : 0;
+#if IS_WEIGHTED
+    const T own = is_inside ? run.weights[run.places[row]] : (T)0, share = own / all;
+#else
+    const T own = 1, share = (T)(1.0 / run.rows);
+#endif
     const T loss = KERNEL_row(run.pool + OUT + r, TARGET, run.pool + DELTA + r, share,
                               is_inside ? N_OUT : 0, lane, 32);
-    if (is_inside && lane == 0) losses[row] = loss;
+    if (is_inside && lane == 0) losses[row] = loss * own;
   }
   __syncthreads();
 }
@@ -345,8 +363,15 @@ __device__ __forceinline__ void KERNEL_backward(
 // ---- phase 3 ------------------------------------------------------------------------------------
 
 #define REFERENCE_AT(k) run.s##k[at],
-__device__ __forceinline__ T KERNEL_update(KERNEL_Here run, int at, bool is_weight, T g) {
+__device__ __forceinline__ T KERNEL_update(
+    KERNEL_Here run, int at, bool is_weight, T g, T* penalty) {
   T value = run.theta[at];
+#if HAS_PENALTY
+  if (is_weight) {
+    g = g + run.l2 * value + run.l1 * sign(value);
+    *penalty += (value < 0 ? -value : value) * run.l1 + (T)0.5 * run.l2 * value * value;
+  }
+#endif
   run.gradient[at] = g;
   if (is_weight) value *= run.c[N_COEFFICIENTS];  // decoupled decay, on weights only
   KERNEL_move(value, g, STATES(REFERENCE_AT) run.c);
@@ -358,7 +383,7 @@ __device__ __forceinline__ T KERNEL_update(KERNEL_Here run, int at, bool is_weig
 // layer 1, whose inputs are the data; `transposed` too, which nothing needs there.
 template <int M, int N, int I, int O, int W, int B, int FIRST>
 __device__ __forceinline__ void KERNEL_gradients(
-    KERNEL_Here run, const T* below, const T* delta, T* transposed) {
+    KERNEL_Here run, const T* below, const T* delta, T* transposed, T* penalty) {
   constexpr int ACROSS = (O + N - 1) / N, TASKS = (I + 1 + M - 1) / M * ACROSS;
   // Layers go on with the blocks where the layer before has ended.
   int task = (int)blockIdx.x - FIRST % (int)gridDim.x;
@@ -379,7 +404,8 @@ __device__ __forceinline__ void KERNEL_gradients(
         [&](int m, int n, T sum) {
           const int i = m0 + m, j = n0 + n;
           if (i > I || j >= O) return;
-          const T moved = KERNEL_update(run, i < I ? W + i * O + j : B + j, i < I, sum);
+          const int at = i < I ? W + i * O + j : B + j;
+          const T moved = KERNEL_update(run, at, i < I, sum, penalty);
           if (transposed && i < I) transposed[j * I + i] = moved;
         });
   }
@@ -394,8 +420,22 @@ __device__ __forceinline__ void KERNEL_total(
   sum_columns<THREADS>(sum, sums, 1);
   if (threadIdx.x == 0) {
     totals[0] += sums[0];
-    totals[1] += run.rows;
+    totals[1] += IS_WEIGHTED ? *run.all_weights : (double)run.rows;
   }
+}
+
+// Penalties: each block leaves its part, and the last block adds up all parts when all are there.
+__device__ __forceinline__ void KERNEL_leave_penalty(T penalty, double* sums, double* parts) {
+  sum_columns<THREADS>((double)penalty, sums, 1);
+  if (threadIdx.x == 0) parts[blockIdx.x] = sums[0];
+}
+__device__ __forceinline__ void KERNEL_add_penalty(
+    const double* parts, double rows, double* sums, double* totals) {
+  if (blockIdx.x + 1 < gridDim.x) return;
+  double sum = 0;
+  for (int k = threadIdx.x; k < gridDim.x; k += THREADS) sum += *(const volatile double*)(parts + k);
+  sum_columns<THREADS>(sum, sums, 1);
+  if (threadIdx.x == 0) totals[2] += rows * sums[0];
 }
 
 // ---- the steps ----------------------------------------------------------------------------------
@@ -405,35 +445,51 @@ __device__ __forceinline__ void KERNEL_transpose(const T* W, T* transposed, int 
     transposed[e % columns * rows + e / columns] = W[e];
 }
 __device__ __forceinline__ void KERNEL_find_rows(
-    const long long* order, long long first, int rows, int* places) {
-  for (int row = threadIdx.x; row < rows; row += THREADS)
+    const long long* order, long long first, const T* weights, int rows, int* places,
+    double* sums, double* all_weights) {
+  double sum = 0;
+  for (int row = threadIdx.x; row < rows; row += THREADS) {
     places[row] = HAS_ORDER ? (int)order[first + row] : row;
+    if (IS_WEIGHTED) sum += weights[places[row]];
+  }
+#if IS_WEIGHTED
+  sum_columns<THREADS>(sum, sums, 1);
+  if (threadIdx.x == 0) *all_weights = sums[0];
+#endif
 }
 
 #define PARAMETER(k) T *s##k,
 #define ARGUMENT(k) s##k,
+#define FIND_ROWS \
+  KERNEL_find_rows(order, (batch + 1) * batch_size, weights, rows, places, sums, &all_weights)
 extern "C" CLUSTER_SIZE __global__ void __launch_bounds__(THREADS, 1)
-    KERNEL(T* theta, T* gradient, STATES(PARAMETER) T* scratch, unsigned long long* counter,
-           const X* data, const Y* targets, const long long* order, long long* clock,
-           const double* rates, double* hyper, double* totals, double decay, long long stride,
-           long long y_stride, long long batch_size, long long rate_steps, int rows, int steps) {
+    KERNEL(T* theta, T* gradient, STATES(PARAMETER) T* scratch, double* parts,
+           unsigned long long* counter, const X* data, const Y* targets, const T* weights,
+           const T* shift, const T* factor, const long long* order, long long* clock,
+           const double* rates, double* hyper, double* totals, double decay, T inverse_clip, T l1,
+           T l2, double penalty_rows, long long stride, long long y_stride, long long batch_size,
+           long long rate_steps, int rows, int steps) {
   __shared__ __align__(64) T pool[POOL];
   __shared__ int places[CAPACITY];
   __shared__ T c[N_COEFFICIENTS + 1];
-  __shared__ double sums[THREADS];
-  const KERNEL_Run run = {theta, gradient, scratch, STATES(ARGUMENT) data, targets, stride,
-                          y_stride, rows, pool, places, c};
+  __shared__ double sums[THREADS], all_weights;
+  const KERNEL_Run run = {
+      theta, gradient, scratch, STATES(ARGUMENT) data, targets, weights, shift, factor,
+      inverse_clip, l1, l2, stride, y_stride, rows, pool, places, c, &all_weights};
   const bool is_last_thread = threadIdx.x == THREADS - 1;  // thread 0 may be in the barrier
   long long step = clock[0], batch = clock[1];
   const int groups = (rows + ROWS - 1) / ROWS;
 
   // TRANSPOSES
   unsigned long long all = KERNEL_arrive(counter);
-  KERNEL_find_rows(order, (batch + 1) * batch_size, rows, places);
+  FIND_ROWS;
   KERNEL_wait(counter, all);
   for (int s = 0; s < steps; s++) {
     step++;
     batch++;
+    // Read behind the barrier, when other blocks may be in the next step: two places take turns.
+    T* losses = scratch + LOSSES + s % 2 * CAPACITY;
+    double* penalties = parts + s % 2 * gridDim.x;
 #if HAS_WIDE_INPUT
   // WIDE_INPUT
     all = KERNEL_arrive(counter);
@@ -448,13 +504,25 @@ extern "C" CLUSTER_SIZE __global__ void __launch_bounds__(THREADS, 1)
       KERNEL_coefficients(rate, rates[rate_steps + batch], (double)step, c);
       c[N_COEFFICIENTS] = (T)(1.0 - rate * decay);
     }
+#if HAS_PENALTY
+    if (s > 0)
+      KERNEL_add_penalty(parts + (s - 1) % 2 * gridDim.x, penalty_rows, sums, totals);
+#endif
     KERNEL_wait(counter, all);
+    T penalty = 0;
   // GRADIENTS
-    KERNEL_total(run, scratch + LOSSES, sums, totals);
+#if HAS_PENALTY
+    KERNEL_leave_penalty(penalty, sums, penalties);
+#endif
     all = KERNEL_arrive(counter);
-    if (s + 1 < steps) KERNEL_find_rows(order, (batch + 1) * batch_size, rows, places);
+    KERNEL_total(run, losses, sums, totals);
+    if (s + 1 < steps) FIND_ROWS;
     KERNEL_wait(counter, all);
   }
+#if HAS_PENALTY
+  if (steps > 0)
+    KERNEL_add_penalty(parts + (steps - 1) % 2 * gridDim.x, penalty_rows, sums, totals);
+#endif
   if (blockIdx.x == 0 && threadIdx.x == 0) {
     clock[0] = step;
     clock[1] = batch;
@@ -464,6 +532,7 @@ extern "C" CLUSTER_SIZE __global__ void __launch_bounds__(THREADS, 1)
   }
 }
 
+#undef FIND_ROWS
 #undef TARGETS
 #undef TARGET
 #undef REFERENCE
