@@ -108,7 +108,6 @@ def source(net: Net, grid: Grid, rows: int) -> tuple[Source, int]:
         "TRANSPOSES": list(layout.transposes()),
         "WIDE_INPUT": list(layout.wide_input()),
         "ROWS": list(layout.of_rows(names)),
-        "GRADIENTS": list(layout.gradients()),
     }
     widths = [str(net.layers[0].n_in), *(str(layer.n_out) for layer in net.layers)]
     label = "_".join((_label(net.loss), *widths))
@@ -159,6 +158,7 @@ class Layout:
         self.pool = max(TILE_POOL, self._of_group() * self.rows)
         self.groups = parts_of(capacity, self.rows)
         self._place_units()
+        self._place_tiles()
         self._place_scratch()
 
     # ---- memory -----------------------------------------------------------------------------
@@ -230,6 +230,11 @@ class Layout:
             "N_IN": self.net.layers[0].n_in,
             "N_OUT": self.net.layers[-1].n_out,
             "HAS_WIDE_INPUT": int(self.net.is_wide),
+            "N_LAYERS": len(self.net.layers),
+            "LAYERS": self._layers(),
+            "N_TILES": sum(map(self._tiles, self.net.layers)),
+            "TILE_M": self.height,
+            "TILE_N": self.width,
         }
 
     # ---- calls ------------------------------------------------------------------------------
@@ -277,47 +282,41 @@ class Layout:
             transposed = f"scratch + {self.transposed[k - 1]}"
             yield f"      {_call('backward', of)}(run, {transposed}, group, {delta[k - 1]});"
 
-    def gradients(self) -> Iterator[str]:
-        """Yield the calls of phase 3, the layer with the most parameters first."""
-        heights = self._tile_heights()
-        order = sorted(range(len(heights)), key=lambda k: -self.net.layers[k].n_in)
-        done = 0
-        for k in order:
-            layer, M, N = self.net.layers[k], heights[k], tile_width(self.net.layers[k].n_out)
-            of = M, N, layer.n_in, layer.n_out, layer.W, layer.b, done
-            below = f"scratch + {self.a[k - 1]}" if k else "(const T*)0"
-            transposed = f"scratch + {self.transposed[k - 1]}" if k else "(T*)0"
-            delta = f"scratch + {self.delta[k]}"
-            yield f"    {_call('gradients', of)}(run, {below}, {delta}, {transposed}, &penalty);"
-            done += _tiles(layer, M)
+    # ---- tiles of the gradients -------------------------------------------------------------
 
-    def _tile_heights(self) -> list[int]:
-        """Return how many inputs a tile of each layer's gradient has.
+    def _place_tiles(self) -> None:
+        """Cut the gradients into tiles of one size.
 
         The lowest tiles, whose sums are cut into most slices, unless there are more tiles than
         blocks: a round of tiles costs more than its length.
         """
-        layers, heights = self.net.layers, []
+        layers, blocks, threads = self.net.layers, self.grid.blocks, self.grid.threads
+        self.width = tile_width(max(layers, key=lambda layer: layer.n_in * layer.n_out).n_out)
+        most = 4 * min(threads // (self.width // 4), parts_of(self._widest_input() + 1, 4))
         for wanted in (16, 24, 32, 48, 64, 96, 128):
-            heights = [
-                min(
-                    wanted,
-                    self.grid.threads // (tile_width(layer.n_out) // 4) * 4,
-                    4 * parts_of(layer.n_in + 1, 4),
-                )
-                for layer in layers
-            ]
-            if sum(map(_tiles, layers, heights)) <= self.grid.blocks:
+            self.height = min(wanted, most)
+            if sum(map(self._tiles, layers)) <= blocks:
                 break
-        return heights
+
+    def _tiles(self, layer: Layer) -> int:
+        return parts_of(layer.n_in + 1, self.height) * parts_of(layer.n_out, self.width)
+
+    def _widest_input(self) -> int:
+        return max(layer.n_in for layer in self.net.layers)
+
+    def _layers(self) -> str:
+        """Return the table of the layers for phase 3."""
+        lines, before = [], 0
+        for k, layer in enumerate(self.net.layers):
+            below, transposed = (self.a[k - 1], self.transposed[k - 1]) if k else (0, 0)
+            row = layer.n_in, layer.n_out, layer.W, layer.b, below, self.delta[k], transposed
+            lines.append(f"{{{', '.join(map(str, (*row, before)))}}}")
+            before += self._tiles(layer)
+        return ", ".join(lines)
 
 
 def _call(name: str, of: Sequence[Any]) -> str:
     return f"KERNEL_{name}<{', '.join(map(str, of))}>"
-
-
-def _tiles(layer: Layer, height: int) -> int:
-    return parts_of(layer.n_in + 1, height) * parts_of(layer.n_out, tile_width(layer.n_out))
 
 
 def tile_width(n_out: int) -> int:

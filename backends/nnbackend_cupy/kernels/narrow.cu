@@ -168,19 +168,19 @@ __device__ __forceinline__ void KERNEL_tile(
   __syncthreads();
 }
 
-// Terms are rows of the batch: units m0 .. m0 + M of a layer of WIDTH units, from scratch. Beside
+// Terms are rows of the batch: units m0 .. m0 + M of a layer of `width` units, from scratch. Beside
 // them stands a unit that is always 1: its gradient is that of the bias.
-template <int M, int WIDTH>
+template <int M>
 __device__ __forceinline__ void KERNEL_stage_units(
-    const T* units, int m0, int row0, int count, T* to) {
-  const int first = row0 / ROWS * ROWS, n = (row0 + count - first + ROWS - 1) / ROWS * ROWS * M;
+    const T* units, int width, int m0, int row0, int count, T* to) {
+  const int first = row0 / ROWS, n = ((row0 + count + ROWS - 1) / ROWS - first) * ROWS * M;
 #pragma unroll 4
   for (int e = threadIdx.x; e < n; e += THREADS) {
-    const int r = e % ROWS, m = e / ROWS % M, group = e / (ROWS * M), unit = m0 + m;
-    const int k = first + group * ROWS + r - row0;
-    if (k < 0 || k >= count) continue;
-    const long long at = ((long long)(first / ROWS + group) * WIDTH + unit) * ROWS + r;
-    to[k * (M + 4) + m] = unit < WIDTH ? KERNEL_fresh(units + at) : (T)(unit == WIDTH);
+    const int r = e % ROWS, m = e / ROWS % M, group = first + e / (ROWS * M), unit = m0 + m;
+    const int k = group * ROWS + r - row0;
+    if (k >= 0 && k < count)
+      to[k * (M + 4) + m] = unit < width ? KERNEL_fresh(units + (group * width + unit) * ROWS + r)
+                                         : (T)(unit == width);
   }
 }
 
@@ -379,34 +379,40 @@ __device__ __forceinline__ T KERNEL_update(
   return value;
 }
 
-// Tiles of dW = a^T delta with the biases as one more row, and their update. `below` is empty for
-// layer 1, whose inputs are the data; `transposed` too, which nothing needs there.
-template <int M, int N, int I, int O, int W, int B, int FIRST>
-__device__ __forceinline__ void KERNEL_gradients(
-    KERNEL_Here run, const T* below, const T* delta, T* transposed, T* penalty) {
-  constexpr int ACROSS = (O + N - 1) / N, TASKS = (I + 1 + M - 1) / M * ACROSS;
-  // Layers go on with the blocks where the layer before has ended.
-  int task = (int)blockIdx.x - FIRST % (int)gridDim.x;
-  if (task < 0) task += gridDim.x;
-  for (; task < TASKS; task += gridDim.x) {
-    const int n0 = task % ACROSS * N, m0 = task / ACROSS * M;
+// A layer's places: in theta, in scratch (of layer 1 the data stand in for `below`), and how many
+// tiles are those of the layers before it.
+struct KERNEL_Layer {
+  int n_in, n_out, W, b, below, delta, transposed, tiles_before;
+};
+__constant__ KERNEL_Layer KERNEL_layers[N_LAYERS] = {LAYERS};
+
+// Tiles of dW = a^T delta with the biases as one more row, and their update.
+template <int M, int N>
+__device__ __forceinline__ void KERNEL_gradients(KERNEL_Here run, T* penalty) {
+  for (int task = blockIdx.x; task < N_TILES; task += gridDim.x) {
+    int l = N_LAYERS - 1;
+    while (task < KERNEL_layers[l].tiles_before) l--;
+    const KERNEL_Layer& layer = KERNEL_layers[l];
+    const int across = (layer.n_out + N - 1) / N, tile = task - layer.tiles_before;
+    const int n0 = tile % across * N, m0 = tile / across * M;
     KERNEL_tile<M, N>(
         run.pool, 0, run.rows,
         [&](int row0, int count, T* to) {
-          if (below)
-            KERNEL_stage_units<M, I>(below, m0, row0, count, to);
-          else
+          if (l == 0)
             KERNEL_stage_inputs<M>(run, m0, row0, count, to);
+          else
+            KERNEL_stage_units<M>(run.scratch + layer.below, layer.n_in, m0, row0, count, to);
         },
         [&](int row0, int count, T* to) {
-          KERNEL_stage_units<N, O>(delta, n0, row0, count, to);
+          KERNEL_stage_units<N>(run.scratch + layer.delta, layer.n_out, n0, row0, count, to);
         },
         [&](int m, int n, T sum) {
           const int i = m0 + m, j = n0 + n;
-          if (i > I || j >= O) return;
-          const int at = i < I ? W + i * O + j : B + j;
-          const T moved = KERNEL_update(run, at, i < I, sum, penalty);
-          if (transposed && i < I) transposed[j * I + i] = moved;
+          if (i > layer.n_in || j >= layer.n_out) return;
+          const bool is_weight = i < layer.n_in;
+          const int at = is_weight ? layer.W + i * layer.n_out + j : layer.b + j;
+          const T moved = KERNEL_update(run, at, is_weight, sum, penalty);
+          if (l > 0 && is_weight) run.scratch[layer.transposed + j * layer.n_in + i] = moved;
         });
   }
 }
@@ -489,7 +495,6 @@ extern "C" CLUSTER_SIZE __global__ void __launch_bounds__(THREADS, 1)
     batch++;
     // Read behind the barrier, when other blocks may be in the next step: two places take turns.
     T* losses = scratch + LOSSES + s % 2 * CAPACITY;
-    double* penalties = parts + s % 2 * gridDim.x;
 #if HAS_WIDE_INPUT
   // WIDE_INPUT
     all = KERNEL_arrive(counter);
@@ -510,9 +515,9 @@ extern "C" CLUSTER_SIZE __global__ void __launch_bounds__(THREADS, 1)
 #endif
     KERNEL_wait(counter, all);
     T penalty = 0;
-  // GRADIENTS
+    KERNEL_gradients<TILE_M, TILE_N>(run, &penalty);
 #if HAS_PENALTY
-    KERNEL_leave_penalty(penalty, sums, penalties);
+    KERNEL_leave_penalty(penalty, sums, parts + s % 2 * gridDim.x);
 #endif
     all = KERNEL_arrive(counter);
     KERNEL_total(run, losses, sums, totals);
