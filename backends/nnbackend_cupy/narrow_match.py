@@ -131,8 +131,9 @@ def _layer(ahead: Arguments, back: Arguments, update: Arguments) -> Layer:
     """Return a layer, whose parameters and gradients must lie in the optimizer's vectors."""
     W, b = _place(ahead["W"], update["theta"]), _place(ahead["b"], update["theta"])
     dW, db = _place(back["dW"], update["gradient"]), _place(back["db"], update["gradient"])
-    _require((W, b) == (dW, db), "gradients laid out unlike the parameters")
     (n_in, n_out), n_weights = ahead["W"].shape, update["n_weights"]
+    alike = back["dW"].shape == (n_in, n_out) and back["db"].shape == ahead["b"].shape == (n_out,)
+    _require(alike and (W, b) == (dW, db), "gradients laid out unlike the parameters")
     _require(W + n_in * n_out <= n_weights <= b, "biases among the weights")
     keeps_z = not _is_same(ahead["z"], ahead["a"])
     return Layer(int(n_in), int(n_out), W, b, ahead["phi"], keeps_z)
