@@ -19,23 +19,6 @@
 #define TARGET run.targets + first
 #endif
 
-#ifdef __CUDACC__
-// The instructions that have no name in CUDA C++ without headers.
-__device__ __forceinline__ unsigned long long acquired(const unsigned long long* place) {
-  unsigned long long value;
-  asm volatile("ld.acquire.gpu.global.u64 %0, [%1];" : "=l"(value) : "l"(place) : "memory");
-  return value;
-}
-#if BARRIER == 1
-__device__ __forceinline__ void cluster_arrive() {
-  asm volatile("barrier.cluster.arrive.release;" ::: "memory");
-}
-__device__ __forceinline__ void cluster_wait() {
-  asm volatile("barrier.cluster.wait.acquire;" ::: "memory");
-}
-#endif
-#endif
-
 // Past the first-level cache, which does not see what other multiprocessors write.
 __device__ __forceinline__ T KERNEL_fresh(const T* place) { return *(const volatile T*)place; }
 
