@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -26,8 +25,11 @@ from nnbackend.backend.formulas import Activation, Array
 from nnbackend.errors import BackendError
 from nnbackend_cupy import failures, namespace
 from nnbackend_cupy.blaslt import BlasLt, Refused
-from nnbackend_cupy.graphs import Steps
-from nnbackend_cupy.launching import Kernels
+from nnbackend_cupy.capturing import Captures
+from nnbackend_cupy.launching import Kernels, Launch
+from nnbackend_cupy.narrow import Device, NarrowSteps
+from nnbackend_cupy.narrow_source import Grid
+from nnbackend_cupy.recorder import Recorder
 from nnbackend_cupy.staging import Staging
 from nnbackend_cupy.streams import Streams
 from nnbackend_cupy.tracing import Untraceable
@@ -53,6 +55,9 @@ def _on_its_device(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def entered(self: CuPyBackend, *args: Any, **kwargs: Any) -> Any:
+        recorder = self._streams.recorder
+        if recorder is not None:
+            return recorder.add(method.__name__, args, kwargs)
         try:
             if cupy.cuda.runtime.getDevice() == self.index:
                 return method(self, *args, **kwargs)
@@ -95,6 +100,9 @@ class CuPyBackend(Backend):
     """CuPy on one CUDA device.
 
     precision: of float32 matrix products: "float32", "tf32", or "bf16" operands.
+    uses_narrow: whether captured steps of narrow networks are made by one kernel; narrow_grid: on
+    which grid, instead of the one of its own choice. uses_fused: whether neighbouring calls of
+    other captured steps share a launch. Without both, a captured step has the bits of a called one.
     """
 
     name = "cupy"
@@ -109,13 +117,15 @@ class CuPyBackend(Backend):
         self._own_device = cupy.cuda.Device(index)
         self._fallbacks: dict[str, str] = {}  # kernel -> why the default took its place
         self._n_fallbacks = 0
-        self._reasons: list[str] = []  # why steps were called one by one
-        self._recordings: deque[dict[int, int | None]] = deque(maxlen=64)  # their nodes
+        self.uses_narrow = self.uses_fused = True
+        self.narrow_grid: Grid | None = None
         with self._own_device:
             self._kernels = Kernels(cupy.RawKernel, cupy.zeros)
             self._blas = BlasLt(precision)
             self._streams = Streams()
             self._staging = Staging()
+            self._narrow = NarrowSteps(_compile_narrow, cupy.zeros, _facts(self._own_device))
+        self._captures = Captures(self)
 
     def with_precision(self, precision: str) -> Backend:
         super().with_precision(precision)
@@ -196,17 +206,7 @@ class CuPyBackend(Backend):
             LOG.info("%s is computed by CuPy: %s", name, error)
 
     def _not_recorded(self, reason: str) -> None:
-        self._reasons.append(reason)
         LOG.warning("steps are called one by one, not replayed: %s", reason)
-
-    def report(self) -> dict[str, Any]:
-        """Return how this backend ran: what was recorded, what was not and why, each product."""
-        return {
-            "recorded": [dict(nodes) for nodes in self._recordings if nodes],
-            "not_recorded": list(self._reasons),
-            "fallbacks": dict(self._fallbacks),
-            "products": self._blas.report(),
-        }
 
     def _multiply(self, a: Array, b: Array, out: Array, **epilogue: Any) -> bool:
         """Give out = a b, and tell whether the epilogue was done with it."""
@@ -277,28 +277,53 @@ class CuPyBackend(Backend):
     # ---- steps ------------------------------------------------------------------------------
 
     def capture(self, step: Callable[[], None]) -> Callable[[int], None]:
-        fallbacks = 0
-
-        def counted() -> None:
-            nonlocal fallbacks
-            before = self._n_fallbacks
-            steps.keep(self._kernels.scratches, self._blas.workspaces)
-            step()
-            self._streams.join()
-            fallbacks = self._n_fallbacks - before
-
-        def can_record() -> str | None:
-            return "; ".join(self._fallbacks.values()) if fallbacks else None
-
-        steps = Steps(counted, self._streams, can_record, self._not_recorded)
-        self._recordings.append(steps.nodes)
+        run: Callable[[int], None] | None = None
 
         def run_here(n: int) -> None:
+            nonlocal run
             try:
                 with self._own_device:  # once for all kernels of all n steps
-                    steps.run(n)
+                    run = run or self._captures.new_run(step)
+                    run(n)
             except (OutOfMemoryError, RuntimeError) as error:
                 self._explain(error)
                 raise
 
         return run_here
+
+    def report(self) -> dict[str, Any]:
+        """Return how this backend ran: what was recorded, what was not and why, each product."""
+        return {
+            **self._captures.report(),
+            "fallbacks": dict(self._fallbacks),
+            "products": self._blas.report(),
+        }
+
+    @property
+    def narrow_reason(self) -> str | None:
+        """Why the last captured step was not made by the kernel for narrow networks."""
+        return self._captures.narrow_reason
+
+    @property
+    def _recorder(self) -> Recorder | None:
+        return self._streams.recorder
+
+    @_recorder.setter
+    def _recorder(self, recorder: Recorder | None) -> None:
+        self._streams.recorder = recorder
+
+
+def _compile_narrow(text: str, name: str, is_cooperative: bool) -> Launch:
+    kernel = cupy.RawKernel(text, name)
+    if not is_cooperative:
+        return kernel  # type: ignore[no-any-return]
+
+    def launch(grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
+        # CuPy's own switch would also link the device runtime, which its wheels lack.
+        kernel.kernel(grid, block, arguments, enable_cooperative_groups=True)
+
+    return launch
+
+
+def _facts(device: Any) -> Device:
+    return Device(device.attributes["MultiProcessorCount"], int(device.compute_capability))

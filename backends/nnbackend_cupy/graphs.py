@@ -116,6 +116,18 @@ def count_nodes(stream: Any) -> int | None:
     return None if failed else number.value
 
 
+def nodes_without_effect(stream: Any, step: Callable[[], None]) -> int | None:
+    """Call a step; what it asks of the device is recorded, counted and thrown away."""
+    with stream, cupy.cuda.using_allocator(_refuse):
+        stream.begin_capture()
+        try:
+            step()
+            return count_nodes(stream)
+        finally:
+            with suppress(Exception):  # the capture may be invalid by now
+                stream.end_capture()
+
+
 def _refuse(n_bytes: int) -> NoReturn:
     # Memory given out during a capture would be given out again while the graph still uses it.
     raise RuntimeError(f"a recorded step asked for {n_bytes:,} bytes of new memory")

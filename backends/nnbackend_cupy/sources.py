@@ -169,14 +169,21 @@ def _targets(target: str) -> dict[str, str]:
 
 def loss(formula: Loss, dtype: np.dtype[Any], target: str, is_weighted: bool) -> Source:
     """Give a loss with its delta. target: the dtype of y; an integer's are labels (B,)."""
+    lines = loss_lines(formula, dtype, _targets(target), "delta[j]")
+    return _comparing("loss.cu", formula, dtype, target, is_weighted, lines)
+
+
+def loss_lines(
+    formula: Loss, dtype: np.dtype[Any], loads: Mapping[str, str], place: str
+) -> list[str]:
+    """Return the body of a function of one row, which writes delta to `place`."""
     out, y = inputs(dtype, ELEMENTS, "out", "y")
     share: Any = inputs(dtype, ("B", 1), "share")[0]
     result = traced(formula.rows, out, y, XP)
     rows, gradient = traced(tuple, result)
     rows, gradient = as_symbol(rows, out, ("B",)), as_symbol(gradient, out, ELEMENTS)
-    loads = _targets(target) | {"share": "share"}
-    lines = _row_function(dtype, loads, [rows], [("delta[j]", gradient * share)])
-    return _comparing("loss.cu", formula, dtype, target, is_weighted, lines)
+    loads = {**loads, "share": "share"}
+    return _row_function(dtype, loads, [rows], [(place, gradient * share)])
 
 
 def score(formula: Score, dtype: np.dtype[Any], target: str, is_weighted: bool) -> Source:
@@ -192,6 +199,15 @@ def score(formula: Score, dtype: np.dtype[Any], target: str, is_weighted: bool) 
 
 def update(rule: UpdateRule, dtype: np.dtype[Any], n_states: int) -> Source:
     """Give one step of an update rule with this many state vectors."""
+    places, macros = update_lines(rule, dtype, n_states)
+    label = _label(rule, getattr(rule, "kernel", None) or "", dtype.name)
+    return _instance("update.cu", label, macros, places, False)
+
+
+def update_lines(
+    rule: UpdateRule, dtype: np.dtype[Any], n_states: int
+) -> tuple[dict[str, list[str]], dict[str, object]]:
+    """Return the bodies of the functions of an update rule, and the macros that go with them."""
     double = np.dtype(np.float64)
     numbers = inputs(double, (1,), "rate", "momentum", "count")
     coefficients = traced(tuple, traced(rule.coefficients, *numbers))
@@ -220,9 +236,7 @@ def update(rule: UpdateRule, dtype: np.dtype[Any], n_states: int) -> Source:
         "N_COEFFICIENTS": len(values),
         "STATES(DO)": " ".join(f"DO({k})" for k in range(n_states)),
     }
-    places = {"COEFFICIENTS": early, "FORMULA": lines}
-    label = _label(rule, getattr(rule, "kernel", None) or "", dtype.name)
-    return _instance("update.cu", label, macros, places, False)
+    return {"COEFFICIENTS": early, "FORMULA": lines}, macros
 
 
 # ---- kernels without a formula ------------------------------------------------------------------

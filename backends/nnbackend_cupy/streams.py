@@ -13,14 +13,18 @@ from contextlib import contextmanager
 
 import cupy
 
+from nnbackend_cupy.recorder import Recorder
+
 
 class Streams(threading.local):
     """One thread's stream for recording, and the one beside it.
 
     is_forking: let recorded weight gradients run beside the rest.
+    recorder: takes this thread's calls, while a step is written down.
     """
 
     is_forking = True
+    recorder: Recorder | None = None
 
     def __init__(self) -> None:
         self.main = cupy.cuda.Stream(non_blocking=True)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 
 from nnbackend.network.activations import ACTIVATIONS, get_activation
 from nnbackend.network.losses import LOSSES, Loss, get_loss
 from nnbackend.network.scores import ACCURACY, BINARY_ACCURACY, SQUARED_ERROR
-from nnbackend.training.optimizers import OPTIMIZERS, SGD, Optimizer
-from nnbackend_cupy import sources
+from nnbackend.training.optimizers import OPTIMIZERS, SGD, Adam, Optimizer
+from nnbackend_cupy import narrow_source, sources
+from nnbackend_cupy.narrow import Device, choose_grid
+from nnbackend_cupy.narrow_source import Layer, Net
 from nnbackend_cupy.sources import Source
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
@@ -56,3 +59,40 @@ def all_sources() -> Iterator[Source]:
 def distinct_sources() -> list[Source]:
     """Give them once each: softmax's slope is one kernel with the bias and without."""
     return list({source.name: source for source in all_sources()}.values())
+
+
+# Networks that are made by one kernel: widths, activations, loss, dtype of the data, rows.
+NARROW = (
+    ((784, 30, 10), "sigmoid", "cross_entropy", "uint8", 10),
+    ((784, 100, 10), "relu", "cross_entropy", "float32", 128),
+    ((20, 64, 64, 2), "relu", "cross_entropy", "float32", 32),
+    ((20, 64, 64, 2), "gelu", "cross_entropy", "float32", 256),
+    ((64, 64, 64, 64, 1), "tanh", "quadratic", "float32", 1024),
+    ((128, 128, 128, 128, 10), "relu", "cross_entropy", "float32", 1024),
+    ((2, 8, 1), "tanh", "quadratic", "float32", 4),
+)
+
+
+def narrow_net(widths: tuple[int, ...], phi: str, loss: str, data: str) -> Net:
+    """Give a network with every extra, whose last layer is the identity."""
+    layers, W = [], 0
+    b = sum(n * m for n, m in pairwise(widths))
+    for k, (n_in, n_out) in enumerate(pairwise(widths)):
+        activation = get_activation(phi if k + 2 < len(widths) else "identity")
+        layers.append(Layer(n_in, n_out, W, b, activation, not activation.slope_from_output))
+        W, b = W + n_in * n_out, b + n_out
+    is_fused = loss == "cross_entropy"
+    formula = get_loss(loss).fused() if is_fused else get_loss(loss)
+    extras = {"scale": 2, "is_weighted": True, "has_penalty": True}
+    targets = "int32" if is_fused else "float32"
+    return Net(tuple(layers), formula, Adam(), 2, data, targets, True, **extras)
+
+
+def narrow_sources(device: Device) -> list[Source]:
+    """Give the kernels of `NARROW` on the grids that a device has for them."""
+    made = []
+    for *net, rows in NARROW:
+        work = rows * sum(n * m for n, m in pairwise(net[0]))
+        grid = choose_grid(work, device)
+        made.append(narrow_source.source(narrow_net(*net), grid, rows)[0])
+    return made

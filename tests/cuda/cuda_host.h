@@ -5,6 +5,8 @@
 // some order. In the shuffled orders several blocks are under way at once, and an atomic operation
 // hands over from one to another, perhaps for long; from order 4 on some warps lag far behind others
 // as well.
+// The blocks of a cooperative launch or of a cluster are all under way at once, in every order; one
+// that waits for others hands over to them, and a barrier that not all blocks reach is reported.
 // Shared memory is poisoned before each block. Built with -fsanitize=alignment,bounds, a vector
 // that is loaded from an address it may not have, or an index beyond an array, ends the launch.
 // Not shown here: what caches and fences do, timing, and -ftz (numbers below the normal range).
@@ -25,6 +27,8 @@
 #define __constant__ static
 #define __restrict__
 #define __launch_bounds__(...)
+#define __cluster_dims__(...)
+#define __align__(n) __attribute__((aligned(n)))
 // A section of its own, so that it can be found and poisoned.
 #define __shared__ static __attribute__((section("emulated_shared")))
 
@@ -35,19 +39,23 @@ static dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace emulated {
 
-enum State { RUNNING, IN_BLOCK_BARRIER, IN_WARP_BARRIER, DONE };
-const int MOST_THREADS = 1024, STACK = 64 << 10, RESIDENT = 3;
+enum State { RUNNING, IN_BLOCK_BARRIER, IN_WARP_BARRIER, IN_CLUSTER_BARRIER, DONE };
+const int MOST_THREADS = 1024, STACK = 64 << 10;
+const int RESIDENT = 8, AT_ONCE = 3;  // blocks: of a cooperative launch at most, of others
+const int MOST_IDLE = 20000;  // turns in which blocks only wait for each other
 struct Fiber {
   jmp_buf place;
   State state;
   bool is_made;
+  unsigned long long waits;  // in the cluster's barrier
 };
 static Fiber all_fibers[RESIDENT * MOST_THREADS], *fibers;  // all, and those of this block
 static char* stacks;
 static jmp_buf scheduler, outside;
 static ucontext_t scheduler_context;
-static int current, n_threads, order_kind;
+static int current, n_threads, order_kind, idle;
 static bool is_handing_over;
+static unsigned long long arrived, all_threads;  // at the cluster's barrier, since the launch; of it
 static void (*body)(void**);
 static void** arguments;
 static unsigned long long slots[RESIDENT * MOST_THREADS];
@@ -72,6 +80,7 @@ static void arrange(int* order, int n, int kind) {
 }
 
 static void leave(State state) {
+  idle = 0;
   fibers[current].state = state;
   if (!_setjmp(fibers[current].place)) _longjmp(scheduler, 1);
 }
@@ -80,6 +89,14 @@ static void hand_over() {  // to another block, perhaps
   if (order_kind < 2) return;
   is_handing_over = true;
   leave(RUNNING);
+}
+
+static void wait_for_others() {
+  const int before = idle;
+  is_handing_over = true;
+  fibers[current].state = RUNNING;
+  idle = before + 1;
+  if (!_setjmp(fibers[current].place)) _longjmp(scheduler, 1);
 }
 
 static void live() {  // a fiber serves one thread after another
@@ -148,7 +165,11 @@ static void begin(Block* block, unsigned number) {
                   number / gridDim.x / gridDim.y};
   for (size_t at = 0; at + 4 <= shared_size(); at += 4)  // not a number, in float and double
     memcpy(block->shared + at, "\xd7\xea\xfd\x7f", 4);
-  for (int i = 0; i < n_threads; i++) all_fibers[(block - blocks) * MOST_THREADS + i].state = RUNNING;
+  for (int i = 0; i < n_threads; i++) {
+    Fiber& fiber = all_fibers[(block - blocks) * MOST_THREADS + i];
+    fiber.state = RUNNING;
+    fiber.waits = 0;
+  }
   for (int w = 0; w < MOST_THREADS / 32; w++)
     block->lags[w] = order_kind > 3 && random_below(2) ? 8 : 0;
   if (block == here) here = 0;
@@ -169,9 +190,14 @@ static void change(int n_blocks) {
 // Takes each thread of the block once, to its next barrier; false where none can go on.
 static bool pass() {
   int order[MOST_THREADS];
-  bool has_moved = false;
+  bool has_moved = false, is_waiting = false;
   arrange(order, n_threads, order_kind);
   is_handing_over = false;
+  for (int i = 0; i < n_threads; i++)
+    if (fibers[i].state == IN_CLUSTER_BARRIER) {
+      if (arrived >= fibers[i].waits * all_threads) fibers[i].state = RUNNING;
+      is_waiting = true;
+    }
   for (int k = 0; k < n_threads && !is_handing_over; k++)
     if (fibers[order[k]].state == RUNNING) {
       has_moved = true;
@@ -182,18 +208,25 @@ static bool pass() {
     if (all_in(IN_WARP_BARRIER, i, warp_end(i))) release(i, warp_end(i));
   if (all_in(IN_BLOCK_BARRIER, 0, n_threads)) release(0, n_threads);
   if (all_in(DONE, 0, n_threads)) here->is_live = false;
-  return has_moved;
+  if (!has_moved && is_waiting) {
+    is_handing_over = true;
+    idle++;
+  }
+  return (has_moved || is_waiting) && idle < MOST_IDLE;
 }
 
 static void say_stuck(char* error, int size) {
   int done = 0;
   for (int i = 0; i < n_threads; i++) done += fibers[i].state == DONE;
-  snprintf(error, size,
+  if (idle >= MOST_IDLE)
+    snprintf(error, size, "blocks wait for each other in a barrier that not all reach");
+  else
+    snprintf(error, size,
            "block (%u, %u, %u): %d threads wait in a barrier that not all reach (%d ended)",
            blockIdx.x, blockIdx.y, blockIdx.z, n_threads - done, done);
 }
 
-// shape: grid x y z, block x y z. Gives 0, or 1 with the reason in `error`.
+// shape: grid x y z, block x y z, whether all blocks are under way at once. Gives 0, or 1 with the reason in `error`.
 static int launch(const unsigned* shape, int kind, char* memory, char* error, int error_size) {
   static int* order;
   gridDim = {shape[0], shape[1], shape[2]};
@@ -201,18 +234,25 @@ static int launch(const unsigned* shape, int kind, char* memory, char* error, in
   n_threads = blockDim.x * blockDim.y * blockDim.z;
   order_kind = kind;
   seed = 12345u + kind;
-  const int at_once = kind < 2 ? 1 : RESIDENT;
-  stacks = memory;  // one for all libraries: new pages for each launch would take most of its time
-  for (int i = 0; i < RESIDENT * MOST_THREADS; i++) all_fibers[i].is_made = false;
   int n_blocks = gridDim.x * gridDim.y * gridDim.z, next = 0, left = n_blocks, failed = 0;
+  const int at_once = shape[6] ? n_blocks : kind < 2 ? 1 : AT_ONCE;
+  if (at_once > RESIDENT) {
+    snprintf(error, error_size, "%d blocks cannot be resident, %d can", n_blocks, RESIDENT);
+    return 1;
+  }
+  idle = 0;
+  arrived = 0;
+  all_threads = (unsigned long long)n_blocks * n_threads;
+  stacks = memory;  // one for all libraries: new pages for each launch would take most of its time
+  for (int i = 0; i < at_once * MOST_THREADS; i++) all_fibers[i].is_made = false;
   free(order);
   order = (int*)malloc(n_blocks * sizeof(int));
   arrange(order, n_blocks, kind);
   here = 0;
+  for (int b = 0; b < RESIDENT; b++) blocks[b].is_live = false;
   for (int b = 0; b < at_once; b++) {
     free(blocks[b].shared);
     blocks[b].shared = (char*)malloc(shared_size() + 1);
-    blocks[b].is_live = false;
     if (next < n_blocks) begin(blocks + b, order[next++]);
   }
   struct sigaction trapping = {}, before;
@@ -318,11 +358,27 @@ static inline unsigned atomicAdd(unsigned* place, unsigned value) {
   emulated::hand_over();
   return before;
 }
+static inline unsigned long long atomicAdd(unsigned long long* place, unsigned long long value) {
+  unsigned long long before = *place;
+  *place += value;
+  emulated::hand_over();
+  return before;
+}
 static inline unsigned atomicInc(unsigned* place, unsigned limit) {
   unsigned before = *place;
   *place = before >= limit ? 0 : before + 1;
   emulated::hand_over();
   return before;
+}
+// What kernels write in PTX: a load in a loop that waits for other blocks, and a cluster's barrier.
+static inline unsigned long long acquired(const unsigned long long* place) {
+  emulated::wait_for_others();
+  return *place;
+}
+static inline void cluster_arrive() { emulated::arrived++; }
+static inline void cluster_wait() {
+  emulated::fibers[emulated::current].waits++;
+  emulated::leave(emulated::IN_CLUSTER_BARRIER);
 }
 template <class A> A __ldcg(const A* place) { return *place; }
 template <class A> A __ldg(const A* place) { return *place; }

@@ -52,9 +52,14 @@ class EmulationError(Exception):
     """A kernel did on the host what it must not do on a device."""
 
 
-def compile_on_host(source: str, name: str, order: int | None = None) -> HostKernel:
-    """Compile a program and give one of its kernels; kept on the disk under a hash of the text."""
-    return HostKernel(_library(source), name, order)
+def compile_on_host(
+    source: str, name: str, order: int | None = None, is_resident: bool = False
+) -> HostKernel:
+    """Compile a program and give one of its kernels; kept on the disk under a hash of the text.
+
+    is_resident: its blocks are all under way at once, as in a cooperative launch or a cluster.
+    """
+    return HostKernel(_library(source), name, order, is_resident)
 
 
 def kept_folder() -> Path:
@@ -96,8 +101,14 @@ def _library(source: str) -> ctypes.CDLL:
 class HostKernel:
     """One kernel, called as a cupy.RawKernel is."""
 
-    def __init__(self, library: ctypes.CDLL, name: str, order: int | None = None) -> None:
-        self.name, self.order = name, order
+    def __init__(
+        self,
+        library: ctypes.CDLL,
+        name: str,
+        order: int | None = None,
+        is_resident: bool = False,
+    ) -> None:
+        self.name, self.order, self.is_resident = name, order, is_resident
         self._launches: Counter[bytes] = Counter()  # by grid and block
         self._run = getattr(library, f"run_{name}")
         text = ctypes.create_string_buffer(1000)
@@ -109,8 +120,8 @@ class HostKernel:
     def __call__(
         self, grid: Sequence[int], block: Sequence[int], args: Sequence[Any], shared_mem: int = 0
     ) -> None:
-        shape = (ctypes.c_uint * 6)(*_three(grid), *_three(block))
-        if min(shape) < 1 or np.prod(shape[3:]) > 1024 or max(shape[1:3]) > 65535:
+        shape = (ctypes.c_uint * 7)(*_three(grid), *_three(block), self.is_resident)
+        if min(shape[:6]) < 1 or np.prod(shape[3:6]) > 1024 or max(shape[1:3]) > 65535:
             raise EmulationError(f"{self.name}: no such launch: grid={grid}, block={block}")
         if shared_mem:
             raise EmulationError(f"{self.name}: dynamic shared memory is not emulated")
@@ -127,7 +138,7 @@ class HostKernel:
         memory.write_back(self.name)
 
     def _drawn_order(self, shape: Any, args: Sequence[Any]) -> int:
-        digest = zlib.crc32(bytes(shape))
+        digest = zlib.crc32(bytes(shape)[:24])  # the grid and the block
         for value, kind in zip(args, self.kinds, strict=True):
             begin, end = _bounds(value) if "*" in kind else (0, 0)
             bits = ctypes.string_at(begin, end - begin) if "*" in kind else value.tobytes()

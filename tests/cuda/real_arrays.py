@@ -270,13 +270,27 @@ class RawKernel(cupy.RawKernel):
         rest = {key: value for key, value in kwargs.items() if key in known}
         self._emulated = stand_in.RawKernel(code, name, *args, **rest)
 
+    @property
+    def kernel(self) -> Any:
+        """What launches: a cupy.cuda.Function has these parameters."""
+        return self._launch
+
     def __call__(self, grid: Any, block: Any, args: Any, *, shared_mem: int = 0) -> None:
+        self._launch(
+            grid, block, args, shared_mem,
+            enable_cooperative_groups=self.enable_cooperative_groups,
+        )  # fmt: skip
+
+    def _launch(
+        self, grid: Any, block: Any, args: Any, shared_mem: int = 0, stream: Any = None,
+        enable_cooperative_groups: bool = False,
+    ) -> None:  # fmt: skip
         for sizes in (grid, block):
             if type(sizes) is not tuple:
                 raise TypeError(f"Expected tuple, got {type(sizes).__name__}")
         grid, block = (tuple(map(operator.index, sizes)) for sizes in (grid, block))
         passed = tuple(self._argument(i, value) for i, value in enumerate(args))
-        self._emulated(grid, block, passed, shared_mem)
+        self._emulated.kernel(grid, block, passed, shared_mem, stream, enable_cooperative_groups)
 
     def _argument(self, i: int, value: Any) -> Any:
         """Return the memory of an array, or the bytes that CuPy passes for a number.

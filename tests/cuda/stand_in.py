@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from emulator import compile_on_host
@@ -298,6 +298,9 @@ class Event:
 class Device:
     """cupy.cuda.Device; there is one."""
 
+    attributes: ClassVar[dict[str, int]] = {"MultiProcessorCount": 3}
+    compute_capability = "90"
+
     def __init__(self, index: int = 0) -> None:
         self.id = index
 
@@ -314,11 +317,33 @@ class Device:
 class RawKernel:
     """cupy.RawKernel, run by the emulator."""
 
-    def __init__(self, code: str, name: str, options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        code: str,
+        name: str,
+        options: tuple[str, ...] = (),
+        *,
+        enable_cooperative_groups: bool = False,
+    ) -> None:
         STATE.refuse("compilation")
+        self._is_cluster, self._is_cooperative = (
+            "__cluster_dims__(" in code, enable_cooperative_groups,
+        )  # fmt: skip
         self._kernel = compile_on_host(code, name)
 
+    @property
+    def kernel(self) -> Callable[..., None]:
+        """The function itself, a cupy.cuda.Function: it is told how to launch."""
+        return self._launch
+
     def __call__(self, grid: Any, block: Any, args: Any, shared_mem: int = 0) -> None:
+        self._launch(grid, block, args, shared_mem, enable_cooperative_groups=self._is_cooperative)
+
+    def _launch(
+        self, grid: Any, block: Any, args: Any, shared_mem: int = 0, stream: Any = None,
+        enable_cooperative_groups: bool = False,
+    ) -> None:  # fmt: skip
+        self._kernel.is_resident = enable_cooperative_groups or self._is_cluster
         plain = tuple(a._data if isinstance(a, ndarray) else a for a in args)
         for array in (a for a in plain if isinstance(a, np.ndarray) and a.size):
             root = array
@@ -402,6 +427,7 @@ MODULES = (
     "failures",
     "streams",
     "graphs",
+    "capturing",
     "staging",
     "backend",
 )  # of nnbackend_cupy, those that use CuPy
@@ -421,8 +447,9 @@ def load_backend(cupy: dict[str, ModuleType] | None = None) -> Any:
         del sys.modules[name]
     sys.modules.update(make_cupy() if cupy is None else cupy)
     try:
-        from nnbackend_cupy import backend
+        from nnbackend_cupy import backend, graphs
 
+        graphs.count_nodes = lambda stream: len(stream.recording)  # there is no driver to ask
         return backend
     finally:
         for name in [n for n in sys.modules if n in ours or n.split(".")[0] == "cupy"]:

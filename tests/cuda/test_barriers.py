@@ -6,11 +6,12 @@ choosy model of cuBLASLt, each launch in two orders of threads.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from emulator import LACKING, EmulationError
+from narrow_runs import ShortRun, differences
 from stand_in_backend import new_row
 
 from nnbackend.backend import philox
@@ -18,11 +19,36 @@ from nnbackend.testing.layer_checks import LayerChecks
 from nnbackend.testing.loss_checks import LossChecks
 from nnbackend.testing.update_checks import UpdateChecks
 from nnbackend_cupy import sources
+from nnbackend_cupy.narrow_source import CLUSTER, GRID, Grid
 
 pytestmark = pytest.mark.skipif(LACKING is not None, reason=str(LACKING))
 
 BARRIER = "__syncthreads();"
 Check = Callable[[Any], None]
+
+DEEP = (20, (33, "tanh"), (35, "elu"), (3, "softmax"))
+SQUARED = (20, (33, "tanh"), (3, "sigmoid"))
+WIDE = (200, (30, "sigmoid"), (5, "softmax"))
+
+
+def narrow(
+    row: Any,
+    grid: Grid,
+    widths: Any = DEEP,
+    rows: int = 211,
+    loss: str = "cross_entropy",
+    parts: Sequence[int] = (1, 1, 2),
+) -> None:
+    """Check steps of a narrow network, in launches of one step and of more."""
+    row.narrow_grid = grid
+    options = {"rows": rows, "n": sum(parts) * rows, "l2": 0.01, "weighted": True}
+    mine = ShortRun(row, widths, loss, **options)
+    wanted = ShortRun("numpy", widths, loss, dtype="float64", **options)
+    for run in (mine, wanted):
+        run.steps(run.captured(), *parts)
+    assert row.narrow_reason is None
+    assert all(d < 2e-5 for d in differences(mine.state(), wanted.state()).values())
+
 
 # Which barrier of a file, and the test that must notice that it is gone.
 NOTICED: dict[tuple[str, int], Check] = {
@@ -32,6 +58,11 @@ NOTICED: dict[tuple[str, int], Check] = {
     ("common.cu", 3): lambda row: UpdateChecks().test_add_penalty(row, "float64", 0.02, 0.3),
     ("layers.cu", 0): lambda row: LayerChecks().test_dropout_forward(row, "float64", 40, 0.3),
     ("loss.cu", 0): lambda row: LossChecks().test_loss_and_delta(row, "float64", "quadratic", True),
+    **{("narrow.cu", i): lambda row: narrow(row, Grid(GRID, 3, 64)) for i in range(9)},
+    ("narrow.cu", 9): lambda row: narrow(row, Grid(GRID, 3, 64), WIDE, 20),
+    ("narrow.cu", 10): lambda row: narrow(row, Grid(GRID, 3, 64)),
+    ("narrow.cu", 11): lambda row: narrow(row, Grid(GRID, 3, 64), SQUARED, 20, "quadratic"),
+    ("narrow.cu", 12): lambda row: narrow(row, Grid(GRID, 3, 64)),
     ("update.cu", 0): lambda row: UpdateChecks().test_optimizer_step(row, "float64", "adam", 0.1),
 }
 
@@ -55,6 +86,43 @@ def test_a_barrier_less_shows(monkeypatch: pytest.MonkeyPatch, file: str, i: int
     )
     with pytest.raises((EmulationError, AssertionError)):
         NOTICED[file, i](new_row())
+
+
+# Among blocks: which of the barriers of a step, and on which grids.
+@pytest.mark.parametrize("grid", [Grid(CLUSTER, 8, 64), Grid(GRID, 3, 64)], ids=str)
+@pytest.mark.parametrize("i", range(4))
+def test_a_barrier_less_among_blocks_shows(
+    monkeypatch: pytest.MonkeyPatch, i: int, grid: Grid
+) -> None:
+    whole = sources._file
+
+    def lacking(name: str) -> str:
+        text = whole(name)
+        for call, instead in (
+            ("KERNEL_arrive(counter);", "0; __syncthreads();"),
+            ("KERNEL_wait(counter, all);", BARRIER),
+        ):
+            parts = text.split(call)
+            if name == "narrow.cu":
+                assert len(parts) == 5
+                text = call.join(parts[: i + 1]) + instead + call.join(parts[i + 1 :])
+        return text
+
+    monkeypatch.setattr(sources, "_file", lacking)
+    with pytest.raises((EmulationError, AssertionError)):
+        narrow(new_row(), grid, WIDE if i == 1 else DEEP, 20)
+
+
+@pytest.mark.parametrize("what", ["s % 2 * CAPACITY", "s % 2 * gridDim.x"])
+def test_what_is_kept_twice_must_be(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    whole = sources._file
+    text = whole("narrow.cu")
+    assert text.count(what) == 1
+    monkeypatch.setattr(
+        sources, "_file", lambda name: text.replace(what, "0") if "narrow" in name else whole(name)
+    )
+    with pytest.raises((EmulationError, AssertionError)):
+        narrow(new_row(), Grid(GRID, 3, 64), DEEP, 20, parts=(4, 4, 4))
 
 
 def test_no_barrier_is_left_out() -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 
 import pytest
-from built_in import distinct_sources
+from built_in import distinct_sources, narrow_sources
 from compiling import ARCHITECTURES, Needs, compiled, library, needs
 
+from nnbackend_cupy.narrow import Device
 from nnbackend_cupy.sources import program
 
 MOST_REGISTERS = 64  # with blocks of 256 threads, at least 4 fit a multiprocessor
@@ -19,6 +20,9 @@ MOST_REGISTERS = 64  # with blocks of 256 threads, at least 4 fit a multiprocess
 # unrolled four times over.
 EXCEPTIONS = {"update_.*_float64": 72, "column_sums_s?elu_slope_float64": 72}
 MOST_SHARED = 4096
+# One block of 256 threads on a multiprocessor, for thousands of steps: it may take all there is
+# without asking.
+MOST_OF_NARROW = Needs(registers=200, stack=0, spilled=0, shared=48 << 10)
 
 LOG = """\
 ptxas info    : Compiling entry function 'gather' for 'sm_90'
@@ -38,6 +42,19 @@ def test_every_kernel_compiles_within_bounds(architecture: int) -> None:
     assert not lacking
     beyond = {name: need for name, need in found.items() if not _is_within(name, need)}
     assert not beyond
+
+
+@pytest.mark.skipif(library() is None, reason="the wheel nvidia-cuda-nvrtc is not installed")
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_narrow_networks_compile_within_bounds(architecture: int) -> None:
+    sources = narrow_sources(Device(132, architecture))
+    found = compiled(program(sources), architecture)
+    assert {source.name for source in sources} == set(found)
+    most = MOST_OF_NARROW
+    for name, need in found.items():
+        is_within = need.registers <= most.registers and need.shared <= most.shared
+        assert is_within, (name, need)
+        assert need.stack == need.spilled == 0, (name, need)
 
 
 def _is_within(name: str, need: Needs) -> bool:

@@ -129,3 +129,63 @@ def test_arrays_that_overlap_stay_together() -> None:
     x = np.zeros(5)
     compile_on_host(text, "shift")((1,), (32,), (x[:4], x[1:]))
     np.testing.assert_array_equal(x, [0.0, 1.0, 2.0, 3.0, 4.0])
+
+
+# ---- blocks that wait for each other ------------------------------------------------------------
+
+# Each block leaves a number; behind the barrier every block adds up all of them.
+EXCHANGE = """
+extern "C" __global__ void exchange(double* parts, double* sums, unsigned long long* counter) {
+  const int t = threadIdx.x;
+  if (t == 40) parts[blockIdx.x] = blockIdx.x + 1.0;
+  __syncthreads();
+  BARRIER
+  __syncthreads();
+  double sum = 0;
+  if (t == 50) {
+    for (unsigned b = 0; b < gridDim.x; b++) sum += parts[b];
+    sums[blockIdx.x] = sum;
+  }
+}
+"""
+OF_GRID = """
+  if (t == 0) {
+    const unsigned long long all = (atomicAdd(counter, 1ull) / gridDim.x + 1) * gridDim.x;
+    while (acquired(counter) < all) {}
+  }
+"""
+OF_CLUSTER = "cluster_arrive(); cluster_wait();"
+
+
+def exchange(barrier: str, order: int, blocks: int = 5, is_resident: bool = True) -> list[float]:
+    parts, sums = np.zeros(blocks), np.zeros(blocks)
+    run = compile_on_host(EXCHANGE.replace("BARRIER", barrier), "exchange", order, is_resident)
+    counter = np.full(1, 7 * blocks, np.uint64)
+    run((blocks,), (64,), (parts, sums, counter))
+    return sums.tolist()
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("barrier", [OF_GRID, OF_CLUSTER])
+def test_blocks_exchange(barrier: str, order: int) -> None:
+    assert exchange(barrier, order) == [15.0] * 5
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("barrier", [OF_GRID, OF_CLUSTER])
+def test_a_block_that_does_not_come_is_reported(barrier: str, order: int) -> None:
+    lacking = f"if (blockIdx.x == 1) return; {barrier}"
+    with pytest.raises(EmulationError, match="blocks wait for each other"):
+        exchange(lacking, order)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_missing_barrier_among_blocks_shows(order: int) -> None:
+    assert exchange("", order) != [15.0] * 5
+
+
+def test_blocks_that_are_not_resident_wait_for_ever() -> None:
+    with pytest.raises(EmulationError, match="blocks wait for each other"):
+        exchange(OF_GRID, 0, is_resident=False)
+    with pytest.raises(EmulationError, match="9 blocks cannot be resident, 8 can"):
+        exchange(OF_GRID, 0, blocks=9)

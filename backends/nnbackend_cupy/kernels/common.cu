@@ -163,3 +163,22 @@ __device__ __forceinline__ bool sum_grid(
   *total = sums[0];
   return t == 0;
 }
+
+// ---- among blocks that are all resident ---------------------------------------------------------
+
+// Instructions that have no name in CUDA C++ without headers; on the host the emulator has them.
+#ifdef __CUDACC__
+__device__ __forceinline__ unsigned long long acquired(const unsigned long long* place) {
+  unsigned long long value;
+  asm volatile("ld.acquire.gpu.global.u64 %0, [%1];" : "=l"(value) : "l"(place) : "memory");
+  return value;
+}
+#if __CUDA_ARCH__ >= 900
+__device__ __forceinline__ void cluster_arrive() {
+  asm volatile("barrier.cluster.arrive.release;" ::: "memory");
+}
+__device__ __forceinline__ void cluster_wait() {
+  asm volatile("barrier.cluster.wait.acquire;" ::: "memory");
+}
+#endif
+#endif

@@ -1,0 +1,99 @@
+"""How captured steps are made: by one kernel, as a graph of few launches, or called one by one.
+
+A step's calls are first written down, without effect. Where one kernel makes the whole step, it
+does. Else neighbouring calls that have a kernel together are fused, and the step is recorded into
+graphs. A step whose calls cannot be written down is recorded as it is, or called.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from nnbackend_cupy.fusing import fused
+from nnbackend_cupy.graphs import Steps, nodes_without_effect
+from nnbackend_cupy.narrow_source import NotNarrow
+from nnbackend_cupy.recorder import Call, NotRecorded, Recorder, recorded
+
+if TYPE_CHECKING:
+    from nnbackend_cupy.backend import CuPyBackend
+
+LAST = 64  # captures that are reported
+
+
+class Captures:
+    """The captured steps of one backend."""
+
+    def __init__(self, backend: CuPyBackend) -> None:
+        self._backend = backend
+        self.narrow_reason: str | None = None  # why the last step was not made by one kernel
+        self._recorded: deque[dict[int, int | None]] = deque(maxlen=LAST)  # nodes of its graphs
+        self._not_recorded: deque[str] = deque(maxlen=LAST)  # why steps were called one by one
+        self._narrow: deque[str] = deque(maxlen=LAST)  # on which grids
+
+    def new_run(self, step: Callable[[], None]) -> Callable[[int], None]:
+        """Return a function that makes n steps; nothing of the step has been executed yet."""
+        backend = self._backend
+        try:
+            calls = self._calls(step)
+        except NotRecorded as error:
+            self.narrow_reason = str(error)
+            return self._steps(step)
+        try:
+            if not backend.uses_narrow:
+                raise NotNarrow("it is switched off")
+            run, grid = backend._narrow.plan(calls, backend.narrow_grid)
+        except NotNarrow as error:
+            self.narrow_reason = str(error)
+        else:
+            self.narrow_reason = None
+            self._narrow.append(str(grid))
+            return run
+        return self._steps(fused(calls, backend) if backend.uses_fused else step)
+
+    def report(self) -> dict[str, Any]:
+        """Return the nodes of each recording, the reasons for none, the grids of whole steps."""
+        return {
+            "recorded": [dict(nodes) for nodes in self._recorded if nodes],
+            "not_recorded": list(self._not_recorded),
+            "narrow": list(self._narrow),
+        }
+
+    def _calls(self, step: Callable[[], None]) -> list[Call]:
+        """Return the calls of a step, which has no effect."""
+        streams = self._backend._streams
+        streams.recorder = recorder = Recorder()
+        try:
+            nodes: list[int | None] = []
+            calls = recorded(
+                lambda: nodes.append(nodes_without_effect(streams.main, step)), recorder
+            )
+        finally:
+            streams.recorder = None
+        if nodes[0]:
+            raise NotRecorded(f"the step works on arrays beside its calls: {nodes[0]} launches")
+        return calls
+
+    def _steps(self, step: Callable[[], None]) -> Callable[[int], None]:
+        """Return the function that replays a step, or calls it where it cannot be recorded."""
+        backend, fallbacks = self._backend, 0
+
+        def counted() -> None:
+            nonlocal fallbacks
+            before = backend._n_fallbacks
+            steps.keep(backend._kernels.scratches, backend._blas.workspaces)
+            step()
+            backend._streams.join()
+            fallbacks = backend._n_fallbacks - before
+
+        def can_record() -> str | None:
+            return "; ".join(backend._fallbacks.values()) if fallbacks else None
+
+        def say(reason: str) -> None:
+            self._not_recorded.append(reason)
+            backend._not_recorded(reason)
+
+        steps = Steps(counted, backend._streams, can_record, say)
+        self._recorded.append(steps.nodes)
+        return steps.run

@@ -1,0 +1,107 @@
+"""Launches the kernel for narrow networks: kernels/narrow.cu, which makes n steps at once.
+
+Which steps it makes is in `narrow_match`, its text in `narrow_source`; here is on what grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nnbackend.backend.formulas import Array
+from nnbackend_cupy import sources
+from nnbackend_cupy.launching import Launch, _row_stride
+from nnbackend_cupy.narrow_match import Step, match
+from nnbackend_cupy.narrow_source import BLOCK, CLUSTER, DTYPE, GRID, Grid, NotNarrow, source
+from nnbackend_cupy.recorder import Call
+from nnbackend_cupy.tracing import Untraceable
+
+CLUSTER_BLOCKS = 8  # as many as every device with clusters grants
+CLUSTERS_FROM = 90  # compute capability
+# Multiplications of a forward pass up to which fewer blocks wait for each other less than they
+# have to compute: by calculation, until a GPU has been asked.
+MOST_FOR_BLOCK, MOST_FOR_CLUSTER = 16 << 10, 512 << 10
+
+
+@dataclass(frozen=True)
+class Device:
+    """What the choice of a grid depends on."""
+
+    multiprocessors: int
+    capability: int  # as 90
+
+
+def choose_grid(work: int, device: Device) -> Grid:
+    """Return the grid for a step of so many multiplications forward."""
+    if work <= MOST_FOR_BLOCK:
+        return Grid(BLOCK, 1)
+    if work <= MOST_FOR_CLUSTER and device.capability >= CLUSTERS_FROM:
+        return Grid(CLUSTER, CLUSTER_BLOCKS)
+    return Grid(GRID, device.multiprocessors)
+
+
+class NarrowSteps:
+    """The launches of one device.
+
+    compile(text, name, is_cooperative) gives a kernel, zeros(shape, dtype) an array of zeros.
+    """
+
+    def __init__(
+        self,
+        compile: Callable[[str, str, bool], Launch],
+        zeros: Callable[[tuple[int, ...], str], Array],
+        device: Device,
+    ) -> None:
+        self._compile, self._zeros, self._device = compile, zeros, device
+        self._launches: dict[str, Launch] = {}
+
+    def plan(
+        self, calls: Sequence[Call], grid: Grid | None = None
+    ) -> tuple[Callable[[int], None], Grid]:
+        """Return a function that makes n of the steps that were recorded, and its grid.
+
+        grid: instead of the one that `choose_grid` gives.
+        Raises: NotNarrow with the reason where the kernel does not make such steps.
+        """
+        try:
+            step = match(calls)
+            grid = grid or choose_grid(step.work, self._device)
+            text, size = source(step.net, grid, step.rows)
+        except Untraceable as error:
+            raise NotNarrow(str(error)) from error
+        if text.name not in self._launches:
+            self._launches[text.name] = self._compile(
+                sources.program([text]), text.name, grid.barrier == GRID
+            )
+        return self._run(step, grid, self._launches[text.name], size), grid
+
+    def _run(self, step: Step, grid: Grid, launch: Launch, size: int) -> Callable[[int], None]:
+        scratch, parts = (
+            self._zeros((size,), DTYPE.name),
+            self._zeros((2 * grid.blocks,), "float64"),
+        )
+        counter = self._zeros((1,), "uint64")
+        unused = step.theta  # for what the text does not ask for
+        batch = step.batch
+        shift, factor, clip = batch.scale or (unused, unused, None)
+        l1, l2, penalty_rows = step.penalty or (0.0, 0.0, 0.0)
+        arguments = (
+            *(step.theta, step.gradient, *step.state, scratch, parts, counter),
+            *(batch.data, batch.targets, unused if batch.weights is None else batch.weights),
+            *(shift, factor),
+            *(step.clock if batch.order is None else batch.order, step.clock),
+            *(step.rates, step.hyper, step.totals, np.float64(step.decay)),
+            *map(DTYPE.type, (1.0 / clip if clip else 0.0, l1, l2)),
+            np.float64(penalty_rows),
+            *map(np.int64, (_row_stride(batch.data), _row_stride(batch.targets))),
+            *map(np.int64, (batch.size, step.rates.shape[1])),
+            np.int32(step.rows),
+        )
+
+        def run(n: int) -> None:
+            if n:
+                launch((grid.blocks,), (grid.threads,), (*arguments, np.int32(n)))
+
+        return run

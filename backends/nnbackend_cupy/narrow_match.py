@@ -1,0 +1,210 @@
+"""Which steps the kernel for narrow networks makes: those that match, of their calls.
+
+A step that reads a batch, feeds it through dense layers of at most 128 units, compares and goes
+back, and updates all parameters. Every other step is refused, with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nnbackend.backend.formulas import Array
+from nnbackend_cupy.launching import LABELS
+from nnbackend_cupy.narrow_source import DTYPE, MOST_ROWS, MOST_UNITS, Layer, Net, NotNarrow
+from nnbackend_cupy.recorder import Call
+
+Arguments = dict[str, Any]  # of a call, by name
+# The calls of a step in their order, by the parts of a step that they make.
+ORDER = (
+    "tick", "gather_rows", "scale_rows", "dense_forward", "loss_and_delta", "dense_backward",
+    "add_penalty", "optimizer_step",
+)  # fmt: skip
+ONCE = ("tick", "loss_and_delta", "optimizer_step")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Where the rows of a step come from: whole arrays, and the places of the batch in them."""
+
+    data: Array
+    targets: Array
+    weights: Array | None = None
+    order: Array | None = None  # without it the arrays are the batch
+    size: int = 0  # of the full batches of an epoch
+    scale: tuple[Array, Array, float | None] | None = None  # shift, factor, clip
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step that matches: the network, its rows, and the arrays it works on."""
+
+    net: Net
+    rows: int
+    batch: Batch
+    theta: Array
+    gradient: Array
+    state: tuple[Array, ...]
+    clock: Array
+    rates: Array
+    hyper: Array
+    totals: Array
+    decay: float
+    penalty: tuple[float, float, float] | None  # l1, l2, rows
+
+    @property
+    def work(self) -> int:
+        """Multiplications forward."""
+        return self.rows * sum(layer.n_in * layer.n_out for layer in self.net.layers)
+
+
+def match(calls: Sequence[Call]) -> Step:
+    """Return what the calls of a step compute. Raises: NotNarrow with the reason."""
+    names = [call.name for call in calls]
+    others = sorted(set(names) - set(ORDER))
+    _require(not others, f"calls of {', '.join(others)}")
+    parts: dict[str, list[Arguments]] = {name: [] for name in ORDER}
+    for call in calls:
+        parts[call.name].append(call.arguments)
+    in_order = names == sorted(names, key=ORDER.index)
+    _require(in_order and all(len(parts[name]) == 1 for name in ONCE), "another order of calls")
+    forward, backward = parts["dense_forward"], parts["dense_backward"][::-1]
+    _require(len(forward) == len(backward) > 0, "layers without a way back")
+    (tick,), (compared,), (update,) = (parts[name] for name in ONCE)
+    _check_chain(forward, compared, backward)
+    _check_vectors(tick, update)
+    layers = tuple(map(_layer, forward, backward, [update] * len(forward)))
+    n_parameters = sum((layer.n_in + 1) * layer.n_out for layer in layers)
+    _require(n_parameters == update["theta"].size, "parameters of no layer")
+    rows = int(forward[0]["x"].shape[0])
+    _require(0 < rows <= MOST_ROWS, f"{rows} rows, at most {MOST_ROWS}")
+    batch = _batch(parts, compared, forward[0]["x"])
+    penalty = _penalty(parts["add_penalty"], update, compared["totals"])
+    net = Net(
+        layers,
+        compared["loss"],
+        update["rule"],
+        len(update["state"]),
+        batch.data.dtype.name,
+        batch.targets.dtype.name,
+        batch.order is not None,
+        0 if batch.scale is None else 1 if batch.scale[2] is None else 2,
+        batch.weights is not None,
+        penalty is not None,
+    )
+    return Step(
+        net, rows, batch, update["theta"], update["gradient"], tuple(update["state"]),
+        tick["clock"], tick["rates"], tick["hyper"], compared["totals"], update["weight_decay"],
+        penalty,
+    )  # fmt: skip
+
+
+def _check_chain(
+    forward: Sequence[Arguments], compared: Arguments, backward: Sequence[Arguments]
+) -> None:
+    """Check that each layer works on what its neighbours leave."""
+    for k, (ahead, back) in enumerate(zip(forward, backward, strict=True)):
+        n_out = ahead["W"].shape[1]
+        _require(n_out <= MOST_UNITS, f"a layer of {n_out} units, at most {MOST_UNITS}")
+        shared = all(_is_same(ahead[name], back[name]) for name in ("x", "W", "z", "a"))
+        _require(shared and ahead["phi"] is back["phi"], "layers that change on the way back")
+        if k:
+            linked = _is_same(ahead["x"], forward[k - 1]["a"])
+            linked = linked and _is_same(back["dx"], backward[k - 1]["delta"])
+            _require(linked, "layers that do not follow each other")
+    _require(backward[0]["dx"] is None, "a gradient at the inputs")
+    linked = _is_same(compared["out"], forward[-1]["a"])
+    linked = linked and _is_same(compared["delta"], backward[-1]["delta"])
+    _require(linked, "a loss of something else than the output")
+
+
+def _check_vectors(tick: Arguments, update: Arguments) -> None:
+    vectors = (update["theta"], update["gradient"], *update["state"])
+    dtype = vectors[0].dtype
+    _require(all(v.dtype == DTYPE for v in vectors), f"parameters in {dtype}, not {DTYPE}")
+    _require(all(v.flags.c_contiguous for v in vectors), "strided parameters")
+    _require(_is_same(update["hyper"], tick["hyper"]), "two arrays of rates")
+
+
+def _layer(ahead: Arguments, back: Arguments, update: Arguments) -> Layer:
+    """Return a layer, whose parameters and gradients must lie in the optimizer's vectors."""
+    W, b = _place(ahead["W"], update["theta"]), _place(ahead["b"], update["theta"])
+    dW, db = _place(back["dW"], update["gradient"]), _place(back["db"], update["gradient"])
+    (n_in, n_out), n_weights = ahead["W"].shape, update["n_weights"]
+    alike = back["dW"].shape == (n_in, n_out) and back["db"].shape == ahead["b"].shape == (n_out,)
+    _require(alike and (W, b) == (dW, db), "gradients laid out unlike the parameters")
+    _require(W + n_in * n_out <= n_weights <= b, "biases among the weights")
+    keeps_z = not _is_same(ahead["z"], ahead["a"])
+    return Layer(int(n_in), int(n_out), W, b, ahead["phi"], keeps_z)
+
+
+def _place(mine: Array, vector: Array) -> int:
+    """Return where in a vector a part of it begins."""
+    place = int(mine.data.ptr - vector.data.ptr) // int(vector.itemsize)
+    is_inside = place >= 0 and place + mine.size <= vector.size and mine.flags.c_contiguous
+    _require(is_inside, "parameters outside of the optimizer's vector")
+    return place
+
+
+def _batch(parts: dict[str, list[Arguments]], compared: Arguments, x: Array) -> Batch:
+    """Return where the rows come from."""
+    y, weight = compared["y"], compared["weight"]
+    is_known = y.dtype == DTYPE if y.ndim == 2 else y.dtype.name in LABELS
+    _require(is_known, f"targets of {y.dtype}")
+    wanted = [x, y, *([] if weight is None else [weight])]
+    gathers, scales = parts["gather_rows"], parts["scale_rows"]
+    if not gathers:
+        is_plain = all(array.flags.c_contiguous for array in wanted)
+        _require(is_plain and not scales, "a batch that changes in place")
+        return Batch(x, y, weight)
+    outs = [gather["out"] for gather in gathers]
+    is_whole = len(outs) == len(wanted) and all(map(_is_same, outs, wanted))
+    _require(is_whole, "rows that are gathered for something else")
+    of_x, *rest = gathers
+    kept = all(gather["data"].dtype == gather["out"].dtype for gather in rest)
+    _require(kept and of_x["data"].ndim == x.ndim, "rows that are converted")
+    shared = all(
+        _is_same(gather[name], of_x[name]) for gather in rest for name in ("order", "clock")
+    )
+    sizes = {int(gather["batch_size"]) for gather in gathers}
+    is_one = shared and len(sizes) == 1 and _is_same(of_x["clock"], parts["tick"][0]["clock"])
+    _require(is_one and of_x["data"].shape[0] < 2**31, "rows in several orders")
+    arrays = [gather["data"] for gather in gathers] + [None]
+    return Batch(arrays[0], arrays[1], arrays[2], of_x["order"], sizes.pop(), _scale(scales, x))
+
+
+def _scale(scales: Sequence[Arguments], x: Array) -> tuple[Array, Array, float | None] | None:
+    if not scales:
+        return None
+    (scale, *more) = scales
+    known = not more and _is_same(scale["x"], x)
+    known = known and all(scale[name].dtype == DTYPE for name in ("shift", "factor"))
+    _require(known, "inputs that are scaled otherwise")
+    return scale["shift"], scale["factor"], scale["clip"]
+
+
+def _penalty(
+    penalties: Sequence[Arguments], update: Arguments, totals: Array
+) -> tuple[float, float, float] | None:
+    if not penalties:
+        return None
+    (penalty, *more) = penalties
+    n_weights = update["n_weights"]
+    known = not more and penalty["weights"].size == penalty["gradient"].size == n_weights
+    known = known and _place(penalty["weights"], update["theta"]) == 0
+    known = known and _place(penalty["gradient"], update["gradient"]) == 0
+    _require(known and _is_same(penalty["totals"], totals), "a penalty on other weights")
+    return float(penalty["l1"]), float(penalty["l2"]), float(penalty["rows"])
+
+
+def _is_same(a: Any, b: Any) -> bool:
+    """Whether two arrays are one: the same place, shape and dtype."""
+    if a is None or b is None:
+        return a is b
+    return bool(a.data.ptr == b.data.ptr and a.shape == b.shape and a.dtype == b.dtype)
+
+
+def _require(is_good: Any, otherwise: str) -> None:
+    if not is_good:
+        raise NotNarrow(f"the step has {otherwise}")

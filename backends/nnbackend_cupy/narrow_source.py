@@ -1,0 +1,329 @@
+"""The text of the kernel for narrow networks: its formulas, its memory, its straight line of calls.
+
+Everything that a network fixes is a constant of the text: sizes, places in memory, how the work is
+cut into tiles. The rows of a batch are an argument, so that the last batch of an epoch needs no
+kernel of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nnbackend.backend.formulas import Activation, Loss, UpdateRule
+from nnbackend_cupy.grids import power_of_two
+from nnbackend_cupy.sources import (
+    C_NAMES,
+    Source,
+    _function,
+    _instance,
+    _label,
+    loss_lines,
+    update_lines,
+)
+from nnbackend_cupy.tracing import ELEMENTS, XP, as_symbol, inputs, traced
+
+BLOCK, CLUSTER, GRID = range(3)  # the barrier's range, as kernels/narrow.cu has it
+MOST_UNITS = 128  # of a layer; more inputs than that are taken by a phase of their own
+MOST_ROWS = 1024
+STATIC_SHARED = 48 << 10  # bytes that a block may have without asking
+TILE_POOL = 9216  # elements: tiles of 32 x 32 of all 128 rows of a batch at once
+DTYPE = np.dtype(np.float32)
+
+
+class NotNarrow(Exception):
+    """A step that the kernel does not make; the message says why."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A dense layer: its sizes, where its parameters stand in theta, whether it keeps z."""
+
+    n_in: int
+    n_out: int
+    W: int
+    b: int
+    phi: Activation
+    keeps_z: bool
+
+
+@dataclass(frozen=True)
+class Net:
+    """All that a kernel's text depends on, but how it is launched."""
+
+    layers: tuple[Layer, ...]
+    loss: Loss
+    rule: UpdateRule
+    n_states: int
+    data: str  # dtype names
+    targets: str
+    has_order: bool
+    scale: int = 0  # of the inputs: 0 none, 1 linear, 2 clipped
+    is_weighted: bool = False
+    has_penalty: bool = False
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether layer 1 has more inputs than a block holds of a row."""
+        return self.layers[0].n_in > MOST_UNITS
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How a kernel is launched: BLOCK, CLUSTER or GRID, and how many blocks of how many threads."""
+
+    barrier: int
+    blocks: int
+    threads: int = 256
+
+
+def source(net: Net, grid: Grid, rows: int) -> tuple[Source, int]:
+    """Return the kernel for at most so many rows, and how many elements of scratch it needs.
+
+    Raises: NotNarrow where a row needs more shared memory than there is; Untraceable.
+    """
+    layout = Layout(net, grid, power_of_two(rows))
+    y = "(T)(label == j)" if net.targets.startswith("int") else "y[j]"
+    moves, macros = update_lines(net.rule, DTYPE, net.n_states)
+    phis, names = _activations(net.layers)
+    out = {"out": f"out[j * {layout.rows}]", "y": y}
+    macros |= layout.macros() | {
+        "X": C_NAMES[net.data],
+        "Y": C_NAMES[net.targets],
+        "HAS_LABELS": int(net.targets.startswith("int")),
+        "HAS_ORDER": int(net.has_order),
+        "HAS_SCALE": net.scale,
+        "IS_WEIGHTED": int(net.is_weighted),
+        "HAS_PENALTY": int(net.has_penalty),
+        "SMALLEST": repr(float(np.finfo(DTYPE).smallest_normal)),
+    }
+    places = {
+        "ACTIVATIONS": phis,
+        "LOSS": loss_lines(net.loss, DTYPE, out, f"delta[j * {layout.rows}]"),
+        "COEFFICIENTS": moves["COEFFICIENTS"],
+        "MOVE": moves["FORMULA"],
+        "TRANSPOSES": list(layout.transposes()),
+        "WIDE_INPUT": list(layout.wide_input()),
+        "ROWS": list(layout.of_rows(names)),
+    }
+    widths = [str(net.layers[0].n_in), *(str(layer.n_out) for layer in net.layers)]
+    label = "_".join((_label(net.loss), *widths))
+    return _instance("narrow.cu", label, macros, places, True), layout.scratch_size
+
+
+def _activations(layers: Sequence[Layer]) -> tuple[list[str], list[str]]:
+    """Return the text of the distinct activations, and each layer's name among them."""
+    head = "  static __device__ __forceinline__ T"
+    lines: list[str] = []
+    known: dict[str, str] = {}
+    names = []
+    for layer in layers:
+        z, a, da = inputs(DTYPE, ELEMENTS, "z", "a", "da")
+        value = as_symbol(traced(layer.phi.value, z, XP), z, ELEMENTS)
+        slope = as_symbol(traced(layer.phi.delta, da, z, a, XP), z, ELEMENTS)
+        body = [
+            f"{head} value(const T z) {{",
+            *_function(DTYPE, {"z": "z"}, value),
+            "  }",
+            f"{head} slope(const T da, const T z, const T a) {{",
+            *_function(DTYPE, {"z": "z", "a": "a", "da": "da"}, slope),
+            "  }",
+        ]
+        text = "\n".join(body)
+        if text not in known:
+            known[text] = f"KERNEL_Phi{len(known)}"
+            lines += [f"struct {known[text]} {{", *body, "};"]
+        names.append(known[text])
+    return lines, names
+
+
+class Layout:
+    """Where everything lies in shared memory and in scratch, and the calls that work on it.
+
+    capacity: the most rows, a power of two.  rows: of a group.
+    """
+
+    def __init__(self, net: Net, grid: Grid, capacity: int) -> None:
+        self.net, self.grid, self.capacity = net, grid, capacity
+        fixed = 4 * capacity + 8 * grid.threads + 128
+        most = (STATIC_SHARED - fixed) // DTYPE.itemsize
+        self.rows = min(8, power_of_two(parts_of(capacity, grid.blocks)))
+        while self._of_group() * self.rows > most:
+            if self.rows == 1:
+                raise NotNarrow(f"a row takes {self._of_group()} numbers of shared memory")
+            self.rows //= 2
+        self.pool = max(TILE_POOL, self._of_group() * self.rows)
+        self.groups = parts_of(capacity, self.rows)
+        self._place_units()
+        self._place_tiles()
+        self._place_scratch()
+
+    # ---- memory -----------------------------------------------------------------------------
+
+    def _of_group(self) -> int:
+        """Return how many numbers each row of a group takes of shared memory."""
+        net = self.net
+        kept = sum(layer.n_out * (1 + layer.keeps_z) for layer in net.layers)
+        inputs = 0 if net.is_wide else net.layers[0].n_in
+        return inputs + kept + 2 * self._widest() + self.grid.threads
+
+    def _widest(self) -> int:
+        return max(layer.n_out for layer in self.net.layers)
+
+    def _place_units(self) -> None:
+        """Place inputs, z and a of each layer, two deltas and the parts of sums in the pool."""
+        rows, widest = self.rows, self._widest()
+        at = 0 if self.net.is_wide else self.net.layers[0].n_in * rows
+        self.units: list[tuple[int, int]] = []  # (z, a) of each layer
+        for layer in self.net.layers:
+            a = at + layer.n_out * rows * layer.keeps_z
+            self.units.append((at, a))
+            at = a + layer.n_out * rows
+        self.deltas = at, at + widest * rows
+        self.partial = at + 2 * widest * rows
+
+    def _place_scratch(self) -> None:
+        net, of_unit = self.net, self.groups * self.rows
+        at = 0
+
+        def take(n: int) -> int:
+            nonlocal at
+            at += n
+            return at - n
+
+        self.a = [take(layer.n_out * of_unit) for layer in net.layers[:-1]]
+        self.delta = [take(layer.n_out * of_unit) for layer in net.layers]
+        self.transposed = [take(layer.n_in * layer.n_out) for layer in net.layers[1:]]
+        self.losses = take(2 * self.capacity)
+        self.parts = take(self.n_parts() * net.layers[0].n_out * of_unit)
+        self.scratch_size = at
+
+    def n_parts(self) -> int:
+        """Return into how many parts the sum over a wide input is cut, to keep blocks busy."""
+        first = self.net.layers[0]
+        if not self.net.is_wide:
+            return 0
+        tiles = parts_of(self.capacity, self._tile_rows())
+        tiles *= parts_of(first.n_out, tile_width(first.n_out))
+        return max(1, min(self.grid.blocks // tiles, parts_of(first.n_in, 32)))
+
+    def _tile_rows(self) -> int:
+        return min(32, max(4, self.capacity))
+
+    def macros(self) -> dict[str, object]:
+        """Return the sizes that the text names."""
+        return {
+            "BARRIER": self.grid.barrier,
+            "CLUSTER_SIZE": f"__cluster_dims__({self.grid.blocks}, 1, 1)"
+            if self.grid.barrier == CLUSTER
+            else "",
+            "THREADS": self.grid.threads,
+            "CAPACITY": self.capacity,
+            "ROWS": self.rows,
+            "GROUPS": self.groups,
+            "POOL": self.pool,
+            "PARTIAL": self.partial,
+            "LOSSES": self.losses,
+            "N_IN": self.net.layers[0].n_in,
+            "N_OUT": self.net.layers[-1].n_out,
+            "HAS_WIDE_INPUT": int(self.net.is_wide),
+            "N_LAYERS": len(self.net.layers),
+            "LAYERS": self._layers(),
+            "N_TILES": sum(map(self._tiles, self.net.layers)),
+            "TILE_M": self.height,
+            "TILE_N": self.width,
+        }
+
+    # ---- calls ------------------------------------------------------------------------------
+
+    def transposes(self) -> Iterator[str]:
+        """Yield the calls that make the transposed weights."""
+        for layer, at in zip(self.net.layers[1:], self.transposed, strict=True):
+            yield (
+                f"  KERNEL_transpose(theta + {layer.W}, scratch + {at}, "
+                f"{layer.n_in}, {layer.n_out});"
+            )
+
+    def wide_input(self) -> Iterator[str]:
+        """Yield the call of phase 1."""
+        first = self.net.layers[0]
+        if self.net.is_wide:
+            sizes = self._tile_rows(), tile_width(first.n_out), first.n_out, self.n_parts()
+            places = f"theta + {first.W}, scratch + {self.parts}"
+            yield f"    {_call('wide_input', sizes)}(run, {places});"
+
+    def of_rows(self, phis: Sequence[str]) -> Iterator[str]:
+        """Yield the calls of phase 2: a group of rows, forward and back."""
+        layers, last = self.net.layers, len(self.net.layers) - 1
+        kept = [f"scratch + {at}" for at in self.a] + ["(T*)0"]
+        delta = [f"scratch + {at}" for at in self.delta]
+        first, z_a = layers[0], self.units
+        of: tuple[Any, ...]
+        if self.net.is_wide:
+            of = phis[0], first.n_out, first.b, *z_a[0], self.n_parts()
+            parts = f"scratch + {self.parts}"
+            yield f"      {_call('load_units', of)}(run, {parts}, group, {kept[0]});"
+        else:
+            yield f"      {_call('load', [0])}(run, group);"
+        for k in range(int(self.net.is_wide), last + 1):
+            below = z_a[k - 1][1] if k else 0
+            of = phis[k], layers[k].n_in, layers[k].n_out, below, layers[k].W, layers[k].b, *z_a[k]
+            yield f"      {_call('forward', of)}(run, group, {kept[k]});"
+        of = z_a[-1][1], self.deltas[0]
+        yield f"      {_call('compare', of)}(run, group, losses);"
+        of = phis[-1], layers[-1].n_out, *z_a[-1], self.deltas[0]
+        yield f"      {_call('begin_backward', of)}(run, group, {delta[-1]});"
+        for k in range(last, 0, -1):
+            above, here = self.deltas[(last - k) % 2], self.deltas[(last - k + 1) % 2]
+            of = phis[k - 1], layers[k].n_in, layers[k].n_out, above, *z_a[k - 1], here
+            transposed = f"scratch + {self.transposed[k - 1]}"
+            yield f"      {_call('backward', of)}(run, {transposed}, group, {delta[k - 1]});"
+
+    # ---- tiles of the gradients -------------------------------------------------------------
+
+    def _place_tiles(self) -> None:
+        """Cut the gradients into tiles of one size.
+
+        The lowest tiles, whose sums are cut into most slices, unless there are more tiles than
+        blocks: a round of tiles costs more than its length.
+        """
+        layers, blocks, threads = self.net.layers, self.grid.blocks, self.grid.threads
+        self.width = tile_width(max(layers, key=lambda layer: layer.n_in * layer.n_out).n_out)
+        most = 4 * min(threads // (self.width // 4), parts_of(self._widest_input() + 1, 4))
+        for wanted in (16, 24, 32, 48, 64, 96, 128):
+            self.height = min(wanted, most)
+            if sum(map(self._tiles, layers)) <= blocks:
+                break
+
+    def _tiles(self, layer: Layer) -> int:
+        return parts_of(layer.n_in + 1, self.height) * parts_of(layer.n_out, self.width)
+
+    def _widest_input(self) -> int:
+        return max(layer.n_in for layer in self.net.layers)
+
+    def _layers(self) -> str:
+        """Return the table of the layers for phase 3."""
+        lines, before = [], 0
+        for k, layer in enumerate(self.net.layers):
+            below, transposed = (self.a[k - 1], self.transposed[k - 1]) if k else (0, 0)
+            row = layer.n_in, layer.n_out, layer.W, layer.b, below, self.delta[k], transposed
+            lines.append(f"{{{', '.join(map(str, (*row, before)))}}}")
+            before += self._tiles(layer)
+        return ", ".join(lines)
+
+
+def _call(name: str, of: Sequence[Any]) -> str:
+    return f"KERNEL_{name}<{', '.join(map(str, of))}>"
+
+
+def tile_width(n_out: int) -> int:
+    """Return how many units a tile has: multiples of 4, at most 36, as equal as can be."""
+    return 4 * parts_of(parts_of(n_out, parts_of(n_out, 36)), 4)
+
+
+def parts_of(n: int, size: int) -> int:
+    """Return how many parts of a size n is cut into, the last perhaps smaller."""
+    return -(-n // size)

@@ -1,0 +1,103 @@
+"""Short runs of small dense networks, step by step in the hands of a test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import nnbackend as nn
+from nnbackend.training.batching import epoch_order
+from nnbackend.training.recipe import Recipe
+from nnbackend.training.trainer import Trainer
+
+Widths = tuple[int, *tuple[tuple[int, str], ...]]
+CLASSES: Widths = (6, (9, "tanh"), (3, "softmax"))
+
+
+class ShortRun:
+    """A training run, of whose full batches `steps` makes steps.
+
+    The initial weights are those of float32 in both dtypes.
+    """
+
+    def __init__(
+        self,
+        device: Any,
+        widths: Widths = CLASSES,
+        loss: str = "cross_entropy",
+        *,
+        dtype: str = "float32",
+        data: str = "float32",
+        n: int = 48,
+        rows: int = 10,
+        weighted: bool = False,
+        scale: str | None = None,
+        **recipe: Any,
+    ) -> None:
+        layers = [nn.Dense(*layer) for layer in widths[1:]]
+        self.net = nn.Network([widths[0], *layers], loss, device=device, dtype=dtype, seed=4)
+        drawn = nn.Network([widths[0], *layers], loss, device="numpy", dtype="float32", seed=4)
+        backend = self.backend = self.net.backend
+        theta = drawn.backend.to_host(drawn.theta)
+        backend.to_device(theta.astype(dtype), out=self.net.theta)
+        rng = np.random.default_rng(0)
+        drawn_x = rng.standard_normal((n, widths[0]))
+        x = drawn_x.astype(np.float32) if data == "float32" else (drawn_x > 0).astype(data)
+        y = _targets(rng, x, widths[-1][0], loss)
+        recipe = {"epochs": 3, "batch_size": rows, "seed": 6, **recipe}
+        weight = rng.random(n).astype(np.float32) if weighted else None
+        self.trainer = Trainer(
+            self.net, x, y, Recipe(**recipe), sample_weight=weight, scale=scale
+        )  # fmt: skip
+        self.made = 0
+
+    def steps(self, run: Callable[[int], None], *parts: int) -> None:
+        """Make steps, so many at once; each part is within an epoch."""
+        for n in parts:
+            epoch, batch = divmod(self.made, self.trainer.n // self.trainer.batch_size)
+            if not batch:
+                self._begin(epoch)
+            run(n)
+            self.made += n
+
+    def _begin(self, epoch: int) -> None:
+        trainer, backend = self.trainer, self.backend
+        backend.to_device(trainer._epoch_rates(), out=trainer.rates)
+        backend.to_device(np.array([self.made, -1]), out=trainer.clock)
+        trainer.feed.begin_epoch(epoch_order(trainer.n, 6, epoch, True))
+
+    def step(self, rows: int | None = None) -> Callable[[], None]:
+        """Return a step on a full batch, or on so many rows."""
+        rows = rows or self.trainer.batch_size
+        return self.trainer.new_step(rows, rows)
+
+    def captured(self, rows: int | None = None) -> Callable[[int], None]:
+        """Return the same, captured."""
+        return self.backend.capture(self.step(rows))
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return all that a step moves."""
+        trainer = self.trainer
+        arrays = {"theta": self.net.theta, **trainer.state}
+        arrays |= {name: getattr(trainer, name) for name in ("clock", "hyper", "totals")}
+        return {name: self.backend.to_host(array) for name, array in arrays.items()}
+
+
+def _targets(rng: np.random.Generator, x: np.ndarray, n_out: int, loss: str) -> np.ndarray:
+    drawn = x.astype(np.float64) @ rng.standard_normal((x.shape[1], n_out))
+    if loss == "cross_entropy":
+        return np.asarray(drawn.argmax(axis=1))
+    if loss == "binary_cross_entropy":
+        return np.asarray(drawn > 0).astype(np.float32)
+    return np.asarray(np.tanh(drawn)).astype(np.float32)
+
+
+def differences(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> dict[str, float]:
+    """Return how far two states are apart, each array relative to its largest number."""
+    return {
+        name: float(np.abs(a[name] - b[name]).max() / max(np.abs(b[name]).max(), 1e-300))
+        for name in b
+        if a[name].tobytes() != b[name].tobytes()
+    }
