@@ -27,7 +27,8 @@ Task = tuple[str, Callable[[], Answer]]
 def new_backend(is_emulated: bool, precision: str = "float32", **switches: Any) -> Any:
     """Return a new CuPy backend, of a real device or over the stand-in.
 
-    switches: `tuned`, `forks`, `narrow`: ways to make a step that are on or off for comparison.
+    switches: `tuned`, `forks`, `fused`, `narrow` are ways to make a step, on or off for comparison;
+    `grid` is BARRIER:BLOCKS:THREADS of the kernel for narrow networks.
     """
     if is_emulated:
         backend = importlib.import_module("stand_in_backend").new_backend(precision)
@@ -52,10 +53,22 @@ def _set_narrow(backend: Any, value: bool) -> None:
     backend.uses_narrow = value
 
 
-SWITCHES: dict[str, Callable[[Any, bool], None]] = {
+def _set_fused(backend: Any, value: bool) -> None:
+    backend.uses_fused = value
+
+
+def _set_grid(backend: Any, value: str) -> None:
+    from nnbackend_cupy.narrow_source import Grid
+
+    backend.narrow_grid = Grid(*map(int, value.split(":")))
+
+
+SWITCHES: dict[str, Callable[[Any, Any], None]] = {
     "tuned": _set_tuned,
     "forks": _set_forks,
+    "fused": _set_fused,
     "narrow": _set_narrow,
+    "grid": _set_grid,
 }
 
 

@@ -14,14 +14,22 @@ from benchmarks.gpu_rows import LEARNING_RATE, MOMENTUM, TABLE, TINY, Form, Work
 MOST_TICKS = 64  # that may follow each other without a new round
 NARROW, LARGE = TABLE[:4] + TABLE[7:8], TABLE[5:7] + TABLE[9:]
 # Precision, switches and rows of each contender.
-CONTENDERS: dict[str, tuple[str, dict[str, bool], tuple[str, ...]]] = {
+CONTENDERS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "ours": ("float32", {}, TABLE),
     "ours-tf32": ("tf32", {}, TABLE),
     "ours-bf16": ("bf16", {}, LARGE),
     "ours-tuned": ("float32", {"tuned": True}, TABLE[1:2] + TABLE[4:]),
     "ours-tf32-tuned": ("tf32", {"tuned": True}, LARGE),
     "ours-unforked": ("float32", {"forks": False}, TABLE[1:2] + TABLE[4:9]),
+    "ours-unfused": ("float32", {"narrow": False, "fused": False}, TABLE[:9]),
     "ours-general": ("float32", {"narrow": False}, NARROW),
+    # The kernel for narrow networks on each kind of grid: one block, a cluster, all blocks.
+    "ours-block": ("float32", {"grid": "0:1:512"}, NARROW),
+    "ours-cluster": ("float32", {"grid": "1:8:512"}, NARROW),
+    "ours-cluster-256": ("float32", {"grid": "1:8:256"}, NARROW),
+    "ours-grid-32": ("float32", {"grid": "2:32:256"}, NARROW),
+    "ours-grid-64": ("float32", {"grid": "2:64:256"}, NARROW),
+    "ours-grid-132": ("float32", {"grid": "2:132:256"}, NARROW),
 }
 
 
@@ -32,7 +40,7 @@ def pairs(is_emulated: bool) -> list[str]:
         f"{row} {contender}"
         for row in rows
         for contender, (_, _, own) in CONTENDERS.items()
-        if is_emulated or row in own
+        if (contender[-1].isalpha() and "-cluster" not in contender if is_emulated else row in own)
     ]
 
 
