@@ -73,11 +73,15 @@ class Net:
 
 @dataclass(frozen=True)
 class Grid:
-    """How a kernel is launched: BLOCK, CLUSTER or GRID, and how many blocks of how many threads."""
+    """How a kernel is launched: BLOCK, CLUSTER or GRID, and how many blocks of how many threads.
+
+    loads: how many a thread has under way at once while it fills a tile.
+    """
 
     barrier: int
     blocks: int
     threads: int = 256
+    loads: int = 16
 
 
 def source(net: Net, grid: Grid, rows: int) -> tuple[Source, int]:
@@ -148,7 +152,7 @@ class Layout:
 
     def __init__(self, net: Net, grid: Grid, capacity: int) -> None:
         self.net, self.grid, self.capacity = net, grid, capacity
-        fixed = 4 * capacity + 8 * grid.threads + 128
+        fixed = 4 * capacity + 8 * grid.threads + 256
         most = (STATIC_SHARED - fixed) // DTYPE.itemsize
         self.rows = min(8, power_of_two(parts_of(capacity, grid.blocks)))
         while self._of_group() * self.rows > most:
@@ -168,7 +172,8 @@ class Layout:
         net = self.net
         kept = sum(layer.n_out * (1 + layer.keeps_z) for layer in net.layers)
         inputs = 0 if net.is_wide else net.layers[0].n_in
-        return inputs + kept + 2 * self._widest() + self.grid.threads
+        targets = net.layers[-1].n_out
+        return inputs + kept + 2 * self._widest() + targets + self.grid.threads
 
     def _widest(self) -> int:
         return max(layer.n_out for layer in self.net.layers)
@@ -183,7 +188,8 @@ class Layout:
             self.units.append((at, a))
             at = a + layer.n_out * rows
         self.deltas = at, at + widest * rows
-        self.partial = at + 2 * widest * rows
+        self.targets = at + 2 * widest * rows
+        self.partial = self.targets + self.net.layers[-1].n_out * rows
 
     def _place_scratch(self) -> None:
         net, of_unit = self.net, self.groups * self.rows
@@ -221,11 +227,13 @@ class Layout:
             if self.grid.barrier == CLUSTER
             else "",
             "THREADS": self.grid.threads,
+            "LOADS": self.grid.loads,
             "CAPACITY": self.capacity,
             "ROWS": self.rows,
             "GROUPS": self.groups,
             "POOL": self.pool,
             "PARTIAL": self.partial,
+            "TARGET_ROWS": self.targets,
             "LOSSES": self.losses,
             "N_IN": self.net.layers[0].n_in,
             "N_OUT": self.net.layers[-1].n_out,
@@ -256,22 +264,32 @@ class Layout:
             yield f"    {_call('wide_input', sizes)}(run, {places});"
 
     def of_rows(self, phis: Sequence[str]) -> Iterator[str]:
-        """Yield the calls of phase 2: a group of rows, forward and back."""
-        layers, last = self.net.layers, len(self.net.layers) - 1
+        """Yield the calls of phase 2: a group of rows, forward and back.
+
+        Each product is given the one after it, whose first weights it begins to load.
+        """
+        layers, last, z_a = self.net.layers, len(self.net.layers) - 1, self.units
+        first = int(self.net.is_wide)
         kept = [f"scratch + {at}" for at in self.a] + ["(T*)0"]
         delta = [f"scratch + {at}" for at in self.delta]
-        first, z_a = layers[0], self.units
+        products = self._products()
+        for k, (sizes, *_) in enumerate(products):
+            yield f"      {_call('Early', sizes)} w{k};"
+        yield f"      KERNEL_Nothing w{len(products)};"
+        products.append(((), "(T*)0", "(T*)0"))
+        yield f"      w0.load({products[0][1]}, {products[0][2]});"
         of: tuple[Any, ...]
         if self.net.is_wide:
-            of = phis[0], first.n_out, first.b, *z_a[0], self.n_parts()
-            parts = f"scratch + {self.parts}"
-            yield f"      {_call('load_units', of)}(run, {parts}, group, {kept[0]});"
+            of = phis[0], layers[0].n_out, *z_a[0], self.n_parts()
+            places = f"scratch + {self.parts}, theta + {layers[0].b}"
+            yield f"      {_call('load_units', of)}(run, {places}, group, {kept[0]});"
         else:
             yield f"      {_call('load', [0])}(run, group);"
-        for k in range(int(self.net.is_wide), last + 1):
-            below = z_a[k - 1][1] if k else 0
-            of = phis[k], layers[k].n_in, layers[k].n_out, below, layers[k].W, layers[k].b, *z_a[k]
-            yield f"      {_call('forward', of)}(run, group, {kept[k]});"
+        for k in range(first, last + 1):
+            of = phis[k], layers[k].n_in, layers[k].n_out, z_a[k - 1][1] if k else 0, *z_a[k]
+            p = k - first
+            weights = f"w{p}, {products[p][1]}, w{p + 1}, {', '.join(products[p + 1][1:])}"
+            yield f"      {_call('forward', of)}(run, group, {kept[k]}, {weights});"
         of = z_a[-1][1], self.deltas[0]
         yield f"      {_call('compare', of)}(run, group, losses);"
         of = phis[-1], layers[-1].n_out, *z_a[-1], self.deltas[0]
@@ -279,8 +297,21 @@ class Layout:
         for k in range(last, 0, -1):
             above, here = self.deltas[(last - k) % 2], self.deltas[(last - k + 1) % 2]
             of = phis[k - 1], layers[k].n_in, layers[k].n_out, above, *z_a[k - 1], here
-            transposed = f"scratch + {self.transposed[k - 1]}"
-            yield f"      {_call('backward', of)}(run, {transposed}, group, {delta[k - 1]});"
+            p = 2 * last - k + 1 - first
+            weights = f"w{p}, {products[p][1]}, w{p + 1}, {products[p + 1][1]}"
+            yield f"      {_call('backward', of)}(run, group, {delta[k - 1]}, {weights});"
+
+    def _products(self) -> list[tuple[tuple[Any, ...], str, str]]:
+        """Return the products of phase 2: their sizes, where weights and biases are."""
+        layers = self.net.layers
+        made: list[tuple[tuple[Any, ...], str, str]] = []
+        for layer in layers[int(self.net.is_wide) :]:
+            sizes = layer.n_in, layer.n_out, "true"
+            made.append((sizes, f"theta + {layer.W}", f"theta + {layer.b}"))
+        for layer, at in reversed(list(zip(layers[1:], self.transposed, strict=True))):
+            sizes = layer.n_out, layer.n_in, "false"
+            made.append((sizes, f"scratch + {at}", "(T*)0"))
+        return made
 
     # ---- tiles of the gradients -------------------------------------------------------------
 

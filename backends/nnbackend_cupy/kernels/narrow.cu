@@ -13,10 +13,10 @@
 
 #if HAS_LABELS
 #define TARGETS const int label
-#define TARGET is_inside ? (int)run.targets[first] : -1
+#define TARGET run.labels[r]
 #else
 #define TARGETS const T* y
-#define TARGET run.targets + first
+#define TARGET run.pool + TARGET_ROWS + r * N_OUT
 #endif
 
 // Past the first-level cache, which does not see what other multiprocessors write.
@@ -60,6 +60,8 @@ struct KERNEL_Run {
   const int* places;  // of the batch's rows in the data
   const T* c;         // the update's coefficients, and by what weights shrink
   const double* all_weights;  // the sum of the batch's
+  int* labels;                // of the rows of a group
+  T* own_weights;
 
   __device__ __forceinline__ T input(int row, int i) const {
     T x = (T)data[places[row] * stride + i];
@@ -86,6 +88,7 @@ __device__ __forceinline__ unsigned long long KERNEL_arrive(unsigned long long* 
     __threadfence();  // what this block has written is seen before the count
     const unsigned long long before = atomicAdd(counter, 1ull);
     all = (before / gridDim.x + 1) * gridDim.x;  // the count when all have come; it never restarts
+    if (all == before + 1) all = 0;              // they have
   }
 #endif
   return all;
@@ -105,18 +108,40 @@ __device__ __forceinline__ void KERNEL_wait(unsigned long long* counter, unsigne
 
 // ---- tiles: products over many terms, the operands staged in shared memory -----------------------
 
-// put(m, n, sum over k of A[k][m] B[k][n]) for a tile of M x N, multiples of 4. stage_a(k, count,
-// to) brings `count` terms from k on to `to`, M + 4 elements a term; the same for stage_b and N.
-// A thread sums 4 x 4 elements over every SLICES-th term.
-template <int M, int N, class StageA, class StageB, class Put>
+// store(e, load(e)) for all e below n. Many loads are under way at once: the second-level cache
+// takes as long as hundreds of instructions.
+template <class Load, class Store>
+__device__ __forceinline__ void KERNEL_stage(int n, Load load, Store store) {
+  for (int first = threadIdx.x; first < n; first += LOADS * THREADS) {
+    T values[LOADS];
+#pragma unroll
+    for (int u = 0; u < LOADS; u++)
+      values[u] = first + u * THREADS < n ? load(first + u * THREADS) : (T)0;
+#pragma unroll
+    for (int u = 0; u < LOADS; u++)
+      if (first + u * THREADS < n) store(first + u * THREADS, values[u]);
+  }
+}
+
+// end.put(slot, m, n, sum over k of A[k][m] B[k][n]) for a tile of M x N, multiples of 4, after
+// end.prepare(slot, m, n), which may load what put will need: a thread has SLOTS elements.
+// stage_a(k, count, to) brings `count` terms from k on to `to`, M + 4 elements a term; the same for
+// stage_b and N. A thread sums 4 x 4 elements over every SLICES-th term.
+template <int M, int N> constexpr int KERNEL_SLOTS = (M * N + THREADS - 1) / THREADS;
+template <int M, int N, class StageA, class StageB, class End>
 __device__ __forceinline__ void KERNEL_tile(
-    T* pool, int begin, int end, StageA stage_a, StageB stage_b, Put put) {
+    T* pool, int begin, int end, StageA stage_a, StageB stage_b, End& last) {
   constexpr int QUADS = M / 4 * (N / 4), SLICES = THREADS / QUADS;
   constexpr int CHUNK = POOL / (M + N + 8);
   static_assert(SLICES > 0 && SLICES * M * N <= POOL, "a tile must fit the block and its memory");
   const int t = threadIdx.x, slice = t / QUADS, m = t % QUADS / (N / 4) * 4, n = t % (N / 4) * 4;
   T *a = pool, *b = pool + CHUNK * (M + 4);
   T sums[4][4] = {};
+#pragma unroll
+  for (int slot = 0; slot < KERNEL_SLOTS<M, N>; slot++) {
+    const int e = t + slot * THREADS;
+    if (e < M * N) last.prepare(slot, e / N, e % N);
+  }
   for (int k0 = begin; k0 < end; k0 += CHUNK) {
     const int count = KERNEL_least(CHUNK, end - k0);
     stage_a(k0, count, a);
@@ -142,11 +167,15 @@ __device__ __forceinline__ void KERNEL_tile(
       store<4>(pool + (slice * M + m + i) * N + n, row);
     }
   __syncthreads();
-  for (int e = t; e < M * N; e += THREADS) {
-    T sum = 0;
 #pragma unroll
-    for (int s = 0; s < SLICES; s++) sum += pool[s * M * N + e];
-    put(e / N, e % N, sum);
+  for (int slot = 0; slot < KERNEL_SLOTS<M, N>; slot++) {
+    const int e = t + slot * THREADS;
+    if (e < M * N) {
+      T sum = 0;
+#pragma unroll
+      for (int s = 0; s < SLICES; s++) sum += pool[s * M * N + e];
+      last.put(slot, e / N, e % N, sum);
+    }
   }
   __syncthreads();
 }
@@ -157,28 +186,43 @@ template <int M>
 __device__ __forceinline__ void KERNEL_stage_units(
     const T* units, int width, int m0, int row0, int count, T* to) {
   const int first = row0 / ROWS, n = ((row0 + count + ROWS - 1) / ROWS - first) * ROWS * M;
-#pragma unroll 4
-  for (int e = threadIdx.x; e < n; e += THREADS) {
-    const int r = e % ROWS, m = e / ROWS % M, group = first + e / (ROWS * M), unit = m0 + m;
-    const int k = group * ROWS + r - row0;
-    if (k >= 0 && k < count)
-      to[k * (M + 4) + m] = unit < width ? KERNEL_fresh(units + (group * width + unit) * ROWS + r)
-                                         : (T)(unit == width);
-  }
+  KERNEL_stage(
+      n,
+      [&](int e) {
+        const int r = e % ROWS, group = first + e / (ROWS * M), unit = m0 + e / ROWS % M;
+        if (group * ROWS + r >= row0 + count || unit >= width) return (T)(unit == width);
+        return KERNEL_fresh(units + (group * width + unit) * ROWS + r);
+      },
+      [&](int e, T value) {
+        const int k = (first + e / (ROWS * M)) * ROWS + e % ROWS - row0;
+        if (k >= 0 && k < count) to[k * (M + 4) + e / ROWS % M] = value;
+      });
 }
 
 // The same of the inputs.
 template <int M>
 __device__ __forceinline__ void KERNEL_stage_inputs(
     KERNEL_Here run, int m0, int row0, int count, T* to) {
-#pragma unroll 4
-  for (int e = threadIdx.x; e < count * M; e += THREADS) {
-    const int m = e % M, k = e / M, i = m0 + m;
-    to[k * (M + 4) + m] = i < N_IN ? run.input(row0 + k, i) : (T)(i == N_IN);
-  }
+  KERNEL_stage(
+      count * M,
+      [&](int e) {
+        const int i = m0 + e % M;
+        return i < N_IN ? run.input(row0 + e / M, i) : (T)(i == N_IN);
+      },
+      [&](int e, T value) { to[e / M * (M + 4) + e % M] = value; });
 }
 
 // ---- phase 1 ------------------------------------------------------------------------------------
+
+template <int O> struct KERNEL_Parts {
+  T* parts;
+  int rows, m0, n0;
+  __device__ __forceinline__ void prepare(int slot, int m, int n) {}
+  __device__ __forceinline__ void put(int slot, int m, int n, T sum) {
+    const int row = m0 + m, j = n0 + n;
+    if (row < rows && j < O) parts[((row / ROWS) * O + j) * ROWS + row % ROWS] = sum;
+  }
+};
 
 // One of PARTS parts of the sum for a tile of z1, into scratch as [part][group][unit][row].
 template <int M, int N, int O, int PARTS>
@@ -187,31 +231,32 @@ __device__ __forceinline__ void KERNEL_wide_input(KERNEL_Here run, const T* W, T
   const int tasks = (run.rows + M - 1) / M * ACROSS * PARTS;
   for (int task = blockIdx.x; task < tasks; task += gridDim.x) {
     const int part = task % PARTS, n0 = task / PARTS % ACROSS * N, m0 = task / PARTS / ACROSS * M;
-    const int end = KERNEL_least(N_IN, (part + 1) * DEEP);
+    KERNEL_Parts<O> end = {parts + part * GROUPS * O * ROWS, run.rows, m0, n0};
     KERNEL_tile<M, N>(
-        run.pool, part * DEEP, end,
+        run.pool, part * DEEP, KERNEL_least(N_IN, (part + 1) * DEEP),
         [&](int i0, int count, T* to) {
           // 8 neighbours of 4 rows for a warp: no two write to one bank.
-          const int eights = (count + 7) / 8;
-#pragma unroll 4
-          for (int e = threadIdx.x; e < eights * 8 * M; e += THREADS) {
-            const int k = e / (8 * M) * 8 + e % 8, m = e / 8 % M, row = m0 + m;
-            if (k < count)
-              to[k * (M + 4) + m] = row < run.rows ? run.input(row, i0 + k) : (T)0;
-          }
+          KERNEL_stage(
+              (count + 7) / 8 * 8 * M,
+              [&](int e) {
+                const int k = e / (8 * M) * 8 + e % 8, row = m0 + e / 8 % M;
+                return k < count && row < run.rows ? run.input(row, i0 + k) : (T)0;
+              },
+              [&](int e, T value) {
+                const int k = e / (8 * M) * 8 + e % 8;
+                if (k < count) to[k * (M + 4) + e / 8 % M] = value;
+              });
         },
         [&](int i0, int count, T* to) {
-#pragma unroll 4
-          for (int e = threadIdx.x; e < count * N; e += THREADS) {
-            const int k = e / N, n = e % N, j = n0 + n;
-            to[k * (N + 4) + n] = j < O ? KERNEL_fresh(W + (long long)(i0 + k) * O + j) : (T)0;
-          }
+          KERNEL_stage(
+              count * N,
+              [&](int e) {
+                const int j = n0 + e % N;
+                return j < O ? KERNEL_fresh(W + (i0 + e / N) * O + j) : (T)0;
+              },
+              [&](int e, T value) { to[e / N * (N + 4) + e % N] = value; });
         },
-        [&](int m, int n, T sum) {
-          const int row = m0 + m, j = n0 + n;
-          if (row < run.rows && j < O)
-            parts[(((long long)part * GROUPS + row / ROWS) * O + j) * ROWS + row % ROWS] = sum;
-        });
+        end);
   }
 }
 
@@ -222,30 +267,55 @@ template <int K, int O> struct KERNEL_Slices {
   static constexpr int FULL = THREADS / O < (K + 3) / 4 ? THREADS / O : (K + 3) / 4;
   static constexpr int DEEP = (K + FULL - 1) / FULL, COUNT = (K + DEEP - 1) / DEEP;
 };
-template <int K, int O>
-__device__ __forceinline__ void KERNEL_product(const T* in, const T* W, T* partial) {
-  constexpr int DEEP = KERNEL_Slices<K, O>::DEEP, AT_ONCE = DEEP < 16 ? DEEP : 16;
+// The first weights of a product, and the biases behind it, loaded while another is under way.
+template <int K, int O, bool HAS_BIAS> struct KERNEL_Early {
+  static constexpr int DEEP = KERNEL_Slices<K, O>::DEEP, COUNT = DEEP < 16 ? DEEP : 16;
+  static constexpr int SLOTS = (O * ROWS + THREADS - 1) / THREADS;
+  T w[COUNT], bias[SLOTS];
+  __device__ __forceinline__ void load(const T* W, const T* b) {
+    const int slice = threadIdx.x / O, begin = slice * DEEP;
+    const int end = slice < KERNEL_Slices<K, O>::COUNT ? KERNEL_least(K, begin + DEEP) : 0;
+#pragma unroll
+    for (int u = 0; u < COUNT; u++)
+      w[u] = begin + u < end ? KERNEL_fresh(W + (begin + u) * O + threadIdx.x % O) : (T)0;
+    if (HAS_BIAS)
+#pragma unroll
+      for (int s = 0; s < SLOTS; s++) {
+        const int e = threadIdx.x + s * THREADS;
+        bias[s] = e < O * ROWS ? KERNEL_fresh(b + e / ROWS) : (T)0;
+      }
+  }
+};
+struct KERNEL_Nothing {
+  __device__ __forceinline__ void load(const T* W, const T* b) {}
+};
+template <int K, int O, class Early>
+__device__ __forceinline__ void KERNEL_product(
+    const Early& early, const T* in, const T* W, T* partial) {
+  constexpr int DEEP = Early::DEEP, AT_ONCE = Early::COUNT;
   static_assert(THREADS >= O, "each unit needs a thread");
   const int j = threadIdx.x % O, slice = threadIdx.x / O, begin = slice * DEEP;
   if (slice < KERNEL_Slices<K, O>::COUNT) {
     const int end = KERNEL_least(K, begin + DEEP);
     Pack<T, ROWS> sums = {};
-    for (int k = begin; k < end; k += AT_ONCE) {
+#pragma unroll
+    for (int ahead = 0; ahead < DEEP; ahead += AT_ONCE) {
       T w[AT_ONCE];
 #pragma unroll
-      for (int u = 0; u < AT_ONCE; u++)
-        w[u] = k + u < end ? KERNEL_fresh(W + (k + u) * O + j) : (T)0;
+      for (int u = 0; u < AT_ONCE; u++) {
+        const int k = begin + ahead + u;
+        w[u] = ahead == 0 ? early.w[u] : k < end ? KERNEL_fresh(W + k * O + j) : (T)0;
+      }
 #pragma unroll
       for (int u = 0; u < AT_ONCE; u++)
-        if (k + u < end) {
-          const Pack<T, ROWS> of_k = load<ROWS>(in + (k + u) * ROWS);
+        if (begin + ahead + u < end) {
+          const Pack<T, ROWS> of_k = load<ROWS>(in + (begin + ahead + u) * ROWS);
 #pragma unroll
           for (int r = 0; r < ROWS; r++) sums.v[r] += of_k.v[r] * w[u];
         }
     }
     store<ROWS>(partial + (slice * O + j) * ROWS, sums);
   }
-  __syncthreads();
 }
 template <int K, int O> __device__ __forceinline__ T KERNEL_sum(const T* partial, int e) {
   T sum = 0;
@@ -255,44 +325,90 @@ template <int K, int O> __device__ __forceinline__ T KERNEL_sum(const T* partial
 }
 
 // z = in W + b, a = phi(z), for the rows of a group; z is kept where Z is a place of its own.
-template <class Phi, int I, int O, int B, int Z, int A>
+template <class Phi, int O, int Z, int A>
 __device__ __forceinline__ void KERNEL_units(KERNEL_Here run, int e, T z, int group, T* kept) {
-  z += KERNEL_fresh(run.theta + B + e / ROWS);
   const T a = Phi::value(z);
   if (Z != A) run.pool[Z + e] = z;
   run.pool[A + e] = a;
-  if (kept && group * ROWS + e % ROWS < run.rows) kept[(long long)group * O * ROWS + e] = a;
+  if (kept && group * ROWS + e % ROWS < run.rows) kept[group * O * ROWS + e] = a;
 }
-template <class Phi, int I, int O, int IN, int W, int B, int Z, int A>
-__device__ __forceinline__ void KERNEL_forward(KERNEL_Here run, int group, T* kept) {
+template <class Phi, int I, int O, int IN, int Z, int A, class Early, class Next>
+__device__ __forceinline__ void KERNEL_forward(
+    KERNEL_Here run, int group, T* kept, const Early& early, const T* W, Next& next,
+    const T* next_W, const T* next_b) {
   T* partial = run.pool + PARTIAL;
-  KERNEL_product<I, O>(run.pool + IN, run.theta + W, partial);
-  for (int e = threadIdx.x; e < O * ROWS; e += THREADS)
-    KERNEL_units<Phi, I, O, B, Z, A>(run, e, KERNEL_sum<I, O>(partial, e), group, kept);
+  KERNEL_product<I, O>(early, run.pool + IN, W, partial);
+  next.load(next_W, next_b);
+  __syncthreads();
+#pragma unroll
+  for (int s = 0; s < Early::SLOTS; s++) {
+    const int e = threadIdx.x + s * THREADS;
+    if (e < O * ROWS)
+      KERNEL_units<Phi, O, Z, A>(run, e, KERNEL_sum<I, O>(partial, e) + early.bias[s], group, kept);
+  }
   __syncthreads();
 }
 
+// What the targets of a group's rows are, and their weights: loaded early, then kept.
+struct KERNEL_Targets {
+  static constexpr int SLOTS = HAS_LABELS ? 1 : (N_OUT * ROWS + THREADS - 1) / THREADS;
+  Y of_row[SLOTS];
+  T weight;
+  __device__ __forceinline__ void load(KERNEL_Here run, int group) {
+#pragma unroll
+    for (int s = 0; s < SLOTS; s++) {
+      const int e = threadIdx.x + s * THREADS, columns = HAS_LABELS ? 1 : N_OUT;
+      const int row = group * ROWS + e / columns;
+      const bool is_inside = e < ROWS * columns && row < run.rows;
+      of_row[s] = is_inside ? run.targets[run.places[row] * run.y_stride + e % columns] : (Y)0;
+      if (IS_WEIGHTED && s == 0 && e < ROWS)
+        weight = group * ROWS + e < run.rows ? run.weights[run.places[group * ROWS + e]] : (T)0;
+    }
+  }
+  __device__ __forceinline__ void keep(KERNEL_Here run) {
+#pragma unroll
+    for (int s = 0; s < SLOTS; s++) {
+      const int e = threadIdx.x + s * THREADS;
+      if (HAS_LABELS && e < ROWS) run.labels[e] = (int)of_row[s];
+      if (!HAS_LABELS && e < ROWS * N_OUT) run.pool[TARGET_ROWS + e] = (T)of_row[s];
+      if (IS_WEIGHTED && s == 0 && e < ROWS) run.own_weights[e] = weight;
+    }
+  }
+};
+
 // The inputs of a group, or layer 1 from the parts that phase 1 has left.
 template <int IN> __device__ __forceinline__ void KERNEL_load(KERNEL_Here run, int group) {
-  for (int e = threadIdx.x; e < N_IN * ROWS; e += THREADS) {
-    // Neighbours in a row are neighbours in memory.
-    const int i = e % N_IN, r = e / N_IN, row = group * ROWS + r;
-    run.pool[IN + i * ROWS + r] = row < run.rows ? run.input(row, i) : (T)0;
-  }
+  KERNEL_Targets targets;
+  targets.load(run, group);
+  // Neighbours in a row are neighbours in memory.
+  KERNEL_stage(
+      N_IN * ROWS,
+      [&](int e) {
+        const int row = group * ROWS + e / N_IN;
+        return row < run.rows ? run.input(row, e % N_IN) : (T)0;
+      },
+      [&](int e, T x) { run.pool[IN + e % N_IN * ROWS + e / N_IN] = x; });
+  targets.keep(run);
   __syncthreads();
 }
-template <class Phi, int O, int B, int Z, int A, int PARTS>
+template <class Phi, int O, int Z, int A, int PARTS>
 __device__ __forceinline__ void KERNEL_load_units(
-    KERNEL_Here run, const T* parts, int group, T* kept) {
+    KERNEL_Here run, const T* parts, const T* b, int group, T* kept) {
+  KERNEL_Targets targets;
+  targets.load(run, group);
   for (int e = threadIdx.x; e < O * ROWS; e += THREADS) {
     const bool is_inside = group * ROWS + e % ROWS < run.rows;
+    T of_part[PARTS];
+#pragma unroll
+    for (int k = 0; k < PARTS; k++)
+      of_part[k] = is_inside ? KERNEL_fresh(parts + (k * GROUPS + group) * O * ROWS + e) : (T)0;
+    const T bias = KERNEL_fresh(b + e / ROWS);
     T sum = 0;
-#pragma unroll 8
-    for (int part = 0; part < PARTS; part++)
-      if (is_inside)
-        sum += KERNEL_fresh(parts + ((long long)part * GROUPS + group) * O * ROWS + e);
-    KERNEL_units<Phi, N_IN, O, B, Z, A>(run, e, sum, group, kept);
+#pragma unroll
+    for (int k = 0; k < PARTS; k++) sum += of_part[k];
+    KERNEL_units<Phi, O, Z, A>(run, e, sum + bias, group, kept);
   }
+  targets.keep(run);
   __syncthreads();
 }
 
@@ -305,9 +421,8 @@ __device__ __forceinline__ void KERNEL_compare(KERNEL_Here run, int group, T* lo
   for (int r = threadIdx.x / 32; r < ROWS; r += THREADS / 32) {
     const int row = group * ROWS + r;
     const bool is_inside = row < run.rows;
-    const long long first = is_inside ? run.places[row] * run.y_stride : 0;
 #if IS_WEIGHTED
-    const T own = is_inside ? run.weights[run.places[row]] : (T)0, share = own / all;
+    const T own = run.own_weights[r], share = own / all;
 #else
     const T own = 1, share = (T)(1.0 / run.rows);
 #endif
@@ -324,7 +439,7 @@ __device__ __forceinline__ void KERNEL_slope(KERNEL_Here run, int e, T da, int g
   const bool is_inside = group * ROWS + e % ROWS < run.rows;
   const T delta = is_inside ? Phi::slope(da, run.pool[Z + e], run.pool[A + e]) : (T)0;
   run.pool[DELTA + e] = delta;
-  if (is_inside) kept[(long long)group * O * ROWS + e] = delta;
+  if (is_inside) kept[group * O * ROWS + e] = delta;
 }
 template <class Phi, int O, int Z, int A, int DELTA>
 __device__ __forceinline__ void KERNEL_begin_backward(KERNEL_Here run, int group, T* kept) {
@@ -333,34 +448,24 @@ __device__ __forceinline__ void KERNEL_begin_backward(KERNEL_Here run, int group
   __syncthreads();
 }
 // From delta of the layer above, of O units, to that of a layer of I units.
-template <class Phi, int I, int O, int ABOVE, int Z, int A, int DELTA>
+template <class Phi, int I, int O, int ABOVE, int Z, int A, int DELTA, class Early, class Next>
 __device__ __forceinline__ void KERNEL_backward(
-    KERNEL_Here run, const T* transposed, int group, T* kept) {
+    KERNEL_Here run, int group, T* kept, const Early& early, const T* transposed, Next& next,
+    const T* next_transposed) {
   T* partial = run.pool + PARTIAL;
-  KERNEL_product<O, I>(run.pool + ABOVE, transposed, partial);
-  for (int e = threadIdx.x; e < I * ROWS; e += THREADS)
-    KERNEL_slope<Phi, I, Z, A, DELTA>(run, e, KERNEL_sum<O, I>(partial, e), group, kept);
+  KERNEL_product<O, I>(early, run.pool + ABOVE, transposed, partial);
+  next.load(next_transposed, next_transposed);
+  __syncthreads();
+#pragma unroll
+  for (int s = 0; s < Early::SLOTS; s++) {
+    const int e = threadIdx.x + s * THREADS;
+    if (e < I * ROWS)
+      KERNEL_slope<Phi, I, Z, A, DELTA>(run, e, KERNEL_sum<O, I>(partial, e), group, kept);
+  }
   __syncthreads();
 }
 
 // ---- phase 3 ------------------------------------------------------------------------------------
-
-#define REFERENCE_AT(k) run.s##k[at],
-__device__ __forceinline__ T KERNEL_update(
-    KERNEL_Here run, int at, bool is_weight, T g, T* penalty) {
-  T value = run.theta[at];
-#if HAS_PENALTY
-  if (is_weight) {
-    g = g + run.l2 * value + run.l1 * sign(value);
-    *penalty += (value < 0 ? -value : value) * run.l1 + (T)0.5 * run.l2 * value * value;
-  }
-#endif
-  run.gradient[at] = g;
-  if (is_weight) value *= run.c[N_COEFFICIENTS];  // decoupled decay, on weights only
-  KERNEL_move(value, g, STATES(REFERENCE_AT) run.c);
-  run.theta[at] = value;
-  return value;
-}
 
 // A layer's places: in theta, in scratch (of layer 1 the data stand in for `below`), and how many
 // tiles are those of the layers before it.
@@ -369,15 +474,65 @@ struct KERNEL_Layer {
 };
 __constant__ KERNEL_Layer KERNEL_layers[N_LAYERS] = {LAYERS};
 
-// Tiles of dW = a^T delta with the biases as one more row, and their update.
-template <int M, int N>
-__device__ __forceinline__ void KERNEL_gradients(KERNEL_Here run, T* penalty) {
+// The update of a tile's parameters, which are loaded before their gradients are known.
+#define LOADED(k) T s##k[SLOTS];
+#define LOAD_AT(k) s##k[slot] = run.s##k[at];
+#define REFERENCE_AT(k) s##k[slot],
+#define STORE_AT(k) run.s##k[at] = s##k[slot];
+template <int SLOTS> struct KERNEL_Update {
+  KERNEL_Here run;
+  const KERNEL_Layer& layer;
+  const int m0, n0;
+  const bool has_transposed;
+  T penalty, theta[SLOTS];
+  STATES(LOADED)
+
+  __device__ __forceinline__ KERNEL_Update(
+      KERNEL_Here run, const KERNEL_Layer& layer, int m0, int n0, bool has_transposed)
+      : run(run), layer(layer), m0(m0), n0(n0), has_transposed(has_transposed), penalty(0) {}
+  __device__ __forceinline__ bool is_inside(int m, int n) const {
+    return m0 + m <= layer.n_in && n0 + n < layer.n_out;
+  }
+  __device__ __forceinline__ int place(int m, int n) const {
+    return (m0 + m < layer.n_in ? layer.W + (m0 + m) * layer.n_out : layer.b) + n0 + n;
+  }
+  __device__ __forceinline__ void prepare(int slot, int m, int n) {
+    if (!is_inside(m, n)) return;
+    const int at = place(m, n);
+    theta[slot] = run.theta[at];
+    STATES(LOAD_AT)
+  }
+  __device__ __forceinline__ void put(int slot, int m, int n, T g) {
+    if (!is_inside(m, n)) return;
+    const int at = place(m, n), i = m0 + m, j = n0 + n;
+    const bool is_weight = i < layer.n_in;
+    T value = theta[slot];
+#if HAS_PENALTY
+    if (is_weight) {
+      g = g + run.l2 * value + run.l1 * sign(value);
+      penalty += (value < 0 ? -value : value) * run.l1 + (T)0.5 * run.l2 * value * value;
+    }
+#endif
+    run.gradient[at] = g;
+    if (is_weight) value *= run.c[N_COEFFICIENTS];  // decoupled decay, on weights only
+    KERNEL_move(value, g, STATES(REFERENCE_AT) run.c);
+    run.theta[at] = value;
+    STATES(STORE_AT)
+    if (has_transposed && is_weight) run.scratch[layer.transposed + j * layer.n_in + i] = value;
+  }
+};
+
+// Tiles of dW = a^T delta with the biases as one more row, and their update; gives the penalty of
+// this thread's weights.
+template <int M, int N> __device__ __forceinline__ T KERNEL_gradients(KERNEL_Here run) {
+  T penalty = 0;
   for (int task = blockIdx.x; task < N_TILES; task += gridDim.x) {
     int l = N_LAYERS - 1;
     while (task < KERNEL_layers[l].tiles_before) l--;
     const KERNEL_Layer& layer = KERNEL_layers[l];
     const int across = (layer.n_out + N - 1) / N, tile = task - layer.tiles_before;
     const int n0 = tile % across * N, m0 = tile / across * M;
+    KERNEL_Update<KERNEL_SLOTS<M, N>> update(run, layer, m0, n0, l > 0);
     KERNEL_tile<M, N>(
         run.pool, 0, run.rows,
         [&](int row0, int count, T* to) {
@@ -389,15 +544,10 @@ __device__ __forceinline__ void KERNEL_gradients(KERNEL_Here run, T* penalty) {
         [&](int row0, int count, T* to) {
           KERNEL_stage_units<N>(run.scratch + layer.delta, layer.n_out, n0, row0, count, to);
         },
-        [&](int m, int n, T sum) {
-          const int i = m0 + m, j = n0 + n;
-          if (i > layer.n_in || j >= layer.n_out) return;
-          const bool is_weight = i < layer.n_in;
-          const int at = is_weight ? layer.W + i * layer.n_out + j : layer.b + j;
-          const T moved = KERNEL_update(run, at, is_weight, sum, penalty);
-          if (l > 0 && is_weight) run.scratch[layer.transposed + j * layer.n_in + i] = moved;
-        });
+        update);
+    penalty += update.penalty;
   }
+  return penalty;
 }
 
 // The last block adds up the losses of all rows.
@@ -462,9 +612,12 @@ extern "C" CLUSTER_SIZE __global__ void __launch_bounds__(THREADS, 1)
   __shared__ int places[CAPACITY];
   __shared__ T c[N_COEFFICIENTS + 1];
   __shared__ double sums[THREADS], all_weights;
+  __shared__ int labels[ROWS];
+  __shared__ T own_weights[ROWS];
   const KERNEL_Run run = {
       theta, gradient, scratch, STATES(ARGUMENT) data, targets, weights, shift, factor,
-      inverse_clip, l1, l2, stride, y_stride, rows, pool, places, c, &all_weights};
+      inverse_clip, l1, l2, stride, y_stride, rows, pool, places, c, &all_weights,
+      labels, own_weights};
   const bool is_last_thread = threadIdx.x == THREADS - 1;  // thread 0 may be in the barrier
   long long step = clock[0], batch = clock[1];
   const int groups = (rows + ROWS - 1) / ROWS;
@@ -497,8 +650,7 @@ extern "C" CLUSTER_SIZE __global__ void __launch_bounds__(THREADS, 1)
       KERNEL_add_penalty(parts + (s - 1) % 2 * gridDim.x, penalty_rows, sums, totals);
 #endif
     KERNEL_wait(counter, all);
-    T penalty = 0;
-    KERNEL_gradients<TILE_M, TILE_N>(run, &penalty);
+    const T penalty = KERNEL_gradients<TILE_M, TILE_N>(run);
 #if HAS_PENALTY
     KERNEL_leave_penalty(penalty, sums, parts + s % 2 * gridDim.x);
 #endif
@@ -525,6 +677,9 @@ extern "C" CLUSTER_SIZE __global__ void __launch_bounds__(THREADS, 1)
 #undef TARGET
 #undef REFERENCE
 #undef POINTER
+#undef LOADED
+#undef LOAD_AT
 #undef REFERENCE_AT
+#undef STORE_AT
 #undef PARAMETER
 #undef ARGUMENT
