@@ -66,7 +66,8 @@ extern "C" char __stop_emulated_shared[] __attribute__((weak, visibility("hidden
 
 static unsigned random_below(unsigned n) {
   seed = seed * 1664525u + 1013904223u;
-  return (seed >> 8) % n;
+  // The upper bits: the lower ones repeat so soon that a warp which lags might never be chosen.
+  return ((seed >> 16) * n) >> 16;
 }
 
 static void arrange(int* order, int n, int kind) {
