@@ -30,6 +30,7 @@ BLOCK, CLUSTER, GRID = range(3)  # the barrier's range, as kernels/narrow.cu has
 MOST_UNITS = 128  # of a layer; more inputs than that are taken by a phase of their own
 MOST_ROWS = 1024
 STATIC_SHARED = 48 << 10  # bytes that a block may have without asking
+TILES = ((8, 16), (16, 16), (16, 36), (24, 36), (32, 36), (48, 36), (64, 36), (96, 36), (128, 36))
 TILE_POOL = 9216  # elements: tiles of 32 x 32 of all 128 rows of a batch at once
 DTYPE = np.dtype(np.float32)
 
@@ -318,14 +319,15 @@ class Layout:
     def _place_tiles(self) -> None:
         """Cut the gradients into tiles of one size.
 
-        The lowest tiles, whose sums are cut into most slices, unless there are more tiles than
-        blocks: a round of tiles costs more than its length.
+        Small tiles, whose sums are cut into many slices, unless there are more tiles than blocks:
+        a second round would cost more.
         """
         layers, blocks, threads = self.net.layers, self.grid.blocks, self.grid.threads
-        self.width = tile_width(max(layers, key=lambda layer: layer.n_in * layer.n_out).n_out)
-        most = 4 * min(threads // (self.width // 4), parts_of(self._widest_input() + 1, 4))
-        for wanted in (16, 24, 32, 48, 64, 96, 128):
-            self.height = min(wanted, most)
+        largest = max(layers, key=lambda layer: layer.n_in * layer.n_out).n_out
+        for height, width in TILES:
+            self.width = tile_width(largest, width)
+            most = min(threads // (self.width // 4), parts_of(self._widest_input() + 1, 4))
+            self.height = min(height, 4 * most)
             if sum(map(self._tiles, layers)) <= blocks:
                 break
 
@@ -350,9 +352,9 @@ def _call(name: str, of: Sequence[Any]) -> str:
     return f"KERNEL_{name}<{', '.join(map(str, of))}>"
 
 
-def tile_width(n_out: int) -> int:
-    """Return how many units a tile has: multiples of 4, at most 36, as equal as can be."""
-    return 4 * parts_of(parts_of(n_out, parts_of(n_out, 36)), 4)
+def tile_width(n_out: int, most: int = 36) -> int:
+    """Return how many units a tile has: a multiple of 4, all tiles as equal as can be."""
+    return 4 * parts_of(parts_of(n_out, parts_of(n_out, most)), 4)
 
 
 def parts_of(n: int, size: int) -> int:

@@ -371,7 +371,9 @@ static inline unsigned atomicInc(unsigned* place, unsigned limit) {
   emulated::hand_over();
   return before;
 }
-// What kernels write in PTX: a load in a loop that waits for other blocks, and a cluster's barrier.
+// What kernels write in PTX: loads of what other blocks write, one of them in a loop that waits for
+// these, and a cluster's barrier.
+template <class A> A fresh(const A* place) { return *place; }
 static inline unsigned long long acquired(const unsigned long long* place) {
   emulated::wait_for_others();
   return *place;

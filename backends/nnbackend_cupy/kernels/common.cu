@@ -168,6 +168,18 @@ __device__ __forceinline__ bool sum_grid(
 
 // Instructions that have no name in CUDA C++ without headers; on the host the emulator has them.
 #ifdef __CUDACC__
+// What other multiprocessors may have written since: past the first-level cache, in every turn of a
+// loop anew.
+__device__ __forceinline__ float fresh(const float* place) {
+  float value;
+  asm volatile("ld.relaxed.gpu.global.f32 %0, [%1];" : "=f"(value) : "l"(place));
+  return value;
+}
+__device__ __forceinline__ double fresh(const double* place) {
+  double value;
+  asm volatile("ld.relaxed.gpu.global.f64 %0, [%1];" : "=d"(value) : "l"(place));
+  return value;
+}
 __device__ __forceinline__ unsigned long long acquired(const unsigned long long* place) {
   unsigned long long value;
   asm volatile("ld.acquire.gpu.global.u64 %0, [%1];" : "=l"(value) : "l"(place) : "memory");

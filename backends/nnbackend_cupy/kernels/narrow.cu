@@ -19,9 +19,6 @@
 #define TARGET run.pool + TARGET_ROWS + r * N_OUT
 #endif
 
-// Past the first-level cache, which does not see what other multiprocessors write.
-__device__ __forceinline__ T KERNEL_fresh(const T* place) { return *(const volatile T*)place; }
-
 __device__ __forceinline__ int KERNEL_least(int a, int b) { return a < b ? a : b; }
 
 // ---- formulas -----------------------------------------------------------------------------------
@@ -98,7 +95,7 @@ __device__ __forceinline__ void KERNEL_wait(unsigned long long* counter, unsigne
   cluster_wait();
 #elif BARRIER == 2
   if (threadIdx.x == 0) {
-    while (acquired(counter) < all) {
+    while (all && acquired(counter) < all) {
     }
     __threadfence();
   }
@@ -191,7 +188,7 @@ __device__ __forceinline__ void KERNEL_stage_units(
       [&](int e) {
         const int r = e % ROWS, group = first + e / (ROWS * M), unit = m0 + e / ROWS % M;
         if (group * ROWS + r >= row0 + count || unit >= width) return (T)(unit == width);
-        return KERNEL_fresh(units + (group * width + unit) * ROWS + r);
+        return fresh(units + (group * width + unit) * ROWS + r);
       },
       [&](int e, T value) {
         const int k = (first + e / (ROWS * M)) * ROWS + e % ROWS - row0;
@@ -252,7 +249,7 @@ __device__ __forceinline__ void KERNEL_wide_input(KERNEL_Here run, const T* W, T
               count * N,
               [&](int e) {
                 const int j = n0 + e % N;
-                return j < O ? KERNEL_fresh(W + (i0 + e / N) * O + j) : (T)0;
+                return j < O ? fresh(W + (i0 + e / N) * O + j) : (T)0;
               },
               [&](int e, T value) { to[e / N * (N + 4) + e % N] = value; });
         },
@@ -277,12 +274,12 @@ template <int K, int O, bool HAS_BIAS> struct KERNEL_Early {
     const int end = slice < KERNEL_Slices<K, O>::COUNT ? KERNEL_least(K, begin + DEEP) : 0;
 #pragma unroll
     for (int u = 0; u < COUNT; u++)
-      w[u] = begin + u < end ? KERNEL_fresh(W + (begin + u) * O + threadIdx.x % O) : (T)0;
+      w[u] = begin + u < end ? fresh(W + (begin + u) * O + threadIdx.x % O) : (T)0;
     if (HAS_BIAS)
 #pragma unroll
       for (int s = 0; s < SLOTS; s++) {
         const int e = threadIdx.x + s * THREADS;
-        bias[s] = e < O * ROWS ? KERNEL_fresh(b + e / ROWS) : (T)0;
+        bias[s] = e < O * ROWS ? fresh(b + e / ROWS) : (T)0;
       }
   }
 };
@@ -304,7 +301,7 @@ __device__ __forceinline__ void KERNEL_product(
 #pragma unroll
       for (int u = 0; u < AT_ONCE; u++) {
         const int k = begin + ahead + u;
-        w[u] = ahead == 0 ? early.w[u] : k < end ? KERNEL_fresh(W + k * O + j) : (T)0;
+        w[u] = ahead == 0 ? early.w[u] : k < end ? fresh(W + k * O + j) : (T)0;
       }
 #pragma unroll
       for (int u = 0; u < AT_ONCE; u++)
@@ -401,8 +398,8 @@ __device__ __forceinline__ void KERNEL_load_units(
     T of_part[PARTS];
 #pragma unroll
     for (int k = 0; k < PARTS; k++)
-      of_part[k] = is_inside ? KERNEL_fresh(parts + (k * GROUPS + group) * O * ROWS + e) : (T)0;
-    const T bias = KERNEL_fresh(b + e / ROWS);
+      of_part[k] = is_inside ? fresh(parts + (k * GROUPS + group) * O * ROWS + e) : (T)0;
+    const T bias = fresh(b + e / ROWS);
     T sum = 0;
 #pragma unroll
     for (int k = 0; k < PARTS; k++) sum += of_part[k];
@@ -555,7 +552,7 @@ __device__ __forceinline__ void KERNEL_total(
     KERNEL_Here run, const T* losses, double* sums, double* totals) {
   if (blockIdx.x + 1 < gridDim.x) return;
   double sum = 0;
-  for (int row = threadIdx.x; row < run.rows; row += THREADS) sum += KERNEL_fresh(losses + row);
+  for (int row = threadIdx.x; row < run.rows; row += THREADS) sum += fresh(losses + row);
   sum_columns<THREADS>(sum, sums, 1);
   if (threadIdx.x == 0) {
     totals[0] += sums[0];
@@ -572,7 +569,7 @@ __device__ __forceinline__ void KERNEL_add_penalty(
     const double* parts, double rows, double* sums, double* totals) {
   if (blockIdx.x + 1 < gridDim.x) return;
   double sum = 0;
-  for (int k = threadIdx.x; k < gridDim.x; k += THREADS) sum += *(const volatile double*)(parts + k);
+  for (int k = threadIdx.x; k < gridDim.x; k += THREADS) sum += fresh(parts + k);
   sum_columns<THREADS>(sum, sums, 1);
   if (threadIdx.x == 0) totals[2] += rows * sums[0];
 }
