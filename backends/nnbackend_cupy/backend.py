@@ -246,6 +246,12 @@ class CuPyBackend(Backend):
         identity = phi.kernel == "identity"  # its slope is 1
         if not identity and not self._try("slope", delta, z, a, phi):
             delta[...] = phi.delta(delta, z, a, self.xp)
+        self._gradients(x, W, delta, dW, db, dx)
+
+    def _gradients(
+        self, x: Array, W: Array, delta: Array, dW: Array, db: Array, dx: Array | None
+    ) -> None:
+        """Compute the products of `dense_backward`, from delta = dC/dz on."""
         if dx is None:
             self._weight_gradient(x, delta, dW, db, 0)
             self._streams.join()

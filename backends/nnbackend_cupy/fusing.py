@@ -1,8 +1,10 @@
 """Captured steps with fewer launches: neighbouring calls that one kernel makes together.
 
-    tick, gather_rows, gather_rows ...      begin_step
+    begin_step      tick, gather_rows, gather_rows ...: the same bits
+    output_layer    dense_forward, loss_and_delta, dense_backward of an output layer of few units,
+                    and the slope of the layer below: the same but for rounding
 
-The results have the same bits. What a fused kernel refuses is called as it was.
+What a fused kernel refuses is called as it was.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from nnbackend_cupy.launching import MOST_OUTPUTS
 from nnbackend_cupy.recorder import Call
 from nnbackend_cupy.tracing import Untraceable
 
@@ -24,8 +27,12 @@ def fused(calls: Sequence[Call], backend: CuPyBackend) -> Callable[[], None]:
     works: list[Callable[[], None]] = []
     left = list(calls)
     while left:
-        n = _beginning(left)
-        works.append(_begin(left[:n], backend) if n else _called(left[:1], backend))
+        if n := _beginning(left):
+            works.append(_begin(left[:n], backend))
+        elif n := _output_layer(left):
+            works.append(_output(left[:n], backend))
+        else:
+            works.append(_called(left[:1], backend))
         left = left[max(1, n) :]
 
     def step() -> None:
@@ -81,5 +88,58 @@ def _begin(calls: Sequence[Call], backend: CuPyBackend) -> Callable[[], None]:
             backend._kernels.begin_step(*arguments)
         except Untraceable:
             apart()
+
+    return work
+
+
+# ---- the output layer ---------------------------------------------------------------------------
+
+
+def _output_layer(calls: Sequence[Call]) -> int:
+    """Return how many calls make an output layer forward and back: 3, 4 with the layer below.
+
+    Of a longer network the calls between, forward and back, are those of other layers.
+    """
+    names = [call.name for call in calls[:3]]
+    if names != ["dense_forward", "loss_and_delta", "dense_backward"]:
+        return 0
+    ahead, compared, back = (call.arguments for call in calls[:3])
+    is_one = all(ahead[name] is back[name] for name in ("x", "W", "z", "a", "phi"))
+    is_one = is_one and compared["out"] is ahead["a"] and compared["delta"] is back["delta"]
+    if not is_one or compared["weight"] is not None or back["dx"] is None:
+        return 0
+    if ahead["W"].shape[1] > MOST_OUTPUTS:
+        return 0
+    if len(calls) > 3 and calls[3].name == "dense_backward":
+        below = calls[3].arguments
+        if below["delta"] is back["dx"] and below["a"] is ahead["x"]:
+            return 4
+    return 3
+
+
+def _output(calls: Sequence[Call], backend: CuPyBackend) -> Callable[[], None]:
+    ahead, compared, back = (call.arguments for call in calls[:3])
+    below = calls[3].arguments if len(calls) > 3 else None
+    apart = _called(calls, backend)
+    arrays = *(ahead[name] for name in ("x", "W", "b", "z", "a")), back["delta"]
+    arguments = (
+        *(compared["loss"], ahead["phi"], None if below is None else below["phi"], arrays),
+        *(compared["y"], ahead["x"] if below is None else below["z"], back["dx"]),
+        compared["totals"],
+    )
+    weights = tuple(back[name] for name in ("x", "delta", "dW", "db"))
+    under = below and tuple(below[name] for name in ("x", "W", "delta", "dW", "db", "dx"))
+
+    def work() -> None:
+        backend._streams.join()
+        try:
+            backend._kernels.output_layer(*arguments)
+        except Untraceable:
+            apart()
+            return
+        with backend._streams.beside() as lane:
+            backend._weight_gradient(*weights, lane)
+        if under:
+            backend._gradients(*under)
 
     return work

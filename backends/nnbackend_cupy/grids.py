@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-THREADS, ROW_THREADS, DROPOUT_THREADS = 256, 128, 64  # of a block, as the kernels' text has them
+# Of a block, as the kernels' text has them.
+THREADS, ROW_THREADS, DROPOUT_THREADS, OUTPUT_THREADS = 256, 128, 64, 64
 MOST_BLOCKS = 1056  # 8 for each of the 132 multiprocessors of the largest GPUs; then threads loop
 FEW_BLOCKS = 128  # fewer leave multiprocessors without work
 

@@ -17,12 +17,13 @@ import numpy as np
 from nnbackend.backend import philox
 from nnbackend.backend.formulas import Activation, Array, Loss, Score, UpdateRule
 from nnbackend_cupy import grids, sources
-from nnbackend_cupy.grids import DROPOUT_THREADS, ROW_THREADS, THREADS
+from nnbackend_cupy.grids import DROPOUT_THREADS, OUTPUT_THREADS, ROW_THREADS, THREADS
 from nnbackend_cupy.sources import Source
 from nnbackend_cupy.tracing import Untraceable
 
 # Launch(grid, block, arguments); a cupy.RawKernel is one.
 Launch: TypeAlias = Callable[[tuple[int, ...], tuple[int, ...], tuple[Any, ...]], Any]
+MOST_OUTPUTS = 16  # of an output layer in one launch: a lane holds a number of each
 MANY_ROWS = 16384  # above, the sum of the sample weights is worth a launch of its own
 LABELS = ("int32", "int64")
 
@@ -189,6 +190,30 @@ class Kernels:
         weights = () if weight is None else (weight,)
         _check(out, *weights)
         self._launch_sums(launch, (out, y, *weights, totals), rows, columns)
+
+    def output_layer(
+        self, loss: Loss, phi: Activation, below: Activation | None,
+        arrays: tuple[Array, Array, Array, Array, Array, Array], y: Array, z_below: Array,
+        dx: Array, totals: Array,
+    ) -> None:  # fmt: skip
+        """Make an output layer forward, compare, and go back to the layer below, in one launch.
+
+            z = x W + b;  a = phi(z);  delta = phi'(z) dloss/da;  dx = delta W^T phi_below'(z_below)
+
+        Shapes: arrays x (B, I), W (I, O), b (O,), z and a and delta (B, O); z_below and dx (B, I).
+        """
+        dtype, target = _check(*arrays, z_below, dx), _target(arrays[4], y)
+        rows, (n_in, n_out) = arrays[0].shape[0], arrays[1].shape
+        if not 0 < n_out <= MOST_OUTPUTS or n_in * rows == 0:
+            raise Untraceable(f"an output layer of {n_out} units, at most {MOST_OUTPUTS}")
+        key = (id(phi), id(below), target, n_out)
+        _, launch = self._kernel(
+            loss, ("output", key, phi, below), dtype,
+            lambda: sources.output(phi, loss, below, dtype, target, n_out),
+        )  # fmt: skip
+        arguments = (*arrays, y, z_below, dx, totals, *self._sums())
+        grid = (min(-(-rows // 2), grids.MOST_BLOCKS),)
+        launch(grid, (OUTPUT_THREADS,), (*arguments, np.int32(rows), np.int32(n_in)))
 
     # ---- gradient and update ----------------------------------------------------------------
 

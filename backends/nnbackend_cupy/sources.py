@@ -19,7 +19,16 @@ import numpy as np
 
 from nnbackend.backend.formulas import Activation, Loss, Score, UpdateRule
 from nnbackend_cupy.printing import Printer, RowPrinter, has_reductions
-from nnbackend_cupy.tracing import ELEMENTS, XP, Shape, Symbol, as_symbol, inputs, traced
+from nnbackend_cupy.tracing import (
+    ELEMENTS,
+    XP,
+    Shape,
+    Symbol,
+    Untraceable,
+    as_symbol,
+    inputs,
+    traced,
+)
 
 FOLDER = Path(__file__).parent / "kernels"
 C_NAMES = {
@@ -192,6 +201,48 @@ def score(formula: Score, dtype: np.dtype[Any], target: str, is_weighted: bool) 
     rows = as_symbol(traced(formula.rows, out, y, XP), out, ("B",))
     lines = _row_function(dtype, _targets(target), [rows], [])
     return _comparing("score.cu", formula, dtype, target, is_weighted, lines)
+
+
+def output(
+    phi: Activation, formula: Loss, below: Activation | None, dtype: np.dtype[Any], target: str,
+    n_out: int,
+) -> Source:  # fmt: skip
+    """Return an output layer with its loss and the way back. below: of the layer below, or None.
+
+    Raises: Untraceable where an activation is not element by element.
+    """
+    macros = {
+        "T": C_NAMES[dtype.name],
+        "Y": C_NAMES[target],
+        "HAS_LABELS": int(target.startswith("int")),
+        "HAS_BELOW": int(below is not None),
+        "O": n_out,
+    }
+    places = {
+        "VALUE": _value_lines(phi, dtype),
+        "SLOPE": _slope_lines(phi, dtype),
+        "BELOW": _slope_lines(phi if below is None else below, dtype),
+        "FORMULA": loss_lines(formula, dtype, _targets(target), "delta[j]"),
+    }
+    label = _label(formula, _label(phi), dtype.name, f"y_{target}", str(n_out))
+    return _instance("output.cu", label, macros, places, True)
+
+
+def _value_lines(phi: Activation, dtype: np.dtype[Any]) -> list[str]:
+    (z,) = inputs(dtype, ELEMENTS, "z")
+    return _element_lines(dtype, {"z": "z"}, as_symbol(traced(phi.value, z, XP), z, ELEMENTS))
+
+
+def _slope_lines(phi: Activation, dtype: np.dtype[Any]) -> list[str]:
+    da, z, a = inputs(dtype, ELEMENTS, "da", "z", "a")
+    delta = as_symbol(traced(phi.delta, da, z, a, XP), z, ELEMENTS)
+    return _element_lines(dtype, {"da": "da", "z": "z", "a": "a"}, delta)
+
+
+def _element_lines(dtype: np.dtype[Any], loads: Mapping[str, str], result: Symbol) -> list[str]:
+    if has_reductions(result):
+        raise Untraceable("an activation goes row by row, not element by element")
+    return _function(dtype, loads, result)
 
 
 # ---- updates ------------------------------------------------------------------------------------

@@ -42,6 +42,13 @@ def all_sources() -> Iterator[Source]:
                     yield sources.loss(loss, dtype, target, is_weighted)
                 for score in SCORES:
                     yield sources.score(score, dtype, target, is_weighted)
+        for phi, below in (("identity", "relu"), ("tanh", None), ("identity", "silu")):
+            above, under = get_activation(phi), below and get_activation(below)
+            for loss, target in (
+                (ALL_LOSSES[0], dtype.name),
+                (get_loss("cross_entropy").fused(), "int32"),
+            ):
+                yield sources.output(above, loss, under or None, dtype, target, 10)
         for rule in RULES:
             yield sources.update(rule, dtype, len(rule.state))
         yield sources.bias_gradient(dtype)

@@ -17,8 +17,14 @@ from nnbackend_cupy.sources import program
 MOST_REGISTERS = 64  # with blocks of 256 threads, at least 4 fit a multiprocessor
 # In double precision a division, a square root or an exponential takes many: updates hold up to
 # two neighbours of four vectors and their addresses besides, and the slopes of elu and selu are
-# unrolled four times over.
-EXCEPTIONS = {"update_.*_float64": 72, "column_sums_s?elu_slope_float64": 72}
+# unrolled four times over. An output layer holds a number of each of its outputs, in blocks of only
+# 64 threads.
+EXCEPTIONS = {
+    "update_.*_float64": 72,
+    "column_sums_s?elu_slope_float64": 72,
+    "output_.*_float32": 112,
+    "output_.*_float64": 160,
+}
 MOST_SHARED = 4096
 # One block of 256 threads on a multiprocessor, for thousands of steps: it may take all there is
 # without asking.

@@ -45,7 +45,9 @@ class Uncaptured:
 def test_replayed_steps_give_the_bits_of_called_ones(activation: str) -> None:
     captures, launches = STATE.captures, STATE.launches
     options = {"clip_norm": 1.0, "l2": 1e-3, "ema": 0.9, "max_norm": 2.0}
-    got = trained(new_backend(), activation, **options)
+    backend = new_backend()
+    backend.uses_narrow = backend.uses_fused = False  # they add up in another order
+    got = trained(backend, activation, **options)
     assert STATE.captures > captures
     assert STATE.launches > launches
     launches = STATE.launches

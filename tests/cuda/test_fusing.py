@@ -1,0 +1,183 @@
+"""Captured steps with fewer launches: the same results as by the calls that they stand for."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import pytest
+from emulated import EmulatedBackend
+from emulator import LACKING, ORDERS, EmulationError
+from stand_in_backend import new_backend
+
+import nnbackend as nn
+from nnbackend.network.activations import Activation, get_activation
+from nnbackend.network.losses import get_loss
+from nnbackend.testing import ReferenceBackend
+from nnbackend_cupy import sources
+from nnbackend_cupy.tracing import Untraceable
+
+pytestmark = pytest.mark.skipif(LACKING is not None, reason=str(LACKING))
+REFERENCE = ReferenceBackend()
+LOSSES = {
+    "quadratic": (get_loss("quadratic"), "identity"),
+    "cross_entropy": (get_loss("cross_entropy").fused(), "identity"),
+    "absolute": (get_loss("absolute"), "tanh"),
+}
+
+
+def problem(
+    loss: str, sizes: tuple[int, int, int], dtype: str, below: str
+) -> tuple[dict[str, np.ndarray], Any]:
+    """Return the arrays of an output layer and its activation, from the same random numbers."""
+    rows, n_in, n_out = sizes
+    rng = np.random.default_rng(rows + n_in)
+    z_below = rng.standard_normal((rows, n_in)).astype(dtype)
+    arrays = {
+        "x": np.asarray(get_activation(below).value(z_below, np), dtype),
+        "W": rng.standard_normal((n_in, n_out)).astype(dtype),
+        "b": rng.standard_normal(n_out).astype(dtype),
+        "y": rng.integers(0, n_out, rows).astype(np.int32)
+        if loss == "cross_entropy"
+        else rng.standard_normal((rows, n_out)).astype(dtype),
+        "z_below": z_below,
+        "totals": np.zeros(4),
+    }
+    for name in ("z", "a", "delta"):
+        arrays[name] = np.full((rows, n_out), np.nan, dtype)
+    arrays["dx"] = np.full((rows, n_in), np.nan, dtype)
+    return arrays, get_activation(LOSSES[loss][1])
+
+
+def by_calls(arrays: dict[str, np.ndarray], loss: str, phi: Any, below: Any) -> None:
+    """Make an output layer by the reference's kernels."""
+    a = arrays
+    REFERENCE.dense_forward(a["x"], a["W"], a["b"], phi, a["z"], a["a"])
+    REFERENCE.loss_and_delta(LOSSES[loss][0], a["a"], a["y"], None, a["delta"], a["totals"])
+    dW, db = np.empty_like(a["W"]), np.empty_like(a["b"])
+    REFERENCE.dense_backward(a["x"], a["W"], a["z"], a["a"], phi, a["delta"], dW, db, a["dx"])
+    if below is not None:
+        a["dx"][...] = below.delta(a["dx"], a["z_below"], a["x"], np)
+
+
+def in_one_launch(
+    arrays: dict[str, np.ndarray], loss: str, phi: Any, below: Any, order: int | None = None
+) -> None:
+    a = arrays
+    backend = EmulatedBackend(order)  # type: ignore[arg-type]
+    inside = tuple(a[name] for name in ("x", "W", "b", "z", "a", "delta"))
+    backend.kernels.output_layer(
+        LOSSES[loss][0], phi, below, inside, a["y"], a["z_below"], a["dx"], a["totals"]
+    )
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (5, 40, 3), (70, 33, 10), (3, 100, 16)])
+@pytest.mark.parametrize("loss", list(LOSSES))
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("below", ["relu", "silu", None])
+def test_an_output_layer(loss: str, sizes: tuple[int, int, int], dtype: str, below: str) -> None:
+    under = None if below is None else get_activation(below)
+    exact, phi = problem(loss, sizes, "float64", below or "identity")
+    mine, _ = problem(loss, sizes, dtype, below or "identity")
+    for name, array in exact.items():  # from the same rounded inputs
+        if array.dtype == np.float64 and name != "totals":
+            array[...] = mine[name]
+    by_calls(exact, loss, phi, under)
+    in_one_launch(mine, loss, phi, under)
+    tolerance = 1e-12 if dtype == "float64" else 2e-5
+    for name in ("z", "a", "delta", "dx", "totals"):
+        scale = np.abs(exact[name]).max() + 1e-30
+        np.testing.assert_allclose(mine[name], exact[name], rtol=0, atol=tolerance * scale)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_any_order_of_threads_gives_the_same_bits(order: int) -> None:
+    results = []
+    for each in (0, order):
+        arrays, phi = problem("cross_entropy", (300, 20, 7), "float32", "relu")
+        in_one_launch(arrays, "cross_entropy", phi, get_activation("relu"), each)
+        results.append(arrays)
+    for name in ("delta", "dx", "totals"):
+        np.testing.assert_array_equal(results[0][name], results[1][name])
+
+
+def test_a_warp_that_does_not_wait_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    # For the local gradients of a row's other outputs; the second wait is for the row after, which
+    # the emulator, whose lanes meet in its sums, cannot lack.
+    whole = sources._file
+    assert whole("output.cu").count("__syncwarp();") == 2
+    monkeypatch.setattr(
+        sources,
+        "_file",
+        lambda name: whole(name).replace("__syncwarp();", "", 1 if name == "output.cu" else 0),
+    )
+    wanted, phi = problem("absolute", (9, 5, 7), "float32", "relu")
+    by_calls(wanted, "absolute", phi, get_activation("relu"))
+    mine, _ = problem("absolute", (9, 5, 7), "float32", "relu")
+    with suppress(EmulationError):
+        in_one_launch(mine, "absolute", phi, get_activation("relu"))
+        assert not np.allclose(mine["dx"], wanted["dx"], atol=1e-5)
+
+
+def test_what_is_refused() -> None:
+    for sizes, loss, phi, said in (
+        ((4, 5, 17), "quadratic", "identity", "at most 16"),
+        ((4, 5, 3), "quadratic", "softmax", "row by row"),
+    ):
+        arrays, _ = problem(loss, sizes, "float32", "relu")
+        with pytest.raises(Untraceable, match=said):
+            in_one_launch(arrays, loss, get_activation(phi), None)
+
+
+# ---- in training --------------------------------------------------------------------------------
+
+
+def trained(is_fused: bool, layers: list[Any], loss: str, **options: Any) -> tuple[Any, np.ndarray]:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((50, 6)).astype(np.float32)
+    y = (x @ rng.standard_normal((6, 3))).argmax(axis=1)
+    backend = new_backend()
+    backend.uses_narrow, backend.uses_fused = False, is_fused
+    net = nn.Network([6, *layers], loss, device=backend, dtype="float32", seed=4)
+    targets = y if loss == "cross_entropy" else np.eye(3, dtype=np.float32)[y]
+    nn.train(net, x, targets, epochs=4, batch_size=16, seed=6, **options)
+    return backend, backend.to_host(net.theta)
+
+
+@pytest.mark.parametrize(
+    ("layers", "loss", "saved"),
+    [
+        ([9, 3], "cross_entropy", 5),  # the beginning 2; forward, loss, dx and slope 3 more
+        ([nn.Dense(9, "tanh"), nn.Dense(8, "elu"), 3], "quadratic", 5),
+        ([9, nn.Dropout(0.3), 3], "cross_entropy", 4),  # the slope is not next to it
+        ([nn.Maxout(9), 3], "cross_entropy", 4),
+        ([3], "cross_entropy", 2),  # nothing below
+        ([9, 20, 17, 3], "quadratic", 5),
+    ],
+)
+def test_fused_steps_train_alike_with_fewer_launches(
+    layers: list[Any], loss: str, saved: int
+) -> None:
+    fused, got = trained(True, layers, loss)
+    apart, wanted = trained(False, layers, loss)
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=2e-5 * np.abs(wanted).max())
+    nodes = [backend.report()["recorded"][0][1] for backend in (fused, apart)]
+    assert nodes[1] - nodes[0] == saved
+    assert not fused.report()["not_recorded"]
+
+
+def test_sample_weights_are_not_forgotten() -> None:
+    options = {"sample_weight": np.linspace(0.1, 2.0, 50)}
+    _, got = trained(True, [9, 3], "cross_entropy", **options)
+    _, wanted = trained(False, [9, 3], "cross_entropy", **options)
+    assert got.tobytes() == wanted.tobytes()
+
+
+def test_a_formula_that_cannot_be_traced_is_computed_as_before() -> None:
+    own = Activation(
+        "own", lambda z, xp: xp.flip(xp.flip(z, axis=1), axis=1) * 1.0, lambda z, a, xp: z * 0 + 1.0
+    )
+    _, got = trained(True, [nn.Dense(9, own), 3], "cross_entropy")
+    _, wanted = trained(False, [nn.Dense(9, own), 3], "cross_entropy")
+    np.testing.assert_allclose(got, wanted, atol=1e-6)
