@@ -374,6 +374,10 @@ static inline unsigned atomicInc(unsigned* place, unsigned limit) {
 // What kernels write in PTX: loads of what other blocks write, one of them in a loop that waits for
 // these, and a cluster's barrier.
 template <class A> A fresh(const A* place) { return *place; }
+template <class A> A fresh_if(const A* place, bool is_wanted) { return is_wanted ? *place : (A)0; }
+static inline unsigned long long count_in(unsigned long long* counter) {
+  return atomicAdd(counter, 1ull);
+}
 static inline unsigned long long acquired(const unsigned long long* place) {
   emulated::wait_for_others();
   return *place;

@@ -226,17 +226,18 @@ def calls_of(run: ShortRun) -> list[Call]:
         run.backend._recorder = None
 
 
-def _other(
-    name: str, argument: str, value: Callable[[Any], Any] | None = None, nth: int = 0
-) -> Any:
-    """Return a change of a call: of one argument, where no value is told to a copy of it."""
+def _other(name: str, argument: str, value: Any = None, nth: int = 0) -> Any:
+    """Return a change of a call: of one argument, to a value, a copy, or a copy of a dtype."""
 
     def change(run: ShortRun, calls: list[Call]) -> None:
         i = [i for i, call in enumerate(calls) if call.name == name][nth]
-        arguments = calls[i].arguments
+        arguments, backend = calls[i].arguments, run.backend
         before = arguments[argument]
-        copied = value or (lambda array: run.backend.to_device(run.backend.to_host(array)))
-        calls[i] = Call(name, (), {**arguments, argument: copied(before)})
+        if callable(value):
+            after = value(before)
+        else:
+            after = backend.to_device(backend.to_host(before).astype(value or before.dtype))
+        calls[i] = Call(name, (), {**arguments, argument: after})
 
     return change
 
@@ -250,7 +251,20 @@ def _without(name: str, nth: int = 0) -> Any:
     return change
 
 
+def _without_layer_1(run: ShortRun, calls: list[Call]) -> None:
+    for change in (
+        _without("dense_forward"),
+        _without("dense_backward", -1),
+        _other("dense_backward", "dx", lambda dx: None),
+    ):
+        change(run, calls)
+
+
 LOOK_ALIKES: list[tuple[str, Any]] = [
+    ("parameters of no layer", _without_layer_1),
+    ("targets of int16", _other("loss_and_delta", "y", "int16")),
+    ("rows that are converted", _other("gather_rows", "data", "int64", 1)),
+    ("rows that are converted", _other("gather_rows", "data", lambda data: data[:, :, None])),
     ("another order of calls", lambda run, calls: calls.reverse()),
     ("another order of calls", _without("tick")),
     ("another order of calls", lambda run, calls: calls.append(calls[-1])),

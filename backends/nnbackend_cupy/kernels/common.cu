@@ -175,10 +175,27 @@ __device__ __forceinline__ float fresh(const float* place) {
   asm volatile("ld.relaxed.gpu.global.f32 %0, [%1];" : "=f"(value) : "l"(place));
   return value;
 }
+// 0 where it is not wanted, without a branch: those would stand between loads.
+__device__ __forceinline__ float fresh_if(const float* place, bool is_wanted) {
+  float value;
+  asm volatile(
+      "{ .reg .pred p; setp.ne.s32 p, %2, 0; mov.f32 %0, 0f00000000;"
+      " @p ld.relaxed.gpu.global.f32 %0, [%1]; }"
+      : "=f"(value) : "l"(place), "r"((int)is_wanted));
+  return value;
+}
 __device__ __forceinline__ double fresh(const double* place) {
   double value;
   asm volatile("ld.relaxed.gpu.global.f64 %0, [%1];" : "=d"(value) : "l"(place));
   return value;
+}
+// Adds 1 and gives the count before. What this thread's block has written is seen by whoever learns
+// of it by the count, and what those have written who were counted is seen here.
+__device__ __forceinline__ unsigned long long count_in(unsigned long long* counter) {
+  unsigned long long before;
+  asm volatile("atom.add.acq_rel.gpu.global.u64 %0, [%1], 1;"
+               : "=l"(before) : "l"(counter) : "memory");
+  return before;
 }
 __device__ __forceinline__ unsigned long long acquired(const unsigned long long* place) {
   unsigned long long value;

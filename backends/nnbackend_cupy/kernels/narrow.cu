@@ -82,8 +82,7 @@ __device__ __forceinline__ unsigned long long KERNEL_arrive(unsigned long long* 
   cluster_arrive();
 #elif BARRIER == 2
   if (threadIdx.x == 0) {
-    __threadfence();  // what this block has written is seen before the count
-    const unsigned long long before = atomicAdd(counter, 1ull);
+    const unsigned long long before = count_in(counter);
     all = (before / gridDim.x + 1) * gridDim.x;  // the count when all have come; it never restarts
     if (all == before + 1) all = 0;              // they have
   }
@@ -94,30 +93,39 @@ __device__ __forceinline__ void KERNEL_wait(unsigned long long* counter, unsigne
 #if BARRIER == 1
   cluster_wait();
 #elif BARRIER == 2
-  if (threadIdx.x == 0) {
+  if (threadIdx.x == 0)
     while (all && acquired(counter) < all) {
     }
-    __threadfence();
-  }
 #endif
   __syncthreads();
 }
 
 // ---- tiles: products over many terms, the operands staged in shared memory -----------------------
 
-// store(e, load(e)) for all e below n. Many loads are under way at once: the second-level cache
-// takes as long as hundreds of instructions.
-template <class Load, class Store>
-__device__ __forceinline__ void KERNEL_stage(int n, Load load, Store store) {
-  for (int first = threadIdx.x; first < n; first += LOADS * THREADS) {
-    T values[LOADS];
+// store(lane, step, load(lane, step)) for all lanes and steps. A thread keeps its lane, so that
+// little is left to compute for a step. Many loads are under way at once: the second-level cache
+// takes as long as hundreds of instructions. What lies beyond the last step is not branched around
+// but loaded again.
+template <int LANES, class Load, class Store>
+__device__ __forceinline__ void KERNEL_stage(int steps, Load load, Store store) {
+  constexpr int AT_ONCE = THREADS >= LANES ? THREADS / LANES : 1;
+  const int own = THREADS >= LANES ? threadIdx.x / LANES : 0;
+  if (own >= AT_ONCE) return;
+#pragma unroll 1
+  for (int lane = threadIdx.x % LANES; lane < LANES; lane += THREADS >= LANES ? LANES : THREADS)
+#pragma unroll 1
+    for (int first = 0; first < steps; first += LOADS * AT_ONCE) {
+      T values[LOADS];
 #pragma unroll
-    for (int u = 0; u < LOADS; u++)
-      values[u] = first + u * THREADS < n ? load(first + u * THREADS) : (T)0;
+      for (int u = 0; u < LOADS; u++)
+        if (first + u * AT_ONCE < steps)
+          values[u] = load(lane, KERNEL_least(first + u * AT_ONCE + own, steps - 1));
 #pragma unroll
-    for (int u = 0; u < LOADS; u++)
-      if (first + u * THREADS < n) store(first + u * THREADS, values[u]);
-  }
+      for (int u = 0; u < LOADS; u++) {
+        const int step = first + u * AT_ONCE + own;
+        if (step < steps) store(lane, step, values[u]);
+      }
+    }
 }
 
 // end.put(slot, m, n, sum over k of A[k][m] B[k][n]) for a tile of M x N, multiples of 4, after
@@ -129,7 +137,7 @@ template <int M, int N, class StageA, class StageB, class End>
 __device__ __forceinline__ void KERNEL_tile(
     T* pool, int begin, int end, StageA stage_a, StageB stage_b, End& last) {
   constexpr int QUADS = M / 4 * (N / 4), SLICES = THREADS / QUADS;
-  constexpr int CHUNK = POOL / (M + N + 8);
+  constexpr int CHUNK = POOL / (M + N + 8) / ROWS * ROWS;  // whole groups
   static_assert(SLICES > 0 && SLICES * M * N <= POOL, "a tile must fit the block and its memory");
   const int t = threadIdx.x, slice = t / QUADS, m = t % QUADS / (N / 4) * 4, n = t % (N / 4) * 4;
   T *a = pool, *b = pool + CHUNK * (M + 4);
@@ -182,17 +190,16 @@ __device__ __forceinline__ void KERNEL_tile(
 template <int M>
 __device__ __forceinline__ void KERNEL_stage_units(
     const T* units, int width, int m0, int row0, int count, T* to) {
-  const int first = row0 / ROWS, n = ((row0 + count + ROWS - 1) / ROWS - first) * ROWS * M;
-  KERNEL_stage(
-      n,
-      [&](int e) {
-        const int r = e % ROWS, group = first + e / (ROWS * M), unit = m0 + e / ROWS % M;
-        if (group * ROWS + r >= row0 + count || unit >= width) return (T)(unit == width);
-        return fresh(units + (group * width + unit) * ROWS + r);
+  const T* of_rows = units + row0 * width;
+  KERNEL_stage<M * ROWS>(
+      (count + ROWS - 1) / ROWS,
+      [&](int lane, int group) {
+        const int unit = KERNEL_least(m0 + lane / ROWS, width - 1);
+        return fresh(of_rows + ((group * width + unit) * ROWS + lane % ROWS));
       },
-      [&](int e, T value) {
-        const int k = (first + e / (ROWS * M)) * ROWS + e % ROWS - row0;
-        if (k >= 0 && k < count) to[k * (M + 4) + e / ROWS % M] = value;
+      [&](int lane, int group, T value) {
+        const int m = lane / ROWS, k = group * ROWS + lane % ROWS;
+        if (k < count) to[k * (M + 4) + m] = m0 + m < width ? value : (T)(m0 + m == width);
       });
 }
 
@@ -200,13 +207,12 @@ __device__ __forceinline__ void KERNEL_stage_units(
 template <int M>
 __device__ __forceinline__ void KERNEL_stage_inputs(
     KERNEL_Here run, int m0, int row0, int count, T* to) {
-  KERNEL_stage(
-      count * M,
-      [&](int e) {
-        const int i = m0 + e % M;
-        return i < N_IN ? run.input(row0 + e / M, i) : (T)(i == N_IN);
-      },
-      [&](int e, T value) { to[e / M * (M + 4) + e % M] = value; });
+  KERNEL_stage<M>(
+      count,
+      [&](int m, int k) { return run.input(row0 + k, KERNEL_least(m0 + m, N_IN - 1)); },
+      [&](int m, int k, T value) {
+        to[k * (M + 4) + m] = m0 + m < N_IN ? value : (T)(m0 + m == N_IN);
+      });
 }
 
 // ---- phase 1 ------------------------------------------------------------------------------------
@@ -233,25 +239,24 @@ __device__ __forceinline__ void KERNEL_wide_input(KERNEL_Here run, const T* W, T
         run.pool, part * DEEP, KERNEL_least(N_IN, (part + 1) * DEEP),
         [&](int i0, int count, T* to) {
           // 8 neighbours of 4 rows for a warp: no two write to one bank.
-          KERNEL_stage(
-              (count + 7) / 8 * 8 * M,
-              [&](int e) {
-                const int k = e / (8 * M) * 8 + e % 8, row = m0 + e / 8 % M;
-                return k < count && row < run.rows ? run.input(row, i0 + k) : (T)0;
+          KERNEL_stage<8 * M>(
+              (count + 7) / 8,
+              [&](int lane, int eight) {
+                const int k = KERNEL_least(eight * 8 + lane % 8, count - 1);
+                return run.input(KERNEL_least(m0 + lane / 8, run.rows - 1), i0 + k);
               },
-              [&](int e, T value) {
-                const int k = e / (8 * M) * 8 + e % 8;
-                if (k < count) to[k * (M + 4) + e / 8 % M] = value;
+              [&](int lane, int eight, T value) {
+                const int k = eight * 8 + lane % 8;
+                if (k < count) to[k * (M + 4) + lane / 8] = value;
               });
         },
         [&](int i0, int count, T* to) {
-          KERNEL_stage(
-              count * N,
-              [&](int e) {
-                const int j = n0 + e % N;
-                return j < O ? fresh(W + (i0 + e / N) * O + j) : (T)0;
+          KERNEL_stage<N>(
+              count,
+              [&](int n, int k) {
+                return fresh(W + ((i0 + k) * O + KERNEL_least(n0 + n, O - 1)));
               },
-              [&](int e, T value) { to[e / N * (N + 4) + e % N] = value; });
+              [&](int n, int k, T value) { to[k * (N + 4) + n] = value; });
         },
         end);
   }
@@ -263,6 +268,7 @@ __device__ __forceinline__ void KERNEL_wide_input(KERNEL_Here run, const T* W, T
 template <int K, int O> struct KERNEL_Slices {
   static constexpr int FULL = THREADS / O < (K + 3) / 4 ? THREADS / O : (K + 3) / 4;
   static constexpr int DEEP = (K + FULL - 1) / FULL, COUNT = (K + DEEP - 1) / DEEP;
+  static constexpr bool IS_EVEN = COUNT * DEEP == K;  // no slice is shorter than others
 };
 // The first weights of a product, and the biases behind it, loaded while another is under way.
 template <int K, int O, bool HAS_BIAS> struct KERNEL_Early {
@@ -274,12 +280,12 @@ template <int K, int O, bool HAS_BIAS> struct KERNEL_Early {
     const int end = slice < KERNEL_Slices<K, O>::COUNT ? KERNEL_least(K, begin + DEEP) : 0;
 #pragma unroll
     for (int u = 0; u < COUNT; u++)
-      w[u] = begin + u < end ? fresh(W + (begin + u) * O + threadIdx.x % O) : (T)0;
+      w[u] = fresh_if(W + (begin + u) * O + threadIdx.x % O, begin + u < end);
     if (HAS_BIAS)
 #pragma unroll
       for (int s = 0; s < SLOTS; s++) {
         const int e = threadIdx.x + s * THREADS;
-        bias[s] = e < O * ROWS ? fresh(b + e / ROWS) : (T)0;
+        bias[s] = fresh_if(b + e / ROWS, e < O * ROWS);
       }
   }
 };
@@ -301,11 +307,11 @@ __device__ __forceinline__ void KERNEL_product(
 #pragma unroll
       for (int u = 0; u < AT_ONCE; u++) {
         const int k = begin + ahead + u;
-        w[u] = ahead == 0 ? early.w[u] : k < end ? fresh(W + k * O + j) : (T)0;
+        w[u] = ahead == 0 ? early.w[u] : fresh_if(W + k * O + j, k < end);
       }
 #pragma unroll
       for (int u = 0; u < AT_ONCE; u++)
-        if (begin + ahead + u < end) {
+        if (ahead + u < DEEP && (KERNEL_Slices<K, O>::IS_EVEN || begin + ahead + u < end)) {
           const Pack<T, ROWS> of_k = load<ROWS>(in + (begin + ahead + u) * ROWS);
 #pragma unroll
           for (int r = 0; r < ROWS; r++) sums.v[r] += of_k.v[r] * w[u];
@@ -378,13 +384,12 @@ template <int IN> __device__ __forceinline__ void KERNEL_load(KERNEL_Here run, i
   KERNEL_Targets targets;
   targets.load(run, group);
   // Neighbours in a row are neighbours in memory.
-  KERNEL_stage(
-      N_IN * ROWS,
-      [&](int e) {
-        const int row = group * ROWS + e / N_IN;
-        return row < run.rows ? run.input(row, e % N_IN) : (T)0;
-      },
-      [&](int e, T x) { run.pool[IN + e % N_IN * ROWS + e / N_IN] = x; });
+  KERNEL_stage<N_IN>(
+      ROWS,
+      [&](int i, int r) { return run.input(KERNEL_least(group * ROWS + r, run.rows - 1), i); },
+      [&](int i, int r, T x) {
+        run.pool[IN + i * ROWS + r] = group * ROWS + r < run.rows ? x : (T)0;
+      });
   targets.keep(run);
   __syncthreads();
 }
@@ -398,7 +403,7 @@ __device__ __forceinline__ void KERNEL_load_units(
     T of_part[PARTS];
 #pragma unroll
     for (int k = 0; k < PARTS; k++)
-      of_part[k] = is_inside ? fresh(parts + (k * GROUPS + group) * O * ROWS + e) : (T)0;
+      of_part[k] = fresh_if(parts + (k * GROUPS + group) * O * ROWS + e, is_inside);
     const T bias = fresh(b + e / ROWS);
     T sum = 0;
 #pragma unroll
