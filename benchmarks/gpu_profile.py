@@ -30,10 +30,12 @@ def profile(is_emulated: bool, row: str) -> Answer:
     whole, _ = measured(training.form(), backend, is_emulated, 0.1)
     named = []
     for name, launch in step:
-        replay = backend.capture(lambda launch=launch: [launch() for _ in range(REPEATS)])
-        ticks = name.startswith("tick")  # else the clock runs past the learning rates
-        before = training.reset if ticks else lambda: None
-        form = Form(name, REPEATS, lambda replay=replay, before=before: (before(), replay(1))[1])
+        # What moves the clock on must not leave the round.
+        moves = name.startswith(("tick", "begin"))
+        n = min(REPEATS, training.steps) if moves else REPEATS
+        replay = backend.capture(lambda launch=launch, n=n: [launch() for _ in range(n)])
+        before = training.reset if moves else lambda: None
+        form = Form(name, n, lambda replay=replay, before=before: (before(), replay(1))[1])
         training.run(1)  # the clock is where a step leaves it: inside the order and the rates
         form.run()  # the call that precedes the recording
         took, _ = measured(form, backend, is_emulated, 0.02)

@@ -127,7 +127,7 @@ def _output(calls: Sequence[Call], backend: CuPyBackend) -> Callable[[], None]:
         *(compared["y"], ahead["x"] if below is None else below["z"], back["dx"]),
         compared["totals"],
     )
-    weights = tuple(back[name] for name in ("x", "delta", "dW", "db"))
+    x, delta, dW, db = (back[name] for name in ("x", "delta", "dW", "db"))
     under = below and tuple(below[name] for name in ("x", "W", "delta", "dW", "db", "dx"))
 
     def work() -> None:
@@ -138,7 +138,7 @@ def _output(calls: Sequence[Call], backend: CuPyBackend) -> Callable[[], None]:
             apart()
             return
         with backend._streams.beside() as lane:
-            backend._weight_gradient(*weights, lane)
+            backend._weight_gradient(x, delta, dW, db, lane)
         if under:
             backend._gradients(*under)
 
