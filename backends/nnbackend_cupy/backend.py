@@ -41,6 +41,9 @@ OWN = (
     *("max_norm", "average", "tick", "gather_rows", "scale_rows"),
 )
 
+# What a kernel that does not suit the device raises: at its compilation, or at its launch.
+NOT_LAUNCHED = (cupy.cuda.compiler.CompileException, cupy.cuda.driver.CUDADriverError)
+
 # Methods that touch no device, or enter it by themselves.
 _ANYWHERE = {"owns", "dtype_name", "capture", "active", "with_precision"}
 
@@ -283,31 +286,42 @@ class CuPyBackend(Backend):
             nonlocal run
             try:
                 with self._own_device:  # once for all kernels of all n steps
-                    run = run or self._narrow_run(step) or steps.run
+                    run = run or self._narrow_run(step, steps.run)
                     run(n)
             except OutOfMemoryError as error:
                 raise BackendError(self._no_room(error)) from error
 
         return run_here
 
-    def _narrow_run(self, step: Callable[[], None]) -> Callable[[int], None] | None:
-        """Return a function that makes n steps in one kernel; None where there is none."""
+    def _narrow_run(
+        self, step: Callable[[], None], otherwise: Callable[[int], None]
+    ) -> Callable[[int], None]:
+        """Return a function that makes n steps: in one kernel, or `otherwise`."""
         self.narrow_reason = None if self.uses_narrow else "it is switched off"
         if not self.uses_narrow:
-            return None
+            return otherwise
         self._recorder = recorder = Recorder()
         try:
             calls = recorded(lambda: without_effect(self._stream, step), recorder)
-        except NotRecorded as error:
+            self._recorder = None
+            run = self._narrow.plan(calls, self.narrow_grid)
+        except (NotRecorded, NotNarrow) as error:
             self.narrow_reason = str(error)
-            return None
+            return otherwise
         finally:
             self._recorder = None
-        try:
-            return self._narrow.plan(calls, self.narrow_grid)
-        except NotNarrow as error:
-            self.narrow_reason = str(error)
-            return None
+
+        def or_otherwise(n: int) -> None:
+            nonlocal run
+            try:
+                run(n)
+            except NOT_LAUNCHED as error:  # nothing has been executed
+                self.narrow_reason = f"{type(error).__name__}: {error}"
+                LOG.warning("steps are not made in one kernel: %s", self.narrow_reason)
+                run = otherwise
+                run(n)
+
+        return or_otherwise
 
 
 def _compile_narrow(text: str, name: str, is_cooperative: bool) -> Launch:

@@ -28,6 +28,14 @@ class OutOfMemoryError(MemoryError):
     """cupy.cuda.memory.OutOfMemoryError."""
 
 
+class CompileException(Exception):
+    """cupy.cuda.compiler.CompileException."""
+
+
+class CUDADriverError(RuntimeError):
+    """cupy.cuda.driver.CUDADriverError."""
+
+
 class CaptureError(RuntimeError):
     """What CUDA says of a call that a capture does not allow."""
 
@@ -341,6 +349,8 @@ def make_cupy() -> dict[str, ModuleType]:
     runtime = SimpleNamespace(getDevice=lambda: 0, memGetInfo=lambda: (1 << 30, 2 << 30))
     cuda.__dict__.update(
         Device=Device, Stream=Stream, Graph=Graph, memory=memory, runtime=runtime,
+        compiler=SimpleNamespace(CompileException=CompileException),
+        driver=SimpleNamespace(CUDADriverError=CUDADriverError),
         get_current_stream=lambda: STATE.stream, using_allocator=_using_allocator,
         alloc_pinned_memory=lambda n_bytes: bytearray(-(-n_bytes // 512) * 512),
     )  # fmt: skip
