@@ -7,10 +7,14 @@ graphs. A step whose calls cannot be written down is recorded as it is, or calle
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import cupy
+
+from nnbackend_cupy.failures import STICKY
 from nnbackend_cupy.fusing import fused
 from nnbackend_cupy.graphs import Steps, nodes_without_effect
 from nnbackend_cupy.narrow_source import NotNarrow
@@ -19,7 +23,10 @@ from nnbackend_cupy.recorder import Call, NotRecorded, Recorder, recorded
 if TYPE_CHECKING:
     from nnbackend_cupy.backend import CuPyBackend
 
+LOG = logging.getLogger("nnbackend.cupy")
 LAST = 64  # captures that are reported
+# What a kernel that does not suit the device raises: at its compilation, or at its launch.
+NOT_LAUNCHED = (cupy.cuda.compiler.CompileException, cupy.cuda.driver.CUDADriverError)
 
 
 class Captures:
@@ -40,17 +47,43 @@ class Captures:
         except NotRecorded as error:
             self.narrow_reason = str(error)
             return self._steps(step)
+        general = self._steps(fused(calls, backend) if backend.uses_fused else step)
         try:
             if not backend.uses_narrow:
                 raise NotNarrow("it is switched off")
             run, grid = backend._narrow.plan(calls, backend.narrow_grid)
         except NotNarrow as error:
             self.narrow_reason = str(error)
-        else:
-            self.narrow_reason = None
-            self._narrow.append(str(grid))
-            return run
-        return self._steps(fused(calls, backend) if backend.uses_fused else step)
+            return general
+        self.narrow_reason = None
+        self._narrow.append(str(grid))
+        return self._or_otherwise(run, general)
+
+    def _or_otherwise(
+        self, run: Callable[[int], None], general: Callable[[int], None]
+    ) -> Callable[[int], None]:
+        """Return the whole steps of one kernel, or the general ones where it cannot be launched."""
+
+        chosen: Callable[[int], None] | None = None
+
+        def make(n: int) -> None:
+            nonlocal chosen
+            if chosen is not None:
+                chosen(n)
+                return
+            try:
+                run(n)
+                chosen = run
+            except NOT_LAUNCHED as error:
+                if getattr(error, "status", None) in STICKY:
+                    raise
+                self.narrow_reason = f"{type(error).__name__}: {error}"
+                LOG.warning("steps are not made in one kernel: %s", self.narrow_reason)
+                self._narrow.pop()
+                chosen = general
+                general(n)  # nothing has been executed yet
+
+        return make
 
     def report(self) -> dict[str, Any]:
         """Return the nodes of each recording, the reasons for none, the grids of whole steps."""

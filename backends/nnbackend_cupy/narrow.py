@@ -23,6 +23,9 @@ CLUSTERS_FROM = 90  # compute capability
 # Multiplications of a forward pass up to which fewer blocks wait for each other less than they
 # have to compute: by calculation, until a GPU has been asked.
 MOST_FOR_BLOCK, MOST_FOR_CLUSTER = 16 << 10, 512 << 10
+MOST_WORK = (
+    100 << 20
+)  # above, the products of cuBLASLt are faster than ours by more than launches take
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,8 @@ class NarrowSteps:
         """
         try:
             step = match(calls)
+            if grid is None and step.work > MOST_WORK:
+                raise NotNarrow(f"{step.work:,} multiplications, at most {MOST_WORK:,}")
             grid = grid or choose_grid(step.work, self._device)
             text, size = source(step.net, grid, step.rows)
         except Untraceable as error:

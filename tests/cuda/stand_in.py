@@ -40,6 +40,14 @@ class CUDARuntimeError(RuntimeError):
 CUDARuntimeError.__module__ = "cupy_backends.cuda.api.runtime"
 
 
+class CompileException(Exception):
+    """cupy.cuda.compiler.CompileException."""
+
+
+class CUDADriverError(RuntimeError):
+    """cupy.cuda.driver.CUDADriverError."""
+
+
 class CaptureError(RuntimeError):
     """What CUDA says of a call that a capture does not allow."""
 
@@ -409,6 +417,8 @@ def make_cupy() -> dict[str, ModuleType]:
     cuda.__dict__.update(
         Device=Device, Stream=Stream, Graph=Graph, Event=Event, memory=memory, runtime=runtime,
         get_elapsed_time=lambda begin, end: 1e3 * (end.seconds - begin.seconds),
+        compiler=SimpleNamespace(CompileException=CompileException),
+        driver=SimpleNamespace(CUDADriverError=CUDADriverError),
         get_current_stream=lambda: STATE.stream, using_allocator=_using_allocator,
         alloc_pinned_memory=lambda n_bytes: bytearray(-(-n_bytes // 512) * 512),
     )  # fmt: skip

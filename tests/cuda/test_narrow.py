@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from emulator import LACKING, EmulationError
 from narrow_runs import ShortRun, differences
-from stand_in import STATE
+from stand_in import STATE, CompileException, CUDADriverError
 from stand_in_backend import new_backend
 
 import nnbackend as nn
@@ -210,6 +210,29 @@ def test_more_shared_memory_than_there_is() -> None:
     assert "numbers of shared memory" in str(
         refused(ShortRun(on("block"), (6, *layers, (3, "softmax"))))
     )
+
+
+def test_large_products_are_left_to_cublaslt(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = on()
+    monkeypatch.setitem(type(backend._narrow).plan.__globals__, "MOST_WORK", 800)
+    assert "810 multiplications, at most 800" in str(refused(ShortRun(backend)))
+    assert refused(ShortRun(on("block"))) is None
+
+
+@pytest.mark.parametrize("error", [CompileException, CUDADriverError])
+def test_a_device_that_does_not_take_the_kernel(
+    error: type[Exception], caplog: pytest.LogCaptureFixture
+) -> None:
+    def launch(*args: Any) -> None:
+        raise error("too many resources")
+
+    runs = [ShortRun(on("grid")), ShortRun(on(is_narrow=False))]
+    runs[0].backend._narrow._compile = lambda *args: launch
+    for run in runs:
+        run.steps(run.captured(), 2, 2)
+    assert differences(runs[0].state(), runs[1].state()) == {}
+    assert "too many resources" in runs[0].backend.narrow_reason
+    assert "steps are not made in one kernel" in caplog.text
 
 
 def test_switched_off() -> None:

@@ -198,8 +198,9 @@ __device__ __forceinline__ void KERNEL_stage_units(
         return fresh(of_rows + ((group * width + unit) * ROWS + lane % ROWS));
       },
       [&](int lane, int group, T value) {
+        // Terms beyond the last, which complete its group, are not summed.
         const int m = lane / ROWS, k = group * ROWS + lane % ROWS;
-        if (k < count) to[k * (M + 4) + m] = m0 + m < width ? value : (T)(m0 + m == width);
+        to[k * (M + 4) + m] = m0 + m < width ? value : (T)(m0 + m == width);
       });
 }
 
