@@ -58,11 +58,12 @@ class ShortRun:
         for n in parts:
             epoch, batch = divmod(self.made, self.trainer.n // self.trainer.batch_size)
             if not batch:
-                self._begin(epoch)
+                self.begin_epoch(epoch)
             run(n)
             self.made += n
 
-    def _begin(self, epoch: int) -> None:
+    def begin_epoch(self, epoch: int) -> None:
+        """Set the order of the rows, the rates, and the clock before the first batch."""
         trainer, backend = self.trainer, self.backend
         backend.to_device(trainer._epoch_rates(), out=trainer.rates)
         backend.to_device(np.array([self.made, -1]), out=trainer.clock)
