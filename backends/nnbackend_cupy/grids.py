@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 
 # Of a block, as the kernels' text has them.
-THREADS, ROW_THREADS, DROPOUT_THREADS, OUTPUT_THREADS = 256, 128, 64, 64
+THREADS, ROW_THREADS, DROPOUT_THREADS, OUTPUT_WARPS = 256, 128, 64, 4
+FEW_ROWS = 1024  # of an output layer, so that more than one warp takes a row
 MOST_BLOCKS = 1056  # 8 for each of the 132 multiprocessors of the largest GPUs; then threads loop
 FEW_BLOCKS = 128  # fewer leave multiprocessors without work
 
@@ -15,10 +16,21 @@ def over_elements(n: int) -> tuple[int]:
     return (min(-(-n // THREADS), MOST_BLOCKS),)
 
 
+def over_gathered(n: int) -> int:
+    """Return how many blocks gather n elements, four to a thread: few, for they all report."""
+    return max(1, min(-(-n // (4 * THREADS)), MOST_BLOCKS // 4))
+
+
 def over_rows(rows: int, columns: int) -> tuple[tuple[int], int]:
     """Give a grid for rows, and how many neighbours in a warp share a row."""
     lanes = min(32, power_of_two(columns))
     return (-(-rows * lanes // ROW_THREADS),), lanes
+
+
+def over_outputs(rows: int) -> tuple[int, int]:
+    """Return (warps of a row, blocks) for an output layer in one launch."""
+    warps = OUTPUT_WARPS if rows <= FEW_ROWS else 1
+    return warps, min(-(-rows * warps // OUTPUT_WARPS), MOST_BLOCKS)
 
 
 @lru_cache(maxsize=1024)

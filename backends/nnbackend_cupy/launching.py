@@ -17,7 +17,7 @@ import numpy as np
 from nnbackend.backend import philox
 from nnbackend.backend.formulas import Activation, Array, Loss, Score, UpdateRule
 from nnbackend_cupy import grids, sources
-from nnbackend_cupy.grids import DROPOUT_THREADS, OUTPUT_THREADS, ROW_THREADS, THREADS
+from nnbackend_cupy.grids import DROPOUT_THREADS, OUTPUT_WARPS, ROW_THREADS, THREADS
 from nnbackend_cupy.sources import Source
 from nnbackend_cupy.tracing import Untraceable
 
@@ -206,14 +206,14 @@ class Kernels:
         rows, (n_in, n_out) = arrays[0].shape[0], arrays[1].shape
         if not 0 < n_out <= MOST_OUTPUTS or n_in * rows == 0:
             raise Untraceable(f"an output layer of {n_out} units, at most {MOST_OUTPUTS}")
-        key = (id(phi), id(below), target, n_out)
+        warps, blocks = grids.over_outputs(rows)
         _, launch = self._kernel(
-            loss, ("output", key, phi, below), dtype,
-            lambda: sources.output(phi, loss, below, dtype, target, n_out),
+            loss, ("output", phi, below, target, n_out, warps), dtype,
+            lambda: sources.output(phi, loss, below, dtype, target, n_out, warps),
         )  # fmt: skip
         arguments = (*arrays, y, z_below, dx, totals, *self._sums())
-        grid = (min(-(-rows // 2), grids.MOST_BLOCKS),)
-        launch(grid, (OUTPUT_THREADS,), (*arguments, np.int32(rows), np.int32(n_in)))
+        sizes = np.int32(rows), np.int32(n_in)
+        launch((blocks,), (32 * OUTPUT_WARPS,), (*arguments, *sizes))
 
     # ---- gradient and update ----------------------------------------------------------------
 
@@ -315,7 +315,7 @@ class Kernels:
         n_blocks = 0
         for data, out in gathers:
             _check(out, kinds=sources.C_NAMES)
-            (blocks,) = grids.over_elements(out.size)
+            blocks = grids.over_gathered(out.size)
             numbers = np.int64(_row_stride(data)), np.int64(out.size)
             columns = np.int32(out.size // out.shape[0])
             arguments += [data, out, *numbers, columns, np.int32(blocks)]

@@ -205,9 +205,11 @@ def score(formula: Score, dtype: np.dtype[Any], target: str, is_weighted: bool) 
 
 def output(
     phi: Activation, formula: Loss, below: Activation | None, dtype: np.dtype[Any], target: str,
-    n_out: int,
+    n_out: int, warps: int,
 ) -> Source:  # fmt: skip
-    """Return an output layer with its loss and the way back. below: of the layer below, or None.
+    """Return an output layer with its loss and the way back.
+
+    below: activation of the layer below, or None.  warps: how many share a row, 1 or all 4.
 
     Raises: Untraceable where an activation is not element by element.
     """
@@ -217,6 +219,7 @@ def output(
         "HAS_LABELS": int(target.startswith("int")),
         "HAS_BELOW": int(below is not None),
         "O": n_out,
+        "WARPS": warps,
     }
     places = {
         "VALUE": _value_lines(phi, dtype),
@@ -224,7 +227,7 @@ def output(
         "BELOW": _slope_lines(phi if below is None else below, dtype),
         "FORMULA": loss_lines(formula, dtype, _targets(target), "delta[j]"),
     }
-    label = _label(formula, _label(phi), dtype.name, f"y_{target}", str(n_out))
+    label = _label(formula, _label(phi), dtype.name, f"y_{target}", f"{n_out}x{warps}")
     return _instance("output.cu", label, macros, places, True)
 
 

@@ -48,7 +48,8 @@ def all_sources() -> Iterator[Source]:
                 (ALL_LOSSES[0], dtype.name),
                 (get_loss("cross_entropy").fused(), "int32"),
             ):
-                yield sources.output(above, loss, under or None, dtype, target, 10)
+                for n_out, warps in ((10, 4), (1, 1)):
+                    yield sources.output(above, loss, under or None, dtype, target, n_out, warps)
         for rule in RULES:
             yield sources.update(rule, dtype, len(rule.state))
         yield sources.bias_gradient(dtype)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from emulator import LACKING, EmulationError
 from narrow_runs import ShortRun, differences
+from output_layers import on_a_small_gpu
 from stand_in_backend import new_row
 
 from nnbackend.backend import philox
@@ -63,6 +64,7 @@ NOTICED: dict[tuple[str, int], Check] = {
     ("narrow.cu", 10): lambda row: narrow(row, Grid(GRID, 3, 64)),
     ("narrow.cu", 11): lambda row: narrow(row, Grid(GRID, 3, 64), SQUARED, 20, "quadratic"),
     **{("narrow.cu", i): lambda row: narrow(row, Grid(GRID, 3, 64)) for i in (12, 13)},
+    **{("output.cu", i): on_a_small_gpu for i in range(2)},
     ("update.cu", 0): lambda row: UpdateChecks().test_optimizer_step(row, "float64", "adam", 0.1),
 }
 

@@ -8,10 +8,9 @@
 #define PARAMETERS(k)                                                                       \
   const In##k *data##k, Out##k *out##k, long long stride##k, long long n##k, int columns##k, \
       int blocks##k,
-#define GATHER(k)                                                                   \
-  if (block >= 0 && block < blocks##k)                                              \
-    for (Walk at(columns##k, 1, block, blocks##k); at.i < n##k; at.next())          \
-      out##k[at.i] = (Out##k)data##k[rows[at.row] * stride##k + at.column];         \
+#define GATHER(k)                                                                         \
+  if (block >= 0 && block < blocks##k)                                                    \
+    gather(data##k, rows, out##k, stride##k, n##k, columns##k, (unsigned)block, blocks##k); \
   block -= blocks##k;
 
 extern "C" __global__ void __launch_bounds__(256, 1)

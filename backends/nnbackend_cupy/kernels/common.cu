@@ -73,6 +73,32 @@ struct Walk {
   }
 };
 
+// out[i] = data[rows[i]] in out's dtype, `stride` elements from row to row of data, by some blocks of
+// the grid: the how-manieth, of how many. Four neighbours at once where all addresses allow it.
+template <int N, class In, class Out>
+__device__ __forceinline__ void gather_packs(
+    const In* data, const long long* rows, Out* out, long long stride, long long n, int columns,
+    unsigned block, unsigned blocks) {
+  for (Walk at(columns / N, 1, block, blocks); at.i < n / N; at.next()) {
+    const Pack<In, N> from = load<N>(data + rows[at.row] * stride + at.column * N);
+    Pack<Out, N> to;
+    for (int k = 0; k < N; k++) to.v[k] = (Out)from.v[k];
+    store<N>(out + at.i * N, to);
+  }
+}
+template <class In, class Out>
+__device__ __forceinline__ void gather(
+    const In* data, const long long* rows, Out* out, long long stride, long long n, int columns,
+    unsigned block, unsigned blocks) {
+  const bool is_even = columns % 4 == 0 && stride % 4 == 0 &&
+                       (unsigned long long)data % (4 * sizeof(In)) == 0 &&
+                       (unsigned long long)out % (4 * sizeof(Out)) == 0;
+  if (is_even)
+    gather_packs<4>(data, rows, out, stride, n, columns, block, blocks);
+  else
+    gather_packs<1>(data, rows, out, stride, n, columns, block, blocks);
+}
+
 // ---- along a row: `lanes` neighbours in a warp (1, 2, 4 ... 32) share it -------------------------
 
 template <class A> struct Place {

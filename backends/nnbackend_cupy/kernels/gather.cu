@@ -4,7 +4,5 @@
 extern "C" __global__ void __launch_bounds__(256, 1)
     KERNEL(const In* data, const long long* order, const long long* clock, Out* out,
            long long batch_size, long long stride, long long n, int columns) {
-  const long long* rows = order + clock[1] * batch_size;
-  for (Walk at(columns); at.i < n; at.next())
-    out[at.i] = (Out)data[rows[at.row] * stride + at.column];
+  gather(data, order + clock[1] * batch_size, out, stride, n, columns, blockIdx.x, gridDim.x);
 }

@@ -2,8 +2,9 @@
 //
 //   z = x W + b;  a = phi(z);  da = dloss/da;  delta = da phi'(z);  dx = delta W^T phi_below'
 //
-// phi_below is the activation of the layer below, whose output is x; HAS_BELOW 0 leaves it out. A
-// warp makes a row at a time. O is the number of outputs; an output is kept by the lane of its number.
+// phi_below is the activation of the layer below, whose output is x; HAS_BELOW 0 leaves it out. WARPS
+// warps of a block, 1 or all 4, share a row. O is the number of outputs; the lane of its number keeps
+// an output. Where several warps share a row each of them compares the same outputs by itself.
 
 #if HAS_LABELS
 #define TARGETS const int label
@@ -28,23 +29,37 @@ __device__ __forceinline__ T KERNEL_row(
   // FORMULA
 }
 
-extern "C" __global__ void __launch_bounds__(64, 1)
-    KERNEL(const T* __restrict__ x, const T* __restrict__ W, const T* b, T* z, T* a, T* delta,
-           const Y* y, const T* z_below, T* dx, double* totals, double* partial, unsigned* counter,
-           int rows, int n_in) {
-  __shared__ double sums[64];
-  __shared__ T outs[2][O], deltas[2][O];  // of each warp
-  __shared__ bool is_last;
+struct KERNEL_Layer {
+  const T *x, *W, *b, *z_below;
+  T *z, *a, *delta, *dx;
+  const Y* y;
+  int rows, n_in;
+};
+
+// What a block keeps of its rows. V weights of an input are loaded at once.
+struct KERNEL_Shared {
+  T outs[4][O], deltas[4][O], parts[4][O];  // of each warp
+};
+
+template <int V>
+__device__ __forceinline__ double KERNEL_rows(const KERNEL_Layer& of, KERNEL_Shared& shared) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  double total, sum = 0;
-  for (int row = blockIdx.x * 2 + warp; row < rows; row += gridDim.x * 2) {
-    const long long first = (long long)row * n_in;
+  const int begin = WARPS == 1 ? lane : (int)threadIdx.x, step = 32 * WARPS;
+  const bool is_first = WARPS == 1 || warp == 0;  // of the warps that share a row
+  double sum = 0;
+  const int first_row = WARPS == 1 ? blockIdx.x * 4 + warp : blockIdx.x;
+  for (int row = first_row; row < of.rows; row += gridDim.x * (4 / WARPS)) {
+    const long long first = (long long)row * of.n_in, at = (long long)row * O + lane;
     T parts[O] = {};
 #pragma unroll 4
-    for (int i = lane; i < n_in; i += 32) {
-      const T value = x[first + i];
+    for (int i = begin; i < of.n_in; i += step) {
+      const T value = of.x[first + i];
 #pragma unroll
-      for (int o = 0; o < O; o++) parts[o] += value * W[i * O + o];
+      for (int o = 0; o < O; o += V) {
+        const Pack<T, V> w = load<V>(of.W + i * O + o);
+#pragma unroll
+        for (int v = 0; v < V; v++) parts[o + v] += value * w.v[v];
+      }
     }
     T mine = 0;
 #pragma unroll
@@ -52,38 +67,71 @@ extern "C" __global__ void __launch_bounds__(64, 1)
       const T whole = sum_of_lanes(parts[o], 32);
       if (lane == o) mine = whole;
     }
-    const long long at = (long long)row * O + lane;
+#if WARPS > 1
+    if (lane < O) shared.parts[warp][lane] = mine;
+    __syncthreads();
     if (lane < O) {
-      mine += b[lane];
+      mine = 0;
+      for (int w = 0; w < 4; w++) mine += shared.parts[w][lane];
+    }
+#endif
+    if (lane < O) {
+      mine += of.b[lane];
       const T out = KERNEL_value(mine);
-      z[at] = mine;
-      a[at] = out;
-      outs[warp][lane] = out;
+      shared.outs[warp][lane] = out;
+      if (is_first) {
+        of.z[at] = mine;
+        of.a[at] = out;
+      }
     }
     // With no more outputs than lanes, a lane reads and writes its own output alone.
-    const T loss = KERNEL_row(outs[warp], TARGET, deltas[warp], (T)(1.0 / rows), O, lane, 32);
+    const Y* y = of.y;
+    const T loss = KERNEL_row(shared.outs[warp], TARGET, shared.deltas[warp], (T)(1.0 / of.rows), O,
+                              lane, 32);
     if (lane < O) {
-      const T own = KERNEL_slope(deltas[warp][lane], mine, outs[warp][lane]);
-      delta[at] = own;
-      deltas[warp][lane] = own;
+      const T own = KERNEL_slope(shared.deltas[warp][lane], mine, shared.outs[warp][lane]);
+      if (is_first) of.delta[at] = own;
+      shared.deltas[warp][lane] = own;
     }
     __syncwarp();
 #pragma unroll
-    for (int o = 0; o < O; o++) parts[o] = deltas[warp][o];
+    for (int o = 0; o < O; o++) parts[o] = shared.deltas[warp][o];
 #pragma unroll 4
-    for (int i = lane; i < n_in; i += 32) {
+    for (int i = begin; i < of.n_in; i += step) {
       T back = 0;
 #pragma unroll
-      for (int o = 0; o < O; o++) back += parts[o] * W[i * O + o];
+      for (int o = 0; o < O; o += V) {
+        const Pack<T, V> w = load<V>(of.W + i * O + o);
+#pragma unroll
+        for (int v = 0; v < V; v++) back += parts[o + v] * w.v[v];
+      }
 #if HAS_BELOW
-      back = KERNEL_below(back, z_below[first + i], x[first + i]);
+      back = KERNEL_below(back, of.z_below[first + i], of.x[first + i]);
 #endif
-      dx[first + i] = back;
+      of.dx[first + i] = back;
     }
-    if (lane == 0) sum += (double)loss;
+    if (is_first && lane == 0) sum += (double)loss;
+#if WARPS > 1
+    __syncthreads();  // the next row's parts take the place of these
+#else
     __syncwarp();  // the next row's deltas take the place of these
+#endif
   }
-  if (sum_grid<64>(sum, sums, partial, counter, &is_last, &total)) {
+  return sum;
+}
+
+extern "C" __global__ void __launch_bounds__(128, 1)
+    KERNEL(const T* x, const T* W, const T* b, T* z, T* a, T* delta, const Y* y, const T* z_below,
+           T* dx, double* totals, double* partial, unsigned* counter, int rows, int n_in) {
+  __shared__ KERNEL_Shared shared;
+  __shared__ double sums[128];
+  __shared__ bool is_last;
+  const KERNEL_Layer layer = {x, W, b, z_below, z, a, delta, dx, y, rows, n_in};
+  const int packed = O % 4 == 0 ? 4 : O % 2 == 0 ? 2 : 1;
+  const bool is_even = (unsigned long long)W % (packed * sizeof(T)) == 0;
+  double total;
+  const double sum = is_even ? KERNEL_rows<packed>(layer, shared) : KERNEL_rows<1>(layer, shared);
+  if (sum_grid<128>(sum, sums, partial, counter, &is_last, &total)) {
     totals[0] += total;
     totals[1] += rows;
   }
