@@ -18,8 +18,10 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks import gpu_process
@@ -39,11 +41,20 @@ VERDICT = re.compile(
 END = re.compile(r"^=+ .*\b(?:passed|failed|errors?)\b.* in [\d.]+s")
 
 
+ENVIRONMENT = {
+    # pytest loads no plug-in that is not asked for: what a machine happens to have is not ours.
+    "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    "JAX_COMPILATION_CACHE_DIR": str(Path(tempfile.gettempdir()) / "nnbackend-jax-cache"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+
+
 class Check:
     """One run of some parts: their children, their time and the report that grows."""
 
-    def __init__(self, report: Report, is_emulated: bool) -> None:
-        self.report, self.is_emulated = report, is_emulated
+    def __init__(self, report: Report, is_emulated: bool, each: float = 0.3) -> None:
+        self.report, self.is_emulated, self.each = report, is_emulated, each
         self.part, self._end = "", 0.0
 
     @property
@@ -56,10 +67,7 @@ class Check:
         self.part, self._end = part, time.monotonic() + budget
 
     def child(self, command: Sequence[str], name: str, hear: Callable[[str], None]) -> None:
-        """Run a child within what is left; how it failed is entered under its name.
-
-        pytest loads no plug-in that is not asked for: what a machine happens to have is not ours.
-        """
+        """Run a child within what is left; how it failed is entered under its name."""
         if self.left <= 1:
             self.report.enter(self.part, name, {"left_out": "no time left"})
             return
@@ -67,20 +75,22 @@ class Check:
             [*(str(ROOT / f) for f in FOLDERS), *filter(None, [os.environ.get("PYTHONPATH")])]
         )
         required = {} if self.is_emulated else {"NNBACKEND_REQUIRE": "cupy"}
-        env = {**os.environ, "PYTHONPATH": path, **required, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        env = {**os.environ, "PYTHONPATH": path, **required, **ENVIRONMENT}
+        env["NNBACKEND_GPU_EACH"] = str(self.each)
         log = self.report.folder / f"gpu-check-{self.part}.log"
         done = gpu_process.run(command, log, self.left, hear, env, ROOT)
         if done.error:
             self.report.enter(self.part, name, {"error": done.error})
 
-    def answers(self, command: Sequence[str], name: str) -> None:
-        """Run a child whose answers name themselves."""
+    def answers(self, command: Sequence[str], name: str, before: str = "") -> None:
+        """Run a child whose answers name themselves; `before` stands before their names."""
 
         def hear(line: str) -> None:
             answer = gpu_process.answer_in(line)
             if answer is not None:
-                default = f"{answer.get('row', '')} {answer.get('contender', '')}".strip()
-                self.report.enter(self.part, answer.pop("name", default), answer)
+                default = f"{answer.get('row', '')} {answer.get('contender', '')}"
+                own = answer.pop("name", default.strip())
+                self.report.enter(self.part, f"{before} {own}".strip(), answer)
 
         self.child([*command, *["--emulated"] * self.is_emulated], name, hear)
 
@@ -153,10 +163,17 @@ def speed(check: Check) -> None:
 def peers(check: Check) -> None:
     """PyTorch's and JAX's step on every row, a process for each contender."""
     rows = TINY if check.is_emulated else TABLE
-    for contender in PEERS:
-        todo = [row for row in rows if not check.report.has(check.part, f"{row} {contender}")]
-        if todo:
-            check.answers(module("gpu_peers", contender, *todo), contender)
+    todo = {
+        contender: [row for row in rows if not check.report.has(check.part, f"{row} {contender}")]
+        for contender in PEERS
+    }
+    # XLA compiles for up to a minute a row: several rows at a time, into a cache on the disk.
+    with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 3)) as pool:
+        commands = [module("gpu_peers", "jax", "--prepare", row) for row in todo["jax"]]
+        list(pool.map(lambda command: check.answers(command, "prepare", "prepare"), commands))
+    for contender, left in todo.items():
+        if left:
+            check.answers(module("gpu_peers", contender, *left), contender)
 
 
 def compiled(check: Check) -> None:
@@ -211,13 +228,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--part", action="append", choices=PARTS, help="again for more; else all")
     parser.add_argument("--out", metavar="DIR", default=str(ROOT / "benchmarks" / "results"))
     parser.add_argument("--seconds", type=float, help="for each part, in place of its own budget")
+    parser.add_argument("--each", type=float, default=0.3, help="seconds of a measurement")
     parser.add_argument("--emulated", action="store_true", help="tiny sizes on the stand-in")
     parser.add_argument("--again", action="store_true", help="ask again what is answered already")
     args = parser.parse_args(argv)
     date = datetime.datetime.now(datetime.UTC).date()
     kind = "emulated" if args.emulated else "gpu"
     report = Report(Path(args.out) / f"gpu-check-{kind}-{date}.json", args.emulated)
-    check = Check(report, args.emulated)
+    check = Check(report, args.emulated, args.each)
     for name in args.part or PARTS:
         part, budget = PARTS[name]
         if args.again:

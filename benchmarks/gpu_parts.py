@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import statistics
 import sys
 import traceback
@@ -73,10 +74,11 @@ SWITCHES: dict[str, Callable[[Any, Any], None]] = {
 
 
 _is_warm: list[bool] = []
+EACH = float(os.environ.get("NNBACKEND_GPU_EACH", "0.3"))  # seconds of a measurement
 
 
 def measured(
-    form: Form, backend: Any, is_emulated: bool, seconds: float = 0.3
+    form: Form, backend: Any, is_emulated: bool, seconds: float = EACH
 ) -> tuple[Answer, int]:
     """Return the microseconds of a step, the median of five measurements, least and most.
 

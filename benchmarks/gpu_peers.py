@@ -11,8 +11,10 @@ import argparse
 import gc
 import importlib.util
 import json
+import os
 import statistics
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -91,7 +93,18 @@ def measure_precision(
     answer["version"] = peer.version
 
 
-def answer_row(contender: str, row: str, is_emulated: bool, seconds: float) -> Answer:
+def prepare(peer: Any, precision: str, answer: Answer) -> None:
+    """Compile a contender's steps, for a cache on the disk, and enter how long it took."""
+    begin = time.perf_counter()
+    for form in peer.forms():
+        form.run()
+        peer.wait()
+    answer.setdefault("prepared", {})[precision] = time.perf_counter() - begin
+
+
+def answer_row(
+    contender: str, row: str, is_emulated: bool, seconds: float, only_prepares: bool = False
+) -> Answer:
     """Return the row's answer; whatever goes wrong is its `error`."""
     library, make = CONTENDERS[contender]
     head: Answer = {"row": row, "contender": contender}
@@ -105,6 +118,9 @@ def answer_row(contender: str, row: str, is_emulated: bool, seconds: float) -> A
         work = make_work(row, is_emulated)
         for precision in PRECISIONS:
             peer = make(contender, work, precision, is_emulated)
+            if only_prepares:
+                prepare(peer, precision, found)
+                continue
             measure_precision(peer, precision, seconds, warm_up, found)
             _is_warm.append(True)
             warm_up = seconds
@@ -127,10 +143,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("rows", nargs="+", metavar="ROW", help="such as 784-100-10:128")
     parser.add_argument("--emulated", action="store_true", help="little data, on the CPU")
     parser.add_argument("--seconds", type=float, help="of a measurement; 0.3, emulated 0.01")
+    parser.add_argument("--prepare", action="store_true", help="compile only, for the cache")
     args = parser.parse_args(argv)
-    seconds = args.seconds or (0.01 if args.emulated else 0.3)
+    each = float(os.environ.get("NNBACKEND_GPU_EACH", "0.3"))
+    seconds = args.seconds or (0.01 if args.emulated else each)
     for row in args.rows:
-        answer = answer_row(args.contender, row, args.emulated, seconds)
+        answer = answer_row(args.contender, row, args.emulated, seconds, args.prepare)
         print("ANSWER " + json.dumps(answer), flush=True)
     return 0
 

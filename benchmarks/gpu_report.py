@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ class Report:
     def __init__(self, path: Path, is_emulated: bool) -> None:
         self.path, self.folder = path, path.parent
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.Lock()
         self.content: dict[str, Any] = {
             "begun": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "emulated": is_emulated,
@@ -46,9 +48,10 @@ class Report:
         self._write()
 
     def enter(self, part: str, name: str, answer: Answer) -> None:
-        """Enter an answer and write the file."""
-        self.content["parts"].setdefault(part, {})[name] = answer
-        self._write()
+        """Enter an answer and write the file; children may answer at the same time."""
+        with self._lock:
+            self.content["parts"].setdefault(part, {})[name] = answer
+            self._write()
         print(f"{part}: {name}: {_short(answer)}"[:WIDTH], flush=True)
 
     def answer(self, part: str, name: str) -> Answer:

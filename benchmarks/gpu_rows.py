@@ -38,6 +38,12 @@ class Work:
     theta: list[tuple[np.ndarray, np.ndarray]]  # W (I, O) and b (O,) of each layer
 
     @property
+    def multiplications(self) -> int:
+        """Multiplications of the products of one step: forward, and back but for dx of layer 1."""
+        pairs = list(pairwise(self.layers))
+        return self.batch * (3 * sum(a * b for a, b in pairs) - pairs[0][0] * pairs[0][1])
+
+    @property
     def seen(self) -> np.ndarray:
         """Rows for the reported loss: the first of those that a round trains on."""
         rows: np.ndarray = self.windows.reshape(-1)[:LOSS_ROWS]

@@ -48,7 +48,9 @@ def test_every_part_runs_to_its_end(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert captures["capture relu plain narrow"]["narrow"]
     assert content["parts"]["conformance"]["counts"]["passed"] >= 20
     assert set(content["parts"]["speed"]) == set(pairs(is_emulated=True))
-    assert {name.split()[0] for name in content["parts"]["peers"]} == set(TINY)
+    peers = [name.split() for name in content["parts"]["peers"]]
+    assert {words[-2] for words in peers} == set(TINY)
+    assert {words[-1] for words in peers} == {"jax", "torch", "torch-graphs"}
     parts = content["parts"]["profile"][TINY[0]]["parts"]
     assert [name for name, _ in parts if name.startswith("product")]
     digits = content["parts"]["train"]["digits"]
