@@ -213,7 +213,7 @@ Part = Callable[[Check], None]
 PARTS: dict[str, tuple[Part, float]] = {
     "first": (first, 90.0),
     "conformance": (conformance, 240.0),
-    "speed": (speed, 120.0),
+    "speed": (speed, 180.0),
     "peers": (peers, 200.0),
     "profile": (profile, 60.0),
     "train": (train, 90.0),
