@@ -46,11 +46,12 @@ OWN = (
 # (H200, 784-512-512-10 with 1024 rows: 164 us a step against 158).
 FULL = 256
 
-# Weight gradients of at least so many rows and at most so many weights are made by an own kernel.
-# H200, 65,536 rows: the product takes 60 us for 64 x 64 weights and 35 us for 64 x 1 in float32,
-# where arithmetic takes 10.5 us and memory 4 to 8 us; at 1024 rows 8.3 and 4.1 us, little more than
-# two launches. Where tensor cores take part, more weights are left to them.
-TALL_ROWS, MOST_TALL, MOST_TALL_BESIDE_TENSOR_CORES = 8192, 128 * 128, 64 * 64
+# Weight gradients of at least so many rows and at most so many units on a side, and weights, are
+# made by an own kernel. H200, 65,536 rows, float32: the product takes 60 us for 64 x 64 weights and
+# 35 us for 64 x 1, where arithmetic takes 10.5 us and memory 4 to 8 us; with 1024 rows 8.3 and
+# 4.1 us, little more than two launches. Where tensor cores take part, they make the larger ones.
+TALL_ROWS, MOST_TALL_SIDE = 8192, 256
+MOST_TALL, MOST_TALL_BESIDE_TENSOR_CORES = 128 * 128, 64 * 64
 
 # Methods that touch no device, or enter it by themselves.
 _ANYWHERE = {"owns", "dtype_name", "capture", "active", "with_precision", "report"}
@@ -282,9 +283,12 @@ class CuPyBackend(Backend):
             cupy.sum(delta, axis=0, out=db)
 
     def _is_tall(self, x: Array, dW: Array) -> bool:
+        """Return True if an own kernel is expected to make this gradient in less time."""
         is_plain = self.precision == "float32" and x.dtype == np.float32
         most = MOST_TALL if is_plain else MOST_TALL_BESIDE_TENSOR_CORES
-        return bool(x.shape[0] >= TALL_ROWS and dW.size <= most)
+        if x.shape[0] < TALL_ROWS or max(dW.shape) > MOST_TALL_SIDE:
+            return False
+        return bool(dW.size <= most)
 
     # ---- batches ----------------------------------------------------------------------------
 

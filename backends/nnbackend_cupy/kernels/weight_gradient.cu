@@ -17,28 +17,79 @@
 #define TILES (GROUPS / 2)  // that fit the memory of the stages
 
 struct KERNEL_Stage {
-  Pack<T, V> x[ROWS][SIDE / V], delta[ROWS][SIDE / V];
+  alignas(16) T x[ROWS][SIDE], delta[ROWS][SIDE];
 };
 
-// Fetches a stage of one matrix; what lies beyond its rows and columns becomes 0.
-__device__ __forceinline__ void KERNEL_fetch(
-    Pack<T, V> (*stage)[SIDE / V], const T* matrix, bool is_wide, int row, int end, int first,
-    int columns) {
-  if (is_wide) {
-    const int r = threadIdx.x / (SIDE / V), c = threadIdx.x % (SIDE / V);
-    const int column = first + c * V;
-    const bool is_inside = row + r < end && column < columns;
-    const long long at = is_inside ? (long long)(row + r) * columns + column : 0;
-    copy_async<16>(&stage[r][c], matrix + at, is_inside);
-    return;
+// Fetches a thread's share of one matrix, stage by stage; what lies beyond its rows and columns
+// becomes 0.
+template <int W> struct KERNEL_Fetch {
+  enum { AT_ONCE = 256 * W / SIDE };  // rows
+  const T* from;
+  int place, left, columns;
+  bool is_inside;
+  __device__ __forceinline__ KERNEL_Fetch(
+      const T* matrix, int begin, int end, int first, int columns)
+      : columns(columns) {
+    const int row = threadIdx.x / (SIDE / W), column = threadIdx.x % (SIDE / W) * W;
+    from = matrix + (long long)(begin + row) * columns + first + column;
+    place = row * SIDE + column;
+    left = end - begin - row;
+    is_inside = first + column < columns;
+  }
+  __device__ __forceinline__ void next(T* stage) {
+#pragma unroll
+    for (int r = 0; r < ROWS; r += AT_ONCE)
+      copy_async<W * sizeof(T)>(
+          stage + place + r * SIDE, from + (long long)r * columns, is_inside && r < left);
+    from += (long long)ROWS * columns;
+    left -= ROWS;
+  }
+};
+
+// Adds a block's rows to the threads' parts of x^T delta; W numbers are fetched at once.
+template <int W>
+__device__ __forceinline__ void KERNEL_add_rows(
+    KERNEL_Stage* stages, KERNEL_Fetch<W> x, KERNEL_Fetch<W> delta, int n_stages, int group,
+    int down, int across, bool is_summing, T (&parts)[M][N], T& sum) {
+  const int t = threadIdx.x;
+#define FETCH(n)                                 \
+  if ((n) < n_stages) {                          \
+    KERNEL_Stage& into = stages[(n) % STAGES];   \
+    x.next(&into.x[0][0]);                       \
+    delta.next(&into.delta[0][0]);               \
+  }                                              \
+  end_copies();
+#pragma unroll
+  for (int n = 0; n < STAGES - 1; n++) {
+    FETCH(n)
   }
 #pragma unroll 1
-  for (int q = 0; q < V; q++) {
-    const int i = q * 256 + threadIdx.x, r = i / SIDE, c = i % SIDE;
-    const bool is_inside = row + r < end && first + c < columns;
-    const long long at = is_inside ? (long long)(row + r) * columns + first + c : 0;
-    copy_async<sizeof(T)>(&stage[r][c / V].v[c % V], matrix + at, is_inside);
+  for (int n = 0; n < n_stages; n++) {
+    wait_for_copies<STAGES - 2>();
+    __syncthreads();  // for the copies of all threads, and for the readers of what is fetched over
+    FETCH(n + STAGES - 1)
+    const KERNEL_Stage& stage = stages[n % STAGES];
+    const T* left_row = &stage.x[group][down * V];
+    const T* right_row = &stage.delta[group][across * V];
+#pragma unroll 4
+    for (int r = 0; r < ROWS; r += GROUPS) {
+      Pack<T, V> left[M / V], right[N / V];
+#pragma unroll
+      for (int k = 0; k < M / V; k++) left[k] = load<V>(left_row + r * SIDE + k * (SIDE / M * V));
+#pragma unroll
+      for (int k = 0; k < N / V; k++) right[k] = load<V>(right_row + r * SIDE + k * (SIDE / N * V));
+#pragma unroll
+      for (int i = 0; i < M; i++)
+#pragma unroll
+        for (int j = 0; j < N; j++) parts[i][j] += left[i / V].v[i % V] * right[j / V].v[j % V];
+    }
+    if (is_summing) {
+      const T* own = &stage.delta[t / SIDE][t % SIDE];
+#pragma unroll
+      for (int r = 0; r < ROWS; r += 256 / SIDE) sum += own[r * SIDE];
+    }
   }
+#undef FETCH
 }
 
 // Two blocks on a multiprocessor: while one waits, the other computes.
@@ -58,48 +109,18 @@ extern "C" __global__ void __launch_bounds__(256, 2)
   const int begin = blockIdx.y * rows_of_block;
   const int end = begin + rows_of_block < rows ? begin + rows_of_block : rows;
   const int n_stages = end > begin ? (end - begin + ROWS - 1) / ROWS : 0;
-  const bool is_wide_x = n_in % V == 0 && is_packable(x);
-  const bool is_wide_delta = n_out % V == 0 && is_packable(delta);
   T parts[M][N] = {}, sum = 0;
-#define FETCH(n)                                                                            \
-  if ((n) < n_stages) {                                                                     \
-    KERNEL_Stage& into = stages[(n) % STAGES];                                              \
-    const int row = begin + (n) * ROWS;                                                     \
-    KERNEL_fetch(into.x, x, is_wide_x, row, end, first_in, n_in);                           \
-    KERNEL_fetch(into.delta, delta, is_wide_delta, row, end, first_out, n_out);             \
-  }                                                                                         \
-  end_copies();
-#pragma unroll
-  for (int n = 0; n < STAGES - 1; n++) {
-    FETCH(n)
-  }
-  for (int n = 0; n < n_stages; n++) {
-    wait_for_copies<STAGES - 2>();
-    __syncthreads();  // for the copies of all threads, and for the readers of what is fetched over
-    FETCH(n + STAGES - 1)
-    const KERNEL_Stage& stage = stages[n % STAGES];
-#pragma unroll 2
-    for (int r = 0; r < ROWS; r += GROUPS) {
-      Pack<T, V> left[M / V], right[N / V];
-#pragma unroll
-      for (int k = 0; k < M / V; k++) left[k] = stage.x[r + group][k * (SIDE / M) + down];
-#pragma unroll
-      for (int k = 0; k < N / V; k++) right[k] = stage.delta[r + group][k * (SIDE / N) + across];
-#pragma unroll
-      for (int i = 0; i < M; i++)
-#pragma unroll
-        for (int j = 0; j < N; j++) parts[i][j] += left[i / V].v[i % V] * right[j / V].v[j % V];
-    }
-    if (first_in == 0) {
-      const int column = t % SIDE;
-#pragma unroll
-      for (int r = t / SIDE; r < ROWS; r += 256 / SIDE)
-        sum += stage.delta[r][column / V].v[column % V];
-    }
-  }
-#undef FETCH
+#define ADD_ROWS(W)                                                                         \
+  KERNEL_add_rows<W>(stages, KERNEL_Fetch<W>(x, begin, end, first_in, n_in),                \
+                     KERNEL_Fetch<W>(delta, begin, end, first_out, n_out), n_stages, group, \
+                     down, across, first_in == 0, parts, sum)
+  if (n_in % V == 0 && n_out % V == 0 && is_packable(x) && is_packable(delta))
+    ADD_ROWS(V);
+  else
+    ADD_ROWS(1);
+#undef ADD_ROWS
   __syncthreads();  // the sums take the place of the stages
-  Pack<T, V>* tile = &stages[0].x[0][0] + group % TILES * (SIDE * SIDE / V);
+  T* tile = &stages[0].x[0][0] + group % TILES * SIDE * SIDE;
 #pragma unroll
   for (int g = 0; g < GROUPS; g += TILES) {
     if (group / TILES == g / TILES) {
@@ -108,19 +129,19 @@ extern "C" __global__ void __launch_bounds__(256, 2)
 #pragma unroll
         for (int k = 0; k < N / V; k++) {
           const int row = i / V * (SIDE / M * V) + down * V + i % V;
-          Pack<T, V>* place = tile + row * (SIDE / V) + k * (SIDE / N) + across;
+          T* place = tile + row * SIDE + (k * (SIDE / N) + across) * V;
           Pack<T, V> whole;
-          if (g > 0) whole = *place;
+          if (g > 0) whole = load<V>(place);
 #pragma unroll
           for (int j = 0; j < V; j++)
             whole.v[j] = g > 0 ? whole.v[j] + parts[i][k * V + j] : parts[i][k * V + j];
-          *place = whole;
+          store(place, whole);
         }
     }
     __syncthreads();
   }
   partial += (long long)blockIdx.y * (n_in + 1) * n_out;
-  const T* whole = &stages[0].x[0][0].v[0];
+  const T* whole = &stages[0].x[0][0];
   for (int e = t; e < SIDE * SIDE; e += 256) {
     const int i = first_in + e / SIDE, o = first_out + e % SIDE;
     T value = whole[e];
