@@ -167,11 +167,12 @@ def peers(check: Check) -> None:
         contender: [row for row in rows if not check.report.has(check.part, f"{row} {contender}")]
         for contender in PEERS
     }
-    # XLA compiles for up to a minute a row: several rows at a time, into a cache on the disk.
-    with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 3)) as pool:
-        commands = [module("gpu_peers", "jax", "--prepare", row) for row in todo["jax"]]
-        list(pool.map(lambda command: check.answers(command, "prepare", "prepare"), commands))
     for contender, left in todo.items():
+        if contender == "jax" and left:
+            # XLA compiles for up to a minute a row: several rows at a time, into a disk cache.
+            with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 3)) as pool:
+                commands = [module("gpu_peers", "jax", "--prepare", row) for row in left]
+                list(pool.map(lambda words: check.answers(words, "prepare", "prepare"), commands))
         if left:
             check.answers(module("gpu_peers", contender, *left), contender)
 

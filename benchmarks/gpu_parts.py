@@ -28,8 +28,8 @@ Task = tuple[str, Callable[[], Answer]]
 def new_backend(is_emulated: bool, precision: str = "float32", **switches: Any) -> Any:
     """Return a new CuPy backend, of a real device or over the stand-in.
 
-    switches: `tuned`, `forks`, `fused`, `narrow` are ways to make a step, on or off for comparison;
-    `grid` is BARRIER:BLOCKS:THREADS of the kernel for narrow networks.
+    switches: `tuned`, `forks`, `fused`, `narrow` and `tall` are ways to make a step, on or off for
+    comparison; `grid` is BARRIER:BLOCKS:THREADS of the kernel for narrow networks.
     """
     if is_emulated:
         backend = importlib.import_module("stand_in_backend").new_backend(precision)
@@ -58,6 +58,10 @@ def _set_fused(backend: Any, value: bool) -> None:
     backend.uses_fused = value
 
 
+def _set_tall(backend: Any, value: bool) -> None:
+    backend.uses_tall = value
+
+
 def _set_grid(backend: Any, value: str) -> None:
     from nnbackend_cupy.narrow_source import Grid
 
@@ -69,6 +73,7 @@ SWITCHES: dict[str, Callable[[Any, Any], None]] = {
     "forks": _set_forks,
     "fused": _set_fused,
     "narrow": _set_narrow,
+    "tall": _set_tall,
     "grid": _set_grid,
 }
 

@@ -9,6 +9,9 @@ THREADS, ROW_THREADS, DROPOUT_THREADS, OUTPUT_WARPS = 256, 128, 64, 4
 FEW_ROWS = 1024  # of an output layer, so that more than one warp takes a row
 MOST_BLOCKS = 1056  # 8 for each of the 132 multiprocessors of the largest GPUs; then threads loop
 FEW_BLOCKS = 128  # fewer leave multiprocessors without work
+# Of a weight gradient: the side of a tile, the rows that a stage holds at most, the numbers that a
+# block adds up at the end. Two blocks fit a multiprocessor.
+TALL_SIDE, TALL_STAGE, TOTAL_WIDTH, TALL_RESIDENT = 64, 16, 16, 2
 
 
 def over_elements(n: int) -> tuple[int]:
@@ -49,6 +52,25 @@ def over_columns(rows: int, columns: int) -> tuple[int, int, int, int]:
         chunks = max(1, min(-(-MOST_BLOCKS // 2 // tiles), -(-rows // (8 * strips))))
     rows_of_block = max(1, -(-rows // chunks))
     return width, tiles, max(1, -(-rows // rows_of_block)), rows_of_block
+
+
+def tall_tiles(n_in: int, n_out: int, is_thin: bool) -> int:
+    """Return how many tiles a weight gradient has; a thin one is cut along its longer side only."""
+    across, down = sorted(-(-n // TALL_SIDE) for n in (n_in, n_out))
+    return down if is_thin else across * down
+
+
+@lru_cache(maxsize=1024)
+def over_tall(rows: int, tiles: int, multiprocessors: int) -> tuple[int, int]:
+    """Return (blocks to a tile, rows of a block) for a weight gradient of many rows.
+
+    All blocks are resident at once. Below four stages, a block's sums cost more than its rows.
+    """
+    most = max(1, TALL_RESIDENT * multiprocessors // tiles)
+    stages = -(-rows // TALL_STAGE)
+    stages_of_block = max(1, min(4, stages), -(-stages // most))
+    rows_of_block = stages_of_block * TALL_STAGE
+    return max(1, -(-rows // rows_of_block)), rows_of_block
 
 
 def power_of_two(n: int) -> int:

@@ -24,6 +24,7 @@ from nnbackend_cupy.tracing import Untraceable
 # Launch(grid, block, arguments); a cupy.RawKernel is one.
 Launch: TypeAlias = Callable[[tuple[int, ...], tuple[int, ...], tuple[Any, ...]], Any]
 MOST_OUTPUTS = 16  # of an output layer in one launch: a lane holds a number of each
+MOST_FEW = 16  # columns of the narrower matrix in one launch of `thin_gradient`
 MANY_ROWS = 16384  # above, the sum of the sample weights is worth a launch of its own
 LABELS = ("int32", "int64")
 
@@ -48,8 +49,10 @@ class Kernels:
         self,
         compile: Callable[[str, str], Launch],
         zeros: Callable[[tuple[int, ...], str], Array],
+        multiprocessors: int = 132,
     ) -> None:
         self._compile, self._zeros = compile, zeros
+        self._multiprocessors = multiprocessors
         self._ready: dict[Any, tuple[Any, Any]] = {}  # (formula, ...) -> the formula, its kernel
         self._launches: dict[str, Launch] = {}  # by kernel name, which says its text
         self._local = Scratch()
@@ -90,11 +93,45 @@ class Kernels:
         else:
             launch(grids.over_elements(delta.size), (THREADS,), (delta, z, a, np.int64(delta.size)))
 
-    def bias_gradient(self, delta: Array, db: Array) -> None:
-        """db = sum of delta's rows. Shapes: delta (B, O), db (O,)."""
+    def bias_gradient(self, delta: Array, db: Array, lane: int = 0) -> None:
+        """db = sum of delta's rows. Shapes: delta (B, O), db (O,).
+
+        lane: what may run at the same time has another.
+        """
         dtype = _check(delta, db)
         _, launch = self._kernel(None, "db", dtype, lambda: sources.bias_gradient(dtype))
-        self._launch_columns(launch, (delta,), db)
+        self._launch_columns(launch, (delta,), db, lane)
+
+    def weight_gradient(self, x: Array, delta: Array, dW: Array, db: Array, lane: int = 0) -> None:
+        """dW = x^T delta;  db = sum of delta's rows, in two launches: parts, and their sums.
+
+        Made for many rows and few units. lane: what may run at the same time has another.
+        Shapes: x (B, I), delta (B, O), dW (I, O), db (O,).
+        """
+        dtype = _check(x, delta, dW, db)
+        rows, (n_in, n_out) = x.shape[0], dW.shape
+        n, few, many = dW.size + n_out, min(n_in, n_out), max(n_in, n_out)
+        if dW.size == 0:
+            raise Untraceable(f"a weight gradient without weights. Received: dW.shape={dW.shape}")
+        tiles = grids.tall_tiles(n_in, n_out, few <= MOST_FEW)
+        chunks, rows_of_block = grids.over_tall(rows, tiles, self._multiprocessors)
+        partial = self._scratch(f"weight gradient {lane}", (chunks, n), dtype.name)
+        if few <= MOST_FEW:
+            is_delta = n_out == few
+            _, launch = self._kernel(
+                None, ("thin", few, is_delta), dtype,
+                lambda: sources.thin_gradient(dtype, few, is_delta),
+            )  # fmt: skip
+            arrays = (x, delta, partial) if is_delta else (delta, x, partial)
+            sizes: tuple[int, ...] = (rows, many, rows_of_block)
+        else:
+            launch = self._part("weight_gradient", "tile", dtype)
+            arrays, sizes = (x, delta, partial), (rows, n_in, n_out, rows_of_block)
+        launch((tiles, chunks), (THREADS,), (*arrays, *map(np.int32, sizes)))
+        self._part("weight_gradient", "total", dtype)(
+            (-(-n // grids.TOTAL_WIDTH),), (THREADS,),
+            (partial, dW, db, *map(np.int32, (chunks, dW.size, n))),
+        )  # fmt: skip
 
     def slope_and_bias(self, delta: Array, z: Array, a: Array, phi: Activation, db: Array) -> None:
         """`slope` and `bias_gradient`, in one pass where the activation is element by element."""
@@ -405,13 +442,15 @@ class Kernels:
         grid, sizes = (min(n_blocks, grids.MOST_BLOCKS),), map(np.int32, (rows, columns, lanes))
         launch(grid, (ROW_THREADS,), (*arguments, *self._sums(), *sizes))
 
-    def _launch_columns(self, launch: Launch, arguments: tuple[Any, ...], db: Array) -> None:
+    def _launch_columns(
+        self, launch: Launch, arguments: tuple[Any, ...], db: Array, lane: int = 0
+    ) -> None:
         rows, columns = arguments[0].shape
         if columns == 0:
             return
         width, tiles, chunks, rows_of_block = grids.over_columns(rows, columns)
-        partial = self._scratch("columns", (chunks, columns), db.dtype.name)
-        counters = self._scratch("counters", (tiles,), "uint32")
+        partial = self._scratch(f"columns {lane}", (chunks, columns), db.dtype.name)
+        counters = self._scratch(f"counters {lane}", (tiles,), "uint32")
         sizes = map(np.int32, (rows, columns, width, rows_of_block))
         launch((tiles, chunks), (THREADS,), (*arguments, db, partial, counters, *sizes))
 

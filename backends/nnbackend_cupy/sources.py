@@ -149,6 +149,18 @@ def bias_gradient(dtype: np.dtype[Any]) -> Source:
     return _instance("column_sums.cu", dtype.name, macros, {}, False)
 
 
+def weight_gradient(dtype: np.dtype[Any]) -> Source:
+    """Return dW = x^T delta and db for many rows and few units."""
+    return _instance("weight_gradient.cu", dtype.name, {"T": C_NAMES[dtype.name]}, {}, False)
+
+
+def thin_gradient(dtype: np.dtype[Any], n_few: int, is_delta_few: bool) -> Source:
+    """Return the same where delta (or else x) has no more than a few columns, to be added up."""
+    macros = {"T": C_NAMES[dtype.name], "FEW": n_few, "IS_DELTA_FEW": int(is_delta_few)}
+    label = f"{dtype.name}_{'delta' if is_delta_few else 'x'}_{n_few}"
+    return _instance("thin_gradient.cu", label, macros, {}, False)
+
+
 # ---- losses and scores --------------------------------------------------------------------------
 
 

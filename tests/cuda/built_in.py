@@ -53,6 +53,10 @@ def all_sources() -> Iterator[Source]:
         for rule in RULES:
             yield sources.update(rule, dtype, len(rule.state))
         yield sources.bias_gradient(dtype)
+        yield sources.weight_gradient(dtype)
+        for n_few in (1, 4, 5, 10, 16):
+            for is_delta_few in (False, True):
+                yield sources.thin_gradient(dtype, n_few, is_delta_few)
         yield sources.layers(dtype)
         yield sources.vectors(dtype)
         for data in DATA:

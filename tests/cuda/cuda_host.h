@@ -387,6 +387,52 @@ static inline void cluster_wait() {
   emulated::fibers[emulated::current].waits++;
   emulated::leave(emulated::IN_CLUSTER_BARRIER);
 }
+// Copies to shared memory that are under way: made at once in some orders, in others as late as may
+// be, when they are waited for.
+struct EmulatedCopy {
+  char* to;
+  const char* from;
+  int bytes;
+  unsigned group;
+  bool is_wanted;
+};
+struct EmulatedCopies {
+  EmulatedCopy copies[64];
+  int n;
+  unsigned group;
+};
+static EmulatedCopies emulated_copies[emulated::RESIDENT * emulated::MOST_THREADS];
+static EmulatedCopies& own_copies() {
+  return emulated_copies[emulated::fibers - emulated::all_fibers + emulated::current];
+}
+static void make(const EmulatedCopy& copy) {
+  if (copy.is_wanted)
+    memcpy(copy.to, copy.from, copy.bytes);
+  else
+    memset(copy.to, 0, copy.bytes);
+}
+template <int BYTES> void copy_async(void* shared, const void* place, bool is_wanted) {
+  if ((size_t)shared % BYTES || (size_t)place % BYTES) __builtin_trap();
+  EmulatedCopies& own = own_copies();
+  const EmulatedCopy copy = {(char*)shared, (const char*)place, BYTES, own.group, is_wanted};
+  if (emulated::order_kind % 3 != 1)
+    make(copy);
+  else if (own.n < 64)
+    own.copies[own.n++] = copy;
+  else
+    __builtin_trap();
+}
+static inline void end_copies() { own_copies().group++; }
+template <int N> void wait_for_copies() {
+  EmulatedCopies& own = own_copies();
+  int left = 0;
+  for (int i = 0; i < own.n; i++)
+    if (own.group - own.copies[i].group > N)
+      make(own.copies[i]);
+    else
+      own.copies[left++] = own.copies[i];
+  own.n = left;
+}
 template <class A> A __ldcg(const A* place) { return *place; }
 template <class A> A __ldg(const A* place) { return *place; }
 static inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {

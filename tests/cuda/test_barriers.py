@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 from emulator import LACKING, EmulationError
 from narrow_runs import ShortRun, differences
@@ -51,6 +52,19 @@ def narrow(
     assert all(d < 2e-5 for d in differences(mine.state(), wanted.state()).values())
 
 
+def tall(row: Any, *sizes: int) -> None:
+    """Check a weight gradient whose blocks have many stages of rows."""
+    rows, n_in, n_out = sizes
+    row._kernels._multiprocessors = 2
+    rng = np.random.default_rng(rows)
+    x, delta = (rng.standard_normal((rows, n)).astype(np.float32) for n in (n_in, n_out))
+    dW, db = row.zeros((n_in, n_out), "float32"), row.zeros((n_out,), "float32")
+    for _ in range(3):
+        row._kernels.weight_gradient(row.to_device(x), row.to_device(delta), dW, db)
+        np.testing.assert_allclose(row.to_host(dW), x.T @ delta, atol=5e-4)
+        np.testing.assert_allclose(row.to_host(db), delta.sum(axis=0), atol=5e-4)
+
+
 # Which barrier of a file, and the test that must notice that it is gone.
 NOTICED: dict[tuple[str, int], Check] = {
     ("common.cu", 0): lambda row: UpdateChecks().test_max_norm(row, "float64"),
@@ -65,7 +79,9 @@ NOTICED: dict[tuple[str, int], Check] = {
     ("narrow.cu", 11): lambda row: narrow(row, Grid(GRID, 3, 64), SQUARED, 20, "quadratic"),
     **{("narrow.cu", i): lambda row: narrow(row, Grid(GRID, 3, 64)) for i in (12, 13)},
     **{("output.cu", i): on_a_small_gpu for i in range(2)},
+    **{("thin_gradient.cu", i): lambda row: tall(row, 300, 40, 7) for i in range(2)},
     ("update.cu", 0): lambda row: UpdateChecks().test_optimizer_step(row, "float64", "adam", 0.1),
+    **{("weight_gradient.cu", i): lambda row: tall(row, 1200, 60, 64) for i in range(3)},
 }
 
 

@@ -24,8 +24,13 @@ EXCEPTIONS = {
     "column_sums_s?elu_slope_float64": 72,
     "output_.*_float32": 112,
     "output_.*_float64": 160,
+    # A thread holds 64 sums, so that shared memory, or memory, keeps up with the arithmetic; two
+    # blocks fit a multiprocessor.
+    "weight_gradient_.*_tile": 128,
+    "thin_gradient_.*": 128,
 }
 MOST_SHARED = 4096
+MOST_SHARED_OF = {"weight_gradient_.*_tile": 48 << 10, "thin_gradient_.*": 16 << 10}
 # One block of 256 threads on a multiprocessor, for thousands of steps: it may take all registers
 # that a thread can have, and all shared memory that there is without asking.
 MOST_OF_NARROW = Needs(registers=255, stack=0, spilled=0, shared=48 << 10)
@@ -65,7 +70,8 @@ def test_narrow_networks_compile_within_bounds(architecture: int) -> None:
 
 def _is_within(name: str, need: Needs) -> bool:
     most = next((n for p, n in EXCEPTIONS.items() if re.match(p, name)), MOST_REGISTERS)
-    return need.registers <= most and need.spilled == 0 and need.shared <= MOST_SHARED
+    shared = next((n for p, n in MOST_SHARED_OF.items() if re.match(p, name)), MOST_SHARED)
+    return need.registers <= most and need.spilled == 0 and need.shared <= shared
 
 
 def test_the_report_of_the_assembler_is_read() -> None:

@@ -190,6 +190,44 @@ __device__ __forceinline__ bool sum_grid(
   return t == 0;
 }
 
+// ---- copies to shared memory that are under way ---------------------------------------------------
+
+// copy_async copies 4, 8 or 16 bytes, which must be aligned as much, or puts zeros there. A thread's
+// copies up to end_copies() are a group; wait_for_copies<N>() waits for all of its groups but the
+// last N. On the host the emulator has them.
+#ifdef __CUDACC__
+#if __CUDA_ARCH__ >= 800
+template <int BYTES>
+__device__ __forceinline__ void copy_async(void* shared, const void* place, bool is_wanted) {
+  unsigned long long to;
+  asm("cvta.to.shared.u64 %0, %1;" : "=l"(to) : "l"(shared));
+  const int bytes = is_wanted ? BYTES : 0;
+  if constexpr (BYTES == 16)  // past the first-level cache
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                 :: "r"((unsigned)to), "l"(place), "r"(bytes) : "memory");
+  else
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;"
+                 :: "r"((unsigned)to), "l"(place), "n"(BYTES), "r"(bytes) : "memory");
+}
+__device__ __forceinline__ void end_copies() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+template <int N> __device__ __forceinline__ void wait_for_copies() {
+  asm volatile("cp.async.wait_group %0;" :: "n"(N) : "memory");
+}
+#else
+template <int BYTES>
+__device__ __forceinline__ void copy_async(void* shared, const void* place, bool is_wanted) {
+  struct alignas(BYTES) Bytes {
+    int v[BYTES / 4];
+  };
+  *(Bytes*)shared = is_wanted ? *(const Bytes*)place : Bytes{};
+}
+__device__ __forceinline__ void end_copies() {}
+template <int N> __device__ __forceinline__ void wait_for_copies() {}
+#endif
+#endif
+
 // ---- among blocks that are all resident ---------------------------------------------------------
 
 // Instructions that have no name in CUDA C++ without headers; on the host the emulator has them.
