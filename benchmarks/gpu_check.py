@@ -53,8 +53,11 @@ ENVIRONMENT = {
 class Check:
     """One run of some parts: their children, their time and the report that grows."""
 
-    def __init__(self, report: Report, is_emulated: bool, each: float = 0.3) -> None:
-        self.report, self.is_emulated, self.each = report, is_emulated, each
+    def __init__(
+        self, report: Report, is_emulated: bool, each: float, contenders: Sequence[str]
+    ) -> None:
+        self.report, self.is_emulated = report, is_emulated
+        self.each, self.contenders = each, contenders  # none named: all
         self.part, self._end = "", 0.0
 
     @property
@@ -148,9 +151,14 @@ def verdict_in(line: str) -> tuple[str, str]:
 
 def speed(check: Check) -> None:
     """Our step on every row, with and without each gain."""
-    while todo := check.report.lacking(check.part, pairs(check.is_emulated)):
+    wanted = [
+        pair
+        for pair in pairs(check.is_emulated)
+        if not check.contenders or pair.split()[1] in check.contenders
+    ]
+    while todo := check.report.lacking(check.part, wanted):
         check.answers(module("gpu_parts", "speed", *todo), "speed")
-        left = check.report.lacking(check.part, pairs(check.is_emulated))
+        left = check.report.lacking(check.part, wanted)
         end = check.report.take(check.part, "speed")
         if "error" in end and left:
             # The child died at the first that it did not answer: a new process does the rest.
@@ -168,6 +176,8 @@ def peers(check: Check) -> None:
         for contender in PEERS
     }
     for contender, left in todo.items():
+        if check.contenders and contender not in check.contenders:
+            continue
         if contender == "jax" and left:
             # XLA compiles for up to a minute a row: several rows at a time, into a disk cache.
             with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 3)) as pool:
@@ -229,6 +239,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--part", action="append", choices=PARTS, help="again for more; else all")
     parser.add_argument("--out", metavar="DIR", default=str(ROOT / "benchmarks" / "results"))
     parser.add_argument("--seconds", type=float, help="for each part, in place of its own budget")
+    parser.add_argument(
+        "--contender", action="append", default=[], help="of speed and peers; again for more"
+    )
     parser.add_argument("--each", type=float, default=0.3, help="seconds of a measurement")
     parser.add_argument("--emulated", action="store_true", help="tiny sizes on the stand-in")
     parser.add_argument("--again", action="store_true", help="ask again what is answered already")
@@ -236,7 +249,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     date = datetime.datetime.now(datetime.UTC).date()
     kind = "emulated" if args.emulated else "gpu"
     report = Report(Path(args.out) / f"gpu-check-{kind}-{date}.json", args.emulated)
-    check = Check(report, args.emulated, args.each)
+    check = Check(report, args.emulated, args.each, args.contender)
     for name in args.part or PARTS:
         part, budget = PARTS[name]
         if args.again:

@@ -28,7 +28,7 @@ Task = tuple[str, Callable[[], Answer]]
 def new_backend(is_emulated: bool, precision: str = "float32", **switches: Any) -> Any:
     """Return a new CuPy backend, of a real device or over the stand-in.
 
-    switches: `tuned`, `forks`, `fused`, `narrow` and `tall` are ways to make a step, on or off for
+    switches: `forks`, `fused`, `narrow` and `tall` are ways to make a step, on or off for
     comparison; `grid` is BARRIER:BLOCKS:THREADS of the kernel for narrow networks.
     """
     if is_emulated:
@@ -40,10 +40,6 @@ def new_backend(is_emulated: bool, precision: str = "float32", **switches: Any) 
     for name, value in switches.items():
         SWITCHES[name](backend, value)
     return backend
-
-
-def _set_tuned(backend: Any, value: bool) -> None:
-    backend._blas.is_tuned = value
 
 
 def _set_forks(backend: Any, value: bool) -> None:
@@ -69,7 +65,6 @@ def _set_grid(backend: Any, value: str) -> None:
 
 
 SWITCHES: dict[str, Callable[[Any, Any], None]] = {
-    "tuned": _set_tuned,
     "forks": _set_forks,
     "fused": _set_fused,
     "narrow": _set_narrow,
@@ -110,16 +105,11 @@ def how_it_ran(backend: Any) -> Answer:
     if not report["recorded"] and not report.get("narrow"):
         wrong.append("no step was recorded")
     wrong += [f"product refused: {product}" for product in refused]
-    tuning = {
-        f"{p['epilogue']} m{p['m']} n{p['n']} k{p['k']}": {"chosen": p["chosen"], "us": p["us"]}
-        for p in report["products"] if "chosen" in p
-    }  # fmt: skip
     return {
         "ok": not wrong,
         "wrong": wrong,
         "recorded": report["recorded"],
         **({"narrow": report["narrow"]} if "narrow" in report else {}),
-        **({"tuning": tuning} if tuning else {}),
     }
 
 

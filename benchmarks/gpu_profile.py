@@ -58,9 +58,9 @@ def _overhear(backend: Any, launches: list[tuple[str, Callable[[], Any]]]) -> No
 
         return launch
 
-    def multiplied(plan: Any, algorithm: Any, a: Any, b: Any, out: Any, lane: int) -> None:
+    def multiplied(plan: Any, a: Any, b: Any, out: Any, lane: int) -> None:
         label = f"product {a.shape[0]} x {a.shape[1]} x {b.shape[1]}"
-        launches.append((label, lambda: matmul(plan, algorithm, a, b, out, lane)))
-        matmul(plan, algorithm, a, b, out, lane)
+        launches.append((label, lambda: matmul(plan, a, b, out, lane)))
+        matmul(plan, a, b, out, lane)
 
     backend._kernels._compile, backend._blas._matmul = compiled, multiplied

@@ -21,10 +21,8 @@ CONTENDERS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "ours-general": ("float32", {"narrow": False}, NARROW),
     "ours-untall": ("float32", {"tall": False}, TABLE[8:9]),
     "ours-tf32-untall": ("tf32", {"tall": False}, TABLE[8:9]),
-    "ours-tuned": ("float32", {"tuned": True}, LARGE),
     "ours-unfused": ("float32", {"narrow": False, "fused": False}, TABLE[:9]),
     "ours-unforked": ("float32", {"forks": False}, TABLE[4:5] + LARGE),
-    "ours-tf32-tuned": ("tf32", {"tuned": True}, LARGE),
     # The kernel for narrow networks on each kind of grid: one block, a cluster, many blocks.
     "ours-block": ("float32", {"grid": "0:1:512"}, NARROW),
     "ours-cluster": ("float32", {"grid": "1:8:512"}, NARROW),

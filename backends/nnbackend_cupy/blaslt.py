@@ -11,10 +11,8 @@ from __future__ import annotations
 import ctypes
 import logging
 import threading
-from collections.abc import Callable
 from ctypes import c_float, c_int, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import cupy
@@ -31,7 +29,6 @@ TRANSA, TRANSB, EPILOGUE, BIAS_POINTER = 3, 4, 7, 8  # cublasLtMatmulDescAttribu
 MAX_WORKSPACE, MIN_ALIGNMENTS = 1, (5, 6, 7, 8)  # cublasLtMatmulPreferenceAttributes_t
 DEFAULT, BIAS, RELU_BIAS, BGRADA = 1, 4, 6, 256  # cublasLtEpilogue_t
 EPILOGUES = {DEFAULT: "plain", BIAS: "bias", RELU_BIAS: "bias+relu", BGRADA: "bias gradient"}
-CANDIDATES, BURST = 8, 16  # where products are tuned: algorithms to time, launches of each
 
 
 class Refused(Exception):
@@ -80,17 +77,13 @@ def load() -> Any:
 
 @dataclass
 class Plan:
-    """How one product is computed: descriptors, the chosen algorithm, and the two scalars.
-
-    tuning: which of the candidates was chosen and the microseconds of each, where they were timed.
-    """
+    """How one product is computed: descriptors, the chosen algorithm, and the two scalars."""
 
     description: c_void_p
     layouts: tuple[c_void_p, c_void_p, c_void_p]  # of the library's A, B and result
     algorithm: Algorithm
     one: Any
     zero: Any
-    tuning: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -134,17 +127,18 @@ class BlasLt:
     Threads may share one object: each has workspaces of its own. Products of one thread that may
     run at the same time, on two streams, need different lanes.
 
+    Of its algorithms the library's own first choice is taken. To time the first eight and keep the
+    fastest was tried on an H200: a step took from 2 % less to 2 % more, and two processes would no
+    longer give the same bits.
+
     precision: "float32", "tf32" or "bf16", of float32 products; float64 is always exact.
-    is_tuned: time the library's best few algorithms at a product's first use and keep the fastest;
-    else take the first. The choice decides the order of sums, so tuned runs of two processes may
-    differ in the last bits.
     """
 
-    def __init__(self, precision: str = "float32", is_tuned: bool = False) -> None:
+    def __init__(self, precision: str = "float32") -> None:
         if precision not in COMPUTE:
             choices = ", ".join(map(repr, COMPUTE))
             raise ArgumentError(f"precision must be one of {choices}. Received: {precision!r}.")
-        self._compute, self.is_tuned = COMPUTE[precision], is_tuned
+        self._compute = COMPUTE[precision]
         self._plans: dict[Any, Plan | Refused] = {}
         self._library: Any = None
         self._lacking = ""  # why the library cannot be used
@@ -200,7 +194,7 @@ class BlasLt:
                 "n": key.result.columns,
                 "k": key.first.rows if key.first.is_transposed else key.first.columns,
                 "epilogue": EPILOGUES[key.epilogue],
-                **({"refused": plan.args[0]} if isinstance(plan, Refused) else plan.tuning),
+                **({"refused": plan.args[0]} if isinstance(plan, Refused) else {}),
             }
             for key, plan in plans
         ]
@@ -216,30 +210,28 @@ class BlasLt:
         below = 256 if vector is None else _align(vector)
         key = Key(first, second, result, out.dtype.name, epilogue, below)
         with self._lock:
-            plan = self._plan_for(key, (a, b, out, vector), lane)
+            plan = self._plan_for(key, vector)
             if vector is not None:
                 self._set(plan.description, BIAS_POINTER, c_void_p(vector.data.ptr))
-            self._matmul(plan, plan.algorithm, a, b, out, lane)
+            self._matmul(plan, a, b, out, lane)
 
-    def _matmul(
-        self, plan: Plan, algorithm: Algorithm, a: Array, b: Array, out: Array, lane: int
-    ) -> None:
+    def _matmul(self, plan: Plan, a: Array, b: Array, out: Array, lane: int) -> None:
         A, B, C = plan.layouts
         _check(
             self._library.cublasLtMatmul(
                 self._handle, plan.description,
                 ctypes.byref(plan.one), b.data.ptr, A, a.data.ptr, B,
                 ctypes.byref(plan.zero), out.data.ptr, C, out.data.ptr, C,
-                ctypes.byref(algorithm), self._workspaces.address(lane), WORKSPACE,
+                ctypes.byref(plan.algorithm), self._workspaces.address(lane), WORKSPACE,
                 cupy.cuda.get_current_stream().ptr,
             ), "cublasLtMatmul",
         )  # fmt: skip
 
-    def _plan_for(self, key: Key, arrays: Any, lane: int) -> Plan:
-        """Return the plan of a product, made and tuned at its first use; a refusal is kept too."""
+    def _plan_for(self, key: Key, vector: Array | None) -> Plan:
+        """Return the plan of a product, made at its first use; a refusal is kept too."""
         if key not in self._plans:
             try:
-                self._plans[key] = self._plan(key, arrays, lane)
+                self._plans[key] = self._plan(key, vector)
             except Refused as error:
                 # Not `error` itself: its traceback would keep the operands' memory.
                 self._plans[key] = Refused(*error.args)
@@ -262,7 +254,7 @@ class BlasLt:
             self._lacking = f"cuBLASLt cannot be used: {type(error).__name__}: {error}"
             raise Refused(self._lacking) from error
 
-    def _plan(self, key: Key, arrays: tuple[Array, Array, Array, Array | None], lane: int) -> Plan:
+    def _plan(self, key: Key, vector: Array | None) -> Plan:
         """Describe a product and choose its algorithm."""
         if key.dtype not in TYPES:
             raise Refused(f"no product of {key.dtype}")
@@ -277,30 +269,12 @@ class BlasLt:
         self._set(description, TRANSA, c_int32(key.first.is_transposed))
         self._set(description, TRANSB, c_int32(key.second.is_transposed))
         self._set(description, EPILOGUE, c_uint32(key.epilogue))
-        a, b, out, vector = arrays
         if vector is not None:
             self._set(description, BIAS_POINTER, c_void_p(vector.data.ptr))
         operands = (key.first, key.second, key.result)
         A, B, C = (self._layout(operand, kind) for operand in operands)
-        candidates = self._candidates(description, (A, B, C), key)
-        plan = Plan(description, (A, B, C), candidates[0], scalar(1.0), scalar(0.0))
-        if len(candidates) > 1:
-            self._tune(plan, candidates, (a, b, out), lane)
-        return plan
-
-    def _tune(
-        self, plan: Plan, candidates: list[Algorithm], arrays: tuple[Array, Array, Array], lane: int
-    ) -> None:
-        """Time the candidates on the operands themselves and keep the fastest."""
-        times = []
-        for algorithm in candidates:
-            try:
-                times.append(_seconds(partial(self._matmul, plan, algorithm, *arrays, lane)))
-            except Refused:
-                times.append(float("inf"))
-        best = times.index(min(times))
-        plan.algorithm = candidates[best]
-        plan.tuning = {"chosen": best, "us": [round(1e6 * t, 2) for t in times]}
+        algorithm = self._choose(description, (A, B, C), key)
+        return Plan(description, (A, B, C), algorithm, scalar(1.0), scalar(0.0))
 
     def _layout(self, operand: Operand, kind: int) -> c_void_p:
         layout = c_void_p()
@@ -310,8 +284,8 @@ class BlasLt:
         _check(made, "cublasLtMatrixLayoutCreate")
         return layout
 
-    def _candidates(self, description: c_void_p, layouts: Any, key: Key) -> list[Algorithm]:
-        """Return the best algorithms that need no more workspace and alignment than there is."""
+    def _choose(self, description: c_void_p, layouts: Any, key: Key) -> Algorithm:
+        """Return the best algorithm that needs no more workspace and alignment than there is."""
         library, preference = self._library, c_void_p()
         created = library.cublasLtMatmulPreferenceCreate(ctypes.byref(preference))
         _check(created, "cublasLtMatmulPreferenceCreate")
@@ -326,18 +300,17 @@ class BlasLt:
                 preference, attribute, ctypes.byref(value), ctypes.sizeof(value)
             )
             _check(done, "cublasLtMatmulPreferenceSetAttribute")
-        most = CANDIDATES if self.is_tuned else 1
-        found, count = (Heuristic * most)(), c_int(0)
+        found, count = Heuristic(), c_int(0)
         A, B, C = layouts
         status = library.cublasLtMatmulAlgoGetHeuristic(
-            self._handle, description, A, B, C, C, preference, most,
+            self._handle, description, A, B, C, C, preference, 1,
             ctypes.byref(found), ctypes.byref(count),
         )  # fmt: skip
         _check(status, "cublasLtMatmulAlgoGetHeuristic")
-        usable = [one.algorithm for one in found[: count.value] if one.state == 0]
-        if not usable:
+        if count.value == 0:
             raise Refused("cuBLASLt has no algorithm for this product")
-        return usable
+        algorithm: Algorithm = found.algorithm
+        return algorithm
 
     def _set(self, description: c_void_p, attribute: int, value: Any) -> None:
         done = self._library.cublasLtMatmulDescSetAttribute(
@@ -368,28 +341,3 @@ def _align(array: Array) -> int:
 def _check(status: int, function: str) -> None:
     if status != 0:
         raise Refused(f"{function} failed with status {status}")
-
-
-def _seconds(launch: Callable[[], None]) -> float:
-    """Return the device's time of one launch, the least of three replays of a short recording.
-
-    Launched one by one, small products would all take as long as their launches on the host.
-    """
-    launch()
-    stream, begin, end = cupy.cuda.Stream(non_blocking=True), cupy.cuda.Event(), cupy.cuda.Event()
-    cupy.cuda.get_current_stream().synchronize()
-    with stream:
-        stream.begin_capture()
-        try:
-            for _ in range(BURST):
-                launch()
-        finally:
-            graph = stream.end_capture()
-        times = []
-        for _ in range(4):  # the first brings the recording to the device
-            begin.record()
-            graph.launch()
-            end.record()
-            end.synchronize()
-            times.append(float(cupy.cuda.get_elapsed_time(begin, end)))
-    return min(times[1:]) / 1e3 / BURST

@@ -14,16 +14,17 @@ from nnbackend.backend.formulas import Array
 from nnbackend_cupy import sources
 from nnbackend_cupy.launching import Launch, _row_stride
 from nnbackend_cupy.narrow_match import Step, match
-from nnbackend_cupy.narrow_source import BLOCK, CLUSTER, DTYPE, GRID, Grid, NotNarrow, source
+from nnbackend_cupy.narrow_source import CLUSTER, DTYPE, GRID, Grid, NotNarrow, source
 from nnbackend_cupy.recorder import Call
 from nnbackend_cupy.tracing import Untraceable
 
 CLUSTER_BLOCKS = 8  # as many as every device with clusters grants
 CLUSTERS_FROM = 90  # compute capability
-# Multiplications of a forward pass up to which fewer blocks wait for each other less than they
-# have to compute. A barrier takes 0.2 us in a cluster and 1.0 us in a grid; with 180 thousand
-# multiplications (20-64-64-2, 32 rows) a cluster takes 8.0 us a step and all blocks 6.0 (H200).
-MOST_FOR_BLOCK, MOST_FOR_CLUSTER = 2 << 10, 32 << 10
+# Multiplications of a forward pass up to which a cluster is faster than all multiprocessors, whose
+# barrier takes 1.0 us where that of a cluster takes 0.2. H200, us a step: 2.8 thousand
+# multiplications (8-16-3, 16 rows) 4.0 in a cluster, 4.8 in a grid, 7.7 in one block; 52 thousand
+# (4-50-3, 150 rows) 8.2, 5.4 and 53.
+MOST_FOR_CLUSTER = 16 << 10
 # Above, the products of cuBLASLt are faster than ours by more than launches take.
 MOST_WORK = 100 << 20
 
@@ -38,8 +39,6 @@ class Device:
 
 def choose_grid(work: int, device: Device) -> Grid:
     """Return the grid for a step of so many multiplications forward."""
-    if work <= MOST_FOR_BLOCK:
-        return Grid(BLOCK, 1)
     if work <= MOST_FOR_CLUSTER and device.capability >= CLUSTERS_FROM:
         return Grid(CLUSTER, CLUSTER_BLOCKS)
     return Grid(GRID, device.multiprocessors)

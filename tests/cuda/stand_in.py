@@ -8,7 +8,6 @@ or CuPy refuses then is refused: memory, waiting, copies to and from the host, C
 from __future__ import annotations
 
 import sys
-import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -289,20 +288,6 @@ class Graph:
             work()
 
 
-class Event:
-    """cupy.cuda.Event: a point in time, since all work is done at once."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def record(self) -> None:
-        STATE.refuse("a timing event")
-        self.seconds = time.perf_counter()
-
-    def synchronize(self) -> None:
-        STATE.refuse("synchronize")
-
-
 class Device:
     """cupy.cuda.Device; there is one."""
 
@@ -415,8 +400,7 @@ def make_cupy() -> dict[str, ModuleType]:
         deviceSynchronize=STATE.check, CUDARuntimeError=CUDARuntimeError,
     )  # fmt: skip
     cuda.__dict__.update(
-        Device=Device, Stream=Stream, Graph=Graph, Event=Event, memory=memory, runtime=runtime,
-        get_elapsed_time=lambda begin, end: 1e3 * (end.seconds - begin.seconds),
+        Device=Device, Stream=Stream, Graph=Graph, memory=memory, runtime=runtime,
         compiler=SimpleNamespace(CompileException=CompileException),
         driver=SimpleNamespace(CUDADriverError=CUDADriverError),
         get_current_stream=lambda: STATE.stream, using_allocator=_using_allocator,

@@ -87,11 +87,10 @@ class Model:
         m, n = self._sizes(description, *map(self._get, (A, B, D)))
         if m < 0 or description[7] not in EPILOGUES:
             return self._invalid()
-        _target(count).value = n_found = self._has_algorithm(description[7], m) * wanted
-        wants, found = self._get(preference), _target(results)
-        for i in range(n_found):
-            self._things.append((m, n, wants.copy()))
-            found[i].algorithm.data[0] = len(self._things) - 1
+        _target(count).value = int(self._has_algorithm(description[7], m))
+        wants = self._get(preference)
+        self._things.append((m, n, wants.copy()))
+        _target(results).algorithm.data[0] = len(self._things) - 1
         return SUCCESS
 
     def _has_algorithm(self, epilogue: int, m: int) -> bool:

@@ -355,9 +355,8 @@ def test_what_is_no_kernel_ends_the_recording_with_nothing_done() -> None:
 
 def test_the_grid_follows_the_work() -> None:
     hopper, ampere = Device(132, 90), Device(108, 80)
-    assert choose_grid(1000, hopper) == Grid(BLOCK, 1)
-    assert choose_grid(30_000, hopper) == Grid(CLUSTER, 8)
-    assert choose_grid(30_000, ampere) == Grid(GRID, 108)
+    assert choose_grid(10_000, hopper) == Grid(CLUSTER, 8)
+    assert choose_grid(10_000, ampere) == Grid(GRID, 108)
     assert choose_grid(10_000_000, hopper) == Grid(GRID, 132)
 
 
