@@ -133,7 +133,8 @@ def what_ran(content: Answer) -> list[str]:
     known = table(("part", "time", "good answers", "failures", "left out"), lines)
     bad_ones = [f"{part}: {', '.join(names)}: {why}" for (part, why), names in reasons.items()]
     bad_ones += [f"{part}: cut off before its end" for part in parts if part not in ended]
-    return [known, bullets(bad_ones) if bad_ones else "No failure, and nothing left out."]
+    notes = [bullets(content["notes"])] if content.get("notes") else []
+    return [known, *notes, bullets(bad_ones) if bad_ones else "No failure, and nothing left out."]
 
 
 # ---- launches and numbers -----------------------------------------------------------------------
