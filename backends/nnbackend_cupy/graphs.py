@@ -37,13 +37,13 @@ class Steps:
         self._step, self._streams, self._can_record, self._say = step, streams, can_record, say
         self._called = False
         self._graphs: dict[int, Any] = {}
-        self._kept: tuple[Any, ...] = ()
+        self._kept: dict[int, Any] = {}
         self.nodes: dict[int, int | None] = {}  # of each graph, by its steps
         self.reason: str | None = None  # why steps are called one by one
 
     def keep(self, *memory: Any) -> None:
-        """Keep memory that the recordings use by address, whichever thread ends before them."""
-        self._kept = memory
+        """Keep memory that a recording uses by address, whichever thread ends before it."""
+        self._kept.update({id(each): each for each in memory})
 
     def run(self, n: int) -> None:
         """Make n steps."""

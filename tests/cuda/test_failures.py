@@ -152,5 +152,7 @@ def test_a_recording_keeps_its_memory_when_its_thread_has_ended() -> None:
     assert workspaces
     assert all(array() is not None for array in workspaces)
     once = backend.to_host(totals)[0] / 2
-    run(3)  # its workspaces and sums are those of a thread that is gone
-    assert backend.to_host(totals)[0] == pytest.approx(5 * once)
+    run(17)  # its workspaces and sums are those of a thread that is gone; a longer recording is new
+    assert backend.to_host(totals)[0] == pytest.approx(19 * once)
+    gc.collect()
+    assert all(array() is not None for array in workspaces)
