@@ -13,6 +13,7 @@ import os
 import statistics
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -100,6 +101,7 @@ def how_it_ran(backend: Any) -> Answer:
         {f"{p['epilogue']} m{p['m']} n{p['n']} k{p['k']}" for p in report["products"]
          if "refused" in p}
     )  # fmt: skip
+    taken = Counter(p["epilogue"] for p in report["products"] if "refused" not in p)
     wrong = [f"not recorded: {reason}" for reason in report["not_recorded"]]
     wrong += [f"{kernel} fell back on CuPy: {why}" for kernel, why in report["fallbacks"].items()]
     if not report["recorded"] and not report.get("narrow"):
@@ -109,6 +111,7 @@ def how_it_ran(backend: Any) -> Answer:
         "ok": not wrong,
         "wrong": wrong,
         "recorded": report["recorded"],
+        "epilogues": dict(taken),
         **({"narrow": report["narrow"]} if "narrow" in report else {}),
     }
 

@@ -51,6 +51,8 @@ def test_every_part_runs_to_its_end(tmp_path: Path, capsys: pytest.CaptureFixtur
     peers = [name.split() for name in content["parts"]["peers"]]
     assert {words[-2] for words in peers} == set(TINY)
     assert {words[-1] for words in peers} == {"jax", "torch", "torch-graphs"}
+    apart = content["parts"]["speed"][f"{TINY[0]} ours-unfused"]
+    assert apart["epilogues"]["bias gradient"] == 2  # one of each layer
     parts = content["parts"]["profile"][TINY[0]]["parts"]
     assert [name for name, _ in parts if name.startswith("product")]
     digits = content["parts"]["train"]["digits"]
