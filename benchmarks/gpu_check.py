@@ -28,7 +28,7 @@ from benchmarks import gpu_process
 from benchmarks.gpu_process import Answer
 from benchmarks.gpu_report import Report
 from benchmarks.gpu_rows import TABLE, TINY
-from benchmarks.gpu_speed import pairs
+from benchmarks.gpu_speed import CONTENDERS, pairs
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = (".", "backends", "tests", "tests/cuda")  # of PYTHONPATH
@@ -80,10 +80,13 @@ class Check:
         required = {} if self.is_emulated else {"NNBACKEND_REQUIRE": "cupy"}
         env = {**os.environ, "PYTHONPATH": path, **required, **ENVIRONMENT}
         env["NNBACKEND_GPU_EACH"] = str(self.each)
-        log = self.report.folder / f"gpu-check-{self.part}.log"
+        kind = "emulated" if self.is_emulated else "gpu"
+        log = self.report.folder / f"gpu-check-{kind}-{self.part}.log"
         done = gpu_process.run(command, log, self.left, hear, env, ROOT)
         if done.error:
             self.report.enter(self.part, name, {"error": done.error})
+        elif self.report.answer(self.part, name).keys() <= {"error", "left_out"}:
+            self.report.take(self.part, name)  # of a run before
 
     def answers(self, command: Sequence[str], name: str, before: str = "") -> None:
         """Run a child whose answers name themselves; `before` stands before their names."""
@@ -101,6 +104,23 @@ class Check:
 def module(name: str, *words: str) -> list[str]:
     """Return the command that runs a module of this checkout."""
     return [sys.executable, "-m", f"benchmarks.{name}", *words]
+
+
+def is_usable(check: Check) -> bool:
+    """Return True if CuPy can use a GPU; else say why, once and in full."""
+    said: list[str] = []
+    check.begin("usable", 60.0)
+    check.report.begin("usable")
+    load = "from nnbackend.backend import get_backend; get_backend('cupy')"
+    check.child([sys.executable, "-c", load], "cupy", said.append)
+    check.report.end("usable", 0.0)
+    answer = check.report.answer("usable", "cupy")
+    if not answer:
+        check.report.enter("usable", "cupy", {"ok": True})
+        return True
+    print("\n".join(said[-3:]))
+    print("Run this on a machine with a GPU, or add --emulated to check the program itself.")
+    return False
 
 
 # ---- the parts ----------------------------------------------------------------------------------
@@ -235,14 +255,26 @@ PARTS: dict[str, tuple[Part, float]] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the parts and write what they say; exit 1 when something failed."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_check", allow_abbrev=False)
-    parser.add_argument("--part", action="append", choices=PARTS, help="again for more; else all")
-    parser.add_argument("--out", metavar="DIR", default=str(ROOT / "benchmarks" / "results"))
-    parser.add_argument("--seconds", type=float, help="for each part, in place of its own budget")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.gpu_check", allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n".join(f"{n:12} {s:3.0f} s  {part.__doc__}" for n, (part, s) in PARTS.items()),
+    )  # fmt: skip
     parser.add_argument(
-        "--contender", action="append", default=[], help="of speed and peers; again for more"
+        "--part", action="append", choices=PARTS, help="may be given several times; default: all"
     )
-    parser.add_argument("--each", type=float, default=0.3, help="seconds of a measurement")
+    parser.add_argument(
+        "--out", metavar="DIR", default=str(ROOT / "benchmarks" / "results"),
+        help="of the JSON and the logs; default: benchmarks/results of this checkout",
+    )  # fmt: skip
+    parser.add_argument("--seconds", type=float, help="for each part; default: its own, see below")
+    parser.add_argument(
+        "--contender", action="append", default=[], choices=[*CONTENDERS, *PEERS],
+        metavar="NAME", help="of speed and peers; may be given several times",
+    )  # fmt: skip
+    parser.add_argument(
+        "--each", type=float, default=0.3, help="seconds of a measurement; default: 0.3"
+    )
     parser.add_argument("--emulated", action="store_true", help="tiny sizes on the stand-in")
     parser.add_argument("--again", action="store_true", help="ask again what is answered already")
     args = parser.parse_args(argv)
@@ -250,6 +282,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     kind = "emulated" if args.emulated else "gpu"
     report = Report(Path(args.out) / f"gpu-check-{kind}-{date}.json", args.emulated)
     check = Check(report, args.emulated, args.each, args.contender)
+    if not args.emulated and not is_usable(check):
+        return 1
     for name in args.part or PARTS:
         part, budget = PARTS[name]
         if args.again:

@@ -22,6 +22,7 @@ class Report:
         self.path, self.folder = path, path.parent
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
+        self._entered = set()  # by name, in the part that is running
         self.content: dict[str, Any] = {
             "begun": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "emulated": is_emulated,
@@ -35,11 +36,11 @@ class Report:
     def begin(self, part: str) -> None:
         """Note that a part has begun: until it ends, it counts as cut off.
 
-        What failed or was left out before is asked again.
+        What failed or was left out before stays until it is asked again.
         """
         self.content["ended"].pop(part, None)
-        answers = self.content["parts"].setdefault(part, {})
-        self.content["parts"][part] = {n: a for n, a in answers.items() if self.has(part, n)}
+        self.content["parts"].setdefault(part, {})
+        self._entered: set[str] = set()
         self._write()
 
     def end(self, part: str, seconds: float) -> None:
@@ -51,6 +52,7 @@ class Report:
         """Enter an answer and write the file; children may answer at the same time."""
         with self._lock:
             self.content["parts"].setdefault(part, {})[name] = answer
+            self._entered.add(name)
             self._write()
         print(f"{part}: {name}: {_short(answer)}"[:WIDTH], flush=True)
 
@@ -65,8 +67,8 @@ class Report:
         return bool(answer) and "error" not in answer and "left_out" not in answer
 
     def lacking(self, part: str, names: Sequence[str]) -> list[str]:
-        """Return the names that have no answer in this run."""
-        return [name for name in names if not self.answer(part, name)]
+        """Return the names that this run has not answered, nor one before it for good."""
+        return [n for n in names if n not in self._entered and not self.has(part, n)]
 
     def take(self, part: str, name: str) -> Answer:
         """Return an answer and remove it."""
@@ -101,7 +103,8 @@ class Report:
             lines.append(f"  {part:12} {len(answers):3} answers, {left_out} left out, {when}")
         failures = self.failures()
         lines.append(f"{len(failures)} failures" if failures else "no failure")
-        lines += [f"  {' '.join(str(failure).split())}"[:WIDTH] for failure in failures[:20]]
+        lines += [f"  {' '.join(str(failure).split())}"[: 4 * WIDTH] for failure in failures[:12]]
+        lines += [f"  and {len(failures) - 12} more: {self.path}"] if len(failures) > 12 else []
         todo = [part for part in parts if part not in self.content["ended"]]
         if failures:
             lines.append("next: mend the failures above; the logs lie beside the file")

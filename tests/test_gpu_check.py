@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,24 @@ from benchmarks.gpu_rows import TINY
 from benchmarks.gpu_speed import pairs
 
 pytestmark = pytest.mark.skipif(LACKING is not None, reason=str(LACKING))
-FAULTS = ROOT / "tests" / "gpu_faults"
+# A PyTorch that hangs when it is imported, and so does a child that it starts.
+HANGS = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"])
+print(f"grandchild {child.pid}", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that the children of the check look into first: it makes faults happen."""
+    folder = tmp_path / "faults"
+    (folder / "torch").mkdir(parents=True)
+    (folder / "torch" / "__init__.py").write_text(HANGS, encoding="utf-8")
+    shutil.copy(ROOT / "tests" / "gpu_faults.py", folder / "sitecustomize.py")
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    return folder
 
 
 def found(folder: Path) -> dict[str, Any]:
@@ -76,9 +94,8 @@ def test_every_part_runs_to_its_end(tmp_path: Path, capsys: pytest.CaptureFixtur
     ],
 )
 def test_a_fault_is_a_failure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, part: str, said: str
+    tmp_path: Path, faults: Path, monkeypatch: pytest.MonkeyPatch, fault: str, part: str, said: str
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(FAULTS))
     monkeypatch.setenv("NNBACKEND_FAULT", fault)
     code, content = ran(tmp_path, "--part", part)
     assert code == 1
@@ -87,14 +104,11 @@ def test_a_fault_is_a_failure(
         assert content["parts"]["first"]["alignment"]["ok"]
 
 
-def test_a_peer_that_hangs_is_a_failure_and_leaves_no_child(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(FAULTS))
+def test_a_peer_that_hangs_is_a_failure_and_leaves_no_child(tmp_path: Path, faults: Path) -> None:
     code, content = ran(tmp_path, "--part", "peers", "--seconds", "6")
     assert code == 1
     assert [f for f in content["failures"] if f.startswith("peers: torch-graphs: stopped after")]
-    log = (tmp_path / "gpu-check-peers.log").read_text(encoding="utf-8")
+    log = (tmp_path / "gpu-check-emulated-peers.log").read_text(encoding="utf-8")
     pids = [int(pid) for pid in re.findall(r"grandchild (\d+)", log)]
     assert pids
     end = time.monotonic() + 10
@@ -153,3 +167,32 @@ def test_without_time_everything_is_left_out(tmp_path: Path) -> None:
 )
 def test_verdicts_of_pytest(line: str, verdict: str) -> None:
     assert verdict_in(line)[0] == verdict
+
+
+def test_failures_stay_until_they_are_asked_again(tmp_path: Path, faults: Path) -> None:
+    code, _ = ran(tmp_path, "--part", "peers", "--seconds", "3", "--contender", "torch-graphs")
+    assert code == 1
+    code, content = ran(tmp_path, "--part", "peers", "--contender", "jax")
+    assert code == 1
+    assert [f for f in content["failures"] if f.startswith("peers: torch-graphs: stopped after")]
+
+
+def test_an_unknown_contender_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as error:
+        ran(tmp_path, "--part", "speed", "--contender", "ours-tf23")
+    assert error.value.code == 2
+    assert "ours-tf32" in capsys.readouterr().err
+
+
+def test_without_a_gpu_one_message_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert main(["--out", str(tmp_path), "--part", "first", "--part", "speed"]) == 1
+    said = capsys.readouterr().out
+    assert "cupy is not usable" in said
+    assert "--emulated" in said
+    assert found(tmp_path)["failures"]
+    assert "speed" not in found(tmp_path)["parts"]

@@ -31,7 +31,7 @@ from nnbackend_cupy.narrow import Device, NarrowSteps
 from nnbackend_cupy.narrow_source import Grid
 from nnbackend_cupy.recorder import Recorder
 from nnbackend_cupy.staging import Staging
-from nnbackend_cupy.streams import Streams
+from nnbackend_cupy.streams import Notes, Streams
 from nnbackend_cupy.tracing import Untraceable
 
 LOG = logging.getLogger("nnbackend.cupy")
@@ -63,7 +63,7 @@ def _on_its_device(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def entered(self: CuPyBackend, *args: Any, **kwargs: Any) -> Any:
-        recorder = self._streams.recorder
+        recorder = self._notes.recorder
         if recorder is not None:
             return recorder.add(method.__name__, args, kwargs)
         try:
@@ -125,7 +125,7 @@ class CuPyBackend(Backend):
         self.precision = precision
         self._own_device = cupy.cuda.Device(index)
         self._fallbacks: dict[str, str] = {}  # kernel -> why the default took its place
-        self._n_fallbacks = 0
+        self._notes = Notes()
         self.uses_narrow = self.uses_fused = self.uses_tall = True
         self.narrow_grid: Grid | None = None
         with self._own_device:
@@ -139,7 +139,12 @@ class CuPyBackend(Backend):
 
     def with_precision(self, precision: str) -> Backend:
         super().with_precision(precision)
-        return self if precision == self.precision else type(self)(self.index, precision)
+        if precision == self.precision:
+            return self
+        other = type(self)(self.index, precision)
+        for name in ("uses_narrow", "uses_fused", "uses_tall", "narrow_grid"):
+            setattr(other, name, getattr(self, name))
+        return other
 
     # ---- arrays -----------------------------------------------------------------------------
 
@@ -210,7 +215,7 @@ class CuPyBackend(Backend):
     def _note_fallback(self, name: str, error: Exception) -> None:
         if self._streams.is_recording():
             raise error  # in a capture there is nothing to fall back on
-        self._n_fallbacks += 1
+        self._notes.fallbacks.append(str(error))
         if name not in self._fallbacks:
             self._fallbacks[name] = str(error)
             LOG.info("%s is computed by CuPy: %s", name, error)
@@ -232,6 +237,7 @@ class CuPyBackend(Backend):
     def dense_forward(
         self, x: Array, W: Array, b: Array, phi: Activation, z: Array, a: Array
     ) -> None:
+        self._streams.join()  # of a backward pass before, whose gradients may still read x
         # Only into one array can a product bring its activation: z would be lost otherwise.
         fused = phi.kernel in ("identity", "relu") and z is a
         relu = phi.kernel == "relu"
@@ -253,6 +259,7 @@ class CuPyBackend(Backend):
         db: Array,
         dx: Array | None,
     ) -> None:
+        self._streams.join_before(delta)
         identity = phi.kernel == "identity"  # its slope is 1
         if not identity and not self._try("slope", delta, z, a, phi):
             delta[...] = phi.delta(delta, z, a, self.xp)
@@ -262,6 +269,7 @@ class CuPyBackend(Backend):
         self, x: Array, W: Array, delta: Array, dW: Array, db: Array, dx: Array | None
     ) -> None:
         """Compute the products of `dense_backward`, from delta = dC/dz on."""
+        self._streams.join_before(dW, db, dx)
         if dx is None:
             self._weight_gradient(x, delta, dW, db, 0)
             self._streams.join()
@@ -269,7 +277,8 @@ class CuPyBackend(Backend):
             self._weight_gradient(x, delta, dW, db, 0)
             self._multiply(delta, W.T, dx)
         else:
-            with self._streams.beside() as lane:  # the layers below wait for dx, nobody for dW
+            # The layers below wait for dx, nobody for dW.
+            with self._streams.beside(x, delta, dW, db) as lane:
                 self._weight_gradient(x, delta, dW, db, lane)
             self._multiply(delta, W.T, dx)
 
@@ -291,6 +300,16 @@ class CuPyBackend(Backend):
         if not self.uses_tall or x.shape[0] < TALL_ROWS or max(dW.shape) > MOST_TALL_SIDE:
             return False
         return bool(dW.size <= most)
+
+    # ---- arrays in a step ------------------------------------------------------------------
+
+    def copy(self, source: Array, target: Array) -> None:
+        self._streams.join()
+        super().copy(source, target)
+
+    def fill(self, array: Array, value: float) -> None:
+        self._streams.join()
+        super().fill(array, value)
 
     # ---- batches ----------------------------------------------------------------------------
 
@@ -336,11 +355,11 @@ class CuPyBackend(Backend):
 
     @property
     def _recorder(self) -> Recorder | None:
-        return self._streams.recorder
+        return self._notes.recorder
 
     @_recorder.setter
     def _recorder(self, recorder: Recorder | None) -> None:
-        self._streams.recorder = recorder
+        self._notes.recorder = recorder
 
 
 def _compile_narrow(text: str, name: str, is_cooperative: bool) -> Launch:

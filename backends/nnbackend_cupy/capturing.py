@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import cupy
@@ -17,7 +18,7 @@ import cupy
 from nnbackend_cupy.failures import STICKY
 from nnbackend_cupy.fusing import fused
 from nnbackend_cupy.graphs import Steps, nodes_without_effect
-from nnbackend_cupy.narrow_source import NotNarrow
+from nnbackend_cupy.narrow_source import Grid, NotNarrow
 from nnbackend_cupy.recorder import Call, NotRecorded, Recorder, recorded
 
 if TYPE_CHECKING:
@@ -57,10 +58,10 @@ class Captures:
             return general
         self.narrow_reason = None
         self._narrow.append(str(grid))
-        return self._or_otherwise(run, general)
+        return self._or_otherwise(run, general, grid)
 
     def _or_otherwise(
-        self, run: Callable[[int], None], general: Callable[[int], None]
+        self, run: Callable[[int], None], general: Callable[[int], None], grid: Grid
     ) -> Callable[[int], None]:
         """Return the whole steps of one kernel, or the general ones where it cannot be launched."""
 
@@ -79,7 +80,8 @@ class Captures:
                     raise
                 self.narrow_reason = f"{type(error).__name__}: {error}"
                 LOG.warning("steps are not made in one kernel: %s", self.narrow_reason)
-                self._narrow.pop()
+                with suppress(ValueError):
+                    self._narrow.remove(str(grid))
                 chosen = general
                 general(n)  # nothing has been executed yet
 
@@ -95,33 +97,31 @@ class Captures:
 
     def _calls(self, step: Callable[[], None]) -> list[Call]:
         """Return the calls of a step, which has no effect."""
-        streams = self._backend._streams
-        streams.recorder = recorder = Recorder()
+        streams, notes = self._backend._streams, self._backend._notes
+        notes.recorder = recorder = Recorder()
         try:
             nodes: list[int | None] = []
             calls = recorded(
                 lambda: nodes.append(nodes_without_effect(streams.main, step)), recorder
             )
         finally:
-            streams.recorder = None
+            notes.recorder = None
         if nodes[0]:
             raise NotRecorded(f"the step works on arrays beside its calls: {nodes[0]} launches")
         return calls
 
     def _steps(self, step: Callable[[], None]) -> Callable[[int], None]:
         """Return the function that replays a step, or calls it where it cannot be recorded."""
-        backend, fallbacks = self._backend, 0
+        backend = self._backend
 
         def counted() -> None:
-            nonlocal fallbacks
-            before = backend._n_fallbacks
+            backend._notes.fallbacks.clear()
             steps.keep(backend._kernels.scratches, backend._blas.workspaces)
             step()
             backend._streams.join()
-            fallbacks = backend._n_fallbacks - before
 
         def can_record() -> str | None:
-            return "; ".join(backend._fallbacks.values()) if fallbacks else None
+            return "; ".join(dict.fromkeys(backend._notes.fallbacks)) or None
 
         def say(reason: str) -> None:
             self._not_recorded.append(reason)

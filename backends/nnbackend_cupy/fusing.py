@@ -69,6 +69,8 @@ def _beginning(calls: Sequence[Call]) -> int:
             break
         if gather["batch_size"] != first["batch_size"]:
             break
+        if any(gather["data"] is call.arguments["out"] for call in calls[1:n]):
+            break
         n += 1
     return n if n > 1 else 0
 
@@ -137,7 +139,7 @@ def _output(calls: Sequence[Call], backend: CuPyBackend) -> Callable[[], None]:
         except Untraceable:
             apart()
             return
-        with backend._streams.beside() as lane:
+        with backend._streams.beside(x, delta, dW, db) as lane:
             backend._weight_gradient(x, delta, dW, db, lane)
         if under:
             backend._gradients(*under)

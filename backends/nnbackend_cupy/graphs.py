@@ -8,6 +8,7 @@ with the same results.
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
@@ -22,9 +23,9 @@ LONG = 16  # steps of the longer graph: a launch costs the host more than a step
 class Steps:
     """One step and its graphs.
 
-    run(n) makes n steps. The first ever is a call, which compiles kernels, chooses algorithms and
-    allocates scratch memory; the rest are replays. can_record() is asked after that call, and
-    gives the reason where not; say() is told why steps are called one by one.
+    run(n) makes n steps. The first of a thread is a call, which compiles kernels, chooses
+    algorithms and allocates scratch memory; the rest are replays. can_record() is asked after that
+    call, and gives the reason where not; say() is told why steps are called one by one.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class Steps:
         say: Callable[[str], None],
     ) -> None:
         self._step, self._streams, self._can_record, self._say = step, streams, can_record, say
-        self._called = False
+        self._called: set[int] = set()  # by which threads
         self._graphs: dict[int, Any] = {}
         self._kept: dict[int, Any] = {}
         self.nodes: dict[int, int | None] = {}  # of each graph, by its steps
@@ -47,9 +48,10 @@ class Steps:
 
     def run(self, n: int) -> None:
         """Make n steps."""
-        if n and not self._called:
-            self._step()
-            self._called, n = True, n - 1
+        if n and threading.get_ident() not in self._called:
+            self._step()  # each thread has scratch memory of its own, which this makes
+            self._called.add(threading.get_ident())
+            n -= 1
             self._fall_back(self._can_record())
         while n and self.reason is None:
             length = LONG if n >= LONG else 1

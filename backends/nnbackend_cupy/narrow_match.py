@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from nnbackend.backend.formulas import Array
-from nnbackend_cupy.launching import LABELS
+from nnbackend_cupy.launching import LABELS, _row_stride
 from nnbackend_cupy.narrow_source import DTYPE, MOST_ROWS, MOST_UNITS, Layer, Net, NotNarrow
 from nnbackend_cupy.recorder import Call
+from nnbackend_cupy.tracing import Untraceable
 
 Arguments = dict[str, Any]  # of a call, by name
 # The calls of a step in their order, by the parts of a step that they make.
@@ -157,6 +158,7 @@ def _batch(parts: dict[str, list[Arguments]], compared: Arguments, x: Array) -> 
     if not gathers:
         is_plain = all(array.flags.c_contiguous for array in wanted)
         _require(is_plain and not scales, "a batch that changes in place")
+        _check_rows(x)
         return Batch(x, y, weight)
     outs = [gather["out"] for gather in gathers]
     is_whole = len(outs) == len(wanted) and all(map(_is_same, outs, wanted))
@@ -170,8 +172,18 @@ def _batch(parts: dict[str, list[Arguments]], compared: Arguments, x: Array) -> 
     sizes = {int(gather["batch_size"]) for gather in gathers}
     is_one = shared and len(sizes) == 1 and _is_same(of_x["clock"], parts["tick"][0]["clock"])
     _require(is_one and of_x["data"].shape[0] < 2**31, "rows in several orders")
+    for gather in gathers:
+        _check_rows(gather["data"])
     arrays = [gather["data"] for gather in gathers] + [None]
     return Batch(arrays[0], arrays[1], arrays[2], of_x["order"], sizes.pop(), _scale(scales, x))
+
+
+def _check_rows(data: Array) -> None:
+    """Check that the kernel can read rows of an array: their dtype, and that each is contiguous."""
+    try:
+        _row_stride(data)
+    except Untraceable as error:
+        raise NotNarrow(str(error)) from error
 
 
 def _scale(scales: Sequence[Arguments], x: Array) -> tuple[Array, Array, float | None] | None:

@@ -13,49 +13,70 @@ from contextlib import contextmanager
 
 import cupy
 
+from nnbackend.backend.formulas import Array
 from nnbackend_cupy.recorder import Recorder
 
 
+class Notes(threading.local):
+    """What one thread has under way: a recorder of its calls, and why CuPy replaced kernels."""
+
+    def __init__(self) -> None:
+        self.recorder: Recorder | None = None
+        self.fallbacks: list[str] = []
+
+
 class Streams(threading.local):
-    """One thread's stream for recording, and the one beside it.
+    """One thread's stream for recording, and the one beside it; made on the current device.
 
     is_forking: let recorded weight gradients run beside the rest.
-    recorder: takes this thread's calls, while a step is written down.
     """
 
     is_forking = True
-    recorder: Recorder | None = None
 
     def __init__(self) -> None:
         self.main = cupy.cuda.Stream(non_blocking=True)
         self._side = cupy.cuda.Stream(non_blocking=True)
-        self._is_forked = False
+        self._pending: list[tuple[int, int]] = []  # memory that forked work still reads or writes
 
     def is_recording(self) -> bool:
         """Return True if the current stream is one that this thread records on."""
         return cupy.cuda.get_current_stream().ptr in (self.main.ptr, self._side.ptr)
 
     @contextmanager
-    def beside(self) -> Iterator[int]:
+    def beside(self, *arrays: Array) -> Iterator[int]:
         """Work beside the recorded step until `join`; yields the lane of its products.
 
-        Outside a recording the work stays where it is, but in the same lane: what a recording
-        needs, memory and algorithms, is made when the step is first called.
+        arrays: what the work reads and writes. Outside a recording the work stays where it is, but
+        in the same lane: what a recording needs, memory and algorithms, is made when the step is
+        first called.
         """
         if not (self.is_forking and self.is_recording()):
             yield 1
             return
         self._side.wait_event(self.main.record())
-        self._is_forked = True
+        self._pending += map(_bounds, arrays)
         with self._side:
             yield 1
 
     def join(self) -> None:
         """Let the recorded step wait for what runs beside it."""
-        if self._is_forked:
-            self._is_forked = False
+        if self._pending:
+            self._pending.clear()
             self.main.wait_event(self._side.record())
+
+    def join_before(self, *arrays: Array | None) -> None:
+        """`join` if the work beside the step still uses the memory of one of the arrays."""
+        if self._pending:
+            given = [_bounds(array) for array in arrays if array is not None]
+            if any(a < d and c < b for a, b in given for c, d in self._pending):
+                self.join()
 
     def abandon(self) -> None:
         """Forget the work beside a recording that has failed."""
-        self._is_forked = False
+        self._pending.clear()
+
+
+def _bounds(array: Array) -> tuple[int, int]:
+    """Return the first address of a contiguous array and the one after its last."""
+    begin = int(array.data.ptr)
+    return begin, begin + int(array.nbytes)

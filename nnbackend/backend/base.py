@@ -317,7 +317,9 @@ class Backend(ABC):
 
         A device may record `step` once and replay it, so a step calls kernels of this backend and
         does nothing else, always with the same arrays. Until the result has been used, `step`
-        must not be taken to have run.
+        must not be taken to have run. What a step leaves is its parameters, optimizer state,
+        gradient, totals and clock; arrays that only pass between its kernels (a batch's rows,
+        activations, local gradients) may stay unwritten.
         """
 
         def run(n: int) -> None:

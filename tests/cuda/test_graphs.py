@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from stand_in import STATE
 from stand_in_backend import new_backend
 
 import nnbackend as nn
+from nnbackend.network.activations import Activation, get_activation
 
 pytestmark = pytest.mark.skipif(LACKING is not None, reason=str(LACKING))
 
@@ -102,3 +105,108 @@ def test_a_scalar_read_in_the_step_is_not_recorded() -> None:
 
     backend.capture(step)(4)
     assert backend.to_host(value).tolist() == [4.0]
+
+
+# ---- work beside the step -----------------------------------------------------------------------
+
+
+class Layer:
+    """A dense layer's arrays, to go back through by hand."""
+
+    def __init__(self, backend: Any) -> None:
+        rng = np.random.default_rng(0)
+        on = lambda *shape: backend.to_device(rng.standard_normal(shape))  # noqa: E731
+        self.backend, self.phi = backend, get_activation("identity")
+        self.x, self.W, self.b, self.z = on(6, 4), on(4, 3), on(3), on(6, 3)
+        self.deltas = [on(6, 3), on(6, 3)]
+        self.dx, self.kept = on(6, 4), on(4, 3)
+        self.dW, self.db = [on(4, 3) for _ in range(3)], on(3)
+
+    def back(self, i: int = 0, delta: int = 0) -> None:
+        arrays = (self.x, self.W, self.z, self.z, self.phi, self.deltas[delta], self.dW[i])
+        self.backend.dense_backward(*arrays, self.db, self.dx)
+
+
+def copies_the_gradient(layer: Layer) -> None:
+    layer.backend.fill(layer.dW[0], 0.0)
+    layer.back()
+    layer.backend.copy(layer.dW[0], layer.kept)
+
+
+def takes_two_buffers_in_turn(layer: Layer) -> None:
+    layer.phi = Activation("half", lambda z, xp: 0.5 * z, lambda z, a, xp: 0.0 * z + 0.5)
+    for i in range(3):
+        layer.back(i, i % 2)
+
+
+def feeds_forward_again(layer: Layer) -> None:
+    W, b = layer.backend.to_device(np.eye(4) * 0.5), layer.backend.to_device(np.ones(4))
+    rows = layer.backend.to_device(np.ones((6, 4)))
+    feed = layer.backend.dense_forward
+
+    def step() -> None:
+        feed(rows, W, b, layer.phi, layer.x, layer.x)
+        layer.back()
+        feed(layer.dx, W, b, layer.phi, layer.x, layer.x)
+
+    layer.step = step  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "work", [copies_the_gradient, takes_two_buffers_in_turn, feeds_forward_again]
+)
+def test_a_step_that_uses_what_runs_beside_it_waits(work: Any) -> None:
+    results = []
+    for is_captured in (True, False):
+        layer = Layer(new_backend())
+        step: Any = partial(work, layer)
+        if work is feeds_forward_again:
+            work(layer)
+            step = layer.step  # type: ignore[attr-defined]
+        if is_captured:
+            layer.backend.capture(step)(3)
+            assert not layer.backend.report()["not_recorded"]
+        else:
+            for _ in range(3):
+                step()
+        results.append([layer.backend.to_host(a) for a in (*layer.dW, layer.kept, layer.dx)])
+    for got, wanted in zip(*results, strict=True):
+        np.testing.assert_allclose(got, wanted, atol=1e-12)
+
+
+# ---- threads ------------------------------------------------------------------------------------
+
+
+def in_a_thread(work: Any) -> None:
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+
+def test_a_run_that_goes_on_in_another_thread_is_still_recorded() -> None:
+    backend = new_backend()
+    gradient = backend.to_device(np.full(8, 2.0))
+    run = backend.capture(lambda: backend.clip_norm(gradient, 0.5))
+    in_a_thread(lambda: run(1))
+    run(40)
+    assert backend.report()["recorded"]
+    assert not backend.report()["not_recorded"]
+    assert np.linalg.norm(backend.to_host(gradient)) == pytest.approx(0.5)
+
+
+def test_another_threads_fallback_is_not_this_steps() -> None:
+    backend = new_backend()
+    flip = Activation("flip", lambda z, xp: xp.flip(z, axis=1), lambda z, a, xp: z)
+    z, gradient = backend.zeros((2, 3), "float64"), backend.zeros((8,), "float64")
+    x, W, b = (backend.zeros(shape, "float64") for shape in ((2, 4), (4, 3), (3,)))
+    calls = []
+
+    def step() -> None:
+        backend.clip_norm(gradient, 0.5)
+        if not calls and backend._notes.recorder is None:
+            calls.append(in_a_thread(lambda: backend.dense_forward(x, W, b, flip, z, z)))
+
+    backend.uses_fused = False
+    backend.capture(step)(3)
+    assert backend._fallbacks
+    assert not backend.report()["not_recorded"]

@@ -385,3 +385,18 @@ def test_blocks_that_do_not_all_come_are_reported() -> None:
     )
     with pytest.raises(EmulationError, match="blocks wait for each other in a barrier"):
         run.steps(run.captured(), 1)
+
+
+@pytest.mark.parametrize("kind", ["strided", "transposed", "float16"])
+def test_rows_that_the_kernel_does_not_read_are_trained_otherwise(kind: str) -> None:
+    backend = on()
+    host = np.random.default_rng(0).standard_normal((32, 6)).astype(np.float32)
+    x: Any = host.astype(np.float16)
+    if kind == "strided":
+        x = backend.to_device(np.repeat(host, 2, axis=1))[:, ::2]
+    elif kind == "transposed":
+        x = backend.to_device(np.ascontiguousarray(host.T)).T
+    net = nn.Network([6, 5, nn.Dense(2, "identity")], "quadratic", device=backend, dtype="float32")
+    history = nn.train(net, x, host[:, :2], epochs=2, batch_size=8)
+    assert history.rows[1]["train_loss"] < history.rows[0]["train_loss"]
+    assert backend.narrow_reason is not None

@@ -1,4 +1,4 @@
-"""Faults on purpose, for tests/test_gpu_check.py: loaded by every Python that has this on its path.
+"""Faults on purpose, for tests/test_gpu_check.py, which copies this as a `sitecustomize.py`.
 
 NNBACKEND_FAULT names one: "recording" fails, the "library" is missing, an "epilogue" is refused,
 the process is "killed" at its second product.
