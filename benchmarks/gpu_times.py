@@ -84,7 +84,7 @@ def speed_table(parts: Parts, rows: list[str], precision: str) -> str:
         floor = floor_cell(parts, row, precision, notes)
         lines.append([*title(row), floor, launches, *cells, ratio(ours, fastest(theirs))])
     head = ("network", "batch", "floor", "launches a step", OURS[precision], *peers)
-    return notes.below((*head, "ours / fastest peer"), lines)
+    return notes.below((*head, "ours / fastest peer measured"), lines)
 
 
 def peers_of(parts: Parts) -> list[str]:
