@@ -105,7 +105,7 @@ def test_a_fault_is_a_failure(
 
 
 def test_a_peer_that_hangs_is_a_failure_and_leaves_no_child(tmp_path: Path, faults: Path) -> None:
-    code, content = ran(tmp_path, "--part", "peers", "--seconds", "6")
+    code, content = ran(tmp_path, "--part", "peers", "--seconds", "10")
     assert code == 1
     assert [f for f in content["failures"] if f.startswith("peers: torch-graphs: stopped after")]
     log = (tmp_path / "gpu-check-emulated-peers.log").read_text(encoding="utf-8")
