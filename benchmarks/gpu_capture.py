@@ -22,7 +22,7 @@ TOLERANCE = 1e-3  # of the largest parameter, after hundreds of steps
 
 
 def tasks(is_emulated: bool, words: list[str]) -> Iterator[Task]:
-    """Give one task for each activation, set of options and way."""
+    """Yield a task for each activation, set of options and way of making steps."""
     for activation in ("relu", "tanh"):
         for name, options in (("plain", PLAIN), ("rich", RICH)):
             for way in WAYS:

@@ -20,7 +20,7 @@ OFFSETS = ((1, "float32"), (2, "float32"), (4, "float32"), (1, "float64"), (2, "
 
 
 def tasks(is_emulated: bool, words: list[str]) -> Iterator[Task]:
-    """Give the tasks, the most telling first."""
+    """Yield the tasks, the most informative first."""
     yield "facts", lambda: facts(is_emulated)
     yield "alignment", lambda: alignment(is_emulated)
     for precision in ("float32", "tf32", "bf16"):

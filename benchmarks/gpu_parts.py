@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import statistics
 import sys
 import traceback
@@ -18,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from benchmarks.gpu_process import Answer, say
-from benchmarks.gpu_rows import Form, measure
+from benchmarks.gpu_rows import EACH, Form, measure
 
 PARTS = {
     name: f"benchmarks.gpu_{name}" for name in ("first", "capture", "speed", "profile", "train")
@@ -75,7 +74,6 @@ SWITCHES: dict[str, Callable[[Any, Any], None]] = {
 
 
 _is_warm: list[bool] = []
-EACH = float(os.environ.get("NNBACKEND_GPU_EACH", "0.3"))  # seconds of a measurement
 
 
 def measured(

@@ -11,7 +11,6 @@ import argparse
 import gc
 import importlib.util
 import json
-import os
 import statistics
 import sys
 import time
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.gpu_peer_libraries import COMPILE_MODES, Jax, LeftOut, Torch
-from benchmarks.gpu_rows import Form, make_work, measure
+from benchmarks.gpu_rows import EACH, Form, make_work, measure
 
 PRECISIONS = ("float32", "tf32")
 LONG_STEP = 1e-3  # seconds; from here on, several steps in one graph gain nothing
@@ -145,8 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, help="of a measurement; 0.3, emulated 0.01")
     parser.add_argument("--prepare", action="store_true", help="compile only, for the cache")
     args = parser.parse_args(argv)
-    each = float(os.environ.get("NNBACKEND_GPU_EACH", "0.3"))
-    seconds = args.seconds or (0.01 if args.emulated else each)
+    seconds = args.seconds or (0.01 if args.emulated else EACH)
     for row in args.rows:
         answer = answer_row(args.contender, row, args.emulated, seconds, args.prepare)
         print("ANSWER " + json.dumps(answer), flush=True)

@@ -14,7 +14,7 @@ ROWS = (*TABLE[1:2], *TABLE[4:9])
 
 
 def tasks(is_emulated: bool, words: list[str]) -> Iterator[Task]:
-    """Give a task for each row; words name some."""
+    """Yield a task for each row named in words, or for the default rows."""
     for row in words or (TINY if is_emulated else ROWS):
         yield row, lambda row=row: profile(is_emulated, row)
 

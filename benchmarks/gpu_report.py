@@ -16,13 +16,13 @@ WIDTH = 110  # of the summary's lines
 
 
 class Report:
-    """Answers by part and name. A file that is there already is gone on with."""
+    """Answers by part and name. An existing file is resumed."""
 
     def __init__(self, path: Path, is_emulated: bool) -> None:
         self.path, self.folder = path, path.parent
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
-        self._entered = set()  # by name, in the part that is running
+        self._entered: set[str] = set()  # names answered in the part that is running
         self.content: dict[str, Any] = {
             "begun": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "emulated": is_emulated,
@@ -40,7 +40,7 @@ class Report:
         """
         self.content["ended"].pop(part, None)
         self.content["parts"].setdefault(part, {})
-        self._entered: set[str] = set()
+        self._entered = set()
         self._write()
 
     def end(self, part: str, seconds: float) -> None:

@@ -7,6 +7,7 @@ C = 1/2 sum (y - a)^2 averaged over the batch, momentum 0.9; data and batch orde
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ LEARNING_RATE, MOMENTUM = 1e-4, 0.9
 UNROLLED = 16  # steps of one graph
 LOSS_ROWS = 16_384  # rows whose loss is reported, at most
 WIDE = 2048  # inputs; from here on, little data and few steps a round
+EACH = float(os.environ.get("NNBACKEND_GPU_EACH", "0.3"))  # seconds of a measurement
 TABLE = (
     *("784-30-10:10", "784-100-10:128", "20-64-64-2:32", "20-64-64-2:256", "784-512-512-10:128"),
     *("784-512-512-10:1024", "784-2500-2000-1500-1000-500-10:100", "64-64-64-64-1:1024"),

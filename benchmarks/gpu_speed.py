@@ -11,7 +11,6 @@ import numpy as np
 from benchmarks.gpu_parts import Answer, Task, how_it_ran, measured, new_backend
 from benchmarks.gpu_rows import LEARNING_RATE, MOMENTUM, TABLE, TINY, Form, Work, make_work
 
-GRIDS = ("ours-block", "ours-cluster", "ours-cluster-256", "ours-grid-32", "ours-grid-64")
 MOST_TICKS = 64  # that may follow each other without a new round
 NARROW, LARGE = TABLE[:4] + TABLE[7:8], TABLE[5:7] + TABLE[8:9]
 # Precision, switches and rows of each contender.
@@ -33,18 +32,18 @@ CONTENDERS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
 
 
 def pairs(is_emulated: bool) -> list[str]:
-    """Return what there is to time, as `ROW CONTENDER`: the whole table, then the comparisons."""
+    """Return the names `ROW CONTENDER` of all measurements: the table, then the comparisons."""
     rows = TINY if is_emulated else TABLE
     found = [f"{row} {contender}" for row in rows for contender in ("ours", "ours-tf32")]
-    for contender, (_, _, own) in CONTENDERS.items():
-        if is_emulated and contender in GRIDS:
-            continue
+    for contender, (_, switches, own) in CONTENDERS.items():
+        if is_emulated and "grid" in switches:
+            continue  # hundreds of emulated threads
         found += [f"{row} {contender}" for row in rows if is_emulated or row in own]
     return list(dict.fromkeys(found))
 
 
 def tasks(is_emulated: bool, words: list[str]) -> Iterator[Task]:
-    """Give a task for each `ROW CONTENDER`; words name some, else all."""
+    """Yield a task for each `ROW CONTENDER` in words, or for all."""
     for pair in words or pairs(is_emulated):
         row, contender = pair.split()
         yield pair, lambda r=row, c=contender: speed(is_emulated, r, c)

@@ -17,7 +17,7 @@ FOLDERS = {"mnist": ("mnist", "mnist-data"), "fashion": ("fashion", "fashion-mni
 
 
 def tasks(is_emulated: bool, words: list[str]) -> Iterator[Task]:
-    """Give a task for each data set; words name some."""
+    """Yield a task for each data set named in words, or for all."""
     for name in words or ("digits", "mnist", "fashion"):
         yield name, lambda name=name: train(is_emulated, name)
 

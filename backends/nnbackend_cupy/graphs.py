@@ -36,7 +36,8 @@ class Steps:
         say: Callable[[str], None],
     ) -> None:
         self._step, self._streams, self._can_record, self._say = step, streams, can_record, say
-        self._called: set[int] = set()  # by which threads
+        # Not by the number of the thread, which a later one may be given again.
+        self._here = threading.local()
         self._graphs: dict[int, Any] = {}
         self._kept: dict[int, Any] = {}
         self.nodes: dict[int, int | None] = {}  # of each graph, by its steps
@@ -48,10 +49,9 @@ class Steps:
 
     def run(self, n: int) -> None:
         """Make n steps."""
-        if n and threading.get_ident() not in self._called:
+        if n and not hasattr(self._here, "was_called"):
             self._step()  # each thread has scratch memory of its own, which this makes
-            self._called.add(threading.get_ident())
-            n -= 1
+            self._here.was_called, n = True, n - 1
             self._fall_back(self._can_record())
         while n and self.reason is None:
             length = LONG if n >= LONG else 1

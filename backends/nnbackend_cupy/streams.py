@@ -59,13 +59,13 @@ class Streams(threading.local):
             yield 1
 
     def join(self) -> None:
-        """Let the recorded step wait for what runs beside it."""
+        """Make the main stream wait for the work on the side stream."""
         if self._pending:
             self._pending.clear()
             self.main.wait_event(self._side.record())
 
     def join_before(self, *arrays: Array | None) -> None:
-        """`join` if the work beside the step still uses the memory of one of the arrays."""
+        """`join` if work on the side stream still uses the memory of one of the arrays."""
         if self._pending:
             given = [_bounds(array) for array in arrays if array is not None]
             if any(a < d and c < b for a, b in given for c, d in self._pending):

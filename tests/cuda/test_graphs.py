@@ -188,6 +188,7 @@ def test_a_run_that_goes_on_in_another_thread_is_still_recorded() -> None:
     gradient = backend.to_device(np.full(8, 2.0))
     run = backend.capture(lambda: backend.clip_norm(gradient, 0.5))
     in_a_thread(lambda: run(1))
+    in_a_thread(lambda: run(20))  # perhaps with the number that the first thread had
     run(40)
     assert backend.report()["recorded"]
     assert not backend.report()["not_recorded"]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
-import narrow_times
 import numpy as np
 import pytest
 from emulator import LACKING, EmulationError
@@ -358,15 +356,6 @@ def test_the_grid_follows_the_work() -> None:
     assert choose_grid(10_000, hopper) == Grid(CLUSTER, 8)
     assert choose_grid(10_000, ampere) == Grid(GRID, 108)
     assert choose_grid(10_000_000, hopper) == Grid(GRID, 132)
-
-
-def test_the_program_that_times_the_grids_runs() -> None:
-    table = list(narrow_times.lines(new_backend, is_emulated=True, is_quick=True))
-    assert len(table) == 7
-    for line in table:
-        found = re.search(r" us +(\S+) $", line)
-        assert found, line
-        assert float(found[1]) < TOLERANCE
 
 
 def test_tiles_are_of_equal_width() -> None:
