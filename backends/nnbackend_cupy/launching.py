@@ -365,16 +365,25 @@ class Kernels:
         sizes = np.int64(batch_size), np.int64(rates.shape[1])
         launch((n_blocks,), (THREADS,), (*arguments, order, clock, rates, hyper, counter, *sizes))
 
-    def scale_rows(self, x: Array, shift: Array, factor: Array, clip: float | None) -> None:
-        """x = (x - shift) * factor, clipped smoothly. Shapes: x (B, I), shift and factor (I,)."""
-        dtype = _check(x, shift, factor)
-        inverse = dtype.type(1.0 / clip if clip is not None else 0.0)
-        if x.size:
-            self._part("vectors", "scale_rows", dtype)(
-                grids.over_elements(x.size), (THREADS,),
-                (x, shift, factor, inverse, np.bool_(clip is not None), np.int64(x.size),
-                 np.int32(x.shape[1])),
-            )  # fmt: skip
+    def scale_rows(
+        self, rows: Array, shift: Array, factor: Array, clip: float | None, out: Array
+    ) -> None:
+        """out = (rows - shift) * factor in float64, clipped smoothly.
+
+        Shapes: rows (B, I) of any real dtype, each row contiguous; shift, factor (I,) float64; out
+        (B, I) contiguous.
+        """
+        _check(out)
+        _check(shift, factor, kinds=("float64",))
+        if out.size == 0:
+            return
+        names, stride = (rows.dtype.name, out.dtype.name), _row_stride(rows)
+        _, launch = self._kernel(None, ("scale", *names), out.dtype, lambda: sources.scale(*names))
+        numbers = np.int64(stride), np.int64(out.size), np.int32(out.shape[1])
+        launch(
+            grids.over_elements(out.size), (THREADS,),
+            (rows, shift, factor, np.float64(clip or 0.0), out, *numbers),
+        )  # fmt: skip
 
     # ---- what the launches share ------------------------------------------------------------
 

@@ -89,7 +89,7 @@ class NarrowSteps:
         counter = self._zeros((1,), "uint64")
         unused = step.theta  # for what the text does not ask for
         batch = step.batch
-        shift, factor, clip = batch.scale or (unused, unused, None)
+        shift, factor, clip = batch.scale or (step.hyper, step.hyper, None)
         l1, l2, penalty_rows = step.penalty or (0.0, 0.0, 0.0)
         arguments = (
             *(step.theta, step.gradient, *step.state, scratch, parts, counter),
@@ -97,7 +97,8 @@ class NarrowSteps:
             *(shift, factor),
             *(step.clock if batch.order is None else batch.order, step.clock),
             *(step.rates, step.hyper, step.totals, np.float64(step.decay)),
-            *map(DTYPE.type, (1.0 / clip if clip else 0.0, l1, l2)),
+            np.float64(clip or 0.0),
+            *map(DTYPE.type, (l1, l2)),
             np.float64(penalty_rows),
             *map(np.int64, (_row_stride(batch.data), _row_stride(batch.targets))),
             *map(np.int64, (batch.size, step.rates.shape[1])),

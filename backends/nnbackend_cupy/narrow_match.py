@@ -90,7 +90,7 @@ def match(calls: Sequence[Call]) -> Step:
         batch.data.dtype.name,
         batch.targets.dtype.name,
         batch.order is not None,
-        0 if batch.scale is None else 1 if batch.scale[2] is None else 2,
+        batch.scale is not None,
         batch.weights is not None,
         penalty is not None,
     )
@@ -153,8 +153,10 @@ def _batch(parts: dict[str, list[Arguments]], compared: Arguments, x: Array) -> 
     y, weight = compared["y"], compared["weight"]
     is_known = y.dtype == DTYPE if y.ndim == 2 else y.dtype.name in LABELS
     _require(is_known, f"targets of {y.dtype}")
-    wanted = [x, y, *([] if weight is None else [weight])]
     gathers, scales = parts["gather_rows"], parts["scale_rows"]
+    scale = _scale(scales, x)
+    raw = x if scale is None else scales[0]["rows"]
+    wanted = [raw, y, *([] if weight is None else [weight])]
     if not gathers:
         is_plain = all(array.flags.c_contiguous for array in wanted)
         _require(is_plain and not scales, "a batch that changes in place")
@@ -165,6 +167,7 @@ def _batch(parts: dict[str, list[Arguments]], compared: Arguments, x: Array) -> 
     _require(is_whole, "rows that are gathered for something else")
     of_x, *rest = gathers
     kept = all(gather["data"].dtype == gather["out"].dtype for gather in rest)
+    kept = kept and (raw is x or of_x["data"].dtype == raw.dtype)
     _require(kept and of_x["data"].ndim == x.ndim, "rows that are converted")
     shared = all(
         _is_same(gather[name], of_x[name]) for gather in rest for name in ("order", "clock")
@@ -175,7 +178,7 @@ def _batch(parts: dict[str, list[Arguments]], compared: Arguments, x: Array) -> 
     for gather in gathers:
         _check_rows(gather["data"])
     arrays = [gather["data"] for gather in gathers] + [None]
-    return Batch(arrays[0], arrays[1], arrays[2], of_x["order"], sizes.pop(), _scale(scales, x))
+    return Batch(arrays[0], arrays[1], arrays[2], of_x["order"], sizes.pop(), scale)
 
 
 def _check_rows(data: Array) -> None:
@@ -190,8 +193,8 @@ def _scale(scales: Sequence[Arguments], x: Array) -> tuple[Array, Array, float |
     if not scales:
         return None
     (scale, *more) = scales
-    known = not more and _is_same(scale["x"], x)
-    known = known and all(scale[name].dtype == DTYPE for name in ("shift", "factor"))
+    known = not more and _is_same(scale["out"], x)
+    known = known and all(scale[name].dtype == "float64" for name in ("shift", "factor"))
     _require(known, "inputs that are scaled otherwise")
     return scale["shift"], scale["factor"], scale["clip"]
 

@@ -62,7 +62,7 @@ class Net:
     data: str  # dtype names
     targets: str
     has_order: bool
-    scale: int = 0  # of the inputs: 0 none, 1 linear, 2 clipped
+    is_scaled: bool = False  # the inputs
     is_weighted: bool = False
     has_penalty: bool = False
 
@@ -100,7 +100,7 @@ def source(net: Net, grid: Grid, rows: int) -> tuple[Source, int]:
         "Y": C_NAMES[net.targets],
         "HAS_LABELS": int(net.targets.startswith("int")),
         "HAS_ORDER": int(net.has_order),
-        "HAS_SCALE": net.scale,
+        "HAS_SCALE": int(net.is_scaled),
         "IS_WEIGHTED": int(net.is_weighted),
         "HAS_PENALTY": int(net.has_penalty),
         "SMALLEST": repr(float(np.finfo(DTYPE).smallest_normal)),

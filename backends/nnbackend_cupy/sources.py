@@ -314,7 +314,7 @@ def layers(dtype: np.dtype[Any]) -> Source:
 
 
 def vectors(dtype: np.dtype[Any]) -> Source:
-    """Give penalties, norms, averages, scaling."""
+    """Return penalties, norms, averages."""
     macros = {"T": C_NAMES[dtype.name], "SQRT": "sqrtf" if dtype == np.float32 else "sqrt"}
     return _instance("vectors.cu", dtype.name, macros, {}, False)
 
@@ -323,6 +323,12 @@ def gather(data: str, out: str) -> Source:
     """Give the collection of rows from a dtype into another."""
     macros = {"In": C_NAMES[data], "Out": C_NAMES[out]}
     return _instance("gather.cu", f"{data}_{out}", macros, {}, False)
+
+
+def scale(rows: str, out: str) -> Source:
+    """Return the scaling of inputs from a dtype into another."""
+    macros = {"In": C_NAMES[rows], "Out": C_NAMES[out]}
+    return _instance("scale.cu", f"{rows}_{out}", macros, {}, False)
 
 
 def tick() -> Source:

@@ -289,11 +289,11 @@ class Assembly:
     def gather_rows(
         self, data: Array, order: Array, clock: Array, batch_size: int, out: Array
     ) -> None:
-        if data.ndim > 2 or data.dtype.kind not in "fiu" or data.dtype.itemsize == 2:
+        if not is_readable(data):
             raise NotRecordable(f"rows of {data.dtype} {data.shape}")
         ready = compiled(loops.gather, out.dtype.name)
         columns = data.shape[1] if data.ndim == 2 else 1
-        by_columns = out is self._sharing.x and out is not None
+        by_columns = self._sharing.is_x(out)
         self._add(
             COLUMNS if by_columns or self._phase == COLUMNS else ROWS,
             operations.gather, out.dtype, ready,
@@ -301,11 +301,23 @@ class Assembly:
             source=data.dtype.type,
         )  # fmt: skip
 
-    def scale_rows(self, x: Array, shift: Array, factor: Array, clip: float | None) -> None:
-        ready, by_columns = compiled(loops.scale_rows, x.dtype.name), x is self._sharing.x
-        bend, ints = 1.0 / clip if clip is not None else 0.0, [by_columns, x, shift, factor]
-        phase = COLUMNS if by_columns else ROWS
-        self._add(phase, operations.scale, x.dtype, ready, [*ints, *x.shape], [bend])
+    def scale_rows(
+        self, rows: Array, shift: Array, factor: Array, clip: float | None, out: Array
+    ) -> None:
+        if not is_readable(rows):
+            raise NotRecordable(f"rows of {rows.dtype} {rows.shape}")
+        ready, by_columns = compiled(loops.scale_rows, out.dtype.name), self._sharing.is_x(out)
+        self._add(
+            COLUMNS if by_columns else ROWS, operations.scale, out.dtype, ready,
+            [by_columns, rows, shift, factor, out, *out.shape], [clip or 0.0],
+            source=rows.dtype.type,
+        )  # fmt: skip
+
+
+def is_readable(data: Array) -> bool:
+    """Whether compiled loops can read an array: rows of whole numbers, float32 or float64."""
+    kind, size = data.dtype.kind, data.dtype.itemsize
+    return data.ndim <= 2 and (kind in "iu" or (kind == "f" and size in (4, 8)))
 
 
 def _unknown(**given: Any) -> None:

@@ -17,7 +17,7 @@ from nnbackend.backend import philox
 from nnbackend.backend.base import BATCH, COUNT, LOSS, MOMENTUM, PENALTY, RATE, STEP, WEIGHT
 from nnbackend.backend.formulas import Activation, Loss, UpdateRule
 from nnbackend_numba import loops
-from nnbackend_numba.assembly import ELEMENTWISE, UPDATES
+from nnbackend_numba.assembly import ELEMENTWISE, UPDATES, is_readable
 from nnbackend_numba.compiling import CANNOT, compiled
 from nnbackend_numba.program import Program
 from nnbackend_numba.tape import NotRecordable, record
@@ -175,15 +175,20 @@ class NumbaBackend(NumPyBackend):
         self, data: Array, order: Array, clock: Array, batch_size: int, out: Array
     ) -> None:
         start = int(clock[BATCH]) * batch_size
-        if data.ndim > 2 or data.dtype.kind not in "fiu" or data.dtype.itemsize == 2:
+        if not is_readable(data):
             super().gather_rows(data, order, clock, batch_size, out)
             return
         rows, into = (data, out) if data.ndim == 2 else (data[:, None], out[:, None])
         self._loop(loops.gather, out.dtype)(rows, order, start, into, 0, into.shape[1])
 
-    def scale_rows(self, x: Array, shift: Array, factor: Array, clip: float | None) -> None:
-        inverse = x.dtype.type(1.0 / clip if clip is not None else 0.0)
-        self._loop(loops.scale_rows, x.dtype)(x, shift, factor, inverse, 0, x.shape[1])
+    def scale_rows(
+        self, rows: Array, shift: Array, factor: Array, clip: float | None, out: Array
+    ) -> None:
+        if not is_readable(rows) or not rows.flags.c_contiguous:  # each layout is compiled apart
+            super().scale_rows(rows, shift, factor, clip, out)
+            return
+        loop = self._loop(loops.scale_rows, out.dtype)
+        loop(rows, shift, factor, clip or 0.0, out, 0, out.shape[1])
 
     # ---- steps ------------------------------------------------------------------------------
 

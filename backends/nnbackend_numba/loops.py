@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from nnbackend.backend import philox
+from nnbackend.backend.base import FAR
 from nnbackend_numba import scalars
 from nnbackend_numba.native import high_word
 
@@ -319,17 +320,17 @@ def gather(data, order, start, out, first, last):
             oi[j] = row[j]
 
 
-def scale_rows(x, shift, factor, inverse_clip, first, last):
-    """x = (x - shift) * factor, bent smoothly where inverse_clip is above 0."""
-    one = x.dtype.type(1)
+def scale_rows(rows, shift, factor, clip, out, first, last):
+    """out = (rows - shift) * factor in float64, clipped smoothly where clip is above 0."""
     shift, factor = shift[first:last], factor[first:last]
-    for i in range(x.shape[0]):
-        xi = x[i, first:last]
-        for j in range(xi.size):
-            t = (xi[j] - shift[j]) * factor[j]
-            if inverse_clip > 0:
-                t /= math.sqrt(one + (t * inverse_clip) * (t * inverse_clip))
-            xi[j] = t
+    for i in range(rows.shape[0]):
+        ri, oi = rows[i, first:last], out[i, first:last]
+        for j in range(oi.size):
+            t = (ri[j] - shift[j]) * factor[j]
+            if clip > 0:
+                u = max(min(t / clip, FAR), -FAR)
+                t = u * clip / math.sqrt(1.0 + u * u)
+            oi[j] = t
 
 
 def tick(clock, rates, hyper):

@@ -25,7 +25,7 @@ kind: Any = None  # np.float32 or np.float64
 loop: Any = None  # a compiled loop of `loops`
 coefficients: Any = None  # take the tuple that an update rule wants from a line of numbers
 constants: Any = None
-source: Any = None  # the dtype of the rows that are gathered
+source: Any = None  # the dtype of the rows that are gathered or scaled
 SLOT = 8  # workers' partial sums stand this far apart, each in its own line of the cache
 _inline = numba.njit(forceinline=True, **scalars.FAST)
 
@@ -130,13 +130,13 @@ def gather(ints, floats, worker, workers, step):
 
 
 def scale(ints, floats, worker, workers, step):
-    """ints: by columns, x, shift, factor, B, I.  floats: 1 / clip, or 0."""
-    i = words(ints, 6)
-    n_in = i[5]
-    lo, hi, first, last = block_of(i[0], i[4], n_in, worker, workers)
-    shift, factor = vector(i[2], 0, n_in, kind), vector(i[3], 0, n_in, kind)
-    bend = kind(doubles(floats, 1)[0])
-    loop(matrix(i[1], lo, hi - lo, n_in, kind), shift, factor, bend, first, last)
+    """ints: by columns, rows, shift, factor, out, B, I.  floats: clip, or 0."""
+    i = words(ints, 7)
+    n_in, clip = i[6], doubles(floats, 1)[0]
+    lo, hi, first, last = block_of(i[0], i[5], n_in, worker, workers)
+    shift, factor = doubles(i[2], n_in), doubles(i[3], n_in)
+    rows, out = matrix(i[1], lo, hi - lo, n_in, source), matrix(i[4], lo, hi - lo, n_in, kind)
+    loop(rows, shift, factor, clip, out, first, last)
 
 
 def forward(ints, floats, worker, workers, step):

@@ -26,11 +26,17 @@ MEETING = 400  # numbers that could be exchanged in the time of two meetings
 class Sharing:
     """The weights of the layers that are shared by inputs, in their order.
 
-    x: what the first of them takes; a worker gathers only its columns.
+    x: what the first of them takes; a worker gathers only its columns. raw: x before it is scaled,
+    where that is another array.
     """
 
     weights: tuple[Array, ...] = ()
     x: Array = None
+    raw: Array = None
+
+    def is_x(self, array: Array) -> bool:
+        """Whether an array holds the inputs of the first layer, raw or scaled."""
+        return array is not None and (array is self.x or array is self.raw)
 
     def is_by_inputs(self, W: Array) -> bool:
         """Whether a layer is shared by inputs."""
@@ -47,7 +53,8 @@ def share_out(calls: Sequence[Call], workers: int) -> Sharing:
     if workers == 1 or not layers:
         return Sharing()
     x = layers[0]["x"]
-    is_gathered = any(c.kernel == "gather_rows" and c.given["out"] is x for c in calls)
+    raw = next((c.given["rows"] for c in calls if c.given.get("out") is x and "rows" in c.given), x)
+    is_gathered = any(c.kernel == "gather_rows" and c.given["out"] is raw for c in calls)
     is_made = any(c.given.get("a") is x for c in calls)
     costs = [_exchange(layers, 0, is_gathered)]
     for k in range(1, _in_a_row(calls) + 1):
@@ -55,7 +62,8 @@ def share_out(calls: Sequence[Call], workers: int) -> Sharing:
             break
         costs.append(_exchange(layers, k, False) + (x.size if is_made else 0))
     chosen = costs.index(min(costs))
-    return Sharing(tuple(layer["W"] for layer in layers[:chosen]), x if chosen else None)
+    weights = tuple(layer["W"] for layer in layers[:chosen])
+    return Sharing(weights, x, raw) if chosen else Sharing()
 
 
 def _in_a_row(calls: Sequence[Call]) -> int:

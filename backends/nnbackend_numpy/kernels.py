@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnbackend.backend import Backend, philox
-from nnbackend.backend.base import BATCH, COUNT, MOMENTUM, PENALTY, RATE, STEP
+from nnbackend.backend.base import BATCH, COUNT, FAR, MOMENTUM, PENALTY, RATE, STEP
 from nnbackend.backend.formulas import Activation, UpdateRule
 from nnbackend_numpy import threads
 
@@ -198,14 +198,20 @@ class NumPyBackend(Backend):
             )
             np.copyto(out, taken, casting="unsafe")
 
-    def scale_rows(self, x: Array, shift: Array, factor: Array, clip: float | None) -> None:
-        x -= shift
-        x *= factor
+    def scale_rows(
+        self, rows: Array, shift: Array, factor: Array, clip: float | None, out: Array
+    ) -> None:
+        t = self._scratch(out, shift.dtype.char)
+        np.subtract(rows, shift, out=t)
+        t *= factor
         if clip is not None:
-            t = x * (1.0 / clip)
-            np.multiply(t, t, out=t)
-            t += 1.0
-            x /= np.sqrt(t, out=t)
+            t *= 1.0 / clip
+            np.clip(t, -FAR, FAR, out=t)
+            root = t * t
+            root += 1.0
+            t /= np.sqrt(root, out=root)
+            t *= clip
+        np.copyto(out, t, casting="unsafe")
 
     def _scratch(self, like: Array, dtype: str = "") -> Array:
         """Give this thread's scratch array of a shape, one that is kept, in a dtype or `like`'s."""

@@ -30,6 +30,7 @@ LOSS, WEIGHT, PENALTY, SCORE = range(4)
 STEP, BATCH = range(2)
 # Slots of `hyper`, float64: what a schedule may change, and the step count once more.
 RATE, MOMENTUM, COUNT = range(3)
+FAR = 1e15  # clips away before its square could overflow; 1 + FAR^2 is FAR^2 in every dtype
 
 
 class Backend(ABC):
@@ -291,16 +292,23 @@ class Backend(ABC):
         rows = self.xp.take(data, self.xp.take(order, places), axis=0)
         out[...] = self.xp.astype(rows, out.dtype)
 
-    def scale_rows(self, x: Array, shift: Array, factor: Array, clip: float | None) -> None:
-        """Scale the inputs in place: t = (x - shift) * factor; clipped, t / sqrt(1 + (t/clip)^2).
+    def scale_rows(
+        self, rows: Array, shift: Array, factor: Array, clip: float | None, out: Array
+    ) -> None:
+        """Scale inputs: t = (rows - shift) * factor; with a clip, t / sqrt(1 + (t / clip)^2).
 
-        Shapes: x (B, I), shift and factor (I,).
+        Computed in the dtype of shift and factor, float64 where the device has it, and rounded
+        once, so that a shift that is large beside the spread of a column costs no digit.
+        Shapes: rows and out (B, I), of any real dtype and maybe one array; shift, factor (I,).
         Source of the smooth clip: Holzmueller et al. 2024 (RealMLP), appendix B.
         """
-        t = (x - shift) * factor
+        xp = self.xp
+        t = (xp.astype(rows, shift.dtype) - shift) * factor
         if clip is not None:
-            t = t / self.xp.sqrt(1.0 + (t * (1.0 / clip)) * (t * (1.0 / clip)))
-        x[...] = t
+            u = t * (1.0 / clip)
+            u = xp.where(u > FAR, FAR, xp.where(u < -FAR, -FAR, u))
+            t = u * clip / xp.sqrt(1.0 + u * u)
+        out[...] = xp.astype(t, out.dtype)
 
     def copy(self, source: Array, target: Array) -> None:
         """Copy one device array into another of the same shape."""

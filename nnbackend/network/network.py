@@ -272,7 +272,8 @@ class Network:
         """Give what the network says of raw rows, on the host.
 
         Labels (n,) of a classifier, of `classes` where it has them; yes-or-no (n, n_out) where
-        several can be true; values (n,) or (n, n_out) of a regression.
+        several can be true; values (n,) or (n, n_out) of a regression, float64 where the targets
+        were scaled: the network's own dtype could lack digits for them.
         """
         out = self.outputs(x)
         if self._is_yes_or_no:
@@ -282,7 +283,7 @@ class Network:
             return self._names(out.argmax(axis=1))
         values: np.ndarray = out
         if self.target_scaler is not None:
-            values = self.target_scaler.inverse(out.astype(np.float64)).astype(self.dtype)
+            values = self.target_scaler.inverse(out)
         return values[:, 0] if self.n_out == 1 else values
 
     def predict_proba(self, x: Any) -> np.ndarray:
@@ -357,15 +358,15 @@ class Network:
 
     def host_targets(self, y: Any, n_rows: int) -> np.ndarray:
         """Give targets as the loss takes them: (n,) int32 class labels, or (n, n_out)."""
-        target = self._unscaled_targets(y, n_rows)
-        if self.target_scaler is None or target.ndim == 1:
-            return target
-        return self.target_scaler.transform(target, self.dtype)
+        if self.target_scaler is None:
+            return self._unscaled_targets(y, n_rows, self.dtype)
+        target = self._unscaled_targets(y, n_rows, "float64")
+        return target if target.ndim == 1 else self.target_scaler.transform(target, self.dtype)
 
-    def _unscaled_targets(self, y: Any, n_rows: int) -> np.ndarray:
+    def _unscaled_targets(self, y: Any, n_rows: int, dtype: str) -> np.ndarray:
         labels_only = self.loss.name == "cross_entropy"
         target = doors.targets(
-            y, n_rows, self.n_out, self.dtype, self.backend, self.classes, labels_only
+            y, n_rows, self.n_out, dtype, self.backend, self.classes, labels_only
         )
         if target.ndim == 2:
             _check_range(target, self.loss.name)
@@ -378,16 +379,14 @@ class Network:
     def device_targets(self, y: Any, sample_weight: Any, n_rows: int) -> tuple[Array, Array | None]:
         """Give targets, as the last layer gives them, and weights on the device."""
         weight = self.host_weights(sample_weight, n_rows)
-        target = self.backend.to_device(self._unscaled_targets(y, n_rows))
+        target = self.backend.to_device(self._unscaled_targets(y, n_rows, self.dtype))
         return target, None if weight is None else self.backend.to_device(weight)
 
     def device_scaler(self) -> tuple[Array, Array]:
-        """Give the scaler's shift and factor on the device."""
+        """Return the scaler's shift and factor on the device, float64."""
         assert self.scaler is not None
-        # The factor of a column that hardly varies may be too large for float32.
-        factor = np.minimum(self.scaler.factor, np.finfo(self.dtype).max).astype(self.dtype)
-        shift = self.scaler.shift.astype(self.dtype)
-        return self.backend.to_device(shift), self.backend.to_device(factor)
+        to_device = self.backend.to_device
+        return to_device(self.scaler.shift), to_device(self.scaler.factor)
 
     def rows_on_device(self, x: Any) -> Array:
         """Give rows through the strict door, in the network's dtype."""
@@ -427,14 +426,16 @@ class Network:
                 space = self._spare_workspace(rows, layers)
                 own = space.x
             part = x[start : start + rows, ...]
-            if not backend.owns(part):
+            if scaler is not None and self.scaler is not None:
+                if not backend.owns(part):
+                    part = backend.to_device(np.ascontiguousarray(part))
+                backend.scale_rows(part, *scaler, self.scaler.clip, own)
+            elif not backend.owns(part):
                 backend.to_device(np.ascontiguousarray(part, self.dtype), out=own)
-            elif scaler is None and _can_be_read_in_place(part, self.dtype):
+            elif _can_be_read_in_place(part, self.dtype):
                 space.read(part)
             else:
                 backend.copy(backend.cast(part, self.dtype), own)
-            if scaler is not None and self.scaler is not None:
-                backend.scale_rows(own, *scaler, self.scaler.clip)
             yield start, space
         if space is not None and layers is None and n <= FEW_ROWS:
             space.read(own)  # so that nobody's rows are held on to

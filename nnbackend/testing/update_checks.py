@@ -163,12 +163,31 @@ class BatchChecks(Suite):
         told.close("out", backend.to_host(out), np.array([[0.0], [3.0]]), 0.0)
 
     @pytest.mark.parametrize("clip", [None, 3.0])
-    def test_scale_rows(self, backend: Backend, dtype: str, clip: float | None) -> None:
+    @pytest.mark.parametrize("kind", ["float32", "float64", "uint8", "int64"])
+    def test_scale_rows(self, backend: Backend, dtype: str, kind: str, clip: float | None) -> None:
         for rows, n_in in ((1, 1), (5, 1), (1, 7), (33, 21)):
-            rng = self.rng(rows, n_in)
-            names: dict[str, Any] = {"x": 9 * rng.standard_normal((rows, n_in))}
-            names |= {"shift": rng.standard_normal(n_in), "factor": rng.random(n_in)}
+            rng = self.rng(rows, n_in, kind)
+            # A shift that is large beside the spread; a value far beyond what the clip keeps.
+            offset = 1_760_000_000 if kind in ("float64", "int64") else 100
+            x = (offset + 9 * rng.standard_normal((rows, n_in))).astype(kind)
+            factor = rng.random(n_in)
+            factor[-1] = 1.0 if clip is None else 1e30
+            names: dict[str, Any] = {
+                "data": x,
+                "shift": offset + rng.random(n_in),
+                "factor": factor,
+            }
+            names["out"] = np.full((rows, n_in), np.nan, dtype)
             self.compare_kernel(
-                backend, "scale_rows", {k: v.astype(dtype) for k, v in names.items()}, ["x"],
-                lambda b, a: b.scale_rows(a.x, a.shift, a.factor, clip), f"{clip=}",
+                backend, "scale_rows", names, ["out"],
+                lambda b, a: b.scale_rows(a.data, a.shift, a.factor, clip, a.out), f"{clip=}",
             )  # fmt: skip
+
+    def test_scale_rows_in_place(self, backend: Backend, dtype: str) -> None:
+        rng = self.rng(33)
+        names: dict[str, Any] = {"x": (9 * rng.standard_normal((33, 21))).astype(dtype)}
+        names |= {"shift": rng.standard_normal(21), "factor": rng.random(21)}
+        self.compare_kernel(
+            backend, "scale_rows", names, ["x"],
+            lambda b, a: b.scale_rows(a.x, a.shift, a.factor, 3.0, a.x), "out is rows",
+        )  # fmt: skip

@@ -35,11 +35,15 @@ def epoch_order(n: int, seed: int, epoch: int, shuffle: Shuffle) -> np.ndarray:
 
 @dataclass
 class Batch:
-    """The arrays that a step of `rows` rows fills: inputs, targets, weights."""
+    """The arrays that a step of `rows` rows fills: inputs, targets, weights.
+
+    raw: the inputs before they are scaled: x itself, unless the data have digits that x has not.
+    """
 
     x: Array
     y: Array
     weight: Array | None
+    raw: Array
 
 
 class Feed:
@@ -62,6 +66,9 @@ class Feed:
         self.order = backend.zeros((self.n,), "int64")
         self.begin_epoch(np.arange(self.n))
         self.scaler = net.device_scaler() if net.scaler is not None else None
+        self._raw_dtype = net.dtype
+        if self.scaler is not None and not self.is_sparse and not is_exact(self.x, net.dtype):
+            self._raw_dtype = numpy_name(self.x.dtype)
         self._y_dtype = str(data.y.dtype)
 
     def new_batch(self, rows: int) -> Batch:
@@ -73,11 +80,13 @@ class Feed:
 
     def new_part(self, rows: int) -> Batch:
         """Make the arrays of a part of a batch."""
-        empty, dtype = self.backend.empty, self.net.dtype
+        empty, dtype, shape = self.backend.empty, self.net.dtype, (rows, self.net.n_in)
+        x = empty(shape, dtype)
         return Batch(
-            empty((rows, self.net.n_in), dtype),
+            x,
             empty((rows, *self.y.shape[1:]), self._y_dtype),
             None if self.weight is None else empty((rows,), dtype),
+            x if self._raw_dtype == dtype else empty(shape, self._raw_dtype),
         )
 
     def begin_epoch(self, order: np.ndarray) -> None:
@@ -101,14 +110,30 @@ class Feed:
         if self.is_sparse:  # made dense on the host, so that such a step cannot be captured
             start = int(backend.to_host(clock)[BATCH]) * self.batch_size + first
             rows = self._host_order[start : start + int(batch.x.shape[0])]
-            backend.to_device(self.x[rows].astype(self.net.dtype, copy=False), out=batch.x)
+            dense, scaler, dtype = self.x[rows], self.net.scaler, self.net.dtype
+            scaled = dense.astype(dtype) if scaler is None else scaler.transform(dense, dtype)
+            backend.to_device(scaled, out=batch.x)
         else:
-            backend.gather_rows(self.x, order, clock, self.batch_size, batch.x)
+            backend.gather_rows(self.x, order, clock, self.batch_size, batch.raw)
         backend.gather_rows(self.y, order, clock, self.batch_size, batch.y)
         if self.weight is not None:
             backend.gather_rows(self.weight, order, clock, self.batch_size, batch.weight)
-        if self.scaler is not None and self.net.scaler is not None:
-            backend.scale_rows(batch.x, *self.scaler, self.net.scaler.clip)
+        if self.scaler is not None and self.net.scaler is not None and not self.is_sparse:
+            backend.scale_rows(batch.raw, *self.scaler, self.net.scaler.clip, batch.x)
+
+
+def numpy_name(dtype: object) -> str:
+    """Return NumPy's name of any library's dtype.
+
+    >>> numpy_name(np.dtype("uint8"))
+    'uint8'
+    """
+    return str(dtype).rpartition(".")[2]  # torch.float64
+
+
+def is_exact(array: Array, dtype: str) -> bool:
+    """Whether a dtype holds all digits of an array's numbers."""
+    return np.can_cast(numpy_name(array.dtype), dtype)
 
 
 def batch_sizes(n: int, batch_size: int) -> list[tuple[int, int]]:

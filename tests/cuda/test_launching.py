@@ -156,7 +156,7 @@ def test_other_matrices_longer_than_a_round(order: int) -> None:
         backend.maxout_forward(z, a, which)
         backend.maxout_backward(a, which, dz)
         backend.dropout_backward(a, mask, 0.3, dx)
-        backend.scale_rows(x, shift, factor, 2.0)
+        backend.scale_rows(x, shift, factor, 2.0, x)
         backend.max_norm(w, 19.0)
         got.append([v.copy() for v in (a, which, dz, dx, x, w)])
     for ours, theirs in zip(*got, strict=True):
@@ -370,7 +370,7 @@ def test_empty_arrays_launch_nothing() -> None:
     kernels.add_score(ACCURACY, none, none, None, np.zeros(4))
     kernels.dropout_forward(none, 0.5, (1, 2), np.zeros(2, np.int64), 0, none, none.astype(bool))
     kernels.optimizer_step(SGD(), np.zeros(0), np.zeros(0), [], np.zeros(3), 0.0, 0)
-    kernels.scale_rows(none, np.zeros(4), np.zeros(4), None)
+    kernels.scale_rows(none, np.zeros(4), np.zeros(4), None, none)
     kernels.max_norm(none, 1.0)
     kernels.gather_rows(none, np.zeros(0, int), np.zeros(2, int), 5, np.zeros((0, 4), f))
     assert not counting.launched

@@ -311,7 +311,7 @@ LOOK_ALIKES: list[tuple[str, Any]] = [
     ("rows in several orders", _other("gather_rows", "order")),
     ("rows in several orders", _other("gather_rows", "clock")),
     ("rows in several orders", _other("gather_rows", "batch_size", lambda n: n + 1)),
-    ("inputs that are scaled otherwise", _other("scale_rows", "x")),
+    ("inputs that are scaled otherwise", _other("scale_rows", "out")),
     ("a penalty on other weights", _other("add_penalty", "weights", lambda w: w[1:])),
     ("a penalty on other weights", _other("add_penalty", "totals")),
 ]  # fmt: skip

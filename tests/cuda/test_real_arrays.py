@@ -131,7 +131,7 @@ def test_the_backend_computes_with_a_strided_view_by_cupy() -> None:
     backend, whole = new_row(), ones(4, 6)
     x, shift, factor = whole[:, ::2], ones(3), ones(3)
     x[1] = 4.0
-    backend.scale_rows(x, shift, factor, None)
+    backend.scale_rows(x, shift, factor, None, x)
     assert whole.get()[1].tolist() == [3.0, 1.0, 3.0, 1.0, 3.0, 1.0]
     assert "strides" in backend._fallbacks["scale_rows"]
 

@@ -99,6 +99,15 @@ __device__ __forceinline__ void gather(
     gather_packs<1>(data, rows, out, stride, n, columns, block, blocks);
 }
 
+// An input as the network sees it: (x - shift) * factor, and t / sqrt(1 + (t / clip)^2) where
+// clip > 0; far away, where the square could overflow, that is the clip itself.
+__device__ __forceinline__ double scaled(double x, double shift, double factor, double clip) {
+  const double t = (x - shift) * factor;
+  if (!(clip > 0)) return t;
+  const double u = fmax(fmin(t / clip, 1e15), -1e15);
+  return u * clip / sqrt(1 + u * u);
+}
+
 // ---- along a row: `lanes` neighbours in a warp (1, 2, 4 ... 32) share it -------------------------
 
 template <class A> struct Place {

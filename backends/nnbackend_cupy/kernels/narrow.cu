@@ -49,8 +49,10 @@ struct KERNEL_Run {
   STATES(POINTER)
   const X* data;
   const Y* targets;
-  const T *weights, *shift, *factor;  // of the data's rows; by what its columns are scaled
-  T inverse_clip, l1, l2;
+  const T* weights;              // of the data's rows
+  const double *shift, *factor;  // by what its columns are scaled
+  double clip;                   // of scaled inputs, or 0
+  T l1, l2;
   long long stride, y_stride;  // from row to row of data and targets, in elements
   int rows;
   T* pool;            // shared memory: tiles, or the rows of a group
@@ -61,12 +63,11 @@ struct KERNEL_Run {
   T* own_weights;
 
   __device__ __forceinline__ T input(int row, int i) const {
-    T x = (T)data[places[row] * stride + i];
+    const X x = data[places[row] * stride + i];
 #if HAS_SCALE
-    x = (x - shift[i]) * factor[i];
-#endif
-#if HAS_SCALE == 2
-    x = x / sqrtf((T)1 + (x * inverse_clip) * (x * inverse_clip));
+    return (T)scaled((double)x, shift[i], factor[i], clip);
+#else
+    return (T)x;
 #endif
     return x;
   }
@@ -607,8 +608,8 @@ __device__ __forceinline__ void KERNEL_find_rows(
 extern "C" CLUSTER_SIZE __global__ void __launch_bounds__(THREADS, 1)
     KERNEL(T* theta, T* gradient, STATES(PARAMETER) T* scratch, double* parts,
            unsigned long long* counter, const X* data, const Y* targets, const T* weights,
-           const T* shift, const T* factor, const long long* order, long long* clock,
-           const double* rates, double* hyper, double* totals, double decay, T inverse_clip, T l1,
+           const double* shift, const double* factor, const long long* order, long long* clock,
+           const double* rates, double* hyper, double* totals, double decay, double clip, T l1,
            T l2, double penalty_rows, long long stride, long long y_stride, long long batch_size,
            long long rate_steps, int rows, int steps) {
   __shared__ __align__(64) T pool[POOL];
@@ -619,7 +620,7 @@ extern "C" CLUSTER_SIZE __global__ void __launch_bounds__(THREADS, 1)
   __shared__ T own_weights[ROWS];
   const KERNEL_Run run = {
       theta, gradient, scratch, STATES(ARGUMENT) data, targets, weights, shift, factor,
-      inverse_clip, l1, l2, stride, y_stride, rows, pool, places, c, &all_weights,
+      clip, l1, l2, stride, y_stride, rows, pool, places, c, &all_weights,
       labels, own_weights};
   const bool is_last_thread = threadIdx.x == THREADS - 1;  // thread 0 may be in the barrier
   long long step = clock[0], batch = clock[1];

@@ -90,17 +90,6 @@ extern "C" __global__ void __launch_bounds__(256, 1)
     shadow[i] += rest * (theta[i] - shadow[i]);
 }
 
-// Scales inputs in place; clips smoothly where is_clipped.
-extern "C" __global__ void __launch_bounds__(256, 1)
-    KERNEL_scale_rows(T* x, const T* shift, const T* factor, T inverse_clip, bool is_clipped,
-                      long long n, int columns) {
-  for (Walk at(columns); at.i < n; at.next()) {
-    T t = (x[at.i] - shift[at.column]) * factor[at.column];
-    if (is_clipped) t = t / (T)SQRT((T)1 + (t * inverse_clip) * (t * inverse_clip));
-    x[at.i] = t;
-  }
-}
-
 // The sum of sample weights, for losses of very many rows.
 extern "C" __global__ void __launch_bounds__(256, 1)
     KERNEL_total(const T* weight, double* result, double* partial, unsigned* counter, long long n) {
