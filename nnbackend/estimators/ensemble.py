@@ -62,7 +62,7 @@ def mean_outputs(estimator: Any, X: Any) -> np.ndarray:
     out = sum(member._outputs(x) for member in estimator.estimators_)
     mean: np.ndarray = out / len(estimator.estimators_)
     if estimator.target_scaler_ is not None:
-        mean = estimator.target_scaler_.inverse(mean).astype(mean.dtype)
+        mean = estimator.target_scaler_.inverse(mean)  # float64: float32 may lack its digits
     return mean
 
 

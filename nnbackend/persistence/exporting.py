@@ -23,8 +23,11 @@ from nnbackend.persistence.whole_file import write_whole
 def export(net: Network, path: str | os.PathLike[str]) -> None:
     """Write a network for other programs: to `.onnx` or `.npz`, by the name of the file.
 
-    ONNX: input "x" (n, n_in) of raw rows and output "y" (n, n_out), both float32: what `predict`
-    gives for a regression, else `outputs`. It needs the extra: pip install "nnbackend[onnx]".
+    ONNX: input "x" (n, n_in) of raw rows and output "y" (n, n_out): what `predict` gives for a
+    regression, else `outputs`. Both are float32; float64 where raw values or targets lie so far
+    from zero that float32 lacks their digits, as Unix time. The metadata have `classes` and
+    `feature_names`, where the network knows them.
+    It needs the extra: pip install "nnbackend[onnx]".
     NPZ: the arrays weights.0, biases.0, ..., scaler.shift, scaler.factor, and `description`, a text
     of JSON; z = a W + b.
 

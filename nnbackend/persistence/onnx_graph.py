@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from nnbackend.backend.base import FAR
+from nnbackend.data.coding import ColumnCoding
 from nnbackend.data.scalers import Scaler
 from nnbackend.errors import ArgumentError
 from nnbackend.network.activations import (
@@ -28,6 +30,9 @@ from nnbackend.persistence.description import describe_layer
 
 OPSET, IR_VERSION = 17, 8
 LARGEST = 2**31 - 1  # bytes of one message of protobuf
+FLOAT, DOUBLE = 1, 11  # of onnx.TensorProto
+# Rounding raw values to float32 may move a scaled value by so much, and not more.
+MOST_ROUNDING = 1e-4
 
 
 class Graph:
@@ -73,19 +78,18 @@ def onnx_bytes(net: Network) -> bytes:
     graph = Graph(helper, onnx.numpy_helper)
     _network(net, graph)
     graph.nodes[-1].output[0] = "y"
-    float32 = onnx.TensorProto.FLOAT
     made = helper.make_graph(
         graph.nodes, "nnbackend",
-        [helper.make_tensor_value_info("x", float32, ["n", net.n_in])],
-        [helper.make_tensor_value_info("y", float32, ["n", net.n_out])],
+        [helper.make_tensor_value_info("x", _type_of(net.scaler), ["n", net.n_in])],
+        [helper.make_tensor_value_info("y", _type_of(net.target_scaler), ["n", net.n_out])],
         graph.constants,
     )  # fmt: skip
     model = helper.make_model(
         made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION,
         producer_name="nnbackend",
     )  # fmt: skip
-    if net.classes is not None:
-        helper.set_model_props(model, {"classes": json.dumps(list(net.classes))})
+    if known := _metadata(net):
+        helper.set_model_props(model, known)
     onnx.checker.check_model(model, full_check=True)
     content: bytes = model.SerializeToString(deterministic=True)
     return content
@@ -107,21 +111,65 @@ def _network(net: Network, graph: Graph) -> None:
             shape = graph.constant([-1, layer.n_pieces, layer.n_out], "int64")
             a = graph.add("ReduceMax", graph.add("Reshape", a, shape), axes=[1], keepdims=0)
     if net.target_scaler is not None:
-        ones = np.ones((1, net.n_out))
-        shift = net.target_scaler.inverse(0.0 * ones)
-        a = graph.add("Mul", a, graph.constant(net.target_scaler.inverse(ones) - shift))
-        a = graph.add("Add", a, graph.constant(shift))
+        _unscaled(a, net.target_scaler, net.n_out, graph)
+
+
+def _metadata(net: Network) -> dict[str, str]:
+    """Return what a program needs to name inputs and outputs: lists in JSON."""
+    known = {} if net.classes is None else {"classes": json.dumps(list(net.classes))}
+    if net.columns is not None:
+        names = ColumnCoding.from_dict(net.columns).feature_names
+        known["feature_names"] = json.dumps(list(names))
+    return known
+
+
+def needs_float64(scaler: Scaler | None) -> bool:
+    """Whether raw values, rounded to float32, would lose digits that the scaled values have."""
+    if scaler is None:
+        return False
+    rounding = np.abs(scaler.shift) * scaler.factor * np.finfo(np.float32).epsneg
+    return bool((rounding > MOST_ROUNDING).any())
+
+
+def _type_of(scaler: Scaler | None) -> int:
+    return DOUBLE if needs_float64(scaler) else FLOAT
 
 
 def _scaled(x: str, scaler: Scaler, graph: Graph) -> str:
-    factor = np.minimum(scaler.factor, np.finfo("float32").max)
-    t = graph.add("Mul", graph.add("Sub", x, graph.constant(scaler.shift)), graph.constant(factor))
-    if scaler.clip is None:
-        return t
-    share = graph.add("Mul", t, graph.constant(1.0 / scaler.clip))
-    square = graph.add("Mul", share, share)
-    root = graph.add("Sqrt", graph.add("Add", square, graph.constant(1.0)))
-    return graph.add("Div", t, root)
+    """Enter t = (x - shift) * factor and the smooth clip; the result is float32.
+
+    In float32, the shift is taken off in two parts: together they have its digits.
+    """
+    is_wide = needs_float64(scaler)
+    dtype = "float64" if is_wide else "float32"
+
+    def constant(values: Any) -> str:
+        return graph.constant(values, dtype)
+
+    first = scaler.shift.astype(dtype)
+    rest = (scaler.shift - first).astype(dtype)
+    t = graph.add("Sub", x, constant(first))
+    if rest.any():
+        t = graph.add("Sub", t, constant(rest))
+    t = graph.add("Mul", t, constant(np.minimum(scaler.factor, np.finfo(dtype).max)))
+    if scaler.clip is not None:
+        share = graph.add("Mul", t, constant(1.0 / scaler.clip))
+        share = graph.add("Clip", share, constant(-FAR), constant(FAR))
+        square = graph.add("Mul", share, share)
+        root = graph.add("Sqrt", graph.add("Add", square, constant(1.0)))
+        t = graph.add("Mul", graph.add("Div", share, root), constant(scaler.clip))
+    return graph.add("Cast", t, to=FLOAT) if is_wide else t
+
+
+def _unscaled(a: str, scaler: Scaler, n_out: int, graph: Graph) -> str:
+    """Enter the values that outputs a stand for, in float64 where float32 lacks the digits."""
+    dtype = "float64" if needs_float64(scaler) else "float32"
+    ones = np.ones((1, n_out))
+    shift = scaler.inverse(0.0 * ones)
+    if dtype == "float64":
+        a = graph.add("Cast", a, to=DOUBLE)
+    a = graph.add("Mul", a, graph.constant(scaler.inverse(ones) - shift, dtype))
+    return graph.add("Add", a, graph.constant(shift, dtype))
 
 
 def activate(z: str, phi: Activation, graph: Graph) -> str:
@@ -153,7 +201,7 @@ def _identity(z: str, params: tuple[float, ...], graph: Graph) -> str:
 
 def _step(z: str, params: tuple[float, ...], graph: Graph) -> str:
     above = graph.add("Greater", z, graph.constant(0.0))
-    return graph.add("Cast", above, to=1)  # to float32
+    return graph.add("Cast", above, to=FLOAT)
 
 
 def _silu(z: str, params: tuple[float, ...], graph: Graph) -> str:

@@ -95,7 +95,7 @@ def narrow_net(widths: tuple[int, ...], phi: str, loss: str, data: str) -> Net:
         W, b = W + n_in * n_out, b + n_out
     is_fused = loss == "cross_entropy"
     formula = get_loss(loss).fused() if is_fused else get_loss(loss)
-    extras = {"scale": 2, "is_weighted": True, "has_penalty": True}
+    extras = {"is_scaled": True, "is_weighted": True, "has_penalty": True}
     targets = "int32" if is_fused else "float32"
     return Net(tuple(layers), formula, Adam(), 2, data, targets, True, **extras)
 
