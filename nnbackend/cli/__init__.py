@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from nnbackend.bench.machine import ask_for_best_kernels
+from nnbackend.cli.console import escaping
 from nnbackend.errors import ArgumentError, DivergedError, NNBackendError, nearest, suggest
 
 GOOD, FAILED, WRONG_USAGE, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
@@ -91,7 +92,11 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; give the exit code. Never raises for what a user can do wrong."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    with escaping():
+        return _main(list(sys.argv[1:] if argv is None else argv))
+
+
+def _main(words: list[str]) -> int:
     try:
         code = _run(words)
         sys.stdout.flush()

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from nnbackend.cli.parts import Known, fingerprint, read_known, split_test, whole
+from nnbackend.cli.parts import Known, fingerprint, read_data, read_known, split_test, whole
+from nnbackend.cli.places import check_places, check_same_rows
 from nnbackend.cli.run_folder import Run, open_run, to_json
 from nnbackend.data import Dataset
 from nnbackend.errors import ArgumentError, DataError
@@ -90,6 +91,18 @@ def read_for(
     """Read data as the training data of a run was read."""
     known = Known(net.n_in, net.classes, net.columns)
     return read_known(source, known, found.settings, missing, with_target)
+
+
+def read_data_of(found: Run) -> Dataset:
+    """Read the data that a run was trained on, wherever they are now.
+
+    Raises: ArgumentError when they are nowhere, or are other rows.
+    """
+    assert found.settings is not None
+    check_places(found.settings, found.folder, found.environment)
+    data = read_data(found.settings)
+    check_same_rows(fingerprint(data), found.environment, found.settings.data)
+    return data
 
 
 def choose_part(found: Run, data: Dataset, asked: str | None) -> tuple[str, Dataset]:

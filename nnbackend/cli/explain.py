@@ -6,8 +6,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from nnbackend.cli.evaluate import choose_part, read_for
-from nnbackend.cli.parts import read_data
+from nnbackend.cli.evaluate import choose_part, read_data_of, read_for
 from nnbackend.cli.plot import sample
 from nnbackend.cli.run_folder import open_run, write_text
 from nnbackend.errors import ArgumentError
@@ -33,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     if args.data is not None:
         data = read_for(found, net, args.data)
     elif found.settings is not None:
-        data = choose_part(found, read_data(found.settings), None)[1]
+        data = choose_part(found, read_data_of(found), None)[1]
     else:
         raise ArgumentError("A model file does not know its data. Give --data DATA.")
     x, y = sample(net, data, args.row)

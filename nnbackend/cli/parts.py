@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from nnbackend.cli.places import NAMES, OWN, is_file_setting
 from nnbackend.cli.settings import Settings
 from nnbackend.data import BUILTIN, ColumnCoding, Dataset, RawColumn, load
 from nnbackend.data.coding import code_dataset
@@ -24,7 +25,6 @@ from nnbackend.data.parquet_files import read_parquet
 from nnbackend.data.readers import TEXT_TABLES
 from nnbackend.errors import ArgumentError, DataError
 
-OWN = "own"  # the test part that was distributed with the data
 TEST_SHARE = 0.2  # held out where the data has no test part of its own
 FINGERPRINT_BYTES = 1 << 26  # of a larger x, evenly spaced rows stand for all
 
@@ -188,12 +188,12 @@ def with_sources(settings: Settings, data: Dataset) -> Settings:
         settings = replace(settings, target=target)
         if not settings.data.lower().endswith(".parquet"):
             settings = replace(settings, header="yes" if named else "no")
-    places: dict[str, Any] = {"data": settings.data, "validation": settings.validation}
-    places["test"] = _test_choice(settings, data)
-    for name, place in places.items():
-        is_file = isinstance(place, str) and place not in BUILTIN and place != OWN
-        places[name] = str(Path(place).resolve()) if is_file else place
-    return replace(settings, **places)
+    settings = replace(settings, test=_test_choice(settings, data))
+    places = {name: getattr(settings, name) for name in NAMES}
+    files: dict[str, Any] = {
+        k: str(Path(v).resolve()) for k, v in places.items() if is_file_setting(v)
+    }
+    return replace(settings, **files)
 
 
 def _test_choice(settings: Settings, data: Dataset) -> float | str:

@@ -18,8 +18,9 @@ import numpy as np
 
 from nnbackend import plots
 from nnbackend.backend import get_backend
-from nnbackend.cli.evaluate import choose_part
-from nnbackend.cli.parts import read_data
+from nnbackend.cli.evaluate import choose_part, read_data_of, read_for
+from nnbackend.cli.parts import fingerprint
+from nnbackend.cli.places import check_places, check_same_rows
 from nnbackend.cli.run_folder import CONFIG, HISTORY, Run, open_run, read_history
 from nnbackend.cli.settings import Settings, read_config
 from nnbackend.cli.train import Plan, prepare
@@ -40,6 +41,7 @@ class Subject:
     row: int
     features: tuple[int, int]
     out: Path
+    source: str | None = None  # rows, or the new path of the run's own
 
     @cached_property
     def found(self) -> Run:
@@ -60,15 +62,25 @@ class Subject:
 
     @cached_property
     def data(self) -> Dataset:
-        """The rows that the run held out, or all."""
-        return choose_part(self.found, read_data(self.settings), None)[1]
+        """The rows that the run held out, or all; or those of --data."""
+        if self.source is not None:
+            data = read_for(self.found, self.net, self.source)
+        else:
+            assert self.settings is not None
+            data = read_data_of(self.found)
+        return choose_part(self.found, data, None)[1]
 
     def plan(self) -> Plan:
-        """Prepare the run's training again."""
-        settings = self.settings
+        """Prepare the run's training again, on the same rows."""
+        settings, environment = self.settings, self.found.environment
         if self.device is not None:
             settings = replace(settings, device=self.device)
-        return prepare(settings, get_backend(settings.device))
+        if self.source is not None:
+            settings = replace(settings, data=self.source)
+        check_places(settings, self.found.folder, environment)
+        plan = prepare(settings, get_backend(settings.device))
+        check_same_rows(fingerprint(plan.data), environment, settings.data)
+        return plan
 
 
 def _curves(s: Subject) -> None:
@@ -176,6 +188,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--features", default="0,1", metavar="I,J",
         help="boundary and film: the two features that are drawn (default: 0,1)",
     )  # fmt: skip
+    parser.add_argument(
+        "--data", metavar="DATA",
+        help="rows with targets to draw; for film, signals and rates the run's own, at their new "
+        "path (default: the run's)",
+    )  # fmt: skip
     parser.add_argument("--device", metavar="DEVICE", help="as for train (default: auto)")
     parser.add_argument(
         "--out", metavar="FILE",
@@ -189,7 +206,7 @@ def run(args: argparse.Namespace) -> int:
     given = Path(args.run)
     folder = given if given.is_dir() else given.parent
     path = Path(args.out) if args.out else folder / f"{args.kind}.{suffix}"
-    subject = Subject(args.run, args.device, args.row, _features(args.features), path)
+    subject = Subject(args.run, args.device, args.row, _features(args.features), path, args.data)
     KINDS[args.kind](subject)
     print(path)
     return 0

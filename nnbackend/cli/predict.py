@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from nnbackend.cli.console import utf8_stdout
 from nnbackend.cli.evaluate import PARTS, add_run_and_data, choose_part, read_for
 from nnbackend.cli.run_folder import open_run
 from nnbackend.errors import ArgumentError
@@ -50,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
         many = values.ndim == 2
         names = [f"prediction_{i}" for i in range(values.shape[1])] if many else ["prediction"]
     if args.out is None:
-        _write_csv(sys.stdout, values, names, kept)
+        with utf8_stdout() as stream:
+            _write_csv(stream, values, names, kept)
         return 0
     if suffix == ".npy":
         content = io.BytesIO()

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from nnbackend.backend import Backend, backends
+from nnbackend.cli.places import NAMES, announce, check_places, relocated
 from nnbackend.cli.settings import Settings, read_config, resolve, to_toml
 from nnbackend.errors import ArgumentError, ModelFileError
 from nnbackend.network.network import Network
@@ -83,7 +84,7 @@ def write_text(path: Path, text: str) -> None:
 
 def to_json(value: Any) -> str:
     """Give one line of JSON; what is infinite or not a number becomes null."""
-    return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False)
+    return json.dumps(_finite(value), allow_nan=False)  # ASCII, whatever the console's encoding
 
 
 def _finite(value: Any) -> Any:
@@ -100,14 +101,17 @@ def write_environment(folder: Path, facts: Mapping[str, Any]) -> None:
     write_text(folder / ENVIRONMENT, text + "\n")
 
 
-def environment(backend: Backend, seed: int, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what a run stands on: versions, device, processor, threads, command, data."""
+def environment(
+    backend: Backend, seed: int, data: Mapping[str, Any], folder: Path
+) -> dict[str, Any]:
+    """Return what a run stands on: versions, device, processor, threads, command, data, folder."""
     from nnbackend import __version__
 
     row = next((row for row in backends() if row.name == backend.device.partition(":")[0]), None)
     return {
         "command": shlex.join(["nnbackend", *sys.argv[1:]]),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "folder": str(folder.resolve()),
         "seed": seed,
         "data": dict(data),
         "device": backend.device,
@@ -158,27 +162,45 @@ def _threads() -> dict[str, Any]:
     return facts
 
 
+def at_config(settings: Settings, folder: Path) -> Settings:
+    """Return settings from a config file of a folder, with files that moved beside it."""
+    now = relocated(settings, folder, _read_environment(folder / ENVIRONMENT))
+    announce(settings, now)
+    return now
+
+
 def settings_of_run(folder: Path, given: Mapping[str, str], other: str | None) -> Settings:
-    """Give the settings of a run that is to go on; device and epochs may be others."""
-    strangers = sorted(given.keys() - {"device", "epochs"}) + (["out or config"] if other else [])
+    """Return the settings of a run to resume; DATA's place, device and epochs may be others.
+
+    Raises: ArgumentError for other settings, a folder that is no run's, or data that are nowhere.
+    """
+    strangers = sorted(given.keys() - {"data", "device", "epochs"})
+    strangers += ["out or config"] if other else []
     if strangers:
         raise ArgumentError(
-            "--resume takes all settings from the run's folder; only --device and --epochs may be "
-            f"others. Received: {', '.join(strangers)}. Leave them out, or begin a new run."
+            "--resume takes all settings from the run's folder; only DATA (the new path of the "
+            "same rows), --device and --epochs may be others. "
+            f"Received: {', '.join(strangers)}. Leave them out, or begin a new run."
         )
     config = folder / CONFIG
     if not config.is_file():
         raise ArgumentError(
             f"--resume must be the folder of a run. Received: {folder}, without {CONFIG}."
         )
-    return resolve(given, str(config))
+    facts = _read_environment(folder / ENVIRONMENT)
+    stored = resolve(given, str(config))
+    settings = relocated(stored, folder, facts)
+    announce(stored, settings)
+    check_places(settings, folder, facts)
+    return settings
 
 
-def keep_epochs(folder: Path, epochs: int) -> None:
-    """Put the number of epochs that a run is prolonged to into its settings; the rest stays."""
-    settings = resolve({}, str(folder / CONFIG))
-    if settings.epochs != epochs:
-        write_text(folder / CONFIG, to_toml(replace(settings, epochs=epochs)))
+def keep_changes(folder: Path, now: Settings) -> None:
+    """Put a resumed run's number of epochs and places of its data into its config.toml."""
+    stored = resolve({}, str(folder / CONFIG))
+    changed = replace(stored, **{name: getattr(now, name) for name in ("epochs", *NAMES)})
+    if changed != stored:
+        write_text(folder / CONFIG, to_toml(changed))
 
 
 def checkpoint_of_run(folder: Path) -> Checkpoint:
@@ -230,9 +252,12 @@ def open_run(path: str) -> Run:
         )
     folder = model.parent
     config = folder / CONFIG
-    settings = Settings(**read_config(config)) if config.is_file() else None
+    facts = _read_environment(folder / ENVIRONMENT)
+    settings = None
+    if config.is_file():
+        settings = relocated(Settings(**read_config(config)), folder, facts)
     history = read_history(folder / HISTORY) if (folder / HISTORY).is_file() else []
-    return Run(model, settings, _read_environment(folder / ENVIRONMENT), history)
+    return Run(model, settings, facts, history)
 
 
 def read_history(path: Path) -> list[Row]:
@@ -261,4 +286,5 @@ def _read_environment(path: Path) -> Mapping[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     known = facts if isinstance(facts, dict) else {}
-    return {name: known[name] for name in ("data", "results") if isinstance(known.get(name), dict)}
+    kinds = {"data": dict, "results": dict, "folder": str}
+    return {k: known[k] for k, kind in kinds.items() if isinstance(known.get(k), kind)}

@@ -30,10 +30,11 @@ from nnbackend.cli.run_folder import (
     ENVIRONMENT,
     LAST,
     MODEL,
+    at_config,
     check_out,
     checkpoint_of_run,
     environment,
-    keep_epochs,
+    keep_changes,
     new_folder,
     settings_of_run,
     to_json,
@@ -124,6 +125,8 @@ def run(args: argparse.Namespace) -> int:
         checkpoint = checkpoint_of_run(Path(args.resume))
     else:
         settings = resolve(given, args.config)
+        if args.config is not None:
+            settings = at_config(settings, Path(args.config).parent)
         check_out(args.out)
     with _warnings_kept_from(args.quiet):
         backend = get_backend(settings.device)
@@ -131,7 +134,7 @@ def run(args: argparse.Namespace) -> int:
             settings = replace(settings, precision=None)  # as a model that is loaded elsewhere
         plan = prepare(settings, backend)
         folder = Path(args.resume) if checkpoint else new_folder(args.out, plan.data.name)
-        facts = environment(plan.net.backend, settings.seed, _facts(plan))
+        facts = environment(plan.net.backend, settings.seed, _facts(plan), folder)
         for name in (MODEL, LAST, CONFIG, ENVIRONMENT):  # which a kill may have left half-written
             sweep(folder, name)
         if checkpoint is None:
@@ -198,7 +201,7 @@ def _learn(plan: Plan, folder: Path, is_quiet: bool, checkpoint: Checkpoint | No
     trainer.callbacks = (*callbacks, Checkpoints(folder / CHECKPOINTS, **every))
     if checkpoint is not None:
         go_on(trainer, checkpoint)
-        keep_epochs(folder, plan.settings.epochs)
+        keep_changes(folder, plan.settings)
         if not is_quiet:
             print(f"going on after step {trainer.step} in {folder}\n", file=sys.stderr)
     failure = None

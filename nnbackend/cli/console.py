@@ -1,0 +1,49 @@
+"""Text on consoles and in pipes, whatever their encoding.
+
+On Windows, and under an old locale elsewhere, stdout knows few characters. What it does not know
+is written as an escape, as \\u03c6; tables for other programs are UTF-8 always.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+
+@contextlib.contextmanager
+def escaping() -> Iterator[None]:
+    """Let stdout and stderr escape the characters that their encodings lack, for a while."""
+    before: list[tuple[Any, str]] = []
+    for stream in (sys.stdout, sys.stderr):
+        # A stream that is absent, closed or somebody's own stays as it is.
+        if isinstance(stream, io.TextIOWrapper) and not stream.closed:
+            before.append((stream, stream.errors or "strict"))
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        for stream, errors in before:
+            if not stream.closed:
+                stream.reconfigure(errors=errors)
+
+
+@contextlib.contextmanager
+def utf8_stdout() -> Iterator[TextIO]:
+    """Return stdout for a table that other programs read: UTF-8, lines end in one character.
+
+    A terminal, and a stream without bytes beneath, are written to in their own encoding.
+    """
+    stream = sys.stdout
+    if not isinstance(stream, io.TextIOWrapper) or stream.isatty():
+        yield stream
+        return
+    stream.flush()
+    table = io.TextIOWrapper(stream.buffer, encoding="utf-8", newline="\n")
+    try:
+        yield table
+        table.flush()
+    finally:
+        table.detach()  # which leaves the bytes' stream open
