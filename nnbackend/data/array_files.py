@@ -20,6 +20,7 @@ from nnbackend.data.targets import code_target
 from nnbackend.errors import DataError
 
 CHUNK_ELEMENTS = 1 << 20
+KERAS = {"x_train", "y_train", "x_test", "y_test"}
 UNPICKLED = (
     "Object arrays are stored as pickles, and unpickling runs code from the file, so they are "
     "never read. Store numbers, or text as a fixed-width array: np.array(values, dtype=str)."
@@ -43,7 +44,8 @@ class _Header(NamedTuple):
 def read_npz(path: Path, *, target: str | None, task: Task | None, missing: str) -> Dataset:
     """Read x and y from an archive; `target` names another array than y.
 
-    An archive of nothing but x gives a data set without target.
+    An archive of nothing but x gives a data set without target. One of x_train, y_train, x_test
+    and y_test, as Keras's mnist.npz, has a test part.
 
     Raises: DataError when the archive is damaged or the arrays are not usable.
     """
@@ -55,6 +57,9 @@ def read_npz(path: Path, *, target: str | None, task: Task | None, missing: str)
                 for name in archive.namelist()
                 if name.endswith(".npy")
             }
+            if stored.keys() >= KERAS and "x" not in stored and target is None:
+                arrays = {k: _read_member(archive, stored[k], path.name) for k in KERAS}
+                return _keras_dataset(arrays, path, task, missing)
             if "x" not in stored or (key not in stored and (target or len(stored) > 1)):
                 found = ", ".join(sorted(stored)) or "none"
                 raise DataError(
@@ -72,6 +77,20 @@ def read_npz(path: Path, *, target: str | None, task: Task | None, missing: str)
             f"Received: {type(error).__name__}: {error}"
         ) from error
     return array_dataset(x, y, path.name, path.stem, task=task, missing=missing)
+
+
+def _keras_dataset(
+    arrays: dict[str, NDArray[Any]], path: Path, task: Task | None, missing: str
+) -> Dataset:
+    """Make a data set of x_train, y_train, x_test and y_test, as Keras distributes MNIST."""
+    data, test = (
+        array_dataset(
+            arrays[f"x_{part}"], arrays[f"y_{part}"], f"{path.name}, {part}", path.stem,
+            task=task, missing=missing,
+        )
+        for part in ("train", "test")
+    )  # fmt: skip
+    return data.with_test(test)
 
 
 def read_npy(path: Path, *, task: Task | None, missing: str) -> Dataset:

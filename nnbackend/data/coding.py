@@ -29,6 +29,7 @@ from nnbackend.data.tables import (
     is_number,
     near_names,
     read_decimal_commas,
+    warn_of_lost_digits,
 )
 from nnbackend.data.targets import TASKS, Target, code_labels, code_target
 from nnbackend.errors import DataError
@@ -313,6 +314,7 @@ def _encode(table: Table, coding: ColumnCoding) -> Numbers:
             lowered = [cell.lower() if cell else cell for cell in _as_text(column)]
             x[:, at] = _codes(table, raw, lowered, BOOLEAN_CELLS)
         else:
+            warn_of_lost_digits(raw.name, column, table.where)
             x[:, at] = _as_numbers(table, raw, column) if isinstance(column, list) else column
         at += len(raw.feature_names)
     return x
@@ -338,7 +340,8 @@ def _as_text(column: Column) -> Text:
     """Give the cells as text; whole numbers as they are usually written, without a point."""
     if isinstance(column, list):
         return column
-    return [str(int(v)) if v.is_integer() else repr(v) for v in column.tolist()]
+    values = column.tolist()
+    return [str(int(v)) if isinstance(v, int) or v.is_integer() else repr(v) for v in values]
 
 
 def _as_numbers(table: Table, raw: RawColumn, column: Text) -> Numbers:

@@ -20,14 +20,18 @@ from typing import TextIO
 
 import numpy as np
 
+from nnbackend.data.gzip_files import is_gzip
 from nnbackend.data.tables import (
+    EXACT,
     Column,
     Numbers,
     Table,
     Text,
     check_names,
     default_names,
+    has_long_integer,
     is_missing,
+    with_long_integers,
 )
 from nnbackend.errors import DataError
 
@@ -66,6 +70,8 @@ def read_csv(
     columns = None if text else _read_numbers(path, layout)
     if columns is None:
         columns = _read_any(path, layout, text)
+        # Whole numbers beyond float64's digits were kept as text; they become int64 where they fit.
+        columns = [c if at in text else with_long_integers(c) for at, c in enumerate(columns)]
     n_rows = len(columns[0])
     if n_rows == 0:
         raise DataError(
@@ -80,7 +86,7 @@ def read_csv(
 def _open_text(path: Path) -> Iterator[TextIO]:
     """Open for the csv module, and turn what can go wrong while reading into a DataError."""
     try:
-        if path.suffix.lower() == ".gz":
+        if is_gzip(path):
             with gzip.open(path, "rt", encoding="utf-8-sig", newline="") as stream:
                 yield stream
         else:
@@ -126,14 +132,14 @@ def _detect(sample: str, header: bool | None, where: str) -> _Layout:
 
 def _looks_like_header(first: Sequence[str], below: Sequence[Sequence[str]]) -> bool:
     def is_text(cell: str) -> bool:
-        return not is_missing(cell) and _to_numbers([cell]) is None
+        return not is_missing(cell) and not _are_numbers([cell])
 
     below = [row for row in below if len(row) == len(first)]
     # Names may be whole numbers too, as pandas writes them; 5.1 is no name.
     if all(is_text(cell) or is_missing(cell) or cell.isdigit() for cell in first):
         for cell, *cells in zip(first, *below, strict=True):
             filled = [c for c in cells if not is_missing(c)]
-            if filled and is_text(cell) and _to_numbers(filled) is not None:
+            if filled and is_text(cell) and _are_numbers(filled):
                 return True
     if not all(is_text(cell) for cell in first):
         return False
@@ -149,7 +155,7 @@ def _read_numbers(path: Path, layout: _Layout) -> list[Column] | None:
         if len(start) < (2 if layout.has_header else 1):
             return None
         first = start[-1]
-        if len(first) != len(layout.names) or _to_numbers(first) is None:
+        if len(first) != len(layout.names) or not _are_numbers(first):
             return None
         quoted = [f'"{cell.strip()}"' for cell in first]
         lines = chain([layout.delimiter.join(quoted)], stream)
@@ -159,6 +165,8 @@ def _read_numbers(path: Path, layout: _Layout) -> list[Column] | None:
             )
         except ValueError:  # text, a missing value, a ragged row: the slow reader says which
             return None
+    if (np.abs(values) >= EXACT).any():  # the slow reader keeps the digits of whole numbers
+        return None
     return list(values.T)
 
 
@@ -188,7 +196,7 @@ def _collect(path: Path, layout: _Layout, text: set[int]) -> list[Column] | None
         while chunk := list(islice(rows, max(1, CHUNK_CELLS // width))):
             for at, cells in enumerate(zip(*chunk, strict=True)):
                 values = None if at in text else _to_numbers(cells)
-                if values is not None:
+                if values is not None and not _loses_digits(values, cells):
                     numbers[at].append(values)
                     continue
                 again = again or bool(numbers[at])
@@ -232,7 +240,18 @@ def _to_numbers(cells: Sequence[str]) -> Numbers | None:
         except ValueError:
             return None
     # Python reads "2020_01" as a number; in a table it is a word.
-    return None if any("_" in cell for cell in cells) else values
+    if any("_" in cell for cell in cells):
+        return None
+    return values
+
+
+def _are_numbers(cells: Sequence[str]) -> bool:
+    return _to_numbers(cells) is not None
+
+
+def _loses_digits(values: Numbers, cells: Sequence[str]) -> bool:
+    """Return True if a cell is a whole number that its float64 may not be."""
+    return bool((np.abs(values) >= EXACT).any()) and has_long_integer(cells)
 
 
 def _is_gap(cell: str) -> bool:

@@ -99,6 +99,20 @@ class Dataset:
         rest, held_out = split_rows(self.n_samples, fraction, seed, labels)
         return replace(self.rows(rest), test=self.test), self.rows(held_out)
 
+    def with_test(self, test: Dataset) -> Dataset:
+        """Return the data with a test part, both with one numbering of all classes.
+
+        Raises: DataError when the two have different numbers of features.
+        """
+        if test.n_features != self.n_features:
+            raise DataError(
+                f"{self.name}: training and test rows must have the same size. "
+                f"Received: {self.n_features} and {test.n_features} features."
+            )
+        labels = {*(self.classes or ()), *(test.classes or ())}
+        classes = sorted(labels, key=lambda label: (isinstance(label, str), label))
+        return replace(self.recode(classes), test=test.recode(classes))
+
     def recode(self, classes: Sequence[Label]) -> Dataset:
         """Give the same data with class codes that index `classes`, such as a trained model's.
 

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnbackend.data.dataset import Dataset
+from nnbackend.data.gzip_files import is_gzip
 from nnbackend.errors import DataError
 
 ELEMENT_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -44,7 +45,8 @@ def read_idx_folder(folder: Path) -> Dataset:
 
     Raises: DataError when a file is missing, damaged or does not fit its companion.
     """
-    files = sorted(path for path in folder.iterdir() if is_idx_name(path.name))
+    # Files only: archives of MNIST hold folders of the same names beside them.
+    files = sorted(path for path in folder.iterdir() if is_idx_name(path.name) and path.is_file())
     train = [path for path in files if path.name.lower().startswith("train-")]
     if not train:
         raise DataError(
@@ -57,16 +59,7 @@ def read_idx_folder(folder: Path) -> Dataset:
     t10k = [path for path in files if path.name.lower().startswith("t10k-")]
     if not t10k:
         return data
-    test = _read_pair(t10k[0], f"{folder.name} test")
-    if test.n_features != data.n_features:
-        raise DataError(
-            f"{folder.name}: training and test images must have the same size. "
-            f"Received: {data.n_features} and {test.n_features} pixels."
-        )
-    # One numbering for both parts, also where a class occurs in only one of them.
-    labels = {*(data.classes or ()), *(test.classes or ())}
-    classes = sorted(label for label in labels if isinstance(label, int))
-    return Dataset(**{**vars(data.recode(classes)), "test": test.recode(classes)})
+    return data.with_test(_read_pair(t10k[0], f"{folder.name} test"))
 
 
 def read_idx_file(path: Path) -> Dataset:
@@ -82,8 +75,9 @@ def read_idx(path: Path) -> NDArray[Any]:
 
     Raises: DataError when the content is not what its header claims.
     """
-    compressed = path.suffix.lower() == ".gz"
+    compressed = False
     try:
+        compressed = is_gzip(path)
         n_file = path.stat().st_size
         with _open(path, compressed) as stream:
             dtype, shape, n_header = _read_header(stream, path.name)
@@ -154,7 +148,8 @@ def _companion(path: Path, what: str) -> Path:
     found = []
     for other in sorted(path.parent.iterdir()):
         match = NAME.fullmatch(other.name)
-        if match and match["part"] == wanted["part"] and match["what"].lower() == what:
+        is_part = match and match["part"] == wanted["part"] and match["what"].lower() == what
+        if is_part and other.is_file():
             found.append(other)
     if not found:
         ndim = 1 if what == "labels" else 3
@@ -172,10 +167,9 @@ def _read_header(stream: IO[bytes], where: str) -> tuple[np.dtype[Any], tuple[in
     magic = stream.read(4)
     is_magic = len(magic) == 4 and magic[:2] == b"\0\0" and magic[2] in ELEMENT_TYPES
     if not is_magic or magic[3] == 0:
-        hint = " It looks compressed: name it .gz." if magic[:2] == b"\x1f\x8b" else ""
         raise DataError(
             f"{where}: an IDX file must begin with 00 00, a type from 08 to 0e, and the number of "
-            f"dimensions. Received: {magic.hex(' ') or 'an empty file'}.{hint}"
+            f"dimensions. Received: {magic.hex(' ') or 'an empty file'}."
         )
     n_dims = magic[3]
     sizes = stream.read(4 * n_dims)

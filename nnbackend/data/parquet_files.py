@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nnbackend.data.tables import Column, Table, check_names, is_missing
+from nnbackend.data.tables import EXACT, Column, Table, check_names, is_missing
 from nnbackend.errors import DataError
 
 
@@ -57,6 +57,10 @@ def _column(arrow: Any, name: str, column: Any, where: str) -> Column:
     if arrow.types.is_boolean(kind) or _is_text(arrow, kind):
         cells = (None if cell is None else str(cell).strip() for cell in column.to_pylist())
         return [None if cell is None or is_missing(cell) else cell for cell in cells]
+    if arrow.types.is_integer(kind) and not column.null_count:
+        whole = column.to_numpy()
+        exact = np.abs(whole.astype(np.float64)).max() < EXACT
+        return whole.astype(np.float64) if exact else whole  # labels keep all their digits
     if arrow.types.is_integer(kind) or arrow.types.is_floating(kind):
         return np.array(column.to_numpy(), dtype=np.float64)
     if arrow.types.is_decimal(kind):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from nnbackend.errors import ArgumentError, DataError, nearest
 
-Numbers: TypeAlias = NDArray[np.float64]
+Numbers: TypeAlias = NDArray[np.float64] | NDArray[np.int64]  # int64: not exact in float64
 Text: TypeAlias = list[str | None]
 Column: TypeAlias = Numbers | Text
 
@@ -30,6 +30,9 @@ MISSING = frozenset({
     *("<na>", "#na", "#n/a", "#n/a n/a", "-nan", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"),
 })  # fmt: skip
 """Cells that mean "no value", in any case and with blanks around them."""
+
+EXACT = 2.0**53  # from here on float64 skips whole numbers
+LONG = re.compile(r"\s*[+-]?\d{16,}\s*")
 
 FEW_WORDS = 0.1  # a share of text up to which a column is taken for numbers with mistakes
 
@@ -92,6 +95,40 @@ def is_number(cell: str) -> bool:
         return False
     # float() reads "1_000" as a thousand, the readers of tables do not.
     return "_" not in cell
+
+
+def has_long_integer(cells: Iterable[str]) -> bool:
+    """Return True if a cell is a whole number that float64 may not hold."""
+    return any(LONG.fullmatch(cell) and abs(int(cell)) >= EXACT for cell in cells)
+
+
+def with_long_integers(column: Column) -> Column:
+    """Return a column of text as int64 where it is whole numbers with a long one among them.
+
+    Numbers with gaps or fractions become float64, with a warning. Other columns stay.
+    """
+    if not isinstance(column, list):
+        return column
+    cells = [cell for cell in column if cell is not None]
+    if not has_long_integer(cells) or not all(map(is_number, cells)):
+        return column
+    try:
+        return np.array([int(cell or "gap") for cell in column], np.int64)
+    except ValueError:  # a gap or a fraction
+        return np.array([np.nan if cell is None else float(cell) for cell in column])
+    except OverflowError:  # longer than int64: names
+        return column
+
+
+def warn_of_lost_digits(name: str, column: Column, where: str) -> None:
+    """Log a warning for whole numbers that float64, in which they are learnt from, rounds."""
+    if isinstance(column, list) or column.dtype.kind == "f":
+        return
+    if (np.abs(column.astype(np.float64)) >= EXACT).any():
+        logger.warning(
+            "%s: column %r has whole numbers above 2^53, which are rounded to 16 digits. "
+            "If they are names, say categorical=[%r].", where, name, name,
+        )  # fmt: skip
 
 
 def missing_mask(column: Column) -> NDArray[np.bool_]:

@@ -5,6 +5,7 @@ One rule for every format, so that the same values give the same task from a `.c
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 
 from nnbackend.data.dataset import Label, Task
 from nnbackend.errors import ArgumentError, DataError
+
+logger = logging.getLogger("nnbackend")
 
 FEW = 20
 MANY = 100
@@ -82,7 +85,13 @@ def code_target(values: NDArray[Any], task: Task | None, where: str) -> Target:
                 f"{where}: the target of a regression must be numbers. "
                 f"Received: text such as {str(values[0])!r}. Use task='classification'."
             )
-        return Target(np.asarray(values, dtype=np.float64), task, None)
+        numbers = np.asarray(values, dtype=np.float64)
+        if values.dtype.kind in "iu" and (np.abs(numbers) >= 2.0**53).any():
+            logger.warning(
+                "%s: targets above 2^53 are rounded to 16 digits. "
+                "If they are names, say task='classification'.", where,
+            )  # fmt: skip
+        return Target(numbers, task, None)
     if values.ndim == 2:
         if not _is_one_hot(values):
             raise DataError(

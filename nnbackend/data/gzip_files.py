@@ -1,0 +1,13 @@
+"""Compressed files, told by their content: browsers unpack some and leave the name ending in .gz."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+MAGIC = b"\x1f\x8b"
+
+
+def is_gzip(path: Path) -> bool:
+    """Return True if a file's content is compressed, whatever its name."""
+    with path.open("rb") as stream:
+        return stream.read(2) == MAGIC
