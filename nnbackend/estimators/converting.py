@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from nnbackend.errors import ArgumentError
 from nnbackend.estimators.building import SKLEARN_ACTIVATIONS, engine_activation
-from nnbackend.network.layers import AbstractLayer, Dense, Dropout
+from nnbackend.network.layers import Dense, Dropout
 
 FITTED = (
     "classes_", "_label_binarizer", "n_features_in_", "feature_names_in_", "n_outputs_",
@@ -60,7 +60,7 @@ def to_theirs(kind: Any, model: Any) -> Any:
     check_is_fitted(model)
     if hasattr(model, "estimators_"):
         raise _several(model)
-    phis = {_their_name(layer) for layer in model._hidden_layers} - {None}
+    phis = _their_names(model)
     unknown = sorted(phis - set(SKLEARN_ACTIVATIONS)) or (sorted(phis) if len(phis) > 1 else [])
     loss = _THEIR_LOSSES.get(model._fitted_loss.name)
     if not unknown and loss is not None:
@@ -73,24 +73,26 @@ def to_theirs(kind: Any, model: Any) -> Any:
     )
 
 
-def _their_name(layer: AbstractLayer) -> str | None:
-    """Return scikit-learn's name of a hidden layer's activation; another one's is its own name.
+def _their_names(model: Any) -> set[str]:
+    """Return scikit-learn's names of the hidden layers' activations; others have their own.
 
-    None for dropout, which plays no part in predictions.
+    Dropout plays no part in predictions.
     """
-    if isinstance(layer, Dropout):
-        return None
-    if not isinstance(layer, Dense):
-        return type(layer).__name__
-    phi = layer.activation
-    if phi.kernel is None:
-        return repr(phi)
-    return "logistic" if phi.name == "sigmoid" else phi.name
+    names = set()
+    for layer in model._hidden_layers:
+        if not isinstance(layer, Dense):
+            names |= set() if isinstance(layer, Dropout) else {type(layer).__name__}
+        elif layer.activation.kernel is None:
+            names.add(repr(layer.activation))
+        else:
+            name = layer.activation.name
+            names.add("logistic" if name == "sigmoid" else name)
+    return names
 
 
 def _several(model: Any) -> ArgumentError:
     """Say what can be converted of an ensemble: a member, if scikit-learn knows its activation."""
-    names = sorted({_their_name(layer) for layer in model._hidden_layers} - {None})
+    names = sorted(_their_names(model))
     phi, cure = ", ".join(names) or "identity", "Convert"
     if names and (len(names) > 1 or phi not in SKLEARN_ACTIVATIONS):
         cure = "Fit with an activation that it knows, as 'tanh', and convert"
