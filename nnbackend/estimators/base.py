@@ -30,7 +30,7 @@ from nnbackend.estimators.building import (
     fitted_layers,
     hidden_layers,
 )
-from nnbackend.estimators.converting import from_theirs, to_theirs
+from nnbackend.estimators.converting import as_networks, from_theirs, to_theirs
 from nnbackend.estimators.ensemble import fit_ensemble, mean_outputs
 from nnbackend.estimators.fit_tasks import CallbackSupportMixin, fit_tasks
 from nnbackend.estimators.full_batch import fit_lbfgs
@@ -373,6 +373,15 @@ class BaseMLP(
         Raises: ArgumentError where it lacks the activations, layers or loss.
         """
         return to_theirs(getattr(sklearn.neural_network, type(self).__name__), self)
+
+    def to_networks(self) -> list[Network]:
+        """Return the fit as networks that take raw rows: one, or an ensemble's members.
+
+        Their mean output is `predict_proba` of a classifier, (n, n_classes), and `predict` of a
+        regressor. `nnbackend.export` writes them as one ONNX model.
+        Raises: ArgumentError for a classifier fitted to one class.
+        """
+        return as_networks(self)
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = dict(super().__getstate__())

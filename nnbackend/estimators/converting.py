@@ -1,4 +1,4 @@
-"""To scikit-learn's own estimators and back: the parameters both have, and the fitted arrays."""
+"""To scikit-learn's own estimators and back, and to networks of the engine."""
 
 from __future__ import annotations
 
@@ -10,8 +10,15 @@ import sklearn.neural_network
 from sklearn.utils.validation import check_is_fitted
 
 from nnbackend.errors import ArgumentError
-from nnbackend.estimators.building import SKLEARN_ACTIVATIONS, engine_activation
+from nnbackend.estimators.building import (
+    SKLEARN_ACTIVATIONS,
+    build_network,
+    engine_activation,
+    fitted_layers,
+)
 from nnbackend.network.layers import Dense, Dropout
+from nnbackend.network.losses import cross_entropy
+from nnbackend.network.network import Network
 
 FITTED = (
     "classes_", "_label_binarizer", "n_features_in_", "feature_names_in_", "n_outputs_",
@@ -130,3 +137,44 @@ def _copy_fit(source: Any, target: Any) -> None:
     target.coefs_ = [np.array(W) for W in source.coefs_]
     target.intercepts_ = [np.array(b) for b in source.intercepts_]
     target._random_state = copy.deepcopy(getattr(source, "_random_state", None))
+
+
+def as_networks(model: Any) -> list[Network]:
+    """Return the fit as networks on raw rows, one for each member of an ensemble.
+
+    Raises: ArgumentError for a classifier of one class, which has nothing to compute.
+    """
+    check_is_fitted(model)
+    classes = getattr(model, "classes_", None)
+    if classes is not None and len(classes) < 2:
+        raise ArgumentError(
+            f"A network tells at least two classes apart. Received: a fit to {classes!r} alone. "
+            "Fit to rows of several classes."
+        )
+    nets = [_as_network(member, classes) for member in getattr(model, "estimators_", [model])]
+    for net in nets:
+        net.scaler = getattr(model, "scaler_", None)
+        net.target_scaler = getattr(model, "target_scaler_", None)
+    return nets
+
+
+def _as_network(model: Any, classes: Any) -> Network:
+    """Return a member's network. One output that tells two classes apart becomes a softmax of two.
+
+    softmax(0, z) = (1 - sigmoid(z), sigmoid(z))
+    """
+    weights, biases = list(model.coefs_), list(model.intercepts_)
+    output, loss = (model.n_outputs_, model.out_activation_), model._fitted_loss
+    if output == (1, "logistic"):
+        weights[-1] = np.hstack([np.zeros_like(weights[-1]), weights[-1]])
+        biases[-1] = np.concatenate([np.zeros_like(biases[-1]), biases[-1]])
+        output, loss = (2, "softmax"), cross_entropy(*loss.params)
+    hidden = [la for la in model._hidden_layers if not isinstance(la, Dropout)]
+    net = build_network(
+        weights[0].shape[0], fitted_layers(hidden, weights[:-1]), output, loss,
+        device=model.device, dtype=model._dtype,
+    )  # fmt: skip
+    net.set_parameters(weights, biases)
+    if output[1] == "softmax":
+        net.classes = tuple(np.asarray(classes).tolist())
+    return net
