@@ -17,7 +17,7 @@ import numpy as np
 import sklearn.neural_network
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import TransformerTags, check_random_state, shuffle
+from sklearn.utils import TransformerTags, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from nnbackend.data.scalers import Scaler
@@ -238,9 +238,12 @@ class BaseMLP(
         order = [np.arange(n)]
 
         def next_order(epoch: int) -> np.ndarray:
-            # Each epoch shuffles the order of the last one, as scikit-learn does.
+            # Each epoch shuffles the order of the last one; the numbers are those of
+            # sklearn.utils.shuffle, whose checks take longer than a step of a small network.
             if shuffles:
-                order[0] = shuffle(order[0], random_state=self._random_state)
+                moves = np.arange(n)
+                self._random_state.shuffle(moves)
+                order[0] = order[0][moves]
             return order[0]
 
         mean = 1.0 if data.weight is None else float(np.mean(data.weight, dtype=np.float64))

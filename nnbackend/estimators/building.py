@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from numbers import Integral
 from typing import Any
 
@@ -31,8 +32,13 @@ def hidden_layers(sizes: Any) -> list[Any]:
 
 
 def engine_activation(choice: Any) -> Activation:
-    """Give the engine's activation for a name of scikit-learn's or ours."""
-    return get_activation(_ENGINE_NAMES.get(choice, choice) if isinstance(choice, str) else choice)
+    """Return the engine's activation for a name of scikit-learn's or ours."""
+    return _named_activation(choice) if isinstance(choice, str) else get_activation(choice)
+
+
+@cache
+def _named_activation(name: str) -> Activation:
+    return get_activation(_ENGINE_NAMES.get(name, name))
 
 
 def chosen_layers(estimator: Any) -> tuple[AbstractLayer, ...]:

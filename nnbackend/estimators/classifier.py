@@ -152,6 +152,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             )
 
     def _coded(self, y: np.ndarray) -> np.ndarray:
+        """Return known labels as columns of False and True, as the binarizer does."""
+        if y.ndim == 1 and len(self.classes_) > 1:  # at once: it checks y four times over
+            codes = np.searchsorted(self.classes_, y)
+            if self._output() == "logistic":
+                return codes.reshape(-1, 1) == 1
+            return np.equal.outer(codes, np.arange(len(self.classes_)))
         coded: np.ndarray = self._label_binarizer.transform(y).astype(bool)
         return coded
 
