@@ -240,3 +240,13 @@ def test_to_scikit_learn_takes_what_was_fitted(kind: str) -> None:
     back = type(model).from_sklearn(other).set_params(device="numpy")
     np.testing.assert_array_equal(back.predict(X), model.predict(X))
     assert back.partial_fit(X, KINDS[kind][2]).coefs_[0].shape == (6, 7)
+
+
+def test_weights_set_without_a_fit_have_the_layers_of_the_parameters() -> None:
+    source = _fit("value")
+    model = nn.MLPRegressor(hidden_layer_sizes=7, activation="tanh", device="numpy")
+    for name in ("coefs_", "intercepts_", "n_features_in_", "n_outputs_", "out_activation_"):
+        setattr(model, name, getattr(source, name))
+    np.testing.assert_array_equal(model.predict(X), source.predict(X))
+    model.set_params(hidden_layer_sizes=3, activation="relu")
+    np.testing.assert_array_equal(model.to_networks()[0].predict(X), source.predict(X))

@@ -118,6 +118,8 @@ class BaseMLP(
     def _build(self, data: FitData, first_pass: bool) -> Network:
         """Return the network to train. A fit that goes on keeps its layers, output and dtype."""
         loss, output = self._loss(), self._output()
+        if not first_pass:
+            self._know_layers()
         if first_pass:
             self.n_outputs_, self.out_activation_ = data.n_outputs, output
             self._hidden_layers = chosen_layers(self)
@@ -308,6 +310,12 @@ class BaseMLP(
             device=self.device, dtype=self._dtype, dropout=dropout,
         )  # fmt: skip
 
+    def _know_layers(self) -> None:
+        """Take the layers of weights that were set without a fit from the parameters."""
+        if not hasattr(self, "_hidden_layers"):
+            self._hidden_layers, self._fitted_loss = chosen_layers(self), self._loss()
+            self._dtype = str(self.dtype or self.coefs_[0].dtype)
+
     def _key(self) -> tuple[Any, ...]:
         """Return what a network is built for; with another key it is built anew."""
         return self.device, self.out_activation_, *(W.shape for W in self.coefs_)
@@ -318,6 +326,7 @@ class BaseMLP(
         So it also serves a user who has changed `coefs_`. No parameter but `device` is read.
         """
         check_is_fitted(self)
+        self._know_layers()
         key, net = getattr(self, "_built", (None, None))
         if net is None or key != self._key():
             hidden = fitted_layers(self._hidden_layers, self.coefs_[:-1])
@@ -375,6 +384,8 @@ class BaseMLP(
 
         Raises: ArgumentError where it lacks the activations, layers or loss.
         """
+        check_is_fitted(self)
+        self._know_layers()
         return to_theirs(getattr(sklearn.neural_network, type(self).__name__), self)
 
     def to_networks(self) -> list[Network]:
@@ -384,6 +395,8 @@ class BaseMLP(
         regressor. `nnbackend.export` writes them as one ONNX model.
         Raises: ArgumentError for a classifier fitted to one class.
         """
+        check_is_fitted(self)
+        self._know_layers()
         return as_networks(self)
 
     def __getstate__(self) -> dict[str, Any]:

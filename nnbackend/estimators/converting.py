@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import sklearn.neural_network
-from sklearn.utils.validation import check_is_fitted
 
 from nnbackend.errors import ArgumentError
 from nnbackend.estimators.building import (
@@ -64,7 +63,6 @@ def to_theirs(kind: Any, model: Any) -> Any:
 
     Raises: ArgumentError for what scikit-learn's network cannot compute.
     """
-    check_is_fitted(model)
     if hasattr(model, "estimators_"):
         raise _several(model)
     phis = _their_names(model)
@@ -144,7 +142,6 @@ def as_networks(model: Any) -> list[Network]:
 
     Raises: ArgumentError for a classifier of one class, which has nothing to compute.
     """
-    check_is_fitted(model)
     classes = getattr(model, "classes_", None)
     if classes is not None and len(classes) < 2:
         raise ArgumentError(
