@@ -410,13 +410,6 @@ def test_changed_weights_are_used() -> None:
     np.testing.assert_allclose(model.predict(X_REG), np.tile(model.intercepts_[-1], (120, 1)))
 
 
-def test_the_progress_bar_ends_with_the_last_epoch(capsys: pytest.CaptureFixture[str]) -> None:
-    nn.MLPClassifier(verbose="bar", **SMALL).fit(X_CLASS, Y_CLASS)
-    out, err = capsys.readouterr()
-    assert not out
-    assert err.rstrip().rpartition("\r")[2].startswith("[" + "#" * 30 + "] epoch 5/5")
-
-
 def test_scikit_learns_callbacks_are_told_of_every_epoch() -> None:
     callback = pytest.importorskip("sklearn.callback", reason="scikit-learn before 1.9")
     monitor = callback.ScoringMonitor(scoring="neg_log_loss")

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse
+import sklearn.neural_network as theirs
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import nnbackend as nn
 from nnbackend.cli import main
@@ -140,3 +146,108 @@ def test_the_verb(
     assert Path("last.npz").is_file()
     assert main(["export", "run", "--out", "model.txt"]) == 2
     assert main(["export", "absent"]) == 2
+
+
+# ---- estimators ---------------------------------------------------------------------------------
+
+SMALL: dict[str, Any] = {"hidden_layer_sizes": 6, "max_iter": 5, "random_state": 0,
+                         "device": "numpy"}  # fmt: skip
+CODES = (X[:, 0] > 0.3).astype(int) + (X[:, 1] > 0)
+FITS: dict[str, tuple[Any, dict[str, Any], Any]] = {
+    "classes": (nn.MLPClassifier, {"activation": "tanh"}, np.array(["a", "b", "c"])[CODES]),
+    "two classes": (nn.MLPClassifier, {"label_smoothing": 0.1}, np.array(["no", "yes"])[CODES % 2]),
+    "numbers as classes": (nn.MLPClassifier, {}, CODES * 2.0),
+    "several labels": (nn.MLPClassifier, {}, np.stack([CODES > 0, CODES > 1, CODES < 1], axis=1)),
+    "layers": (
+        nn.MLPClassifier,
+        {"hidden_layer_sizes": [nn.Maxout(4, 3), nn.Dropout(0.2), 5], "dropout": 0.1},
+        CODES,
+    ),
+    "values": (nn.MLPRegressor, {"dtype": "float64"}, X[:, 0] - X[:, 1]),
+    "several values": (nn.MLPRegressor, {"loss": "huber"}, X[:, :3]),
+    "counts": (nn.MLPRegressor, {"loss": "poisson"}, CODES),
+    "no hidden layer": (nn.MLPRegressor, {"hidden_layer_sizes": ()}, X[:, :2]),
+    "ensemble": (nn.MLPClassifier, {"preset": "tabular"}, CODES),
+    "ensemble of two classes": (nn.MLPClassifier, {"preset": "tabular", "n_members": 2}, CODES > 0),
+    "ensemble of values": (nn.MLPRegressor, {"preset": "tabular"}, 1e3 * X[:, :2] + 1e4),
+    "ensemble of counts": (nn.MLPRegressor, {"preset": "tabular", "loss": "poisson"}, CODES),
+}  # fmt: skip
+
+
+def fitted(kind: str) -> Any:
+    make, own, y = FITS[kind]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return make(**{**SMALL, **own}).fit(X, y)
+
+
+@pytest.mark.parametrize("kind", FITS)
+def test_an_estimator_answers_there_as_here(kind: str, tmp_path: Path) -> None:
+    model = fitted(kind)
+    model.set_params(activation="relu", hidden_layer_sizes=3)  # for the next fit
+    is_classifier = hasattr(model, "predict_proba")
+    expected = model.predict_proba(X) if is_classifier else model.predict(X)
+    nn.export(model, tmp_path / "m.onnx")
+    y = run(tmp_path / "m.onnx", X)
+    np.testing.assert_allclose(y, expected.reshape(y.shape), rtol=1e-4, atol=1e-5)
+    nets = model.to_networks()
+    mean = np.mean([net.predict_proba(X) if is_classifier else net.predict(X) for net in nets], 0)
+    np.testing.assert_allclose(mean, expected, rtol=1e-4, atol=1e-5)
+    entries = {e.key: json.loads(e.value) for e in onnx.load(tmp_path / "m.onnx").metadata_props}
+    if is_classifier and kind != "several labels":
+        assert entries["classes"] == model.classes_.tolist()
+        labels = np.asarray(entries["classes"])[y.argmax(axis=1)]
+        np.testing.assert_array_equal(labels, model.predict(X))
+    if len(nets) == 1:
+        np.testing.assert_array_equal(nets[0].predict(X), model.predict(X))
+
+
+def test_the_networks_of_an_estimator_are_kept_as_any_other(tmp_path: Path) -> None:
+    model = fitted("two classes")
+    nn.export(model, tmp_path / "m.npz")
+    with np.load(tmp_path / "m.npz", allow_pickle=False) as stored:
+        a = np.maximum(X @ stored["weights.0"] + stored["biases.0"], 0.0)
+        z = a @ stored["weights.1"] + stored["biases.1"]
+    np.testing.assert_allclose(np.diff(z)[:, 0] > 0, model.predict(X) == "yes")
+    model.to_networks()[0].save(tmp_path / "m.safetensors")
+    net = nn.load(tmp_path / "m.safetensors", device="numpy")
+    np.testing.assert_allclose(net.predict_proba(X), model.predict_proba(X), rtol=1e-5)
+    np.testing.assert_array_equal(net.predict(X), model.predict(X))
+
+
+def test_an_ensemble_fitted_to_sparse_rows_has_no_scale(tmp_path: Path) -> None:
+    sparse = scipy.sparse.csr_array(X * (X > 0.5))
+    model = nn.MLPClassifier(preset="tabular", n_members=2, **SMALL).fit(sparse, CODES)
+    nn.export(model, tmp_path / "m.onnx")
+    y = run(tmp_path / "m.onnx", sparse.toarray())
+    np.testing.assert_allclose(y, model.predict_proba(sparse), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "said"),
+    [
+        (lambda: nn.MLPClassifier(), NotFittedError, "This MLPClassifier instance is not fitted"),
+        (
+            lambda: nn.MLPClassifier(**SMALL, tol=9.0).fit(X, np.ones(64, int)),
+            ArgumentError,
+            r"at least two classes apart. Received: a fit to array\(\[1\]\) alone",
+        ),
+        (lambda: fitted("ensemble"), ArgumentError, "one network. Received: an ensemble of 4"),
+        (
+            lambda: make_pipeline(StandardScaler(), nn.MLPClassifier()),
+            ArgumentError,
+            r"Received: Pipeline. Export its last step, pipeline\[-1\]",
+        ),
+        (lambda: nn.MLPClassifier, ArgumentError, "or a fitted MLPClassifier or .* Received: .*"),
+        (lambda: theirs.MLPClassifier(), ArgumentError, "of nnbackend. Received: MLPClassifier"),
+        (lambda: None, ArgumentError, "Received: NoneType"),
+    ],
+    ids=["not fitted", "one class", "ensemble", "pipeline", "class", "scikit-learn's", "None"],
+)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_what_is_no_fitted_estimator_is_refused(
+    make: Any, kind: Any, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(kind, match=said):
+        nn.export(make(), tmp_path / "m.npz")
+    assert not list(tmp_path.iterdir())

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from nnbackend.backend import Backend
 from nnbackend.backend.formulas import Array
+from nnbackend.data import numeric
 from nnbackend.data.sparse import SparseRows
 from nnbackend.errors import DataError, DeviceMismatchError, ShapeError
 
@@ -24,21 +25,25 @@ CHUNK = 1 << 22  # elements looked at in one go, so that a memory-mapped file st
 
 
 def own_rows(x: Any, n_in: int, backend: Backend) -> Array:
-    """Give rows that are on the device already; plain lists are brought there."""
-    if not backend.owns(x):
-        if hasattr(x, "__array_interface__") or hasattr(x, "__dlpack__"):
-            raise DeviceMismatchError(
-                f"network is on {backend.device} but x is {_type_name(x)}; "
-                "use net.backend.to_device(x)."
-            )
+    """Return rows that are on the device already; lists and tables are brought there."""
+    if backend.owns(x):
+        x = host_array(x, "x") if isinstance(x, np.ndarray) else x
+    elif hasattr(x, "__array_interface__") or hasattr(x, "__dlpack__"):
+        raise DeviceMismatchError(
+            f"network is on {backend.device} but x is {numeric.type_name(x)}; "
+            "use net.backend.to_device(x)."
+        )
+    else:
         x = backend.to_device(host_array(x, "x"))
     return _check_rows(x, n_in, "x")
 
 
 def any_rows(x: Any, n_in: int, backend: Backend, what: str = "x") -> Array:
-    """Give rows of this device or of the host, uncopied."""
-    is_taken = backend.owns(x) or isinstance(x, SparseRows)
-    return _check_rows(x if is_taken else host_array(x, what), n_in, what)
+    """Return rows of this device or of the host, uncopied; those of a SciPy matrix stay sparse."""
+    if hasattr(x, "tocsr"):
+        x = SparseRows(x)
+    is_foreign = isinstance(x, np.ndarray) or not (backend.owns(x) or isinstance(x, SparseRows))
+    return _check_rows(host_array(x, what) if is_foreign else x, n_in, what)
 
 
 def finite_rows(x: Any, n_in: int, dtype: str, backend: Backend, what: str = "x") -> Array:
@@ -59,7 +64,13 @@ def some_rows(x: Array, rows: Host, backend: Backend) -> Array:
 
 
 def host_array(x: Any, what: str, backend: Backend | None = None) -> Host:
-    """Give a NumPy array of real numbers, or say why it cannot be one."""
+    """Return a NumPy array of real numbers, in a dtype that every device can read.
+
+    Raises: ShapeError for what holds no real numbers, DataError for masked values, and
+    DeviceMismatchError for an array of a GPU that is not the backend's.
+    """
+    if type(x) is np.ndarray:
+        return numeric.numbers(x, what)
     if np.ma.is_masked(x):
         raise DataError(
             f"{what} must have all its values. Received: a masked array with "
@@ -71,33 +82,18 @@ def host_array(x: Any, what: str, backend: Backend | None = None) -> Host:
         array = backend.to_host(x)
     elif hasattr(x, "__cuda_array_interface__"):
         raise DeviceMismatchError(
-            f"{what} is {_type_name(x)} on a GPU and the network is not. "
+            f"{what} is {numeric.type_name(x)} on a GPU and the network is not. "
             f"Build the network with device='gpu', or bring {what} to the host."
         )
     else:
-        try:
-            array = np.asarray(x)
-        except (TypeError, ValueError) as error:
-            raise ShapeError(
-                f"{what} must be an array of numbers. Received: {_type_name(x)} ({error})."
-            ) from error
-    _check_kind(array, what)
-    # Devices need not know foreign byte orders; any other layout is theirs to read.
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
-
-
-def _check_kind(array: Array, what: str) -> None:
-    """Refuse what is no real number; array libraries without dtype kinds hold nothing else."""
-    if getattr(array.dtype, "kind", "f") not in "fiub":
-        raise ShapeError(
-            f"{what} must hold real numbers. Received: {what}.dtype={array.dtype}. Encode text and "
-            "categories as numbers first, as the readers in nnbackend.data do."
-        )
+        array = numeric.as_array(x, what)
+    return numeric.numbers(array, what)
 
 
 def _check_rows(x: Array, n_in: int, what: str) -> Array:
     """Check the shape of rows: (n, n_in), at least one."""
-    _check_kind(x, what)
+    if getattr(x.dtype, "kind", "f") not in "fiub":  # of a device, or sparse
+        raise ShapeError(f"{what} must hold real numbers. Received: {what}.dtype={x.dtype}.")
     shape = tuple(int(n) for n in x.shape)
     if len(shape) != 2 or shape[1] != n_in:
         size = int(np.prod(shape))
@@ -120,16 +116,18 @@ def _check_finite(x: Array, what: str, dtype: str, backend: Backend | None = Non
         if x.dtype.kind != "f":
             return
     elif isinstance(x, SparseRows):
-        if x.is_within(float(largest)):
+        if x.is_within(_largest_of(x, largest, np)):
             return
     elif backend is not None:  # on a device: one number comes back, the rows only to name a culprit
         with backend.active():
-            fine = backend.xp.all(backend.xp.abs(x) <= float(largest))
+            limit = _largest_of(x, largest, backend.xp)
+            fine = backend.xp.all(backend.xp.abs(x) <= limit)
         if bool(backend.to_host(fine)):
             return
     rows = max(1, CHUNK // (int(x.shape[1]) if x.ndim == 2 else 1))
-    for start in range(0, x.shape[0], rows):
-        part = host_array(x[start : start + rows, ...], what, backend)
+    n = int(x.shape[0])
+    for start in range(0, n, rows):
+        part = host_array(x[start : min(start + rows, n), ...], what, backend)
         if _is_bounded(part, largest):
             continue
         finite = np.abs(part) <= largest  # false for NaN as well
@@ -140,6 +138,14 @@ def _check_finite(x: Array, what: str, dtype: str, backend: Backend | None = Non
                 f"{what} must be finite in {dtype}. Received: {part[(row, *column)]} in {where}. "
                 "Drop such rows or fill the gaps before training."
             )
+
+
+def _largest_of(x: Array, largest: Any, xp: Any) -> float:
+    """Return the largest number that is allowed in x; beside float32, 1e300 would be infinity."""
+    try:
+        return min(float(largest), float(xp.finfo(x.dtype).max))
+    except (TypeError, ValueError):  # whole numbers
+        return float(largest)
 
 
 @cache
@@ -174,7 +180,7 @@ def targets(
     labels_only says that targets (n,) are labels even where n_out is 1.
     """
     if isinstance(y, np.ndarray) or not (backend.owns(y) or hasattr(y, "__cuda_array_interface__")):
-        y = np.asarray(y)
+        y = y if isinstance(y, np.ndarray) else numeric.as_array(y, "y")
         y = _codes(y, classes) if y.dtype.kind in "OUST" else y
     array = host_array(y, "y", backend)
     if array.ndim not in (1, 2) or array.shape[0] != n_rows:
@@ -198,8 +204,9 @@ def targets(
 
 def _codes(y: Host, classes: tuple[Any, ...] | None) -> Host:
     """Turn labels of text into their places in `classes`; objects that are numbers, to numbers."""
-    if y.dtype.kind == "O" and all(isinstance(v, (int, float, np.number)) for v in y.flat):
-        return y.astype(np.float64)
+    kinds = numeric.kinds_of(y) if y.dtype.kind == "O" else {"text"}
+    if kinds <= {"numbers", "nothing"} or (classes is None and "text" not in kinds):
+        return numeric.numbers(y, "y")
     if classes is None:
         raise DataError(
             f"y holds text (y.dtype={y.dtype}) and the network has no classes. Use "
@@ -255,7 +262,3 @@ def check_some_weight(weights: Host, what: str = "every row") -> None:
             f"sample_weight must not be negative, nor zero (in {weights.dtype}) for {what}. "
             f"Received: values from {weights.min()} to {weights.max()}."
         )
-
-
-def _type_name(x: Any) -> str:
-    return f"{type(x).__module__}.{type(x).__qualname__}"

@@ -1,13 +1,15 @@
 """What MLPClassifier and MLPRegressor share: from parameters and data to a run of the Trainer.
 
-The weights of a fitted estimator are its host arrays `coefs_` and `intercepts_`. A network on the
-device is made from them where one is needed, so that an estimator can be copied, pickled and sent
-to another process, and a user may set its weights.
+A fitted estimator holds host arrays and plain records: `coefs_`, `intercepts_`, its hidden layers,
+loss, output activation and dtype. A network on the device is built from them where one is needed.
+So an estimator can be copied, pickled and sent to another process, a user may set its weights, and
+a parameter that is set later counts for the next fit only.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -15,14 +17,20 @@ import numpy as np
 import sklearn.neural_network
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import TransformerTags, check_random_state, shuffle
+from sklearn.utils import TransformerTags, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from nnbackend.data.scalers import Scaler
-from nnbackend.errors import ArgumentError, DivergedError
+from nnbackend.errors import ArgumentError, DivergedError, ShapeError
 from nnbackend.estimators import taking_in
-from nnbackend.estimators.building import build_network, draw_parameters, hidden_layers
-from nnbackend.estimators.converting import from_theirs, to_theirs
+from nnbackend.estimators.building import (
+    build_network,
+    chosen_layers,
+    draw_parameters,
+    fitted_layers,
+    hidden_layers,
+)
+from nnbackend.estimators.converting import as_networks, from_theirs, to_theirs
 from nnbackend.estimators.ensemble import fit_ensemble, mean_outputs
 from nnbackend.estimators.fit_tasks import CallbackSupportMixin, fit_tasks
 from nnbackend.estimators.full_batch import fit_lbfgs
@@ -32,7 +40,7 @@ from nnbackend.estimators.progress import ProgressBar
 from nnbackend.estimators.steps import SolverState, make_rule
 from nnbackend.estimators.taking_in import FitData
 from nnbackend.estimators.watching import Watch
-from nnbackend.network.layers import Dropout
+from nnbackend.network.layers import AbstractLayer, Dropout
 from nnbackend.network.network import Network
 from nnbackend.persistence.checkpoints import Checkpoints
 from nnbackend.training.callbacks import Callback
@@ -44,6 +52,10 @@ from nnbackend.training.trainer import Trainer
 NOT_FINITE = (
     "Solver produced non-finite parameter weights. The input data may contain large values and "
     "need to be preprocessed."
+)
+AFTER_ENSEMBLE = (
+    "A fit can go on from a fit without preset only. Received: an estimator fitted with a preset, "
+    "whose weights belong to scaled rows. Set warm_start=False and call fit to begin anew."
 )
 
 
@@ -69,18 +81,19 @@ class BaseMLP(
         if incremental:
             self._validate_params()  # which scikit-learn leaves out after the first call
         hidden_layers(self.hidden_layer_sizes)
-        self._forget_ensemble()
         X, y, sample_weight = (taking_in.on_host(self, part) for part in (X, y, sample_weight))
         if self.preset is not None:
             fit_ensemble(self, X, y, sample_weight, eval_set)
             return self
         first_pass = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
+        if not first_pass and hasattr(self, "estimators_"):
+            raise ArgumentError(AFTER_ENSEMBLE)
         tasks = [] if self.solver == "lbfgs" else fit_tasks(self, X, y, sample_weight)
         X, y, classes_weight = self._validate_input(X, y, incremental, reset=first_pass)
         data = taking_in.fit_data(self, X, y, sample_weight, classes_weight, eval_set)
         self._random_state = check_random_state(self.random_state)
-        self._dtype = str(self.dtype or data.dtype)
-        net = self._build(data)
+        self._forget_ensemble()
+        net = self._build(data, first_pass)
         if first_pass:
             self._initialize(net)
         net.set_parameters(self.coefs_, self.intercepts_)
@@ -102,12 +115,28 @@ class BaseMLP(
         """Give the scale of the targets that the members of an ensemble learn, if any."""
         return None
 
-    def _build(self, data: FitData) -> Network:
-        self.n_outputs_ = data.n_outputs
-        self.out_activation_ = self._output()
-        return build_network(
-            self, self.n_features_in_, self.n_outputs_, self._loss(), self.out_activation_
-        )
+    def _build(self, data: FitData, first_pass: bool) -> Network:
+        """Return the network to train. A fit that goes on keeps its layers, output and dtype."""
+        loss, output = self._loss(), self._output()
+        if not first_pass:
+            self._know_layers()
+        if first_pass:
+            self.n_outputs_, self.out_activation_ = data.n_outputs, output
+            self._hidden_layers = chosen_layers(self)
+            self._dtype = str(self.dtype or data.dtype)
+        elif data.n_outputs != self.n_outputs_:
+            raise ShapeError(
+                f"y must have {self.n_outputs_} column(s), as in the fit that goes on. "
+                f"Received: {data.n_outputs}. Set warm_start=False and call fit to begin anew."
+            )
+        elif output != self.out_activation_:
+            raise ArgumentError(
+                f"A fit that goes on keeps its output activation, {self.out_activation_!r}. "
+                f"Received: a loss that needs {output!r}. Keep the loss, or set warm_start=False "
+                "and call fit to begin anew."
+            )
+        self._fitted_loss = loss
+        return self._new_network(self.n_features_in_, self._hidden_layers, self.dropout)
 
     def _initialize(self, net: Network) -> None:
         """Draw the weights, and empty the curves where the solver has such."""
@@ -211,9 +240,12 @@ class BaseMLP(
         order = [np.arange(n)]
 
         def next_order(epoch: int) -> np.ndarray:
-            # Each epoch shuffles the order of the last one, as scikit-learn does.
+            # Each epoch shuffles the order of the last one; the numbers are those of
+            # sklearn.utils.shuffle, whose checks take longer than a step of a small network.
             if shuffles:
-                order[0] = shuffle(order[0], random_state=self._random_state)
+                moves = np.arange(n)
+                self._random_state.shuffle(moves)
+                order[0] = order[0][moves]
             return order[0]
 
         mean = 1.0 if data.weight is None else float(np.mean(data.weight, dtype=np.float64))
@@ -258,32 +290,50 @@ class BaseMLP(
         return min(int(self.batch_size), n)
 
     def _keep_parameters(self, net: Network) -> None:
-        self._net = net
         self.coefs_, self.intercepts_ = net.get_parameters()
+        self._built = self._key(), net
 
     # ---- after the fit ----------------------------------------------------------------------
 
     def set_params(self, **params: Any) -> Any:
-        """Set parameters; a fitted estimator goes on on another `device`, as one from a pickle."""
+        """Set parameters for the next fit; a new `device` moves a fitted estimator as well."""
         super().set_params(**params)
-        if params.keys() & {"device", "activation"}:
-            self.__dict__.pop("_net", None)  # it was built for the old ones
         for member in getattr(self, "estimators_", ()) if "device" in params else ():
             member.set_params(device=params["device"])
         return self
 
-    def _network(self) -> Network:
-        """Give a network with the fitted weights, made once; the weights are set each time.
+    def _new_network(
+        self, n_in: int, hidden: Sequence[AbstractLayer], dropout: Any = 0.0
+    ) -> Network:
+        return build_network(
+            n_in, hidden, (self.n_outputs_, self.out_activation_), self._fitted_loss,
+            device=self.device, dtype=self._dtype, dropout=dropout,
+        )  # fmt: skip
 
-        So it also serves a user who has changed `coefs_`.
+    def _know_layers(self) -> None:
+        """Take the layers of weights that were set without a fit from the parameters."""
+        if not hasattr(self, "_hidden_layers"):
+            self._hidden_layers, self._fitted_loss = chosen_layers(self), self._loss()
+            self._dtype = str(self.dtype or self.coefs_[0].dtype)
+
+    def _key(self) -> tuple[Any, ...]:
+        """Return what a network is built for; with another key it is built anew."""
+        return self.device, self.out_activation_, *(W.shape for W in self.coefs_)
+
+    def _network(self) -> Network:
+        """Return a network with the fitted weights, built once; the weights are set each time.
+
+        So it also serves a user who has changed `coefs_`. No parameter but `device` is read.
         """
         check_is_fitted(self)
-        if getattr(self, "_net", None) is None:
-            self._net = build_network(
-                self, self.n_features_in_, self.n_outputs_, self._loss(), self.out_activation_
-            )
-        self._net.set_parameters(self.coefs_, self.intercepts_)
-        return self._net
+        self._know_layers()
+        key, net = getattr(self, "_built", (None, None))
+        if net is None or key != self._key():
+            hidden = fitted_layers(self._hidden_layers, self.coefs_[:-1])
+            net = self._new_network(self.coefs_[0].shape[0], hidden)
+            self._built = self._key(), net
+        net.set_parameters(self.coefs_, self.intercepts_)
+        return net
 
     def _outputs(self, X: Any) -> np.ndarray:
         """Give the output activations (n, n_outputs) of rows X."""
@@ -334,11 +384,24 @@ class BaseMLP(
 
         Raises: ArgumentError where it lacks the activations, layers or loss.
         """
+        check_is_fitted(self)
+        self._know_layers()
         return to_theirs(getattr(sklearn.neural_network, type(self).__name__), self)
+
+    def to_networks(self) -> list[Network]:
+        """Return the fit as networks that take raw rows: one, or an ensemble's members.
+
+        Their mean output is `predict_proba` of a classifier, (n, n_classes), and `predict` of a
+        regressor. `nnbackend.export` writes them as one ONNX model.
+        Raises: ArgumentError for a classifier fitted to one class.
+        """
+        check_is_fitted(self)
+        self._know_layers()
+        return as_networks(self)
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = dict(super().__getstate__())
-        state.pop("_net", None)  # it holds a device
+        state.pop("_built", None)  # it holds a device
         return state
 
     def __sklearn_is_fitted__(self) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
 from numbers import Integral
 from typing import Any
 
@@ -11,7 +13,7 @@ import numpy as np
 
 from nnbackend.errors import ArgumentError, check
 from nnbackend.network.activations import Activation, get_activation
-from nnbackend.network.layers import AbstractLayer, Dense, Dropout
+from nnbackend.network.layers import AbstractLayer, Dense, Dropout, Maxout
 from nnbackend.network.losses import Loss
 from nnbackend.network.network import Network
 
@@ -30,25 +32,59 @@ def hidden_layers(sizes: Any) -> list[Any]:
 
 
 def engine_activation(choice: Any) -> Activation:
-    """Give the engine's activation for a name of scikit-learn's or ours."""
-    return get_activation(_ENGINE_NAMES.get(choice, choice) if isinstance(choice, str) else choice)
+    """Return the engine's activation for a name of scikit-learn's or ours."""
+    return _named_activation(choice) if isinstance(choice, str) else get_activation(choice)
 
 
-def build_network(estimator: Any, n_in: int, n_out: int, loss: Loss, output: str) -> Network:
-    """Build the network that the parameters describe; its weights are still to be set."""
+@cache
+def _named_activation(name: str) -> Activation:
+    return get_activation(_ENGINE_NAMES.get(name, name))
+
+
+def chosen_layers(estimator: Any) -> tuple[AbstractLayer, ...]:
+    """Return the hidden layers that the parameters describe, without the rates of `dropout`."""
     hidden = hidden_layers(estimator.hidden_layer_sizes)
     phis = _one_each(estimator.activation, len(hidden), "activation")
-    rates = _dropout_rates(estimator.dropout, len(hidden))
+    return tuple(
+        size if isinstance(size, AbstractLayer) else Dense(int(size), engine_activation(phi))
+        for size, phi in zip(hidden, phis, strict=True)
+    )
+
+
+def fitted_layers(
+    hidden: Sequence[AbstractLayer], weights: Sequence[np.ndarray]
+) -> list[AbstractLayer]:
+    """Return the hidden layers with as many units as there are weights, which a user may set."""
+    widths, layers = [W.shape[1] for W in weights], []
+    for layer in hidden:
+        if isinstance(layer, (Dense, Maxout)) and widths:  # other depths: set_parameters refuses
+            n_out = widths.pop(0) // getattr(layer, "n_pieces", 1)
+            layer = layer if layer.n_out == n_out else replace(layer, n_out=n_out)
+        layers.append(layer)
+    return layers
+
+
+def build_network(
+    n_in: int,
+    hidden: Sequence[AbstractLayer],
+    output: tuple[int, str],
+    loss: Loss,
+    *,
+    device: Any,
+    dtype: str,
+    dropout: Any = 0.0,
+) -> Network:
+    """Return a network whose weights are still to be set. output: its units and activation."""
+    rates = _dropout_rates(dropout, len(hidden))
     layers: list[int | AbstractLayer] = [n_in]
-    if rates[0]:
-        layers.append(Dropout(rates[0]))
-    for size, phi, rate in zip(hidden, phis, rates[1:], strict=True):
-        is_layer = isinstance(size, AbstractLayer)
-        layers.append(size if is_layer else Dense(int(size), engine_activation(phi)))
+    for layer, rate in zip((*hidden, None), rates, strict=True):  # a rate stands before its layer
         if rate:
             layers.append(Dropout(rate))
-    layers.append(Dense(n_out, engine_activation(output)))
-    return Network(layers, loss, device=estimator.device, dtype=str(estimator._dtype))
+        if layer is not None:
+            layers.append(layer)
+    n_out, phi = output
+    layers.append(Dense(n_out, engine_activation(phi)))
+    return Network(layers, loss, device=device, dtype=dtype)
 
 
 def draw_parameters(

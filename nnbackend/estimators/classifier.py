@@ -152,6 +152,13 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             )
 
     def _coded(self, y: np.ndarray) -> np.ndarray:
+        """Return known labels as columns of False and True, as the binarizer does."""
+        if y.ndim == 1 and len(self.classes_) > 1:  # at once: it checks y four times over
+            codes = np.searchsorted(self.classes_, y)
+            if self._output() == "logistic":
+                return np.equal(codes, 1).reshape(-1, 1)
+            columns: np.ndarray = np.equal.outer(codes, np.arange(len(self.classes_)))
+            return columns
         coded: np.ndarray = self._label_binarizer.transform(y).astype(bool)
         return coded
 

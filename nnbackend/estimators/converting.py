@@ -1,4 +1,4 @@
-"""To scikit-learn's own estimators and back: the parameters both have, and the fitted arrays."""
+"""To scikit-learn's own estimators and back, and to networks of the engine."""
 
 from __future__ import annotations
 
@@ -7,17 +7,29 @@ from typing import Any
 
 import numpy as np
 import sklearn.neural_network
-from sklearn.utils.validation import check_is_fitted
 
 from nnbackend.errors import ArgumentError
-from nnbackend.estimators.building import SKLEARN_ACTIVATIONS, hidden_layers
-from nnbackend.network.layers import AbstractLayer
+from nnbackend.estimators.building import (
+    SKLEARN_ACTIVATIONS,
+    build_network,
+    engine_activation,
+    fitted_layers,
+)
+from nnbackend.network.layers import Dense, Dropout
+from nnbackend.network.losses import cross_entropy
+from nnbackend.network.network import Network
 
 FITTED = (
     "classes_", "_label_binarizer", "n_features_in_", "feature_names_in_", "n_outputs_",
     "n_layers_", "out_activation_", "n_iter_", "t_", "loss_", "loss_curve_", "best_loss_",
     "validation_scores_", "best_validation_score_", "_no_improvement_count",
 )  # fmt: skip
+_THEIR_LOSSES = {
+    "quadratic": "squared_error",
+    "poisson": "poisson",
+    "cross_entropy": "log_loss",
+    "binary_cross_entropy": "log_loss",
+}
 
 
 def from_theirs(kind: Any, model: Any) -> Any:
@@ -37,6 +49,9 @@ def from_theirs(kind: Any, model: Any) -> Any:
         parts = [np.ravel(part) for part in (*ours.coefs_, *ours.intercepts_)]
         ours._best_theta = np.concatenate(parts)
         ours._dtype = str(ours.coefs_[0].dtype)
+        phi = engine_activation(model.activation)
+        ours._hidden_layers = tuple(Dense(W.shape[1], phi) for W in ours.coefs_[:-1])
+        ours._fitted_loss = ours._loss()
         ours.validation_loss_curve_ = ours.best_validation_loss_ = None
         if getattr(ours, "validation_scores_", None) is not None:  # lbfgs has no such curve
             ours.validation_loss_curve_, ours.best_validation_loss_ = [], np.inf
@@ -48,48 +63,60 @@ def to_theirs(kind: Any, model: Any) -> Any:
 
     Raises: ArgumentError for what scikit-learn's network cannot compute.
     """
-    check_is_fitted(model)
     if hasattr(model, "estimators_"):
         raise _several(model)
-    phi, hidden = _their_name(model.activation), hidden_layers(model.hidden_layer_sizes)
-    loss = getattr(model, "loss", None)
-    if not isinstance(phi, str) or phi not in SKLEARN_ACTIVATIONS:
-        what = f"activation={model.activation!r}"
-    elif any(isinstance(size, AbstractLayer) for size in hidden):
-        what = f"hidden_layer_sizes={model.hidden_layer_sizes!r}"
-    elif loss not in ("log_loss", "squared_error", "poisson"):
-        what = f"loss={loss!r}"
-    else:
-        return _converted(kind, model, phi)
+    phis = _their_names(model)
+    unknown = sorted(phis - set(SKLEARN_ACTIVATIONS)) or (sorted(phis) if len(phis) > 1 else [])
+    loss = _THEIR_LOSSES.get(model._fitted_loss.name)
+    if not unknown and loss is not None:
+        return _converted(kind, model, phis.pop() if phis else "identity", loss)
+    what = f"hidden layers of {', '.join(unknown)}" if unknown else f"loss={model._fitted_loss!r}"
     raise ArgumentError(
         "scikit-learn knows one activation (identity, logistic, tanh, relu) for all hidden "
-        f"layers, given as numbers, and squared_error or poisson as a loss. Received: {what}. "
+        f"layers, and squared_error or poisson as a loss. Received: {what}. "
         "Fit with what it knows to convert."
     )
 
 
-def _their_name(phi: Any) -> Any:
-    return "logistic" if isinstance(phi, str) and phi == "sigmoid" else phi
+def _their_names(model: Any) -> set[str]:
+    """Return scikit-learn's names of the hidden layers' activations; others have their own.
+
+    Dropout plays no part in predictions.
+    """
+    names = set()
+    for layer in model._hidden_layers:
+        if not isinstance(layer, Dense):
+            names |= set() if isinstance(layer, Dropout) else {type(layer).__name__}
+        elif layer.activation.kernel is None:
+            names.add(repr(layer.activation))
+        else:
+            name = layer.activation.name
+            names.add("logistic" if name == "sigmoid" else name)
+    return names
 
 
 def _several(model: Any) -> ArgumentError:
     """Say what can be converted of an ensemble: a member, if scikit-learn knows its activation."""
-    phi = model.estimators_[0].activation
-    cure = "Convert"
-    if not isinstance(phi, str) or _their_name(phi) not in SKLEARN_ACTIVATIONS:
+    names = sorted(_their_names(model))
+    phi, cure = ", ".join(names) or "identity", "Convert"
+    if names and (len(names) > 1 or phi not in SKLEARN_ACTIVATIONS):
         cure = "Fit with an activation that it knows, as 'tanh', and convert"
     values = ", and gives values for model.target_scaler_.inverse" if model.target_scaler_ else ""
     return ArgumentError(
-        "scikit-learn's MLP is one network, without scales. Received: a fit with "
-        f"preset={model.preset!r} and activation={phi!r}. {cure} a member, "
+        "scikit-learn's MLP is one network, without scales. Received: "
+        f"{len(model.estimators_)} members of a preset, activation={phi!r}. {cure} a member, "
         "model.estimators_[0].to_sklearn(); it takes rows from model.scaler_.transform" + values
     )
 
 
-def _converted(kind: Any, model: Any, phi: str) -> Any:
+def _converted(kind: Any, model: Any, phi: str, loss: str) -> Any:
     names = kind().get_params()
-    options = {k: v for k, v in model.get_params().items() if k in names}
-    options["activation"] = phi
+    fitted = {  # what theirs predicts and goes on with; the other parameters as they are set now
+        "activation": phi,
+        "hidden_layer_sizes": tuple(W.shape[1] for W in model.coefs_[:-1]),
+        "loss": loss,
+    }
+    options = {k: v for k, v in {**model.get_params(), **fitted}.items() if k in names}
     if options["solver"] not in ("lbfgs", "sgd", "adam"):
         options["solver"] = "adam"  # only for a fit that goes on; predictions do not ask
     options["verbose"] = bool(options["verbose"])
@@ -108,3 +135,43 @@ def _copy_fit(source: Any, target: Any) -> None:
     target.coefs_ = [np.array(W) for W in source.coefs_]
     target.intercepts_ = [np.array(b) for b in source.intercepts_]
     target._random_state = copy.deepcopy(getattr(source, "_random_state", None))
+
+
+def as_networks(model: Any) -> list[Network]:
+    """Return the fit as networks on raw rows, one for each member of an ensemble.
+
+    Raises: ArgumentError for a classifier of one class, which has nothing to compute.
+    """
+    classes = getattr(model, "classes_", None)
+    if classes is not None and len(classes) < 2:
+        raise ArgumentError(
+            f"A network tells at least two classes apart. Received: a fit to {classes!r} alone. "
+            "Fit to rows of several classes."
+        )
+    nets = [_as_network(member, classes) for member in getattr(model, "estimators_", [model])]
+    for net in nets:
+        net.scaler = getattr(model, "scaler_", None)
+        net.target_scaler = getattr(model, "target_scaler_", None)
+    return nets
+
+
+def _as_network(model: Any, classes: Any) -> Network:
+    """Return a member's network. One output that tells two classes apart becomes a softmax of two.
+
+    softmax(0, z) = (1 - sigmoid(z), sigmoid(z))
+    """
+    weights, biases = list(model.coefs_), list(model.intercepts_)
+    output, loss = (model.n_outputs_, model.out_activation_), model._fitted_loss
+    if output == (1, "logistic"):
+        weights[-1] = np.hstack([np.zeros_like(weights[-1]), weights[-1]])
+        biases[-1] = np.concatenate([np.zeros_like(biases[-1]), biases[-1]])
+        output, loss = (2, "softmax"), cross_entropy(*loss.params)
+    hidden = [la for la in model._hidden_layers if not isinstance(la, Dropout)]
+    net = build_network(
+        weights[0].shape[0], fitted_layers(hidden, weights[:-1]), output, loss,
+        device=model.device, dtype=model._dtype,
+    )  # fmt: skip
+    net.set_parameters(weights, biases)
+    if output[1] == "softmax":
+        net.classes = tuple(np.asarray(classes).tolist())
+    return net

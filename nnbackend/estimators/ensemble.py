@@ -14,7 +14,7 @@ from scipy.sparse import issparse
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from nnbackend.data.scalers import fit_scaler
+from nnbackend.data.scalers import Scaler, fit_scaler
 from nnbackend.estimators import taking_in
 from nnbackend.estimators.presets import filled
 
@@ -22,6 +22,7 @@ MIRRORED = (
     "coefs_", "intercepts_", "n_layers_", "n_outputs_", "out_activation_", "n_iter_", "t_", "loss_",
     "loss_curve_", "best_loss_", "converged_", "validation_scores_", "best_validation_score_",
     "validation_loss_curve_", "best_validation_loss_", "_dtype",
+    "_hidden_layers", "_fitted_loss",
 )  # fmt: skip
 
 
@@ -35,31 +36,35 @@ def fit_ensemble(estimator: Any, X: Any, y: Any, sample_weight: Any, eval_set: A
     y = estimator._truth(y)  # labels once more, which the members code for themselves
     random = check_random_state(estimator.random_state)
     options = {**filled(estimator, X.shape[0]), "preset": None}
-    estimator.scaler_ = None if issparse(X) else fit_scaler("robust", X)
-    estimator.target_scaler_ = estimator._target_scaler(y)
+    scaler = None if issparse(X) else fit_scaler("robust", X)
+    target_scaler = estimator._target_scaler(y)
     if eval_set is None and not _can_hold_out(estimator, y, options["validation_fraction"]):
         options["early_stopping"] = False
-    rows, targets = _scaled(estimator, X), _scaled_targets(estimator, y)
-    validation = None if eval_set is None else _scaled_set(estimator, eval_set)
-    estimator.estimators_ = []
+    rows, targets = _scaled(scaler, X), _scaled_targets(target_scaler, y)
+    validation = None
+    if eval_set is not None:
+        validation = _scaled_set(estimator, eval_set, scaler, target_scaler)
+    members: list[Any] = []
     for _ in range(estimator.n_members):
         options["random_state"] = int(random.randint(np.iinfo(np.int32).max))
         member = type(estimator)(**options)
         member._is_member = True
         member.fit(rows, targets, sample_weight=sample_weight, eval_set=validation)
-        estimator.estimators_.append(member)
+        members.append(member)
         if member._stop_reason == "interrupted":
             break
-    best = min(estimator.estimators_, key=_loss_of)
+    best = min(members, key=_loss_of)
+    # All at once at the end: a fit that fails leaves the members and scales of the one before.
+    estimator.estimators_, estimator.best_member_ = members, members.index(best)
+    estimator.scaler_, estimator.target_scaler_ = scaler, target_scaler
     for name in MIRRORED:
         setattr(estimator, name, getattr(best, name))
-    estimator.best_member_ = estimator.estimators_.index(best)
 
 
 def mean_outputs(estimator: Any, X: Any) -> np.ndarray:
-    """Give the mean of the members' outputs (n, n_outputs) of rows X, unscaled."""
-    x = prediction_rows(estimator, X)
-    out = sum(member._outputs(x) for member in estimator.estimators_)
+    """Return the mean of the members' outputs (n, n_outputs) of rows X, unscaled."""
+    x = taking_in.rows(prediction_rows(estimator, X))
+    out = sum(member._network().outputs(x) for member in estimator.estimators_)
     mean: np.ndarray = out / len(estimator.estimators_)
     if estimator.target_scaler_ is not None:
         mean = estimator.target_scaler_.inverse(mean)  # float64: float32 may lack its digits
@@ -73,32 +78,33 @@ def prediction_rows(estimator: Any, X: Any) -> Any:
     X = validate_data(
         estimator, X, accept_sparse=["csr", "csc"], dtype=(np.float64, np.float32), reset=False
     )
-    return _scaled(estimator, X)
+    return _scaled(estimator.scaler_, X)
 
 
-def _scaled(estimator: Any, X: Any) -> Any:
+def _scaled(scaler: Scaler | None, X: Any) -> Any:
     """Scale rows. Where the scale was fitted to dense rows, sparse ones are made dense."""
-    if estimator.scaler_ is None:
+    if scaler is None:
         return X
     X = X.toarray() if issparse(X) else X
-    return estimator.scaler_.transform(X, dtype=X.dtype)
+    return scaler.transform(X, dtype=X.dtype)
 
 
-def _scaled_targets(estimator: Any, y: Any) -> Any:
-    scaler = estimator.target_scaler_
+def _scaled_targets(scaler: Scaler | None, y: Any) -> Any:
     return y if scaler is None else scaler.transform(np.asarray(y), dtype=np.float64)
 
 
-def _scaled_set(estimator: Any, eval_set: Any) -> Any:
+def _scaled_set(
+    estimator: Any, eval_set: Any, scaler: Scaler | None, target_scaler: Scaler | None
+) -> Any:
     taking_in.check_eval_set(eval_set)
     X, y, *weight = (taking_in.on_host(estimator, part) for part in eval_set)
     X = validate_data(
         estimator, X, accept_sparse=["csr", "csc"], dtype=(np.float64, np.float32), reset=False
     )
-    if estimator.target_scaler_ is not None:
+    if target_scaler is not None:
         y = estimator._eval_targets(np.asarray(y))
-        taking_in.check_outputs(y, math.prod(y.shape[1:]), len(estimator.target_scaler_.shift))
-    return (_scaled(estimator, X), _scaled_targets(estimator, y), *weight)
+        taking_in.check_outputs(y, math.prod(y.shape[1:]), len(target_scaler.shift))
+    return (_scaled(scaler, X), _scaled_targets(target_scaler, y), *weight)
 
 
 def _can_hold_out(estimator: Any, y: np.ndarray, share: float) -> bool:

@@ -38,8 +38,8 @@ def _index(estimator: Any, layer: int, n: int, in_table: bool) -> int:
     """Give the place of a layer among the n hidden ones."""
     if n == 0:
         raise ArgumentError(
-            "transform needs a hidden layer. Received: hidden_layer_sizes="
-            f"{estimator.hidden_layer_sizes!r}. predict_proba and predict give the outputs."
+            "transform needs a hidden layer. Received: a network fitted without one. "
+            "predict_proba and predict give the outputs."
         )
     if not -n <= layer < n:
         raise ArgumentError(

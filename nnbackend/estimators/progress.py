@@ -1,9 +1,15 @@
-"""A progress bar on one line of the terminal, for verbose="bar"."""
+"""A progress bar for verbose="bar": one line of a terminal, or one output of a notebook.
+
+A program without a console has no error stream (`pythonw`, PyInstaller); then nothing is shown.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.history import Row
@@ -19,10 +25,12 @@ class ProgressBar(Callback):
     def __init__(self) -> None:
         self._begin = self._drawn = 0.0
         self._losses = ""
+        self._show: Callable[[str, bool], None] = _show_nothing
 
     def on_train_begin(self, trainer: Trainer) -> None:
         """Start the clock."""
         self._begin = time.perf_counter()
+        self._show = _display()
 
     def on_progress(self, trainer: Trainer, step: int, n_steps: int) -> None:
         """Draw the bar anew, not too often."""
@@ -35,16 +43,69 @@ class ProgressBar(Callback):
         self._losses = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
 
     def on_train_end(self, trainer: Trainer) -> None:
-        """Leave the finished line standing."""
-        self._draw(trainer, float(trainer.epoch))
-        sys.stderr.write("\n")
+        """Leave the finished bar standing."""
+        self._draw(trainer, float(trainer.epoch), is_last=True)
 
-    def _draw(self, trainer: Trainer, done: float) -> None:
+    def _draw(self, trainer: Trainer, done: float, is_last: bool = False) -> None:
         self._drawn = time.perf_counter()
         filled = round(WIDTH * min(done / trainer.recipe.epochs, 1.0))
         bar = "#" * filled + "-" * (WIDTH - filled)
-        sys.stderr.write(
-            f"\r[{bar}] epoch {int(done)}/{trainer.recipe.epochs}  {self._losses}  "
-            f"{self._drawn - self._begin:.1f} s"
+        self._show(
+            f"[{bar}] epoch {int(done)}/{trainer.recipe.epochs}  {self._losses}  "
+            f"{self._drawn - self._begin:.1f} s",
+            is_last,
         )
-        sys.stderr.flush()
+
+
+def _display() -> Callable[[str, bool], None]:
+    """Return the function that shows a bar in place of the one before."""
+    stream = sys.stderr
+    if stream is None:
+        return _show_nothing
+    display = _notebook_display()
+    return _in_notebook(display) if display else _on_stream(stream)
+
+
+def _show_nothing(bar: str, is_last: bool) -> None:
+    pass
+
+
+def _on_stream(stream: Any) -> Callable[[str, bool], None]:
+    """Return a function that overwrites one line; what cannot be written does not end a fit."""
+    width = 0
+
+    def show(bar: str, is_last: bool) -> None:
+        nonlocal width
+        with contextlib.suppress(OSError, ValueError):  # ValueError: the stream is closed
+            stream.write(f"\r{bar:<{width}}" + ("\n" if is_last else ""))
+            stream.flush()
+        width = len(bar)
+
+    return show
+
+
+def _notebook_display() -> Any:
+    """Return IPython's `display` where a notebook's kernel runs this program, else None.
+
+    In a kernel IPython is imported already; elsewhere it is not imported for this.
+    """
+    get_shell = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    shell = get_shell() if get_shell else None
+    if getattr(shell, "kernel", None) is None:  # IPython in a terminal has none
+        return None
+    return getattr(sys.modules.get("IPython.display"), "display", None)
+
+
+def _in_notebook(display: Any) -> Callable[[str, bool], None]:
+    """Return a function that updates one output of the cell."""
+    handle: Any = None
+
+    def show(bar: str, is_last: bool) -> None:
+        nonlocal handle
+        content = {"text/plain": bar}
+        if handle is None:
+            handle = display(content, raw=True, display_id=True)
+        else:
+            handle.update(content, raw=True)
+
+    return show

@@ -15,6 +15,7 @@ import numpy as np
 
 from nnbackend.backend.formulas import Array
 from nnbackend.data import doors
+from nnbackend.data.sparse import SparseRows
 from nnbackend.errors import ArgumentError
 from nnbackend.persistence.recipe_data import describe_recipe
 from nnbackend.training.trainer import Trainer
@@ -118,7 +119,8 @@ def fingerprint(trainer: Trainer) -> str:
     for x, rows in parts:
         every = max(1, -(-len(rows) // SAMPLED_ROWS))
         sample = np.asarray(rows[::every], np.int64)
-        host = doors.host_array(doors.some_rows(x, sample, backend), "x", backend)
+        part = doors.some_rows(x, sample, backend)
+        host = doors.host_array(part[:] if isinstance(part, SparseRows) else part, "x", backend)
         _add(digest, f"x of {int(x.shape[0])}", host)
     return digest.hexdigest()
 

@@ -11,6 +11,7 @@ import numpy as np
 from nnbackend.backend.formulas import Array
 from nnbackend.data import doors
 from nnbackend.data.scalers import Scaler, fit_scaler
+from nnbackend.data.sparse import SparseRows
 from nnbackend.data.splits import split_rows
 from nnbackend.errors import ArgumentError, ShapeError, check, suggest
 from nnbackend.network.network import Network
@@ -67,6 +68,11 @@ def take_in(
             )
         net.scaler = scale
     elif scale is not None:
+        if isinstance(x, SparseRows):
+            raise ArgumentError(
+                f"scale must be None for a sparse matrix. Received: scale={scale!r}. Scale its "
+                "columns before, as scikit-learn's MaxAbsScaler does, or give x.toarray()."
+            )
         fitted_on = x if held is None else doors.some_rows(x, rows, net.backend)
         net.scaler = fit_scaler(scale, doors.host_array(fitted_on, "x", net.backend))
     if scale_targets and not net.is_classifier:

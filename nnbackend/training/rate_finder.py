@@ -57,19 +57,18 @@ def find_learning_rate(
     trial, backend = net.to(net.backend), net.backend
     rows = doors.finite_rows(x, net.n_in, net.dtype, backend)
     rows = backend.to_host(rows) if backend.owns(rows) else rows
-    if net.scaler is None:
-        rows = np.ascontiguousarray(rows, net.dtype)
-    else:
-        rows = net.scaler.transform(rows, net.dtype)
-    targets = net.host_targets(y, len(rows))
-    batches = _batches(len(rows), min(batch_size, len(rows)), steps, seed)
+    n = int(rows.shape[0])
+    targets = net.host_targets(y, n)
+    batches = _batches(n, min(batch_size, n), steps, seed)
     rates = np.geomspace(low, high, steps)
     state = [backend.zeros((net.layout.size,), net.dtype) for _ in rule.state]
     hyper, mean = np.zeros(3), 0.0
     losses: list[float] = []
     with np.errstate(over="ignore", invalid="ignore"):  # the largest rates are meant to fail
         for t, (rate, batch) in enumerate(zip(rates, batches, strict=True), start=1):
-            gradient = trial.backprop(backend.to_device(rows[batch]), targets[batch])
+            part = rows[batch] if net.scaler is None else net.scaler.transform(rows[batch])
+            part = np.ascontiguousarray(part, net.dtype)
+            gradient = trial.backprop(backend.to_device(part), targets[batch])
             mean = SMOOTH * mean + (1 - SMOOTH) * gradient.loss
             loss = mean / (1 - SMOOTH**t)  # the running mean began at 0
             if not math.isfinite(loss) or (losses and loss > STOP_AT * min(losses)):

@@ -415,6 +415,7 @@ def train(
 ) -> History:
     """Train a network on rows x (n, n_in) with targets y; give the history.
 
+    x: an array, a table of numbers (pandas, polars, Arrow) or a SciPy sparse matrix.
     y: class labels (n,), codes from 0 or text of net.classes; or targets (n,) or (n, n_out).
     optimizer: a name or a rule: sgd, adagrad, rmsprop, adadelta, adam, adamw, lbfgs.
     batch_size: rows per step; None for all of them, 1 for stochastic gradient descent.
