@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import re
 from itertools import combinations, product
 
 import numpy as np
@@ -335,9 +337,72 @@ def test_damaged_gzip_is_refused(write):
         path.write_bytes(whole[:length])
         with pytest.raises(DataError):
             load(path)
+
+
+def test_a_table_that_is_not_compressed_whatever_its_name(write):
+    path = write(PLAIN, "table.csv.gz")
+    whole = load(path)
     path.write_bytes(PLAIN.encode())
-    with pytest.raises(DataError, match="readable"):
-        load(path)
+    np.testing.assert_array_equal(load(path).x, whole.x)
+
+
+LONG = [1234567890123456789, 1234567890123456790, 1834567890123456791]
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "npz"])
+def test_labels_keep_all_their_digits(tmp_path, form):
+    y, path = np.array(LONG * 30), tmp_path / f"ids.{form}"
+    x = np.arange(180.0).reshape(90, 2)
+    if form == "npz":
+        np.savez(path, x=x, y=y)
+    elif form == "csv":
+        rows = "".join(f"{a},{b},{c}\n" for (a, b), c in zip(x, y, strict=True))
+        path.write_text("a,b,account\n" + rows, encoding="utf-8")
+    else:
+        arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        parquet.write_table(arrow.table({"a": x[:, 0], "b": x[:, 1], "account": y}), path)
+    data = load(path)
+    assert data.classes == tuple(LONG)
+    assert data.y.tolist() == [0, 1, 2] * 30
+    if form != "npz":  # and where the coding is known, as when a model is evaluated
+        again = load(path, coding=data.columns)
+        assert again.y.tolist() == data.y.tolist()
+
+
+def test_long_numbers_that_are_rounded_are_said(write, caplog):
+    rows = "".join(f"{LONG[0] + 1000 * i},{i / 3}\n" for i in range(30))
+    data = load(write("account,size\n" + rows, "a.csv"))
+    assert data.x[:, 0].tolist() == [float(LONG[0] + 1000 * i) for i in range(30)]
+    assert "column 'account' has whole numbers above 2^53" in caplog.text
+    rows = "".join(f"{i / 3},{LONG[0] + 1000 * i}\n" for i in range(130))
+    data = load(write("size,account\n" + rows, "b.csv"))
+    assert (data.task, data.y[1]) == ("regression", float(LONG[0] + 1000))
+    assert "targets above 2^53 are rounded" in caplog.text
+
+
+def test_long_numbers_with_gaps_or_fractions_stay_numbers(write):
+    data = load(write(f"id,y\n{LONG[0]},0.5\n,1.5\n2.5,3.5\n", "a.csv"), missing="drop")
+    assert data.x.ravel().tolist() == [float(LONG[0]), 2.5]
+
+
+@pytest.mark.parametrize(
+    ("text", "cure"),
+    [
+        ("sep=;\na;b;kind\n" + "1;2;u\n3;4;v\n" * 9, "Remove the first line"),
+        ("Export of May\n\na,b,kind\n" + "1,2,u\n3,4,v\n" * 9, "is a title, remove it"),
+        (" 1.5  2.5   3.5\n 2.5  3.5   4.5\n", "pandas.read_csv"),
+        ('a,note,y\n1,"' + "word," * 40_000 + '",2\n', "at most 131,072 characters"),
+    ],
+)
+def test_a_message_names_the_cure(write, text, cure):
+    with pytest.raises(DataError, match=re.escape(cure)):
+        load(write(text, "table.csv"))
+
+
+def test_what_is_no_path_is_refused_with_the_cure():
+    for source in (io.StringIO("a,b\n1,2\n"), np.eye(3)):
+        with pytest.raises(ArgumentError, match=r"Received: .*Give arrays and DataFrames to"):
+            load(source)
 
 
 def test_text_of_too_many_values_is_refused(write):

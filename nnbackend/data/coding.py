@@ -198,7 +198,8 @@ def fit_dataset(
     if len(table.names) < 2:
         raise DataError(
             f"{table.where}: a table must have a feature and a target. Received: only the column "
-            f"{table.names[0]!r}. Columns are separated by a comma, semicolon or tab."
+            f"{table.names[0]!r}. Columns are separated by a comma, semicolon or tab; a table "
+            "parted by blanks or | is converted with pandas.read_csv(path, sep=...).to_csv(...)."
         )
     table = read_decimal_commas(table, named)
     check_no_infinity(table)

@@ -50,6 +50,7 @@ class _Layout:
     delimiter: str
     has_header: bool
     names: tuple[str, ...]
+    first: str  # cell, which may be the line's only one
 
 
 def read_csv(
@@ -100,7 +101,8 @@ def _open_text(path: Path) -> Iterator[TextIO]:
     except csv.Error as error:
         raise DataError(
             f"{path.name}: the text must be rows of delimited cells. Received: {error}. Look for "
-            "a quotation mark that is not closed."
+            "a quotation mark that is not closed; a cell holds at most "
+            f"{csv.field_size_limit():,} characters."
         ) from error
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path.name}: the file must be readable. Received: {error}.") from error
@@ -125,9 +127,9 @@ def _detect(sample: str, header: bool | None, where: str) -> _Layout:
         raise DataError(f"{where}: a table must have rows. Received: an empty file.")
     has_header = _looks_like_header(rows[0], rows[1:]) if header is None else header
     if not has_header:
-        return _Layout(delimiter, False, default_names(len(rows[0])))
+        return _Layout(delimiter, False, default_names(len(rows[0])), rows[0][0])
     check_names(rows[0], where)
-    return _Layout(delimiter, True, tuple(rows[0]))
+    return _Layout(delimiter, True, tuple(rows[0]), rows[0][0])
 
 
 def _looks_like_header(first: Sequence[str], below: Sequence[Sequence[str]]) -> bool:
@@ -221,12 +223,19 @@ def _rows(stream: TextIO, layout: _Layout, where: str) -> Iterator[list[str]]:
         if len(row) != len(layout.names):
             raise DataError(
                 f"{where}: every row must have {len(layout.names)} cells, as the first one. "
-                f"Received: {len(row)} cells in line {reader.line_num}. Correct that line, or put "
-                "cells that contain the delimiter in quotation marks."
+                f"Received: {len(row)} cells in line {reader.line_num}. {_ragged_cure(layout)}"
             )
         if not is_header:
             yield row
         is_header = False
+
+
+def _ragged_cure(layout: _Layout) -> str:
+    if layout.first.lower().startswith("sep="):
+        return f"Remove the first line, {layout.first!r}: the separator is found without it."
+    if len(layout.names) == 1:
+        return f"If the first line, {layout.first!r}, is a title, remove it."
+    return "Correct that line, or put cells that contain the delimiter in quotation marks."
 
 
 def _to_numbers(cells: Sequence[str]) -> Numbers | None:

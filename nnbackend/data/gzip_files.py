@@ -1,4 +1,4 @@
-"""Compressed files, told by their content: browsers unpack some and leave the name ending in .gz."""
+"""Compressed files, told by their content: browsers unpack some and leave .gz in the name."""
 
 from __future__ import annotations
 

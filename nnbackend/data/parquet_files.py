@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnbackend.data.tables import EXACT, Column, Table, check_names, is_missing
 from nnbackend.errors import DataError
@@ -58,7 +59,7 @@ def _column(arrow: Any, name: str, column: Any, where: str) -> Column:
         cells = (None if cell is None else str(cell).strip() for cell in column.to_pylist())
         return [None if cell is None or is_missing(cell) else cell for cell in cells]
     if arrow.types.is_integer(kind) and not column.null_count:
-        whole = column.to_numpy()
+        whole: NDArray[Any] = column.to_numpy()
         exact = np.abs(whole.astype(np.float64)).max() < EXACT
         return whole.astype(np.float64) if exact else whole  # labels keep all their digits
     if arrow.types.is_integer(kind) or arrow.types.is_floating(kind):

@@ -69,6 +69,12 @@ def load(
             f"the built-in set {source!r}", target=target, header=header, coding=coding, **lists
         )
         return _of_task(BUILTIN[source](), task)
+    if not isinstance(source, (str, os.PathLike)):
+        raise ArgumentError(
+            "source must be the name of a built-in set or the path of a file. Received: "
+            f"{type(source).__module__}.{type(source).__name__}. Give arrays and DataFrames to "
+            "nnbackend.train(net, x, y) or an estimator; write text to a file first."
+        )
     path = Path(source)
     kind = _format(path)
     if kind in ("csv", "parquet"):
