@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -26,6 +28,14 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 def rng() -> np.random.Generator:
     """A host generator with a fixed seed, of the kind the engine draws from."""
     return np.random.Generator(np.random.Philox(0))
+
+
+@pytest.fixture
+def python_handles_ctrl_c() -> Iterator[None]:
+    """Python's own handler, also where the tests run in the background, which ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -132,6 +132,7 @@ def test_uniform_weights_change_nothing() -> None:
     assert _farthest(plain, weighted) < 1e-12
 
 
+@pytest.mark.usefixtures("python_handles_ctrl_c")
 def test_ctrl_c_keeps_what_was_learnt() -> None:
     class Interrupt(nn.Callback):
         def on_epoch_end(self, trainer: Any, row: Any) -> None:

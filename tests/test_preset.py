@@ -135,6 +135,7 @@ class _Interrupt(nn.Callback):
         signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.usefixtures("python_handles_ctrl_c")
 def test_ctrl_c_ends_the_whole_fit() -> None:
     with pytest.warns(UserWarning, match="interrupted by user"):
         model = nn.MLPClassifier(**SMALL, callbacks=_Interrupt()).fit(X, LABELS)

@@ -128,12 +128,11 @@ class _Stop(nn.Callback):
             signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.usefixtures("python_handles_ctrl_c")
 def test_a_stopped_script_goes_on_within_its_seed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(FOLDER)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
-    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     common = importlib.import_module("common")
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((20, 3), dtype=np.float32), np.arange(20) % 2

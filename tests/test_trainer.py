@@ -8,7 +8,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -440,15 +439,7 @@ def test_ctrl_c_from_a_callback_keeps_whole_weights(moment: str) -> None:
     np.testing.assert_array_equal(net.theta, expected)
 
 
-@pytest.fixture
-def _python_handles_ctrl_c() -> Iterator[None]:
-    """Python's own handler, also where the tests run in the background, which ignores Ctrl-C."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("_python_handles_ctrl_c")
+@pytest.mark.usefixtures("python_handles_ctrl_c")
 def test_ctrl_c_ends_after_the_step_under_way_and_the_handler_comes_back() -> None:
     handler = signal.getsignal(signal.SIGINT)
     inside = []
@@ -523,7 +514,7 @@ def test_a_real_ctrl_c_in_a_program_of_its_own(options: str) -> None:
     assert err == ""
 
 
-@pytest.mark.usefixtures("_python_handles_ctrl_c")
+@pytest.mark.usefixtures("python_handles_ctrl_c")
 def test_training_outside_the_main_thread() -> None:
     """Where Python delivers no signals; and two threads do not get into each other's way."""
 
