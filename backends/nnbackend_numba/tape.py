@@ -30,10 +30,10 @@ class Call(NamedTuple):
 
 
 class _Recording(threading.local):
-    """What this thread records, if it does: the backend, and the calls so far."""
+    """What this thread records, if it does: of which backend, and the calls so far."""
 
     backend: Backend | None = None
-    calls: list[Call]
+    calls: list[Call] = []  # noqa: RUF012 - each recording sets its own
 
 
 _recording = _Recording()
@@ -57,13 +57,13 @@ def record(backend: RecordableBackend, step: Callable[[], None]) -> list[Call]:
     """
     if replaced := _METHODS & vars(backend).keys():
         raise NotRecordable(f"{', '.join(sorted(replaced))} of this backend alone")
-    before = _recording.backend
-    calls = _recording.calls = []
-    _recording.backend = backend
+    calls: list[Call] = []
+    before = _recording.backend, _recording.calls
+    _recording.backend, _recording.calls = backend, calls
     try:
         step()
     finally:
-        _recording.backend = before
+        _recording.backend, _recording.calls = before
     return calls
 
 
