@@ -20,9 +20,9 @@ ROOT = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
     sys.path[:0] = [str(ROOT / part) for part in ("", "backends", "tests", "tests/cuda")]
 
-import numpy as np
+import numpy as np  # noqa: E402
 
-import nnbackend as nn
+import nnbackend as nn  # noqa: E402
 
 WARM_UP = 50
 rng = np.random.default_rng(0)
