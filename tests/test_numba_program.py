@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import types
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ pytest.importorskip("numba", reason="numba is not installed")
 
 from nnbackend_numba import program, sharing, tape
 from nnbackend_numba.backend import NumbaBackend
-from nnbackend_numba.compiling import fingerprint
+from nnbackend_numba.fingerprints import fingerprint
 from nnbackend_numba.program import Program
 
 TOLERANCE = {"float32": 2e-4, "float64": 1e-11}  # relative, after some steps
@@ -230,6 +231,19 @@ def test_numpys_functions_are_compiled_in_a_users_formula(dtype: str) -> None:
     np.testing.assert_array_equal(delta, [[0, 0, 0, 1, 0]])
 
 
+def recursive(z: Any) -> Any:
+    return recursive(z / 2.0) if np.all(z > 1.0) else z
+
+
+def test_a_formula_that_numba_cannot_compile_is_computed_by_numpy() -> None:
+    own = nn.Activation("recursive", recursive, lambda z: 1.0 + 0.0 * z)
+    backend = NumbaBackend()
+    assert backend._activation(own, "f", np.dtype("float64")) is None
+    x, b, z = np.array([[4.0, 3.0]]), np.zeros(2), np.empty((1, 2))
+    backend.dense_forward(x, np.eye(2), b, own, z, z)
+    np.testing.assert_array_equal(z, recursive(x))
+
+
 def scaled(z: Any, by: float = 2.0) -> Any:
     return by * z
 
@@ -248,7 +262,28 @@ def test_formulas_that_differ_in_anything_are_kept_apart_on_the_disk() -> None:
     assert fingerprint(lambda z: np.pi * z) != fingerprint(lambda z: np.e * z)
     assert fingerprint(scaled) != fingerprint(by_three)
     assert fingerprint(with_table(*[0.0] * 2000)) != fingerprint(with_table(1.0, *[0.0] * 1999))
+    def of_module(scale: float) -> Any:
+        """Return a formula that calls a function of a module, whose body holds the number."""
+        module = types.ModuleType("helpers")
+        exec(f"def curve(z): return {scale} * z", vars(module))
+        return lambda z: module.curve(z)
+
+    def of_nested(scale: float) -> Any:
+        here = {"scale": scale}
+        exec("def f(z): return (lambda v: scale * v)(z)", here)
+        return here["f"]
+
     assert fingerprint(with_table(1.0)) == fingerprint(with_table(1.0))
+    assert fingerprint(lambda z: z * 1 + 21) != fingerprint(lambda z: z * 11 + 2)
+    for make in (of_module, of_nested):
+        assert fingerprint(make(2.0)) != fingerprint(make(3.0))
+        assert fingerprint(make(2.0)) == fingerprint(make(2.0))
+    class Unknown:
+        """What nothing is known of."""
+
+    one, other = Unknown(), Unknown()
+    assert fingerprint(lambda z: one) != fingerprint(lambda z: other)
+    assert fingerprint(lambda z: one) == fingerprint(lambda z: one)
     assert fingerprint(lambda z: np.sin(z)) == fingerprint(lambda z: np.sin(z))
 
 
@@ -270,6 +305,45 @@ def test_another_threads_kernels_work_while_a_step_is_recorded() -> None:
     assert (here == 0).all()
     backend.fill(here, 2.0)  # and afterwards kernels work again
     assert (here == 2).all()
+
+
+def test_two_threads_record_at_once() -> None:
+    backend, together = NumbaBackend(), threading.Barrier(2)
+    found: dict[int, list[tape.Call]] = {}
+
+    def record(k: int) -> None:
+        def step() -> None:
+            together.wait(30.0)
+            backend.fill(arrays[k], float(k))
+            together.wait(30.0)
+
+        found[k] = tape.record(backend, step)
+
+    arrays = [np.zeros(2), np.zeros(2)]
+    threads = [threading.Thread(target=record, args=(k,)) for k in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for k in (0, 1):
+        assert [call.given["value"] for call in found[k]] == [float(k)]
+    assert not np.any(arrays)
+
+
+def test_kernels_of_a_subclass_are_recorded_and_replaced_ones_refused() -> None:
+    class Own(NumbaBackend):
+        def fill(self, array: Any, value: float) -> None:
+            super().fill(array, value + 1.0)
+
+    backend, array = Own(), np.zeros(2)
+    calls = tape.record(backend, lambda: backend.fill(array, 1.0))
+    assert [call.given["value"] for call in calls] == [1.0]
+    assert not array.any()
+    backend.fill(array, 1.0)
+    assert (array == 2.0).all()
+    backend.fill = lambda array, value: None  # type: ignore[method-assign]
+    with pytest.raises(tape.NotRecordable, match="fill of this backend alone"):
+        tape.record(backend, lambda: backend.fill(array, 1.0))
 
 
 def test_a_step_that_reads_back_is_not_recorded() -> None:

@@ -7,11 +7,19 @@ import importlib.util
 from nnbackend.backend import Backend, BackendSpec, Probe
 
 CURE = "pip install numba"
+UNSET = "unset NUMBA_DISABLE_JIT"
 
 
 def _probe() -> Probe:
     if importlib.util.find_spec("numba") is None:
         return Probe(0, "numba is not installed; steps run several times slower without it", CURE)
+    try:
+        import numba  # the only way to know that it works with the NumPy that is installed
+    except Exception as error:
+        reason = f"numba cannot be imported ({type(error).__name__}: {error})"
+        return Probe(0, reason, "pip install --upgrade numba")
+    if numba.config.DISABLE_JIT:
+        return Probe(0, "numba's compiler is switched off by NUMBA_DISABLE_JIT", UNSET)
     return Probe(1)
 
 

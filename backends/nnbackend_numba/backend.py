@@ -16,20 +16,19 @@ from numpy.typing import NDArray
 from nnbackend.backend import philox
 from nnbackend.backend.base import BATCH, COUNT, LOSS, MOMENTUM, PENALTY, RATE, STEP, WEIGHT
 from nnbackend.backend.formulas import Activation, Loss, UpdateRule
-from nnbackend_numba import loops
+from nnbackend_numba import forking, loops  # noqa: F401
 from nnbackend_numba.assembly import ELEMENTWISE, UPDATES, is_readable
-from nnbackend_numba.compiling import CANNOT, compiled
+from nnbackend_numba.compiling import CANNOT, compiled, keep
+from nnbackend_numba.fingerprints import fingerprint
 from nnbackend_numba.program import Program
-from nnbackend_numba.tape import NotRecordable, record
+from nnbackend_numba.tape import NotRecordable, RecordableBackend, record
 from nnbackend_numpy import threads
-from nnbackend_numpy.kernels import NumPyBackend
 
 logger = logging.getLogger("nnbackend")
 Array = NDArray[Any]
-_NO_RULE: tuple[Any, Any, Any] = (None, None, None)
 
 
-class NumbaBackend(NumPyBackend):
+class NumbaBackend(RecordableBackend):
     """NumPy arrays, numba's loops."""
 
     name = "numba"
@@ -38,8 +37,6 @@ class NumbaBackend(NumPyBackend):
     def __init__(self) -> None:
         super().__init__()
         self._threads = threads.of_blas()
-        self._loops: dict[Any, Any] = {}
-        self._rules: dict[tuple[int, str], tuple[Any, Any, Any]] = {}
 
     # ---- layers -----------------------------------------------------------------------------
 
@@ -148,12 +145,8 @@ class NumbaBackend(NumPyBackend):
         kind, rate = theta.dtype.type, float(hyper[RATE])
         c = rule.coefficients(rate, float(hyper[MOMENTUM]), float(hyper[COUNT]))
         c = tuple([kind(v) for v in c])
-        place = id(rule), theta.dtype.char
-        _, loop, p = self._rules.get(place, _NO_RULE)
-        if loop is None:
-            p = tuple([kind(v) for v in rule.params])
-            loop = self._loop(UPDATES[len(state)], theta.dtype, rule.recurrence)
-            self._rules[place] = rule, loop, p  # the rule is kept, so its id stays its own
+        p = tuple([kind(v) for v in rule.params])
+        loop = self._loop(UPDATES[len(state)], theta.dtype, rule.recurrence)
         vectors = [theta, gradient, *state, theta, theta][:4]  # the rule has no use for the rest
         start = 0
         if weight_decay:
@@ -207,22 +200,18 @@ class NumbaBackend(NumPyBackend):
         dtype: np.dtype[Any],
         formula: Callable[..., Any] | None = None,
     ) -> Any:
-        """Give a compiled loop, looked up by what it is made of."""
-        key = (loop, dtype.char, formula)
-        if key not in self._loops:
-            self._loops[key] = compiled(loop, dtype.name, formula)
-        return self._loops[key]
+        """Return a compiled loop, looked up by what it is made of."""
+        return compiled(loop, dtype.name, formula)
 
     def _activation(self, phi: Activation, role: str, dtype: np.dtype[Any]) -> Any:
-        """Give the compiled loop of an activation ("f") or its slope ("df"); None: use NumPy."""
-        key = (phi.f, role, dtype.char)
-        if key not in self._loops:
-            self._loops[key] = _compile_activation(phi, role, dtype)
-        return self._loops[key]
+        """Return the compiled loop of an activation ("f") or its slope ("df"); None: use NumPy."""
+        formula, is_plain = getattr(phi, role), getattr(phi, f"{role}_is_plain")
+        key = (role, is_plain, dtype.char, phi.kernel == "softmax", fingerprint(formula))
+        return keep(key, lambda: _compile_activation(phi, role, dtype))
 
 
 def _compile_activation(phi: Activation, role: str, dtype: np.dtype[Any]) -> Any:
-    """Compile an activation's loop by running it once on two numbers."""
+    """Return an activation's loop, tried on two numbers; None where numba cannot compile it."""
     if phi.kernel == "softmax":  # its units depend on each other
         return None
     z, b = np.full((1, 2), 0.5, dtype), np.zeros(2, dtype)

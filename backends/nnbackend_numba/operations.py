@@ -18,7 +18,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from nnbackend_numba import native, scalars
+from nnbackend_numba import caching, native, scalars
 from nnbackend_numba.native import gemm, pointer, size_of
 
 kind: Any = None  # np.float32 or np.float64
@@ -388,7 +388,7 @@ def add(ints, floats, worker, workers, step):
 # ---- the loop over steps ------------------------------------------------------------------------
 
 
-@numba.njit(cache=True, **scalars.FAST)
+@caching.jit
 def wait(meeting, workers, give_way):
     """Wait until all workers are here. meeting: the address of a count, and 64 bytes on a round."""
     now = native.atomic_load(meeting + 64)
@@ -403,7 +403,7 @@ def wait(meeting, workers, give_way):
             native.call_plain(give_way)
 
 
-@numba.njit(cache=True, **scalars.FAST)
+@caching.jit
 def make_steps(table, steps, worker, workers, meeting, give_way):
     """Make a worker's share of steps. table: (n, 3) operation, ints, floats; operation 0: meet."""
     for step in range(steps):
@@ -414,7 +414,7 @@ def make_steps(table, steps, worker, workers, meeting, give_way):
                 wait(meeting, workers, give_way)
 
 
-@numba.njit(cache=True, **scalars.FAST)
+@caching.jit
 def make_all_shares(table, steps, workers):
     """Make the shares of every worker of some steps, one after another: the same numbers, alone."""
     for step in range(steps):

@@ -7,8 +7,8 @@ temporary array; what is left to the base class is rare or small.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ class NumPyBackend(Backend):
     capabilities = frozenset({"uint64"})
 
     def __init__(self) -> None:
-        self._kept = threading.local()  # scratch arrays, each thread's own
+        self._kept = threading.local()  # one scratch array for each dtype, each thread's own
 
     # ---- arrays -----------------------------------------------------------------------------
 
@@ -57,7 +57,16 @@ class NumPyBackend(Backend):
         return isinstance(array, np.ndarray)
 
     def active(self, multiplications: int | None = None) -> AbstractContextManager[Any]:
-        return nullcontext() if multiplications is None else threads.suited_to(multiplications)
+        return nullcontext() if multiplications is None else self._run(multiplications)
+
+    @contextmanager
+    def _run(self, multiplications: int) -> Iterator[None]:
+        """Choose BLAS's threads for a training run; free its scratch arrays at the end."""
+        try:
+            with threads.suited_to(multiplications):
+                yield
+        finally:
+            self._kept.__dict__.clear()
 
     def capture(self, step: Callable[[], None]) -> Callable[[int], None]:
         run = super().capture(step)
@@ -214,11 +223,12 @@ class NumPyBackend(Backend):
         np.copyto(out, t, casting="unsafe")
 
     def _scratch(self, like: Array, dtype: str = "") -> Array:
-        """Give this thread's scratch array of a shape, one that is kept, in a dtype or `like`'s."""
-        kept, key = self._kept.__dict__, f"{like.shape}{dtype or like.dtype.char}"
-        if key not in kept:
-            kept[key] = np.empty(like.shape, dtype or like.dtype)
-        scratch: Array = kept[key]
+        """Return this thread's scratch array of a shape, in a dtype or `like`'s; there is one."""
+        kept, key, size = self._kept.__dict__, dtype or like.dtype.char, like.size
+        flat = kept.get(key)
+        if flat is None or flat.size < size:
+            flat = kept[key] = np.empty(size, key)
+        scratch: Array = flat[:size].reshape(like.shape)
         return scratch
 
 

@@ -7,6 +7,7 @@ same run uses the same threads, and gives the same bits, every time.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,15 @@ _inside = 0
 _limit: Any = None
 
 
+class _Own(threading.local):
+    """How many times this thread is inside."""
+
+    depth = 0
+
+
+_own = _Own()
+
+
 @contextmanager
 def suited_to(multiplications: int) -> Iterator[None]:
     """Within it, BLAS uses one thread if the largest product has few multiplications.
@@ -27,6 +37,7 @@ def suited_to(multiplications: int) -> Iterator[None]:
     The setting is the process's: the first to enter sets it, the last to leave puts it back.
     """
     if multiplications >= ONE_THREAD_BELOW:
+        _restore_left_over()
         yield
         return
     with one_each():
@@ -41,8 +52,10 @@ def one_each() -> Iterator[None]:
     if controller is None:
         yield
         return
+    _restore_left_over()
     with _lock:
         _inside += 1
+        _own.depth += 1
         if _inside == 1:
             _limit = controller.limit(limits=1, user_api="blas")
     try:
@@ -50,8 +63,30 @@ def one_each() -> Iterator[None]:
     finally:
         with _lock:
             _inside -= 1
+            _own.depth -= 1
             if _inside == 0:
                 _limit.restore_original_limits()
+                _limit = None
+
+
+def _restore_left_over() -> None:
+    """Give back BLAS's threads that were limited for threads of the parent process."""
+    global _limit
+    if _limit is not None and _inside == 0:
+        with _lock:
+            if _limit is not None and _inside == 0:
+                _limit.restore_original_limits()
+                _limit = None
+
+
+def _begin_in_child() -> None:
+    """Forget the parent's other threads, which a forked process does not have."""
+    global _lock, _inside
+    _lock, _inside = threading.Lock(), _own.depth
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_in_child)
 
 
 def of_blas() -> int:

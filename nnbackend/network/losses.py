@@ -14,6 +14,7 @@ from typing import Any
 
 from nnbackend.backend.formulas import Array, Namespace
 from nnbackend.errors import ArgumentError, check, suggest
+from nnbackend.network.factories import shared
 
 RowsAndGradient = tuple[Array, Array]
 Formula = Callable[[Array, Array, Namespace], RowsAndGradient]
@@ -67,6 +68,7 @@ def _inside(a: Array, xp: Namespace) -> Array:
     return xp.where(a < tiny, tiny, xp.where(a > 1.0 - tiny, 1.0 - tiny, a))
 
 
+@shared
 def quadratic() -> Loss:
     """C = 1/2 sum_k (a_k - y_k)^2;  dC/da = a - y."""
 
@@ -77,6 +79,7 @@ def quadratic() -> Loss:
     return Loss("quadratic", formula, kernel="quadratic")
 
 
+@shared
 def absolute() -> Loss:
     """C = sum_k |a_k - y_k|;  dC/da = sign(a - y)."""
 
@@ -87,6 +90,7 @@ def absolute() -> Loss:
     return Loss("absolute", formula, kernel="absolute")
 
 
+@shared
 def huber(threshold: float = 1.0) -> Loss:
     """C = sum_k e^2 / 2 where |e| <= threshold, else threshold (|e| - threshold / 2); e = a - y.
 
@@ -102,6 +106,7 @@ def huber(threshold: float = 1.0) -> Loss:
     return Loss("huber", formula, (threshold,), kernel="huber")
 
 
+@shared
 def quantile(q: float = 0.5) -> Loss:
     """C = sum_k q e where e >= 0, else (q - 1) e; e = y - a. Its minimum is the q-quantile.
 
@@ -117,6 +122,7 @@ def quantile(q: float = 0.5) -> Loss:
     return Loss("quantile", formula, (q,), kernel="quantile")
 
 
+@shared
 def poisson() -> Loss:
     """C = sum_k a - y + y log(y / a), half the Poisson deviance;  dC/da = 1 - y / a.
 
@@ -138,6 +144,7 @@ def poisson() -> Loss:
     return Loss("poisson", formula, (), "exponential", on_logits, "poisson")
 
 
+@shared
 def binary_cross_entropy(label_smoothing: float = 0.0) -> Loss:
     """C = -sum_k y log a + (1 - y) log(1 - a), a yes-or-no each. With sigmoid: delta = a - y.
 
@@ -164,6 +171,7 @@ def binary_cross_entropy(label_smoothing: float = 0.0) -> Loss:
     )  # fmt: skip
 
 
+@shared
 def cross_entropy(label_smoothing: float = 0.0) -> Loss:
     """C = -sum_k y_k log a_k over exclusive classes. With softmax: delta = a - y.
 

@@ -1,0 +1,117 @@
+"""A short name for what a function computes, the same in every process.
+
+Compiled code is looked up by it, in memory and on the disk. Two functions with one fingerprint
+must compute the same; a value that cannot be described makes a fingerprint of its own.
+"""
+
+from __future__ import annotations
+
+import dis
+import hashlib
+import sys
+import uuid
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numba import types
+
+from nnbackend_numba import native, scalars
+
+# What every formula and operation is compiled with.
+_SOURCES = [Path(str(module.__file__)) for module in (scalars, native)]
+_BASE = b"".join(
+    path.read_bytes() for path in (*_SOURCES, Path(__file__).with_name("compiling.py"))
+)
+# Values whose text says all about them.
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), np.generic, np.dtype, types.Type)
+# What is in these modules or packages is told by its name; other modules change.
+_FIXED = sys.stdlib_module_names | {"numpy", "numba", scalars.__name__, native.__name__}
+_known: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # a dropped formula is not kept alive
+_tokens: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+
+
+def fingerprint(*functions: Any) -> str:
+    """Return the name of what functions compute; text among them stands for itself."""
+    if len(functions) != 1 or not isinstance(functions[0], FunctionType):
+        return _digest(functions)
+    (function,) = functions
+    if (known := _known.get(function)) is None:
+        known = _known[function] = _digest(functions)
+    return known
+
+
+def _digest(values: tuple[Any, ...]) -> str:
+    digest, seen, pending = hashlib.sha256(_BASE), set(), list(values)
+
+    def add(*parts: Any) -> None:
+        for part in parts:  # with its length, so that 1, 23 is not 12, 3
+            data = part if isinstance(part, bytes) else str(part).encode()
+            digest.update(b"%d:" % len(data) + data)
+
+    while pending:
+        value = pending.pop()
+        value = getattr(value, "py_func", value)  # a user's own may call what is compiled already
+        if name := _fixed_name(value):
+            add("name", name)
+        elif isinstance(value, FunctionType):
+            if value in seen:
+                continue
+            seen.add(value)
+            cells = [cell.cell_contents for cell in value.__closure__ or ()]
+            add("function", len(cells))
+            pending += [value.__code__, value.__defaults__, *cells, *_globals_of(value, cells)]
+        elif isinstance(value, CodeType):
+            # The code of np.sin(z) and np.cos(z) is the same but for the names.
+            add("code", value.co_code, value.co_argcount, value.co_names)
+            pending += value.co_consts
+        elif isinstance(value, (tuple, frozenset)):
+            add("tuple", len(value))
+            pending += value
+        elif isinstance(value, np.ndarray):
+            add("array", value.dtype.str, value.shape, value.tobytes())
+        else:
+            add(type(value).__qualname__, _text(value))
+    return digest.hexdigest()[:12]
+
+
+def globals_in(code: CodeType) -> set[str]:
+    """Return the names of the globals that code, and the functions inside it, use."""
+    inner = [globals_in(c) for c in code.co_consts if isinstance(c, CodeType)]
+    own = (i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL")
+    return set(own).union(*inner)
+
+
+def _globals_of(function: FunctionType, cells: list[Any]) -> list[Any]:
+    """Return the global values that a function uses, and what it may take from modules."""
+    code, here = function.__code__, function.__globals__
+    used = [here[k] for k in sorted(globals_in(code)) if k in here]
+    for module in (modules := [v for v in (*cells, *used) if isinstance(v, ModuleType)]):
+        values = [vars(module)[k] for k in sorted(set(code.co_names)) if k in vars(module)]
+        modules += [v for v in values if isinstance(v, ModuleType) and v not in modules]
+        used += values
+    return used
+
+
+def _fixed_name(value: Any) -> str:
+    """Return the full name of something that it tells all about, else ""."""
+    name = str(getattr(value, "__qualname__", None) or getattr(value, "__name__", ""))
+    for module in (str(getattr(value, "__module__", "")), "numpy"):
+        is_fixed = module in _FIXED or module.partition(".")[0] in _FIXED
+        if is_fixed and name and getattr(sys.modules.get(module), name, None) is value:
+            return f"{module}.{name}"
+    return ""
+
+
+def _text(value: Any) -> str:
+    """Return text that stands for a value and for no other."""
+    if isinstance(value, _PLAIN):
+        return repr(value)
+    if isinstance(value, ModuleType):
+        return value.__name__
+    try:
+        return _tokens.setdefault(value, uuid.uuid4().hex)
+    except TypeError:  # it can be no key
+        return uuid.uuid4().hex
