@@ -72,12 +72,12 @@ class Training:
         rates = np.repeat([[LEARNING_RATE], [MOMENTUM]], n_rates, axis=1)
         trainer.rates = backend.to_device(rates)
         self.backend, self._trainer, self._net = backend, trainer, net
-        self._run, self._seen = new_run(trainer, work.batch), (work.x[work.seen], work.y[work.seen])
+        self._run, self._seen = new_run(work.batch), (work.x[work.seen], work.y[work.seen])
 
     def run(self, n: int) -> None:
         """Make the first n steps of a round."""
         self.reset()
-        self._run(n)
+        self._run(self._trainer, n)
 
     def reset(self) -> None:
         """Set the clock to the beginning of a round."""

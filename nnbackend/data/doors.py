@@ -21,6 +21,7 @@ from nnbackend.errors import DataError, DeviceMismatchError, ShapeError
 
 Host = NDArray[Any]
 CHUNK = 1 << 22  # elements looked at in one go, so that a memory-mapped file stays on the disk
+DEVICE_CHUNK = 1 << 24
 
 
 def own_rows(x: Any, n_in: int, backend: Backend) -> Array:
@@ -122,11 +123,9 @@ def _check_finite(x: Array, what: str, dtype: str, backend: Backend | None = Non
     elif isinstance(x, SparseRows):
         if x.is_within(float(largest)):
             return
-    elif backend is not None:  # on a device: one number comes back, the rows only to name a culprit
-        with backend.active():
-            fine = backend.xp.all(backend.xp.abs(x) <= float(largest))
-        if bool(backend.to_host(fine)):
-            return
+    # On a device one number comes back, and rows only to name a culprit.
+    elif backend is not None and _is_bounded_on_device(x, float(largest), backend):
+        return
     rows = max(1, CHUNK // (int(x.shape[1]) if x.ndim == 2 else 1))
     for start in range(0, x.shape[0], rows):
         part = host_array(x[start : start + rows, ...], what, backend)
@@ -145,6 +144,17 @@ def _check_finite(x: Array, what: str, dtype: str, backend: Backend | None = Non
 @cache
 def _largest(dtype: str) -> Any:
     return np.finfo(dtype).max
+
+
+def _is_bounded_on_device(x: Array, largest: float, backend: Backend) -> bool:
+    """Tell whether no element is larger, with little memory beside x, which may fill the device."""
+    xp, fine = backend.xp, None
+    rows = max(1, DEVICE_CHUNK // (int(x.shape[1]) if x.ndim == 2 else 1))
+    with backend.active():
+        for start in range(0, int(x.shape[0]), rows):
+            part = xp.all(xp.abs(x[start : start + rows, ...]) <= largest)
+            fine = part if fine is None else xp.logical_and(fine, part)
+    return fine is None or bool(backend.to_host(fine))
 
 
 def _is_bounded(part: Host, largest: Any) -> bool:
