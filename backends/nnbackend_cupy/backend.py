@@ -186,7 +186,6 @@ class CuPyBackend(Backend):
         self._own_device.synchronize()
 
     def release_memory(self) -> None:
-        super().release_memory()
         failures.free_memory()
 
     @contextmanager

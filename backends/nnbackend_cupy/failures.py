@@ -43,10 +43,9 @@ class AllocationFailed(MemoryError):
 
 
 def raise_meaning(device: str, error: Exception) -> None:
-    """Raise BackendError for a full or a lost device. Return for any other error.
-
-    Raises: DeviceMemoryError, or BackendError for a device that is lost.
-    """
+    """Raise DeviceMemoryError for a full device, BackendError for a lost one; return for others."""
+    if isinstance(error, DeviceMemoryError):  # raised from itself it would be a cycle, kept alive
+        return
     if is_out_of_memory(error):
         raise no_memory(device, error) from error
     if not isinstance(error, MemoryError) and is_from_cuda(error):
@@ -70,8 +69,6 @@ def is_from_cuda(error: BaseException) -> bool:
 
 def no_memory(device: str, error: BaseException) -> DeviceMemoryError:
     """Return the error for a full device: what was wanted, and how much is free."""
-    if isinstance(error, DeviceMemoryError):
-        return error
     free = total = None
     with suppress(Exception):  # the message must not depend on a device in trouble
         free, total = map(int, cupy.cuda.runtime.memGetInfo())

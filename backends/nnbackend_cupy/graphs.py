@@ -69,7 +69,7 @@ class Steps:
             self._say(reason)
 
     def _do_without(self, length: int, reason: str) -> None:
-        """Drop a graph that finds no memory; give its memory back for what takes its place."""
+        """Drop a graph that finds no memory, and give back what it had for what takes its place."""
         self._graphs.pop(length, None)
         self.nodes.pop(length, None)
         failures.free_memory()
@@ -81,16 +81,17 @@ class Steps:
     def _record(self, length: int) -> bool:
         """Record some steps, without making them. Return False where that fails."""
         try:
-            graph = self._captured(length)
+            self._graphs[length] = self._captured(length), self._in_use()
+            return True
         except Exception as error:
             reason = f"recording failed: {type(error).__name__}: {error}"
-            if failures.is_out_of_memory(error):
-                self._do_without(length, reason)
-            else:
-                self._fall_back(reason)
-            return False
-        self._graphs[length] = graph, self._in_use()
-        return True
+            is_short = failures.is_out_of_memory(error)
+        # Only now is the error gone, and with it what its frames held.
+        if is_short:
+            self._do_without(length, reason)
+        else:
+            self._fall_back(reason)
+        return False
 
     def _captured(self, length: int) -> Any:
         stream = self._streams.main
@@ -115,18 +116,19 @@ class Steps:
         Return how many times it was launched: fewer where the device has no memory for it.
         """
         current, stream = cupy.cuda.get_current_stream(), self._streams.main
-        graph, _ = self._graphs[length]
         stream.wait_event(current.record())
-        launched = 0
+        launched, reason = 0, None
         try:
             while launched < times:
-                graph.launch(stream=stream)
+                self._graphs[length][0].launch(stream=stream)
                 launched += 1
         except Exception as error:
             if not failures.is_out_of_memory(error):
                 raise
-            self._do_without(length, f"a replay failed: {type(error).__name__}: {error}")
+            reason = f"a replay failed: {type(error).__name__}: {error}"
         current.wait_event(stream.record())
+        if reason is not None:
+            self._do_without(length, reason)
         return launched
 
 

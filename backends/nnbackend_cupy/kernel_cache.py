@@ -121,9 +121,9 @@ def _built_in(formula: Any) -> tuple[Hashable, ...] | None:
 
     A user's subclass may compute something else under the name that it inherits.
     """
-    kind: Hashable = type(formula)
+    kind: Any = type(formula)
     name: str | None = formula.kernel
-    if name is None or type(formula).__module__.partition(".")[0] != "nnbackend":
+    if name is None or kind.__module__.partition(".")[0] != "nnbackend":
         return None
     return kind, name, tuple(map(repr, getattr(formula, "params", ())))
 

@@ -11,7 +11,6 @@ Shape letters: B rows of a batch, I inputs and O outputs of a layer, K pieces, P
 
 from __future__ import annotations
 
-import gc
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -341,13 +340,11 @@ class Backend(ABC):
         """
         return nullcontext()
 
-    def release_memory(self) -> None:
-        """Give memory that no array uses back to the device, here that of reference cycles.
+    def release_memory(self) -> None:  # noqa: B027 - most libraries have no pool
+        """Empty the library's pool of freed memory, where it has one.
 
-        Called after a MemoryError, before less is asked for. A library with a pool of freed blocks
-        empties it, too.
+        Called after a MemoryError, before less is asked for.
         """
-        gc.collect()
 
     def with_precision(self, precision: str) -> Backend:
         """Give this device with float32 matrix products made in a precision of `precisions`.

@@ -268,7 +268,7 @@ class GhostBackend(Backend):
         self.device = f"ghost:{index}"
         self.xp = GhostNamespace(self.device)
         self.limit, self.live = limit, 0
-        self.peak = 0  # the most bytes that were ever live
+        self.peak = self.n_refused = 0  # the most bytes that were ever live; allocations refused
         self._recording = False
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> GhostArray:
@@ -288,6 +288,7 @@ class GhostBackend(Backend):
         n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
         free = None if self.limit is None else self.limit - self.live
         if free is not None and n_bytes > free:
+            self.n_refused += 1
             raise DeviceMemoryError.on(self.device, n_bytes, free, self.limit)
         try:
             array = np.empty(shape, dtype)

@@ -1,17 +1,19 @@
 """Micro-batches: the same step in parts, where the device has no memory for a whole batch.
 
 The gradients of the parts add up to that of the whole batch, dropout masks included, so that only
-the rounding differs. (Smaller batches would be another training.) The first step of a run asks for
-all memory that the run needs. If it fails, its effects are undone and it is made in smaller parts.
+the rounding differs. (Smaller batches would be another training.) The first steps of a run ask for
+all memory that the run needs. If one fails, its effects are undone and it is made in smaller parts.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nnbackend.backend import Backend
+from nnbackend.backend.base import BATCH
 from nnbackend.backend.formulas import Array
 from nnbackend.network.network import Network
 from nnbackend.network.workspace import DropoutSource
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Steps = Callable[[int], None]
-Run = Callable[["Trainer", int], None]
+
+TRIALS = 2  # calls until the memory that a step needs is known
 
 logger = logging.getLogger("nnbackend")
 
@@ -50,27 +53,65 @@ def halving(
         most = -(-most // 2)
 
 
-def new_run(rows: int) -> Run:
-    """Return run(trainer, n), which makes n steps on `rows` rows each, in parts where it must.
+class Runs:
+    """What makes the steps of a training run, by their rows; made at the first step of so many.
 
-    It does not keep the trainer, which keeps it: what a run leaves is freed when it ends.
-    Raises: MemoryError, from the first call, when not even one row finds memory; the weights and
-    the optimizer's state are then those before the call.
+    The first calls may find no memory, of which one later has less than the first: scratch memory,
+    a recording, steps on other rows have come to stay. They can be undone, and are then divided.
+    It does not keep the trainer, which keeps it, so that the memory of a run is freed at its end.
     """
-    steps: Steps | None = None
 
-    def run(trainer: Trainer, n: int) -> None:
-        nonlocal steps
-        if steps is not None:
-            steps(n)
+    def __init__(self) -> None:
+        self._prepared: dict[int, Steps] = {}
+        self._calls: Counter[int] = Counter()  # since the last of them was made
+
+    def make(self, trainer: Trainer, rows: int, n: int) -> None:
+        """Make n steps on `rows` rows each, in parts where the device has no memory for them.
+
+        Raises: MemoryError when not even one row finds memory, or when it runs out after the first
+        steps. The weights are then those before the failed step, and trainer.made counts the steps
+        before it. (An update that itself runs out of memory may have changed some of them.)
+        """
+        while True:
+            try:
+                self._make(trainer, rows, n)
+                return
+            except MemoryError:
+                done = int(trainer.backend.to_host(trainer.clock)[BATCH])
+                is_unchanged = done < trainer.made  # else the clock has counted the failed step
+                trainer.made = max(trainer.made, done)
+                if not (is_unchanged and self.can_divide(trainer)):
+                    raise
+            self.divide(trainer)
+
+    def can_divide(self, trainer: Trainer) -> bool:
+        """Return True if smaller parts would give memory back that steps keep now."""
+        return trainer.rows_at_once > 1 and bool(self._prepared)
+
+    def divide(self, trainer: Trainer) -> None:
+        """Give the memory of all steps back; they are made in smaller parts from now on."""
+        self._prepared.clear()
+        self._calls.clear()
+        trainer.backend.release_memory()
+        trainer.rows_at_once = -(-trainer.rows_at_once // 2)
+
+    def _make(self, trainer: Trainer, rows: int, n: int) -> None:
+        if self._calls[rows] >= TRIALS:
+            self._prepared[rows](n)
             return
         backend, before = trainer.backend, min(rows, trainer.rows_at_once)
         kept = [(vector, backend.to_host(vector)) for vector in _changing(trainer)]
+        held = [self._prepared.pop(rows)] if rows in self._prepared else []
+        if not held:
+            self._calls.clear()  # the others have less memory now
 
         def attempt(most: int) -> Steps:
-            step = trainer.new_step(rows, most)
-            is_whole = most == rows and not trainer.feed.is_sparse
-            made = backend.capture(step) if is_whole else _one_by_one(step)
+            if held:
+                made = held.pop()
+            else:
+                step = trainer.new_step(rows, most)
+                is_whole = most == rows and not trainer.feed.is_sparse
+                made = backend.capture(step) if is_whole else _one_by_one(step)
             made(n)
             return made
 
@@ -78,12 +119,11 @@ def new_run(rows: int) -> Run:
             for vector, host in kept:
                 backend.to_device(host, out=vector)
 
-        steps, at_once = halving(backend, before, attempt, restore)
+        self._prepared[rows], at_once = halving(backend, before, attempt, restore)
+        self._calls[rows] += 1
         if at_once < before:
             trainer.rows_at_once = at_once
             say_divided(backend, rows, at_once)
-
-    return run
 
 
 def say_divided(backend: Backend, rows: int, at_once: int) -> None:
@@ -118,6 +158,7 @@ def new_divided_pass(
     total = backend.zeros((net.layout.size,), net.dtype)
 
     def compute() -> None:
+        nonlocal grad, total  # the same arrays: an in-place operator assigns
         backend.fill(total, 0.0)
         weight: Array = 0.0
         for first in firsts:
@@ -129,9 +170,12 @@ def new_divided_pass(
             backend.loss_and_delta(loss, out, batch.y, batch.weight, space.out.delta, totals)
             space.backward()
             share = space.rows if batch.weight is None else xp.sum(batch.weight, keepdims=True)
-            total[...] = total + grad * share
+            # In place: a temporary vector (P,) may be more than there is room for.
+            grad *= share
+            total += grad
             weight = weight + share
-        grad[...] = total / (weight + tiny)  # all weights of a batch may be 0
+        total /= weight + tiny  # all weights of a batch may be 0
+        backend.copy(total, grad)
 
     return compute
 

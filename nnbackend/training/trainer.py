@@ -27,10 +27,9 @@ from nnbackend.training.intake import TrainingData, Validation, take_in
 from nnbackend.training.interrupt import InterruptGuard
 from nnbackend.training.lbfgs import LBFGS, LBFGSSteps
 from nnbackend.training.micro_batches import (
-    Run,
+    Runs,
     halving,
     new_divided_pass,
-    new_run,
     say_divided,
 )
 from nnbackend.training.recipe import Recipe
@@ -112,7 +111,7 @@ class Trainer:
         self._at_once = 1  # steps between two glances at the clock
         self.interrupt = InterruptGuard()
         self.lbfgs: LBFGSSteps | None = None
-        self._runs: list[tuple[int, Run]] = []
+        self._runs = Runs()
         if not is_lbfgs:
             self._epoch_rates()  # a schedule that cannot be meant is refused before the first epoch
 
@@ -128,7 +127,7 @@ class Trainer:
         net: Network, feed: Feed, rows: int, at_once: int, *,
         grad: Array, clock: Array, totals: Array, dropout: DropoutSource | None,
     ) -> Callable[[], None]:  # fmt: skip
-        """Return the pass over `rows` rows to their gradient, at_once at a time; make its arrays."""
+        """Return the pass over `rows` rows to their gradient, at_once at a time, with arrays."""
         backend = net.backend
         if at_once < rows:
             return new_divided_pass(
@@ -179,8 +178,6 @@ class Trainer:
     def _train_epoch(self) -> Row:
         """Make the steps of an epoch; give its train_loss and learning_rate."""
         backend = self.backend
-        if not self._runs:
-            self._runs = [(count, new_run(rows)) for count, rows in self.sizes]
         rates = self._epoch_rates()
         backend.to_device(rates, out=self.rates)
         clock = np.zeros(2, np.int64)
@@ -194,16 +191,12 @@ class Trainer:
             backend.fill(self.totals, 0.0)
 
         checked, skipped = time.perf_counter(), made
-        for count, run in self._runs:
+        for count, rows in self.sizes:
             left = max(count - skipped, 0)
             skipped = max(skipped - count, 0)
             while left and not self.interrupt.requested:
                 begin, n = time.perf_counter(), min(self._at_once, left)
-                try:
-                    run(self, n)
-                except MemoryError:  # the clock has counted the step that failed
-                    self.made = max(made, int(backend.to_host(self.clock)[BATCH]))
-                    raise
+                self._runs.make(self, rows, n)
                 backend.synchronize()
                 made, left, now = made + n, left - n, time.perf_counter()
                 self.made = made
@@ -346,12 +339,23 @@ class Trainer:
     def _validate(self, served: Array) -> dict[str, float]:
         """Evaluate on the validation rows, with the averaged weights where there are such."""
         assert self.validation is not None
+        while True:
+            try:
+                return self._evaluate(served, *self.validation)
+            except MemoryError:  # beside what the steps keep
+                if not self._runs.can_divide(self):
+                    raise
+            self._runs.divide(self)
+
+    def _evaluate(
+        self, served: Array, x: Array, y: np.ndarray, weight: np.ndarray | None
+    ) -> dict[str, float]:
         if served is self.net.theta:
-            return self.net.evaluate_prepared(*self.validation)
+            return self.net.evaluate_prepared(x, y, weight)
         self.backend.copy(self.net.theta, self._swapped)
         self.backend.copy(served, self.net.theta)
         try:
-            return self.net.evaluate_prepared(*self.validation)
+            return self.net.evaluate_prepared(x, y, weight)
         finally:
             self.backend.copy(self._swapped, self.net.theta)
 

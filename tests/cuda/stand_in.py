@@ -54,6 +54,24 @@ class CompileException(Exception):
 class CUDADriverError(RuntimeError):
     """cupy.cuda.driver.CUDADriverError."""
 
+    def __init__(self, status: int = 1) -> None:
+        super().__init__(f"CUDA driver error {status}")
+        self.status = status
+
+
+CUDADriverError.__module__ = "cupy_backends.cuda.api.driver"
+
+
+class CUBLASError(RuntimeError):
+    """cupy_backends.cuda.libs.cublas.CUBLASError."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"CUBLAS status {status}")
+        self.status = status
+
+
+CUBLASError.__module__ = "cupy_backends.cuda.libs.cublas"
+
 
 class CaptureError(RuntimeError):
     """What CUDA says of a call that a capture does not allow."""
@@ -70,6 +88,7 @@ class State:
 
     def __init__(self) -> None:
         self.limit: int | None = None
+        self.most = 0  # bytes that were used at once, while there was a limit
         self.graphs: weakref.WeakSet[Graph] = weakref.WeakSet()
         self.allocator: Callable[[int], Any] | None = None
         self.memory: weakref.WeakValueDictionary[int, np.ndarray] = weakref.WeakValueDictionary()
@@ -86,7 +105,13 @@ class State:
 
     def has_room(self, n_bytes: int) -> bool:
         """Return False if the device has no memory for so many bytes more."""
-        return n_bytes < self.LARGEST if self.limit is None else self.used + n_bytes <= self.limit
+        if self.limit is None:
+            return n_bytes < self.LARGEST
+        wanted = self.used + n_bytes
+        if wanted > self.limit:
+            return False
+        self.most = max(self.most, wanted)
+        return True
 
     def reserve(self, n_bytes: int) -> None:
         """Raise OutOfMemoryError, as CuPy's pool does, where there is no room."""
