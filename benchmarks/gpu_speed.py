@@ -54,7 +54,7 @@ class Training:
 
     def __init__(self, backend: Any, row: str, is_emulated: bool) -> None:
         import nnbackend as nn
-        from nnbackend.training.micro_batches import new_run
+        from nnbackend.training.micro_batches import Runs
         from nnbackend.training.recipe import Recipe
         from nnbackend.training.trainer import Trainer
 
@@ -72,12 +72,13 @@ class Training:
         rates = np.repeat([[LEARNING_RATE], [MOMENTUM]], n_rates, axis=1)
         trainer.rates = backend.to_device(rates)
         self.backend, self._trainer, self._net = backend, trainer, net
-        self._run, self._seen = new_run(trainer, work.batch), (work.x[work.seen], work.y[work.seen])
+        self._runs, self._rows = Runs(), work.batch
+        self._seen = work.x[work.seen], work.y[work.seen]
 
     def run(self, n: int) -> None:
         """Make the first n steps of a round."""
         self.reset()
-        self._run(n)
+        self._runs.make(self._trainer, self._rows, n)
 
     def reset(self) -> None:
         """Set the clock to the beginning of a round."""

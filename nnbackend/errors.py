@@ -5,6 +5,7 @@
     │   ├── UnknownBackendError     (ValueError)    no backend of that name
     │   ├── BackendUnavailableError (RuntimeError)  known, but not usable here
     │   ├── BackendVersionError     (RuntimeError)  written for another version of the seam
+    │   ├── DeviceMemoryError       (MemoryError)   a device has no memory left
     │   └── DeviceMismatchError     (TypeError)     an array of another library or device
     ├── ArgumentError               (ValueError)    an option that cannot be meant
     ├── ShapeError                  (ValueError)    an array of the wrong shape or dtype
@@ -40,6 +41,44 @@ class BackendUnavailableError(BackendError, RuntimeError):
 
 class BackendVersionError(BackendError, RuntimeError):
     """The plug-in was written for another version of the seam."""
+
+
+class DeviceMemoryError(BackendError, MemoryError):
+    """A device has no memory left for an array, a kernel or a recording.
+
+    A batch or a prediction that raises it is tried again in parts. So is NumPy's own MemoryError,
+    which is of the host's memory and stays what it is.
+    """
+
+    @classmethod
+    def on(
+        cls,
+        device: str,
+        asked: int | None = None,
+        free: int | None = None,
+        total: int | None = None,
+        *,
+        cause: str = "",
+        cure: str = "",
+    ) -> DeviceMemoryError:
+        """Return the error of a device: bytes asked for, free and in all, as far as known.
+
+        cause: what the library said.  cure: what mends it on this device, beside less work at once.
+        >>> print(DeviceMemoryError.on("mine:0", asked=4096, free=1000, total=8000))
+        mine:0 is out of memory: 4,096 bytes were asked for, 1,000 of 8,000 are free. Use a \
+smaller batch_size=, fewer rows at once, a smaller network, float32, or device='cpu'.
+        """
+        whole = f" of {total:,}" if total else ""
+        facts = [
+            f"{asked:,} bytes were asked for" if asked is not None else "",
+            f"{free:,}{whole} are free" if free is not None else "",
+            cause.rstrip("."),
+        ]
+        known = ", ".join(filter(None, facts)) or "an allocation failed"
+        return cls(
+            f"{device} is out of memory: {known}. Use a smaller batch_size=, fewer rows at once, "
+            f"a smaller network, float32, or device='cpu'.{cure and ' '}{cure}"
+        )
 
 
 class DeviceMismatchError(BackendError, TypeError):

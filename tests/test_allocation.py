@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def test_a_thousand_steps_allocate_no_array(device: str, optimizer: Any) -> None
         pytest.skip(str(error).splitlines()[0])
     trainer = Trainer(net, x, y, Recipe(optimizer, 1, BATCH, l2=1e-4))
     trainer.run()  # everything is made in the first epoch
-    run = trainer._runs[0][1]
+    run = partial(trainer._runs.make, trainer, trainer.batch_size)
     trainer.clock[1] = -1
     run(1)
     tracemalloc.start()

@@ -28,6 +28,7 @@ BUILT_IN_BASES = {
     "UnknownBackendError": ValueError,
     "BackendUnavailableError": RuntimeError,
     "BackendVersionError": RuntimeError,
+    "DeviceMemoryError": MemoryError,
     "DeviceMismatchError": TypeError,
     "ArgumentError": ValueError,
     "ShapeError": ValueError,

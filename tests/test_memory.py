@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from typing import Any
 
@@ -9,7 +10,11 @@ import numpy as np
 import pytest
 
 import nnbackend as nn
+from nnbackend.errors import DeviceMemoryError
 from nnbackend.testing.ghost import GhostBackend
+from nnbackend.training.rate_finder import find_learning_rate
+from nnbackend.training.recipe import Recipe
+from nnbackend.training.trainer import Trainer
 
 RNG = np.random.default_rng(8)
 X = RNG.normal(size=(50, 4))
@@ -141,3 +146,151 @@ def test_no_memory_at_all_is_an_error() -> None:
     with pytest.raises(MemoryError):
         net.outputs(X)
     assert math.isfinite(classifier(GhostBackend()).evaluate(X, LABELS)["loss"])
+
+
+# ---- a device that runs out at a chosen byte ----------------------------------------------------
+
+ONE_FIT: dict[str, dict[str, Any]] = {
+    "adam": {"batch_size": 40},
+    "all rows": {"batch_size": None, "optimizer": nn.SGD(0.3), "validation": 0.2},
+    "ema, weights": {"batch_size": 30, "ema": 0.9, "validation": 0.2, "sample_weight": WEIGHT},
+    "lbfgs": {"optimizer": nn.LBFGS(), "l2": 1e-2},
+}
+
+
+def network(device: GhostBackend, run: str) -> nn.Network:
+    if run != "lbfgs":
+        return classifier(device)
+    layers = [4, nn.Dense(7, "tanh"), nn.Maxout(5), nn.Dense(2, "softmax")]
+    return nn.Network(layers, device=device, dtype="float64", seed=3)
+
+
+def fitted(device: GhostBackend, run: str) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
+    """Train, predict and evaluate; on the host."""
+    net, options = network(device, run), ONE_FIT[run]
+    nn.train(net, X, LABELS, epochs=3, seed=5, **options)
+    return device.to_host(net.theta), net.outputs(X), net.evaluate(X, LABELS)
+
+
+@pytest.mark.parametrize("run", sorted(ONE_FIT))
+@pytest.mark.parametrize("share", [0.5, 0.7])
+def test_a_tight_budget_gives_the_same_training(run: str, share: float) -> None:
+    generous = GhostBackend()
+    expected = fitted(generous, run)
+    tight = GhostBackend(limit=int(share * generous.peak))
+    theta, outputs, figures = fitted(tight, run)
+    assert tight.n_refused > 0
+    assert tight.peak <= (tight.limit or 0) < generous.peak
+    np.testing.assert_allclose(theta, expected[0], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(outputs, expected[1], rtol=0, atol=1e-9)
+    assert figures == pytest.approx(expected[2], rel=1e-9)
+
+
+@pytest.mark.parametrize("run", sorted(ONE_FIT))
+def test_an_impossible_budget_leaves_weights_and_device_as_they_were(run: str) -> None:
+    device = GhostBackend()
+    net = network(device, run)
+    before, live = device.to_host(net.theta), device.live
+    for spare in (1000, 2 * before.nbytes + X.nbytes, 4 * before.nbytes + X.nbytes):
+        device.limit = live + spare
+        with pytest.raises(DeviceMemoryError, match=r"ghost:0 .* memory"):
+            nn.train(net, X, LABELS, epochs=3, seed=5, **ONE_FIT[run])
+        np.testing.assert_array_equal(device.to_host(net.theta), before)
+    device.limit = None
+    nn.train(net, X, LABELS, epochs=3, seed=5, **ONE_FIT[run])
+    expected, _, _ = fitted(GhostBackend(), run)
+    np.testing.assert_array_equal(device.to_host(net.theta), expected)
+
+
+@pytest.mark.parametrize("run", ["adam", "ema, weights"])
+def test_every_budget_is_enough_or_an_error(run: str) -> None:
+    """Also where the rest of the rows, or a validation pass, runs out beside the steps before."""
+    generous = GhostBackend()
+    expected, _, _ = fitted(generous, run)
+    floor = 0
+    for limit in range(generous.peak // 20, generous.peak, generous.peak // 20):
+        device = GhostBackend(limit=limit)
+        try:
+            theta, _, _ = fitted(device, run)
+        except DeviceMemoryError:
+            floor = limit
+        else:
+            np.testing.assert_allclose(theta, expected, rtol=0, atol=1e-9)
+    assert 0 < floor < 0.7 * generous.peak
+
+
+def test_data_that_has_no_room_says_how_large_it_is() -> None:
+    device = GhostBackend()
+    net = classifier(device)
+    device.limit = device.live + X.nbytes
+    with pytest.raises(DeviceMemoryError) as raised:
+        nn.train(net, X, LABELS)
+    # x and the labels as int32, and the order of the rows as int64
+    wanted = f"{X.nbytes + 4 * 50 + 8 * 50:,} bytes"
+    for words in ("ghost:0", "x (50, 4) float64", wanted, "fewer rows", "float32", "device='cpu'"):
+        assert words in str(raised.value)
+
+
+def test_the_rate_finder_divides_a_batch() -> None:
+    generous = GhostBackend()
+    net = nn.Network([4, 30, nn.Dense(2, "softmax")], device=generous, dtype="float64", seed=3)
+    base = generous.live
+    expected = find_learning_rate(net, X, LABELS, batch_size=50, steps=12)
+    generous.limit = int(base + 0.6 * (generous.peak - base))
+    found = find_learning_rate(net, X, LABELS, batch_size=50, steps=12)
+    assert generous.n_refused > 0
+    np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-9)
+    assert found.suggestion == pytest.approx(expected.suggestion)
+
+
+def test_backprop_without_memory_changes_nothing() -> None:
+    device = GhostBackend()
+    net = classifier(device)
+    before, device.limit = device.to_host(net.theta), device.live + 500
+    x = GhostBackend().to_device(X)
+    with pytest.raises(DeviceMemoryError):
+        net.backprop(x, LABELS)
+    device.limit = None
+    np.testing.assert_array_equal(device.to_host(net.theta), before)
+    assert math.isfinite(net.backprop(x, LABELS).loss)
+
+
+@pytest.mark.parametrize("run", sorted(ONE_FIT))
+def test_a_training_run_leaves_no_array_behind(run: str) -> None:
+    device = GhostBackend()
+    net = network(device, run)
+    live = device.live
+    gc.collect()
+    gc.disable()  # so that arrays of a reference cycle would be seen
+    try:
+        nn.train(net, X, LABELS, epochs=2, seed=5, **ONE_FIT[run])
+        assert device.live == live
+        net.evaluate(X, LABELS)
+        assert device.live == live
+    finally:
+        gc.enable()
+
+
+def test_memory_that_runs_out_later_is_an_error_and_the_run_can_go_on() -> None:
+    """The step that failed is made again; the steps before it are not."""
+    device = NoRoomToWork("dense_forward", 99)
+    net = classifier(device)
+    trainer = Trainer(net, X, LABELS, Recipe(epochs=2, batch_size=10, seed=5, shuffle=True))
+    whole, calls = device.dense_forward, 0
+
+    def fails_once(*args: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3 * 4 + 2:  # in step 5: a step has 3 calls
+            raise MemoryError
+        whole(*args)
+
+    device.dense_forward = fails_once  # type: ignore[method-assign]
+    with pytest.raises(MemoryError):
+        trainer.run()
+    assert trainer.step == 4
+    trainer.run()
+    expected = classifier(GhostBackend())
+    nn.train(expected, X, LABELS, epochs=2, batch_size=10, seed=5)
+    wanted = expected.backend.to_host(expected.theta)
+    np.testing.assert_array_equal(device.to_host(net.theta), wanted)

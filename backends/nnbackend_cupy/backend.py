@@ -11,8 +11,9 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import cupy
@@ -22,11 +23,11 @@ from cupy.cuda.memory import OutOfMemoryError
 from nnbackend.backend import Backend
 from nnbackend.backend.base import BATCH
 from nnbackend.backend.formulas import Activation, Array
-from nnbackend.errors import BackendError
 from nnbackend_cupy import failures, namespace
 from nnbackend_cupy.blaslt import BlasLt, Refused
 from nnbackend_cupy.capturing import Captures
-from nnbackend_cupy.launching import Kernels, Launch
+from nnbackend_cupy.kernel_cache import Launch
+from nnbackend_cupy.launching import Kernels
 from nnbackend_cupy.narrow import Device, NarrowSteps
 from nnbackend_cupy.narrow_source import Grid
 from nnbackend_cupy.recorder import Recorder
@@ -54,6 +55,9 @@ FULL = 256
 TALL_ROWS, MOST_TALL_SIDE = 8192, 256
 MOST_TALL, MOST_TALL_BESIDE_TENSOR_CORES = 128 * 128, 64 * 64
 
+# Attributes of a backend that `with_precision` hands on.
+SWITCHES = ("uses_narrow", "uses_fused", "uses_tall", "narrow_grid")
+
 # Methods that touch no device, or enter it by themselves.
 _ANYWHERE = {"owns", "dtype_name", "capture", "active", "with_precision", "report"}
 
@@ -71,8 +75,8 @@ def _on_its_device(method: Callable[..., Any]) -> Callable[..., Any]:
                 return method(self, *args, **kwargs)
             with self._own_device:
                 return method(self, *args, **kwargs)
-        except (OutOfMemoryError, RuntimeError) as error:
-            self._explain(error)
+        except (MemoryError, RuntimeError) as error:
+            failures.raise_meaning(self.device, error)
             raise
 
     return entered
@@ -126,9 +130,10 @@ class CuPyBackend(Backend):
         self._own_device = cupy.cuda.Device(index)
         self._fallbacks: dict[str, str] = {}  # kernel -> why the default took its place
         self._notes = Notes()
+        self._others: weakref.WeakValueDictionary[Any, Backend] = weakref.WeakValueDictionary()
         self.uses_narrow = self.uses_fused = self.uses_tall = True
         self.narrow_grid: Grid | None = None
-        with self._own_device:
+        with self.active():
             facts = _facts(self._own_device)
             self._kernels = Kernels(cupy.RawKernel, cupy.zeros, facts.multiprocessors)
             self._blas = BlasLt(precision)
@@ -141,9 +146,12 @@ class CuPyBackend(Backend):
         super().with_precision(precision)
         if precision == self.precision:
             return self
-        other = type(self)(self.index, precision)
-        for name in ("uses_narrow", "uses_fused", "uses_tall", "narrow_grid"):
-            setattr(other, name, getattr(self, name))
+        switches = {name: getattr(self, name) for name in SWITCHES}
+        key = precision, *switches.values()
+        other = self._others.get(key)
+        if other is None:  # networks share one: it has streams, workspaces and kernels of its own
+            other = self._others[key] = type(self)(self.index, precision)
+            vars(other).update(switches)
         return other
 
     # ---- arrays -----------------------------------------------------------------------------
@@ -177,9 +185,17 @@ class CuPyBackend(Backend):
     def synchronize(self) -> None:
         self._own_device.synchronize()
 
-    def active(self, multiplications: int | None = None) -> AbstractContextManager[Any]:
-        device: AbstractContextManager[Any] = cupy.cuda.Device(self.index)
-        return device
+    def release_memory(self) -> None:
+        failures.free_memory()
+
+    @contextmanager
+    def active(self, multiplications: int | None = None) -> Iterator[None]:
+        try:
+            with cupy.cuda.Device(self.index):
+                yield
+        except (MemoryError, RuntimeError) as error:  # of arithmetic outside the kernels, too
+            failures.raise_meaning(self.device, error)
+            raise
 
     def owns(self, array: object) -> bool:
         return isinstance(array, cupy.ndarray) and array.device.id == self.index
@@ -189,17 +205,8 @@ class CuPyBackend(Backend):
         try:
             return cupy.empty(shape, dtype)
         except OutOfMemoryError:
-            cupy.get_default_memory_pool().free_all_blocks()
+            failures.free_memory()
             return cupy.empty(shape, dtype)
-
-    def _explain(self, error: Exception) -> None:
-        """Raise BackendError for a full or a lost device; return for any other error."""
-        if isinstance(error, OutOfMemoryError):
-            raise BackendError(failures.no_room(self.device, error)) from error
-        if type(error).__module__.partition(".")[0] in ("cupy", "cupy_backends"):
-            code = failures.sticky_code(error)
-            if code is not None:
-                raise BackendError(failures.lost(self.device, code, error)) from error
 
     # ---- own kernels ------------------------------------------------------------------------
 
@@ -215,7 +222,7 @@ class CuPyBackend(Backend):
     def _note_fallback(self, name: str, error: Exception) -> None:
         if self._streams.is_recording():
             raise error  # in a capture there is nothing to fall back on
-        self._notes.fallbacks.append(str(error))
+        self._notes.fallbacks[name] = str(error)
         if name not in self._fallbacks:
             self._fallbacks[name] = str(error)
             LOG.info("%s is computed by CuPy: %s", name, error)
@@ -334,8 +341,8 @@ class CuPyBackend(Backend):
                 with self._own_device:  # once for all kernels of all n steps
                     run = run or self._captures.new_run(step)
                     run(n)
-            except (OutOfMemoryError, RuntimeError) as error:
-                self._explain(error)
+            except (MemoryError, RuntimeError) as error:
+                failures.raise_meaning(self.device, error)
                 raise
 
         return run_here

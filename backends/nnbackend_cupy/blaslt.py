@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import threading
+import weakref
 from ctypes import c_float, c_int, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ import cupy
 
 from nnbackend.backend.formulas import Array
 from nnbackend.errors import ArgumentError
+from nnbackend_cupy.failures import AllocationFailed
 
 LOG = logging.getLogger("nnbackend.cupy")
 WORKSPACE = 32 << 20  # bytes; what NVIDIA recommends for Hopper
@@ -29,6 +31,8 @@ TRANSA, TRANSB, EPILOGUE, BIAS_POINTER = 3, 4, 7, 8  # cublasLtMatmulDescAttribu
 MAX_WORKSPACE, MIN_ALIGNMENTS = 1, (5, 6, 7, 8)  # cublasLtMatmulPreferenceAttributes_t
 DEFAULT, BIAS, RELU_BIAS, BGRADA = 1, 4, 6, 256  # cublasLtEpilogue_t
 EPILOGUES = {DEFAULT: "plain", BIAS: "bias", RELU_BIAS: "bias+relu", BGRADA: "bias gradient"}
+ALLOC_FAILED = 3  # cublasStatus_t
+MOST_PLANS = 1024  # a deep network has a few dozen; the least recently used is dropped
 
 
 class Refused(Exception):
@@ -55,10 +59,14 @@ class Heuristic(ctypes.Structure):
 
 SIGNATURES: dict[str, list[Any]] = {
     "Create": [c_void_p],
+    "Destroy": [c_void_p],
     "MatmulDescCreate": [c_void_p, c_int, c_int],
+    "MatmulDescDestroy": [c_void_p],
     "MatmulDescSetAttribute": [c_void_p, c_int, c_void_p, c_size_t],
     "MatrixLayoutCreate": [c_void_p, c_int, c_uint64, c_uint64, c_int64],
+    "MatrixLayoutDestroy": [c_void_p],
     "MatmulPreferenceCreate": [c_void_p],
+    "MatmulPreferenceDestroy": [c_void_p],
     "MatmulPreferenceSetAttribute": [c_void_p, c_int, c_void_p, c_size_t],
     "MatmulAlgoGetHeuristic": [*[c_void_p] * 7, c_int, c_void_p, c_void_p],
     "Matmul": [*[c_void_p] * 14, c_size_t, c_void_p],
@@ -75,9 +83,12 @@ def load() -> Any:
     return library
 
 
-@dataclass
+@dataclass(eq=False)
 class Plan:
-    """How one product is computed: descriptors, the chosen algorithm, and the two scalars."""
+    """How one product is computed: descriptors, the chosen algorithm, and the two scalars.
+
+    A recorded product needs its plan no more: the graph has what the library launched.
+    """
 
     description: c_void_p
     layouts: tuple[c_void_p, c_void_p, c_void_p]  # of the library's A, B and result
@@ -139,7 +150,7 @@ class BlasLt:
             choices = ", ".join(map(repr, COMPUTE))
             raise ArgumentError(f"precision must be one of {choices}. Received: {precision!r}.")
         self._compute = COMPUTE[precision]
-        self._plans: dict[Any, Plan | Refused] = {}
+        self._plans: dict[Key, Plan | Refused] = {}  # the least recently used first
         self._library: Any = None
         self._lacking = ""  # why the library cannot be used
         self._handle = c_void_p()
@@ -163,7 +174,7 @@ class BlasLt:
         bias (columns of b,) is added to each row, relu=True then cuts below 0. bias_gradient
         receives the sum of b's rows. Where the library has no algorithm with the epilogue, the
         product is made without it.
-        Raises: Refused when the product is not made at all.
+        Raises: Refused when the product is not made at all; AllocationFailed without memory.
         """
         epilogue, vector = DEFAULT, None
         if bias is not None:
@@ -229,13 +240,16 @@ class BlasLt:
 
     def _plan_for(self, key: Key, vector: Array | None) -> Plan:
         """Return the plan of a product, made at its first use; a refusal is kept too."""
-        if key not in self._plans:
+        plan = self._plans.pop(key, None)
+        if plan is None:
             try:
-                self._plans[key] = self._plan(key, vector)
+                plan = self._plan(key, vector)
             except Refused as error:
                 # Not `error` itself: its traceback would keep the operands' memory.
-                self._plans[key] = Refused(*error.args)
-        plan = self._plans[key]
+                plan = Refused(*error.args)
+            while len(self._plans) >= MOST_PLANS:
+                del self._plans[next(iter(self._plans))]
+        self._plans[key] = plan
         if isinstance(plan, Refused):
             raise Refused(*plan.args)
         return plan
@@ -250,6 +264,9 @@ class BlasLt:
             library = load()
             _check(library.cublasLtCreate(ctypes.byref(self._handle)), "cublasLtCreate")
             self._library = library
+            _destroy_with(self, library.cublasLtDestroy, self._handle)
+        except AllocationFailed:
+            raise  # there may be memory the next time
         except Exception as error:
             self._lacking = f"cuBLASLt cannot be used: {type(error).__name__}: {error}"
             raise Refused(self._lacking) from error
@@ -259,36 +276,30 @@ class BlasLt:
         if key.dtype not in TYPES:
             raise Refused(f"no product of {key.dtype}")
         self._open()
-        library, kind = self._library, TYPES[key.dtype]
-        description, scalar = c_void_p(), (c_float if key.dtype == "float32" else ctypes.c_double)
+        kind = TYPES[key.dtype]
+        scalar = c_float if key.dtype == "float32" else ctypes.c_double
         compute = self._compute if key.dtype == "float32" else COMPUTE_64F
-        _check(
-            library.cublasLtMatmulDescCreate(ctypes.byref(description), compute, kind),
-            "cublasLtMatmulDescCreate",
-        )
+        description = self._new("MatmulDesc", compute, kind)
         self._set(description, TRANSA, c_int32(key.first.is_transposed))
         self._set(description, TRANSB, c_int32(key.second.is_transposed))
         self._set(description, EPILOGUE, c_uint32(key.epilogue))
         if vector is not None:
             self._set(description, BIAS_POINTER, c_void_p(vector.data.ptr))
         operands = (key.first, key.second, key.result)
-        A, B, C = (self._layout(operand, kind) for operand in operands)
+        A, B, C = (self._new("MatrixLayout", kind, o.rows, o.columns, o.ld) for o in operands)
         algorithm = self._choose(description, (A, B, C), key)
         return Plan(description, (A, B, C), algorithm, scalar(1.0), scalar(0.0))
 
-    def _layout(self, operand: Operand, kind: int) -> c_void_p:
-        layout = c_void_p()
-        made = self._library.cublasLtMatrixLayoutCreate(
-            ctypes.byref(layout), kind, operand.rows, operand.columns, operand.ld
-        )
-        _check(made, "cublasLtMatrixLayoutCreate")
-        return layout
+    def _new(self, what: str, *arguments: int) -> c_void_p:
+        """Return a new object of the library, which is destroyed with what is returned."""
+        made, create = c_void_p(), f"cublasLt{what}Create"
+        _check(getattr(self._library, create)(ctypes.byref(made), *arguments), create)
+        _destroy_with(made, getattr(self._library, f"cublasLt{what}Destroy"), c_void_p(made.value))
+        return made
 
     def _choose(self, description: c_void_p, layouts: Any, key: Key) -> Algorithm:
         """Return the best algorithm that needs no more workspace and alignment than there is."""
-        library, preference = self._library, c_void_p()
-        created = library.cublasLtMatmulPreferenceCreate(ctypes.byref(preference))
-        _check(created, "cublasLtMatmulPreferenceCreate")
+        library, preference = self._library, self._new("MatmulPreference")
         # A bias is loaded, and a bias gradient stored, as wide as the result's own rows: so the
         # result counts as no better aligned than they are (PyTorch issue 194497).
         result = min(key.result.alignment, key.vector_alignment)
@@ -338,6 +349,13 @@ def _align(array: Array) -> int:
     return min(256, address & -address)
 
 
+def _destroy_with(owner: Any, destroy: Any, handle: c_void_p) -> None:
+    """Destroy an object of the library when its owner is gone; not at the end of the process."""
+    weakref.finalize(owner, destroy, handle).atexit = False  # CUDA may be gone by then
+
+
 def _check(status: int, function: str) -> None:
+    if status == ALLOC_FAILED:
+        raise AllocationFailed(f"{function} failed with CUBLAS_STATUS_ALLOC_FAILED")
     if status != 0:
         raise Refused(f"{function} failed with status {status}")

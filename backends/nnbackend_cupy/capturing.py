@@ -116,17 +116,19 @@ class Captures:
 
         def counted() -> None:
             backend._notes.fallbacks.clear()
-            steps.keep(backend._kernels.scratches, backend._blas.workspaces)
             step()
             backend._streams.join()
 
         def can_record() -> str | None:
-            return "; ".join(dict.fromkeys(backend._notes.fallbacks)) or None
+            return "; ".join(dict.fromkeys(backend._notes.fallbacks.values())) or None
+
+        def in_use() -> list[Any]:
+            return [*backend._kernels.in_use(), *backend._blas.workspaces.values()]
 
         def say(reason: str) -> None:
             self._not_recorded.append(reason)
             backend._not_recorded(reason)
 
-        steps = Steps(counted, backend._streams, can_record, say)
+        steps = Steps(counted, backend._streams, can_record, in_use, say)
         self._recorded.append(steps.nodes)
         return steps.run

@@ -1,5 +1,8 @@
 """What a failed CUDA call means: no memory left, or a device that this process has lost.
 
+Memory runs out in many places (an array, a workspace of cuBLASLt, a module, a stream, a graph),
+each with an error of its own; all become `DeviceMemoryError`, after which smaller parts are tried.
+
 Some CUDA errors are sticky: after them every call of the process fails, and only a new process can
 use the device again. The caller should learn that once, by name, and not through the error of
 whatever call came next.
@@ -8,10 +11,16 @@ Source: CUDA Runtime API, cudaError_t ("the process must be terminated and relau
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import cupy
+from cupy.cuda.memory import OutOfMemoryError
 
+from nnbackend.errors import BackendError, DeviceMemoryError
+
+# The code for "no memory", by the error class of the library that reports it.
+NO_MEMORY = {"CUDARuntimeError": 2, "CUDADriverError": 2, "CUBLASError": 3}
 STICKY = {
     214: "an uncorrectable memory error (ECC)",
     220: "an uncorrectable NVLink error",
@@ -29,17 +38,49 @@ STICKY = {
 }
 
 
-def no_room(device: str, error: Exception) -> str:
-    """Return the message for a full device: what was wanted, and how much there is."""
-    try:
-        free, total = cupy.cuda.runtime.memGetInfo()
-        room = f" {free:,} of the device's {total:,} bytes are free."
-    except Exception:  # the message must not depend on a device in trouble
-        room = ""
-    return (
-        f"{device} has no room: {str(error).rstrip('.')}.{room} Use a smaller batch_size, "
-        "or free the device: nvidia-smi lists who uses it."
-    )
+class AllocationFailed(MemoryError):
+    """A library that is called without CuPy found no memory on the device."""
+
+
+def raise_meaning(device: str, error: Exception) -> None:
+    """Raise DeviceMemoryError for a full device, BackendError for a lost one; return for others."""
+    if isinstance(error, DeviceMemoryError):  # raised from itself it would be a cycle, kept alive
+        return
+    if is_out_of_memory(error):
+        raise no_memory(device, error) from error
+    if not isinstance(error, MemoryError) and is_from_cuda(error):
+        code = sticky_code(error)
+        if code is not None:
+            raise BackendError(lost(device, code, error)) from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return True for an error of CuPy or CUDA that says that the device has no memory left."""
+    if isinstance(error, (OutOfMemoryError, AllocationFailed, DeviceMemoryError)):
+        return True
+    code = NO_MEMORY.get(type(error).__name__)
+    return code is not None and is_from_cuda(error) and getattr(error, "status", None) == code
+
+
+def is_from_cuda(error: BaseException) -> bool:
+    """Return True for an error of CuPy or of a library that CuPy calls."""
+    return type(error).__module__.partition(".")[0] in ("cupy", "cupy_backends")
+
+
+def no_memory(device: str, error: BaseException) -> DeviceMemoryError:
+    """Return the error for a full device: what was wanted, and how much is free."""
+    free = total = None
+    with suppress(Exception):  # the message must not depend on a device in trouble
+        free, total = map(int, cupy.cuda.runtime.memGetInfo())
+    return DeviceMemoryError.on(
+        device, getattr(error, "_size", None), free, total,
+        cause=str(error), cure="nvidia-smi lists the processes that hold the GPU.",
+    )  # fmt: skip
+
+
+def free_memory() -> None:
+    """Return the blocks that CuPy's pool keeps to the device, for what is no array of CuPy."""
+    cupy.get_default_memory_pool().free_all_blocks()
 
 
 def sticky_code(error: BaseException) -> int | None:

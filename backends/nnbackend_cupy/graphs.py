@@ -2,7 +2,7 @@
 
 Everything that changes from step to step is read from device memory, so that one recording serves
 every step, and a recording of several steps as well. What cannot be recorded is called instead,
-with the same results.
+with the same results; so is what finds no memory for its graph.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import cupy
 
+from nnbackend_cupy import failures
 from nnbackend_cupy.streams import Streams
 
 LONG = 16  # steps of the longer graph: a launch costs the host more than a step of a small net
@@ -25,7 +26,11 @@ class Steps:
 
     run(n) makes n steps. The first of a thread is a call, which compiles kernels, chooses
     algorithms and allocates scratch memory; the rest are replays. can_record() is asked after that
-    call, and gives the reason where not; say() is told why steps are called one by one.
+    call, and gives the reason where not; in_use() gives what this thread's recordings need as long
+    as they are replayed; say() is told why steps are called one by one.
+
+    A graph takes memory of the device, when it is made and when it is first launched. Where there
+    is none, the graph of one step serves instead of the longer one, and calls instead of that.
     """
 
     def __init__(
@@ -33,19 +38,17 @@ class Steps:
         step: Callable[[], None],
         streams: Streams,
         can_record: Callable[[], str | None],
+        in_use: Callable[[], list[Any]],
         say: Callable[[str], None],
     ) -> None:
-        self._step, self._streams, self._can_record, self._say = step, streams, can_record, say
+        self._step, self._streams = step, streams
+        self._can_record, self._in_use, self._say = can_record, in_use, say
         # Not by the number of the thread, which a later one may be given again.
         self._here = threading.local()
-        self._graphs: dict[int, Any] = {}
-        self._kept: dict[int, Any] = {}
+        self._graphs: dict[int, tuple[Any, list[Any]]] = {}  # each with what it uses by address
+        self._longest = LONG
         self.nodes: dict[int, int | None] = {}  # of each graph, by its steps
         self.reason: str | None = None  # why steps are called one by one
-
-    def keep(self, *memory: Any) -> None:
-        """Keep memory that a recording uses by address, whichever thread ends before it."""
-        self._kept.update({id(each): each for each in memory})
 
     def run(self, n: int) -> None:
         """Make n steps."""
@@ -54,12 +57,9 @@ class Steps:
             self._here.was_called, n = True, n - 1
             self._fall_back(self._can_record())
         while n and self.reason is None:
-            length = LONG if n >= LONG else 1
-            graph = self._graphs.get(length) or self._record(length)
-            if graph is None:
-                break
-            self._replay(graph, n // length)
-            n %= length
+            length = self._longest if n >= self._longest else 1
+            if length in self._graphs or self._record(length):
+                n -= length * self._replay(length, n // length)
         for _ in range(n):
             self._step()
 
@@ -68,36 +68,68 @@ class Steps:
             self.reason = reason
             self._say(reason)
 
-    def _record(self, length: int) -> Any:
-        """Record some steps, without making them; None where that fails."""
-        stream = self._streams.main
+    def _do_without(self, length: int, reason: str) -> None:
+        """Drop a graph that finds no memory, and give back what it had for what takes its place."""
+        self._graphs.pop(length, None)
+        self.nodes.pop(length, None)
+        failures.free_memory()
+        if length == 1:
+            self._fall_back(reason)
+        else:
+            self._longest = 1
+
+    def _record(self, length: int) -> bool:
+        """Record some steps, without making them. Return False where that fails."""
         try:
-            with stream, cupy.cuda.using_allocator(_refuse):
-                stream.begin_capture()
-                try:
-                    for _ in range(length):
-                        self._step()
-                    self.nodes[length] = count_nodes(stream)
-                except BaseException:
-                    self._streams.abandon()
-                    self.nodes.pop(length, None)
-                    with suppress(Exception):  # the capture may be invalid by now
-                        stream.end_capture()
-                    raise
-                graph = stream.end_capture()
+            self._graphs[length] = self._captured(length), self._in_use()
+            return True
         except Exception as error:
-            self._fall_back(f"recording failed: {type(error).__name__}: {error}")
-            return None
-        self._graphs[length] = graph
+            reason = f"recording failed: {type(error).__name__}: {error}"
+            is_short = failures.is_out_of_memory(error)
+        # Only now is the error gone, and with it what its frames held.
+        if is_short:
+            self._do_without(length, reason)
+        else:
+            self._fall_back(reason)
+        return False
+
+    def _captured(self, length: int) -> Any:
+        stream = self._streams.main
+        with stream, cupy.cuda.using_allocator(_refuse):
+            stream.begin_capture()
+            try:
+                for _ in range(length):
+                    self._step()
+                nodes = count_nodes(stream)
+            except BaseException:
+                self._streams.abandon()
+                with suppress(Exception):  # the capture may be invalid by now
+                    stream.end_capture()
+                raise
+            graph = stream.end_capture()
+        self.nodes[length] = nodes
         return graph
 
-    def _replay(self, graph: Any, times: int) -> None:
-        """Launch a graph, after what was given to the current stream and before what will be."""
+    def _replay(self, length: int, times: int) -> int:
+        """Launch a graph, after what was given to the current stream and before what will be.
+
+        Return how many times it was launched: fewer where the device has no memory for it.
+        """
         current, stream = cupy.cuda.get_current_stream(), self._streams.main
         stream.wait_event(current.record())
-        for _ in range(times):
-            graph.launch(stream=stream)
+        launched, reason = 0, None
+        try:
+            while launched < times:
+                self._graphs[length][0].launch(stream=stream)
+                launched += 1
+        except Exception as error:
+            if not failures.is_out_of_memory(error):
+                raise
+            reason = f"a replay failed: {type(error).__name__}: {error}"
         current.wait_event(stream.record())
+        if reason is not None:
+            self._do_without(length, reason)
+        return launched
 
 
 def count_nodes(stream: Any) -> int | None:

@@ -8,9 +8,10 @@ nothing waits, so that a step can be captured.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -18,11 +19,10 @@ from nnbackend.backend import philox
 from nnbackend.backend.formulas import Activation, Array, Loss, Score, UpdateRule
 from nnbackend_cupy import grids, sources
 from nnbackend_cupy.grids import DROPOUT_THREADS, OUTPUT_WARPS, ROW_THREADS, THREADS
+from nnbackend_cupy.kernel_cache import KernelCache, Launch
 from nnbackend_cupy.sources import Source
 from nnbackend_cupy.tracing import Untraceable
 
-# Launch(grid, block, arguments); a cupy.RawKernel is one.
-Launch: TypeAlias = Callable[[tuple[int, ...], tuple[int, ...], tuple[Any, ...]], Any]
 MOST_OUTPUTS = 16  # of an output layer in one launch: a lane holds a number of each
 MOST_FEW = 16  # columns of the narrower matrix in one launch of `thin_gradient`
 MANY_ROWS = 16384  # above, the sum of the sample weights is worth a launch of its own
@@ -30,10 +30,10 @@ LABELS = ("int32", "int64")
 
 
 class Scratch(threading.local):
-    """Scratch memory by role, shape and dtype; each thread has its own."""
+    """Scratch memory by role and dtype; each thread has its own."""
 
     def __init__(self) -> None:
-        self.arrays: dict[Any, Array] = {}
+        self.arrays: dict[tuple[str, str], Array] = {}
 
 
 class Kernels:
@@ -51,16 +51,15 @@ class Kernels:
         zeros: Callable[[tuple[int, ...], str], Array],
         multiprocessors: int = 132,
     ) -> None:
-        self._compile, self._zeros = compile, zeros
+        self._zeros = zeros
         self._multiprocessors = multiprocessors
-        self._ready: dict[Any, tuple[Any, Any]] = {}  # (formula, ...) -> the formula, its kernel
-        self._launches: dict[str, Launch] = {}  # by kernel name, which says its text
+        self._cache = KernelCache(compile)
+        self._parts: dict[tuple[str, str, str], Launch] = {}
         self._local = Scratch()
 
-    @property
-    def scratches(self) -> dict[Any, Array]:
-        """The scratch memory of this thread; a recorded step needs it as long as it is replayed."""
-        return self._local.arrays
+    def in_use(self) -> list[Any]:
+        """Return what a recording of this thread needs: its scratch memory, and the kernels."""
+        return [*self._local.arrays.values(), *self._cache.launches()]
 
     # ---- layers -----------------------------------------------------------------------------
 
@@ -70,7 +69,9 @@ class Kernels:
         rows, columns = z.shape
         if z.size == 0:
             return
-        source, launch = self._kernel(phi, "value", dtype, lambda: sources.activation(phi, dtype))
+        source, launch = self._kernel(
+            (phi,), "value", dtype, lambda: sources.activation(phi, dtype)
+        )
         if source.is_of_row:
             self._launch_rows(launch, (z, b, a), rows, columns)
         else:
@@ -86,7 +87,7 @@ class Kernels:
         if delta.size == 0:
             return
         source, launch = self._kernel(
-            phi, "slope", dtype, lambda: sources.slope(phi, dtype, with_bias=False)
+            (phi,), "slope", dtype, lambda: sources.slope(phi, dtype, with_bias=False)
         )
         if source.is_of_row:
             self._launch_rows(launch, (delta, z, a), *delta.shape)
@@ -99,7 +100,7 @@ class Kernels:
         lane: what may run at the same time has another.
         """
         dtype = _check(delta, db)
-        _, launch = self._kernel(None, "db", dtype, lambda: sources.bias_gradient(dtype))
+        _, launch = self._kernel((), "db", dtype, lambda: sources.bias_gradient(dtype))
         self._launch_columns(launch, (delta,), db, lane)
 
     def weight_gradient(self, x: Array, delta: Array, dW: Array, db: Array, lane: int = 0) -> None:
@@ -119,7 +120,7 @@ class Kernels:
         if few <= MOST_FEW:
             is_delta = n_out == few
             _, launch = self._kernel(
-                None, ("thin", few, is_delta), dtype,
+                (), ("thin", few, is_delta), dtype,
                 lambda: sources.thin_gradient(dtype, few, is_delta),
             )  # fmt: skip
             arrays = (x, delta, partial) if is_delta else (delta, x, partial)
@@ -140,7 +141,7 @@ class Kernels:
             self.bias_gradient(delta, db)
             return
         source, launch = self._kernel(
-            phi, "slope, db", dtype, lambda: sources.slope(phi, dtype, with_bias=True)
+            (phi,), "slope, db", dtype, lambda: sources.slope(phi, dtype, with_bias=True)
         )
         if source.is_of_row:
             self.slope(delta, z, a, phi)
@@ -204,7 +205,7 @@ class Kernels:
             return
         key = ("loss", target, weight is not None)
         _, launch = self._kernel(
-            loss, key, dtype, lambda: sources.loss(loss, dtype, target, weight is not None)
+            (loss,), key, dtype, lambda: sources.loss(loss, dtype, target, weight is not None)
         )
         weights: tuple[Any, ...] = ()
         if weight is not None:
@@ -222,7 +223,7 @@ class Kernels:
             return
         key = ("score", target, weight is not None)
         _, launch = self._kernel(
-            score, key, dtype, lambda: sources.score(score, dtype, target, weight is not None)
+            (score,), key, dtype, lambda: sources.score(score, dtype, target, weight is not None)
         )
         weights = () if weight is None else (weight,)
         _check(out, *weights)
@@ -245,7 +246,7 @@ class Kernels:
             raise Untraceable(f"an output layer of {n_out} units, at most {MOST_OUTPUTS}")
         warps, blocks = grids.over_outputs(rows)
         _, launch = self._kernel(
-            loss, ("output", phi, below, target, n_out, warps), dtype,
+            (loss, phi, below), ("output", target, n_out, warps), dtype,
             lambda: sources.output(phi, loss, below, dtype, target, n_out, warps),
         )  # fmt: skip
         arguments = (*arrays, y, z_below, dx, totals, *self._sums())
@@ -289,7 +290,7 @@ class Kernels:
         dtype = _check(theta, gradient, *state)
         n = theta.size
         _, launch = self._kernel(
-            rule, len(state), dtype, lambda: sources.update(rule, dtype, len(state))
+            (rule,), len(state), dtype, lambda: sources.update(rule, dtype, len(state))
         )
         numbers = np.float64(weight_decay), np.int64(n_weights)
         self._over_elements(launch, (theta, gradient, *state, hyper, *numbers), n)
@@ -319,7 +320,7 @@ class Kernels:
         """Count a step, look up its learning rate and momentum."""
         _check(clock, kinds=("int64",))
         _check(rates, hyper, kinds=("float64",))
-        _, launch = self._kernel(None, "tick", np.dtype(np.float64), sources.tick)
+        _, launch = self._kernel((), "tick", np.dtype(np.float64), sources.tick)
         launch((1,), (32,), (clock, rates, hyper, np.int64(rates.shape[1])))
 
     def gather_rows(
@@ -335,9 +336,7 @@ class Kernels:
             return
         columns, names = out.size // out.shape[0], (data.dtype.name, out.dtype.name)
         stride = _row_stride(data)
-        _, launch = self._kernel(
-            None, ("gather", *names), out.dtype, lambda: sources.gather(*names)
-        )
+        _, launch = self._kernel((), ("gather", *names), out.dtype, lambda: sources.gather(*names))
         numbers = np.int64(batch_size), np.int64(stride), np.int64(out.size), np.int32(columns)
         launch(grids.over_elements(out.size), (THREADS,), (data, order, clock, out, *numbers))
 
@@ -359,7 +358,7 @@ class Kernels:
             n_blocks += blocks
         names = tuple((data.dtype.name, out.dtype.name) for data, out in gathers)
         _, launch = self._kernel(
-            None, ("begin", *names), np.dtype(np.float64), lambda: sources.begin(names)
+            (), ("begin", *names), np.dtype(np.float64), lambda: sources.begin(names)
         )
         counter = self._scratch("begin", (1,), "uint32")
         sizes = np.int64(batch_size), np.int64(rates.shape[1])
@@ -388,44 +387,28 @@ class Kernels:
     # ---- what the launches share ------------------------------------------------------------
 
     def _kernel(
-        self, formula: Any, role: Any, dtype: np.dtype[Any], make: Callable[[], Source]
+        self, formulas: Sequence[Any], role: Any, dtype: np.dtype[Any], make: Callable[[], Source]
     ) -> tuple[Source, Launch]:
-        """Give a kernel, traced and compiled when first asked for."""
-        # By identity, which cannot mislead: two formulas of one name may differ. The formula is
-        # kept, so that its id stays its own.
-        key = (id(formula), role, dtype.char)
-        if key not in self._ready:
-            try:
-                source = make()
-                if source.name not in self._launches:
-                    text = sources.program([source])
-                    self._launches[source.name] = self._compile(text, source.name)
-                ready: Any = source, self._launches[source.name]
-            except Untraceable as error:
-                ready = Untraceable(*error.args)  # a traceback would keep the arrays' memory
-            self._ready[key] = formula, ready
-        found = self._ready[key][1]
-        if isinstance(found, Untraceable):
-            raise Untraceable(*found.args)
-        kernel: tuple[Source, Launch] = found
-        return kernel
+        """Return a kernel, traced and compiled when it is first asked for."""
+        return self._cache.kernel(formulas, role, dtype, make)
 
     def _part(self, file: str, part: str, dtype: np.dtype[Any]) -> Launch:
-        """Give a kernel of a file that holds several."""
+        """Return a kernel of a file that holds several."""
         key = (file, part, dtype.char)
-        if key not in self._ready:
-            source: Source = getattr(sources, file)(dtype)
-            launch = self._compile(sources.program([source]), f"{source.name}_{part}")
-            self._ready[key] = None, launch
-        found: Launch = self._ready[key][1]
-        return found
+        if key not in self._parts:
+            self._parts[key] = self._cache.part(getattr(sources, file)(dtype), part)
+        return self._parts[key]
 
     def _scratch(self, role: str, shape: tuple[int, ...], dtype: str) -> Array:
-        """Give memory for results under way: all zero at first, then as the last launch left it."""
-        key, scratches = (role, shape, dtype), self.scratches
-        if key not in scratches:
-            scratches[key] = self._zeros(shape, dtype)
-        return scratches[key]
+        """Return memory for results under way: all zero at first, then as the last launch left it.
+
+        A role has one array, perhaps larger than asked for: not one for each shape there ever was.
+        """
+        n, scratches = math.prod(shape), self._local.arrays
+        held = scratches.get((role, dtype))
+        if held is None or held.size < n:
+            held = scratches[role, dtype] = self._zeros((n,), dtype)
+        return held
 
     def _sums(self) -> tuple[Array, Array]:
         """Give a place for each block's sum, and the counter of blocks."""

@@ -12,7 +12,8 @@ import numpy as np
 
 from nnbackend.backend.formulas import Array
 from nnbackend_cupy import sources
-from nnbackend_cupy.launching import Launch, _row_stride
+from nnbackend_cupy.kernel_cache import Launch
+from nnbackend_cupy.launching import _row_stride
 from nnbackend_cupy.narrow_match import Step, match
 from nnbackend_cupy.narrow_source import CLUSTER, DTYPE, GRID, Grid, NotNarrow, source
 from nnbackend_cupy.recorder import Call
@@ -27,6 +28,7 @@ CLUSTERS_FROM = 90  # compute capability
 MOST_FOR_CLUSTER = 16 << 10
 # Above, the products of cuBLASLt are faster than ours by more than launches take.
 MOST_WORK = 100 << 20
+MOST_KEPT = 64  # compiled kernels, each for the sizes of one network; a run keeps its own
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class NarrowSteps:
         device: Device,
     ) -> None:
         self._compile, self._zeros, self._device = compile, zeros, device
-        self._launches: dict[str, Launch] = {}
+        self._launches: dict[str, Launch] = {}  # the least recently used first
 
     def plan(
         self, calls: Sequence[Call], grid: Grid | None = None
@@ -75,11 +77,13 @@ class NarrowSteps:
             text, size = source(step.net, grid, step.rows)
         except Untraceable as error:
             raise NotNarrow(str(error)) from error
-        if text.name not in self._launches:
-            self._launches[text.name] = self._compile(
-                sources.program([text]), text.name, grid.barrier == GRID
-            )
-        return self._run(step, grid, self._launches[text.name], size), grid
+        launch = self._launches.pop(text.name, None)
+        if launch is None:
+            launch = self._compile(sources.program([text]), text.name, grid.barrier == GRID)
+            while len(self._launches) >= MOST_KEPT:
+                self._launches.pop(next(iter(self._launches)), None)
+        self._launches[text.name] = launch
+        return self._run(step, grid, launch, size), grid
 
     def _run(self, step: Step, grid: Grid, launch: Launch, size: int) -> Callable[[int], None]:
         scratch, parts = (

@@ -16,6 +16,7 @@ import cupy
 import numpy as np
 
 from nnbackend.backend.formulas import Array
+from nnbackend_cupy.failures import is_out_of_memory
 
 # The order of the rows, rates, clocks. A data set comes once, and pinned memory as large would be
 # taken from the host for good: CuPy's pool gives none back.
@@ -37,12 +38,22 @@ class Staging:
         if stream.is_capturing():  # each replay would copy what lies there by then
             raise RuntimeError("a recorded step copies from the host")
         self._under_way = [pair for pair in self._under_way if not pair[0].done]
-        if not 0 < host.nbytes <= LARGEST:
+        memory = _pinned(host.nbytes) if 0 < host.nbytes <= LARGEST else None
+        if memory is None:
             out.set(host)
             stream.synchronize()  # `host` may be read until then: a caller's own pinned memory is
             return
-        memory = cupy.cuda.alloc_pinned_memory(host.nbytes)
         staged = np.frombuffer(memory, host.dtype, host.size).reshape(host.shape)
         staged[...] = host
         out.set(staged)
         self._under_way.append((stream.record(), memory))
+
+
+def _pinned(n_bytes: int) -> Any:
+    """Return pinned memory, None where the host has none left: then the copy does without."""
+    try:
+        return cupy.cuda.alloc_pinned_memory(n_bytes)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return None

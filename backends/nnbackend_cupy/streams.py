@@ -22,7 +22,7 @@ class Notes(threading.local):
 
     def __init__(self) -> None:
         self.recorder: Recorder | None = None
-        self.fallbacks: list[str] = []
+        self.fallbacks: dict[str, str] = {}  # kernel -> reason, of the step under way
 
 
 class Streams(threading.local):

@@ -36,6 +36,8 @@ FAR = 1e15  # clips away before its square could overflow; 1 + FAR^2 is FAR^2 in
 class Backend(ABC):
     """One device of one array library: six methods to give, kernels to inherit or override.
 
+    A device that cannot serve an allocation raises DeviceMemoryError, whichever call asked for it.
+    On the CPU, NumPy's MemoryError will do. A step is then made in parts, a prediction too.
     name: the registered name, as "numpy".  device: what a user would ask for, as "cupy:1".
     xp: namespace of array API functions.  float_dtypes: names of the supported dtypes.
     capabilities: of "uint64" (wrapping 64-bit integers, for dropout masks made in place) and
@@ -328,6 +330,8 @@ class Backend(ABC):
         must not be taken to have run. What a step leaves is its parameters, optimizer state,
         gradient, totals and clock; arrays that only pass between its kernels (a batch's rows,
         activations, local gradients) may stay unwritten.
+        The first run asks for all the memory that later ones need, a recording's included: where it
+        raises MemoryError, the engine restores what a step changes and tries smaller parts.
         """
 
         def run(n: int) -> None:
@@ -343,6 +347,12 @@ class Backend(ABC):
         many multiplications its largest matrix product has.
         """
         return nullcontext()
+
+    def release_memory(self) -> None:  # noqa: B027 - most libraries have no pool
+        """Empty the library's pool of freed memory, where it has one.
+
+        Called after a MemoryError, before less is asked for.
+        """
 
     def with_precision(self, precision: str) -> Backend:
         """Give this device with float32 matrix products made in a precision of `precisions`.
@@ -369,11 +379,16 @@ class Backend(ABC):
         return array if array.dtype == wanted else self.xp.astype(array, wanted)
 
     def _arange(self, n: int) -> Array:
-        """Give 0 .. n-1 as int64 on the device, made once per length."""
+        """Return 0 .. n-1 as int64 on the device: a view of one of few lengths, made once each.
+
+        They are kept for good, as a recorded step may read one; together they take no more than
+        four times the longest that was asked for.
+        """
         cache: dict[int, Array] = self.__dict__.setdefault("_ranges", {})
-        if n not in cache:
-            cache[n] = self.to_device(np.arange(n, dtype=np.int64))
-        return cache[n]
+        length = 1 << max(n - 1, 0).bit_length()
+        if length not in cache:
+            cache[length] = self.to_device(np.arange(length, dtype=np.int64))
+        return cache[length] if n == length else cache[length][:n]
 
     def _targets(self, y: Array, out: Array) -> Array:
         """Give targets as (B, O) in the dtype of `out`; class labels become one-hot rows."""

@@ -1,9 +1,9 @@
 """The command line: `nnbackend VERB ...`, a thin layer over the library, one module for each verb.
 
 Progress and errors go to stderr, results to stdout. Exit codes: 0 good; 1 a run that failed
-(diverged, target missed, a check not passed, a file that cannot be written); 2 wrong usage;
-130 after Ctrl-C, 143 after SIGTERM, with everything saved. Only the module of the verb that was
-asked for is imported.
+(diverged, out of memory, target missed, a check not passed, a file that cannot be written);
+2 wrong usage; 130 after Ctrl-C, 143 after SIGTERM, with everything saved. Only the module of the
+verb that was asked for is imported.
 """
 
 from __future__ import annotations
@@ -19,9 +19,17 @@ from typing import Any, NamedTuple, NoReturn
 
 from nnbackend.bench.machine import ask_for_best_kernels
 from nnbackend.cli.console import escaping
-from nnbackend.errors import ArgumentError, DivergedError, NNBackendError, nearest, suggest
+from nnbackend.errors import (
+    ArgumentError,
+    DeviceMemoryError,
+    DivergedError,
+    NNBackendError,
+    nearest,
+    suggest,
+)
 
 GOOD, FAILED, WRONG_USAGE, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
+FEWER = "Use fewer rows, a smaller network or a smaller --batch-size."
 SIGNALLED = 128  # and the signal's number: 130 after Ctrl-C
 
 
@@ -124,13 +132,17 @@ def _main(words: list[str]) -> int:
     except KeyboardInterrupt:
         _say("interrupted")
         return INTERRUPTED
-    except DivergedError as error:
+    except (DivergedError, DeviceMemoryError) as error:
         _say(f"failed: {error}")
         return FAILED
     except NNBackendError as error:
         _say(f"error: {error}")
         return WRONG_USAGE
-    except (OSError, MemoryError) as error:
+    except MemoryError as error:
+        what = str(error).rstrip(".") or "an allocation failed"
+        _say(f"failed: the machine is out of memory: {what}. {FEWER}")
+        return FAILED
+    except OSError as error:
         _say(f"failed: {error or type(error).__name__}")
         return FAILED
 

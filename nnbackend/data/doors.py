@@ -22,6 +22,7 @@ from nnbackend.errors import DataError, DeviceMismatchError, ShapeError
 
 Host = NDArray[Any]
 CHUNK = 1 << 22  # elements looked at in one go, so that a memory-mapped file stays on the disk
+DEVICE_CHUNK = 1 << 24
 
 
 def own_rows(x: Any, n_in: int, backend: Backend) -> Array:
@@ -118,12 +119,11 @@ def _check_finite(x: Array, what: str, dtype: str, backend: Backend | None = Non
     elif isinstance(x, SparseRows):
         if x.is_within(_largest_of(x, largest, np)):
             return
-    elif backend is not None:  # on a device: one number comes back, the rows only to name a culprit
-        with backend.active():
-            limit = _largest_of(x, largest, backend.xp)
-            fine = backend.xp.all(backend.xp.abs(x) <= limit)
-        if bool(backend.to_host(fine)):
-            return
+    # On a device one number comes back, and rows only to name a culprit.
+    elif backend is not None and _is_bounded_on_device(
+        x, _largest_of(x, largest, backend.xp), backend
+    ):
+        return
     rows = max(1, CHUNK // (int(x.shape[1]) if x.ndim == 2 else 1))
     n = int(x.shape[0])
     for start in range(0, n, rows):
@@ -151,6 +151,17 @@ def _largest_of(x: Array, largest: Any, xp: Any) -> float:
 @cache
 def _largest(dtype: str) -> Any:
     return np.finfo(dtype).max
+
+
+def _is_bounded_on_device(x: Array, largest: float, backend: Backend) -> bool:
+    """Tell whether no element is larger, with little memory beside x, which may fill the device."""
+    xp, fine = backend.xp, None
+    rows = max(1, DEVICE_CHUNK // (int(x.shape[1]) if x.ndim == 2 else 1))
+    with backend.active():
+        for start in range(0, int(x.shape[0]), rows):
+            part = xp.all(xp.abs(x[start : start + rows, ...]) <= largest)
+            fine = part if fine is None else xp.logical_and(fine, part)
+    return fine is None or bool(backend.to_host(fine))
 
 
 def _is_bounded(part: Host, largest: Any) -> bool:

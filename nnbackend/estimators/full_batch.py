@@ -55,6 +55,9 @@ def fit_lbfgs(estimator: Any, net: Network, data: FitData, recipe: Recipe) -> No
             _place(net, progress.theta)
             estimator.n_iter_, estimator.loss_ = progress.n, progress.loss
             return
+        except MemoryError:
+            _place(net, progress.theta)
+            raise
     estimator.n_iter_ = _check_optimize_result("lbfgs", result, estimator.max_iter)
     estimator.loss_ = float(result.fun)
     _place(net, result.x)

@@ -312,21 +312,23 @@ class Network:
         backend, score = self.backend, self.score_for(y)
         layers, loss = self.for_training()
         totals, before = backend.zeros((4,), "float64"), backend.zeros((4,), "float64")
-        unused = backend.empty((0, self.n_out), self.dtype)
+        unused: Array | None = None
 
         def add(start: int, space: Workspace) -> None:
             nonlocal unused
             part = slice(start, start + space.rows)
-            target = backend.to_device(y[part])
-            w = None if weight is None else backend.to_device(weight[part])
-            out = space.forward()
-            if unused.shape != out.shape:
-                unused = backend.empty((space.rows, self.n_out), self.dtype)
             backend.copy(totals, before)
             try:
+                target = backend.to_device(y[part])
+                w = None if weight is None else backend.to_device(weight[part])
+                out = space.forward()
+                if unused is None or unused.shape != out.shape:
+                    unused = None  # gives its memory back
+                    unused = backend.empty((space.rows, self.n_out), self.dtype)
                 backend.add_score(score, self._activations(out, loss), target, w, totals)
                 backend.loss_and_delta(loss, out, target, w, unused, totals)
             except MemoryError:  # these rows will come again, in smaller parts
+                unused = None
                 backend.copy(before, totals)
                 raise
 
@@ -399,30 +401,43 @@ class Network:
         use: Callable[[int, Workspace], None],
         layers: Sequence[AbstractLayer] | None = None,
     ) -> None:
-        """Call use(first row, workspace) for all rows, in parts that the device has memory for."""
+        """Call use(first row, workspace) for all rows, in parts that the device has memory for.
+
+        Raises: MemoryError when a single row finds none.
+        """
         n, done, size = int(x.shape[0]), 0, ROWS_AT_ONCE
-        while done < n:
+
+        def go_on() -> None:
+            nonlocal done
             begun = done
+            for start, space in self._passes(x[begun:, ...] if begun else x, layers, size):
+                use(begun + start, space)
+                done = begun + start + space.rows
+
+        while done < n:
             try:
-                for start, space in self._passes(x[begun:, ...] if begun else x, layers, size):
-                    use(begun + start, space)
-                    done = begun + start + space.rows
+                go_on()
+                continue
             except MemoryError:
                 size = min(size, n - done)
                 if size == 1:
                     raise
-                size = -(-size // 2)
+            # Only now are the error and its frames gone, which held the arrays of the failed part.
+            self._spare.clear()
+            self.backend.release_memory()
+            size = -(-size // 2)
 
     def _passes(
         self, x: Array, layers: Sequence[AbstractLayer] | None, size: int
     ) -> Iterator[tuple[int, Workspace]]:
         """Go through raw rows in parts: give each part's first row and a loaded workspace."""
         n, backend = int(x.shape[0]), self.backend
-        size, space = min(n, size), None
+        size, space, own = min(n, size), None, None
         scaler = self.device_scaler() if self.scaler is not None else None
         for start in range(0, n, size):
             rows = min(size, n - start)
             if space is None or space.rows != rows:
+                space = own = None  # gives its memory back
                 space = self._spare_workspace(rows, layers)
                 own = space.x
             part = x[start : start + rows, ...]

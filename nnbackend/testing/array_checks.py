@@ -11,6 +11,7 @@ from nnbackend.backend import Backend
 from nnbackend.testing.ghost import GhostBackend
 from nnbackend.testing.kit import Suite, Told, fresh
 
+HUGE = (1 << 57,)
 DTYPES = ("bool", "uint8", "int32", "int64", "float32", "float64")
 
 
@@ -112,6 +113,24 @@ class ArrayChecks(Suite):
         first, second = backend.zeros((8,), dtype), backend.zeros((8,), dtype)
         backend.fill(first, 3.0)
         self.told("zeros").close("a second array", backend.to_host(second), np.zeros(8), 0.0)
+
+    def test_memory_that_there_is_none_of(self, backend: Backend) -> None:
+        # 2^60 bytes: more than a process can address, so that no system promises them.
+        told = self.told("memory", (HUGE, "float64"))
+        for make in (backend.empty, backend.zeros):
+            try:
+                make(HUGE, "float64")
+            except MemoryError:
+                pass
+            except Exception as error:
+                told.fail(
+                    f"{make.__name__} raised {type(error).__name__}, expected DeviceMemoryError or "
+                    "MemoryError, after which the engine tries smaller parts"
+                )
+            else:
+                told.fail(f"{make.__name__} gave an array of 2^60 bytes, expected MemoryError")
+        host = self.sample("float32")
+        told.close("an array made after it", backend.to_host(fresh(backend, host)), host, 0.0)
 
     def test_owns(self, backend: Backend) -> None:
         array, told = backend.zeros((2, 2), "float32"), self.told("owns")

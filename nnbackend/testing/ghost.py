@@ -12,13 +12,15 @@ A `GhostError` names what was done. It serves tests only: no entry point leads t
 
 from __future__ import annotations
 
+import math
+import weakref
 from collections.abc import Callable
 from typing import Any, NoReturn, cast
 
 import numpy as np
 
 from nnbackend.backend import Backend, BackendSpec, Probe
-from nnbackend.errors import BackendError
+from nnbackend.errors import BackendError, DeviceMemoryError
 from nnbackend.testing.standard import HOST_ANSWERS, STANDARD, VALUE_SHAPES
 
 _ARITHMETIC = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift"
@@ -253,34 +255,61 @@ class GhostBackend(Backend):
     """One fake device: the six methods, and the base class's kernels as they stand.
 
     index: the device's number; arrays of ghost:0 and ghost:1 refuse each other.
+    limit: bytes that its arrays may take together; none by default. Arrays count that `empty`,
+    `zeros` and `to_device` gave, until nothing views them any more (see `live`).
     Inside a captured step it refuses `to_host`, `synchronize`, and new memory by `empty`, `zeros`
-    or `to_device` without `out`. The temporaries of an expression are allowed.
+    or `to_device` without `out`. The temporaries of an expression are allowed, and not counted.
     """
 
     name = "ghost"
     capabilities = frozenset({"uint64"})
 
-    def __init__(self, index: int = 0) -> None:
+    def __init__(self, index: int = 0, limit: int | None = None) -> None:
         self.device = f"ghost:{index}"
         self.xp = GhostNamespace(self.device)
+        self.limit, self.live = limit, 0
+        self.peak = self.n_refused = 0  # the most bytes that were ever live; allocations refused
         self._recording = False
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> GhostArray:
         self._refuse_in_capture("empty", "allocates")
-        array = np.empty(shape, dtype)
+        array = self._allocate(shape, dtype)
         array.view(np.uint8).fill(0xFF)  # NaN in floats: whoever reads it before writing is seen
         return GhostArray(array, self.device)
 
     def zeros(self, shape: tuple[int, ...], dtype: str) -> GhostArray:
         self._refuse_in_capture("zeros", "allocates")
-        return GhostArray(np.zeros(shape, dtype), self.device)
+        array = self._allocate(shape, dtype)
+        array.fill(0)
+        return GhostArray(array, self.device)
+
+    def _allocate(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """Return a new host array, counted while it lives. Raises: DeviceMemoryError."""
+        n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+        free = None if self.limit is None else self.limit - self.live
+        if free is not None and n_bytes > free:
+            self.n_refused += 1
+            raise DeviceMemoryError.on(self.device, n_bytes, free, self.limit)
+        try:
+            array = np.empty(shape, dtype)
+        except MemoryError as error:
+            raise DeviceMemoryError.on(self.device, n_bytes, cause=str(error)) from error
+        self._count(n_bytes)
+        weakref.finalize(array, self._count, -n_bytes).atexit = False
+        return array
+
+    def _count(self, n_bytes: int) -> None:
+        self.live += n_bytes
+        self.peak = max(self.peak, self.live)
 
     def to_device(self, host: np.ndarray, out: GhostArray | None = None) -> GhostArray:
         if not isinstance(host, np.ndarray):
             raise GhostError(f"to_device takes a NumPy array. Received: {type(host).__qualname__}.")
         if out is None:
             self._refuse_in_capture("to_device without out", "allocates")
-            return GhostArray(np.array(host, order="C", subok=False), self.device)
+            array = self._allocate(host.shape, host.dtype)
+            array[...] = host
+            return GhostArray(array, self.device)
         target = cast(np.ndarray, unwrap(out, self.device, "to_device(out=)"))
         if (host.shape, host.dtype) != (target.shape, target.dtype):
             raise GhostError(

@@ -15,8 +15,9 @@ import pytest
 
 from nnbackend.backend import API_VERSION, Backend, backends, get_backend, registry
 from nnbackend.backend.registry import BackendSpec
-from nnbackend.errors import BackendError, DeviceMismatchError
+from nnbackend.errors import BackendError, DeviceMemoryError, DeviceMismatchError
 from nnbackend.network.network import Network
+from nnbackend.testing.array_checks import HUGE
 from nnbackend.testing.ghost import GhostBackend
 from nnbackend.testing.kit import Suite
 from nnbackend.testing.skipping import skip
@@ -93,6 +94,14 @@ class RegistrationConformance(Suite):
         assert isinstance(found, list)
         count, reason = found
         assert count > 0 or reason, f"without its library probe() gives no reason: {found}"
+
+    def test_a_full_device_says_so(self, backend: Backend) -> None:
+        with pytest.raises(MemoryError) as raised:
+            backend.empty(HUGE, "float64")
+        kind, message = type(raised.value), str(raised.value)
+        if self.spec(backend).kind == "gpu":  # the host's memory is its own matter
+            assert issubclass(kind, DeviceMemoryError), f"raised {kind.__name__}: {message}"
+            assert backend.device in message, f"does not name {backend.device}: {message}"
 
     def test_spec_is_light_to_import(self, backend: Backend) -> None:
         loaded = _elsewhere(

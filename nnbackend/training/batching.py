@@ -11,10 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nnbackend.backend import Backend
 from nnbackend.backend.base import BATCH
 from nnbackend.backend.formulas import Array
 from nnbackend.backend.philox import BATCH_ORDER, host_generator
 from nnbackend.data.sparse import SparseRows
+from nnbackend.errors import DeviceMemoryError
 from nnbackend.network.network import Network
 from nnbackend.training.intake import TrainingData
 
@@ -60,10 +62,13 @@ class Feed:
         self.rows, self.n = data.rows, len(data.rows)
         self.is_sparse = isinstance(data.x, SparseRows)
         is_taken = self.is_sparse or backend.owns(data.x)
-        self.x = data.x if is_taken else backend.to_device(data.x)
-        self.y = backend.to_device(data.y)
-        self.weight = None if data.weight is None else backend.to_device(data.weight)
-        self.order = backend.zeros((self.n,), "int64")
+        try:
+            self.x = data.x if is_taken else backend.to_device(data.x)
+            self.y = backend.to_device(data.y)
+            self.weight = None if data.weight is None else backend.to_device(data.weight)
+            self.order = backend.zeros((self.n,), "int64")
+        except MemoryError as error:
+            raise _no_memory_for(data, is_taken, backend) from error
         self.begin_epoch(np.arange(self.n))
         self.scaler = net.device_scaler() if net.scaler is not None else None
         self._raw_dtype = net.dtype
@@ -134,6 +139,18 @@ def numpy_name(dtype: object) -> str:
 def is_exact(array: Array, dtype: str) -> bool:
     """Whether a dtype holds all digits of an array's numbers."""
     return np.can_cast(numpy_name(array.dtype), dtype)
+
+
+def _no_memory_for(data: TrainingData, is_x_taken: bool, backend: Backend) -> DeviceMemoryError:
+    """Return the error for a data set that the device cannot hold: it cannot be divided."""
+    x, y, weight = (data.x, data.y, data.weight)
+    held = [*([] if is_x_taken else [x]), y, *([] if weight is None else [weight])]
+    n_bytes = sum(array.nbytes for array in held) + 8 * len(data.rows)
+    return DeviceMemoryError(
+        f"{backend.device} has no memory for the training data, which stays on the device: "
+        f"x {tuple(x.shape)} {x.dtype}, {n_bytes:,} bytes with targets, weights and order. Use "
+        "fewer rows, a narrower dtype (x.astype('float32'), or uint8 for images), or device='cpu'."
+    )
 
 
 def batch_sizes(n: int, batch_size: int) -> list[tuple[int, int]]:

@@ -79,7 +79,12 @@ class LBFGSSteps:
             loss = self._evaluate()
             return loss, self._dot(self.grad, d)
 
-        t, self.loss = line_search(along, before, slope, first, self.rule.max_evaluations)
+        try:
+            t, self.loss = line_search(along, before, slope, first, self.rule.max_evaluations)
+        except MemoryError:  # the search may have stopped anywhere
+            self.backend.copy(theta, self.theta)
+            self.backend.copy(g, self.grad)
+            raise
         if t == 0.0:  # no decrease is to be found: the limit of the arithmetic
             self.backend.copy(theta, self.theta)
             self.backend.copy(g, self.grad)

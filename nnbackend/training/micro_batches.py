@@ -1,74 +1,151 @@
-"""Where a device's memory does not hold a batch: the same step, made in parts.
+"""Micro-batches: the same step in parts, where the device has no memory for a whole batch.
 
-The parts' gradients are added up to that of the whole batch, dropout masks included, so that only
-the rounding differs; to halve the batch itself would be another training. It is tried on the first
-step of a run, when all memory is asked for: the state is put back, and the step made anew.
+The gradients of the parts add up to that of the whole batch, dropout masks included, so that only
+the rounding differs. (Smaller batches would be another training.) The first steps of a run ask for
+all memory that the run needs. If one fails, its effects are undone and it is made in smaller parts.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from nnbackend.backend import Backend
+from nnbackend.backend.base import BATCH
 from nnbackend.backend.formulas import Array
+from nnbackend.network.network import Network
 from nnbackend.network.workspace import DropoutSource
 
 if TYPE_CHECKING:
+    from nnbackend.training.batching import Feed
     from nnbackend.training.trainer import Trainer
 
-Run = Callable[[int], None]
+T = TypeVar("T")
+Steps = Callable[[int], None]
+
+TRIALS = 2  # calls until the memory that a step needs is known
 
 logger = logging.getLogger("nnbackend")
 
 
-def new_run(trainer: Trainer, rows: int) -> Run:
-    """Give a function that makes n steps on `rows` rows each; its first call may divide them.
+def halving(
+    backend: Backend, most: int, attempt: Callable[[int], T], undo: Callable[[], None] | None = None
+) -> tuple[T, int]:
+    """Return attempt(most) and `most`, which is halved until the attempt finds memory.
 
-    Raises: MemoryError, from its calls, when not even single rows find room.
+    undo: restores what a failed attempt has changed.
+    Raises: MemoryError, after undo, when not even one row finds memory.
     """
-    backend = trainer.backend
-    found: list[Run] = []
+    while True:
+        try:
+            return attempt(most), most
+        except MemoryError:
+            if most == 1:
+                if undo is not None:
+                    undo()
+                raise
+        # Only now is the error gone, and with it the frames that held the attempt's arrays.
+        backend.release_memory()
+        if undo is not None:
+            undo()
+        most = -(-most // 2)
 
-    def first(n: int) -> None:
-        kept = [(vector, backend.to_host(vector)) for vector in _changing(trainer)]
-        is_short = False
+
+class Runs:
+    """What makes the steps of a training run, by their rows; made at the first step of so many.
+
+    The first calls may find no memory, of which one later has less than the first: scratch memory,
+    a recording, steps on other rows have come to stay. They can be undone, and are then divided.
+    It does not keep the trainer, which keeps it, so that the memory of a run is freed at its end.
+    """
+
+    def __init__(self) -> None:
+        self._prepared: dict[int, Steps] = {}
+        self._calls: Counter[int] = Counter()  # since the last of them was made
+
+    def make(self, trainer: Trainer, rows: int, n: int) -> None:
+        """Make n steps on `rows` rows each, in parts where the device has no memory for them.
+
+        Raises: MemoryError when not even one row finds memory, or when it runs out after the first
+        steps. The weights are then those before the failed step, and trainer.made counts the steps
+        before it. (An update that itself runs out of memory may have changed some of them.)
+        """
         while True:
-            at_once = min(rows, trainer.rows_at_once)
             try:
-                step = trainer.new_step(rows, at_once)
-                is_whole = at_once == rows and not trainer.feed.is_sparse
-                run = backend.capture(step) if is_whole else _one_by_one(step)
-                run(n)
-                break
+                self._make(trainer, rows, n)
+                return
             except MemoryError:
-                if at_once == 1:
+                done = int(trainer.backend.to_host(trainer.clock)[BATCH])
+                is_unchanged = done < trainer.made  # else the clock has counted the failed step
+                trainer.made = max(trainer.made, done)
+                if not (is_unchanged and self.can_divide(trainer)):
                     raise
-            step = run = None  # type: ignore[assignment]  # gives their memory back
-            is_short, trainer.rows_at_once = True, -(-at_once // 2)
+            self.divide(trainer)
+
+    def can_divide(self, trainer: Trainer) -> bool:
+        """Return True if smaller parts would give memory back that steps keep now."""
+        return trainer.rows_at_once > 1 and bool(self._prepared)
+
+    def divide(self, trainer: Trainer) -> None:
+        """Give the memory of all steps back; they are made in smaller parts from now on."""
+        self._prepared.clear()
+        self._calls.clear()
+        trainer.backend.release_memory()
+        trainer.rows_at_once = -(-trainer.rows_at_once // 2)
+
+    def _make(self, trainer: Trainer, rows: int, n: int) -> None:
+        if self._calls[rows] >= TRIALS:
+            self._prepared[rows](n)
+            return
+        backend, before = trainer.backend, min(rows, trainer.rows_at_once)
+        kept = [(vector, backend.to_host(vector)) for vector in _changing(trainer)]
+        held = [self._prepared.pop(rows)] if rows in self._prepared else []
+        if not held:
+            self._calls.clear()  # the others have less memory now
+
+        def attempt(most: int) -> Steps:
+            if held:
+                made = held.pop()
+            else:
+                step = trainer.new_step(rows, most)
+                is_whole = most == rows and not trainer.feed.is_sparse
+                made = backend.capture(step) if is_whole else _one_by_one(step)
+            made(n)
+            return made
+
+        def restore() -> None:
             for vector, host in kept:
                 backend.to_device(host, out=vector)
-        if is_short:
-            logger.warning(
-                "%s has no memory for a batch of %d rows; a step makes it in parts of %d, whose "
-                "gradients add up to the same", backend.device, rows, at_once,
-            )  # fmt: skip
-        found.append(run)
 
-    return lambda n: found[0](n) if found else first(n)
+        self._prepared[rows], at_once = halving(backend, before, attempt, restore)
+        self._calls[rows] += 1
+        if at_once < before:
+            trainer.rows_at_once = at_once
+            say_divided(backend, rows, at_once)
 
 
-def new_divided_pass(trainer: Trainer, rows: int, most: int) -> Callable[[], None]:
-    """Give feed-forward, loss and backpropagation of `rows` rows, of at most so many at once.
+def say_divided(backend: Backend, rows: int, at_once: int) -> None:
+    """Log that steps are made in parts from now on."""
+    logger.warning(
+        "%s has no memory for a batch of %d rows; a step makes it in parts of %d, whose "
+        "gradients add up to the same", backend.device, rows, at_once,
+    )  # fmt: skip
+
+
+def new_divided_pass(
+    net: Network, feed: Feed, rows: int, most: int, *,
+    grad: Array, clock: Array, totals: Array, dropout: DropoutSource | None,
+) -> Callable[[], None]:  # fmt: skip
+    """Return feed-forward, loss and backpropagation of `rows` rows, of at most so many at once.
 
         g = sum_i w_i g_i / sum_i w_i;  w_i the weight of part i, the number of its rows
 
-    Shapes: as of the whole pass; every part's gradient goes through the trainer's vector.
+    Shapes: as of the whole pass; every part's gradient goes through `grad` (P,).
     """
-    backend, net, feed = trainer.backend, trainer.net, trainer.feed
-    grad, clock, totals, xp = trainer.grad, trainer.clock, trainer.totals, backend.xp
+    backend, xp = net.backend, net.backend.xp
     layers, loss = net.for_training()
-    dropout = DropoutSource(trainer.recipe.seed, clock)
     firsts = range(0, rows, most)
     spaces: dict[int, Any] = {}
     for first in firsts:
@@ -81,6 +158,7 @@ def new_divided_pass(trainer: Trainer, rows: int, most: int) -> Callable[[], Non
     total = backend.zeros((net.layout.size,), net.dtype)
 
     def compute() -> None:
+        nonlocal grad, total  # the same arrays: an in-place operator assigns
         backend.fill(total, 0.0)
         weight: Array = 0.0
         for first in firsts:
@@ -92,21 +170,24 @@ def new_divided_pass(trainer: Trainer, rows: int, most: int) -> Callable[[], Non
             backend.loss_and_delta(loss, out, batch.y, batch.weight, space.out.delta, totals)
             space.backward()
             share = space.rows if batch.weight is None else xp.sum(batch.weight, keepdims=True)
-            total[...] = total + grad * share
+            # In place: a temporary vector (P,) may be more than there is room for.
+            grad *= share
+            total += grad
             weight = weight + share
-        grad[...] = total / (weight + tiny)  # all weights of a batch may be 0
+        total /= weight + tiny  # all weights of a batch may be 0
+        backend.copy(total, grad)
 
     return compute
 
 
 def _changing(trainer: Trainer) -> list[Array]:
-    """Give what a step changes."""
+    """Return what a step changes."""
     shadow = [] if trainer.shadow is None else [trainer.shadow]
     changing = [trainer.net.theta, *trainer.state.values(), *shadow]
     return [*changing, trainer.clock, trainer.totals]
 
 
-def _one_by_one(step: Callable[[], None]) -> Run:
+def _one_by_one(step: Callable[[], None]) -> Steps:
     """Make steps without capturing them: parts would take memory, sparse rows use the host."""
 
     def run(n: int) -> None:

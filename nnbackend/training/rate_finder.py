@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from nnbackend.backend.base import COUNT, MOMENTUM, RATE
+from nnbackend.backend.formulas import Array
 from nnbackend.data import doors
 from nnbackend.errors import ArgumentError, check
 from nnbackend.network.network import Network
 from nnbackend.training.batching import epoch_order
 from nnbackend.training.lbfgs import LBFGS
+from nnbackend.training.micro_batches import halving
 from nnbackend.training.optimizers import get_optimizer
 
 SMOOTH = 0.9  # each loss counts for a tenth in the running mean
@@ -62,27 +65,44 @@ def find_learning_rate(
     batches = _batches(n, min(batch_size, n), steps, seed)
     rates = np.geomspace(low, high, steps)
     state = [backend.zeros((net.layout.size,), net.dtype) for _ in rule.state]
-    hyper, mean = np.zeros(3), 0.0
+    hyper, mean, at_once = np.zeros(3), 0.0, batches[0].size
     losses: list[float] = []
     with np.errstate(over="ignore", invalid="ignore"):  # the largest rates are meant to fail
         for t, (rate, batch) in enumerate(zip(rates, batches, strict=True), start=1):
-            part = rows[batch] if net.scaler is None else net.scaler.transform(rows[batch])
-            part = np.ascontiguousarray(part, net.dtype)
-            gradient = trial.backprop(backend.to_device(part), targets[batch])
-            mean = SMOOTH * mean + (1 - SMOOTH) * gradient.loss
+            part = (
+                rows[batch] if net.scaler is None else net.scaler.transform(rows[batch], net.dtype)
+            )
+            attempt = partial(
+                _gradient, trial, np.ascontiguousarray(part, net.dtype), targets[batch]
+            )
+            (of_batch, vector), at_once = halving(backend, at_once, attempt)
+            mean = SMOOTH * mean + (1 - SMOOTH) * of_batch
             loss = mean / (1 - SMOOTH**t)  # the running mean began at 0
             if not math.isfinite(loss) or (losses and loss > STOP_AT * min(losses)):
                 break
             losses.append(loss)
             hyper[RATE], hyper[MOMENTUM], hyper[COUNT] = rate, rule.momentum, t
             backend.optimizer_step(
-                rule, trial.theta, gradient.vector, state, backend.to_device(hyper), 0.0,
+                rule, trial.theta, vector, state, backend.to_device(hyper), 0.0,
                 net.layout.n_weights,
             )  # fmt: skip
     if not losses:
         raise ArgumentError("the first loss must be finite. Received: none. Scale the inputs.")
     best = rates[int(np.argmin(losses))]
     return RateTrial(rates[: len(losses)], np.array(losses), max(float(best) / 10.0, low))
+
+
+def _gradient(net: Network, x: np.ndarray, y: np.ndarray, most: int) -> tuple[float, Array]:
+    """Return the loss and the gradient (P,) of rows x, of at most so many rows at once."""
+    loss, vector = 0.0, net.backend.zeros((net.layout.size,), net.dtype)
+    for start in range(0, len(x), most):
+        part = slice(start, start + most)
+        share = len(x[part]) / len(x)
+        found = net.backprop(net.backend.to_device(x[part]), y[part])
+        loss += share * found.loss
+        with net.backend.active():
+            vector[...] = vector + share * found.vector
+    return loss, vector
 
 
 def _batches(n: int, size: int, steps: int, seed: int) -> list[np.ndarray]:

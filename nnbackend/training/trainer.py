@@ -26,7 +26,12 @@ from nnbackend.training.history import History, Row
 from nnbackend.training.intake import TrainingData, Validation, take_in
 from nnbackend.training.interrupt import InterruptGuard
 from nnbackend.training.lbfgs import LBFGS, LBFGSSteps
-from nnbackend.training.micro_batches import Run, new_divided_pass, new_run
+from nnbackend.training.micro_batches import (
+    Runs,
+    halving,
+    new_divided_pass,
+    say_divided,
+)
 from nnbackend.training.recipe import Recipe
 from nnbackend.training.schedules import AnySchedule, When, values_of
 
@@ -90,6 +95,8 @@ class Trainer:
         self.totals = backend.zeros((4,), "float64")
         self.best = self._copy(net.theta)
         self.shadow = self._copy(net.theta) if recipe.ema else None
+        is_swapped = self.shadow is not None and self.validation is not None
+        self._swapped = self._copy(net.theta) if is_swapped else None  # while the shadow is served
 
         stopping = recipe.early_stopping
         monitor = "valid_loss" if self.validation is not None else "train_loss"
@@ -104,7 +111,7 @@ class Trainer:
         self._at_once = 1  # steps between two glances at the clock
         self.interrupt = InterruptGuard()
         self.lbfgs: LBFGSSteps | None = None
-        self._runs: list[tuple[int, Run]] = []
+        self._runs = Runs()
         if not is_lbfgs:
             self._epoch_rates()  # a schedule that cannot be meant is refused before the first epoch
 
@@ -115,13 +122,20 @@ class Trainer:
 
     # ---- one step ---------------------------------------------------------------------------
 
-    def _new_pass(self, rows: int) -> Callable[[], None]:
-        """Give the pass over `rows` rows, to their gradient, with all its memory."""
-        net, backend, feed, clock = self.net, self.backend, self.feed, self.clock
-        batch, totals = feed.new_batch(rows), self.totals
+    @staticmethod  # for who keeps a pass must not keep the trainer, which keeps it
+    def _new_pass(
+        net: Network, feed: Feed, rows: int, at_once: int, *,
+        grad: Array, clock: Array, totals: Array, dropout: DropoutSource | None,
+    ) -> Callable[[], None]:  # fmt: skip
+        """Return the pass over `rows` rows to their gradient, at_once at a time, with arrays."""
+        backend = net.backend
+        if at_once < rows:
+            return new_divided_pass(
+                net, feed, rows, at_once, grad=grad, clock=clock, totals=totals, dropout=dropout
+            )
+        batch = feed.new_batch(rows)
         layers, loss = net.for_training()
-        dropout = DropoutSource(self.recipe.seed, clock)
-        space = net.workspace(batch.x, layers, grad=self.grad, dropout=dropout)
+        space = net.workspace(batch.x, layers, grad=grad, dropout=dropout)
 
         def compute() -> None:
             feed.load(batch, clock)  # the rows of this mini-batch
@@ -136,8 +150,10 @@ class Trainer:
         net, backend, recipe = self.net, self.backend, self.recipe
         clock, rates, hyper, totals = self.clock, self.rates, self.hyper, self.totals
         theta, grad, shadow, ema = net.theta, self.grad, self.shadow, recipe.ema
-        divided = at_once < rows
-        compute = new_divided_pass(self, rows, at_once) if divided else self._new_pass(rows)
+        compute = self._new_pass(
+            net, self.feed, rows, at_once,
+            grad=grad, clock=clock, totals=totals, dropout=DropoutSource(recipe.seed, clock),
+        )  # fmt: skip
         n_weights, state, decay = net.layout.n_weights, list(self.state.values()), recipe.decay
         l1, l2 = recipe.penalty(rows)
         limits = [(W, c) for W, c in zip(net.weights, recipe.norm_limits(net), strict=True) if c]
@@ -162,8 +178,6 @@ class Trainer:
     def _train_epoch(self) -> Row:
         """Make the steps of an epoch; give its train_loss and learning_rate."""
         backend = self.backend
-        if not self._runs:
-            self._runs = [(count, new_run(self, rows)) for count, rows in self.sizes]
         rates = self._epoch_rates()
         backend.to_device(rates, out=self.rates)
         clock = np.zeros(2, np.int64)
@@ -177,12 +191,12 @@ class Trainer:
             backend.fill(self.totals, 0.0)
 
         checked, skipped = time.perf_counter(), made
-        for count, run in self._runs:
+        for count, rows in self.sizes:
             left = max(count - skipped, 0)
             skipped = max(skipped - count, 0)
             while left and not self.interrupt.requested:
                 begin, n = time.perf_counter(), min(self._at_once, left)
-                run(n)
+                self._runs.make(self, rows, n)
                 backend.synchronize()
                 made, left, now = made + n, left - n, time.perf_counter()
                 self.made = made
@@ -231,23 +245,31 @@ class Trainer:
 
     def new_objective(self) -> Callable[[], float]:
         """Give the function that L-BFGS minimises: mean loss and penalty, and their gradient."""
-        net, backend, recipe = self.net, self.backend, self.recipe
-        theta, grad, n_weights = net.theta, self.grad, net.layout.n_weights
-        batch = self.feed.new_batch(self.n)
-        layers, loss = net.for_training()
-        space = net.workspace(batch.x, layers, grad=grad)
-        l1, l2 = recipe.penalty(self.n)
+        net, feed, backend, n, at_once = self.net, self.feed, self.backend, self.n, self.n
+        new_pass, grad, clock, totals = self._new_pass, self.grad, self.clock, self.totals
+        weights, slopes = net.theta[: net.layout.n_weights], grad[: net.layout.n_weights]
+        l1, l2 = self.recipe.penalty(n)
+        passes: dict[int, Callable[[], None]] = {}
+
+        def attempt(most: int) -> None:
+            if most not in passes:
+                passes.clear()  # gives back what larger parts held
+                passes[most] = new_pass(
+                    net, feed, n, most, grad=grad, clock=clock, totals=totals, dropout=None
+                )
+            backend.fill(totals, 0.0)
+            passes[most]()
 
         def objective() -> float:
-            backend.fill(self.totals, 0.0)
-            out = space.forward()
-            backend.loss_and_delta(loss, out, batch.y, batch.weight, space.out.delta, self.totals)
-            space.backward()
+            nonlocal at_once
+            before = at_once
+            _, at_once = halving(backend, before, attempt)
+            if at_once < before:
+                say_divided(backend, n, at_once)
             if l1 or l2:
-                weights, slopes = theta[:n_weights], grad[:n_weights]
-                backend.add_penalty(weights, slopes, l1, l2, self.n, self.totals)
-            sums = backend.to_host(self.totals)
-            return float(sums[LOSS] / sums[WEIGHT] + sums[PENALTY] / self.n)
+                backend.add_penalty(weights, slopes, l1, l2, n, totals)
+            sums = backend.to_host(totals)
+            return float(sums[LOSS] / sums[WEIGHT] + sums[PENALTY] / n)
 
         return objective
 
@@ -317,14 +339,25 @@ class Trainer:
     def _validate(self, served: Array) -> dict[str, float]:
         """Evaluate on the validation rows, with the averaged weights where there are such."""
         assert self.validation is not None
+        while True:
+            try:
+                return self._evaluate(served, *self.validation)
+            except MemoryError:  # beside what the steps keep
+                if not self._runs.can_divide(self):
+                    raise
+            self._runs.divide(self)
+
+    def _evaluate(
+        self, served: Array, x: Array, y: np.ndarray, weight: np.ndarray | None
+    ) -> dict[str, float]:
         if served is self.net.theta:
-            return self.net.evaluate_prepared(*self.validation)
-        kept = self._copy(self.net.theta)
+            return self.net.evaluate_prepared(x, y, weight)
+        self.backend.copy(self.net.theta, self._swapped)
         self.backend.copy(served, self.net.theta)
         try:
-            return self.net.evaluate_prepared(*self.validation)
+            return self.net.evaluate_prepared(x, y, weight)
         finally:
-            self.backend.copy(kept, self.net.theta)
+            self.backend.copy(self._swapped, self.net.theta)
 
     # ---- divergence -------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ import pytest
 import stand_in
 from cupy._core._scalar import CScalar
 from cupy.cuda import MemoryPointer, PinnedMemoryPointer, UnownedMemory
+from cupy.cuda.memory import OutOfMemoryError
 from cupy.cuda.runtime import CUDARuntimeError
 from stand_in import STATE
 from stand_in_blaslt import Model
@@ -99,6 +100,8 @@ def allocate(n_bytes: int) -> MemoryPointer:
     Raises: CaptureError while the current stream captures.
     """
     STATE.refuse("allocation")
+    if not STATE.has_room(n_bytes):
+        raise OutOfMemoryError(n_bytes, STATE.used)
     whole = np.full(max(n_bytes, 1) + ALIGNMENT, 0xFF, np.uint8)
     begin = -whole.ctypes.data % ALIGNMENT
     memory = whole[begin : begin + max(n_bytes, 1)]
@@ -348,7 +351,8 @@ class Library:
         for value, kind in zip(args, types, strict=True):
             kind.from_param(value)  # raises what ctypes raises
         status = function(*args)
-        is_description = name != "Create" and name.endswith(("Create", "SetAttribute"))
+        of_description = name.endswith(("Create", "SetAttribute", "Destroy"))
+        is_description = of_description and name not in ("Create", "Destroy")
         if self._real is not None and is_description:
             wanted = self._describe(f"cublasLt{name}", *args)
             assert status == wanted, f"cublasLt{name} gives {wanted}, the model {status}"
@@ -381,6 +385,8 @@ def patched() -> Iterator[None]:
         patch.setattr(cupy.cuda, "alloc_pinned_memory", _allocate_pinned)
         patch.setattr(cupy.cuda.runtime, "getDevice", lambda: 0)
         patch.setattr(cupy.cuda.runtime, "memGetInfo", lambda: (1 << 30, 2 << 30))
+        pool = SimpleNamespace(free_all_blocks=lambda: None)
+        patch.setattr(cupy, "get_default_memory_pool", lambda: pool)
         before = cupy.cuda.get_allocator()
         cupy.cuda.set_allocator(allocate)
         try:

@@ -7,6 +7,7 @@ or CuPy refuses then is refused: memory, waiting, copies to and from the host, C
 
 from __future__ import annotations
 
+import math
 import sys
 import weakref
 from collections.abc import Callable, Iterator
@@ -25,7 +26,14 @@ DEVICE = "stand-in:0"
 
 
 class OutOfMemoryError(MemoryError):
-    """cupy.cuda.memory.OutOfMemoryError."""
+    """cupy.cuda.memory.OutOfMemoryError(size, total, limit)."""
+
+    def __init__(self, size: int, total: int, limit: int = 0) -> None:
+        self._size, self._total, self._limit = size, total, limit
+        super().__init__(f"Out of memory allocating {size:,} bytes (allocated so far: {total:,}).")
+
+
+OutOfMemoryError.__module__ = "cupy.cuda.memory"
 
 
 class CUDARuntimeError(RuntimeError):
@@ -46,21 +54,69 @@ class CompileException(Exception):
 class CUDADriverError(RuntimeError):
     """cupy.cuda.driver.CUDADriverError."""
 
+    def __init__(self, status: int = 1) -> None:
+        super().__init__(f"CUDA driver error {status}")
+        self.status = status
+
+
+CUDADriverError.__module__ = "cupy_backends.cuda.api.driver"
+
+
+class CUBLASError(RuntimeError):
+    """cupy_backends.cuda.libs.cublas.CUBLASError."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"CUBLAS status {status}")
+        self.status = status
+
+
+CUBLASError.__module__ = "cupy_backends.cuda.libs.cublas"
+
 
 class CaptureError(RuntimeError):
     """What CUDA says of a call that a capture does not allow."""
 
 
 class State:
-    """What CUDA keeps: the current stream, the allocator, and which memory there is."""
+    """What CUDA keeps: the current stream, the allocator, and which memory there is.
+
+    limit: bytes that arrays and graphs may take together, at which the device is full.
+    """
+
+    LARGEST = 2 << 40  # bytes of a device without a limit: no machine gives that much at once
+    GRAPH_NODE = 1024  # bytes that a graph takes for each piece of work
 
     def __init__(self) -> None:
+        self.limit: int | None = None
+        self.most = 0  # bytes that were used at once, while there was a limit
+        self.graphs: weakref.WeakSet[Graph] = weakref.WeakSet()
         self.allocator: Callable[[int], Any] | None = None
         self.memory: weakref.WeakValueDictionary[int, np.ndarray] = weakref.WeakValueDictionary()
         self.null = Stream(null=True)
         self.stream = self.null
         self.captures = self.launches = 0
         self.sticky: int | None = None  # the code of an error that every call reports
+
+    @property
+    def used(self) -> int:
+        """The bytes that arrays and graphs take now."""
+        arrays = sum(array.nbytes for array in list(self.memory.values()))
+        return arrays + sum(graph.n_bytes for graph in list(self.graphs))
+
+    def has_room(self, n_bytes: int) -> bool:
+        """Return False if the device has no memory for so many bytes more."""
+        if self.limit is None:
+            return n_bytes < self.LARGEST
+        wanted = self.used + n_bytes
+        if wanted > self.limit:
+            return False
+        self.most = max(self.most, wanted)
+        return True
+
+    def reserve(self, n_bytes: int) -> None:
+        """Raise OutOfMemoryError, as CuPy's pool does, where there is no room."""
+        if not self.has_room(n_bytes):
+            raise OutOfMemoryError(n_bytes, self.used)
 
     def check(self) -> None:
         """Raise the sticky error, where there is one."""
@@ -86,6 +142,7 @@ class State:
         self.refuse("allocation")
         if self.allocator is not None:
             self.allocator(value.nbytes)
+        self.reserve(value.nbytes)
         self.memory[value.ctypes.data] = value
         return ndarray(value, DEVICE)
 
@@ -277,12 +334,19 @@ class Stream:
 class Graph:
     """cupy.cuda.Graph: what a capture wrote down."""
 
+    upload = 0  # bytes that the first launch needs for a moment
+
     def __init__(self, work: list[Work]) -> None:
-        self.work = work
+        self.work, self.n_bytes = work, len(work) * STATE.GRAPH_NODE
+        if not STATE.has_room(self.n_bytes):
+            raise CUDARuntimeError(2)
+        STATE.graphs.add(self)
 
     def launch(self, stream: Stream | None = None) -> None:
         STATE.refuse("graph launch")
         STATE.check()
+        if not STATE.has_room(self.upload):
+            raise CUDARuntimeError(2)
         STATE.launches += 1
         for work in self.work:
             work()
@@ -377,9 +441,16 @@ class Cupy(ModuleType):
 
 
 def _empty(shape: Any, dtype: Any = "float64") -> ndarray:
+    STATE.reserve(math.prod(np.atleast_1d(shape).tolist()) * np.dtype(dtype).itemsize)
     array = np.empty(shape, dtype)
     array.view(np.uint8).fill(0xFF) if array.ndim else None  # NaN: read before written is seen
     return STATE.new(array)
+
+
+def _zeros(shape: Any, dtype: Any = "float64") -> ndarray:
+    array = _empty(shape, dtype)
+    array._data[...] = 0
+    return array
 
 
 @contextmanager
@@ -391,12 +462,17 @@ def _using_allocator(allocator: Callable[[int], Any] | None = None) -> Iterator[
         STATE.allocator = before
 
 
+def _mem_get_info() -> tuple[int, int]:
+    total = STATE.LARGEST if STATE.limit is None else STATE.limit
+    return max(0, total - STATE.used), total
+
+
 def make_cupy() -> dict[str, ModuleType]:
     """Give the modules that make the stand-in, by name."""
     cupy, cuda, memory = Cupy("cupy"), ModuleType("cupy.cuda"), ModuleType("cupy.cuda.memory")
     memory.__dict__.update(OutOfMemoryError=OutOfMemoryError)
     runtime = SimpleNamespace(
-        getDevice=lambda: 0, memGetInfo=lambda: (1 << 30, 2 << 30),
+        getDevice=lambda: 0, memGetInfo=_mem_get_info,
         deviceSynchronize=STATE.check, CUDARuntimeError=CUDARuntimeError,
     )  # fmt: skip
     cuda.__dict__.update(
@@ -409,7 +485,7 @@ def make_cupy() -> dict[str, ModuleType]:
     pool = SimpleNamespace(free_all_blocks=lambda: None)
     cupy.__dict__.update(
         __version__="14.2.0", ndarray=ndarray, cuda=cuda, RawKernel=RawKernel, empty=_empty,
-        zeros=lambda shape, dtype="float64": STATE.new(np.zeros(shape, dtype)),
+        zeros=_zeros,
         get_default_memory_pool=lambda: pool, __path__=[],
     )  # fmt: skip
     return {"cupy": cupy, "cupy.cuda": cuda, "cupy.cuda.memory": memory}

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from stand_in import STATE
 
-SUCCESS, INVALID_VALUE, NOT_SUPPORTED = 0, 7, 15
+SUCCESS, ALLOC_FAILED, INVALID_VALUE, NOT_SUPPORTED = 0, 3, 7, 15
+DESTROYED = "destroyed"
 DTYPES = {0: np.dtype(np.float32), 1: np.dtype(np.float64)}
 SCALE_OF = {68: 0, 77: 0, 75: 0, 70: 1}  # compute type -> type of alpha and beta
 SIZES = {3: 4, 4: 4, 7: 4, 8: 8}  # of the description's attributes
@@ -36,14 +37,35 @@ class Model:
         self.epilogues: list[int] = []  # of the products given
         self.is_strict = False  # raise where the library would give a status
         self.is_choosy = False  # for some shapes there is no algorithm, as in the library
+        self.lacks_memory = 0  # so many calls from now on find none
+        self.n_made = self.n_destroyed = 0
 
     def _new(self, reference: Any, thing: Any) -> int:
+        if self._lacks():
+            return ALLOC_FAILED
         self._things.append(thing)
+        self.n_made += 1
         _target(reference).value = len(self._things) - 1
         return SUCCESS
 
     def _get(self, handle: Any) -> Any:
-        return self._things[_id(handle)]
+        thing = self._things[_id(handle)]
+        assert thing is not DESTROYED
+        return thing
+
+    def _destroy(self, handle: Any) -> int:
+        self._get(handle)
+        self._things[_id(handle)] = DESTROYED
+        self.n_destroyed += 1
+        return SUCCESS
+
+    cublasLtDestroy = cublasLtMatmulDescDestroy = cublasLtMatrixLayoutDestroy = _destroy
+    cublasLtMatmulPreferenceDestroy = _destroy
+
+    def _lacks(self) -> bool:
+        lacks = self.lacks_memory > 0
+        self.lacks_memory -= lacks
+        return lacks
 
     def _invalid(self) -> int:
         if self.is_strict:
@@ -107,6 +129,8 @@ class Model:
         self, handle: Any, d: Any, alpha: Any, a: int, A: Any, b: int, B: Any, beta: Any,
         c: int, C: Any, out: int, D: Any, algorithm: Any, workspace: int, n_bytes: int, stream: int,
     ) -> int:  # fmt: skip
+        if self._lacks():
+            return ALLOC_FAILED
         description, layouts = dict(self._get(d)), [self._get(v) for v in (A, B, D)]
         chosen = self._things[_target(algorithm).data[0]]
         if chosen[:2] != self._sizes(description, *layouts) or stream != STATE.stream.ptr:

@@ -131,7 +131,7 @@ def test_each_lane_has_sums_of_its_own() -> None:
     made.weight_gradient(*given, 0)
     made.weight_gradient(*given, 1)
     made.weight_gradient(*given, 1)
-    assert len(made.scratches) == 2
+    assert len(made._local.arrays) == 2
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_training_gives_the_weights_of_the_products(
     counts = [len(backend.report()["products"]) for backend in (own, by_products)]
     assert counts[0] < counts[1]
     assert not own.report()["not_recorded"]
-    roles = {key[0] for key in own._kernels.scratches}
+    roles = {key[0] for key in own._kernels._local.arrays}
     assert {"weight gradient 0", "weight gradient 1"} <= roles  # the first layer's is on the main
 
 
