@@ -377,7 +377,7 @@ class Kernels:
         if out.size == 0:
             return
         names, stride = (rows.dtype.name, out.dtype.name), _row_stride(rows)
-        _, launch = self._kernel(None, ("scale", *names), out.dtype, lambda: sources.scale(*names))
+        _, launch = self._kernel((), ("scale", *names), out.dtype, lambda: sources.scale(*names))
         numbers = np.int64(stride), np.int64(out.size), np.int32(out.shape[1])
         launch(
             grids.over_elements(out.size), (THREADS,),

@@ -390,6 +390,11 @@ class Network:
         to_device = self.backend.to_device
         return to_device(self.scaler.shift), to_device(self.scaler.factor)
 
+    @property
+    def scales_on_host(self) -> bool:
+        """Whether host rows are scaled before they go to the device, as that lacks float64."""
+        return self.scaler is not None and "float64" not in self.backend.float_dtypes
+
     def rows_on_device(self, x: Any) -> Array:
         """Give rows through the strict door, in the network's dtype."""
         x = doors.own_rows(x, self.n_in, self.backend)
@@ -441,11 +446,13 @@ class Network:
                 space = self._spare_workspace(rows, layers)
                 own = space.x
             part = x[start : start + rows, ...]
-            if scaler is not None and self.scaler is not None:
-                if not backend.owns(part):
-                    part = backend.to_device(np.ascontiguousarray(part))
+            is_foreign = not backend.owns(part)
+            if is_foreign and self.scales_on_host and self.scaler is not None:
+                backend.to_device(self.scaler.transform(part, self.dtype), out=own)
+            elif scaler is not None and self.scaler is not None:
+                part = backend.to_device(np.ascontiguousarray(part)) if is_foreign else part
                 backend.scale_rows(part, *scaler, self.scaler.clip, own)
-            elif not backend.owns(part):
+            elif is_foreign:
                 backend.to_device(np.ascontiguousarray(part, self.dtype), out=own)
             elif _can_be_read_in_place(part, self.dtype):
                 space.read(part)

@@ -63,14 +63,15 @@ class Feed:
         self.is_sparse = isinstance(data.x, SparseRows)
         is_taken = self.is_sparse or backend.owns(data.x)
         try:
-            self.x = data.x if is_taken else backend.to_device(data.x)
+            self.x = data.x if is_taken else backend.to_device(_to_send(net, data.x))
             self.y = backend.to_device(data.y)
             self.weight = None if data.weight is None else backend.to_device(data.weight)
             self.order = backend.zeros((self.n,), "int64")
         except MemoryError as error:
             raise _no_memory_for(data, is_taken, backend) from error
         self.begin_epoch(np.arange(self.n))
-        self.scaler = net.device_scaler() if net.scaler is not None else None
+        is_scaled = net.scaler is None or (net.scales_on_host and not is_taken)
+        self.scaler = None if is_scaled else net.device_scaler()
         self._raw_dtype = net.dtype
         if self.scaler is not None and not self.is_sparse and not is_exact(self.x, net.dtype):
             self._raw_dtype = numpy_name(self.x.dtype)
@@ -125,6 +126,14 @@ class Feed:
             backend.gather_rows(self.weight, order, clock, self.batch_size, batch.weight)
         if self.scaler is not None and self.net.scaler is not None and not self.is_sparse:
             backend.scale_rows(batch.raw, *self.scaler, self.net.scaler.clip, batch.x)
+
+
+def _to_send(net: Network, x: np.ndarray) -> np.ndarray:
+    """Return host rows as they go to the device, which may lack float64: scaled, or narrowed."""
+    if net.scales_on_host and net.scaler is not None:
+        return net.scaler.transform(x, net.dtype)
+    is_known = x.dtype != np.float64 or "float64" in net.backend.float_dtypes
+    return x if is_known else x.astype(net.dtype)
 
 
 def numpy_name(dtype: object) -> str:
