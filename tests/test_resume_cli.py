@@ -11,11 +11,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from nnbackend.cli import main
 from nnbackend.cli.progress import Keeper
+from nnbackend.errors import DeviceMemoryError
 from nnbackend.persistence.checkpoints import checkpoint_paths
+from nnbackend.testing import GhostBackend
 from nnbackend.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -202,6 +205,61 @@ def test_no_room_for_the_last_checkpoint_leaves_the_model(
         content = (tmp_path / "run" / name).read_bytes()
         assert content == (tmp_path / "whole" / name).read_bytes()
     assert main(["train", "--resume", str(tmp_path / "run")]) == 2
+
+
+class FullLater(GhostBackend):
+    """Has no memory left from the 4th epoch on."""
+
+    epoch = 0
+
+    def optimizer_step(self, *args: Any) -> None:
+        super().optimizer_step(*args)
+        if self.epoch == 3:
+            raise DeviceMemoryError.on(self.device, 4096, 10, 100)
+
+
+def test_out_of_memory_is_a_failed_run_whose_checkpoint_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device, folder = FullLater(), tmp_path / "run"
+    words = ["iris", "--hidden", "4", "--epochs", "5", "--checkpoint", "1 epochs"]
+    assert main(["train", *words, "--device", "numpy", "--out", str(tmp_path / "whole")]) == 0
+
+    def count(keeper: Keeper, trainer: Trainer, row: Any) -> None:
+        ended(keeper, trainer, row)
+        device.epoch = row["epoch"]
+
+    with monkeypatch.context() as patch:
+        ended = Keeper.on_epoch_end
+        patch.setattr(Keeper, "on_epoch_end", count)
+        patch.setattr("nnbackend.cli.train.get_backend", lambda *args: device)
+        capsys.readouterr()
+        assert main(["train", *words, "--device", "numpy", "--out", str(folder)]) == 1
+    said = capsys.readouterr().err
+    assert (
+        "failed: ghost:0 is out of memory: 4,096 bytes were asked for, 10 of 100 are free" in said
+    )
+    assert "Use a smaller --batch-size" in said
+    assert "--device cpu" in said
+    assert f"--resume {folder}" in said
+    assert main(["train", "--resume", str(folder), "--device", "numpy", "--quiet"]) == 0
+    wanted, got = rows(tmp_path / "whole"), rows(folder)
+    assert len(got) == 5
+    for mine, reference in zip(got, wanted, strict=True):
+        assert float(mine["train_loss"]) == pytest.approx(float(reference["train_loss"]), rel=1e-5)
+
+
+def test_a_machine_out_of_memory_is_a_failed_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*args: Any) -> None:
+        np.empty(1 << 57)
+
+    monkeypatch.setattr("nnbackend.cli.train.prepare", full)
+    assert main([*IRIS, "--out", str(tmp_path / "run")]) == 1
+    said = capsys.readouterr().err
+    assert "failed: the machine is out of memory: Unable to allocate" in said
+    assert "fewer rows" in said
 
 
 def test_a_run_goes_on_in_float32_on_a_device_without_its_precision(
