@@ -112,7 +112,7 @@ class BoundedNamespace:
         value = np.asarray(value)
         if dtype.kind == "f":
             terms = np.abs(terms)
-            bound = bound + share * TOLERANCE[dtype.name] * terms
+            bound = np.hypot(bound, share * TOLERANCE[dtype.name] * terms)
             bound = bound + np.where(terms != 0, _TINY[dtype.name], 0.0)  # it may underflow
             bound = np.where(np.isnan(bound), np.inf, bound)
             self.kinks += int(np.isinf(bound).sum())
@@ -139,13 +139,13 @@ class BoundedNamespace:
         total = add(u, v)
         # What cancels exactly, as z - max(z), does so whatever the size of the terms.
         terms = np.where(total != 0, np.abs(u) + np.abs(v), 0.0)
-        return self._elementwise(total, e + f, terms, a, b)
+        return self._elementwise(total, np.hypot(e, f), terms, a, b)
 
     @quiet
     def multiply(self, a: Any, b: Any) -> BoundedArray:
         """Return a * b."""
         (u, e), (v, f) = _parts(a), _parts(b)
-        bound = _times(np.abs(u), f) + _times(np.abs(v), e) + _times(e, f)
+        bound = np.hypot(_times(u, f), _times(v, e)) + _times(e, f)
         return self._elementwise(u * v, bound, u * v, a, b)
 
     @quiet
@@ -153,7 +153,7 @@ class BoundedNamespace:
         """Return a / b."""
         (u, e), (v, f) = _parts(a), _parts(b)
         quotient = np.true_divide(u, v)
-        moved, least = e + _times(np.abs(quotient), f), np.abs(v) - f
+        moved, least = np.hypot(e, _times(quotient, f)), np.abs(v) - f
         bound = np.where(moved == 0, 0.0, np.where(least > 0, moved / least, np.inf))
         return self._elementwise(quotient, bound, quotient, a, b)
 
@@ -170,7 +170,7 @@ class BoundedNamespace:
     def matmul(self, a: Any, b: Any) -> BoundedArray:
         """Return the matrix product a @ b."""
         u, v = np.abs(a.value), np.abs(b.value)
-        bound = u @ b.bound + a.bound @ v + a.bound @ b.bound
+        bound = np.sqrt(u**2 @ b.bound**2 + a.bound**2 @ v**2) + a.bound @ b.bound
         dtype = np.result_type(a.dtype, b.dtype)
         return self._made(a.value @ b.value, bound, u @ v, dtype, 1.0)
 
@@ -183,7 +183,7 @@ class BoundedNamespace:
 
         value = total(a.value)
         terms = total(np.abs(a.value)) if a.value.size > value.size else 0.0
-        return self._made(value, total(a.bound), terms, a.dtype, 1.0)
+        return self._made(value, np.sqrt(total(a.bound**2)), terms, a.dtype, 1.0)
 
     # ---- functions ----------------------------------------------------------------------------
 

@@ -35,7 +35,8 @@ class Suite:
 
     device: what `get_backend` is asked for; or override `make_backend`.
     label: the row's name in the table of results; by default the device.
-    expected_failures: {test name: reason}; such a test must fail, or it is reported.
+    expected_failures: {name: reason}, of a whole test, "test_x", or of one case as pytest names
+    it, "test_x[float32-relu]". What is named must fail: once it passes, that is an error.
     seed: of all random numbers; a failure prints it.
     """
 
@@ -47,9 +48,11 @@ class Suite:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for name in cls.expected_failures:
+        for name, reason in cls.expected_failures.items():
             if not hasattr(cls, name.partition("[")[0]):
                 raise TypeError(f"expected_failures of {cls.__name__}: there is no test {name!r}")
+            if not reason.strip():
+                raise TypeError(f"expected_failures of {cls.__name__}: {name!r} needs a reason")
 
     @classmethod
     def make_backend(cls) -> Backend:
@@ -82,11 +85,18 @@ class Suite:
 
     @pytest.fixture(autouse=True)
     def _expect_failure(self, request: pytest.FixtureRequest) -> None:
-        node, whole = request.node, request.node.name
+        node, case = request.node, request.node.name
         node.user_properties.append((PROPERTY, (self.row(), self.column())))
-        reason = self.expected_failures.get(whole) or self.expected_failures.get(
-            whole.partition("[")[0]
-        )
+        test, expected = case.partition("[")[0], self.expected_failures
+        cases = [name for name in expected if name.startswith(f"{test}[")]
+        if cases and all_were_collected(request.config):
+            there = {item.name for item in request.session.items if item.parent is node.parent}
+            if missing := sorted(set(cases) - there):
+                pytest.fail(
+                    f"expected_failures of {type(self).__name__}: {test} has no case "
+                    f"{', '.join(missing)}; its cases are named as {case}"
+                )
+        reason = expected.get(case) or expected.get(test)
         if reason is not None:
             node.add_marker(pytest.mark.xfail(reason=reason, strict=True))
 
@@ -235,12 +245,12 @@ class Told:
         a, b = got.astype(np.float64), expected.astype(np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
             error = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, np.abs(a - b))
+            error = np.where(np.isnan(error), np.inf, error)
             excess = np.where(error > 0, error / bound, 0.0)
         beyond = ~(excess <= 1.0)
         if not beyond.any():
             return
-        worst = int(np.where(np.isnan(excess), np.inf, excess).argmax())
-        place = tuple(int(i) for i in np.unravel_index(worst, error.shape))
+        place = tuple(int(i) for i in np.unravel_index(int(excess.argmax()), error.shape))
         allowed = np.broadcast_to(bound, error.shape)[place]
         self.fail(
             f"{name} is wrong",
@@ -248,6 +258,13 @@ class Told:
             f"|a - ref| = {error[place]:.3g}, allowed {allowed:.3g} by its terms; "
             f"{int(beyond.sum())} of {error.size} elements are beyond",
         )
+
+
+def all_were_collected(config: pytest.Config) -> bool:
+    """Whether no test was left out by a choice on the command line."""
+    options = config.option
+    chosen = options.keyword or options.markexpr or options.deselect or options.lf
+    return not chosen and not any("::" in argument for argument in config.args)
 
 
 def fresh(backend: Backend, host: np.ndarray) -> Array:
