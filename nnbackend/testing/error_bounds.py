@@ -1,12 +1,13 @@
 """The reference of the conformance kit, in float64, with an error bound for every number.
 
 An array of `ErrorBoundBackend` holds values and, for each of them, how far a correct result may
-lie from it: tolerance * (the sum of the absolute terms that make the element), to which the errors
-of the terms are added as they propagate. The kernels are the base class's, so every kernel,
+lie from it: tolerance * (the sum of the absolute terms that make the element), and the errors of
+the terms themselves, propagated to first order. The kernels are the base class's, so every kernel,
 formula and network has its bound by being run. A comparison whose outcome lies within the error
 is counted: there two correct results may differ, and the kit draws other inputs.
 
-Source: running error analysis, Higham 2002 (Accuracy and Stability), section 3.3.
+Source: running error analysis, Higham 2002 (Accuracy and Stability), section 3.3; differs in that
+errors of different terms add by their squares, as independent errors do.
 """
 
 from __future__ import annotations
@@ -23,7 +24,11 @@ from nnbackend.backend import Backend
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5}
 # The share of it that one operation on single elements may take of its result.
 ELEMENTWISE = 1 / 8
-_TINY = {name: float(np.finfo(name).smallest_normal) for name in TOLERANCE}
+# By dtype: the tolerance, and the smallest number that is not rounded to 0.
+_LIMITS = {
+    np.dtype(name): (tolerance, float(np.finfo(name).smallest_normal))
+    for name, tolerance in TOLERANCE.items()
+}
 
 
 class BoundedArray:
@@ -109,14 +114,16 @@ class BoundedNamespace:
 
     def _made(self, value: Any, bound: Any, terms: Any, dtype: Any, share: float) -> BoundedArray:
         """Return a result: the error of its operands, and that of its own rounding."""
-        value = np.asarray(value)
-        if dtype.kind == "f":
-            terms = np.abs(terms)
-            bound = np.hypot(bound, share * TOLERANCE[dtype.name] * terms)
-            bound = bound + np.where(terms != 0, _TINY[dtype.name], 0.0)  # it may underflow
-            bound = np.where(np.isnan(bound), np.inf, bound)
-            self.kinks += int(np.isinf(bound).sum())
-        return BoundedArray(value, np.broadcast_to(bound, value.shape), dtype, self)
+        if dtype in _LIMITS:
+            tolerance, smallest = _LIMITS[dtype]
+            bound = np.hypot(bound, share * tolerance * np.abs(terms))
+            bound = bound + smallest * np.not_equal(terms, 0)  # it may underflow
+            if not (is_known := np.isfinite(bound)).all():
+                bound = np.where(is_known, bound, np.inf)
+                self.kinks += 1
+        if np.shape(bound) != np.shape(value):
+            bound = np.broadcast_to(bound, np.shape(value))
+        return BoundedArray(value, bound, dtype, self)
 
     def _elementwise(self, value: Any, bound: Any, terms: Any, *operands: Any) -> BoundedArray:
         kinds = [o.dtype if isinstance(o, BoundedArray) else o for o in operands]

@@ -20,7 +20,7 @@ from nnbackend.training.trainer import train
 
 ROWS, N_IN, CLASSES = 60, 7, 3
 # Of the sum of the absolute terms: |first theta| and all |changes|.
-AFTER_100_STEPS = {"float64": 1e-9, "float32": 1e-4}
+AFTER_100_STEPS = {"float64": 1e-11, "float32": 1e-4}
 # How near a jump of the gradient the reference may pass, while rounding errors grow.
 NEAR_A_JUMP = {"float64": 1e-10, "float32": 1e-5}
 
