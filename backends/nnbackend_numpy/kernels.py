@@ -306,14 +306,14 @@ def _momentum(
 def _adam(
     p: Numbers, c: Numbers, theta: Array, g: Array, state: Sequence[Array], s: Scratch
 ) -> None:
-    beta1, beta2, eps = p
+    rest1, rest2, eps = p  # 1 - beta1, 1 - beta2
     rate, v_correction = c
     m, v = state
     t = s(g)
-    m += np.multiply(np.subtract(g, m, out=t), 1.0 - beta1, out=t)
+    m += np.multiply(np.subtract(g, m, out=t), rest1, out=t)
     np.multiply(g, g, out=t)
     t -= v
-    t *= 1.0 - beta2
+    t *= rest2
     v += t
     np.multiply(v, v_correction, out=t)
     np.sqrt(t, out=t)

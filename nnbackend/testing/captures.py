@@ -13,7 +13,8 @@ from nnbackend.backend import Backend
 from nnbackend.network.layers import Dense, Dropout, Maxout
 from nnbackend.network.network import Network
 from nnbackend.network.workspace import DropoutSource
-from nnbackend.testing.kit import TOLERANCE, Suite, Told, fresh
+from nnbackend.testing.error_bounds import TOLERANCE
+from nnbackend.testing.kit import Suite, Told, fresh
 from nnbackend.testing.update_checks import RULES
 
 N, N_IN, CLASSES = 24, 5, 3
@@ -80,7 +81,7 @@ class CaptureConformance(Suite):
         told = Told("capture", f"{when}, {captured.dtype}", self.seed)
         for name, mine in captured.watched().items():
             reference = eager.watched()[name]
-            told.close(f"{name} of the captured run", mine, reference, 10 * TOLERANCE[eager.dtype])
+            told.alike(f"{name} of the captured run", mine, reference, 10 * TOLERANCE[eager.dtype])
 
 
 class Problem:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
 from nnbackend.backend import Backend
+from nnbackend.backend.base import LOSS, WEIGHT
 from nnbackend.network.activations import ACTIVATIONS
 from nnbackend.network.layers import AbstractLayer, Dense, Dropout, Maxout
 from nnbackend.network.losses import LOSSES, OUTPUT_ACTIVATIONS, get_loss
 from nnbackend.network.network import Network
 from nnbackend.testing import oracle
-from nnbackend.testing.gradient_check import check_gradients
-from nnbackend.testing.kit import TOLERANCE, Suite, Told
+from nnbackend.testing.error_bounds import BoundedNamespace, ErrorBoundBackend
+from nnbackend.testing.gradient_check import STEP, check_gradients
+from nnbackend.testing.kit import MOST_DRAWS, Suite, Told
 from nnbackend.testing.skipping import skip
 
 _SHARES = {"sigmoid", "softmax"}
@@ -88,11 +91,10 @@ class GradientConformance(Suite):
         if "float64" not in backend.float_dtypes:
             skip(backend.name, "finite differences need float64")
         net = Network(layers, loss, device=backend, dtype="float64", seed=self.seed)
-        rng = self.rng(loss)
-        host = rng.standard_normal((5, net.n_in))
-        verdict = check_gradients(
-            net, backend.to_device(host), targets(rng, loss, (5, net.n_out)), n_directions=2
-        )
+        problem = self._away_from_kinks(
+            net, ("differences", loss), lambda rng: Problem(rng, net, loss, 5), STEP
+        )[0]
+        verdict = check_gradients(net, backend.to_device(problem.x), problem.y, n_directions=2)
         if not verdict:
             raise AssertionError(f"the gradient of {net!r} is no slope of its loss:\n{verdict}")
 
@@ -102,31 +104,84 @@ class GradientConformance(Suite):
     ) -> None:  # fmt: skip
         """Compare one network's output, loss, deltas and gradients with the oracle's."""
         net = Network(layers, loss, device=backend, dtype=dtype, seed=self.seed + 1)
-        rng, name = self.rng(case, rows), net.loss.name
-        biases = [0.3 * rng.standard_normal(b.shape) for b in net.biases]
-        net.set_parameters(net.get_parameters()[0], biases)
-        W, b = ([p.astype(np.float64) for p in host] for host in net.get_parameters())
-        x = rng.standard_normal((rows, net.n_in)).astype(dtype)
-        y = targets(rng, "cross_entropy" if labels else name, (rows, net.n_out)).astype(dtype)
-        weight = (rng.random(rows) + 0.1).astype(dtype) if weighted else None
         if labels:
             net.classes = tuple(range(net.n_out))
-        wanted = oracle.backprop(
-            oracle.describe(net), W, b, (name, net.loss.params), x.astype(float), y.astype(float),
-            None if weight is None else weight.astype(float),
+        rng = self.rng(case, "biases")
+        biases = [0.3 * rng.standard_normal(b.shape) for b in net.biases]
+        net.set_parameters(net.get_parameters()[0], biases)
+        problem, bounds = self._away_from_kinks(
+            net, (case, rows),
+            lambda rng: Problem(rng, net, "cross_entropy" if labels else net.loss.name, rows,
+                                weighted, labels),
         )  # fmt: skip
-        given = backend.to_device(x)
-        got = net.backprop(given, y.argmax(axis=1) if labels else y, weight)
+        wanted = problem.by_the_oracle(net)
+        given, weight = backend.to_device(problem.x), problem.weight
+        got = net.backprop(given, problem.y.argmax(axis=1) if labels else problem.y, weight)
         told = Told("backprop", f"{net!r}, {case}, {rows} rows, {dtype}", self.seed)
-        tolerance, host = TOLERANCE[dtype], backend.to_host
-        told.close("the output", host(net.feedforward(given)), wanted.output, tolerance)
-        told.close("the loss", np.array([got.loss]), np.array([wanted.loss]), tolerance)
-        for what, ours, theirs in (
-            ("deltas", got.deltas, wanted.deltas), ("weights", got.weights, wanted.dW),
-            ("biases", got.biases, wanted.db),
+        host = backend.to_host
+        told.within("the output", host(net.feedforward(given)), wanted.output, bounds.output)
+        told.within("the loss", got.loss, wanted.loss, bounds.loss)
+        for what, ours, theirs, allowed in (
+            ("deltas", got.deltas, wanted.deltas, bounds.deltas),
+            ("weights", got.weights, wanted.dW, bounds.dW),
+            ("biases", got.biases, wanted.db, bounds.db),
         ):  # fmt: skip
-            for layer, (mine, reference) in enumerate(zip(ours, theirs, strict=True)):
-                told.close(f"{what}[{layer}]", host(mine), reference, tolerance)
+            for layer, (mine, reference, bound) in enumerate(
+                zip(ours, theirs, allowed, strict=True)
+            ):
+                told.within(f"{what}[{layer}]", host(mine), reference, bound)
+
+    def _away_from_kinks(
+        self, net: Network, case: tuple[object, ...],
+        draw: Callable[[np.random.Generator], Problem], moved: float = 0.0,
+    ) -> tuple[Problem, oracle.Result]:  # fmt: skip
+        """Return a problem at no kink, and the error bounds of its solution.
+
+        moved: by how much every parameter may move without one being met.
+        """
+        for attempt in range(MOST_DRAWS):
+            problem = draw(self.rng(*case, attempt))
+            found, bounds = problem.with_bounds(net, moved)
+            if not (found.undecided if moved else found.kinks):
+                return problem, bounds
+        Told("backprop", repr(net), self.seed).fail("its inputs lie at a kink; draw others")
+
+
+class Problem:
+    """Rows, targets and weights for one network."""
+
+    def __init__(
+        self, rng: np.random.Generator, net: Network, targets_of: str, rows: int,
+        weighted: bool = False, labels: bool = False,
+    ) -> None:  # fmt: skip
+        self.x = rng.standard_normal((rows, net.n_in)).astype(net.dtype)
+        self.y = targets(rng, targets_of, (rows, net.n_out)).astype(net.dtype)
+        self.weight = (rng.random(rows) + 0.1).astype(net.dtype) if weighted else None
+
+    def by_the_oracle(self, net: Network) -> oracle.Result:
+        """Return the textbook's results."""
+        W, b = ([p.astype(np.float64) for p in host] for host in net.get_parameters())
+        weight = None if self.weight is None else self.weight.astype(float)
+        return oracle.backprop(
+            oracle.describe(net), W, b, (net.loss.name, net.loss.params),
+            self.x.astype(float), self.y.astype(float), weight,
+        )  # fmt: skip
+
+    def with_bounds(self, net: Network, moved: float) -> tuple[BoundedNamespace, oracle.Result]:
+        """Return the kinks that were met, and the error bound of each result."""
+        backend = ErrorBoundBackend()
+        layers = [net.n_in, *net.layers]
+        twin = Network(layers, net.loss, device=backend, dtype=net.dtype)
+        twin.set_parameters(*net.get_parameters())
+        twin.theta.bound[...] = moved
+        x = backend.to_device(self.x)
+        got = twin.backprop(x, self.y, self.weight)
+        totals = backend.last_read
+        loss = totals[LOSS : LOSS + 1] / totals[WEIGHT : WEIGHT + 1]
+        return backend.xp, oracle.Result(
+            float(loss.bound[0]), twin.feedforward(x).bound,
+            *([array.bound for array in part] for part in (got.weights, got.biases, got.deltas)),
+        )  # fmt: skip
 
 
 def targets(rng: np.random.Generator, loss: str, shape: tuple[int, int]) -> Any:

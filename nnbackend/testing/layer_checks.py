@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -36,19 +38,20 @@ class LayerChecks(Suite):
     def test_dense_forward(self, backend: Backend, dtype: str, activation: str) -> None:
         phi = PHIS[activation]
         for shape in SHAPES:
-            arrays = dense_arrays(self.rng(shape), shape, dtype)
-            names = {k: arrays[k] for k in ("x", "W", "b")} | {
-                k: np.full_like(arrays["z"], np.nan) for k in ("z", "a")
-            }
+
+            def inputs(rng: np.random.Generator, shape: Any = shape) -> dict[str, np.ndarray]:
+                arrays = dense_arrays(rng, shape, dtype)
+                nothing = np.full_like(arrays["z"], np.nan)
+                return {k: arrays[k] for k in ("x", "W", "b")} | {"z": nothing, "a": nothing}
+
             self.compare_kernel(
-                backend, "dense_forward", names, ["z", "a"],
+                backend, "dense_forward", inputs, ["z", "a"],
                 lambda b, a: b.dense_forward(a.x, a.W, a.b, phi, a.z, a.a), activation,
                 in_vector=["W", "b"], strided=["x"] if shape[0] == 13 else [],
             )  # fmt: skip
             if phi.slope_from_output:
-                del names["z"]
                 self.compare_kernel(
-                    backend, "dense_forward", names, ["a"],
+                    backend, "dense_forward", inputs, ["a"],
                     lambda b, a: b.dense_forward(a.x, a.W, a.b, phi, a.a, a.a),
                     f"{activation}, z and a one array", in_vector=["W", "b"],
                 )  # fmt: skip

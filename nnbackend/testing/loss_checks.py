@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -41,16 +43,21 @@ class LossChecks(Suite):
     def test_loss_and_delta(self, backend: Backend, dtype: str, loss: str, weighted: bool) -> None:
         formula = FORMULAS[loss]
         for shape in SHAPES:
-            rng = self.rng(loss, shape)
-            names = {"out": outputs(rng, loss, shape).astype(dtype), "totals": TOTALS}
-            names["delta"] = np.full(shape, np.nan, dtype)
-            if weighted:
-                names["weight"] = (
-                    rng.random(shape[0]) * (rng.random(shape[0]) > 0.3) + 0.01
-                ).astype(dtype)
-            for y in (targets(rng, loss, shape).astype(dtype), labels(rng, shape)):
+            for as_labels in (False, True):
+
+                def inputs(
+                    rng: np.random.Generator, shape: Any = shape, as_labels: bool = as_labels
+                ) -> dict[str, np.ndarray]:
+                    names = {"out": outputs(rng, loss, shape).astype(dtype), "totals": TOTALS}
+                    names["delta"] = np.full(shape, np.nan, dtype)
+                    if weighted:
+                        some = rng.random(shape[0]) > 0.3
+                        names["weight"] = (rng.random(shape[0]) * some + 0.01).astype(dtype)
+                    wanted = targets(rng, loss, shape).astype(dtype)
+                    return names | {"y": labels(rng, shape) if as_labels else wanted}
+
                 self.compare_kernel(
-                    backend, "loss_and_delta", {**names, "y": y}, ["delta", "totals"],
+                    backend, "loss_and_delta", inputs, ["delta", "totals"],
                     lambda b, a: b.loss_and_delta(
                         formula, a.out, a.y, a.weight if weighted else None, a.delta, a.totals
                     ),

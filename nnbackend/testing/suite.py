@@ -48,11 +48,16 @@ def conformance_classes(
     """Make one test class per suite, by name, for a test module to take into its globals.
 
     label: the device to ask for, or with make_backend any name for the row.
-    expected_failures: {test name: reason}, each given to the suite that has the test.
+    expected_failures: {name of a test or of one case: reason}, each given to the suite that has
+    the test.
+    Raises: TypeError for a name that no suite has.
     >>> sorted(conformance_classes("mine"))[:2]
     ['TestMineBackend', 'TestMineCapture']
     """
     classes: dict[str, type[Suite]] = {}
+    for test in expected_failures or {}:
+        if not any(hasattr(suite, test.partition("[")[0]) for suite in SUITES):
+            raise TypeError(f"expected_failures of {label}: there is no test {test!r}")
     for suite in SUITES:
         name = "".join(word.capitalize() for word in label.replace(":", "_").split("_"))
         name = f"Test{name}{suite.__name__.removesuffix('Conformance')}"

@@ -9,7 +9,8 @@ import pytest
 
 from nnbackend.backend import Backend
 from nnbackend.testing import oracle
-from nnbackend.testing.kit import TOLERANCE, Suite, Told, fresh
+from nnbackend.testing.error_bounds import ErrorBoundBackend
+from nnbackend.testing.kit import Suite, Told, fresh
 from nnbackend.training.optimizers import OPTIMIZERS, SGD, Optimizer
 
 RULES: dict[str, Optimizer] = {
@@ -51,16 +52,19 @@ class UpdateChecks(Suite):
         start = rng.standard_normal(size).astype(dtype)
         theta, wanted = fresh(backend, start), oracle.Descent(optimizer, start)
         state = [backend.zeros((size,), dtype) for _ in optimizer.state]
+        bounds = ErrorBoundBackend()
+        bounded = bounds.to_device(start), [bounds.zeros((size,), dtype) for _ in state]
         for step in range(1, 6):
             g = rng.standard_normal(size).astype(dtype)
             numbers = [optimizer.learning_rate, optimizer.momentum, float(step)]
-            backend.optimizer_step(
-                optimizer, theta, fresh(backend, g), state, fresh(backend, np.array(numbers)),
-                0.0, size,
-            )  # fmt: skip
+            for device, point, vectors in ((backend, theta, state), (bounds, *bounded)):
+                device.optimizer_step(
+                    optimizer, point, fresh(device, g), vectors,
+                    fresh(device, np.array(numbers)), 0.0, size,
+                )  # fmt: skip
             wanted.step(g.astype(np.float64))
             told = Told("optimizer_step", f"{rule} against its paper, step {step}", self.seed)
-            told.close("theta", backend.to_host(theta), wanted.theta, 3 * TOLERANCE[dtype])
+            told.within("theta", backend.to_host(theta), wanted.theta, bounded[0].bound)
 
     @pytest.mark.parametrize(("l1", "l2"), [(0.01, 0.0), (0.0, 0.1), (0.02, 0.3)])
     def test_add_penalty(self, backend: Backend, dtype: str, l1: float, l2: float) -> None:

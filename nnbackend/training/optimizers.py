@@ -5,8 +5,9 @@ no schedule, no stopping. Above each rule stands its recurrence, written once fo
 
     recurrence(theta, g, state, c, p, xp) -> (new theta, new state)
 
-p are the rule's constants. c are the few numbers of a step, worked out in float64 from the
-learning rate, the momentum and the step count (from 1).
+p are the rule's constants, among them 1 - rho and 1 - beta: taken from a rho that was rounded to
+float32 first, they would lose half of their digits. c are the few numbers of a step, worked out in
+float64 from the learning rate, the momentum and the step count (from 1).
 """
 
 from __future__ import annotations
@@ -39,14 +40,12 @@ LIMITS: dict[str, tuple[str, Callable[[float], bool]]] = {
 class Optimizer(ABC):
     """One rule of gradient descent.
 
-    state: names of its vectors, each (P,) and at first 0.  constants: names of the numbers that
-    its recurrence is given as p.
+    state: names of its vectors, each (P,) and at first 0.
     Raises: ArgumentError for a number outside its limits.
     """
 
     learning_rate: float
     state: ClassVar[tuple[str, ...]] = ()
-    constants: ClassVar[tuple[str, ...]] = ()
     momentum: ClassVar[float] = 0.0
     weight_decay: ClassVar[float] = 0.0
 
@@ -69,7 +68,7 @@ class Optimizer(ABC):
     @property
     def params(self) -> tuple[float, ...]:
         """p, the rule's constants."""
-        return tuple(getattr(self, name) for name in self.constants)
+        return ()
 
     def coefficients(self, lr: Array, momentum: Array, step: Array) -> Vectors:
         """Give c, the numbers of this step."""
@@ -141,14 +140,17 @@ class AdaGrad(Optimizer):
     learning_rate: float = 0.01
     eps: float = 1e-10
     state = ("s",)
-    constants = ("eps",)
     recurrence = staticmethod(adagrad)
+
+    @property
+    def params(self) -> tuple[float, ...]:
+        return (self.eps,)
 
 
 def rmsprop(theta: Array, g: Array, state: Vectors, c: Numbers, p: Numbers, xp: Namespace) -> Moved:
     """s = rho s + (1 - rho) g^2;  theta -= eta g / (sqrt(s) + eps)."""
-    rho, eps = p
-    s = rho * state[0] + (1.0 - rho) * g * g
+    rho, rest, eps = p
+    s = rho * state[0] + rest * g * g
     return theta - c[0] * g / (xp.sqrt(s) + eps), (s,)
 
 
@@ -163,8 +165,11 @@ class RMSProp(Optimizer):
     rho: float = 0.9
     eps: float = 1e-7
     state = ("s",)
-    constants = ("rho", "eps")
     recurrence = staticmethod(rmsprop)
+
+    @property
+    def params(self) -> tuple[float, ...]:
+        return self.rho, 1.0 - self.rho, self.eps
 
 
 def adadelta(
@@ -174,10 +179,10 @@ def adadelta(
 
     Then u = rho u + (1 - rho) d^2;  theta -= eta d.
     """
-    rho, eps = p
-    s = rho * state[0] + (1.0 - rho) * g * g
+    rho, rest, eps = p
+    s = rho * state[0] + rest * g * g
     d = xp.sqrt(state[1] + eps) / xp.sqrt(s + eps) * g
-    u = rho * state[1] + (1.0 - rho) * d * d
+    u = rho * state[1] + rest * d * d
     return theta - c[0] * d, (s, u)
 
 
@@ -192,8 +197,11 @@ class AdaDelta(Optimizer):
     rho: float = 0.95
     eps: float = 1e-6
     state = ("s", "u")
-    constants = ("rho", "eps")
     recurrence = staticmethod(adadelta)
+
+    @property
+    def params(self) -> tuple[float, ...]:
+        return self.rho, 1.0 - self.rho, self.eps
 
 
 def adam(theta: Array, g: Array, state: Vectors, c: Numbers, p: Numbers, xp: Namespace) -> Moved:
@@ -201,9 +209,9 @@ def adam(theta: Array, g: Array, state: Vectors, c: Numbers, p: Numbers, xp: Nam
 
     Then theta -= eta (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps).
     """
-    beta1, beta2, eps = p
-    m = state[0] + (1.0 - beta1) * (g - state[0])
-    v = state[1] + (1.0 - beta2) * (g * g - state[1])
+    rest1, rest2, eps = p  # 1 - beta1, 1 - beta2
+    m = state[0] + rest1 * (g - state[0])
+    v = state[1] + rest2 * (g * g - state[1])
     return theta - c[0] * m / (xp.sqrt(v * c[1]) + eps), (m, v)
 
 
@@ -219,8 +227,11 @@ class Adam(Optimizer):
     beta2: float = 0.999
     eps: float = 1e-8
     state = ("m", "v")
-    constants = ("beta1", "beta2", "eps")
     recurrence = staticmethod(adam)
+
+    @property
+    def params(self) -> tuple[float, ...]:
+        return 1.0 - self.beta1, 1.0 - self.beta2, self.eps
 
     def coefficients(self, lr: Array, momentum: Array, step: Array) -> Vectors:
         return lr / (1.0 - self.beta1**step), 1.0 / (1.0 - self.beta2**step)

@@ -1,0 +1,27 @@
+"""The conformance kit is right for every seed: correct backends pass it whatever it draws.
+
+A few seeds by default; NNBACKEND_KIT_SEEDS=100 takes the first hundred.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+
+from rows import make
+
+from nnbackend.testing import BackendConformance, GradientConformance, TrainingConformance
+
+COUNT = os.environ.get("NNBACKEND_KIT_SEEDS")
+# tests/test_conformance.py takes seed 0. Of the others, those on which an earlier rule failed.
+SEEDS = {"numpy": (1, 8), "numba": (18,)} if COUNT is None else {}
+
+for _row in ("numpy", "numba"):
+    for _seed in SEEDS.get(_row, range(int(COUNT or 0))):
+        for _suite in (BackendConformance, GradientConformance, TrainingConformance):
+            _name = f"Test{_row.title()}{_suite.__name__.removesuffix('Conformance')}Seed{_seed}"
+            globals()[_name] = type(
+                _name,
+                (_suite,),
+                {"label": _row, "seed": _seed, "make_backend": staticmethod(partial(make, _row))},
+            )
