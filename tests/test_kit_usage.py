@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,19 @@ def run(folder: Path, *arguments: str, **variables: str) -> subprocess.Completed
         capture_output=True, text=True, check=False,
     )  # fmt: skip
 
+
+STILL = """
+from nnbackend.testing import ReferenceBackend
+from nnbackend.testing.update_checks import BatchChecks
+
+class Still(ReferenceBackend):
+    def scale_rows(self, x, shift, factor, clip):
+        pass
+
+class TestStill(BatchChecks):
+    make_backend = staticmethod(Still)
+    expected_failures = {EXPECTED}
+"""
 
 INSTALLED = ("-p", "nnbackend.testing.plugin", "--pyargs", "nnbackend.testing")
 FEW = ("-k", "Registration or test_round_trip or test_loss_with_output or adagrad")
@@ -77,6 +91,76 @@ def test_expected_failures_are_strict(tmp_path: Path) -> None:
         assert outcome in done.stdout, done.stdout
 
 
+def test_single_cases_may_be_expected_to_fail(tmp_path: Path) -> None:
+    cases = {f"test_scale_rows[{dtype}-{clip}]": "it is still"
+             for dtype in ("float32", "float64") for clip in ("None", "3.0")}  # fmt: skip
+    one = "test_scale_rows[float32-3.0]"
+    for expected, outcome in (
+        (cases, "4 xfailed"),
+        ({k: v for k, v in cases.items() if k != one}, "1 failed, "),
+        (cases | {"test_gather_rows[float32-int32]": "it is not"}, "XPASS(strict)"),
+        (cases | {"test_scale_rows[float32-4.0]": "?"}, "has no case test_scale_rows[float32-4.0]"),
+        (cases | {"test_scale_rows[float32-3.0]": " "}, "needs a reason"),
+    ):
+        (tmp_path / "test_mine.py").write_text(STILL.replace("{EXPECTED}", repr(expected)))
+        done = run(tmp_path)
+        assert outcome in done.stdout, done.stdout + done.stderr
+    # What is left out by a choice is not taken for a case that does not exist.
+    (tmp_path / "test_mine.py").write_text(STILL.replace("{EXPECTED}", repr(cases)))
+    assert "1 xfailed" in run(tmp_path, "-k", "scale_rows and float32 and None").stdout
+
+
+BOXED = """
+import numpy as np
+from nnbackend.backend import BackendSpec, Probe
+from nnbackend.testing import ReferenceBackend
+
+class Box(np.ndarray):
+    pass
+
+class Boxed(ReferenceBackend):
+    name, device = "boxed", "boxed:0"
+    def empty(self, shape, dtype):
+        return np.empty(shape, dtype).view(Box)
+    def zeros(self, shape, dtype):
+        return np.zeros(shape, dtype).view(Box)
+    def owns(self, array):
+        return isinstance(array, Box)
+
+SPEC = BackendSpec("boxed", "cpu", -1, lambda: Probe(1), lambda index: Boxed())
+"""
+
+
+def test_the_class_of_the_arrays_may_be_the_plug_ins_own(tmp_path: Path) -> None:
+    info = tmp_path / "boxed-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: boxed\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[nnbackend.backends]\nboxed = boxed:SPEC\n")
+    places = [str(tmp_path), str(ROOT), str(ROOT / "backends")]
+    for text, outcome in ((BOXED, "2 passed"), ("import scipy\n" + BOXED, "loads ['scipy']")):
+        (tmp_path / "boxed.py").write_text(text)
+        done = run(
+            tmp_path, *INSTALLED, "-k", "test_spec_is_light or test_probe_never",
+            NNBACKEND_TEST="boxed", PYTHONPATH=os.pathsep.join(places),
+        )  # fmt: skip
+        assert outcome in done.stdout, done.stdout + done.stderr
+
+
+def test_the_page_counts_the_tests_as_they_are(tmp_path: Path) -> None:
+    listed = run(tmp_path, *INSTALLED, "--collect-only", NNBACKEND_TEST="numpy").stdout
+    counts = [
+        len(re.findall(f"::TestNumpy{suite}::", listed))
+        for suite in ("Backend", "Gradient", "Training", "Capture", "Registration")
+    ]
+    page = (ROOT / "docs" / "conformance.md").read_text(encoding="utf-8")
+    matrix = page.partition("backend   backend")[2]
+    rows = re.findall(r"^(\w+) +((?:\d+ (?:passed|skipped) *)+)$", matrix, re.MULTILINE)
+    assert {"numpy", "numba", "cupy", "ghost", "defaults", "strict"} <= {name for name, _ in rows}
+    for name, cells in rows:
+        assert [int(n) for n in re.findall(r"\d+", cells)] == counts, name
+    assert f"cupy: {sum(counts)} x " in page
+
+
 def test_skips_tell_their_reason_and_can_be_forbidden(tmp_path: Path) -> None:
     expected = '{"test_maxout_backward": "halves"}'
     (tmp_path / "test_mine.py").write_text(OWN_TESTS.replace("{EXPECTED}", expected))
@@ -91,3 +175,5 @@ def test_classes_are_collected_by_subclass_only() -> None:
     assert not BackendConformance.__name__.startswith("Test")
     classes = conformance_classes("mine", expected_failures={"test_tick": "why"})
     assert [c.expected_failures for c in classes.values()] == [{"test_tick": "why"}, {}, {}, {}, {}]
+    with pytest.raises(TypeError, match="there is no test 'test_tock'"):
+        conformance_classes("mine", expected_failures={"test_tock": "why"})
