@@ -262,6 +262,7 @@ def test_formulas_that_differ_in_anything_are_kept_apart_on_the_disk() -> None:
     assert fingerprint(lambda z: np.pi * z) != fingerprint(lambda z: np.e * z)
     assert fingerprint(scaled) != fingerprint(by_three)
     assert fingerprint(with_table(*[0.0] * 2000)) != fingerprint(with_table(1.0, *[0.0] * 1999))
+
     def of_module(scale: float) -> Any:
         """Return a formula that calls a function of a module, whose body holds the number."""
         module = types.ModuleType("helpers")
@@ -278,6 +279,7 @@ def test_formulas_that_differ_in_anything_are_kept_apart_on_the_disk() -> None:
     for make in (of_module, of_nested):
         assert fingerprint(make(2.0)) != fingerprint(make(3.0))
         assert fingerprint(make(2.0)) == fingerprint(make(2.0))
+
     class Unknown:
         """What nothing is known of."""
 

@@ -15,7 +15,7 @@ import numpy as np
 import sklearn.neural_network
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import TransformerTags, check_random_state, shuffle
+from sklearn.utils import TransformerTags, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from nnbackend.data.scalers import Scaler
@@ -211,9 +211,12 @@ class BaseMLP(
         order = [np.arange(n)]
 
         def next_order(epoch: int) -> np.ndarray:
-            # Each epoch shuffles the order of the last one, as scikit-learn does.
+            # Each epoch shuffles the order of the last one, as scikit-learn's own `shuffle` does,
+            # which checks its arguments for longer than a small epoch takes.
             if shuffles:
-                order[0] = shuffle(order[0], random_state=self._random_state)
+                places = np.arange(n)
+                self._random_state.shuffle(places)
+                order[0] = order[0][places]
             return order[0]
 
         mean = 1.0 if data.weight is None else float(np.mean(data.weight, dtype=np.float64))

@@ -43,6 +43,7 @@ def test_fits_leave_no_objects(device: str) -> None:
 
 def test_what_is_dropped_is_freed(device: str) -> None:
     """A user's formulas, the network, its vectors, and those of the recorded step."""
+
     def scaled(z: Any) -> Any:
         return 0.3 * z * z
 
