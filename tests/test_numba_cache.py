@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-numba = pytest.importorskip("numba", reason="numba is not installed")
+pytest.importorskip("numba", reason="numba is not installed")
 
+import numba
 from numba.core import caching as numba_caching
 
 import nnbackend as nn

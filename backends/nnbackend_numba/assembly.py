@@ -42,6 +42,7 @@ class Assembly:
 
     def __init__(self, calls: Sequence[Call], most_workers: int) -> None:
         self.kept: list[Any] = []  # whatever the table holds addresses of
+        self._addresses: dict[int, int] = {}  # by the arrays' ids
         self.multiplications = 0
         self.clock: Array = None
         self.rates: Array = None
@@ -82,11 +83,19 @@ class Assembly:
         if phase != self._phase:
             self._meet()
             self._phase = phase
-        made = operation(body, np.dtype(dtype).name, loop, **names)
-        numbers = np.array([_address(v) for v in ints], np.int64)
+        made = operation(body, dtype, loop, **names)
+        numbers = np.array([self._number(v) for v in ints], np.int64)
         reals = np.array([*floats, 0.0, 0.0, 0.0], np.float64)
         self.kept += [made, numbers, reals, *ints]
         self._lines.append((made.address, numbers.ctypes.data, reals.ctypes.data))
+
+    def _number(self, value: Any) -> int:
+        """Return a number as it is, or an array's address, which takes longer: asked once."""
+        if not isinstance(value, np.ndarray):
+            return int(value)
+        if (place := id(value)) not in self._addresses:  # all arrays of the table are kept alive
+            self._addresses[place] = _address(value)
+        return self._addresses[place]
 
     def _meet(self) -> None:
         """Let the workers wait for each other, unless they just did."""
@@ -114,9 +123,9 @@ class Assembly:
         if a is z and not phi.f_is_plain:
             loop = loops.bias_value_in_place
         ready = (
-            compiled(loops.bias, z.dtype.name)
+            compiled(loops.bias, z.dtype)
             if phi.kernel == "identity"
-            else compiled(loop, z.dtype.name, phi.f)
+            else compiled(loop, z.dtype, phi.f)
         )
         (B, n_in), n_out, dtype = x.shape, W.shape[1], z.dtype
         gemm = gemm_address(dtype.name)
@@ -133,7 +142,7 @@ class Assembly:
         by_columns = self._sharing.is_followed(W)
         phase, adding = (f"forward {_address(a)}" if by_columns else ROWS), loops.add_parts
         ints = [by_columns, parts, z, B, n_out]
-        self._add(phase, operations.add_parts, dtype, compiled(adding, dtype.name), ints)
+        self._add(phase, operations.add_parts, dtype, compiled(adding, dtype), ints)
         self._add(phase, operations.activate, dtype, ready, [by_columns, z, b, a, B, n_out])
 
     def dense_backward(
@@ -156,7 +165,7 @@ class Assembly:
             by_columns = self._sharing.is_followed(W)
             phase = f"back {_address(delta)}" if by_columns else ROWS
             loop: Callable[..., Any] = loops.slope_plain if phi.df_is_plain else loops.slope
-            ready = compiled(loop, dtype.name, phi.df)
+            ready = compiled(loop, dtype, phi.df)
             self._add(phase, operations.slope, dtype, ready, [by_columns, delta, z, a, B, n_out])
         if dx is not None:
             self.multiplications += B * n_in * n_out
@@ -166,15 +175,15 @@ class Assembly:
             self._add(phase, operations.input_gradient, dtype, None, ints)
         self.multiplications += B * n_in * n_out
         ints = [gemm, x, delta, dW, db, B, n_in, n_out]
-        summing = compiled(loops.bias_gradient, dtype.name)
+        summing = compiled(loops.bias_gradient, dtype)
         self._later.append((operations.weight_gradient, dtype, summing, ints))
 
     def maxout_forward(self, z: Array, a: Array, which: Array) -> None:
         ints = [z, a, which, len(z), z.shape[1], a.shape[1]]
-        self._add(ROWS, operations.maxout, z.dtype, compiled(loops.maxout, z.dtype.name), ints)
+        self._add(ROWS, operations.maxout, z.dtype, compiled(loops.maxout, z.dtype), ints)
 
     def maxout_backward(self, delta: Array, which: Array, dz: Array) -> None:
-        ready = compiled(loops.maxout_gradient, dz.dtype.name)
+        ready = compiled(loops.maxout_gradient, dz.dtype)
         ints = [delta, which, dz, len(dz), delta.shape[1], dz.shape[1]]
         self._add(ROWS, operations.maxout_gradient, dz.dtype, ready, ints)
 
@@ -188,13 +197,13 @@ class Assembly:
         a: Array,
         mask: Array,
     ) -> None:
-        ready = compiled(loops.dropout, x.dtype.name)
+        ready = compiled(loops.dropout, x.dtype)
         threshold = philox.keep_threshold(rate)
         ints = [x, a, mask, clock, *key, first_row, threshold, len(x), x.shape[1]]
         self._add(ROWS, operations.dropout, x.dtype, ready, ints, [1.0 / (1.0 - rate)])
 
     def dropout_backward(self, da: Array, mask: Array, rate: float, dx: Array) -> None:
-        ready = compiled(loops.dropout_gradient, da.dtype.name)
+        ready = compiled(loops.dropout_gradient, da.dtype)
         ints = [da, mask, dx, len(da), da.shape[1]]
         self._add(ROWS, operations.dropout_gradient, da.dtype, ready, ints, [1.0 / (1.0 - rate)])
 
@@ -208,10 +217,10 @@ class Assembly:
         if weight is not None:
             raise NotRecordable("sample weights")
         if loss.kernel == "softmax_cross_entropy" and y.ndim == 1:
-            ready = compiled(loops.softmax_cross_entropy_labels, dtype.name)
+            ready = compiled(loops.softmax_cross_entropy_labels, dtype)
             self._add(ROWS, operations.loss_of_labels, dtype, ready, ints, [loss.params[0]])
         elif loss.kernel in ELEMENTWISE and y.ndim == 2:
-            ready = compiled(loops.loss_of_elements, dtype.name, loss.formula)
+            ready = compiled(loops.loss_of_elements, dtype, loss.formula)
             self._add(ROWS, operations.loss_of_elements, dtype, ready, ints)
         else:
             raise NotRecordable(f"the loss {loss} with targets {y.shape}")
@@ -226,7 +235,7 @@ class Assembly:
         self, weights: Array, gradient: Array, l1: float, l2: float, rows: int, totals: Array
     ) -> None:
         dtype, sums = weights.dtype, self._sums()
-        ready = compiled(loops.penalty, dtype.name)
+        ready = compiled(loops.penalty, dtype)
         ints = [weights, gradient, sums, weights.size]
         self._add(VECTOR, operations.penalty, dtype, ready, ints, [l1, l2])
         self._meet()
@@ -234,9 +243,9 @@ class Assembly:
 
     def clip_norm(self, gradient: Array, max_norm: float) -> None:
         dtype, ints = gradient.dtype, [gradient, self._sums(), gradient.size]
-        self._add(VECTOR, operations.squares, dtype, compiled(loops.squares, dtype.name), ints)
+        self._add(VECTOR, operations.squares, dtype, compiled(loops.squares, dtype), ints)
         self._meet()
-        ready = compiled(loops.shrink, dtype.name)
+        ready = compiled(loops.shrink, dtype)
         self._add(VECTOR, operations.shrink, dtype, ready, ints, [max_norm])
 
     def optimizer_step(
@@ -253,7 +262,7 @@ class Assembly:
         if self.rule is not None or len(state) > 2 or n_coefficients > 2 or len(rule.params) > 3:
             raise NotRecordable(f"the update {rule}")
         self.rule, self.hyper, self.weight_decay = rule, hyper, weight_decay
-        ready = compiled(UPDATES[len(state)], theta.dtype.name, rule.recurrence)
+        ready = compiled(UPDATES[len(state)], theta.dtype, rule.recurrence)
         states = [*state, theta, theta][:2]  # what a rule does not have it does not touch
         names = {
             "coefficients": operations.TAKE[n_coefficients],
@@ -270,11 +279,11 @@ class Assembly:
             raise NotRecordable("parameters of no layer")
 
     def max_norm(self, W: Array, limit: float) -> None:
-        norms, ready = np.empty(W.shape[1], W.dtype), compiled(loops.limit_columns, W.dtype.name)
+        norms, ready = np.empty(W.shape[1], W.dtype), compiled(loops.limit_columns, W.dtype)
         self._add(UNITS, operations.limit, W.dtype, ready, [W, norms, *W.shape], [limit])
 
     def average(self, theta: Array, shadow: Array, decay: float, hyper: Array) -> None:
-        ready, ints = compiled(loops.average, theta.dtype.name), [theta, shadow, hyper, theta.size]
+        ready, ints = compiled(loops.average, theta.dtype), [theta, shadow, hyper, theta.size]
         self._add(VECTOR, operations.average, theta.dtype, ready, ints, [decay])
 
     # ---- batches ----------------------------------------------------------------------------
@@ -324,10 +333,8 @@ def _unknown(**given: Any) -> None:
     raise NotRecordable("a kernel without operations")
 
 
-def _address(value: Any) -> int:
-    """Give an array's address, or a number as it is."""
-    if not isinstance(value, np.ndarray):
-        return int(value)
+def _address(value: Array) -> int:
+    """Return an array's address."""
     if not value.flags.c_contiguous or not value.dtype.isnative:
         raise NotRecordable(f"an array that is not plain: {value.dtype} {value.strides}")
     return int(value.ctypes.data)

@@ -201,7 +201,7 @@ class NumbaBackend(RecordableBackend):
         formula: Callable[..., Any] | None = None,
     ) -> Any:
         """Return a compiled loop, looked up by what it is made of."""
-        return compiled(loop, dtype.name, formula)
+        return compiled(loop, dtype, formula)
 
     def _activation(self, phi: Activation, role: str, dtype: np.dtype[Any]) -> Any:
         """Return the compiled loop of an activation ("f") or its slope ("df"); None: use NumPy."""
@@ -218,11 +218,11 @@ def _compile_activation(phi: Activation, role: str, dtype: np.dtype[Any]) -> Any
     try:
         if role == "f":
             value = loops.bias_value_plain if phi.f_is_plain else loops.bias_value
-            ready = compiled(value, dtype.name, phi.f)
+            ready = compiled(value, dtype, phi.f)
             ready(z, b, z, 0, 2)
         else:
             slope = loops.slope_plain if phi.df_is_plain else loops.slope
-            ready = compiled(slope, dtype.name, phi.df)
+            ready = compiled(slope, dtype, phi.df)
             ready(z, z, z, 0, 2)
     except CANNOT as error:
         logger.info("numba cannot compile %s of %s: NumPy serves (%s)", role, phi, error)

@@ -37,7 +37,8 @@ def jit(function: Callable[..., Any]) -> Any:
 
 def c_function(signature: str, function: Callable[..., Any]) -> Any:
     """Return a function compiled as a C function, kept on the disk where possible."""
-    made = CFunc(function, sigutils.normalize_signature(signature), locals={}, options=dict(FAST))
+    types = sigutils.normalize_signature(signature)
+    made: Any = CFunc(function, types, locals={}, options=dict(FAST))
     made._cache = _cache_of(function)
     made.compile()
     return made

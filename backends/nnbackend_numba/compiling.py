@@ -10,6 +10,7 @@ loop, and a changed one is compiled anew.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from types import CellType, FunctionType
 from typing import Any, TypeVar
 
@@ -73,10 +74,18 @@ def keep(key: tuple[Any, ...], make: Callable[[], T]) -> T:
     return found
 
 
+@cache
+def name_of(dtype: Any) -> str:
+    """Return a dtype's name, which NumPy makes anew each time."""
+    name: str = np.dtype(dtype).name
+    return name
+
+
 def compiled(
-    loop: Callable[..., Any], dtype: str, formula: Callable[..., Any] | None = None
+    loop: Callable[..., Any], dtype: Any, formula: Callable[..., Any] | None = None
 ) -> Any:
     """Return a loop of `loops` with its formula, compiled when first called and cached on disk."""
+    dtype = name_of(dtype)
 
     def make() -> Any:
         assert isinstance(loop, FunctionType)
@@ -87,12 +96,15 @@ def compiled(
     return keep((loop, dtype, None if formula is None else fingerprint(formula)), make)
 
 
-def operation(body: Callable[..., Any], dtype: str, loop: Any, **names: Any) -> Any:
+def operation(body: Callable[..., Any], dtype: Any, loop: Any, **names: Any) -> Any:
     """Return an operation of `operations` with its loop, compiled, as a C function.
 
     names: what else its body asks for. The result's `address` is what a program calls.
     """
-    inside = getattr(loop, "__name__", "")  # which says all about a compiled loop
+    dtype, inside = (
+        name_of(dtype),
+        getattr(loop, "__name__", ""),
+    )  # which says all about a compiled loop
 
     def make() -> Any:
         assert isinstance(body, FunctionType)
