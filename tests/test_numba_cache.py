@@ -14,15 +14,13 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("numba", reason="numba is not installed")
-
-import numba
-from numba.core import caching as numba_caching
-
 import nnbackend as nn
 from nnbackend.backend import registry
 from nnbackend.errors import BackendUnavailableError
-from nnbackend_numba import caching
+
+numba = pytest.importorskip("numba", reason="numba is not installed")
+numba_caching = pytest.importorskip("numba.core.caching")
+caching = pytest.importorskip("nnbackend_numba.caching")
 
 ROOT = Path(__file__).resolve().parents[1]
 C_TYPE = "float64(float64)"

@@ -69,6 +69,9 @@ class BoundedArray:
         self.value[key] = getattr(new, "value", new)
         self.bound[key] = getattr(new, "bound", 0.0)
 
+    def __neg__(self) -> Any:
+        return self.xp.multiply(self, -1)
+
 
 def _give_operators() -> None:
     """Give BoundedArray its operators."""
@@ -91,7 +94,6 @@ def _give_operators() -> None:
             BoundedArray, f"__{symbol}__",
             lambda self, other, compare=compare: self.xp.compare(compare, self, other),
         )  # fmt: skip
-    BoundedArray.__neg__ = lambda self: self.xp.multiply(self, -1)  # type: ignore[attr-defined]
 
 
 _give_operators()
@@ -302,8 +304,8 @@ class BoundedNamespace:
 
     def take(self, a: Any, indices: Any, axis: int = 0) -> BoundedArray:
         """Return the chosen rows."""
-        parts = (np.take(part, indices.value, axis=axis) for part in (a.value, a.bound))
-        return BoundedArray(*parts, a.dtype, self)
+        value, bound = (np.take(part, indices.value, axis=axis) for part in (a.value, a.bound))
+        return BoundedArray(value, bound, a.dtype, self)
 
     def ones_like(self, a: Any) -> BoundedArray:
         """Return ones in the shape of an array."""
