@@ -31,7 +31,7 @@ def own_rows(x: Any, n_in: int, backend: Backend) -> Array:
                 f"network is on {backend.device} but x is {_type_name(x)}; "
                 "use net.backend.to_device(x)."
             )
-        x = backend.to_device(host_array(x, "x"))
+        x = backend.to_device(backend.narrowed(host_array(x, "x")))
     return _check_rows(x, n_in, "x")
 
 

@@ -157,7 +157,8 @@ class BaseMLP(
         self._optimizer.keep(trainer)
         self.converged_ = watch.has_converged
         if self.early_stopping and (self.converged_ or not incremental):
-            net.backend.to_device(self._best_theta, out=net.theta)
+            best = self._best_theta.astype(net.dtype, copy=False)
+            net.backend.to_device(best, out=net.theta)
         self._keep_parameters(net)
 
     def _run(self, trainer: Trainer) -> None:

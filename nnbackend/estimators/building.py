@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nnbackend.errors import ArgumentError, check
+from nnbackend.estimators.taking_in import dtype_on_device
 from nnbackend.network.activations import Activation, get_activation
 from nnbackend.network.layers import AbstractLayer, Dense, Dropout
 from nnbackend.network.losses import Loss
@@ -48,7 +49,7 @@ def build_network(estimator: Any, n_in: int, n_out: int, loss: Loss, output: str
         if rate:
             layers.append(Dropout(rate))
     layers.append(Dense(n_out, engine_activation(output)))
-    return Network(layers, loss, device=estimator.device, dtype=str(estimator._dtype))
+    return Network(layers, loss, device=estimator.device, dtype=dtype_on_device(estimator))
 
 
 def draw_parameters(

@@ -28,6 +28,7 @@ from nnbackend.network.layers import AbstractLayer, Dense, Maxout
 from nnbackend.network.losses import Loss, get_loss
 from nnbackend.network.parameters import Layout
 from nnbackend.network.scores import ACCURACY, BINARY_ACCURACY, SQUARED_ERROR, Score
+from nnbackend.network.sums import Sums
 from nnbackend.network.workspace import DropoutSource, Workspace
 
 # A network may give infinity for finite rows; the figures say so, NumPy need not warn.
@@ -210,7 +211,7 @@ class Network:
         x = self.rows_on_device(x)
         target, weight = self.device_targets(y, sample_weight, int(x.shape[0]))
         grad = self.backend.zeros((self.layout.size,), self.dtype)
-        totals = self.backend.zeros((4,), "float64")
+        totals = self.backend.zeros((4,), self.backend.sum_dtype)
         layers, loss = self.for_training()
         space = self.workspace(x, layers, grad=grad)
         out = space.forward()
@@ -310,7 +311,8 @@ class Network:
         """Evaluate with targets and weights as `host_targets` and `host_weights` give them."""
         backend, score = self.backend, self.score_for(y)
         layers, loss = self.for_training()
-        totals, before = backend.zeros((4,), "float64"), backend.zeros((4,), "float64")
+        kept = Sums(backend)
+        totals, before = kept.totals, backend.zeros((4,), backend.sum_dtype)
         unused = backend.empty((0, self.n_out), self.dtype)
 
         def add(start: int, space: Workspace) -> None:
@@ -328,10 +330,11 @@ class Network:
             except MemoryError:  # these rows will come again, in smaller parts
                 backend.copy(before, totals)
                 raise
+            kept.bring()
 
         with _QUIET():
             self._pass_over(x, add, layers)
-        sums = backend.to_host(totals)
+        sums = kept.read()
         value = float(sums[SCORE] / sums[WEIGHT])
         if score is SQUARED_ERROR:
             value = _r2(value, y, weight)
@@ -494,9 +497,15 @@ def _check_dtype(dtype: Any, backend: Backend) -> str:
     if name not in backend.float_dtypes:
         raise ArgumentError(
             f"dtype must be one of {', '.join(backend.float_dtypes)} on {backend.device}. "
-            f"Received: dtype={name!r}. Data in other dtypes is converted batch by batch."
+            f"Received: dtype={name!r}. {_other_dtype(name, backend)}"
         )
     return str(name)
+
+
+def _other_dtype(name: str, backend: Backend) -> str:
+    if name == "float64":
+        return f"{backend.device} has no float64. Use dtype='float32', or device='cpu'."
+    return "Data in other dtypes is converted batch by batch."
 
 
 def _check_range(y: np.ndarray, loss: str) -> None:

@@ -62,15 +62,15 @@ class GhostArray:
     @property
     def T(self) -> GhostArray:
         """The transposed view of a matrix."""
-        return GhostArray(self._data.T, self.device)
+        return type(self)(self._data.T, self.device)
 
     @property
     def mT(self) -> GhostArray:
         """The view with the last two axes exchanged."""
-        return GhostArray(self._data.mT, self.device)
+        return type(self)(self._data.mT, self.device)
 
     def __getitem__(self, key: Any) -> GhostArray:
-        return GhostArray(np.asarray(self._data[self._key(key)]), self.device)
+        return type(self)(np.asarray(self._data[self._key(key)]), self.device)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self._data[self._key(key)] = unwrap(value, self.device, "array[...] = value")
@@ -144,14 +144,14 @@ class GhostArray:
 
     def _binary(self, name: str, other: Any) -> GhostArray:
         value = unwrap(other, self.device, f"operator {name}")
-        return GhostArray(np.asarray(getattr(self._data, name)(value)), self.device)
+        return type(self)(np.asarray(getattr(self._data, name)(value)), self.device)
 
     def _inplace(self, name: str, other: Any) -> GhostArray:
         getattr(self._data, name)(unwrap(other, self.device, f"operator {name}"))
         return self
 
     def _unary(self, name: str) -> GhostArray:
-        return GhostArray(np.asarray(getattr(self._data, name)()), self.device)
+        return type(self)(np.asarray(getattr(self._data, name)()), self.device)
 
 
 def _give_operators() -> None:
@@ -199,11 +199,25 @@ def unwrap(value: Any, device: str, operation: str) -> Any:
     raise GhostError(f"{operation} on {device} was given {type(value).__qualname__}.")
 
 
+class GhostArray32(GhostArray):
+    """An array of a device without float64, which refuses to hold any, as Apple's GPUs do."""
+
+    __slots__ = ()
+
+    def __init__(self, data: np.ndarray, device: str) -> None:
+        if data.dtype == np.float64:
+            raise GhostError(
+                f"float64 array: {device} has no float64, so it cannot make one of shape "
+                f"{data.shape}. Use backend.sum_dtype for sums, backend.narrowed for host arrays."
+            )
+        super().__init__(data, device)
+
+
 class GhostNamespace:
     """The functions of the array API standard for one ghost device, and nothing else."""
 
-    def __init__(self, device: str) -> None:
-        self._device = device
+    def __init__(self, device: str, array: type[GhostArray] = GhostArray) -> None:
+        self._device, self._array = device, array
 
     def __getattr__(self, name: str) -> Any:
         if name not in STANDARD or not hasattr(np, name):
@@ -223,7 +237,7 @@ class GhostNamespace:
         return found
 
     def _on_device(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        device, operation = self._device, f"xp.{name}"
+        device, array, operation = self._device, self._array, f"xp.{name}"
 
         def inside(value: Any) -> Any:
             if isinstance(value, (tuple, list)):
@@ -233,7 +247,7 @@ class GhostNamespace:
         def outside(value: Any) -> Any:
             if isinstance(value, (tuple, list)):
                 return tuple(outside(v) for v in value)
-            return GhostArray(np.asarray(value), device)
+            return array(np.asarray(value), device)
 
         def call(*args: Any, **kwargs: Any) -> Any:
             if name in VALUE_SHAPES:
@@ -253,6 +267,7 @@ class GhostBackend(Backend):
     """One fake device: the six methods, and the base class's kernels as they stand.
 
     index: the device's number; arrays of ghost:0 and ghost:1 refuse each other.
+    has_float64: without it the device is ghost32:0, and refuses every array of float64.
     Inside a captured step it refuses `to_host`, `synchronize`, and new memory by `empty`, `zeros`
     or `to_device` without `out`. The temporaries of an expression are allowed.
     """
@@ -260,27 +275,30 @@ class GhostBackend(Backend):
     name = "ghost"
     capabilities = frozenset({"uint64"})
 
-    def __init__(self, index: int = 0) -> None:
-        self.device = f"ghost:{index}"
-        self.xp = GhostNamespace(self.device)
+    def __init__(self, index: int = 0, has_float64: bool = True) -> None:
+        self._array = GhostArray if has_float64 else GhostArray32
+        if not has_float64:
+            self.name, self.float_dtypes = "ghost32", ("float32",)
+        self.device = f"{self.name}:{index}"
+        self.xp = GhostNamespace(self.device, self._array)
         self._recording = False
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> GhostArray:
         self._refuse_in_capture("empty", "allocates")
         array = np.empty(shape, dtype)
         array.view(np.uint8).fill(0xFF)  # NaN in floats: whoever reads it before writing is seen
-        return GhostArray(array, self.device)
+        return self._array(array, self.device)
 
     def zeros(self, shape: tuple[int, ...], dtype: str) -> GhostArray:
         self._refuse_in_capture("zeros", "allocates")
-        return GhostArray(np.zeros(shape, dtype), self.device)
+        return self._array(np.zeros(shape, dtype), self.device)
 
     def to_device(self, host: np.ndarray, out: GhostArray | None = None) -> GhostArray:
         if not isinstance(host, np.ndarray):
             raise GhostError(f"to_device takes a NumPy array. Received: {type(host).__qualname__}.")
         if out is None:
             self._refuse_in_capture("to_device without out", "allocates")
-            return GhostArray(np.array(host, order="C", subok=False), self.device)
+            return self._array(np.array(host, order="C", subok=False), self.device)
         target = cast(np.ndarray, unwrap(out, self.device, "to_device(out=)"))
         if (host.shape, host.dtype) != (target.shape, target.dtype):
             raise GhostError(
@@ -339,3 +357,4 @@ def ghost_spec() -> BackendSpec:
 
 
 SPEC = ghost_spec()
+SPEC32 = BackendSpec("ghost32", "gpu", -2, lambda: Probe(1), lambda n: GhostBackend(n, False))
