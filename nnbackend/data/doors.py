@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from nnbackend.backend import Backend
 from nnbackend.backend.formulas import Array
+from nnbackend.data.foreign import check_readable, type_name
 from nnbackend.data.sparse import SparseRows
 from nnbackend.errors import DataError, DeviceMismatchError, ShapeError
 
@@ -26,10 +27,12 @@ CHUNK = 1 << 22  # elements looked at in one go, so that a memory-mapped file st
 def own_rows(x: Any, n_in: int, backend: Backend) -> Array:
     """Give rows that are on the device already; plain lists are brought there."""
     if not backend.owns(x):
+        check_readable(x, "x")
         if hasattr(x, "__array_interface__") or hasattr(x, "__dlpack__"):
+            host = "x" if isinstance(x, np.ndarray) else "numpy.asarray(x)"
             raise DeviceMismatchError(
-                f"network is on {backend.device} but x is {_type_name(x)}; "
-                "use net.backend.to_device(x)."
+                f"network is on {backend.device} but x is {type_name(x)}; "
+                f"use net.backend.to_device({host})."
             )
         x = backend.to_device(backend.narrowed(host_array(x, "x")))
     return _check_rows(x, n_in, "x")
@@ -71,15 +74,16 @@ def host_array(x: Any, what: str, backend: Backend | None = None) -> Host:
         array = backend.to_host(x)
     elif hasattr(x, "__cuda_array_interface__"):
         raise DeviceMismatchError(
-            f"{what} is {_type_name(x)} on a GPU and the network is not. "
+            f"{what} is {type_name(x)} on a GPU and the network is not. "
             f"Build the network with device='gpu', or bring {what} to the host."
         )
     else:
+        check_readable(x, what)
         try:
             array = np.asarray(x)
         except (TypeError, ValueError) as error:
             raise ShapeError(
-                f"{what} must be an array of numbers. Received: {_type_name(x)} ({error})."
+                f"{what} must be an array of numbers. Received: {type_name(x)} ({error})."
             ) from error
     _check_kind(array, what)
     # Devices need not know foreign byte orders; any other layout is theirs to read.
@@ -174,6 +178,7 @@ def targets(
     labels_only says that targets (n,) are labels even where n_out is 1.
     """
     if isinstance(y, np.ndarray) or not (backend.owns(y) or hasattr(y, "__cuda_array_interface__")):
+        check_readable(y, "y")
         y = np.asarray(y)
         y = _codes(y, classes) if y.dtype.kind in "OUST" else y
     array = host_array(y, "y", backend)
@@ -255,7 +260,3 @@ def check_some_weight(weights: Host, what: str = "every row") -> None:
             f"sample_weight must not be negative, nor zero (in {weights.dtype}) for {what}. "
             f"Received: values from {weights.min()} to {weights.max()}."
         )
-
-
-def _type_name(x: Any) -> str:
-    return f"{type(x).__module__}.{type(x).__qualname__}"

@@ -123,10 +123,25 @@ class Network:
         )
         self.layout = Layout(shapes)
         self.theta = self.backend.empty((self.layout.size,), self.dtype)
+        self._lend_views()
+        self.initialize(self.seed)
+
+    def _lend_views(self) -> None:
         views = self.layout.views(self.theta, self.backend.xp)
         self.weights = tuple(W for W, _ in views)
         self.biases = tuple(b for _, b in views)
-        self.initialize(self.seed)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a pickle or a deep copy takes: the parameters as one host array."""
+        made_again = ("weights", "biases", "_spare")
+        state = {name: v for name, v in self.__dict__.items() if name not in made_again}
+        return state | {"theta": self.backend.to_host(self.theta)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _spare={})
+        self.theta = self.backend.empty((self.layout.size,), self.dtype)
+        self.backend.to_device(state["theta"], out=self.theta)
+        self._lend_views()
 
     # ---- parameters -------------------------------------------------------------------------
 

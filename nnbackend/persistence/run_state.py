@@ -184,8 +184,9 @@ def _history_rows(
 
 def _put_sums(trainer: Trainer, arrays: dict[str, np.ndarray]) -> None:
     """Put the sums of the epoch under way back; the run may come from a device without float64."""
+    dtype = "float32" if "sums" in arrays else "float64"
     totals, host = arrays.pop("totals"), arrays.pop("sums", np.zeros(SLOTS))
-    if totals.dtype.name not in ("float32", "float64") or host.dtype != np.float64:
+    if totals.dtype.name != dtype or host.dtype != np.float64:
         raise ValueError(f"sums in {totals.dtype} and {host.dtype}")
     if {totals.shape, host.shape} != {(SLOTS,)}:
         raise ValueError(f"sums {totals.shape} and {host.shape}")
