@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,7 @@ STRICT = BackendSpec(
 # Backends that are only for tests: how to make one, and its spec for the registry's table.
 TEST_ONLY: dict[str, tuple[Callable[[], Backend], str]] = {
     "ghost": (GhostBackend, "nnbackend.testing.ghost:SPEC"),
+    "ghost32": (partial(GhostBackend, has_float64=False), "nnbackend.testing.ghost:SPEC32"),
     "defaults": (ReferenceBackend, "nnbackend.testing.reference:SPEC"),
     "strict": (StrictBackend, "rows:STRICT"),
     "cupy_emulated": (stand_in_backend.new_row, "stand_in_backend:SPEC"),

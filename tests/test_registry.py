@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import nnbackend as nn
-from nnbackend.backend import API_VERSION, BackendSpec, Probe, registry
+from nnbackend.backend import API_VERSION, BackendSpec, Device, Probe, registry
 from nnbackend.errors import (
     ArgumentError,
     BackendError,
@@ -102,9 +102,25 @@ def test_a_backend_is_itself_and_one_device_one_object(plugins: Plugins) -> None
     assert nn.get_backend("fast:0") is not backend
 
 
-@pytest.mark.parametrize("word", ["gpu:", "gpu:x", "gpu:-1", "gpu:1.5", "numpy:0:1", "gpu: 1"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        "gpu:",
+        "gpu:x",
+        "gpu:-1",
+        "gpu:1.5",
+        "numpy:0:1",
+        "gpu: 1",
+        "many:",
+        "many:mps:",
+        "many:mps:x",
+        "many:mps:0:1",
+        "cpu:cpu",
+    ],
+)
 def test_words_outside_the_grammar(word: str) -> None:
-    with pytest.raises(ArgumentError, match=rf"WORD or WORD:NUMBER. Received: device='{word}'"):
+    expected = rf"WORD, WORD:NUMBER or NAME:TYPE:NUMBER. Received: device='{word}'"
+    with pytest.raises(ArgumentError, match=expected):
         nn.get_backend(word)
 
 
@@ -219,12 +235,226 @@ def test_auto_goes_on_when_a_device_fails_at_first_use(
     plugins.device("fast", load=load)
     with caplog.at_level(logging.INFO, logger="nnbackend"):
         assert nn.get_backend("auto").device == "numpy:0"
-    assert "fast: the device is lost" in caplog.text
+    assert "fast:0: the device is lost" in caplog.text
+    with pytest.raises(
+        BackendUnavailableError, match=r"no GPU backend .*\n  fast:0: the device is"
+    ):
+        nn.get_backend("gpu")  # which never leaves its kind
     plugins.device("slow", priority=1)
-    assert nn.get_backend("auto").device == "slow:0"
-    for word in ("gpu", "fast"):  # these never fall back
-        with pytest.raises(BackendUnavailableError, match=r"^the device is lost$"):
+    assert nn.get_backend("auto").device == nn.get_backend("gpu").device == "slow:0"
+    with pytest.raises(BackendUnavailableError, match=r"^the device is lost$"):
+        nn.get_backend("fast")
+
+
+def test_whatever_a_plug_in_raises_at_loading_breaks_no_other(
+    plugins: Plugins, caplog: pytest.LogCaptureFixture
+) -> None:
+    plugins.device("fast", load=lambda index: 1 / 0)
+    with caplog.at_level(logging.WARNING, logger="nnbackend"):
+        assert nn.get_backend("auto").device == "numpy:0"
+    assert "fast:0 (plug 1.2) could not be loaded: ZeroDivisionError" in caplog.text
+
+
+def test_a_backend_that_calls_itself_otherwise_is_refused(plugins: Plugins) -> None:
+    plugins.device("fast", 2, load=lambda index: Numbered("fast", 0))
+    assert nn.get_backend("fast").device == "fast:0"
+    with pytest.raises(BackendError, match=r"whose `device` is 'fast:1'.*Received: 'fast:0'"):
+        nn.get_backend("fast:1")
+
+
+# ---- several types of devices in one spec -------------------------------------------------------
+
+
+class Typed(ReferenceBackend):
+    def __init__(self, device: Device) -> None:
+        self.name, self.device = "many", f"many:{device.type}:{device.index}"
+
+
+MANY = (Device("cpu", "cpu"), Device("mps", "gpu"), Device("cuda", "gpu"), Device("cuda", "gpu", 1))
+
+
+@pytest.fixture
+def many(plugins: Plugins) -> Plugins:
+    plugins.device("many", kind="cpu", priority=20, probe=lambda: Probe(devices=MANY),
+                   load=lambda n: Typed(MANY[n]))  # fmt: skip
+    return plugins
+
+
+@pytest.mark.parametrize(
+    ("word", "device"),
+    [
+        ("many", "many:cpu:0"), ("many:0", "many:cpu:0"), ("many:3", "many:cuda:1"),
+        ("many:mps", "many:mps:0"), ("MANY:CUDA", "many:cuda:0"), ("many:cuda:1", "many:cuda:1"),
+        ("many:gpu", "many:mps:0"), ("many:gpu:2", "many:cuda:1"), ("gpu", "many:mps:0"),
+        ("gpu:1", "many:cuda:0"), ("cpu", "many:cpu:0"), ("auto", "many:mps:0"),
+    ],
+)  # fmt: skip
+def test_words_for_devices_of_several_types(word: str, device: str, many: Plugins) -> None:
+    backend = nn.get_backend(word)
+    assert backend.device == device
+    assert nn.get_backend(backend.device) is backend
+
+
+def test_types_and_numbers_that_are_not_there(many: Plugins) -> None:
+    seen = r"many sees 4 devices \(many:cpu:0, many:mps:0, many:cuda:0, many:cuda:1\)"
+    for word in ("many:xpu", "many:cuda:2", "many:4", "gpu:3"):
+        with pytest.raises(BackendUnavailableError, match=seen):
             nn.get_backend(word)
+
+
+def test_each_device_is_listed_with_its_kind(many: Plugins) -> None:
+    row = next(row for row in nn.backends() if row.name == "many")
+    assert row.devices == ("many:cpu:0", "many:mps:0", "many:cuda:0", "many:cuda:1")
+    assert row.kinds == ("cpu", "gpu", "gpu", "gpu")
+
+
+def test_gpu_looks_at_every_spec(many: Plugins) -> None:
+    many.device("fast", 1, priority=30)
+    assert nn.get_backend("gpu").device == "fast:0"
+    assert nn.get_backend("gpu:2").device == "many:cuda:1"  # the first backend with so many
+    assert nn.get_backend("cpu").device == "many:cpu:0"
+
+
+@pytest.mark.parametrize("wrong", [Device("mps", "npu"), Device("MPS", "gpu"), Device("", "gpu")])
+def test_devices_that_no_word_can_name(wrong: Device, plugins: Plugins) -> None:
+    plugins.device("many", probe=lambda: Probe(devices=(wrong,)))
+    assert_isolated("many", BackendUnavailableError, "its probe listed Device")
+
+
+# ---- what a device must show --------------------------------------------------------------------
+
+
+class CopiedSlices(np.ndarray):
+    """An array whose slices are copies, as JAX's."""
+
+    def __getitem__(self, key: Any) -> Any:
+        return np.array(super().__getitem__(key)).view(CopiedSlices)
+
+
+class Immutable(np.ndarray):
+    """An array that cannot be written to, as JAX's."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        raise TypeError("arrays are immutable")
+
+
+class CopiesReshaped:
+    def __getattr__(self, name: str) -> Any:
+        return getattr(np, name)
+
+    def reshape(self, x: Any, shape: Any) -> Any:
+        return np.array(np.reshape(x, shape))
+
+
+class Other(Numbered):
+    """A backend over another class of arrays."""
+
+    array: type[np.ndarray] = np.ndarray
+
+    def empty(self, shape: Any, dtype: str) -> Any:
+        return np.empty(shape, dtype).view(self.array)
+
+    def zeros(self, shape: Any, dtype: str) -> Any:
+        return np.zeros(shape, dtype).view(self.array)
+
+
+class GivesViews(Numbered):
+    def to_host(self, array: Any) -> Any:
+        return array
+
+
+class IgnoresOut(Numbered):
+    def to_device(self, host: Any, out: Any = None) -> Any:
+        return np.array(host)
+
+
+def over(array: type[np.ndarray]) -> Any:
+    return type("Over", (Other,), {"array": array})
+
+
+UNWRITABLE = {
+    "a slice of an array is a view": over(CopiedSlices),
+    "value writes into the array.*TypeError: arrays are immutable": over(Immutable),
+    "xp.reshape of a slice is a view": type("Copies", (Numbered,), {"xp": CopiesReshaped()}),
+    "to_host gives a fresh copy": GivesViews,
+    "out=view": IgnoresOut,
+}
+
+
+@pytest.mark.parametrize("missing", list(UNWRITABLE))
+def test_a_library_without_writable_views_is_refused(
+    missing: str, plugins: Plugins, caplog: pytest.LogCaptureFixture
+) -> None:
+    plugins.device("copies", load=lambda n: UNWRITABLE[missing]("copies", n))
+    with pytest.raises(BackendError, match=f"(?s)copies:0 cannot be used.*{missing}"):
+        nn.get_backend("copies")
+    with caplog.at_level(logging.INFO, logger="nnbackend"):
+        assert nn.get_backend("auto").device == "numpy:0"
+    assert "copies:0: copies:0 cannot be used" in caplog.text
+
+
+class WrongProducts(Numbered):
+    def dense_forward(self, x: Any, W: Any, b: Any, phi: Any, z: Any, a: Any) -> None:
+        super().dense_forward(x, W, b, phi, z, a)
+        a *= 1.01
+
+
+class WrongClock(Numbered):
+    def tick(self, clock: Any, rates: Any, hyper: Any) -> None:
+        super().tick(clock, rates, hyper)
+        hyper[2] = 0.0
+
+
+class Broken(Numbered):
+    def dense_backward(self, *args: Any) -> None:
+        raise RuntimeError("an illegal instruction was met")
+
+
+FINDINGS = {
+    WrongProducts: "a layer's output is off by 1.0e-02 of its size, in float32",
+    WrongClock: "a step's clock and rates became",
+    Broken: "RuntimeError: an illegal instruction was met",
+}
+
+
+@pytest.mark.parametrize("kind", list(FINDINGS))
+def test_a_device_that_computes_wrongly_is_passed_over(
+    kind: Any, plugins: Plugins, caplog: pytest.LogCaptureFixture
+) -> None:
+    plugins.device("wrong", 1, load=lambda n: kind("wrong", n), priority=9)
+    with pytest.raises(BackendUnavailableError, match="failed its self-test") as caught:
+        nn.get_backend("wrong")
+    for words in (FINDINGS[kind], "report this to the authors of plug 1.2", "nnbackend devices"):
+        assert words in str(caught.value)
+    with caplog.at_level(logging.WARNING, logger="nnbackend"):
+        assert nn.get_backend("auto").device == "numpy:0"
+    assert FINDINGS[kind] in caplog.text
+    plugins.device("right", 1)
+    assert nn.get_backend("gpu").device == "right:0"
+    plugins.device("slow", 1, load=lambda n: kind("slow", n), kind="cpu", priority=99)
+    assert nn.get_backend("cpu").device == "numpy:0"
+
+
+def test_the_next_device_of_a_backend_takes_over(plugins: Plugins) -> None:
+    kinds = [WrongProducts, Numbered]
+    plugins.device("fast", 2, load=lambda n: kinds[n]("fast", n))
+    assert nn.get_backend("gpu").device == "fast:1"
+    with pytest.raises(BackendUnavailableError, match="failed its self-test"):
+        nn.get_backend("gpu:0")
+
+
+def test_the_self_test_runs_once_in_a_process(plugins: Plugins) -> None:
+    seen = []
+
+    class Counting(Numbered):
+        def dense_forward(self, *args: Any) -> None:
+            seen.append(1)
+            super().dense_forward(*args)
+
+    plugins.device("fast", load=lambda n: Counting("fast", n))
+    for word in ("auto", "gpu", "fast", "fast:0"):
+        nn.get_backend(word)
+    assert len(seen) == 1
 
 
 # ---- plug-ins ---------------------------------------------------------------------------------

@@ -462,6 +462,35 @@ def test_on_another_device_it_goes_on_within_rounding(
     assert "within rounding" in caplog.text
 
 
+def test_it_stays_on_the_device_that_the_run_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("NNBACKEND_DEVICE", "numba")  # what a new run would be on
+    fit(tmp_path, Interrupt(3))
+    net, _ = nn.resume(tmp_path, X, LABELS)
+    assert net.backend.device == "numpy:0"
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("word", ["torch:mps:0", "numpy:7", "a:b:c:d", "", None, 3])
+def test_without_the_device_of_the_run_it_takes_another_and_says_so(
+    word: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("NNBACKEND_DEVICE", "numpy")
+    fit(tmp_path, Interrupt(3), every={"minutes": 60})
+    (path,) = checkpoint_paths(tmp_path)
+    description, arrays = read_model(path)
+    description.pop("format")
+    description["run"]["device"] = word
+    path.write_bytes(encode(description, arrays))
+    net, history = nn.resume(tmp_path, X, LABELS)
+    assert net.backend.device == "numpy:0"
+    assert len(history) == 3
+    assert f"the run was on {word!r}, which cannot be used here; it is resumed on numpy:0" in (
+        caplog.text
+    )
+
+
 FORGED: dict[str, Callable[[dict[str, Any]], Any]] = {
     "epoch beyond the run": lambda run: run.update(epoch=10**6),
     "epoch of text": lambda run: run.update(epoch="1"),

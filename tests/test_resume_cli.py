@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rows import registered
 
 from nnbackend.cli import main
 from nnbackend.cli.progress import Keeper
@@ -280,6 +282,38 @@ def test_a_run_goes_on_in_float32_on_a_device_without_its_precision(
     config.write_text(text.replace('precision = "float32"', 'precision = "tf32"'))
     words = ["--resume", str(folder), "--device", "numpy", "--quiet"]
     assert main(["train", *words]) == 0
+    assert len(rows(folder)) == 2
+
+
+def test_a_run_stays_on_its_device_or_says_where_it_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "run"
+
+    def interrupt(keeper: Keeper, trainer: Trainer, row: object) -> None:
+        trainer.interrupt.requested = True
+
+    def begin() -> None:
+        with monkeypatch.context() as during:
+            during.setattr(Keeper, "on_epoch_end", interrupt)
+            words = ["xor", "--device", "ghost:1", "--epochs", "2", "--hidden", "3"]
+            assert main(["train", *words, "--quiet", "--out", str(folder)]) == 130
+
+    def device() -> object:
+        environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+        return environment["results"]["device"]
+
+    with registered("ghost"):
+        begin()
+        assert main(["train", "--resume", str(folder), "--quiet"]) == 0
+        assert device() == "ghost:1"
+        shutil.rmtree(folder)
+        begin()
+    monkeypatch.setenv("NNBACKEND_DEVICE", "numpy")
+    assert main(["train", "--resume", str(folder)]) == 0
+    assert device() == "numpy:0"
+    said = "the run was on 'ghost:1', which cannot be used here; it is resumed on numpy:0"
+    assert said in caplog.text
     assert len(rows(folder)) == 2
 
 

@@ -11,6 +11,7 @@ Shape letters: B rows of a batch, I inputs and O outputs of a layer, K pieces, P
 
 from __future__ import annotations
 
+import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -20,15 +21,16 @@ import numpy as np
 
 from nnbackend.backend import philox
 from nnbackend.backend.formulas import Activation, Array, Loss, Namespace, Score, UpdateRule
-from nnbackend.errors import ArgumentError
+from nnbackend.errors import ArgumentError, BackendError
 
-API_VERSION = 1
+# 2: sums and rates in `sum_dtype`, several types of devices in one spec.
+API_VERSION = 2
 
-# Slots of `totals`, the float64 sums that a pass over the data leaves on the device.
+# Slots of `totals`, the sums in `sum_dtype` that a pass over the data leaves on the device.
 LOSS, WEIGHT, PENALTY, SCORE = range(4)
 # Slots of `clock`, int64: steps made since training began (the first is 1), batch of this epoch.
 STEP, BATCH = range(2)
-# Slots of `hyper`, float64: what a schedule may change, and the step count once more.
+# Slots of `hyper`, in `sum_dtype`: what a schedule may change, and the step count once more.
 RATE, MOMENTUM, COUNT = range(3)
 FAR = 1e15  # clips away before its square could overflow; 1 + FAR^2 is FAR^2 in every dtype
 
@@ -38,7 +40,8 @@ class Backend(ABC):
 
     A device that cannot serve an allocation raises DeviceMemoryError, whichever call asked for it.
     On the CPU, NumPy's MemoryError will do. A step is then made in parts, a prediction too.
-    name: the registered name, as "numpy".  device: what a user would ask for, as "cupy:1".
+    name: the registered name, as "numpy".  device: the word that `get_backend` takes for this
+    device, as "cupy:1" or "torch:mps:0".
     xp: namespace of array API functions.  float_dtypes: names of the supported dtypes.
     capabilities: of "uint64" (wrapping 64-bit integers, for dropout masks made in place) and
     "capture" (steps really are captured, not called one by one).
@@ -51,6 +54,15 @@ class Backend(ABC):
     capabilities: frozenset[str] = frozenset()
     precisions: tuple[str, ...] = ("float32",)  # of float32 matrix products
     precision: str = "float32"
+
+    @property
+    def sum_dtype(self) -> str:
+        """The dtype of sums and rates: float64 where the device has it, else float32.
+
+        Of `totals`, `rates` and `hyper`. Where it is float32 the engine brings `totals` to the
+        host now and then, and adds them up there, so that long sums lose nothing.
+        """
+        return "float64" if "float64" in self.float_dtypes else "float32"
 
     # ---- (a) what a backend must give -------------------------------------------------------
 
@@ -175,20 +187,20 @@ class Backend(ABC):
         """Compare the output with the target: delta = d(mean loss)/d(out), and add to totals.
 
         The mean over the batch is taken here and nowhere else: sum(w * loss) / sum(w).
-        totals[LOSS] += sum(w * loss), totals[WEIGHT] += sum(w), both float64.
+        totals[LOSS] += sum(w * loss), totals[WEIGHT] += sum(w), in sum_dtype.
         Shapes: out and delta (B, O); y (B, O), or (B,) int32 class labels; weight (B,) or None.
         """
         xp = self.xp
         rows, gradient = loss.rows(out, self._targets(y, out), xp)
         if weight is None:
             delta[...] = gradient * (1.0 / out.shape[0])
-            totals[LOSS] = totals[LOSS] + xp.sum(xp.astype(rows, xp.float64))
+            totals[LOSS] = totals[LOSS] + xp.sum(xp.astype(rows, totals.dtype))
             totals[WEIGHT] = totals[WEIGHT] + out.shape[0]
         else:
             share = weight / (xp.sum(weight) + float(xp.finfo(weight.dtype).smallest_normal))
             delta[...] = gradient * xp.reshape(share, (-1, 1))
-            totals[LOSS] = totals[LOSS] + xp.sum(xp.astype(rows * weight, xp.float64))
-            totals[WEIGHT] = totals[WEIGHT] + xp.sum(xp.astype(weight, xp.float64))
+            totals[LOSS] = totals[LOSS] + xp.sum(xp.astype(rows * weight, totals.dtype))
+            totals[WEIGHT] = totals[WEIGHT] + xp.sum(xp.astype(weight, totals.dtype))
 
     def add_score(
         self, score: Score, out: Array, y: Array, weight: Array | None, totals: Array
@@ -197,10 +209,11 @@ class Backend(ABC):
 
         Shapes: as in `loss_and_delta`.
         """
-        rows = self.xp.astype(score.rows(out, self._targets(y, out), self.xp), self.xp.float64)
+        xp = self.xp
+        rows = xp.astype(score.rows(out, self._targets(y, out), xp), totals.dtype)
         if weight is not None:
-            rows = rows * self.xp.astype(weight, self.xp.float64)
-        totals[SCORE] = totals[SCORE] + self.xp.sum(rows)
+            rows = rows * xp.astype(weight, totals.dtype)
+        totals[SCORE] = totals[SCORE] + xp.sum(rows)
 
     # ---- kernels: gradient and update -------------------------------------------------------
 
@@ -215,7 +228,7 @@ class Backend(ABC):
         gradient[...] = gradient + l2 * weights + l1 * xp.sign(weights)
         value = xp.sum(l1 * xp.abs(weights) + (0.5 * l2) * weights * weights, keepdims=True)
         here = slice(PENALTY, PENALTY + 1)
-        totals[here] = totals[here] + rows * xp.astype(value, xp.float64)
+        totals[here] = totals[here] + rows * xp.astype(value, totals.dtype)
 
     def clip_norm(self, gradient: Array, max_norm: float) -> None:
         """Shrink the gradient to at most `max_norm` long; no branch on the host.
@@ -239,7 +252,7 @@ class Backend(ABC):
         """Make one step of gradient descent on the whole parameter vector, in place.
 
         Decoupled decay comes first and on the weights only: w *= 1 - lr * weight_decay.
-        Shapes: theta, gradient and each array of state (P,); hyper (3,) float64.
+        Shapes: theta, gradient and each array of state (P,); hyper (3,) in sum_dtype.
         """
         xp = self.xp
         rate, momentum, count = (hyper[i : i + 1] for i in (RATE, MOMENTUM, COUNT))
@@ -277,7 +290,7 @@ class Backend(ABC):
     def tick(self, clock: Array, rates: Array, hyper: Array) -> None:
         """Begin a step: count it, and look up its learning rate and momentum.
 
-        Shapes: clock (2,) int64, rates (2, steps of the epoch) float64, hyper (3,) float64.
+        Shapes: clock (2,) int64; rates (2, steps of the epoch) and hyper (3,) in sum_dtype.
         """
         clock[...] = clock + 1
         hyper[:COUNT] = self.xp.take(rates, clock[BATCH : BATCH + 1], axis=1)[:, 0]
@@ -378,6 +391,11 @@ class Backend(ABC):
         wanted = getattr(self.xp, dtype)
         return array if array.dtype == wanted else self.xp.astype(array, wanted)
 
+    def narrowed(self, host: np.ndarray) -> np.ndarray:
+        """Return a host array in a dtype that the device has: where it has no float64, float32."""
+        lacks_it = host.dtype == np.float64 and "float64" not in self.float_dtypes
+        return host.astype(np.float32) if lacks_it else host
+
     def _arange(self, n: int) -> Array:
         """Return 0 .. n-1 as int64 on the device: a view of one of few lengths, made once each.
 
@@ -404,11 +422,35 @@ class Backend(ABC):
         return self  # there is no second device to make
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the word for the device, which is opened again where the pickle is read."""
-        return _opened, (self.device, self.precision)
+        """Pickle the word for the device, which is opened again where the pickle is read.
+
+        A backend that no entry point leads to is pickled as an object, with its attributes.
+        Raises: BackendError when these cannot be pickled.
+        """
+        from nnbackend.backend.registry import is_registered  # which imports this module
+
+        if is_registered(self):
+            return _opened, (self.device, self.precision)
+        state = {name: value for name, value in self.__dict__.items() if name != "_ranges"}
+        try:
+            pickle.dumps((type(self), state))
+        except Exception as error:  # of pickle, or of whatever an attribute is
+            raise BackendError(
+                "A backend in a pickle must be registered under an entry point of "
+                "nnbackend.backends, or have a class and attributes that pickle takes. "
+                f"Received: {self!r} ({type(self).__qualname__}; {error}). Register it, "
+                "or save the network by net.save(path)."
+            ) from error
+        return _restored, (type(self), state)
 
 
 def _opened(device: str, precision: str) -> Backend:
-    from nnbackend.backend.registry import get_backend  # which imports this module
+    from nnbackend.backend.registry import get_backend
 
     return get_backend(device).with_precision(precision)
+
+
+def _restored(kind: type[Backend], state: dict[str, Any]) -> Backend:
+    backend = kind.__new__(kind)
+    backend.__dict__.update(state)
+    return backend

@@ -3,7 +3,8 @@
 Backends are found through the entry-point group `nnbackend.backends`, ours as anyone's; a table
 of our own stands in for it in a checkout that is not installed. An entry point is a light
 `BackendSpec`: it says whether the device is usable without loading the array library for good.
-Nothing falls back silently: only "auto" may choose.
+Nothing falls back silently: "auto" may choose, "cpu" and "gpu" stay within their kind, and a
+device is used only when its arrays can be written through views and its self-test passes.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import importlib
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
 
+from nnbackend.backend import first_use
 from nnbackend.backend.base import API_VERSION, Backend
 from nnbackend.errors import (
     ArgumentError,
@@ -39,26 +41,51 @@ BUILT_IN = {
 }
 
 
+# NAME or NAME:N, NAME:TYPE or NAME:TYPE:N.
+WORD = re.compile(r"(?P<name>[^:]*)(:(?P<type>[a-z][a-z0-9_]*))?(:(?P<number>[0-9]+))?")
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device of a library that has several types of them, as PyTorch.
+
+    type: the library's word, as "mps" in torch:mps:0.  kind: "cpu" or "gpu".
+    index: its number among those of its type, from 0.
+    """
+
+    type: str
+    kind: str
+    index: int = 0
+
+
 @dataclass(frozen=True)
 class Probe:
     """What a backend found out about this machine, without raising.
 
+    device_count: how many devices there are, all of the spec's kind; or `devices`, one by one.
     reason and cure say why there is no device and the one command that mends it; details are
     figures worth showing, as ("BLAS", "OpenBLAS 0.3.31").
     """
 
-    device_count: int
+    device_count: int = 0
     reason: str = ""
     cure: str = ""
     details: tuple[tuple[str, str], ...] = ()
+    devices: tuple[Device, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.devices:
+            object.__setattr__(self, "device_count", len(self.devices))
 
 
 @dataclass(frozen=True)
 class BackendSpec:
     """What an entry point of the group names: light to import, heavy only when loaded.
 
-    kind is "cpu" or "gpu"; a higher priority wins within a kind. probe() never raises. load(n)
-    gives the backend of device n.
+    kind is "cpu" or "gpu", of all devices unless the probe lists them with their own; a higher
+    priority wins within a kind. probe() never raises. load(n) gives the backend of device n, as
+    the probe counts or lists them.
     """
 
     name: str
@@ -72,7 +99,10 @@ class BackendSpec:
 
 @dataclass(frozen=True)
 class BackendRow:
-    """One line of `nnbackend.backends()`."""
+    """One line of `nnbackend.backends()`.
+
+    devices: the words for the devices, as "cupy:0".  kinds: the kind of each.
+    """
 
     name: str
     kind: str
@@ -83,6 +113,7 @@ class BackendRow:
     devices: tuple[str, ...]
     distribution: str
     details: tuple[tuple[str, str], ...] = ()
+    kinds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -139,7 +170,7 @@ def _entries() -> dict[str, _Entry]:
                 "Uninstall all but one."
             )
             entries[name] = _Entry(name, owners, error=error)
-        elif not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in KINDS:
+        elif not NAME.fullmatch(name) or name in KINDS:
             error = BackendUnavailableError(
                 f"a backend's name must be lower-case letters, digits and _, and none of "
                 f"{', '.join(KINDS)}. Received: {name!r} from {owner}. Rename it there."
@@ -157,9 +188,28 @@ def _probe(name: str) -> Probe:
     if entry.error is not None or entry.spec is None:
         return Probe(0, reason=str(entry.error))
     try:
-        return entry.spec.probe()
+        found = entry.spec.probe()
+        if wrong := [d for d in found.devices if d.kind not in KINDS[1:] or not NAME.match(d.type)]:
+            return Probe(reason=f"its probe listed {wrong[0]}, expected a type and kind cpu or gpu")
+        return found
     except Exception as error:
         return Probe(0, reason=f"its probe failed with {type(error).__name__}: {error}")
+
+
+def _devices(name: str) -> tuple[Device, ...]:
+    """Return the devices that a backend has here; those of a single type have no word for it."""
+    probe, spec = _probe(name), _entries()[name].spec
+    kind = spec.kind if spec else ""
+    return probe.devices or tuple(Device("", kind, i) for i in range(probe.device_count))
+
+
+def _word(name: str, device: Device) -> str:
+    """Return the word for a device, as Backend.device has it."""
+    return ":".join(filter(None, (name, device.type, str(device.index))))
+
+
+def _words(name: str) -> tuple[str, ...]:
+    return tuple(_word(name, device) for device in _devices(name))
 
 
 def _version(entry: _Entry) -> str:
@@ -171,16 +221,71 @@ def _version(entry: _Entry) -> str:
 
 
 @cache
-def _backend(name: str, index: int) -> Backend:
-    """Load a usable backend, once per device."""
-    spec = _entries()[name].spec
-    assert spec is not None
-    return spec.load(index)
+def _backend(name: str, place: int) -> Backend:
+    """Load a device of a usable backend, once; see that its arrays can be computed with.
+
+    Raises: BackendError, also for whatever a plug-in raises.
+    """
+    entry, word = _entries()[name], _words(name)[place]
+    assert entry.spec is not None
+    try:
+        backend = entry.spec.load(place)
+    except BackendError:
+        raise
+    except Exception as error:
+        raise BackendUnavailableError(
+            f"{word} ({entry.distribution}) could not be loaded: {type(error).__name__}: {error}."
+        ) from error
+    if backend.device not in (word, name if word == f"{name}:0" else word):
+        raise BackendError(
+            f"load({place}) of {name} ({entry.distribution}) must give a backend whose `device` is "
+            f"{word!r}, the word for it. Received: {backend.device!r}. Correct it there."
+        )
+    if name != "numpy":
+        first_use.check_views(backend)
+    return backend
+
+
+@cache
+def _finding(name: str, place: int) -> str:
+    """Return what the self-test of a device found wrong, once per process; "" for nothing."""
+    if name == "numpy":  # what the others are compared with
+        return ""
+    # Our own kernels are tested with the library; to load them may take longer than the test.
+    kernels = Backend if name in BUILT_IN else type(_backend(name, place))
+    return first_use.self_test(_backend(name, place), kernels)
+
+
+def _open(name: str, place: int) -> Backend:
+    """Return a device that computes rightly.
+
+    Raises: BackendError when its arrays cannot be computed with, or its self-test fails.
+    """
+    backend = _backend(name, place)
+    try:
+        finding = _finding(name, place)
+    except Exception as error:  # not kept: it may be a passing want of memory
+        finding = f"{type(error).__name__}: {error}"
+    if finding:
+        owner = _entries()[name].distribution
+        raise BackendUnavailableError(
+            f"{backend.device} ({owner}) failed its self-test: {finding}. Use another device, and "
+            f"report this to the authors of {owner}, with what `nnbackend devices` prints."
+        )
+    return backend
+
+
+def is_registered(backend: Backend) -> bool:
+    """Whether the word for its device leads to such a backend again."""
+    try:
+        return type(get_backend(backend.device)) is type(backend)
+    except (BackendError, ArgumentError):
+        return False
 
 
 def refresh() -> None:
     """Forget what was found, so that the next look finds plug-ins installed since."""
-    for remembered in (_entries, _probe, _backend):
+    for remembered in (_entries, _probe, _backend, _finding):
         remembered.cache_clear()
 
 
@@ -201,9 +306,10 @@ def backends() -> list[BackendRow]:
                 reason=probe.reason,
                 cure=probe.cure,
                 version=_version(entry),
-                devices=tuple(f"{name}:{i}" for i in range(probe.device_count)),
+                devices=_words(name),
                 distribution=entry.distribution,
                 details=probe.details,
+                kinds=tuple(device.kind for device in _devices(name)),
             )
         )
     order = {
@@ -213,11 +319,16 @@ def backends() -> list[BackendRow]:
 
 
 def get_backend(device: str | Backend | None = None) -> Backend:
-    """Give the backend that a word means: auto, cpu, gpu, gpu:N, NAME, NAME:N, or a Backend.
+    """Return the backend that a word means, or a Backend itself.
 
-    None asks the environment variable NNBACKEND_DEVICE, and then means "auto".
-    Raises: UnknownBackendError, BackendUnavailableError, BackendVersionError; ArgumentError when
-    the word does not follow the grammar.
+        auto   cpu   gpu   gpu:N   NAME   NAME:N   NAME:TYPE   NAME:TYPE:N
+
+    None asks the environment variable NNBACKEND_DEVICE, and then means "auto". "auto" prefers a
+    GPU; "cpu" and "gpu" mean the best device of the kind. These three pass over a device that
+    cannot be used, and say so in the log. A name, with the number or the type of one of its
+    devices, means that device alone.
+    Raises: UnknownBackendError, BackendUnavailableError, BackendVersionError; BackendError for a
+    library without writable views; ArgumentError when the word does not follow the grammar.
     >>> get_backend("numpy")
     <backend numpy:0>
     """
@@ -232,67 +343,79 @@ def get_backend(device: str | Backend | None = None) -> Backend:
             f"device must be a string or a Backend. Received: device={device!r}. "
             "Use 'auto', 'cpu', 'gpu', 'gpu:1' or a backend's name."
         )
-    word, colon, number = device.strip().lower().partition(":")
-    if colon and not number.isdecimal():
+    parts = WORD.fullmatch(device.strip().lower())
+    if parts is None or (parts["type"] and parts["name"] in KINDS):
         raise ArgumentError(
-            f"device must be WORD or WORD:NUMBER. Received: device={device!r}{origin}. "
-            "Use for example 'gpu:0'."
+            f"device must be WORD, WORD:NUMBER or NAME:TYPE:NUMBER. Received: device={device!r}"
+            f"{origin}. Use for example 'gpu:0'."
         )
-    index = int(number) if colon else 0
-    if word in KINDS:
-        return _choose(word, index, device, origin)
-    return _named(word, index, device, origin)
+    number = int(parts["number"]) if parts["number"] else None
+    if parts["name"] in KINDS:
+        return _choose(parts["name"], number, f"device={device!r}{origin}")
+    return _named(parts["name"], parts["type"], number or 0, f"device={device!r}{origin}")
 
 
-def _named(name: str, index: int, device: str, origin: str) -> Backend:
-    """Give one backend by its name, or say why it cannot be had."""
+def _named(name: str, type: str | None, number: int, asked: str) -> Backend:
+    """Return one device of one backend, or say why it cannot be had."""
     if name not in _entries():
         raise UnknownBackendError(
-            f"no backend {name!r}{origin}; kinds: {', '.join(KINDS)}. {suggest(name, _entries())}"
+            f"no backend {name!r}: {asked}; kinds: {', '.join(KINDS)}. {suggest(name, _entries())}"
         )
-    entry, probe = _entries()[name], _probe(name)
+    entry, devices = _entries()[name], _devices(name)
     if entry.error is not None:
         raise entry.error
-    if probe.device_count == 0:
+    if not devices:
         raise BackendUnavailableError(
-            f"device={device!r}{origin} but {name} is not usable:\n{_reason(name)}\n"
+            f"{asked} but {name} is not usable:\n{_reason(name)}\n"
             "Use device='cpu', or device='auto' to take the best one found."
         )
-    if index >= probe.device_count:
-        seen = ", ".join(f"{name}:{i}" for i in range(probe.device_count))
-        raise BackendUnavailableError(
-            f"device={device!r}{origin} asked for, but {name} sees {probe.device_count} "
-            f"device{'s' if probe.device_count > 1 else ''} ({seen})."
-        )
-    return _backend(name, index)
+    places = [i for i, d in enumerate(devices) if type in (None, d.type, d.kind)]
+    if number >= len(places):
+        raise BackendUnavailableError(f"{asked} asked for, but {_seen(name)}.")
+    return _open(name, places[number])
 
 
-def _choose(kind: str, index: int, device: str, origin: str) -> Backend:
-    """Give the best usable backend of a kind; "auto" prefers a GPU and says what it chose."""
-    specs = [e.spec for e in _entries().values() if e.spec is not None and e.error is None]
-    candidates = [s for s in specs if kind in ("auto", s.kind)]
-    candidates.sort(key=lambda s: (s.kind != "gpu", -s.priority))
+def _seen(name: str) -> str:
+    words = _words(name)
+    return f"{name} sees {len(words)} device{'s' if len(words) > 1 else ''} ({', '.join(words)})"
+
+
+def _choose(kind: str, number: int | None, asked: str) -> Backend:
+    """Return the best device of a kind that can be used; "auto" prefers a GPU."""
     passed_over: list[str] = []
-    for spec in candidates:
-        if _probe(spec.name).device_count == 0:
-            passed_over.append(_reason(spec.name))
-            continue
-        try:
-            chosen = _named(spec.name, index, device, origin)
-        except BackendUnavailableError as error:
-            if kind != "auto":
-                raise
-            passed_over.append(f"  {spec.name}: {error}")
-            continue
-        if kind == "auto":
-            why = "; passed over:\n" + "\n".join(passed_over) if passed_over else ""
-            logger.info("device 'auto' is %s%s", chosen.device, why)
-        return chosen
+    failed = False
+    for wanted in ("gpu", "cpu") if kind == "auto" else (kind,):
+        for name, place in _candidates(wanted, number, passed_over):
+            try:
+                chosen = _open(name, place)
+            except BackendError as error:
+                passed_over.append(f"  {_words(name)[place]}: {error}")
+                failed = True
+                continue
+            if kind == "auto" or failed:
+                why = "; passed over:\n" + "\n".join(passed_over) if passed_over else ""
+                level = logging.WARNING if failed else logging.INFO
+                logger.log(level, "device %r is %s%s", kind, chosen.device, why)
+            return chosen
     reasons = "\n".join(passed_over) or "  none is installed"
     raise BackendUnavailableError(
-        f"device={device!r}{origin} but no {kind.upper()} backend is usable:\n{reasons}\n"
+        f"{asked} but no {kind.upper()} backend is usable:\n{reasons}\n"
         "Use device='cpu', or device='auto' to take the best one found."
     )
+
+
+def _candidates(kind: str, number: int | None, passed_over: list[str]) -> Iterator[tuple[str, int]]:
+    """Yield (name, place) of each device of a kind, the best first; note who has none and why."""
+    specs = [e.spec for e in _entries().values() if e.spec is not None and e.error is None]
+    for spec in sorted(specs, key=lambda spec: -spec.priority):
+        devices = _devices(spec.name)
+        places = [place for place, device in enumerate(devices) if device.kind == kind]
+        if not devices and spec.kind == kind:
+            passed_over.append(_reason(spec.name))
+        elif places and number is not None and number >= len(places):
+            passed_over.append(f"  {_seen(spec.name)}")
+        chosen = places if number is None else places[number : number + 1]
+        yield from ((spec.name, place) for place in chosen)
 
 
 def _reason(name: str) -> str:

@@ -63,8 +63,10 @@ class OursOnNumPy(AbstractContender):
         rows, targets = backend.to_device(x), backend.to_device(net.host_targets(y, len(y)))
         grad = backend.zeros((net.layout.size,), net.dtype)
         state = [backend.zeros((net.layout.size,), net.dtype) for _ in rule.state]
-        totals, hyper = backend.zeros((4,), "float64"), backend.zeros((3,), "float64")
-        backend.to_device(library("numpy").array([self.learning_rate, rule.momentum, 1]), out=hyper)
+        sums = backend.sum_dtype
+        totals, hyper = backend.zeros((4,), sums), backend.zeros((3,), sums)
+        numbers = [self.learning_rate, rule.momentum, 1]
+        backend.to_device(library("numpy").array(numbers, sums), out=hyper)
         layers, loss = net.for_training()
         space = net.workspace(rows, layers, grad=grad)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from nnbackend.backend import get_backend
+from nnbackend.backend import Backend, get_backend
 from nnbackend.network.layers import Dense, Dropout, Maxout
 from nnbackend.network.losses import OUTPUT_ACTIVATIONS
 from nnbackend.network.network import Network
@@ -39,17 +39,18 @@ def run(args: argparse.Namespace) -> int:
         return 0 if agreement else 1
     print(f"{'network':<44}{'slopes':>7}{'largest error':>15}")
     total = failed = 0
-    for name, net, y in networks(backend.device):
+    dtype = "float64" if "float64" in backend.float_dtypes else "float32"
+    for name, net, y in networks(backend, dtype):
         x = np.random.Generator(np.random.Philox(1)).standard_normal((ROWS, N_IN))
         result = check_gradients(net, x, y, seed=1)
         verdict = "passed" if result else "FAILED"
         total, failed = total + 1, failed + (not result)
         print(f"{name:<44}{len(result.comparisons):>7}{result.max_error:>15.1e}  {verdict}")
-    print(f"{total - failed} of {total} passed, in float64 on {backend.device}")
+    print(f"{total - failed} of {total} passed, in {dtype} on {backend.device}")
     return 1 if failed else 0
 
 
-def networks(device: str) -> Iterator[tuple[str, Network, np.ndarray]]:
+def networks(device: Backend, dtype: str) -> Iterator[tuple[str, Network, np.ndarray]]:
     """Give small networks with targets: every activation, layer and loss."""
     rng = np.random.Generator(np.random.Philox(2))
     values = rng.standard_normal((ROWS, N_OUT))
@@ -57,7 +58,7 @@ def networks(device: str) -> Iterator[tuple[str, Network, np.ndarray]]:
     labels = rng.integers(0, N_OUT, ROWS)
 
     def network(*layers: Dense | Maxout | Dropout, loss: str) -> Network:
-        return Network([N_IN, *layers], loss, device=device, dtype="float64", seed=3)
+        return Network([N_IN, *layers], loss, device=device, dtype=dtype, seed=3)
 
     for phi in (*SMOOTH, *KINKED):
         net = network(Dense(HIDDEN, phi), Dense(N_OUT, "softmax"), loss="cross_entropy")

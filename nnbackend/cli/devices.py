@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
+from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from nnbackend.errors import NNBackendError
 from nnbackend.network.network import Network
 from nnbackend.testing.gradient_check import check_gradients
 
+TOLERANCE = {"float64": 1e-12, "float32": 1e-5}
+WIDTH = 100
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of `devices`."""
@@ -22,39 +26,42 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print a line for each backend; the exit code is always good."""
+    """Print each backend with its devices; exit 1 when the self-test of a usable one fails."""
     blas = blas_lines()  # before a self-test loads another library's
     rows = backends()
-    tests = {row.name: self_test(row) for row in rows if row.usable}
+    tests = {device: self_test(device) for row in rows for device in row.devices}
     try:
         auto = get_backend("auto").device
     except NNBackendError as error:
         auto = f"none ({error})"
-    widths = [max(len(cell) for cell in column) for column in zip(*map(_cells, rows), strict=True)]
     for row in rows:
-        cells = [f"{cell:<{width}}" for cell, width in zip(_cells(row), widths, strict=True)]
-        print("  ".join([*cells, _last_cell(row, tests)]))
-        for name, value in row.details:
-            print(f"    {name}: {value}")
+        print("\n".join(_lines(row, tests)))
     print(f"auto would take {auto}")
     for line in blas:
         print(f"BLAS of NumPy: {line}")
+    failed = [device for device, result in tests.items() if result != "passed"]
+    if failed:
+        print(f"the self-test of {', '.join(failed)} FAILED: do not compute there")
     if args.json:
-        facts = [{**asdict(row), "self_test": tests.get(row.name)} for row in rows]
+        facts = [
+            {**asdict(row), "self_test": _worst([tests[device] for device in row.devices])}
+            for row in rows
+        ]
         print(to_json({"backends": facts, "auto": auto, "blas": blas}))
-    return 0
+    return 1 if failed else 0
 
 
-def self_test(row: BackendRow) -> str:
-    """Multiply two small matrices and check a gradient on a backend; say how it went."""
+def self_test(device: str) -> str:
+    """Return "passed", or what a device computed wrongly: a product of matrices, a gradient."""
     try:
-        backend = get_backend(row.devices[0])
-        net = Network([3, 4, 2], activation="tanh", device=backend, dtype="float64")
-        x = np.linspace(-1.0, 1.0, 15).reshape(5, 3)
+        backend = get_backend(device)
+        dtype = "float64" if "float64" in backend.float_dtypes else "float32"
+        net = Network([3, 4, 2], activation="tanh", device=backend, dtype=dtype)
+        x = np.linspace(-1.0, 1.0, 15).reshape(5, 3).astype(dtype)
         z = backend.to_host(net.trace(backend.to_device(x)).z[0])
         weights, biases = net.get_parameters()
         error = float(np.abs(z - (x @ weights[0] + biases[0])).max())
-        if not error < 1e-12:
+        if not error < TOLERANCE[dtype]:
             return f"FAILED: a product of matrices is off by {error:.1e}"
         check = check_gradients(net, x, np.linspace(0.0, 1.0, 10).reshape(5, 2))
         if not check:
@@ -64,11 +71,26 @@ def self_test(row: BackendRow) -> str:
     return "passed"
 
 
-def _cells(row: BackendRow) -> tuple[Any, ...]:
-    return row.name, row.kind, "usable" if row.usable else "not usable", row.version
+def _worst(results: list[str]) -> str | None:
+    """Return the first failure of a backend's devices, else that they passed; None without any."""
+    return next((r for r in results if r != "passed"), "passed" if results else None)
 
 
-def _last_cell(row: BackendRow, tests: dict[str, str]) -> str:
-    if row.usable:
-        return f"{', '.join(row.devices)}; self-test {tests[row.name]}"
-    return f"{row.reason} -> {row.cure}" if row.cure else row.reason
+def _lines(row: BackendRow, tests: dict[str, str]) -> Iterator[str]:
+    """Yield a line for the backend, then one for each device, fact, cause and cure."""
+    usable = "usable" if row.usable else "not usable"
+    yield f"{row.name:<8}{row.kind:<5}{usable:<12}{row.version}".rstrip()
+    for device, kind in zip(row.devices, row.kinds, strict=True):
+        yield from _wrapped(f"{device}  {kind}  self-test {tests[device]}")
+    for name, value in row.details:
+        yield f"    {name}: {value}"
+    for cause in filter(None, row.reason.split("; ")):
+        yield from _wrapped(f"why: {cause}")
+    for cure in filter(None, row.cure.split(", then ")):
+        yield f"    cure: {cure}"  # a command, to be copied whole
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 8, break_long_words=False
+    )

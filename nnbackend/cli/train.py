@@ -53,7 +53,7 @@ from nnbackend.persistence.checkpoints import (
     keep_newest,
     step_in_name,
 )
-from nnbackend.persistence.resuming import go_on
+from nnbackend.persistence.resuming import device_of, go_on
 from nnbackend.persistence.whole_file import sweep
 from nnbackend.plots import curves
 from nnbackend.training.callbacks import Callback
@@ -129,7 +129,10 @@ def run(args: argparse.Namespace) -> int:
             settings = at_config(settings, Path(args.config).parent)
         check_out(args.out)
     with _warnings_kept_from(args.quiet):
-        backend = get_backend(settings.device)
+        if checkpoint is None or "device" in given:
+            backend = get_backend(settings.device)
+        else:
+            backend = device_of(checkpoint)
         if checkpoint and settings.precision not in backend.precisions:
             settings = replace(settings, precision=None)  # as a model that is loaded elsewhere
         plan = prepare(settings, backend)

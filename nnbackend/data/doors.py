@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from nnbackend.backend import Backend
 from nnbackend.backend.formulas import Array
 from nnbackend.data import numeric
+from nnbackend.data.foreign import check_readable
 from nnbackend.data.sparse import SparseRows
 from nnbackend.errors import DataError, DeviceMismatchError, ShapeError
 
@@ -29,13 +30,15 @@ def own_rows(x: Any, n_in: int, backend: Backend) -> Array:
     """Return rows that are on the device already; lists and tables are brought there."""
     if backend.owns(x):
         x = host_array(x, "x") if isinstance(x, np.ndarray) else x
-    elif hasattr(x, "__array_interface__") or hasattr(x, "__dlpack__"):
+        return _check_rows(x, n_in, "x")
+    check_readable(x, "x")
+    if hasattr(x, "__array_interface__") or hasattr(x, "__dlpack__"):
+        host = "x" if isinstance(x, np.ndarray) else "numpy.asarray(x)"
         raise DeviceMismatchError(
             f"network is on {backend.device} but x is {numeric.type_name(x)}; "
-            "use net.backend.to_device(x)."
+            f"use net.backend.to_device({host})."
         )
-    else:
-        x = backend.to_device(host_array(x, "x"))
+    x = backend.to_device(backend.narrowed(host_array(x, "x")))
     return _check_rows(x, n_in, "x")
 
 
@@ -87,6 +90,7 @@ def host_array(x: Any, what: str, backend: Backend | None = None) -> Host:
             f"Build the network with device='gpu', or bring {what} to the host."
         )
     else:
+        check_readable(x, what)
         array = numeric.as_array(x, what)
     return numeric.numbers(array, what)
 
@@ -191,7 +195,9 @@ def targets(
     labels_only says that targets (n,) are labels even where n_out is 1.
     """
     if isinstance(y, np.ndarray) or not (backend.owns(y) or hasattr(y, "__cuda_array_interface__")):
-        y = y if isinstance(y, np.ndarray) else numeric.as_array(y, "y")
+        if not isinstance(y, np.ndarray):
+            check_readable(y, "y")
+            y = numeric.as_array(y, "y")
         y = _codes(y, classes) if y.dtype.kind in "OUST" else y
     array = host_array(y, "y", backend)
     if array.ndim not in (1, 2) or array.shape[0] != n_rows:

@@ -38,7 +38,7 @@ from nnbackend.estimators.hidden import hidden_activations
 from nnbackend.estimators.parameters import CONSTRAINTS
 from nnbackend.estimators.progress import ProgressBar
 from nnbackend.estimators.steps import SolverState, make_rule
-from nnbackend.estimators.taking_in import FitData
+from nnbackend.estimators.taking_in import FitData, dtype_on_device
 from nnbackend.estimators.watching import Watch
 from nnbackend.network.layers import AbstractLayer, Dropout
 from nnbackend.network.network import Network
@@ -186,7 +186,8 @@ class BaseMLP(
         self._optimizer.keep(trainer)
         self.converged_ = watch.has_converged
         if self.early_stopping and (self.converged_ or not incremental):
-            net.backend.to_device(self._best_theta, out=net.theta)
+            best = self._best_theta.astype(net.dtype, copy=False)
+            net.backend.to_device(best, out=net.theta)
         self._keep_parameters(net)
 
     def _run(self, trainer: Trainer) -> None:
@@ -307,7 +308,7 @@ class BaseMLP(
     ) -> Network:
         return build_network(
             n_in, hidden, (self.n_outputs_, self.out_activation_), self._fitted_loss,
-            device=self.device, dtype=self._dtype, dropout=dropout,
+            device=self.device, dtype=dtype_on_device(self), dropout=dropout,
         )  # fmt: skip
 
     def _know_layers(self) -> None:

@@ -15,6 +15,7 @@ from nnbackend.estimators.building import (
     engine_activation,
     fitted_layers,
 )
+from nnbackend.estimators.taking_in import dtype_on_device
 from nnbackend.network.layers import Dense, Dropout
 from nnbackend.network.losses import cross_entropy
 from nnbackend.network.network import Network
@@ -169,7 +170,7 @@ def _as_network(model: Any, classes: Any) -> Network:
     hidden = [la for la in model._hidden_layers if not isinstance(la, Dropout)]
     net = build_network(
         weights[0].shape[0], fitted_layers(hidden, weights[:-1]), output, loss,
-        device=model.device, dtype=model._dtype,
+        device=model.device, dtype=dtype_on_device(model),
     )  # fmt: skip
     net.set_parameters(weights, biases)
     if output[1] == "softmax":

@@ -120,8 +120,9 @@ def _by_parts(net: Network, data: FitData, recipe: Recipe) -> Objective:
             share = float(weight[part].sum() / weight.sum())
             if share:
                 found = net.backprop(
-                    net.backend.to_device(data.X[part]), data.y[part], weight[part]
-                )
+                    net.backend.to_device(net.backend.narrowed(data.X[part])),
+                    data.y[part], weight[part],
+                )  # fmt: skip
                 loss += share * found.loss
                 gradient += share * net.backend.to_host(found.vector)
         w = theta[:n_weights]

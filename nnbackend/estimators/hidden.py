@@ -28,7 +28,8 @@ def hidden_activations(estimator: Any, X: Any, layer: int) -> Any:
     index = _index(estimator, layer, len(net.learning_layers) - 1, in_table)
     parts = []
     for start in range(0, x.shape[0], ROWS_AT_ONCE):
-        here = net.backend.to_device(np.ascontiguousarray(x[start : start + ROWS_AT_ONCE]))
+        part = net.backend.narrowed(np.ascontiguousarray(x[start : start + ROWS_AT_ONCE]))
+        here = net.backend.to_device(part)
         parts.append(net.backend.to_host(net.trace(here).a[index]))
     found = np.concatenate(parts)
     return found if in_table else taking_in.like(estimator, X, found)

@@ -61,7 +61,7 @@ class FitData:
 
     @property
     def dtype(self) -> str:
-        """What a fit computes in unless told: float32 for such rows, else float64."""
+        """What a fit computes in unless told, where the device has it."""
         return "float32" if self.X.dtype == np.float32 else "float64"
 
 
@@ -93,7 +93,14 @@ def like(estimator: Any, X: Any, out: np.ndarray) -> Any:
     """Give a result where X is: output follows input. Labels that are no numbers stay here."""
     if on_host(estimator, X) is X or out.dtype.kind not in "fiub":
         return out
-    return get_backend(estimator.device).to_device(out)
+    backend = get_backend(estimator.device)
+    return backend.to_device(backend.narrowed(out))
+
+
+def dtype_on_device(estimator: Any) -> str:
+    """Return what a fit computes in: without float64 on the device float32, unless told."""
+    dtype, has = str(estimator._dtype), get_backend(estimator.device).float_dtypes
+    return has[0] if estimator.dtype is None and dtype not in has else dtype
 
 
 def some_rows(X: Any, index: np.ndarray) -> Any:

@@ -28,6 +28,7 @@ from nnbackend.network.layers import AbstractLayer, Dense, Maxout
 from nnbackend.network.losses import Loss, get_loss
 from nnbackend.network.parameters import Layout
 from nnbackend.network.scores import ACCURACY, BINARY_ACCURACY, SQUARED_ERROR, Score
+from nnbackend.network.sums import Sums
 from nnbackend.network.workspace import DropoutSource, Workspace
 
 # A network may give infinity for finite rows; the figures say so, NumPy need not warn.
@@ -122,10 +123,25 @@ class Network:
         )
         self.layout = Layout(shapes)
         self.theta = self.backend.empty((self.layout.size,), self.dtype)
+        self._lend_views()
+        self.initialize(self.seed)
+
+    def _lend_views(self) -> None:
         views = self.layout.views(self.theta, self.backend.xp)
         self.weights = tuple(W for W, _ in views)
         self.biases = tuple(b for _, b in views)
-        self.initialize(self.seed)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a pickle or a deep copy takes: the parameters as one host array."""
+        made_again = ("weights", "biases", "_spare")
+        state = {name: v for name, v in self.__dict__.items() if name not in made_again}
+        return state | {"theta": self.backend.to_host(self.theta)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _spare={})
+        self.theta = self.backend.empty((self.layout.size,), self.dtype)
+        self.backend.to_device(state["theta"], out=self.theta)
+        self._lend_views()
 
     # ---- parameters -------------------------------------------------------------------------
 
@@ -210,7 +226,7 @@ class Network:
         x = self.rows_on_device(x)
         target, weight = self.device_targets(y, sample_weight, int(x.shape[0]))
         grad = self.backend.zeros((self.layout.size,), self.dtype)
-        totals = self.backend.zeros((4,), "float64")
+        totals = self.backend.zeros((4,), self.backend.sum_dtype)
         layers, loss = self.for_training()
         space = self.workspace(x, layers, grad=grad)
         out = space.forward()
@@ -311,7 +327,8 @@ class Network:
         """Evaluate with targets and weights as `host_targets` and `host_weights` give them."""
         backend, score = self.backend, self.score_for(y)
         layers, loss = self.for_training()
-        totals, before = backend.zeros((4,), "float64"), backend.zeros((4,), "float64")
+        kept = Sums(backend)
+        totals, before = kept.totals, backend.zeros((4,), backend.sum_dtype)
         unused: Array | None = None
 
         def add(start: int, space: Workspace) -> None:
@@ -331,10 +348,11 @@ class Network:
                 unused = None
                 backend.copy(before, totals)
                 raise
+            kept.bring()
 
         with _QUIET():
             self._pass_over(x, add, layers)
-        sums = backend.to_host(totals)
+        sums = kept.read()
         value = float(sums[SCORE] / sums[WEIGHT])
         if score is SQUARED_ERROR:
             value = _r2(value, y, weight)
@@ -385,10 +403,10 @@ class Network:
         return target, None if weight is None else self.backend.to_device(weight)
 
     def device_scaler(self) -> tuple[Array, Array]:
-        """Return the scaler's shift and factor on the device, float64."""
+        """Return the scaler's shift and factor on the device, in its `sum_dtype`."""
         assert self.scaler is not None
-        to_device = self.backend.to_device
-        return to_device(self.scaler.shift), to_device(self.scaler.factor)
+        shift, factor = map(self.backend.narrowed, (self.scaler.shift, self.scaler.factor))
+        return self.backend.to_device(shift), self.backend.to_device(factor)
 
     @property
     def scales_on_host(self) -> bool:
@@ -517,9 +535,15 @@ def _check_dtype(dtype: Any, backend: Backend) -> str:
     if name not in backend.float_dtypes:
         raise ArgumentError(
             f"dtype must be one of {', '.join(backend.float_dtypes)} on {backend.device}. "
-            f"Received: dtype={name!r}. Data in other dtypes is converted batch by batch."
+            f"Received: dtype={name!r}. {_other_dtype(name, backend)}"
         )
     return str(name)
+
+
+def _other_dtype(name: str, backend: Backend) -> str:
+    if name == "float64":
+        return f"{backend.device} has no float64. Use dtype='float32', or device='cpu'."
+    return "Data in other dtypes is converted batch by batch."
 
 
 def _check_range(y: np.ndarray, loss: str) -> None:

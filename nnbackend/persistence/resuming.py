@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nnbackend.backend import Backend
-from nnbackend.errors import ArgumentError, ModelFileError, NNBackendError
+from nnbackend.backend import Backend, get_backend
+from nnbackend.errors import ArgumentError, BackendError, ModelFileError, NNBackendError
 from nnbackend.network.activations import Activation
 from nnbackend.network.losses import Loss
 from nnbackend.network.network import Network
@@ -54,7 +54,8 @@ def resume(
     validation that was a fraction is known. optimizer, schedule, momentum_schedule,
     early_stopping, activations, losses: only where they were code of your own, of which a file
     knows the name at most. epochs: to train on for longer, counted from the beginning; a schedule
-    that depends on their number then takes another course. Scaling is known, too.
+    that depends on their number then takes another course. Scaling is known, too. device: by
+    default the one that the run had, where it can be used here, else the automatic choice.
 
     Parameters, optimizer state, history and the decision to stop become what they would have been
     without the interruption: bit for bit on the same device and versions, else within rounding.
@@ -70,7 +71,8 @@ def resume(
         "early_stopping": early_stopping,
     }  # fmt: skip
     try:
-        net = build_network(checkpoint.description, checkpoint.arrays, device, own)
+        backend = device_of(checkpoint) if device is None else device
+        net = build_network(checkpoint.description, checkpoint.arrays, backend, own)
         recipe, share = _read_recipe(checkpoint, own_parts, net)
     except ModelFileError as error:
         raise ModelFileError(f"{checkpoint.path}: {error}") from error
@@ -87,6 +89,22 @@ def resume(
     )  # fmt: skip
     go_on(trainer, checkpoint)
     return net, trainer.run()
+
+
+def device_of(checkpoint: Checkpoint) -> Backend:
+    """Return the device that a run had; where it cannot be used here, the automatic choice."""
+    word = checkpoint.state.facts.get("device")
+    try:
+        if not isinstance(word, str):
+            raise ArgumentError(f"the checkpoint must name its device. Received: {word!r:.50}")
+        return get_backend(word)
+    except (BackendError, ArgumentError) as error:
+        chosen = get_backend()
+        logger.warning(
+            "the run was on %r, which cannot be used here; it is resumed on %s. %s",
+            word, chosen.device, error,
+        )  # fmt: skip
+        return chosen
 
 
 def go_on(trainer: Trainer, checkpoint: Checkpoint) -> None:

@@ -17,6 +17,7 @@ from nnbackend.backend.formulas import Array
 from nnbackend.data import doors
 from nnbackend.data.sparse import SparseRows
 from nnbackend.errors import ArgumentError
+from nnbackend.network.sums import SLOTS
 from nnbackend.persistence.recipe_data import describe_recipe
 from nnbackend.training.trainer import Trainer
 
@@ -40,6 +41,8 @@ def take_state(trainer: Trainer) -> RunState:
     history, lbfgs = trainer.history, trainer.lbfgs
     to_host = trainer.backend.to_host
     arrays = {name: to_host(array) for name, array in _vectors(trainer).items()}
+    if trainer.sums.is_short:
+        arrays["sums"] = trainer.sums.host.copy()
     columns = list(history.rows[0]) if history.rows else []
     if history.rows:
         arrays["history"] = np.array([[row[c] for c in columns] for row in history.rows])
@@ -79,6 +82,8 @@ def put_state(trainer: Trainer, state: RunState) -> None:
     if facts["lbfgs"] is not None:
         _put_lbfgs(trainer, facts["lbfgs"], arrays)
     vectors = _vectors(trainer)
+    del vectors["totals"]
+    _put_sums(trainer, arrays)
     if vectors.keys() != arrays.keys():
         raise ValueError(f"arrays {sorted(vectors.keys() ^ arrays.keys())}")
     for name, vector in vectors.items():
@@ -177,6 +182,17 @@ def _history_rows(
         raise ValueError(f"history {table.shape} of columns {columns}")
     rows = [dict(zip(columns, row, strict=True)) for row in table.tolist()]
     return [row | {"epoch": int(row["epoch"])} for row in rows]
+
+
+def _put_sums(trainer: Trainer, arrays: dict[str, np.ndarray]) -> None:
+    """Put the sums of the epoch under way back; the run may come from a device without float64."""
+    dtype = "float32" if "sums" in arrays else "float64"
+    totals, host = arrays.pop("totals"), arrays.pop("sums", np.zeros(SLOTS))
+    if totals.dtype.name != dtype or host.dtype != np.float64:
+        raise ValueError(f"sums in {totals.dtype} and {host.dtype}")
+    if {totals.shape, host.shape} != {(SLOTS,)}:
+        raise ValueError(f"sums {totals.shape} and {host.shape}")
+    trainer.sums.put(totals, host)
 
 
 def _put_lbfgs(trainer: Trainer, facts: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> None:

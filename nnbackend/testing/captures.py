@@ -103,8 +103,9 @@ class Problem:
         self.order = fresh(backend, np.arange(N))
         self.grad = backend.zeros((P,), dtype)
         self.state = [backend.zeros((P,), dtype) for _ in self.rule.state]
-        self.clock, self.hyper = backend.zeros((2,), "int64"), backend.zeros((3,), "float64")
-        self.rates, self.totals = backend.zeros((2, 6), "float64"), backend.zeros((4,), "float64")
+        sums = backend.sum_dtype
+        self.clock, self.hyper = backend.zeros((2,), "int64"), backend.zeros((3,), sums)
+        self.rates, self.totals = backend.zeros((2, 6), sums), backend.zeros((4,), sums)
         self.begin_epoch(0, 0.05)
         self.step = self.new_step(4)
 
@@ -112,7 +113,8 @@ class Problem:
         """Set the order of the rows and the learning rates of an epoch's steps."""
         order = np.random.default_rng(epoch).permutation(N)
         self.backend.to_device(order, out=self.order)
-        self.backend.to_device(np.stack([rate * np.ones(6), 0.9 * np.ones(6)]), out=self.rates)
+        rates = np.stack([rate * np.ones(6), 0.9 * np.ones(6)])
+        self.backend.to_device(rates.astype(self.backend.sum_dtype), out=self.rates)
         self.backend.to_device(np.array([3 * epoch, -1]), out=self.clock)
 
     def new_step(self, rows: int) -> Callable[[], None]:

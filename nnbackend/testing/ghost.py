@@ -64,15 +64,15 @@ class GhostArray:
     @property
     def T(self) -> GhostArray:
         """The transposed view of a matrix."""
-        return GhostArray(self._data.T, self.device)
+        return type(self)(self._data.T, self.device)
 
     @property
     def mT(self) -> GhostArray:
         """The view with the last two axes exchanged."""
-        return GhostArray(self._data.mT, self.device)
+        return type(self)(self._data.mT, self.device)
 
     def __getitem__(self, key: Any) -> GhostArray:
-        return GhostArray(np.asarray(self._data[self._key(key)]), self.device)
+        return type(self)(np.asarray(self._data[self._key(key)]), self.device)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self._data[self._key(key)] = unwrap(value, self.device, "array[...] = value")
@@ -146,14 +146,14 @@ class GhostArray:
 
     def _binary(self, name: str, other: Any) -> GhostArray:
         value = unwrap(other, self.device, f"operator {name}")
-        return GhostArray(np.asarray(getattr(self._data, name)(value)), self.device)
+        return type(self)(np.asarray(getattr(self._data, name)(value)), self.device)
 
     def _inplace(self, name: str, other: Any) -> GhostArray:
         getattr(self._data, name)(unwrap(other, self.device, f"operator {name}"))
         return self
 
     def _unary(self, name: str) -> GhostArray:
-        return GhostArray(np.asarray(getattr(self._data, name)()), self.device)
+        return type(self)(np.asarray(getattr(self._data, name)()), self.device)
 
 
 def _give_operators() -> None:
@@ -201,11 +201,25 @@ def unwrap(value: Any, device: str, operation: str) -> Any:
     raise GhostError(f"{operation} on {device} was given {type(value).__qualname__}.")
 
 
+class GhostArray32(GhostArray):
+    """An array of a device without float64, which refuses to hold any, as Apple's GPUs do."""
+
+    __slots__ = ()
+
+    def __init__(self, data: np.ndarray, device: str) -> None:
+        if data.dtype == np.float64:
+            raise GhostError(
+                f"float64 array: {device} has no float64, so it cannot make one of shape "
+                f"{data.shape}. Use backend.sum_dtype for sums, backend.narrowed for host arrays."
+            )
+        super().__init__(data, device)
+
+
 class GhostNamespace:
     """The functions of the array API standard for one ghost device, and nothing else."""
 
-    def __init__(self, device: str) -> None:
-        self._device = device
+    def __init__(self, device: str, array: type[GhostArray] = GhostArray) -> None:
+        self._device, self._array = device, array
 
     def __getattr__(self, name: str) -> Any:
         if name not in STANDARD or not hasattr(np, name):
@@ -225,7 +239,7 @@ class GhostNamespace:
         return found
 
     def _on_device(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        device, operation = self._device, f"xp.{name}"
+        device, array, operation = self._device, self._array, f"xp.{name}"
 
         def inside(value: Any) -> Any:
             if isinstance(value, (tuple, list)):
@@ -235,7 +249,7 @@ class GhostNamespace:
         def outside(value: Any) -> Any:
             if isinstance(value, (tuple, list)):
                 return tuple(outside(v) for v in value)
-            return GhostArray(np.asarray(value), device)
+            return array(np.asarray(value), device)
 
         def call(*args: Any, **kwargs: Any) -> Any:
             if name in VALUE_SHAPES:
@@ -257,6 +271,7 @@ class GhostBackend(Backend):
     index: the device's number; arrays of ghost:0 and ghost:1 refuse each other.
     limit: bytes that its arrays may take together; none by default. Arrays count that `empty`,
     `zeros` and `to_device` gave, until nothing views them any more (see `live`).
+    has_float64: without it the device is ghost32:0, and refuses every array of float64.
     Inside a captured step it refuses `to_host`, `synchronize`, and new memory by `empty`, `zeros`
     or `to_device` without `out`. The temporaries of an expression are allowed, and not counted.
     """
@@ -264,9 +279,12 @@ class GhostBackend(Backend):
     name = "ghost"
     capabilities = frozenset({"uint64"})
 
-    def __init__(self, index: int = 0, limit: int | None = None) -> None:
-        self.device = f"ghost:{index}"
-        self.xp = GhostNamespace(self.device)
+    def __init__(self, index: int = 0, limit: int | None = None, has_float64: bool = True) -> None:
+        self._array = GhostArray if has_float64 else GhostArray32
+        if not has_float64:
+            self.name, self.float_dtypes = "ghost32", ("float32",)
+        self.device = f"{self.name}:{index}"
+        self.xp = GhostNamespace(self.device, self._array)
         self.limit, self.live = limit, 0
         self.peak = self.n_refused = 0  # the most bytes that were ever live; allocations refused
         self._recording = False
@@ -275,13 +293,13 @@ class GhostBackend(Backend):
         self._refuse_in_capture("empty", "allocates")
         array = self._allocate(shape, dtype)
         array.view(np.uint8).fill(0xFF)  # NaN in floats: whoever reads it before writing is seen
-        return GhostArray(array, self.device)
+        return self._array(array, self.device)
 
     def zeros(self, shape: tuple[int, ...], dtype: str) -> GhostArray:
         self._refuse_in_capture("zeros", "allocates")
         array = self._allocate(shape, dtype)
         array.fill(0)
-        return GhostArray(array, self.device)
+        return self._array(array, self.device)
 
     def _allocate(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """Return a new host array, counted while it lives. Raises: DeviceMemoryError."""
@@ -309,7 +327,7 @@ class GhostBackend(Backend):
             self._refuse_in_capture("to_device without out", "allocates")
             array = self._allocate(host.shape, host.dtype)
             array[...] = host
-            return GhostArray(array, self.device)
+            return self._array(array, self.device)
         target = cast(np.ndarray, unwrap(out, self.device, "to_device(out=)"))
         if (host.shape, host.dtype) != (target.shape, target.dtype):
             raise GhostError(
@@ -368,3 +386,4 @@ def ghost_spec() -> BackendSpec:
 
 
 SPEC = ghost_spec()
+SPEC32 = BackendSpec("ghost32", "gpu", -2, lambda: Probe(1), lambda n: GhostBackend(n, False))

@@ -2,7 +2,8 @@
 
 For random directions v, the slope of the loss along v must be the inner product of v with the
 gradient. One number per direction, whatever the shapes. Small networks are checked parameter by
-parameter as well. Everything runs in float64 on the network's own device.
+parameter as well. Everything runs in float64 on the network's own device. Where that has no
+float64, its gradient is float32 and the differences are made on NumPy, in float64.
 
 Source of the directional form: HIPS/autograd, `check_grads`.
 """
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from nnbackend.backend import Backend
 from nnbackend.backend.base import LOSS, WEIGHT
 from nnbackend.backend.philox import host_generator
 from nnbackend.data import doors
@@ -21,6 +23,7 @@ from nnbackend.errors import ArgumentError
 from nnbackend.network.network import Network
 
 EVERY_PARAMETER_UP_TO = 300
+TOLERANCE = {"float64": 1e-7, "float32": 1e-4}
 STEP = 1e-5
 _CHECK_STREAM = 1 << 35
 
@@ -42,6 +45,7 @@ class GradientCheck:
     comparisons: tuple[Comparison, ...]
     tolerance: float
     device: str
+    dtype: str = "float64"
 
     @property
     def max_error(self) -> float:
@@ -71,7 +75,7 @@ class GradientCheck:
         verdict = "passed" if self.passed else "FAILED"
         lines.append(
             f"{verdict}: largest error {self.max_error:.1e}, tolerance {self.tolerance:.0e}, "
-            f"float64 on {self.device}"
+            f"{self.dtype} on {self.device}"
         )
         return "\n".join(lines)
 
@@ -83,7 +87,7 @@ def check_gradients(
     sample_weight: Any = None,
     *,
     n_directions: int = 5,
-    tolerance: float = 1e-7,
+    tolerance: float | None = None,
     seed: int = 0,
 ) -> GradientCheck:
     """Compare backpropagation with central finite differences on rows x (B, n_in), targets y.
@@ -92,26 +96,27 @@ def check_gradients(
 
     Errors are relative to max(|slope|, |grad| / sqrt(P)). A kink (ReLU at 0, a tie of maxout)
     within h of an activation makes a difference that is not backprop's fault; another seed or
-    batch then passes.
+    batch then passes. tolerance: by default 1e-7, and 1e-4 on a device without float64.
     >>> print(bool(check_gradients(Network([2, 3, 1], device="numpy"), [[0.5, 1.0]], [1.0])))
     True
     """
     if n_directions < 1:
         raise ArgumentError(f"n_directions must be at least 1. Received: {n_directions}.")
-    twin = Network([net.n_in, *net.layers], net.loss, device=net.backend, dtype="float64")
-    twin.set_parameters(*net.get_parameters())
-    twin.classes = net.classes
-    backend, theta = twin.backend, twin.backend.to_host(twin.theta)
+    backend = net.backend
+    dtype = "float64" if "float64" in backend.float_dtypes else "float32"
+    twin = _twin(net, backend, dtype)
+    judge = twin if dtype == "float64" else _twin(twin, "numpy", "float64")
+    theta = judge.backend.to_host(judge.theta)
     # Rows of the host are taken as they are: a check is no step of training.
-    if not backend.owns(x):
-        x = backend.to_device(doors.host_array(x, "x").astype(np.float64))
-    x = backend.cast(x, "float64")
-    gradient = backend.to_host(twin.backprop(x, y, sample_weight).vector)
+    host = backend.to_host(x) if backend.owns(x) else doors.host_array(x, "x")
+    x = backend.to_device(host.astype(dtype))
+    gradient = backend.to_host(twin.backprop(x, y, sample_weight).vector).astype(np.float64)
+    x = judge.backend.to_device(host.astype(dtype).astype(np.float64))
     scale = float(np.linalg.norm(gradient)) / np.sqrt(theta.size)
 
     def loss_at(point: np.ndarray) -> float:
-        backend.to_device(point, out=twin.theta)
-        return _loss(twin, x, y, sample_weight)
+        judge.backend.to_device(point, out=judge.theta)
+        return _loss(judge, x, y, sample_weight)
 
     def compare(what: str, v: np.ndarray) -> Comparison:
         slope = float(v @ gradient)
@@ -127,7 +132,16 @@ def check_gradients(
     if theta.size <= EVERY_PARAMETER_UP_TO:
         for name, i in _names(twin):
             comparisons.append(compare(name, np.eye(1, theta.size, i)[0]))
-    return GradientCheck(tuple(comparisons), tolerance, backend.device)
+    allowed = TOLERANCE[dtype] if tolerance is None else tolerance
+    return GradientCheck(tuple(comparisons), allowed, backend.device, dtype)
+
+
+def _twin(net: Network, device: str | Backend, dtype: str) -> Network:
+    """Return a network with the same parameters, elsewhere."""
+    twin = Network([net.n_in, *net.layers], net.loss, device=device, dtype=dtype)
+    twin.set_parameters(*net.get_parameters())
+    twin.classes = net.classes
+    return twin
 
 
 def _loss(net: Network, x: Any, y: Any, sample_weight: Any) -> float:
@@ -136,7 +150,7 @@ def _loss(net: Network, x: Any, y: Any, sample_weight: Any) -> float:
     layers, loss = net.for_training()
     space = net.workspace(net.rows_on_device(x), layers)
     target, weight = net.device_targets(y, sample_weight, space.rows)
-    totals = backend.zeros((4,), "float64")
+    totals = backend.zeros((4,), backend.sum_dtype)
     out = space.forward()
     unused = backend.empty((space.rows, net.n_out), net.dtype)
     backend.loss_and_delta(loss, out, target, weight, unused, totals)

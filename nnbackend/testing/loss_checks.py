@@ -79,7 +79,7 @@ class LossChecks(Suite):
     def test_the_mean_over_the_batch_is_in_delta(self, backend: Backend, dtype: str) -> None:
         # Worked by hand: quadratic loss, a - y is 1 everywhere, four rows.
         out, y = np.full((4, 2), 3.0, dtype), np.full((4, 2), 2.0, dtype)
-        delta, totals = backend.empty((4, 2), dtype), backend.zeros((4,), "float64")
+        delta, totals = backend.empty((4, 2), dtype), backend.zeros((4,), backend.sum_dtype)
         arrays = fresh(backend, out), fresh(backend, y)
         backend.loss_and_delta(get_loss("quadratic"), *arrays, None, delta, totals)
         told = Told("loss_and_delta", f"quadratic loss, 4 rows, {dtype}", self.seed)

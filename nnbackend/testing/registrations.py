@@ -60,10 +60,12 @@ class RegistrationConformance(Suite):
         name, device = backend.name, backend.device
         assert re.fullmatch(r"[a-z][a-z0-9_]*", name), f"bad name {name!r}"
         assert name not in registry.KINDS, f"the name {name!r} is a kind"
-        assert re.fullmatch(rf"{name}(:\d+)?", device), f"device {device!r} is not {name}:NUMBER"
+        word = rf"{name}(:[a-z][a-z0-9_]*)?(:\d+)?"
+        assert re.fullmatch(word, device), f"device {device!r} is no {name}:NUMBER or {name}:TYPE:N"
         unknown = set(backend.capabilities) - CAPABILITIES
         assert not unknown, f"unknown capabilities {unknown}; known are {CAPABILITIES}"
         assert backend.float_dtypes, "float_dtypes is empty"
+        assert backend.sum_dtype in backend.float_dtypes, f"no sums in {backend.sum_dtype}"
         unknown = set(backend.float_dtypes) - {"float32", "float64"}
         assert not unknown, f"unknown float_dtypes {unknown}"
 
@@ -127,11 +129,14 @@ class RegistrationConformance(Suite):
             found = get_backend(word)
             assert found.name == spec.name, f"get_backend({word!r}) gave {found!r}"
         assert get_backend(backend) is backend, "get_backend(a Backend) must give it back"
+        again = get_backend(backend.device)
+        assert again.device == backend.device, f"get_backend({backend.device!r}) gave {again!r}"
         with pytest.raises(BackendError, match="device"):
             get_backend(f"{spec.name}:{spec.probe().device_count}")
         row = next(row for row in backends() if row.name == spec.name)
         assert row.usable, f"backends() says that {spec.name} is not usable: {row.reason}"
-        assert f"{spec.name}:0" in row.devices, f"backends() lists {row.devices}"
+        assert again.device in (*row.devices, spec.name), f"backends() lists {row.devices}"
+        assert len(row.kinds) == len(row.devices), f"backends() lists {row.kinds}"
 
     def test_foreign_arrays_are_refused(self, backend: Backend) -> None:
         net = Network([2, 3, 1], device=backend)

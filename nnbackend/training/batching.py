@@ -132,8 +132,7 @@ def _to_send(net: Network, x: np.ndarray) -> np.ndarray:
     """Return host rows as they go to the device, which may lack float64: scaled, or narrowed."""
     if net.scales_on_host and net.scaler is not None:
         return net.scaler.transform(x, net.dtype)
-    is_known = x.dtype != np.float64 or "float64" in net.backend.float_dtypes
-    return x if is_known else x.astype(net.dtype)
+    return net.backend.narrowed(x)
 
 
 def numpy_name(dtype: object) -> str:

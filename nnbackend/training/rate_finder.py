@@ -65,7 +65,7 @@ def find_learning_rate(
     batches = _batches(n, min(batch_size, n), steps, seed)
     rates = np.geomspace(low, high, steps)
     state = [backend.zeros((net.layout.size,), net.dtype) for _ in rule.state]
-    hyper, mean, at_once = np.zeros(3), 0.0, batches[0].size
+    hyper, mean, at_once = np.zeros(3, backend.sum_dtype), 0.0, batches[0].size
     losses: list[float] = []
     with np.errstate(over="ignore", invalid="ignore"):  # the largest rates are meant to fail
         for t, (rate, batch) in enumerate(zip(rates, batches, strict=True), start=1):

@@ -19,6 +19,7 @@ from nnbackend.backend.formulas import Array
 from nnbackend.data.scalers import Scaler
 from nnbackend.errors import ArgumentError, DivergedError
 from nnbackend.network.network import Network
+from nnbackend.network.sums import Sums
 from nnbackend.network.workspace import DropoutSource
 from nnbackend.training.batching import Feed, batch_sizes, epoch_order
 from nnbackend.training.callbacks import Callback, EarlyStopping
@@ -90,9 +91,10 @@ class Trainer:
         names = () if is_lbfgs else recipe.optimizer.state
         self.state = {name: backend.zeros((P,), net.dtype) for name in names}
         self.clock = backend.zeros((2,), "int64")
-        self.hyper = backend.zeros((3,), "float64")
-        self.rates = backend.zeros((2, self.steps_per_epoch), "float64")
-        self.totals = backend.zeros((4,), "float64")
+        self.hyper = backend.zeros((3,), backend.sum_dtype)
+        self.rates = backend.zeros((2, self.steps_per_epoch), backend.sum_dtype)
+        self.sums = Sums(backend, self.batch_size)
+        self.totals = self.sums.totals
         self.best = self._copy(net.theta)
         self.shadow = self._copy(net.theta) if recipe.ema else None
         is_swapped = self.shadow is not None and self.validation is not None
@@ -179,7 +181,7 @@ class Trainer:
         """Make the steps of an epoch; give its train_loss and learning_rate."""
         backend = self.backend
         rates = self._epoch_rates()
-        backend.to_device(rates, out=self.rates)
+        backend.to_device(rates.astype(backend.sum_dtype, copy=False), out=self.rates)
         clock = np.zeros(2, np.int64)
         made = self.made  # not 0 where an interrupted epoch is gone on with
         clock[STEP], clock[BATCH] = self.step, made - 1
@@ -188,18 +190,21 @@ class Trainer:
             epoch_order(self.n, self.recipe.seed, self.epoch, self.recipe.shuffle)
         )
         if not made:
-            backend.fill(self.totals, 0.0)
+            self.sums.clear()
 
         checked, skipped = time.perf_counter(), made
         for count, rows in self.sizes:
             left = max(count - skipped, 0)
             skipped = max(skipped - count, 0)
             while left and not self.interrupt.requested:
-                begin, n = time.perf_counter(), min(self._at_once, left)
+                begin, every = time.perf_counter(), self.sums.every
+                n = min(self._at_once, left, every - made % every)
                 self._runs.make(self, rows, n)
                 backend.synchronize()
                 made, left, now = made + n, left - n, time.perf_counter()
                 self.made = made
+                if made % every == 0:
+                    self.sums.bring()
                 if self.epoch == 0 and made == 1:  # a device prepares itself in its first step
                     self._prepared_at = now
                 suited = max(1, round(n * GLANCE_SECONDS / max(now - begin, 1e-9)))
@@ -363,7 +368,7 @@ class Trainer:
 
     def _mean_loss(self) -> float:
         """Give the mean loss of the epoch so far."""
-        sums = self.backend.to_host(self.totals)
+        sums = self.sums.read()
         loss = float(sums[LOSS] / sums[WEIGHT]) if sums[WEIGHT] else 0.0
         if not math.isfinite(loss):
             self._diverged(f"the training loss became {loss}")
