@@ -24,7 +24,7 @@ UTM = RNG.uniform(0, 2, (600, 2)) + np.array([5_812_345.0, 412_345.0])  # a plot
 ARRIVAL = 1_760_000_000 + 40 * UNIX[:, 1]
 
 
-DEVICES = ["numpy", "numba", "strict", "cupy_emulated"]
+DEVICES = ["numpy", "numba", "strict", "cupy_emulated", "ghost32"]
 
 
 def trained(x: Any, y: Any, word: str, layers: tuple[int, ...] = (16,), **options: Any) -> Any:

@@ -296,6 +296,8 @@ class BoundedNamespace:
         dtype = np.dtype(dtype)
         value = a.value.astype(np.float64 if dtype.kind == "f" else dtype)
         loses = a.dtype.kind == "f" and dtype.itemsize < a.dtype.itemsize
+        if a.dtype.kind == "i" and dtype == np.float32:
+            loses = bool((np.abs(value) > 2**24).any())
         return self._made(value, a.bound, value if loses else 0.0, dtype, ELEMENTWISE)
 
     def reshape(self, a: Any, shape: tuple[int, ...]) -> BoundedArray:
