@@ -14,6 +14,7 @@ import scipy.special
 import nnbackend as nn
 from nnbackend.errors import ArgumentError
 from nnbackend.network.activations import ACTIVATIONS, get_activation
+from nnbackend.network.losses import get_loss
 from nnbackend.network.probing import LOWEST
 from nnbackend.testing import GhostBackend
 
@@ -290,6 +291,18 @@ def test_numbers_travel_too() -> None:
 def test_an_activation_is_given_back_as_it_is() -> None:
     phi = get_activation("elu", 0.5)
     assert get_activation(phi) is phi
+
+
+def test_a_name_means_one_object_for_the_same_numbers() -> None:
+    """Backends keep what they compile for a formula: a new one each time would be new to them."""
+    assert get_activation("relu") is get_activation("relu")
+    assert get_activation("elu", 0.5) is get_activation("elu", 0.5)
+    assert get_activation("elu", 0.5) is not get_activation("elu", 0.7)
+    assert type(get_activation("elu", 1).params[0]) is int
+    assert type(get_activation("elu", 1.0).params[0]) is float
+    assert get_loss("huber", 2.0) is get_loss("huber", 2.0)
+    with pytest.raises(ArgumentError, match=r"alpha of leaky_relu must be at least 0"):
+        get_activation("leaky_relu", [1.0])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("rellu", "relu"), ("sigmoed", "sigmoid")])

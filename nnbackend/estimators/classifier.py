@@ -23,7 +23,7 @@ from nnbackend.estimators.base import BaseMLP
 from nnbackend.estimators.fit_tasks import with_callbacks
 from nnbackend.estimators.step_by_step import OnlyStepByStep
 from nnbackend.estimators.taking_in import like, on_host
-from nnbackend.network.losses import Loss, binary_cross_entropy, cross_entropy
+from nnbackend.network.losses import Loss, get_loss
 from nnbackend.network.network import Network
 
 
@@ -190,8 +190,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return "softmax" if self._label_binarizer.y_type_ == "multiclass" else "logistic"
 
     def _loss(self) -> Loss:
-        make = cross_entropy if self._output() == "softmax" else binary_cross_entropy
-        return make(float(self.label_smoothing))
+        name = "cross_entropy" if self._output() == "softmax" else "binary_cross_entropy"
+        return get_loss(name, float(self.label_smoothing))
 
     def _loss_share(self) -> float:
         return 1.0

@@ -104,13 +104,11 @@ def _built_in(
     return kind(name, f, df, params, kernel=name, slope_from_output=slope_from_output)
 
 
-@shared
 def identity() -> Activation:
     """a = z."""
     return _built_in("identity", lambda z, xp: z, lambda z, a, xp: xp.ones_like(a), (), True)
 
 
-@shared
 def step() -> Activation:
     """a = 1 where z > 0, else 0: the perceptron's; its slope is 0, so nothing is learnt by it.
 
@@ -124,7 +122,6 @@ def step() -> Activation:
     )
 
 
-@shared
 def relu() -> Activation:
     """a = max(z, 0); the slope at 0 is 0."""
     return _built_in(
@@ -135,7 +132,6 @@ def relu() -> Activation:
     )
 
 
-@shared
 def leaky_relu(alpha: float = 0.1) -> Activation:
     """a = z where z > 0, else alpha z; the course's max(0.1 z, z). alpha is at least 0."""
     check("alpha", alpha, lambda v: v >= 0, "at least 0", "leaky_relu")
@@ -148,7 +144,6 @@ def leaky_relu(alpha: float = 0.1) -> Activation:
     )
 
 
-@shared
 def tanh() -> Activation:
     """a = tanh z;  phi' = 1 - a^2."""
     return _built_in(
@@ -165,13 +160,11 @@ def _sigmoid(z: Array, xp: Namespace) -> Array:
     return xp.where(z >= 0, xp.ones_like(e), e) / (1.0 + e)
 
 
-@shared
 def sigmoid() -> Activation:
     """a = 1 / (1 + e^-z);  phi' = a (1 - a)."""
     return _built_in("sigmoid", _sigmoid, lambda z, a, xp: a * (1.0 - a), slope_from_output=True)
 
 
-@shared
 def exponential() -> Activation:
     """a = e^z;  phi' = a: the output of a Poisson regression."""
     return _built_in(
@@ -179,7 +172,6 @@ def exponential() -> Activation:
     )
 
 
-@shared
 def elu(alpha: float = 1.0) -> Activation:
     """a = z where z > 0, else alpha (e^z - 1). Source: Clevert et al. 2015, equation 15."""
     return _built_in(
@@ -194,7 +186,6 @@ SELU_SCALE = 1.0507009873554805
 SELU_ALPHA = 1.6732632423543772
 
 
-@shared
 def selu() -> Activation:
     """a = scale * elu(z, alpha), whose units keep mean 0 and variance 1.
 
@@ -213,13 +204,11 @@ def _softplus(z: Array, xp: Namespace) -> Array:
     return xp.where(z > 0, z, 0.0) + xp.log1p(xp.exp(-xp.abs(z)))
 
 
-@shared
 def softplus() -> Activation:
     """a = log(1 + e^z);  phi' = sigmoid(z)."""
     return _built_in("softplus", _softplus, lambda z, a, xp: _sigmoid(z, xp))
 
 
-@shared
 def silu() -> Activation:
     """a = z sigmoid(z), also called swish. Source: Elfwing et al. 2017."""
 
@@ -234,7 +223,6 @@ GELU_SCALE = 0.7978845608028654  # sqrt(2 / pi)
 GELU_CUBIC = 0.044715
 
 
-@shared
 def gelu() -> Activation:
     """a = z/2 (1 + tanh(sqrt(2/pi) (z + 0.044715 z^3))).
 
@@ -253,7 +241,6 @@ def gelu() -> Activation:
     return _built_in("gelu", value, slope)
 
 
-@shared
 def mish() -> Activation:
     """a = z tanh(softplus(z)). Source: Misra 2019."""
 
@@ -264,7 +251,6 @@ def mish() -> Activation:
     return _built_in("mish", lambda z, xp: z * xp.tanh(_softplus(z, xp)), slope)
 
 
-@shared
 def softmax() -> Activation:
     """a_k = e^{z_k} / sum_j e^{z_j}, the classes' probabilities."""
 
@@ -276,7 +262,7 @@ def softmax() -> Activation:
 
 
 ACTIVATIONS: dict[str, Callable[..., Activation]] = {
-    make.__name__: make
+    make.__name__: shared(make)
     for make in (
         identity,
         step,

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 def shared(make: Callable[P, T]) -> Callable[P, T]:
     """Return a factory that gives the object it made before for the same parameters."""
-    known = lru_cache(maxsize=64, typed=True)(make)
+    known = lru_cache(maxsize=64, typed=True)(make)  # 1 and 1.0 are parameters of their own
 
     @wraps(make)
     def factory(*args: P.args, **kwargs: P.kwargs) -> T:

@@ -68,7 +68,6 @@ def _inside(a: Array, xp: Namespace) -> Array:
     return xp.where(a < tiny, tiny, xp.where(a > 1.0 - tiny, 1.0 - tiny, a))
 
 
-@shared
 def quadratic() -> Loss:
     """C = 1/2 sum_k (a_k - y_k)^2;  dC/da = a - y."""
 
@@ -79,7 +78,6 @@ def quadratic() -> Loss:
     return Loss("quadratic", formula, kernel="quadratic")
 
 
-@shared
 def absolute() -> Loss:
     """C = sum_k |a_k - y_k|;  dC/da = sign(a - y)."""
 
@@ -90,7 +88,6 @@ def absolute() -> Loss:
     return Loss("absolute", formula, kernel="absolute")
 
 
-@shared
 def huber(threshold: float = 1.0) -> Loss:
     """C = sum_k e^2 / 2 where |e| <= threshold, else threshold (|e| - threshold / 2); e = a - y.
 
@@ -106,7 +103,6 @@ def huber(threshold: float = 1.0) -> Loss:
     return Loss("huber", formula, (threshold,), kernel="huber")
 
 
-@shared
 def quantile(q: float = 0.5) -> Loss:
     """C = sum_k q e where e >= 0, else (q - 1) e; e = y - a. Its minimum is the q-quantile.
 
@@ -122,7 +118,6 @@ def quantile(q: float = 0.5) -> Loss:
     return Loss("quantile", formula, (q,), kernel="quantile")
 
 
-@shared
 def poisson() -> Loss:
     """C = sum_k a - y + y log(y / a), half the Poisson deviance;  dC/da = 1 - y / a.
 
@@ -144,7 +139,6 @@ def poisson() -> Loss:
     return Loss("poisson", formula, (), "exponential", on_logits, "poisson")
 
 
-@shared
 def binary_cross_entropy(label_smoothing: float = 0.0) -> Loss:
     """C = -sum_k y log a + (1 - y) log(1 - a), a yes-or-no each. With sigmoid: delta = a - y.
 
@@ -171,7 +165,6 @@ def binary_cross_entropy(label_smoothing: float = 0.0) -> Loss:
     )  # fmt: skip
 
 
-@shared
 def cross_entropy(label_smoothing: float = 0.0) -> Loss:
     """C = -sum_k y_k log a_k over exclusive classes. With softmax: delta = a - y.
 
@@ -202,7 +195,7 @@ def _check_smoothing(value: float, loss: str) -> None:
 
 
 LOSSES: dict[str, Callable[..., Loss]] = {
-    make.__name__: make
+    make.__name__: shared(make)
     for make in (
         quadratic,
         absolute,

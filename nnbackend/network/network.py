@@ -22,9 +22,9 @@ from nnbackend.data import doors
 from nnbackend.data.scalers import Scaler
 from nnbackend.errors import ArgumentError, DataError, ShapeError, check
 from nnbackend.network import architecture, probing
-from nnbackend.network.activations import Activation, identity
+from nnbackend.network.activations import Activation
 from nnbackend.network.architecture import check_seed
-from nnbackend.network.layers import AbstractLayer, Dense, Maxout
+from nnbackend.network.layers import IDENTITY, AbstractLayer, Dense, Maxout
 from nnbackend.network.losses import Loss, get_loss
 from nnbackend.network.parameters import Layout
 from nnbackend.network.scores import ACCURACY, BINARY_ACCURACY, SQUARED_ERROR, Score
@@ -251,7 +251,7 @@ class Network:
         """
         last = self.layers[-1]
         if isinstance(last, Dense) and self.loss.partner == last.activation.kernel is not None:
-            logits = Dense(last.n_out, identity(), last.weights, last.biases)
+            logits = Dense(last.n_out, IDENTITY, last.weights, last.biases)
             return (*self.layers[:-1], logits), self.loss.fused()
         return self.layers, self.loss
 
