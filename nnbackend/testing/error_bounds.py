@@ -45,6 +45,12 @@ class BoundedArray:
         self.value, self.bound = np.asarray(value), np.asarray(bound)
         self.dtype, self.xp = dtype, xp
 
+    def __neg__(self) -> BoundedArray:
+        return BoundedArray(-self.value, self.bound, self.dtype, self.xp)
+
+    def __matmul__(self, other: BoundedArray) -> BoundedArray:
+        return self.xp.matmul(self, other)
+
     @property
     def shape(self) -> tuple[int, ...]:
         """The sizes."""
@@ -81,7 +87,7 @@ def _give_operators() -> None:
 
     for symbol, name in (
         ("add", "add"), ("sub", "subtract"), ("mul", "multiply"), ("truediv", "divide"),
-        ("pow", "pow"), ("matmul", "matmul"),
+        ("pow", "pow"),
     ):  # fmt: skip
         setattr(BoundedArray, f"__{symbol}__", forward(name))
         setattr(BoundedArray, f"__r{symbol}__", reflected(name))
@@ -91,7 +97,6 @@ def _give_operators() -> None:
             BoundedArray, f"__{symbol}__",
             lambda self, other, compare=compare: self.xp.compare(compare, self, other),
         )  # fmt: skip
-    BoundedArray.__neg__ = lambda self: self.xp.multiply(self, -1)  # type: ignore[attr-defined]
 
 
 _give_operators()
@@ -302,8 +307,8 @@ class BoundedNamespace:
 
     def take(self, a: Any, indices: Any, axis: int = 0) -> BoundedArray:
         """Return the chosen rows."""
-        parts = (np.take(part, indices.value, axis=axis) for part in (a.value, a.bound))
-        return BoundedArray(*parts, a.dtype, self)
+        value, bound = (np.take(part, indices.value, axis=axis) for part in (a.value, a.bound))
+        return BoundedArray(value, bound, a.dtype, self)
 
     def ones_like(self, a: Any) -> BoundedArray:
         """Return ones in the shape of an array."""
@@ -325,7 +330,7 @@ class ErrorBoundBackend(Backend):
 
     def __init__(self) -> None:
         self.xp: BoundedNamespace = BoundedNamespace()
-        self.last_read: BoundedArray | None = None  # by `to_host`, with its bounds
+        self.last_read: Any = None  # the array that `to_host` read last, with its bounds
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> BoundedArray:
         return self.zeros(shape, dtype)

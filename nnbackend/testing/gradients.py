@@ -91,7 +91,7 @@ class GradientConformance(Suite):
         if "float64" not in backend.float_dtypes:
             skip(backend.name, "finite differences need float64")
         net = Network(layers, loss, device=backend, dtype="float64", seed=self.seed)
-        problem = self._away_from_kinks(
+        problem = self._clear_problem(
             net, ("differences", loss), lambda rng: Problem(rng, net, loss, 5), STEP
         )[0]
         verdict = check_gradients(net, backend.to_device(problem.x), problem.y, n_directions=2)
@@ -109,7 +109,7 @@ class GradientConformance(Suite):
         rng = self.rng(case, "biases")
         biases = [0.3 * rng.standard_normal(b.shape) for b in net.biases]
         net.set_parameters(net.get_parameters()[0], biases)
-        problem, bounds = self._away_from_kinks(
+        problem, bounds = self._clear_problem(
             net, (case, rows),
             lambda rng: Problem(rng, net, "cross_entropy" if labels else net.loss.name, rows,
                                 weighted, labels),
@@ -131,7 +131,7 @@ class GradientConformance(Suite):
             ):
                 told.within(f"{what}[{layer}]", host(mine), reference, bound)
 
-    def _away_from_kinks(
+    def _clear_problem(
         self, net: Network, case: tuple[object, ...],
         draw: Callable[[np.random.Generator], Problem], moved: float = 0.0,
     ) -> tuple[Problem, oracle.Result]:  # fmt: skip
@@ -170,7 +170,7 @@ class Problem:
     def with_bounds(self, net: Network, moved: float) -> tuple[BoundedNamespace, oracle.Result]:
         """Return the kinks that were met, and the error bound of each result."""
         backend = ErrorBoundBackend()
-        layers = [net.n_in, *net.layers]
+        layers: list[int | AbstractLayer] = [net.n_in, *net.layers]
         twin = Network(layers, net.loss, device=backend, dtype=net.dtype)
         twin.set_parameters(*net.get_parameters())
         twin.theta.bound[...] = moved
