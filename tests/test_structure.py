@@ -46,6 +46,7 @@ UPWARD: dict[tuple[str, str], str] = {
 HOST_SIDE: dict[str, str] = {
     "nnbackend.network.initializers": "initial weights are drawn on the host and copied",
     "nnbackend.network.network": "labels, weights and predictions of a caller",
+    "nnbackend.network.sums": "sums that a device without float64 cannot keep",
     "nnbackend.network.probing": "a user's formula is tried on an array of the host",
     "nnbackend.training.batching": "the batch order is drawn on the host",
     "nnbackend.training.rate_finder": "the trial's rates and losses are host numbers",

@@ -256,6 +256,17 @@ def _labels(y: Host, n_out: int) -> Host:
     return codes
 
 
+def check_range(y: Host, loss: str) -> None:
+    """Refuse targets for which the loss has no meaning."""
+    limits = {"binary_cross_entropy": (0, 1), "cross_entropy": (0, 1), "poisson": (0, np.inf)}
+    low, high = limits.get(loss, (-np.inf, np.inf))
+    if y.min() < low or y.max() > high:
+        raise DataError(
+            f"targets of {loss} must lie between {low} and {high}. "
+            f"Received: values from {y.min():g} to {y.max():g}."
+        )
+
+
 def sample_weights(weight: Any, n_rows: int, dtype: str, backend: Backend) -> Host | None:
     """Give sample weights as (n,) in `dtype`: finite, none negative, not all zero."""
     if weight is None:

@@ -20,7 +20,7 @@ from nnbackend.backend.formulas import Array
 from nnbackend.backend.philox import INITIAL_WEIGHTS, host_generator
 from nnbackend.data import doors
 from nnbackend.data.scalers import Scaler
-from nnbackend.errors import ArgumentError, DataError, ShapeError, check
+from nnbackend.errors import ArgumentError, ShapeError, check
 from nnbackend.network import architecture, probing
 from nnbackend.network.activations import Activation
 from nnbackend.network.architecture import check_seed
@@ -389,7 +389,7 @@ class Network:
             y, n_rows, self.n_out, dtype, self.backend, self.classes, labels_only
         )
         if target.ndim == 2:
-            _check_range(target, self.loss.name)
+            doors.check_range(target, self.loss.name)
         return target
 
     def host_weights(self, sample_weight: Any, n_rows: int) -> np.ndarray | None:
@@ -544,17 +544,6 @@ def _other_dtype(name: str, backend: Backend) -> str:
     if name == "float64":
         return f"{backend.device} has no float64. Use dtype='float32', or device='cpu'."
     return "Data in other dtypes is converted batch by batch."
-
-
-def _check_range(y: np.ndarray, loss: str) -> None:
-    """Refuse targets for which the loss has no meaning."""
-    limits = {"binary_cross_entropy": (0, 1), "cross_entropy": (0, 1), "poisson": (0, np.inf)}
-    low, high = limits.get(loss, (-np.inf, np.inf))
-    if y.min() < low or y.max() > high:
-        raise DataError(
-            f"targets of {loss} must lie between {low} and {high}. "
-            f"Received: values from {y.min():g} to {y.max():g}."
-        )
 
 
 def _r2(mean_square: float, y: np.ndarray, weight: np.ndarray | None) -> float:

@@ -45,6 +45,12 @@ class BoundedArray:
         self.value, self.bound = np.asarray(value), np.asarray(bound)
         self.dtype, self.xp = dtype, xp
 
+    def __neg__(self) -> BoundedArray:
+        return BoundedArray(-self.value, self.bound, self.dtype, self.xp)
+
+    def __matmul__(self, other: BoundedArray) -> BoundedArray:
+        return self.xp.matmul(self, other)
+
     @property
     def shape(self) -> tuple[int, ...]:
         """The sizes."""
@@ -69,9 +75,6 @@ class BoundedArray:
         self.value[key] = getattr(new, "value", new)
         self.bound[key] = getattr(new, "bound", 0.0)
 
-    def __neg__(self) -> Any:
-        return self.xp.multiply(self, -1)
-
 
 def _give_operators() -> None:
     """Give BoundedArray its operators."""
@@ -84,7 +87,7 @@ def _give_operators() -> None:
 
     for symbol, name in (
         ("add", "add"), ("sub", "subtract"), ("mul", "multiply"), ("truediv", "divide"),
-        ("pow", "pow"), ("matmul", "matmul"),
+        ("pow", "pow"),
     ):  # fmt: skip
         setattr(BoundedArray, f"__{symbol}__", forward(name))
         setattr(BoundedArray, f"__r{symbol}__", reflected(name))
@@ -329,7 +332,7 @@ class ErrorBoundBackend(Backend):
 
     def __init__(self) -> None:
         self.xp: BoundedNamespace = BoundedNamespace()
-        self.last_read: BoundedArray | None = None  # by `to_host`, with its bounds
+        self.last_read: Any = None  # the array that `to_host` read last, with its bounds
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> BoundedArray:
         return self.zeros(shape, dtype)

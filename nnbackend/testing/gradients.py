@@ -89,7 +89,7 @@ class GradientConformance(Suite):
     ) -> None:
         dtype = "float64" if "float64" in backend.float_dtypes else "float32"
         net = Network(layers, loss, device=backend, dtype=dtype, seed=self.seed)
-        problem = self._problem_away_from_kinks(
+        problem = self._clear_problem(
             net, ("differences", loss), lambda rng: Problem(rng, net, loss, 5), STEP
         )[0]
         verdict = check_gradients(net, backend.to_device(problem.x), problem.y, n_directions=2)
@@ -107,7 +107,7 @@ class GradientConformance(Suite):
         rng = self.rng(case, "biases")
         biases = [0.3 * rng.standard_normal(b.shape) for b in net.biases]
         net.set_parameters(net.get_parameters()[0], biases)
-        problem, bounds = self._problem_away_from_kinks(
+        problem, bounds = self._clear_problem(
             net, (case, rows),
             lambda rng: Problem(rng, net, "cross_entropy" if labels else net.loss.name, rows,
                                 weighted, labels),
@@ -129,7 +129,7 @@ class GradientConformance(Suite):
             ):
                 told.within(f"{what}[{layer}]", host(mine), reference, bound)
 
-    def _problem_away_from_kinks(
+    def _clear_problem(
         self, net: Network, case: tuple[object, ...],
         draw: Callable[[np.random.Generator], Problem], moved: float = 0.0,
     ) -> tuple[Problem, oracle.Result]:  # fmt: skip
