@@ -101,7 +101,8 @@ class Network:
         self.n_in, self.layers = architecture.build_layers(layers, given, activation)
         probing.check_activations(self.layers, self.backend)
         self.loss = given or architecture.natural_loss(self.layers[-1])
-        self.classes = tuple(_plain(c) for c in classes) if classes is not None else None
+        plain = (c.item() if isinstance(c, np.generic) else c for c in classes or ())
+        self.classes = None if classes is None else tuple(plain)
         self.scaler: Scaler | None = None
         self.target_scaler: Scaler | None = None
         self.columns: dict[str, Any] | None = None  # how a table's columns became x
@@ -559,7 +560,3 @@ def _r2(mean_square: float, y: np.ndarray, weight: np.ndarray | None) -> float:
     if variance == 0.0:
         return 1.0 if mean_square == 0.0 else 0.0
     return 1.0 - mean_square / variance
-
-
-def _plain(label: Any) -> Any:
-    return label.item() if isinstance(label, np.generic) else label
