@@ -357,4 +357,4 @@ def ghost_spec() -> BackendSpec:
 
 
 SPEC = ghost_spec()
-SPEC32 = BackendSpec("ghost32", "gpu", -2, lambda: Probe(1), lambda n: GhostBackend(n, False))
+SPEC32 = BackendSpec("ghost32", "gpu", -2, lambda: Probe(1), lambda n: GhostBackend(n, has_float64=False))
