@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import os
+import re
 import struct
 import sys
 import tomllib
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 
 import nnbackend as nn
+from nnbackend.backend import BackendRow
 from nnbackend.bench import machine
 from nnbackend.cli import VERBS, main
 from nnbackend.cli.settings import TABLE, Settings, read_config, to_toml
@@ -630,9 +632,47 @@ def test_devices_lists_every_backend(run: Run) -> None:
     rows = {row["name"]: row for row in done.json["backends"]}
     assert rows["numpy"]["self_test"] == "passed"
     assert rows.keys() == {row.name for row in nn.backends()}
+    text = " ".join(done.out.split())
     for row in rows.values():
-        assert row["usable"] or row["reason"] in done.out
+        assert row["usable"] or all(cause in text for cause in row["reason"].split("; "))
+        assert all(f"{cure}\n" in done.out for cure in filter(None, row["cure"].split(", then ")))
+        assert len(row["kinds"]) == len(row["devices"])
+    assert re.search(r"^numpy +cpu +usable .*\n    numpy:0  cpu  self-test passed$", done.out, re.M)
     assert done.json["auto"] == nn.get_backend("auto").device
+
+
+def test_devices_breaks_long_reasons_into_lines(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    causes = ["no driver is visible (libcuda.so.1)", "a wheel is missing: " + "words " * 40]
+    cures = ["install the driver " + "R580 " * 30, 'pip install "nvidia-cublas==13.*"']
+    row = BackendRow(
+        "slow", "gpu", False, "; ".join(causes), ", then ".join(cures), "", (), "plug 1.0"
+    )
+    monkeypatch.setattr("nnbackend.cli.devices.backends", lambda: [row])
+    lines = run("devices").out.splitlines()
+    assert lines[0] == "slow    gpu  not usable"
+    assert lines[1] == f"    why: {causes[0]}"
+    shown = [line.strip() for line in lines]
+    assert [f"cure: {cure}".strip() for cure in cures] == [s for s in shown if s.startswith("cure")]
+    assert all(len(line) <= 100 for line in lines if not line.strip().startswith("cure"))
+
+
+def test_devices_fails_when_a_usable_one_computes_wrongly(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = type(nn.get_backend("numpy"))
+    right = backend.dense_forward
+
+    def wrong(self: Any, *args: Any) -> None:
+        right(self, *args)
+        args[-1][...] *= 1.01
+
+    monkeypatch.setattr(backend, "dense_forward", wrong)
+    done = run("devices", "--json")
+    assert done.code == 1
+    assert "numpy:0  cpu  self-test FAILED: a " in done.out
+    assert re.search(r"^the self-test of .*numpy:0.* FAILED: do not compute there", done.out, re.M)
+    (row,) = (row for row in done.json["backends"] if row["name"] == "numpy")
+    assert row["self_test"].startswith("FAILED")
 
 
 def test_check_passes_on_numpy_and_fails_where_a_gradient_is_wrong(

@@ -202,9 +202,8 @@ def test_the_backend_of_the_page_works(tmp_path: Path) -> None:
         env={**ENVIRONMENT, "PYTHONPATH": path}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"^mine +cpu +usable +.*self-test passed", done.stdout, flags=re.MULTILINE), (
-        done.stdout
-    )
+    listed = r"^mine +cpu +usable\n    mine:0  cpu  self-test passed$"
+    assert re.search(listed, done.stdout, flags=re.MULTILINE), done.stdout
 
 
 @pytest.mark.parametrize("page", ["backprop.md", "es/backprop.md"])

@@ -48,6 +48,7 @@ HOST_SIDE: dict[str, str] = {
     "nnbackend.network.network": "labels, weights and predictions of a caller",
     "nnbackend.network.sums": "sums that a device without float64 cannot keep",
     "nnbackend.network.probing": "a user's formula is tried on an array of the host",
+    "nnbackend.network.sums": "where a device has no float64, long sums are the host's",
     "nnbackend.training.batching": "the batch order is drawn on the host",
     "nnbackend.training.rate_finder": "the trial's rates and losses are host numbers",
     "nnbackend.training.schedules": "learning rates are host numbers",
