@@ -47,7 +47,8 @@ def profile(is_emulated: bool, row: str) -> Answer:
 
 def _overhear(backend: Any, launches: list[tuple[str, Callable[[], Any]]]) -> None:
     """Note every launch of the backend's own kernels and of products, as it is made."""
-    compile_, matmul = backend._kernels._compile, backend._blas._matmul
+    cache = backend._kernels._cache
+    compile_, matmul = cache._compile, backend._blas._matmul
 
     def compiled(text: str, name: str) -> Callable[..., Any]:
         kernel = compile_(text, name)
@@ -63,4 +64,4 @@ def _overhear(backend: Any, launches: list[tuple[str, Callable[[], Any]]]) -> No
         launches.append((label, lambda: matmul(plan, a, b, out, lane)))
         matmul(plan, a, b, out, lane)
 
-    backend._kernels._compile, backend._blas._matmul = compiled, multiplied
+    cache._compile, backend._blas._matmul = compiled, multiplied

@@ -202,7 +202,8 @@ class WeightsAddedInSinglePrecision(ReferenceBackend):
 class OneBiasGradientALittleWrong(ReferenceBackend):
     def dense_backward(self, x, W, z, a, phi, delta, dW, db, dx):  # type: ignore
         super().dense_backward(x, W, z, a, phi, delta, dW, db, dx)
-        db[-1] += 1e-4 * np.abs(delta[:, -1]).sum()
+        if len(x) > 100:
+            db[-1] += 1e-4 * np.abs(delta[:, -1]).sum()
 
 
 @bites(KERNELS, "test_dense_backward float64-identity", "dense_backward: db is wrong")
