@@ -46,7 +46,6 @@ UPWARD: dict[tuple[str, str], str] = {
 HOST_SIDE: dict[str, str] = {
     "nnbackend.network.initializers": "initial weights are drawn on the host and copied",
     "nnbackend.network.network": "labels, weights and predictions of a caller",
-    "nnbackend.network.sums": "sums that a device without float64 cannot keep",
     "nnbackend.network.probing": "a user's formula is tried on an array of the host",
     "nnbackend.network.sums": "where a device has no float64, long sums are the host's",
     "nnbackend.training.batching": "the batch order is drawn on the host",

@@ -13,7 +13,7 @@ import inspect
 import logging
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import cupy
@@ -188,8 +188,11 @@ class CuPyBackend(Backend):
     def release_memory(self) -> None:
         failures.free_memory()
 
+    def active(self, multiplications: int | None = None) -> AbstractContextManager[Any]:
+        return self._inside()
+
     @contextmanager
-    def active(self, multiplications: int | None = None) -> Iterator[None]:
+    def _inside(self) -> Iterator[None]:
         try:
             with cupy.cuda.Device(self.index):
                 yield

@@ -162,8 +162,9 @@ def _is_bounded_on_device(x: Array, largest: float, backend: Backend) -> bool:
     xp, fine = backend.xp, None
     rows = max(1, DEVICE_CHUNK // (int(x.shape[1]) if x.ndim == 2 else 1))
     with backend.active():
-        for start in range(0, int(x.shape[0]), rows):
-            part = xp.all(xp.abs(x[start : start + rows, ...]) <= largest)
+        n = int(x.shape[0])
+        for start in range(0, n, rows):
+            part = xp.all(xp.abs(x[start : min(start + rows, n), ...]) <= largest)
             fine = part if fine is None else xp.logical_and(fine, part)
     return fine is None or bool(backend.to_host(fine))
 
