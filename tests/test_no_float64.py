@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -219,6 +220,33 @@ def test_a_fit_on_float64_moves_here_and_goes_on() -> None:
     np.testing.assert_allclose(model.predict_proba(X), before, rtol=1e-5)
     model.partial_fit(X, LABELS)
     assert model.coefs_[0].dtype == np.float32
+
+
+def test_an_estimator_takes_float64_rows_in_float32() -> None:
+    rows, values = X.astype(np.float64), (X @ [1.0, -2.0, 0.5, 0.0]).astype(np.float64)
+    fits = [
+        nn.MLPClassifier((5,), max_iter=4, random_state=0, early_stopping=True),
+        nn.MLPClassifier((5,), max_iter=4, random_state=0, solver="lbfgs"),
+        nn.MLPRegressor(hidden_layer_sizes=(5,), max_iter=4, random_state=0, batch_size=16),
+    ]
+    for model, y in zip(fits, (LABELS, LABELS, values), strict=True):
+        with warnings.catch_warnings(action="ignore"):  # it does not converge in so few
+            model.set_params(device="ghost32").fit(rows, y)
+        assert {w.dtype for w in model.coefs_} == {np.dtype(np.float32)}
+        assert np.isfinite(model.predict(rows)).all()
+        assert model.transform(rows).shape == (60, 5)
+
+
+@pytest.mark.parametrize("where", ["host", "device"])
+def test_wide_rows_are_scaled_and_trained_on(where: str) -> None:
+    wide = X.astype(np.float64) + (1.76e9 if where == "host" else 0.0)
+    options: dict[str, Any] = {"epochs": 3, "batch_size": 8, "scale": "standard"}
+    nets = [network(device) for device in ("ghost32", "numpy")]
+    for net in nets:
+        rows = wide if where == "host" else net.backend.to_device(wide.astype(np.float32))
+        nn.train(net, rows, LABELS, validation=0.25, **options)
+    np.testing.assert_allclose(theta(nets[0]), theta(nets[1]), atol=1e-5)
+    np.testing.assert_allclose(nets[0].outputs(wide), nets[1].outputs(wide), rtol=1e-4)
 
 
 # ---- checks -------------------------------------------------------------------------------------

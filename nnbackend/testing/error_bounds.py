@@ -295,13 +295,14 @@ class BoundedNamespace:
     # ---- shapes and dtypes --------------------------------------------------------------------
 
     def astype(self, a: Any, dtype: Any) -> BoundedArray:
-        """Return the array in a dtype; a float loses digits where it becomes narrower."""
+        """Return the array in a dtype; a float or a large integer may lose digits in a narrower."""
         dtype = np.dtype(dtype)
         value = a.value.astype(np.float64 if dtype.kind == "f" else dtype)
-        loses = a.dtype.kind == "f" and dtype.itemsize < a.dtype.itemsize
-        if a.dtype.kind == "i" and dtype == np.float32:
-            loses = bool((np.abs(value) > 2**24).any())
-        return self._made(value, a.bound, value if loses else 0.0, dtype, ELEMENTWISE)
+        if dtype.kind == "f" and a.dtype.kind in "iu":
+            loses = np.abs(value) > 2.0 ** (np.finfo(dtype).nmant + 1)
+        else:
+            loses = a.dtype.kind == "f" and dtype.itemsize < a.dtype.itemsize
+        return self._made(value, a.bound, np.where(loses, value, 0.0), dtype, ELEMENTWISE)
 
     def reshape(self, a: Any, shape: tuple[int, ...]) -> BoundedArray:
         """Return a view in another shape."""

@@ -172,8 +172,8 @@ class BatchChecks(Suite):
         for rows, n_in in ((1, 1), (5, 1), (1, 7), (33, 21)):
             rng = self.rng(rows, n_in, kind)
             # A shift that is large beside the spread; a value far beyond what the clip keeps.
-            is_far = kind in ("float64", "int64") and backend.sum_dtype == "float64"
-            offset = 1_760_000_000 if is_far else 100
+            is_wide = kind in ("float64", "int64") and backend.sum_dtype == "float64"
+            offset = 1_760_000_000 if is_wide else 100
             x = (offset + 9 * rng.standard_normal((rows, n_in))).astype(kind)
             factor = rng.random(n_in)
             factor[-1] = 1.0 if clip is None else 1e30
