@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import types
+from collections import namedtuple
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ import numpy as np
 import pytest
 
 import nnbackend as nn
+from nnbackend.training.optimizers import Optimizer
 
 pytest.importorskip("numba", reason="numba is not installed")
+
+import numba
 
 from nnbackend_numba import program, sharing, tape
 from nnbackend_numba.backend import NumbaBackend
@@ -244,6 +248,25 @@ def test_a_formula_that_numba_cannot_compile_is_computed_by_numpy() -> None:
     np.testing.assert_array_equal(z, recursive(x))
 
 
+def test_a_rule_that_numba_cannot_compile_is_computed_by_numpy() -> None:
+    factors = {"g": 0.5}
+
+    def recurrence(theta: Any, g: Any, state: Any, c: Any, p: Any, xp: Any) -> Any:
+        return theta - factors["g"] * c[0] * g, ()
+
+    class Half(Optimizer):
+        @property
+        def recurrence(self) -> Any:
+            return recurrence
+
+    thetas = []
+    for optimizer, device in ((Half(0.2), "numba"), (nn.SGD(0.1), "numpy")):
+        net = nn.Network([2, 3, 1], device=device, dtype="float64", seed=1)
+        nn.train(net, np.eye(2), np.arange(2.0), epochs=3, batch_size=1, optimizer=optimizer)
+        thetas.append(np.array(net.theta))
+    np.testing.assert_allclose(*thetas, rtol=1e-12)
+
+
 def scaled(z: Any, by: float = 2.0) -> Any:
     return by * z
 
@@ -279,14 +302,48 @@ def test_formulas_that_differ_in_anything_are_kept_apart_on_the_disk() -> None:
     for make in (of_module, of_nested):
         assert fingerprint(make(2.0)) != fingerprint(make(3.0))
         assert fingerprint(make(2.0)) == fingerprint(make(2.0))
-
-    class Unknown:
-        """What nothing is known of."""
-
-    one, other = Unknown(), Unknown()
-    assert fingerprint(lambda z: one) != fingerprint(lambda z: other)
-    assert fingerprint(lambda z: one) == fingerprint(lambda z: one)
     assert fingerprint(lambda z: np.sin(z)) == fingerprint(lambda z: np.sin(z))
+
+
+def test_formulas_are_told_apart_by_types_modules_and_defaults() -> None:
+    first = namedtuple("first", "scale shift")(2.0, 3.0)
+    second = namedtuple("second", "shift scale")(2.0, 3.0)
+    assert fingerprint(lambda z: first.scale * z) != fingerprint(lambda z: second.scale * z)
+
+    def inside(scale: float) -> Any:
+        """Return a formula whose inner function takes a number from a module."""
+        module = types.ModuleType("helpers")
+        vars(module)["scale"] = scale
+        return lambda z: (lambda v: module.scale * v)(z)
+
+    def with_default(scale: float) -> Any:
+        def formula(z: Any, *, by: float = scale) -> Any:
+            return by * z
+
+        return formula
+
+    for make in (inside, with_default):
+        assert fingerprint(make(2.0)) != fingerprint(make(3.0))
+        assert fingerprint(make(2.0)) == fingerprint(make(2.0))
+
+
+def test_a_function_that_numba_has_compiled_is_known_by_its_text() -> None:
+    def by(scale: float) -> Any:
+        return numba.vectorize(lambda z: scale * z)
+
+    assert fingerprint(by(2.0)) == fingerprint(by(2.0))
+    assert fingerprint(by(2.0)) != fingerprint(by(3.0))
+
+
+def test_what_cannot_be_described_has_no_fingerprint() -> None:
+    thing = object()
+
+    def formula(z: Any) -> Any:
+        return (z, thing)[0]
+
+    for _ in range(2):  # also when it is known
+        with pytest.raises(NotImplementedError, match="cannot be described"):
+            fingerprint(formula)
 
 
 def test_another_threads_kernels_work_while_a_step_is_recorded() -> None:

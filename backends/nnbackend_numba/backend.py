@@ -18,8 +18,7 @@ from nnbackend.backend.base import BATCH, COUNT, LOSS, MOMENTUM, PENALTY, RATE, 
 from nnbackend.backend.formulas import Activation, Loss, UpdateRule
 from nnbackend_numba import forking, loops  # noqa: F401
 from nnbackend_numba.assembly import ELEMENTWISE, UPDATES, is_readable
-from nnbackend_numba.compiling import CANNOT, compiled, keep
-from nnbackend_numba.fingerprints import fingerprint
+from nnbackend_numba.compiling import compiled, usable
 from nnbackend_numba.program import Program
 from nnbackend_numba.tape import NotRecordable, RecordableBackend, record
 from nnbackend_numpy import threads
@@ -146,7 +145,9 @@ class NumbaBackend(RecordableBackend):
         c = rule.coefficients(rate, float(hyper[MOMENTUM]), float(hyper[COUNT]))
         c = tuple([kind(v) for v in c])
         p = tuple([kind(v) for v in rule.params])
-        loop = self._loop(UPDATES[len(state)], theta.dtype, rule.recurrence)
+        if (loop := self._update(rule, len(state), c, p, theta.dtype)) is None:
+            super().optimizer_step(rule, theta, gradient, state, hyper, weight_decay, n_weights)
+            return
         vectors = [theta, gradient, *state, theta, theta][:4]  # the rule has no use for the rest
         start = 0
         if weight_decay:
@@ -205,26 +206,29 @@ class NumbaBackend(RecordableBackend):
 
     def _activation(self, phi: Activation, role: str, dtype: np.dtype[Any]) -> Any:
         """Return the compiled loop of an activation ("f") or its slope ("df"); None: use NumPy."""
-        formula, is_plain = getattr(phi, role), getattr(phi, f"{role}_is_plain")
-        key = (role, is_plain, dtype.char, phi.kernel == "softmax", fingerprint(formula))
-        return keep(key, lambda: _compile_activation(phi, role, dtype))
+        if phi.kernel == "softmax":  # its units depend on each other
+            return None
+        loop = _ACTIVATIONS[role, getattr(phi, f"{role}_is_plain")]
+
+        def two_numbers() -> list[Any]:
+            z = np.full((1, 2), 0.5, dtype)
+            return [z, z[0].copy() if role == "f" else z, z, 0, 2]
+
+        return usable(loop, dtype, getattr(phi, role), two_numbers)
+
+    def _update(self, rule: UpdateRule, n_states: int, c: Any, p: Any, dtype: np.dtype[Any]) -> Any:
+        """Return the compiled loop of an update rule; None: use NumPy."""
+
+        def one_number() -> list[Any]:
+            return [*np.ones((4, 1), dtype), c, p, dtype.type(1), 0, 1]
+
+        loop = UPDATES[n_states]
+        return usable(loop, dtype, rule.recurrence, one_number, len(c), len(p))
 
 
-def _compile_activation(phi: Activation, role: str, dtype: np.dtype[Any]) -> Any:
-    """Return an activation's loop, tried on two numbers; None where numba cannot compile it."""
-    if phi.kernel == "softmax":  # its units depend on each other
-        return None
-    z, b = np.full((1, 2), 0.5, dtype), np.zeros(2, dtype)
-    try:
-        if role == "f":
-            value = loops.bias_value_plain if phi.f_is_plain else loops.bias_value
-            ready = compiled(value, dtype, phi.f)
-            ready(z, b, z, 0, 2)
-        else:
-            slope = loops.slope_plain if phi.df_is_plain else loops.slope
-            ready = compiled(slope, dtype, phi.df)
-            ready(z, z, z, 0, 2)
-    except CANNOT as error:
-        logger.info("numba cannot compile %s of %s: NumPy serves (%s)", role, phi, error)
-        return None
-    return ready
+_ACTIVATIONS = {
+    ("f", True): loops.bias_value_plain,
+    ("f", False): loops.bias_value,
+    ("df", True): loops.slope_plain,
+    ("df", False): loops.slope,
+}

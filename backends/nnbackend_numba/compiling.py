@@ -9,7 +9,9 @@ loop, and a changed one is compiled anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from functools import cache
 from types import CellType, FunctionType
 from typing import Any, TypeVar
@@ -21,6 +23,7 @@ from numba.core.errors import NumbaError
 from nnbackend_numba import caching, scalars
 from nnbackend_numba.fingerprints import fingerprint, globals_in
 
+logger = logging.getLogger("nnbackend")
 # What a formula beyond numba raises.
 CANNOT = (NumbaError, TypeError, NotImplementedError, RecursionError)
 
@@ -54,12 +57,12 @@ def _plain(constant: Any, dtype: str) -> Any:
 
 T = TypeVar("T")
 MOST = 512  # compiled things that are kept; what networks in use need they hold themselves
-_kept: dict[tuple[Any, ...], Any] = {}
+_kept: OrderedDict[tuple[Any, ...], Any] = OrderedDict()  # the last used at the end
 _OPERATION = "void(int64, int64, int64, int64, int64)"
 
 
 def keep(key: tuple[Any, ...], make: Callable[[], T]) -> T:
-    """Return what is kept under a key; made if it is not there. The oldest make room for it.
+    """Return what is kept under a key; made if it is not there. The longest unused makes room.
 
     A key holds names, not formulas: a formula that its user drops is not kept alive. That what was
     compiled for it stays for a while is meant: the same text defined again, as in a search over
@@ -67,10 +70,11 @@ def keep(key: tuple[Any, ...], make: Callable[[], T]) -> T:
     """
     try:
         found: T = _kept[key]
-    except KeyError:
+        _kept.move_to_end(key)
+    except KeyError:  # another thread may have dropped it just now
         found = _kept.setdefault(key, make())
-        for old in list(_kept)[: len(_kept) - MOST]:
-            _kept.pop(old, None)
+        while len(_kept) > MOST:
+            _kept.popitem(last=False)
     return found
 
 
@@ -84,7 +88,10 @@ def name_of(dtype: Any) -> str:
 def compiled(
     loop: Callable[..., Any], dtype: Any, formula: Callable[..., Any] | None = None
 ) -> Any:
-    """Return a loop of `loops` with its formula, compiled when first called and cached on disk."""
+    """Return a loop of `loops` with its formula, compiled when first called and cached on disk.
+
+    Raises: NotImplementedError for a formula whose result depends on what has no fingerprint.
+    """
     dtype = name_of(dtype)
 
     def make() -> Any:
@@ -96,15 +103,60 @@ def compiled(
     return keep((loop, dtype, None if formula is None else fingerprint(formula)), make)
 
 
+def tried(loop: Any, use: Callable[[], T]) -> T | None:
+    """Return what `use` makes of a compiled loop; None where numba cannot compile it.
+
+    Such a loop is not kept: numba stores the error with it, and with the error every frame of the
+    stack, which hold the network and its arrays.
+    """
+    try:
+        return use()
+    except CANNOT as error:
+        for key in [k for k, kept in list(_kept.items()) if kept is loop]:
+            _kept.pop(key, None)
+        logger.info("numba cannot compile %s: NumPy serves (%s)", loop.__name__, error)
+        return None
+
+
+def usable(
+    loop: Callable[..., Any],
+    dtype: np.dtype[Any],
+    formula: Callable[..., Any],
+    arguments: Callable[[], Sequence[Any]],
+    *sizes: int,
+) -> Any:
+    """Return a loop compiled with a formula, run once on arguments; None where numba cannot.
+
+    sizes: the lengths of tuples among the arguments.
+    """
+    try:
+        key = ("usable", loop, dtype, sizes, fingerprint(formula))
+    except NotImplementedError:
+        return None
+
+    def make() -> Any:
+        try:
+            ready = compiled(loop, dtype, formula)
+        except CANNOT:
+            return None
+
+        def use() -> Any:
+            ready(*arguments())
+            return ready
+
+        return tried(ready, use)
+
+    return keep(key, make)
+
+
 def operation(body: Callable[..., Any], dtype: Any, loop: Any, **names: Any) -> Any:
     """Return an operation of `operations` with its loop, compiled, as a C function.
 
     names: what else its body asks for. The result's `address` is what a program calls.
+    Raises: NotImplementedError where numba cannot compile the loop's formula.
     """
-    dtype, inside = (
-        name_of(dtype),
-        getattr(loop, "__name__", ""),
-    )  # which says all about a compiled loop
+    dtype = name_of(dtype)
+    inside = getattr(loop, "__name__", "")  # which says all about a compiled loop
 
     def make() -> Any:
         assert isinstance(body, FunctionType)
@@ -114,7 +166,11 @@ def operation(body: Callable[..., Any], dtype: Any, loop: Any, **names: Any) -> 
         name = fingerprint(body, inside, *known)
         return caching.c_function(_OPERATION, _named(function, dtype, name))
 
-    return keep((body, dtype, inside, *names.items()), make)
+    key = (body, dtype, inside, *names.items())
+    made = keep(key, make if loop is None else lambda: tried(loop, make))
+    if made is None:
+        raise NotImplementedError(f"numba cannot compile {inside}")
+    return made
 
 
 def _named(function: FunctionType, dtype: str, of: str) -> FunctionType:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
+from collections import OrderedDict
 from typing import Any
 
 import memory_growth
@@ -56,6 +57,56 @@ def test_what_is_dropped_is_freed(device: str) -> None:
     assert [thing() for thing in seen] == [None] * len(seen)
 
 
+class Slope:
+    """A user's formulas as methods."""
+
+    k = 0.1
+
+    def f(self, z: Any) -> Any:
+        return np.where(z > 0.0, z, self.k * z)
+
+    def df(self, z: Any) -> Any:
+        return np.where(z > 0.0, 1.0, self.k)
+
+
+def of_methods() -> nn.Activation:
+    own = Slope()
+    return nn.Activation("own", own.f, own.df)
+
+
+def of_a_dict() -> nn.Activation:
+    own = {"k": 0.1}
+    return nn.Activation(
+        "own", lambda z: np.where(z > 0.0, z, own["k"] * z),
+        lambda z: np.where(z > 0.0, 1.0, own["k"]),
+    )  # fmt: skip
+
+
+def sorted_twice(z: Any) -> Any:
+    return np.apply_along_axis(np.sort, 0, z) * 0.0 + z
+
+
+def beyond_numba() -> nn.Activation:
+    return nn.Activation("own", sorted_twice, lambda z: 1.0 + 0.0 * z)
+
+
+@pytest.mark.parametrize("make", [of_methods, of_a_dict, beyond_numba])
+def test_formulas_that_are_not_compiled_keep_no_network(make: Any, device: str) -> None:
+    """numba stores an error that it raises, with the frames that led to it."""
+    seen: list[Any] = []
+    counts: list[int] = []
+    for _ in range(3):
+        net = nn.Network([4, nn.Dense(3, make()), nn.Dense(1, make())], device=device)
+        nn.train(net, np.eye(4), np.arange(4.0), epochs=1, batch_size=2)
+        net.backprop(np.eye(4), np.arange(4.0))
+        seen += map(weakref.ref, (net, net.theta, net.layers[0].activation))
+        del net
+        gc.collect()
+        counts.append(compiled_things())
+    assert [thing() for thing in seen] == [None] * len(seen)
+    assert counts[1] == counts[2]
+
+
 def test_scratch_arrays_of_a_run_are_freed(device: str) -> None:
     backend = nn.get_backend(device)
     sizes: list[int] = []
@@ -87,7 +138,7 @@ def test_one_loop_for_one_formula() -> None:
 
 def test_compiled_formulas_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     compiling: Any = pytest.importorskip("nnbackend_numba.compiling")
-    monkeypatch.setattr(compiling, "_kept", {})
+    monkeypatch.setattr(compiling, "_kept", OrderedDict())
     monkeypatch.setattr(compiling, "MOST", 5)
     threads = [
         threading.Thread(target=lambda k=k: [compiling.keep((k, i), object) for i in range(300)])
@@ -100,3 +151,15 @@ def test_compiled_formulas_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(compiling._kept) <= 5
     first = compiling.keep(("again",), object)
     assert compiling.keep(("again",), object) is first
+
+
+def test_the_longest_unused_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiling: Any = pytest.importorskip("nnbackend_numba.compiling")
+    monkeypatch.setattr(compiling, "_kept", OrderedDict())
+    monkeypatch.setattr(compiling, "MOST", 4)
+    for i in range(4):
+        compiling.keep((i,), object)
+    assert len(compiling._kept) == 4
+    compiling.keep((0,), object)  # used again
+    compiling.keep((4,), object)
+    assert [key for (key,) in compiling._kept] == [2, 3, 0, 4]
