@@ -19,6 +19,7 @@ import nnbackend as nn
 from nnbackend.backend import BackendSpec, Probe, registry
 from nnbackend.backend.base import LOSS, WEIGHT
 from nnbackend.cli import main
+from nnbackend.data.scalers import Scaler
 from nnbackend.errors import ArgumentError
 from nnbackend.network.sums import Sums
 from nnbackend.testing import GhostBackend, GhostError, check_gradients
@@ -166,9 +167,9 @@ class Interrupt(nn.Callback):
             trainer.interrupt.requested = True
 
 
-def begun(folder: Path, device: Any, **options: Any) -> None:
+def begun(folder: Path, device: Any, x: np.ndarray = X, **options: Any) -> None:
     checkpoints = nn.Checkpoints(folder, minutes=60)
-    nn.train(network(device), X, LABELS, callbacks=[Interrupt(70), checkpoints], **options)
+    nn.train(network(device), x, LABELS, callbacks=[Interrupt(70), checkpoints], **options)
 
 
 # More than 64 steps an epoch, so that some of the sums are on the host when it is interrupted.
@@ -186,15 +187,19 @@ def test_resumed_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert history["train_loss"] == wanted["train_loss"]
 
 
+@pytest.mark.parametrize("kind", ["float32", "float64, scaled"])
 @pytest.mark.parametrize(("first", "second"), [("ghost32", "numpy"), ("numpy", "ghost32")])
 def test_a_run_moves_between_devices_in_mid_epoch(
-    first: str, second: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    first: str, second: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nnbackend.network.sums.MOST_STEPS", 7)
+    is_scaled = kind != "float32"
+    x = X.astype(np.float64) + 1.76e9 if is_scaled else X
+    options = LONG | {"validation": (x, LABELS), "scale": "standard" if is_scaled else None}
     whole = network("numpy")
-    wanted = nn.train(whole, X, LABELS, **LONG)
-    begun(tmp_path, first, **LONG)
-    net, history = nn.resume(tmp_path, X, LABELS, validation=(X, LABELS), device=second)
+    wanted = nn.train(whole, x, LABELS, **options)
+    begun(tmp_path, first, x, **options)
+    net, history = nn.resume(tmp_path, x, LABELS, validation=(x, LABELS), device=second)
     np.testing.assert_allclose(theta(net), theta(whole), atol=1e-5)
     np.testing.assert_allclose(history["train_loss"], wanted["train_loss"], rtol=1e-5)
 
@@ -247,6 +252,14 @@ def test_wide_rows_are_scaled_and_trained_on(where: str) -> None:
         nn.train(net, rows, LABELS, validation=0.25, **options)
     np.testing.assert_allclose(theta(nets[0]), theta(nets[1]), atol=1e-5)
     np.testing.assert_allclose(nets[0].outputs(wide), nets[1].outputs(wide), rtol=1e-4)
+
+
+def test_a_factor_beyond_float32_is_its_largest() -> None:
+    net = nn.Network([2, 1], device="ghost32")
+    net.set_parameters([[[1.0], [1.0]]], [[0.0]])
+    net.scaler = Scaler("robust", np.zeros(2), np.array([1e300, 1.0]), 3.0)
+    x = net.backend.to_device(np.array([[0.0, 1.0], [1.0, 0.0]], np.float32))
+    np.testing.assert_allclose(net.outputs(x)[:, 0], [3 / 10**0.5, 3.0], rtol=1e-6)
 
 
 # ---- checks -------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ pytest.importorskip("numba", reason="numba is not installed")
 
 import numba
 
-from nnbackend_numba import program, sharing, tape
+from nnbackend_numba import fingerprints, program, sharing, tape
 from nnbackend_numba.backend import NumbaBackend
 from nnbackend_numba.fingerprints import fingerprint
 from nnbackend_numba.program import Program
@@ -344,6 +344,26 @@ def test_what_cannot_be_described_has_no_fingerprint() -> None:
     for _ in range(2):  # also when it is known
         with pytest.raises(NotImplementedError, match="cannot be described"):
             fingerprint(formula)
+
+
+def test_a_fingerprint_is_there_for_another_thread_that_asks_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def formula(z: Any) -> Any:
+        return 2.0 * z
+
+    digest, found = fingerprints._digest, []
+
+    def slow(values: Any) -> str:
+        if threading.current_thread() is threading.main_thread():
+            other = threading.Thread(target=lambda: found.append(fingerprint(formula)))
+            other.start()
+            other.join()
+        return digest(values)
+
+    monkeypatch.setattr(fingerprints, "_digest", slow)
+    name = fingerprint(formula)
+    assert found == [name]
 
 
 def test_another_threads_kernels_work_while_a_step_is_recorded() -> None:

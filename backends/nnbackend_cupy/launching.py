@@ -27,6 +27,7 @@ MOST_OUTPUTS = 16  # of an output layer in one launch: a lane holds a number of 
 MOST_FEW = 16  # columns of the narrower matrix in one launch of `thin_gradient`
 MANY_ROWS = 16384  # above, the sum of the sample weights is worth a launch of its own
 LABELS = ("int32", "int64")
+SUMS = ("float64",)  # of totals, rates, hyper, shifts and factors
 
 
 class Scratch(threading.local):
@@ -200,6 +201,7 @@ class Kernels:
     ) -> None:
         """Give delta = d(mean loss)/d(out), and add to totals, as `Backend.loss_and_delta`."""
         dtype, target = _check(out, delta), _target(out, y)
+        _check(totals, kinds=SUMS)
         rows, columns = out.shape
         if out.size == 0:
             return
@@ -218,6 +220,7 @@ class Kernels:
     ) -> None:
         """totals[SCORE] += sum of weight * score."""
         dtype, target = _check(out), _target(out, y)
+        _check(totals, kinds=SUMS)
         rows, columns = out.shape
         if out.size == 0:
             return
@@ -241,6 +244,7 @@ class Kernels:
         Shapes: arrays x (B, I), W (I, O), b (O,), z and a and delta (B, O); z_below and dx (B, I).
         """
         dtype, target = _check(*arrays, z_below, dx), _target(arrays[4], y)
+        _check(totals, kinds=SUMS)
         rows, (n_in, n_out) = arrays[0].shape[0], arrays[1].shape
         if not 0 < n_out <= MOST_OUTPUTS or n_in * rows == 0:
             raise Untraceable(f"an output layer of {n_out} units, at most {MOST_OUTPUTS}")
@@ -260,6 +264,7 @@ class Kernels:
     ) -> None:
         """gradient += l2 w + l1 sign(w), and the penalty's value for `rows` rows to totals."""
         dtype, n = _check(weights, gradient), weights.size
+        _check(totals, kinds=SUMS)
         numbers = dtype.type(l1), dtype.type(l2), np.float64(rows)
         self._over_elements(
             self._part("vectors", "penalty", dtype),
@@ -288,6 +293,7 @@ class Kernels:
     ) -> None:
         """One step of an update rule with its decay, in one launch. Shapes: (P,), hyper (3,)."""
         dtype = _check(theta, gradient, *state)
+        _check(hyper, kinds=SUMS)
         n = theta.size
         _, launch = self._kernel(
             (rule,), len(state), dtype, lambda: sources.update(rule, dtype, len(state))
@@ -309,6 +315,7 @@ class Kernels:
     def average(self, theta: Array, shadow: Array, decay: float, hyper: Array) -> None:
         """shadow = d shadow + (1 - d) theta. Shapes: (P,), hyper (3,)."""
         dtype = _check(theta, shadow)
+        _check(hyper, kinds=SUMS)
         self._over_elements(
             self._part("vectors", "average", dtype),
             (theta, shadow, np.float64(decay), hyper), theta.size,
@@ -319,7 +326,7 @@ class Kernels:
     def tick(self, clock: Array, rates: Array, hyper: Array) -> None:
         """Count a step, look up its learning rate and momentum."""
         _check(clock, kinds=("int64",))
-        _check(rates, hyper, kinds=("float64",))
+        _check(rates, hyper, kinds=SUMS)
         _, launch = self._kernel((), "tick", np.dtype(np.float64), sources.tick)
         launch((1,), (32,), (clock, rates, hyper, np.int64(rates.shape[1])))
 
@@ -346,7 +353,7 @@ class Kernels:
     ) -> None:  # fmt: skip
         """`tick`, then `gather_rows` for each (data, out), in one launch."""
         _check(clock, order, kinds=("int64",))
-        _check(rates, hyper, kinds=("float64",))
+        _check(rates, hyper, kinds=SUMS)
         arguments: list[Any] = []
         n_blocks = 0
         for data, out in gathers:
@@ -373,7 +380,7 @@ class Kernels:
         (B, I) contiguous.
         """
         _check(out)
-        _check(shift, factor, kinds=("float64",))
+        _check(shift, factor, kinds=SUMS)
         if out.size == 0:
             return
         names, stride = (rows.dtype.name, out.dtype.name), _row_stride(rows)

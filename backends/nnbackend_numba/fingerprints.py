@@ -43,13 +43,22 @@ def fingerprint(*functions: Any) -> str:
     (function,) = functions
     try:
         name = _known.get(function)
-        if name is None:
-            _known[function] = ""
-            name = _known[function] = _digest(functions)
     except TypeError:  # it cannot be referred to weakly, as NumPy's own functions
         return _digest(functions)
+    if name is None:
+        name = _remember(function)
     if not name:
         raise NotImplementedError(f"{function} uses a value that cannot be described")
+    return name
+
+
+def _remember(function: Any) -> str:
+    """Store the name of a function once it is complete: another thread may ask meanwhile."""
+    try:
+        name = _digest((function,))
+    except NotImplementedError:
+        name = ""
+    _known[function] = name
     return name
 
 

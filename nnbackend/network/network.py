@@ -406,7 +406,9 @@ class Network:
     def device_scaler(self) -> tuple[Array, Array]:
         """Return the scaler's shift and factor on the device, in its `sum_dtype`."""
         assert self.scaler is not None
-        shift, factor = map(self.backend.narrowed, (self.scaler.shift, self.scaler.factor))
+        # The factor of a column that hardly varies may be too large for float32.
+        factor = np.minimum(self.scaler.factor, np.finfo(self.backend.sum_dtype).max)
+        shift, factor = map(self.backend.narrowed, (self.scaler.shift, factor))
         return self.backend.to_device(shift), self.backend.to_device(factor)
 
     @property

@@ -110,7 +110,7 @@ def step_of(facts: Mapping[str, Any]) -> int:
 def fingerprint(trainer: Trainer) -> str:
     """Give a text that is the same for the same rows, targets and weights, and else another."""
     feed, backend = trainer.feed, trainer.backend
-    parts: list[tuple[Array, Any]] = [(feed.x, feed.rows)]
+    parts: list[tuple[Array, Any]] = [(feed.source, feed.rows)]
     digest = hashlib.sha256()
     for name, part in (("y", feed.y), ("weight", feed.weight)):
         host = None if part is None else backend.to_host(part)

@@ -49,7 +49,10 @@ class Batch:
 
 
 class Feed:
-    """The training rows on the device, in their own dtype, and the order of the epoch."""
+    """The training rows on the device, in their own dtype, and the order of the epoch.
+
+    source: the rows as the caller gave them, which tell data sets apart on every device.
+    """
 
     def __init__(
         self,
@@ -59,7 +62,7 @@ class Feed:
     ) -> None:
         backend = net.backend
         self.net, self.backend, self.batch_size = net, backend, batch_size
-        self.rows, self.n = data.rows, len(data.rows)
+        self.source, self.rows, self.n = data.x, data.rows, len(data.rows)
         self.is_sparse = isinstance(data.x, SparseRows)
         is_taken = self.is_sparse or backend.owns(data.x)
         try:
@@ -70,10 +73,11 @@ class Feed:
         except MemoryError as error:
             raise _no_memory_for(data, is_taken, backend) from error
         self.begin_epoch(np.arange(self.n))
-        is_scaled = net.scaler is None or (net.scales_on_host and not is_taken)
-        self.scaler = None if is_scaled else net.device_scaler()
+        # Sparse rows are scaled on the host, batch by batch.
+        is_for_device = backend.owns(data.x) or not (self.is_sparse or net.scales_on_host)
+        self.scaler = net.device_scaler() if net.scaler is not None and is_for_device else None
         self._raw_dtype = net.dtype
-        if self.scaler is not None and not self.is_sparse and not is_exact(self.x, net.dtype):
+        if self.scaler is not None and not is_exact(self.x, net.dtype):
             self._raw_dtype = numpy_name(self.x.dtype)
         self._y_dtype = str(data.y.dtype)
 
@@ -124,7 +128,7 @@ class Feed:
         backend.gather_rows(self.y, order, clock, self.batch_size, batch.y)
         if self.weight is not None:
             backend.gather_rows(self.weight, order, clock, self.batch_size, batch.weight)
-        if self.scaler is not None and self.net.scaler is not None and not self.is_sparse:
+        if self.scaler is not None and self.net.scaler is not None:
             backend.scale_rows(batch.raw, *self.scaler, self.net.scaler.clip, batch.x)
 
 

@@ -412,6 +412,8 @@ REFUSED: dict[str, tuple[str, tuple[Any, ...]]] = {
     ),
     "complex data": ("gather_rows", (D.astype(complex), np.zeros(4, int), np.zeros(2, int), 4, D)),
     "a formula": ("bias_activation", (D, D[0], D, Activation("no", lambda z: z or 0.0, abs))),
+    "sums of another dtype": ("add_score", (ACCURACY, F, F, None, F[0])),
+    "rates of another dtype": ("average", (F[0], F[0], 0.9, F[0])),
     "winners of another dtype": ("maxout_forward", (D, D, np.zeros((4, 3), np.int64))),
 }
 
