@@ -32,7 +32,7 @@ def doubled(x: Any) -> Any:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Let numba keep its files in a folder of the test, and nothing be logged so far."""
+    """Point numba's cache at a folder of the test and reset what has been logged."""
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(caching, "_said", set())
     return tmp_path

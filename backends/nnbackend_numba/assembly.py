@@ -300,7 +300,7 @@ class Assembly:
     ) -> None:
         if not is_readable(data):
             raise NotRecordable(f"rows of {data.dtype} {data.shape}")
-        ready = compiled(loops.gather, out.dtype.name)
+        ready = compiled(loops.gather, out.dtype)
         columns = data.shape[1] if data.ndim == 2 else 1
         by_columns = self._sharing.is_x(out)
         self._add(
@@ -315,7 +315,7 @@ class Assembly:
     ) -> None:
         if not is_readable(rows):
             raise NotRecordable(f"rows of {rows.dtype} {rows.shape}")
-        ready, by_columns = compiled(loops.scale_rows, out.dtype.name), self._sharing.is_x(out)
+        ready, by_columns = compiled(loops.scale_rows, out.dtype), self._sharing.is_x(out)
         self._add(
             COLUMNS if by_columns else ROWS, operations.scale, out.dtype, ready,
             [by_columns, rows, shift, factor, out, *out.shape], [clip or 0.0],

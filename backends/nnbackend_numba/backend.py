@@ -44,11 +44,11 @@ class NumbaBackend(RecordableBackend):
     ) -> None:
         np.dot(x, W, out=z)
         if phi.kernel == "identity":
-            self._loop(loops.bias, z.dtype)(z, b, z, 0, b.size)
+            compiled(loops.bias, z.dtype)(z, b, z, 0, b.size)
             if a is not z:
                 np.copyto(a, z)
         elif phi.kernel == "softmax":
-            self._loop(loops.softmax, z.dtype)(z, b, a)
+            compiled(loops.softmax, z.dtype)(z, b, a)
         elif (loop := self._activation(phi, "f", z.dtype)) is not None:
             loop(z, b, a, 0, b.size)
         else:
@@ -72,16 +72,16 @@ class NumbaBackend(RecordableBackend):
                 loop(delta, z, a, 0, db.size)
             else:
                 delta[...] = phi.delta(delta, z, a, np)
-        self._loop(loops.bias_gradient, delta.dtype)(delta, db, 0, db.size)
+        compiled(loops.bias_gradient, delta.dtype)(delta, db, 0, db.size)
         np.dot(x.T, delta, out=dW)
         if dx is not None:
             np.dot(delta, W.T, out=dx)
 
     def maxout_forward(self, z: Array, a: Array, which: Array) -> None:
-        self._loop(loops.maxout, z.dtype)(z, a, which)
+        compiled(loops.maxout, z.dtype)(z, a, which)
 
     def maxout_backward(self, delta: Array, which: Array, dz: Array) -> None:
-        self._loop(loops.maxout_gradient, delta.dtype)(delta, which, dz)
+        compiled(loops.maxout_gradient, delta.dtype)(delta, which, dz)
 
     def dropout_forward(
         self,
@@ -95,11 +95,11 @@ class NumbaBackend(RecordableBackend):
     ) -> None:
         numbers = map(np.uint64, (*key, clock[STEP], first_row, philox.keep_threshold(rate)))
         scale = x.dtype.type(1.0 / (1.0 - rate))
-        self._loop(loops.dropout, x.dtype)(x, *numbers, scale, a, mask)
+        compiled(loops.dropout, x.dtype)(x, *numbers, scale, a, mask)
 
     def dropout_backward(self, da: Array, mask: Array, rate: float, dx: Array) -> None:
         scale = da.dtype.type(1.0 / (1.0 - rate))
-        self._loop(loops.dropout_gradient, da.dtype)(da, mask, scale, dx)
+        compiled(loops.dropout_gradient, da.dtype)(da, mask, scale, dx)
 
     # ---- loss -------------------------------------------------------------------------------
 
@@ -108,10 +108,10 @@ class NumbaBackend(RecordableBackend):
     ) -> None:
         kind, rows = out.dtype.type, out.shape[0]
         if weight is None and loss.kernel == "softmax_cross_entropy" and y.ndim == 1:
-            loop = self._loop(loops.softmax_cross_entropy_labels, out.dtype)
+            loop = compiled(loops.softmax_cross_entropy_labels, out.dtype)
             total = loop(out, y, kind(loss.params[0]), kind(1.0 / rows), delta)
         elif weight is None and loss.kernel in ELEMENTWISE and y.ndim == 2:
-            loop = self._loop(loops.loss_of_elements, out.dtype, loss.formula)
+            loop = compiled(loops.loss_of_elements, out.dtype, loss.formula)
             total = loop(out, y, kind(1.0 / rows), delta)
         else:
             super().loss_and_delta(loss, out, y, weight, delta, totals)
@@ -125,7 +125,7 @@ class NumbaBackend(RecordableBackend):
         self, weights: Array, gradient: Array, l1: float, l2: float, rows: int, totals: Array
     ) -> None:
         kind = weights.dtype.type
-        loop = self._loop(loops.penalty, weights.dtype)
+        loop = compiled(loops.penalty, weights.dtype)
         totals[PENALTY] += rows * loop(weights, gradient, kind(l1), kind(l2))
 
     def optimizer_step(
@@ -158,12 +158,12 @@ class NumbaBackend(RecordableBackend):
 
     def max_norm(self, W: Array, limit: float) -> None:
         norms, n = self._scratch(W[0]), W.shape[1]
-        self._loop(loops.limit_columns, W.dtype)(W, W.dtype.type(limit), norms, 0, n)
+        compiled(loops.limit_columns, W.dtype)(W, W.dtype.type(limit), norms, 0, n)
 
     # ---- batches ----------------------------------------------------------------------------
 
     def tick(self, clock: Array, rates: Array, hyper: Array) -> None:
-        self._loop(loops.tick, hyper.dtype)(clock, rates, hyper)
+        compiled(loops.tick, hyper.dtype)(clock, rates, hyper)
 
     def gather_rows(
         self, data: Array, order: Array, clock: Array, batch_size: int, out: Array
@@ -173,7 +173,7 @@ class NumbaBackend(RecordableBackend):
             super().gather_rows(data, order, clock, batch_size, out)
             return
         rows, into = (data, out) if data.ndim == 2 else (data[:, None], out[:, None])
-        self._loop(loops.gather, out.dtype)(rows, order, start, into, 0, into.shape[1])
+        compiled(loops.gather, out.dtype)(rows, order, start, into, 0, into.shape[1])
 
     def scale_rows(
         self, rows: Array, shift: Array, factor: Array, clip: float | None, out: Array
@@ -181,7 +181,7 @@ class NumbaBackend(RecordableBackend):
         if not is_readable(rows) or not rows.flags.c_contiguous:  # each layout is compiled apart
             super().scale_rows(rows, shift, factor, clip, out)
             return
-        loop = self._loop(loops.scale_rows, out.dtype)
+        loop = compiled(loops.scale_rows, out.dtype)
         loop(rows, shift, factor, clip or 0.0, out, 0, out.shape[1])
 
     # ---- steps ------------------------------------------------------------------------------
@@ -194,15 +194,6 @@ class NumbaBackend(RecordableBackend):
             return super().capture(step)
 
     # ---- compiling --------------------------------------------------------------------------
-
-    def _loop(
-        self,
-        loop: Callable[..., Any],
-        dtype: np.dtype[Any],
-        formula: Callable[..., Any] | None = None,
-    ) -> Any:
-        """Return a compiled loop, looked up by what it is made of."""
-        return compiled(loop, dtype, formula)
 
     def _activation(self, phi: Activation, role: str, dtype: np.dtype[Any]) -> Any:
         """Return the compiled loop of an activation ("f") or its slope ("df"); None: use NumPy."""

@@ -70,7 +70,7 @@ def one_each() -> Iterator[None]:
 
 
 def _restore_left_over() -> None:
-    """Give back BLAS's threads that were limited for threads of the parent process."""
+    """Restore the number of BLAS threads that the parent process had limited before the fork."""
     global _limit
     if _limit is not None and _inside == 0:
         with _lock:

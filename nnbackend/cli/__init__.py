@@ -14,11 +14,11 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from nnbackend.bench.machine import ask_for_best_kernels
-from nnbackend.cli.console import escaping
+from nnbackend.cli.console import escaping, present
 from nnbackend.errors import (
     ArgumentError,
     DeviceMemoryError,
@@ -98,24 +98,9 @@ class Parser(argparse.ArgumentParser):
         raise ArgumentError(f"{message}.{hint} See: {self.prog} --help")
 
 
-@contextlib.contextmanager
-def _streams_to_write_to() -> Iterator[None]:
-    """Let output lead nowhere for a while where a program has no console (pythonw, PyInstaller)."""
-    with contextlib.ExitStack() as stack:
-        for stream, redirect in (
-            (sys.stdout, contextlib.redirect_stdout),
-            (sys.stderr, contextlib.redirect_stderr),
-        ):
-            if stream is None:
-                nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
-                stack.enter_context(redirect(nowhere))
-        yield
-
-
-@_streams_to_write_to()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; give the exit code. Never raises for what a user can do wrong."""
-    with escaping():
+    with present(), escaping():
         return _main(list(sys.argv[1:] if argv is None else argv))
 
 

@@ -1,4 +1,4 @@
-"""Text on consoles and in pipes, whatever their encoding.
+"""Text on consoles and in pipes, whatever their encoding, and without a console.
 
 On Windows, and under an old locale elsewhere, stdout knows few characters. What it does not know
 is written as an escape, as \\u03c6; tables for other programs are UTF-8 always.
@@ -8,14 +8,29 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
 
 @contextlib.contextmanager
+def present() -> Iterator[None]:
+    """Discard output inside the context where a program has no console (pythonw, PyInstaller)."""
+    with contextlib.ExitStack() as stack:
+        for stream, redirect in (
+            (sys.stdout, contextlib.redirect_stdout),
+            (sys.stderr, contextlib.redirect_stderr),
+        ):
+            if stream is None:
+                nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+                stack.enter_context(redirect(nowhere))
+        yield
+
+
+@contextlib.contextmanager
 def escaping() -> Iterator[None]:
-    """Let stdout and stderr escape the characters that their encodings lack, for a while."""
+    """Write characters that stdout and stderr cannot encode as escapes inside the context."""
     before: list[tuple[Any, str]] = []
     for stream in (sys.stdout, sys.stderr):
         # A stream that is absent, closed or somebody's own stays as it is.

@@ -158,7 +158,7 @@ def _largest(dtype: str) -> Any:
 
 
 def _is_bounded_on_device(x: Array, largest: float, backend: Backend) -> bool:
-    """Tell whether no element is larger, with little memory beside x, which may fill the device."""
+    """Return True if no element is larger; in chunks, as x may fill the device's memory."""
     xp, fine = backend.xp, None
     rows = max(1, DEVICE_CHUNK // (int(x.shape[1]) if x.ndim == 2 else 1))
     with backend.active():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from nnbackend.data.numeric import type_name
 from nnbackend.errors import DeviceMismatchError
 
 
@@ -27,8 +28,3 @@ def check_readable(x: Any, what: str) -> None:
 def device_type(x: Any) -> str:
     """Return what PyTorch calls the device of a tensor, as "mps"; "cpu" for anything else."""
     return str(getattr(getattr(x, "device", None), "type", "cpu"))
-
-
-def type_name(x: Any) -> str:
-    """Return the full name of an object's class."""
-    return f"{type(x).__module__}.{type(x).__qualname__}"

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnbackend.data.dataset import Label, Task
+from nnbackend.data.tables import EXACT
 from nnbackend.errors import ArgumentError, DataError
 
 logger = logging.getLogger("nnbackend")
@@ -86,7 +87,7 @@ def code_target(values: NDArray[Any], task: Task | None, where: str) -> Target:
                 f"Received: text such as {str(values[0])!r}. Use task='classification'."
             )
         numbers = np.asarray(values, dtype=np.float64)
-        if values.dtype.kind in "iu" and (np.abs(numbers) >= 2.0**53).any():
+        if values.dtype.kind in "iu" and (np.abs(numbers) >= EXACT).any():
             logger.warning(
                 "%s: targets above 2^53 are rounded to 16 digits. "
                 "If they are names, say task='classification'.", where,

@@ -6,6 +6,7 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
+from nnbackend.backend import Backend
 from nnbackend.errors import ArgumentError, check
 from nnbackend.network.activations import Activation
 from nnbackend.network.layers import AbstractLayer, Dense, Dropout, Maxout, check_size
@@ -79,6 +80,23 @@ def summary(n_in: int, layers: Sequence[AbstractLayer]) -> str:
     lines = [f"{a:<{first}}  {b:>{second}}  {c:>{third}}".rstrip() for a, b, c in rows]
     rule = "-" * len(lines[0])
     return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+
+
+def check_dtype(dtype: Any, backend: Backend) -> str:
+    """Return the name of a dtype that a backend computes in, or say which it has."""
+    name = getattr(dtype, "name", None) or getattr(dtype, "__name__", None) or str(dtype)
+    if name not in backend.float_dtypes:
+        raise ArgumentError(
+            f"dtype must be one of {', '.join(backend.float_dtypes)} on {backend.device}. "
+            f"Received: dtype={name!r}. {_other_dtype(name, backend)}"
+        )
+    return str(name)
+
+
+def _other_dtype(name: str, backend: Backend) -> str:
+    if name == "float64":
+        return f"{backend.device} has no float64. Use dtype='float32', or device='cpu'."
+    return "Data in other dtypes is converted batch by batch."
 
 
 def check_seed(seed: Any) -> int:

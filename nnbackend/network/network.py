@@ -95,7 +95,7 @@ class Network:
     ) -> None:
         backend = get_backend(device)
         self.backend = backend if precision is None else backend.with_precision(precision)
-        self.dtype = _check_dtype(dtype, self.backend)
+        self.dtype = architecture.check_dtype(dtype, self.backend)
         self.seed = check_seed(seed)
         given = None if loss is None else get_loss(loss)
         self.n_in, self.layers = architecture.build_layers(layers, given, activation)
@@ -531,22 +531,6 @@ class Network:
 def _can_be_read_in_place(part: Array, dtype: str) -> bool:
     """Tell whether rows are the host's, one after another, in the dtype of the network."""
     return isinstance(part, np.ndarray) and part.dtype == dtype and part.flags.c_contiguous
-
-
-def _check_dtype(dtype: Any, backend: Backend) -> str:
-    name = getattr(dtype, "name", None) or getattr(dtype, "__name__", None) or str(dtype)
-    if name not in backend.float_dtypes:
-        raise ArgumentError(
-            f"dtype must be one of {', '.join(backend.float_dtypes)} on {backend.device}. "
-            f"Received: dtype={name!r}. {_other_dtype(name, backend)}"
-        )
-    return str(name)
-
-
-def _other_dtype(name: str, backend: Backend) -> str:
-    if name == "float64":
-        return f"{backend.device} has no float64. Use dtype='float32', or device='cpu'."
-    return "Data in other dtypes is converted batch by batch."
 
 
 def _r2(mean_square: float, y: np.ndarray, weight: np.ndarray | None) -> float:

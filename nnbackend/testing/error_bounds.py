@@ -77,7 +77,7 @@ class BoundedArray:
 
 
 def _give_operators() -> None:
-    """Give BoundedArray its operators."""
+    """Add the operators to BoundedArray."""
 
     def forward(name: str) -> Callable[..., Any]:
         return lambda self, other: getattr(self.xp, name)(self, other)

@@ -89,7 +89,7 @@ class Runs:
         return trainer.rows_at_once > 1 and bool(self._prepared)
 
     def divide(self, trainer: Trainer) -> None:
-        """Give the memory of all steps back; they are made in smaller parts from now on."""
+        """Release the memory of all steps; later steps run in smaller parts."""
         self._prepared.clear()
         self._calls.clear()
         trainer.backend.release_memory()
