@@ -25,6 +25,7 @@ _HOME = {
     "Callback": "training.callbacks",
     "Checkpoints": "persistence.checkpoints",
     "Dense": "network.layers",
+    "DeviceLostError": "errors",
     "DeviceMemoryError": "errors",
     "Dropout": "network.layers",
     "EarlyStopping": "training.callbacks",
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from nnbackend.backend import Backend as Backend
     from nnbackend.backend import backends as backends
     from nnbackend.backend import get_backend as get_backend
+    from nnbackend.errors import DeviceLostError as DeviceLostError
     from nnbackend.errors import DeviceMemoryError as DeviceMemoryError
     from nnbackend.errors import NNBackendError as NNBackendError
     from nnbackend.estimators import MLPClassifier as MLPClassifier

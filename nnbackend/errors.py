@@ -6,6 +6,7 @@
     │   ├── BackendUnavailableError (RuntimeError)  known, but not usable here
     │   ├── BackendVersionError     (RuntimeError)  written for another version of the seam
     │   ├── DeviceMemoryError       (MemoryError)   a device has no memory left
+    │   ├── DeviceLostError         (RuntimeError)  this process can use the device no more
     │   └── DeviceMismatchError     (TypeError)     an array of another library or device
     ├── ArgumentError               (ValueError)    an option that cannot be meant
     ├── ShapeError                  (ValueError)    an array of the wrong shape or dtype
@@ -79,6 +80,13 @@ smaller batch_size=, fewer rows at once, a smaller network, float32, or device='
             f"{device} is out of memory: {known}. Use a smaller batch_size=, fewer rows at once, "
             f"a smaller network, float32, or device='cpu'.{cure and ' '}{cure}"
         )
+
+
+class DeviceLostError(BackendError, RuntimeError):
+    """The device failed, and every further call of this process would fail.
+
+    Files already written are whole: a new process resumes from the last checkpoint.
+    """
 
 
 class DeviceMismatchError(BackendError, TypeError):

@@ -29,6 +29,7 @@ BUILT_IN_BASES = {
     "BackendUnavailableError": RuntimeError,
     "BackendVersionError": RuntimeError,
     "DeviceMemoryError": MemoryError,
+    "DeviceLostError": RuntimeError,
     "DeviceMismatchError": TypeError,
     "ArgumentError": ValueError,
     "ShapeError": ValueError,

@@ -18,7 +18,7 @@ from rows import registered
 
 from nnbackend.cli import main
 from nnbackend.cli.progress import Keeper
-from nnbackend.errors import DeviceMemoryError
+from nnbackend.errors import BackendError, DeviceLostError, DeviceMemoryError
 from nnbackend.persistence.checkpoints import checkpoint_paths
 from nnbackend.testing import GhostBackend
 from nnbackend.training.trainer import Trainer
@@ -209,21 +209,44 @@ def test_no_room_for_the_last_checkpoint_leaves_the_model(
     assert main(["train", "--resume", str(tmp_path / "run")]) == 2
 
 
-class FullLater(GhostBackend):
-    """Has no memory left from the 4th epoch on."""
+class FailsLater(GhostBackend):
+    """Raises an error from the 4th epoch on."""
 
     epoch = 0
+
+    def __init__(self, error: BackendError) -> None:
+        super().__init__()
+        self.error = error
 
     def optimizer_step(self, *args: Any) -> None:
         super().optimizer_step(*args)
         if self.epoch == 3:
-            raise DeviceMemoryError.on(self.device, 4096, 10, 100)
+            raise self.error
 
 
-def test_out_of_memory_is_a_failed_run_whose_checkpoint_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("error", "messages"),
+    [
+        (
+            DeviceMemoryError.on("ghost:0", 4096, 10, 100),
+            [
+                "failed: ghost:0 is out of memory: 4,096 bytes were asked for, 10 of 100 are free",
+                "Use a smaller --batch-size",
+                "--device cpu",
+            ],
+        ),
+        (DeviceLostError("ghost:0 is lost"), ["failed: ghost:0 is lost"]),
+    ],
+    ids=["full", "lost"],
+)
+def test_a_device_that_fails_is_a_failed_run_whose_checkpoint_stays(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: BackendError,
+    messages: list[str],
 ) -> None:
-    device, folder = FullLater(), tmp_path / "run"
+    device, folder = FailsLater(error), tmp_path / "run"
     words = ["iris", "--hidden", "4", "--epochs", "5", "--checkpoint", "1 epochs"]
     assert main(["train", *words, "--device", "numpy", "--out", str(tmp_path / "whole")]) == 0
 
@@ -238,12 +261,8 @@ def test_out_of_memory_is_a_failed_run_whose_checkpoint_stays(
         capsys.readouterr()
         assert main(["train", *words, "--device", "numpy", "--out", str(folder)]) == 1
     said = capsys.readouterr().err
-    assert (
-        "failed: ghost:0 is out of memory: 4,096 bytes were asked for, 10 of 100 are free" in said
-    )
-    assert "Use a smaller --batch-size" in said
-    assert "--device cpu" in said
-    assert f"--resume {folder}" in said
+    for message in [*messages, f"--resume {folder}"]:
+        assert message in said
     assert main(["train", "--resume", str(folder), "--device", "numpy", "--quiet"]) == 0
     wanted, got = rows(tmp_path / "whole"), rows(folder)
     assert len(got) == 5

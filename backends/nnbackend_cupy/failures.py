@@ -17,7 +17,7 @@ from typing import Any
 import cupy
 from cupy.cuda.memory import OutOfMemoryError
 
-from nnbackend.errors import BackendError, DeviceMemoryError
+from nnbackend.errors import DeviceLostError, DeviceMemoryError
 
 # The code for "no memory", by the error class of the library that reports it.
 NO_MEMORY = {"CUDARuntimeError": 2, "CUDADriverError": 2, "CUBLASError": 3}
@@ -43,7 +43,7 @@ class AllocationFailed(MemoryError):
 
 
 def raise_meaning(device: str, error: Exception) -> None:
-    """Raise DeviceMemoryError for a full device, BackendError for a lost one; return for others."""
+    """Raise DeviceMemoryError or DeviceLostError for what means that; return for other errors."""
     if isinstance(error, DeviceMemoryError):  # raised from itself it would be a cycle, kept alive
         return
     if is_out_of_memory(error):
@@ -51,7 +51,7 @@ def raise_meaning(device: str, error: Exception) -> None:
     if not isinstance(error, MemoryError) and is_from_cuda(error):
         code = sticky_code(error)
         if code is not None:
-            raise BackendError(lost(device, code, error)) from error
+            raise DeviceLostError(lost(device, code, error)) from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -21,6 +21,7 @@ from nnbackend.bench.machine import ask_for_best_kernels
 from nnbackend.cli.console import escaping, present
 from nnbackend.errors import (
     ArgumentError,
+    DeviceLostError,
     DeviceMemoryError,
     DivergedError,
     NNBackendError,
@@ -117,7 +118,7 @@ def _main(words: list[str]) -> int:
     except KeyboardInterrupt:
         _say("interrupted")
         return INTERRUPTED
-    except (DivergedError, DeviceMemoryError) as error:
+    except (DivergedError, DeviceLostError, DeviceMemoryError) as error:
         _say(f"failed: {error}")
         return FAILED
     except NNBackendError as error:

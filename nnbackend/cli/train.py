@@ -43,7 +43,7 @@ from nnbackend.cli.run_folder import (
 )
 from nnbackend.cli.settings import TABLE, Settings, default_text, interval, resolve, to_toml
 from nnbackend.data import Dataset
-from nnbackend.errors import ArgumentError, DivergedError
+from nnbackend.errors import ArgumentError, BackendError, DivergedError
 from nnbackend.network.network import Network
 from nnbackend.persistence import save
 from nnbackend.persistence.checkpoints import (
@@ -149,7 +149,7 @@ def run(args: argparse.Namespace) -> int:
             drawn = _draw(plan.trainer, folder)
         except KeyboardInterrupt:  # while nothing listened to it: at the very end
             return _interrupted(plan.trainer, folder)
-        except (OSError, MemoryError):
+        except (BackendError, RuntimeError, OSError, MemoryError):  # of a device, a disk, the host
             _say(_what_is_left(plan.trainer, folder))
             raise
     results |= {

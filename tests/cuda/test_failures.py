@@ -53,9 +53,9 @@ def test_a_lost_device_is_named_and_the_checkpoint_is_kept(
     tmp_path: Path, code: int, name: str
 ) -> None:
     writer = nn.Checkpoints(tmp_path, epochs=1)
-    with pytest.raises(BackendError, match=f"lost to this process after .*{name}.*--resume"):
+    with pytest.raises(nn.DeviceLostError, match=f"lost to this process after .*{name}.*--resume"):
         train(new_backend(), writer, Break(code, 3))
-    with pytest.raises(BackendError, match="lost to this process"):  # and so it stays
+    with pytest.raises(nn.DeviceLostError, match="lost to this process"):  # and so it stays
         train(new_backend())
     STATE.sticky = None
     wanted = train(new_backend())
@@ -98,7 +98,7 @@ def test_a_library_that_reports_a_lost_device_its_own_way(monkeypatch: pytest.Mo
         raise CUBLASError("CUBLAS_STATUS_INTERNAL_ERROR")
 
     monkeypatch.setattr(backend._kernels, "tick", method)
-    with pytest.raises(BackendError, match="illegal memory address"):
+    with pytest.raises(nn.DeviceLostError, match="illegal memory address"):
         backend.tick(None, None, None)
 
 
