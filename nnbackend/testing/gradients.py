@@ -133,16 +133,20 @@ class GradientConformance(Suite):
         self, net: Network, case: tuple[object, ...],
         draw: Callable[[np.random.Generator], Problem], moved: float = 0.0,
     ) -> tuple[Problem, oracle.Result]:  # fmt: skip
-        """Return a problem at no kink, and the error bounds of its solution.
+        """Return a problem at no kink and far from overflow, and the error bounds of its solution.
 
         moved: by how much every parameter may move without one being met.
         """
         for attempt in range(MOST_DRAWS):
             problem = draw(self.rng(*case, attempt))
+            if not problem.is_in_range(net):  # as exp(exp(z)) may be in float32
+                continue
             found, bounds = problem.with_bounds(net, moved)
             if not (found.undecided if moved else found.kinks):
                 return problem, bounds
-        Told("backprop", repr(net), self.seed).fail("its inputs lie at a kink; draw others")
+        Told("backprop", repr(net), self.seed).fail(
+            "its inputs lie at a kink or overflow; draw others"
+        )
 
 
 class Problem:
@@ -164,6 +168,14 @@ class Problem:
             oracle.describe(net), W, b, (net.loss.name, net.loss.params),
             self.x.astype(float), self.y.astype(float), weight,
         )  # fmt: skip
+
+    def is_in_range(self, net: Network) -> bool:
+        """Return True if the squares of all results are finite in the network's dtype."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            wanted = self.by_the_oracle(net)
+        results = [wanted.loss, wanted.output, *wanted.dW, *wanted.db, *wanted.deltas]
+        limit = float(np.sqrt(np.finfo(net.dtype).max))
+        return all(bool((np.abs(result) <= limit).all()) for result in results)
 
     def with_bounds(self, net: Network, moved: float) -> tuple[BoundedNamespace, oracle.Result]:
         """Return the kinks that were met, and the error bound of each result."""
