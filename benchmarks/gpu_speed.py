@@ -54,8 +54,8 @@ class Training:
 
     def __init__(self, backend: Any, row: str, is_emulated: bool) -> None:
         import nnbackend as nn
+        from nnbackend.training.config import TrainConfig
         from nnbackend.training.micro_batches import Runs
-        from nnbackend.training.recipe import Recipe
         from nnbackend.training.trainer import Trainer
 
         work = _work(row, is_emulated)
@@ -63,11 +63,11 @@ class Training:
             list(work.layers), "quadratic", activation="relu", device=backend, dtype="float32"
         )
         net.set_parameters(*map(list, zip(*work.theta, strict=True)))
-        recipe = Recipe(nn.SGD(LEARNING_RATE, momentum=MOMENTUM), 1, work.batch)
-        trainer = Trainer(net, work.x, work.y, recipe)
+        config = TrainConfig(nn.SGD(LEARNING_RATE, momentum=MOMENTUM), 1, work.batch)
+        trainer = Trainer(net, work.x, work.y, config)
         # The order of all contenders; a round may go over the data several times.
         self.steps = len(work.windows)
-        trainer.feed.order = backend.to_device(work.windows.reshape(-1))
+        trainer.loader.order = backend.to_device(work.windows.reshape(-1))
         n_rates = max(self.steps, MOST_TICKS)
         rates = np.repeat([[LEARNING_RATE], [MOMENTUM]], n_rates, axis=1)
         trainer.rates = backend.to_device(rates)

@@ -76,7 +76,7 @@ class Profile:
     def seconds(self, lines: Lines, workers: int) -> float:
         """Give the seconds that some lines take, once, by so many workers."""
         from nnbackend_numba.assembly import STEPS_AT_ONCE
-        from nnbackend_numba.native import yield_address
+        from nnbackend_numba.intrinsics import yield_address
         from nnbackend_numba.operations import make_steps
         from nnbackend_numpy import threads
 

@@ -49,7 +49,7 @@ CURES = [
 ]
 
 
-class Watch(nn.Callback):
+class ConvergenceMonitor(nn.Callback):
     """Notes the losses of training and test rows after every epoch, as no training should use them.
 
     The training loss is taken anew from the whole network: the one in the history is a mean over
@@ -78,12 +78,12 @@ def two_moons(n: int, rng: np.random.Generator) -> Rows:
 
 def cure(
     how: Cure, train: Rows, test: Rows, epochs: int, device: str, seed: int
-) -> tuple[nn.Network, Watch, int]:
+) -> tuple[nn.Network, ConvergenceMonitor, int]:
     """Train one network; give it, its curves, and the epoch whose weights it ends with."""
     net = nn.Network(
         how.layers, loss="binary_cross_entropy", device=device, seed=seed, classes=(0, 1)
     )
-    watch = Watch(train, test)
+    watch = ConvergenceMonitor(train, test)
     stopping = None if how.patience is None else nn.EarlyStopping(patience=how.patience)
     history = nn.train(
         net,
@@ -101,7 +101,7 @@ def cure(
 
 
 def draw(
-    path: Path, train: Rows, results: list[tuple[Cure, nn.Network, Watch, int, float]]
+    path: Path, train: Rows, results: list[tuple[Cure, nn.Network, ConvergenceMonitor, int, float]]
 ) -> None:
     """Draw for each cure what was learnt, and under it the losses of training and test rows."""
     matplotlib.rcParams.update({"font.size": 11, "axes.titlesize": 12})

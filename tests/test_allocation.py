@@ -12,7 +12,7 @@ import pytest
 
 import nnbackend as nn
 from nnbackend.errors import BackendUnavailableError
-from nnbackend.training.recipe import Recipe
+from nnbackend.training.config import TrainConfig
 from nnbackend.training.trainer import Trainer
 
 STEPS, BATCH = 1000, 1024
@@ -32,7 +32,7 @@ def test_a_thousand_steps_allocate_no_array(device: str, optimizer: Any) -> None
         net = nn.Network(layers, "cross_entropy", device=device)
     except BackendUnavailableError as error:
         pytest.skip(str(error).splitlines()[0])
-    trainer = Trainer(net, x, y, Recipe(optimizer, 1, BATCH, l2=1e-4))
+    trainer = Trainer(net, x, y, TrainConfig(optimizer, 1, BATCH, l2=1e-4))
     trainer.run()  # everything is made in the first epoch
     run = partial(trainer._runs.make, trainer, trainer.batch_size)
     trainer.clock[1] = -1

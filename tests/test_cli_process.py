@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 import nnbackend as nn
-from nnbackend.cli.progress import EpochTable, Keeper, duration
-from nnbackend.training.recipe import Recipe
+from nnbackend.cli.progress import EpochTable, RunWriter, duration
+from nnbackend.training.config import TrainConfig
 from nnbackend.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -153,7 +153,7 @@ class Terminal(io.StringIO):
 def _trainer(**options: Any) -> Trainer:
     net = nn.Network([2, 3, 2], loss="cross_entropy", device="numpy")
     x = np.arange(40, dtype=np.float64).reshape(20, 2)
-    return Trainer(net, x, np.arange(20) % 2, Recipe(epochs=3, **options), validation=0.2)
+    return Trainer(net, x, np.arange(20) % 2, TrainConfig(epochs=3, **options), validation=0.2)
 
 
 class Clock:
@@ -224,7 +224,7 @@ def test_the_keeper_saves_the_best_and_leaves_the_weights(
     monkeypatch.setattr("nnbackend.cli.progress.SAVE_SECONDS", 0.0)
     monkeypatch.setattr("nnbackend.cli.progress.SAVE_SHARE", 0)
     trainer = _trainer()
-    trainer.callbacks = (Keeper(tmp_path),)
+    trainer.callbacks = (RunWriter(tmp_path),)
     trainer.run()
     last = trainer.net.get_parameters()[0]
     trainer.restore_best()

@@ -10,7 +10,7 @@ import pytest
 
 import nnbackend as nn
 from nnbackend.testing.error_bounds import ELEMENTWISE, TOLERANCE, BoundedArray, ErrorBoundBackend
-from nnbackend.testing.kit import Told
+from nnbackend.testing.kit import FailureReport
 from nnbackend.testing.trajectories import NEAR_A_JUMP, WatchedReference, reference_run, run
 
 
@@ -102,21 +102,21 @@ def test_a_whole_network_has_bounds() -> None:
 
 
 def test_elements_are_judged_one_by_one() -> None:
-    told, wanted = Told("kernel", "case", 0), np.array([1e3, 1e-3])
-    told.close("a", wanted * (1 + 1e-6), wanted, 1e-5)
+    report, wanted = FailureReport("kernel", "case", 0), np.array([1e3, 1e-3])
+    report.close("a", wanted * (1 + 1e-6), wanted, 1e-5)
     for wrong in (1e-3 + 1e-6, np.nan, np.inf):
         with pytest.raises(AssertionError, match=r"a is wrong\n.*\n.*worst at \(1,\)"):
-            told.close("a", np.array([1e3, wrong]), wanted, 1e-5)
-    told.within("a", np.nan, np.nan, 0.0)
+            report.close("a", np.array([1e3, wrong]), wanted, 1e-5)
+    report.within("a", np.nan, np.nan, 0.0)
     with pytest.raises(AssertionError, match="1 of 1 elements are beyond"):
-        told.within("a", 1.0, np.nan, 0.0)
+        report.within("a", 1.0, np.nan, 0.0)
 
 
 def test_a_training_run_near_a_jump_is_not_taken() -> None:
-    recipe = "decay and schedules"
-    seed, taken = reference_run(recipe, "float32", 3).seed
+    config = "decay and schedules"
+    seed, taken = reference_run(config, "float32", 3).seed
     assert (seed, taken > 0) == (3, True)
     for attempt in range(taken + 1):
         reference = WatchedReference()
-        run(recipe, reference, "float64", "float32", (seed, attempt))
+        run(config, reference, "float64", "float32", (seed, attempt))
         assert (reference.nearest > NEAR_A_JUMP["float32"]) == (attempt == taken)

@@ -11,7 +11,7 @@ import pytest
 
 import nnbackend as nn
 from nnbackend.cli import main
-from nnbackend.explain import tell, to_html, to_text
+from nnbackend.explain import explain, to_html, to_text
 from nnbackend.network.layers import AbstractLayer
 
 X, Y = np.array([[0.05, -0.1]]), np.array([[0.01, 0.99]])
@@ -24,9 +24,9 @@ LAYERS: list[list[AbstractLayer]] = [
 @pytest.mark.parametrize("layers", LAYERS)
 def test_every_sum_that_is_written_out_is_true(layers: list[AbstractLayer]) -> None:
     net = nn.Network([2, *layers], "quadratic", dtype="float64", device="numpy", seed=5)
-    text = to_text(tell(net, X, Y))
+    text = to_text(explain(net, X, Y))
     sums = re.findall(r"> \S+ = (?:\S+ \S+ = )?([^=\n]*·[^=\n]*) = ([-+.e\d]+)", text)
-    assert len(sums) >= 2 * len(net.learning_layers)
+    assert len(sums) >= 2 * len(net.trainable_layers)
     assert not re.search(r"\s-0(\s|$)", text), "a minus before 0"
     for left, right in sums:
         if "smaller terms" not in left:
@@ -36,12 +36,12 @@ def test_every_sum_that_is_written_out_is_true(layers: list[AbstractLayer]) -> N
 
 def test_the_story_has_every_delta_and_both_ends() -> None:
     net = nn.Network([2, *LAYERS[0]], "quadratic", dtype="float64", device="numpy", seed=5)
-    story, gradient = tell(net, X, Y), net.backprop(X, Y)
-    assert [step.title[:7] for step in story.backward] == ["Layer 2", "Layer 1"]
-    np.testing.assert_array_equal(story.backward[0].values[0][1], gradient.deltas[1][0])
-    np.testing.assert_array_equal(story.backward[1].values[0][1], gradient.deltas[0][0])
-    assert f"C = {gradient.loss:.6g}" in to_text(story)
-    assert "∂C/∂a[2] ⊙ φ'(z[2])" in to_text(story)  # sigmoid and quadratic are no partners
+    explanation, gradient = explain(net, X, Y), net.backprop(X, Y)
+    assert [step.title[:7] for step in explanation.backward] == ["Layer 2", "Layer 1"]
+    np.testing.assert_array_equal(explanation.backward[0].values[0][1], gradient.deltas[1][0])
+    np.testing.assert_array_equal(explanation.backward[1].values[0][1], gradient.deltas[0][0])
+    assert f"C = {gradient.loss:.6g}" in to_text(explanation)
+    assert "∂C/∂a[2] ⊙ φ'(z[2])" in to_text(explanation)  # sigmoid and quadratic are no partners
 
 
 class Outside(HTMLParser):
@@ -83,4 +83,4 @@ def test_the_command_prints_and_writes_one_page(
 
 def test_a_page_without_a_diagram_has_none() -> None:
     net = nn.Network([2, 2], "quadratic", device="numpy")
-    assert "<figure>" not in to_html(tell(net, X.astype(np.float32), Y))
+    assert "<figure>" not in to_html(explain(net, X.astype(np.float32), Y))

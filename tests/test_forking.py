@@ -96,7 +96,7 @@ def test_what_is_compiled_is_used_without_the_compiler() -> None:
 def test_a_fork_amid_a_recording() -> None:
     """The child's kernels work, though a thread of the parent was recording them."""
     numba_backend: Any = pytest.importorskip("nnbackend_numba.backend")
-    from nnbackend_numba import tape
+    from nnbackend_numba import recorder
 
     backend, array = numba_backend.NumbaBackend(), np.zeros(3)
     begun, may_end = threading.Event(), threading.Event()
@@ -105,14 +105,14 @@ def test_a_fork_amid_a_recording() -> None:
         begun.set()
         may_end.wait(30.0)
 
-    other = threading.Thread(target=tape.record, args=(backend, step))
+    other = threading.Thread(target=recorder.record, args=(backend, step))
     other.start()
     begun.wait()
     child = os.fork()
     if child == 0:
         signal.alarm(30)  # ends a child that hangs
         backend.fill(array, 2.0)
-        calls = tape.record(backend, lambda: backend.fill(array, 7.0))
+        calls = recorder.record(backend, lambda: backend.fill(array, 7.0))
         os._exit(0 if (array == 2.0).all() and len(calls) == 1 else 1)
     may_end.set()
     other.join()

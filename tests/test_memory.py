@@ -12,8 +12,8 @@ import pytest
 import nnbackend as nn
 from nnbackend.errors import DeviceMemoryError
 from nnbackend.testing.ghost import GhostBackend
+from nnbackend.training.config import TrainConfig
 from nnbackend.training.rate_finder import find_learning_rate
-from nnbackend.training.recipe import Recipe
 from nnbackend.training.trainer import Trainer
 
 RNG = np.random.default_rng(8)
@@ -275,7 +275,7 @@ def test_memory_that_runs_out_later_is_an_error_and_the_run_can_go_on() -> None:
     """The step that failed is made again; the steps before it are not."""
     device = NoRoomToWork("dense_forward", 99)
     net = classifier(device)
-    trainer = Trainer(net, X, LABELS, Recipe(epochs=2, batch_size=10, seed=5, shuffle=True))
+    trainer = Trainer(net, X, LABELS, TrainConfig(epochs=2, batch_size=10, seed=5, shuffle=True))
     whole, calls = device.dense_forward, 0
 
     def fails_once(*args: Any) -> None:

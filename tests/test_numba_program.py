@@ -22,7 +22,7 @@ pytest.importorskip("numba", reason="numba is not installed")
 
 import numba
 
-from nnbackend_numba import fingerprints, program, sharing, tape
+from nnbackend_numba import fingerprints, partitioning, program, recorder
 from nnbackend_numba.backend import NumbaBackend
 from nnbackend_numba.fingerprints import fingerprint
 from nnbackend_numba.program import Program
@@ -36,7 +36,7 @@ OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad", "adadelta")
 def _small_work_is_shared_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(program, "WORK_OF_ONE", 1)
     monkeypatch.setattr(program, "WORK_OF_A_RUN", 1)
-    monkeypatch.setattr(sharing, "FEWEST", 2)
+    monkeypatch.setattr(partitioning, "FEWEST", 2)
 
 
 def backend_of(workers: int) -> NumbaBackend:
@@ -377,7 +377,7 @@ def test_another_threads_kernels_work_while_a_step_is_recorded() -> None:
         backend.fill(here, 1.0)
 
     here = np.zeros(3)
-    calls = tape.record(backend, step)
+    calls = recorder.record(backend, step)
     assert [call.kernel for call in calls] == ["fill"]
     assert calls[0].given["array"] is here
     assert (elsewhere == 7).all()
@@ -388,7 +388,7 @@ def test_another_threads_kernels_work_while_a_step_is_recorded() -> None:
 
 def test_two_threads_record_at_once() -> None:
     backend, together = NumbaBackend(), threading.Barrier(2)
-    found: dict[int, list[tape.Call]] = {}
+    found: dict[int, list[recorder.Call]] = {}
 
     def record(k: int) -> None:
         def step() -> None:
@@ -396,7 +396,7 @@ def test_two_threads_record_at_once() -> None:
             backend.fill(arrays[k], float(k))
             together.wait(30.0)
 
-        found[k] = tape.record(backend, step)
+        found[k] = recorder.record(backend, step)
 
     arrays = [np.zeros(2), np.zeros(2)]
     threads = [threading.Thread(target=record, args=(k,)) for k in (0, 1)]
@@ -415,20 +415,20 @@ def test_kernels_of_a_subclass_are_recorded_and_replaced_ones_refused() -> None:
             super().fill(array, value + 1.0)
 
     backend, array = Own(), np.zeros(2)
-    calls = tape.record(backend, lambda: backend.fill(array, 1.0))
+    calls = recorder.record(backend, lambda: backend.fill(array, 1.0))
     assert [call.given["value"] for call in calls] == [1.0]
     assert not array.any()
     backend.fill(array, 1.0)
     assert (array == 2.0).all()
     backend.fill = lambda array, value: None  # type: ignore[method-assign]
-    with pytest.raises(tape.NotRecordable, match="fill of this backend alone"):
-        tape.record(backend, lambda: backend.fill(array, 1.0))
+    with pytest.raises(recorder.NotRecordable, match="fill of this backend alone"):
+        recorder.record(backend, lambda: backend.fill(array, 1.0))
 
 
 def test_a_step_that_reads_back_is_not_recorded() -> None:
     backend, array = NumbaBackend(), np.zeros(2)
-    with pytest.raises(tape.NotRecordable):
-        tape.record(backend, lambda: backend.to_host(array) is None)
+    with pytest.raises(recorder.NotRecordable):
+        recorder.record(backend, lambda: backend.to_host(array) is None)
     assert "to_host" not in backend.__dict__
 
 

@@ -15,9 +15,9 @@ from rows import make_or_skip
 
 import nnbackend as nn
 from nnbackend.errors import ArgumentError, ModelFileError
+from nnbackend.persistence.atomic_file import atomic_write
 from nnbackend.persistence.checkpoints import checkpoint_paths
 from nnbackend.persistence.container import encode, read_model
-from nnbackend.persistence.whole_file import write_whole
 from nnbackend.testing.ghost import GhostBackend
 from nnbackend.training import trainer as trainer_module
 
@@ -49,7 +49,7 @@ class Spy(nn.Callback):
     def on_pause(self, trainer: Any) -> None:
         host = trainer.backend.to_host
         vectors = [trainer.net.theta, trainer.best, *trainer.state.values()]
-        vectors += [] if trainer.shadow is None else [trainer.shadow]
+        vectors += [] if trainer.ema_weights is None else [trainer.ema_weights]
         self.seen = tuple(host(v).tobytes() for v in vectors)
 
 
@@ -300,7 +300,7 @@ def test_every_so_many_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     def write(path: Path, data: bytes) -> None:
         clock.written.append(int(path.name[11:23]))
         clock.now += 15.0 * (len(clock.written) % 2 == 0)
-        write_whole(path, data)
+        atomic_write(path, data)
 
     watch = SimpleNamespace(monotonic=lambda: clock.now)
     monkeypatch.setattr("nnbackend.persistence.checkpoints.time", watch)
@@ -497,14 +497,14 @@ FORGED: dict[str, Callable[[dict[str, Any]], Any]] = {
     "epoch below 0": lambda run: run.update(epoch=-1),
     "more steps than an epoch has": lambda run: run.update(made=99),
     "an epoch without history": lambda run: run.update(epoch=2, made=1),
-    "no recipe": lambda run: run.pop("recipe"),
-    "recipe of text": lambda run: run.update(recipe="adam"),
-    "unknown optimizer": lambda run: run["recipe"]["optimizer"].update(kind="os.system"),
-    "optimizer's number": lambda run: run["recipe"]["optimizer"].update(eps="evil"),
-    "optimizer's extra": lambda run: run["recipe"]["optimizer"].update(x=1),
-    "schedule for an optimizer": lambda run: run["recipe"].update(optimizer={"kind": "cosine"}),
-    "endless epochs": lambda run: run["recipe"].update(epochs=-5),
-    "deep schedule": lambda run: run["recipe"].update(schedule={"kind": {"kind": {}}}),
+    "no config": lambda run: run.pop("config"),
+    "recipe of text": lambda run: run.update(config="adam"),
+    "unknown optimizer": lambda run: run["config"]["optimizer"].update(kind="os.system"),
+    "optimizer's number": lambda run: run["config"]["optimizer"].update(eps="evil"),
+    "optimizer's extra": lambda run: run["config"]["optimizer"].update(x=1),
+    "schedule for an optimizer": lambda run: run["config"].update(optimizer={"kind": "cosine"}),
+    "endless epochs": lambda run: run["config"].update(epochs=-5),
+    "deep schedule": lambda run: run["config"].update(schedule={"kind": {"kind": {}}}),
     "columns of lists": lambda run: run.update(columns=[[], []]),
     "columns of text": lambda run: run.update(columns="ab"),
     "another column": lambda run: run["columns"].__setitem__(1, "evil"),

@@ -17,7 +17,7 @@ import pytest
 from rows import registered
 
 from nnbackend.cli import main
-from nnbackend.cli.progress import Keeper
+from nnbackend.cli.progress import RunWriter
 from nnbackend.errors import BackendError, DeviceLostError, DeviceMemoryError
 from nnbackend.persistence.checkpoints import checkpoint_paths
 from nnbackend.testing import GhostBackend
@@ -164,15 +164,15 @@ def test_a_folder_that_cannot_be_written_is_no_end(
 ) -> None:
     """The history and the best model so far: training goes on, and both are whole in the end."""
     fails = iter([False, True, False, False, False, True, True])
-    append = Keeper._append
+    append = RunWriter._append
 
-    def now_and_then(self: Keeper, line: str, mode: str = "a") -> None:
+    def now_and_then(self: RunWriter, line: str, mode: str = "a") -> None:
         if line[0].isdigit() and next(fails, False):
             append(self, line[:9], mode)  # half a line
             raise OSError(28, "No space left on device")
         append(self, line, mode)
 
-    monkeypatch.setattr(Keeper, "_append", now_and_then)
+    monkeypatch.setattr(RunWriter, "_append", now_and_then)
     words = [word for word in IRIS if word != "--quiet"]  # which keeps warnings away
     assert main([*words, "--epochs", "6", "--out", str(tmp_path / "run")]) == 0
     assert caplog.text.count("training goes on") == 2  # once for each time that it is so
@@ -250,13 +250,13 @@ def test_a_device_that_fails_is_a_failed_run_whose_checkpoint_stays(
     words = ["iris", "--hidden", "4", "--epochs", "5", "--checkpoint", "1 epochs"]
     assert main(["train", *words, "--device", "numpy", "--out", str(tmp_path / "whole")]) == 0
 
-    def count(keeper: Keeper, trainer: Trainer, row: Any) -> None:
+    def count(keeper: RunWriter, trainer: Trainer, row: Any) -> None:
         ended(keeper, trainer, row)
         device.epoch = row["epoch"]
 
     with monkeypatch.context() as patch:
-        ended = Keeper.on_epoch_end
-        patch.setattr(Keeper, "on_epoch_end", count)
+        ended = RunWriter.on_epoch_end
+        patch.setattr(RunWriter, "on_epoch_end", count)
         patch.setattr("nnbackend.cli.train.get_backend", lambda *args: device)
         capsys.readouterr()
         assert main(["train", *words, "--device", "numpy", "--out", str(folder)]) == 1
@@ -288,11 +288,11 @@ def test_a_run_goes_on_in_float32_on_a_device_without_its_precision(
 ) -> None:
     folder = tmp_path / "run"
 
-    def interrupt(keeper: Keeper, trainer: Trainer, row: object) -> None:
+    def interrupt(keeper: RunWriter, trainer: Trainer, row: object) -> None:
         trainer.interrupt.requested = True
 
     with monkeypatch.context() as during:
-        during.setattr(Keeper, "on_epoch_end", interrupt)
+        during.setattr(RunWriter, "on_epoch_end", interrupt)
         words = ["xor", "--device", "numpy", "--epochs", "2", "--hidden", "3"]
         assert main(["train", *words, "--quiet", "--out", str(folder)]) == 130
     config = folder / "config.toml"
@@ -309,12 +309,12 @@ def test_a_run_stays_on_its_device_or_says_where_it_goes(
 ) -> None:
     folder = tmp_path / "run"
 
-    def interrupt(keeper: Keeper, trainer: Trainer, row: object) -> None:
+    def interrupt(keeper: RunWriter, trainer: Trainer, row: object) -> None:
         trainer.interrupt.requested = True
 
     def begin() -> None:
         with monkeypatch.context() as during:
-            during.setattr(Keeper, "on_epoch_end", interrupt)
+            during.setattr(RunWriter, "on_epoch_end", interrupt)
             words = ["xor", "--device", "ghost:1", "--epochs", "2", "--hidden", "3"]
             assert main(["train", *words, "--quiet", "--out", str(folder)]) == 130
 
@@ -344,7 +344,7 @@ def test_a_second_ctrl_c_promises_nothing_that_is_not_there(
     def cut(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Keeper, "on_epoch_end", cut)
+    monkeypatch.setattr(RunWriter, "on_epoch_end", cut)
     words = ["xor", "--device", "numpy", "--epochs", "2", "--hidden", "3", "--quiet"]
     assert main(["train", *words, "--out", str(folder)]) == 130
     err = capsys.readouterr().err

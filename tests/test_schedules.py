@@ -13,7 +13,7 @@ import nnbackend as nn
 from nnbackend import schedules
 from nnbackend.errors import ArgumentError
 from nnbackend.training.optimizers import OPTIMIZERS
-from nnbackend.training.schedules import SCHEDULES, When, get_schedule, values_of
+from nnbackend.training.schedules import SCHEDULES, ScheduleContext, get_schedule, values_of
 
 STEPS, EPOCHS = 8, 10
 
@@ -21,7 +21,7 @@ STEPS, EPOCHS = 8, 10
 def rates(schedule: Any, base: float = 1.0, values: tuple[float, ...] = ()) -> np.ndarray:
     """The value of each step of a run of 10 epochs with 8 steps each."""
     steps = np.arange(STEPS * EPOCHS, dtype=np.float64)
-    return values_of(get_schedule(schedule), base, When(steps, STEPS, EPOCHS, values))
+    return values_of(get_schedule(schedule), base, ScheduleContext(steps, STEPS, EPOCHS, values))
 
 
 @pytest.mark.parametrize("name", sorted(SCHEDULES))
@@ -40,7 +40,8 @@ def test_every_schedule_gives_one_number_for_each_step(name: str) -> None:
 def test_an_epoch_at_a_time_is_the_run_at_once(name: str) -> None:
     schedule, whole = get_schedule(name), rates(name)
     parts = [
-        values_of(schedule, 1.0, When(np.arange(8.0) + 8 * e, STEPS, EPOCHS)) for e in range(EPOCHS)
+        values_of(schedule, 1.0, ScheduleContext(np.arange(8.0) + 8 * e, STEPS, EPOCHS))
+        for e in range(EPOCHS)
     ]
     np.testing.assert_array_equal(np.concatenate(parts), whole)
 
@@ -211,7 +212,7 @@ def test_every_schedule_runs_with_every_rule(schedule: str, name: str) -> None:
     # The history holds the rate of an epoch's last step; 3 steps of 6, 6 and 4 rows.
     steps = np.arange(9.0)
     expected = values_of(
-        get_schedule(chosen), 1e-3, When(steps, 3, 3, tuple(history["train_loss"]))
+        get_schedule(chosen), 1e-3, ScheduleContext(steps, 3, 3, tuple(history["train_loss"]))
     )
     if schedule == "plateau":
         expected = np.full(9, 1e-3)

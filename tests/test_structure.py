@@ -51,7 +51,7 @@ HOST_SIDE: dict[str, str] = {
     "nnbackend.training.batching": "the batch order is drawn on the host",
     "nnbackend.training.rate_finder": "the trial's rates and losses are host numbers",
     "nnbackend.training.schedules": "learning rates are host numbers",
-    "nnbackend.training.intake": "the rows of a host's data are divided on the host",
+    "nnbackend.training.preparation": "the rows of a host's data are divided on the host",
     "nnbackend.training.trainer": "an epoch's learning rates and clock are written on the host",
 }
 

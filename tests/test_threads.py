@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import nnbackend as nn
-from nnbackend_numpy.threads import ONE_THREAD_BELOW, suited_to
+from nnbackend_numpy.threads import ONE_THREAD_BELOW, threads_for
 
 threadpoolctl = pytest.importorskip("threadpoolctl", reason="threadpoolctl sets BLAS's threads")
 
@@ -22,19 +22,19 @@ def blas_threads() -> set[int]:
 
 def test_small_products_take_one_thread_and_large_ones_what_there_is() -> None:
     with threadpoolctl.threadpool_limits(2, user_api="blas"):
-        with suited_to(ONE_THREAD_BELOW - 1):
+        with threads_for(ONE_THREAD_BELOW - 1):
             assert blas_threads() == {1}
-            with suited_to(10):
+            with threads_for(10):
                 assert blas_threads() == {1}
             assert blas_threads() == {1}
         assert blas_threads() == {2}
-        with suited_to(ONE_THREAD_BELOW):
+        with threads_for(ONE_THREAD_BELOW):
             assert blas_threads() == {2}
 
 
 def test_overlapping_runs_put_back_what_was_there() -> None:
     with threadpoolctl.threadpool_limits(2, user_api="blas"):
-        first, second = suited_to(1), suited_to(1)
+        first, second = threads_for(1), threads_for(1)
         first.__enter__()
         second.__enter__()
         first.__exit__(None, None, None)

@@ -671,13 +671,13 @@ def test_clip_norm_bounds_the_step_and_keeps_its_direction() -> None:
 def test_ema_is_an_average_kept_by_hand() -> None:
     """shadow = d shadow + (1 - d) theta after each step, d = min(decay, (1 + t) / (10 + t))."""
     recorder, averaged, plain = Recorder(), regressor(), regressor()
-    shadow = plain.theta.copy()
+    ema_weights = plain.theta.copy()
     nn.train(plain, X, Y, epochs=30, batch_size=None, callbacks=[recorder])
     for t, theta in enumerate(recorder.weights, start=1):
         d = min(0.7, (1 + t) / (10 + t))
-        shadow = d * shadow + (1 - d) * theta
+        ema_weights = d * ema_weights + (1 - d) * theta
     history = nn.train(averaged, X, Y, epochs=30, batch_size=None, ema=0.7, validation=(X, Y))
-    np.testing.assert_allclose(averaged.theta, shadow, rtol=1e-10, atol=1e-13)
+    np.testing.assert_allclose(averaged.theta, ema_weights, rtol=1e-10, atol=1e-13)
     assert history["valid_loss"][-1] == pytest.approx(averaged.evaluate(X, Y)["loss"], rel=1e-12)
     assert np.abs(averaged.theta - plain.theta).max() > 1e-4
 

@@ -27,7 +27,7 @@ from nnbackend_cupy import failures, namespace
 from nnbackend_cupy.blaslt import BlasLt, Refused
 from nnbackend_cupy.capturing import Captures
 from nnbackend_cupy.kernel_cache import Launch
-from nnbackend_cupy.launching import Kernels
+from nnbackend_cupy.kernels import Kernels
 from nnbackend_cupy.narrow import Device, NarrowSteps
 from nnbackend_cupy.narrow_source import Grid
 from nnbackend_cupy.recorder import Recorder

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nnbackend_cupy.launching import MOST_OUTPUTS
+from nnbackend_cupy.kernels import MOST_OUTPUTS
 from nnbackend_cupy.recorder import Call
 from nnbackend_cupy.tracing import Untraceable
 

@@ -1,4 +1,4 @@
-"""Launches the kernel for narrow networks: kernels/narrow.cu, which makes n steps at once.
+"""Launches the kernel for narrow networks: cuda/narrow.cu, which makes n steps at once.
 
 Which steps it makes is in `narrow_match`, its text in `narrow_source`; here is on what grid.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from nnbackend.backend.formulas import Array
 from nnbackend_cupy import sources
 from nnbackend_cupy.kernel_cache import Launch
-from nnbackend_cupy.launching import _row_stride
+from nnbackend_cupy.kernels import _row_stride
 from nnbackend_cupy.narrow_match import Step, match
 from nnbackend_cupy.narrow_source import CLUSTER, DTYPE, GRID, Grid, NotNarrow, source
 from nnbackend_cupy.recorder import Call

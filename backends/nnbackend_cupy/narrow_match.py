@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nnbackend.backend.formulas import Array
-from nnbackend_cupy.launching import LABELS, _row_stride
+from nnbackend_cupy.kernels import LABELS, _row_stride
 from nnbackend_cupy.narrow_source import DTYPE, MOST_ROWS, MOST_UNITS, Layer, Net, NotNarrow
 from nnbackend_cupy.recorder import Call
 from nnbackend_cupy.tracing import Untraceable

@@ -26,7 +26,7 @@ from nnbackend_cupy.sources import (
 )
 from nnbackend_cupy.tracing import ELEMENTS, XP, as_symbol, inputs, traced
 
-BLOCK, CLUSTER, GRID = range(3)  # the barrier's range, as kernels/narrow.cu has it
+BLOCK, CLUSTER, GRID = range(3)  # the barrier's range, as cuda/narrow.cu has it
 MOST_UNITS = 128  # of a layer; more inputs than that are taken by a phase of their own
 MOST_ROWS = 1024
 STATIC_SHARED = 48 << 10  # bytes that a block may have without asking

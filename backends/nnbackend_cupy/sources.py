@@ -1,4 +1,4 @@
-"""The text of every kernel: the files of `kernels/`, with a formula and its dtype put in.
+"""The text of every kernel: the files of `cuda/`, with a formula and its dtype put in.
 
 A file has places `// FORMULA` for traced lines and says KERNEL where the kernel's name belongs;
 what else differs from instance to instance is a macro. An instance defines its macros, and takes
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from nnbackend.backend.formulas import Activation, Loss, Score, UpdateRule
-from nnbackend_cupy.printing import Printer, RowPrinter, has_reductions
+from nnbackend_cupy.codegen import Printer, RowPrinter, has_reductions
 from nnbackend_cupy.tracing import (
     ELEMENTS,
     XP,
@@ -30,7 +30,7 @@ from nnbackend_cupy.tracing import (
     traced,
 )
 
-FOLDER = Path(__file__).parent / "kernels"
+FOLDER = Path(__file__).parent / "cuda"
 C_NAMES = {
     "float32": "float",
     "float64": "double",

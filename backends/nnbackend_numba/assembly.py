@@ -18,9 +18,9 @@ from nnbackend.backend.base import LOSS, PENALTY, WEIGHT
 from nnbackend.backend.formulas import Activation, Array, Loss, UpdateRule
 from nnbackend_numba import loops, operations
 from nnbackend_numba.compiling import CANNOT, compiled, operation
-from nnbackend_numba.native import gemm_address
-from nnbackend_numba.sharing import share_out
-from nnbackend_numba.tape import Call, NotRecordable
+from nnbackend_numba.intrinsics import gemm_address
+from nnbackend_numba.partitioning import choose_partitioning
+from nnbackend_numba.recorder import Call, NotRecordable
 
 # What workers share out: nothing (the first does it), rows, columns of the first x, rows of each
 # W, columns of each W, the flat vector. Layers shared by inputs have further phases of their own.
@@ -54,7 +54,7 @@ class Assembly:
         self._phase = ""
         self._later: list[tuple[Any, ...]] = []
         self._workers = most_workers
-        self._sharing = share_out(calls, most_workers)
+        self._partitioning = choose_partitioning(calls, most_workers)
         self._layers: list[tuple[Array, Array]] = []  # W, b
         for call in calls:
             try:
@@ -131,15 +131,15 @@ class Assembly:
         gemm = gemm_address(dtype.name)
         self.multiplications += B * n_in * n_out
         self._layers.append((W, b))
-        if not self._sharing.is_by_inputs(W):
+        if not self._partitioning.is_by_inputs(W):
             ints = [gemm, x, W, b, z, a, B, n_in, n_out]
             self._add(ROWS, operations.forward, dtype, ready, ints)
             return
         parts = np.empty((self._workers, B, n_out), dtype)
-        phase = COLUMNS if x is self._sharing.x else f"forward {_address(x)}"
+        phase = COLUMNS if x is self._partitioning.x else f"forward {_address(x)}"
         ints = [gemm, x, W, parts, B, n_in, n_out]
         self._add(phase, operations.forward_part, dtype, None, ints)
-        by_columns = self._sharing.is_followed(W)
+        by_columns = self._partitioning.is_next_by_inputs(W)
         phase, adding = (f"forward {_address(a)}" if by_columns else ROWS), loops.add_parts
         ints = [by_columns, parts, z, B, n_out]
         self._add(phase, operations.add_parts, dtype, compiled(adding, dtype), ints)
@@ -162,14 +162,14 @@ class Assembly:
         (B, n_in), n_out, dtype = x.shape, W.shape[1], z.dtype
         gemm = gemm_address(dtype.name)
         if phi.kernel != "identity":
-            by_columns = self._sharing.is_followed(W)
+            by_columns = self._partitioning.is_next_by_inputs(W)
             phase = f"back {_address(delta)}" if by_columns else ROWS
             loop: Callable[..., Any] = loops.slope_plain if phi.df_is_plain else loops.slope
             ready = compiled(loop, dtype, phi.df)
             self._add(phase, operations.slope, dtype, ready, [by_columns, delta, z, a, B, n_out])
         if dx is not None:
             self.multiplications += B * n_in * n_out
-            by_columns = self._sharing.is_by_inputs(W)
+            by_columns = self._partitioning.is_by_inputs(W)
             phase = f"back {_address(dx)}" if by_columns else ROWS
             ints = [by_columns, gemm, delta, W, dx, B, n_in, n_out]
             self._add(phase, operations.input_gradient, dtype, None, ints)
@@ -282,8 +282,8 @@ class Assembly:
         norms, ready = np.empty(W.shape[1], W.dtype), compiled(loops.limit_columns, W.dtype)
         self._add(UNITS, operations.limit, W.dtype, ready, [W, norms, *W.shape], [limit])
 
-    def average(self, theta: Array, shadow: Array, decay: float, hyper: Array) -> None:
-        ready, ints = compiled(loops.average, theta.dtype), [theta, shadow, hyper, theta.size]
+    def average(self, theta: Array, ema_weights: Array, decay: float, hyper: Array) -> None:
+        ready, ints = compiled(loops.average, theta.dtype), [theta, ema_weights, hyper, theta.size]
         self._add(VECTOR, operations.average, theta.dtype, ready, ints, [decay])
 
     # ---- batches ----------------------------------------------------------------------------
@@ -302,7 +302,7 @@ class Assembly:
             raise NotRecordable(f"rows of {data.dtype} {data.shape}")
         ready = compiled(loops.gather, out.dtype)
         columns = data.shape[1] if data.ndim == 2 else 1
-        by_columns = self._sharing.is_x(out)
+        by_columns = self._partitioning.is_x(out)
         self._add(
             COLUMNS if by_columns or self._phase == COLUMNS else ROWS,
             operations.gather, out.dtype, ready,
@@ -315,7 +315,7 @@ class Assembly:
     ) -> None:
         if not is_readable(rows):
             raise NotRecordable(f"rows of {rows.dtype} {rows.shape}")
-        ready, by_columns = compiled(loops.scale_rows, out.dtype), self._sharing.is_x(out)
+        ready, by_columns = compiled(loops.scale_rows, out.dtype), self._partitioning.is_x(out)
         self._add(
             COLUMNS if by_columns else ROWS, operations.scale, out.dtype, ready,
             [by_columns, rows, shift, factor, out, *out.shape], [clip or 0.0],

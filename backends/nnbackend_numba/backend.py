@@ -20,7 +20,7 @@ from nnbackend_numba import forking, loops  # noqa: F401
 from nnbackend_numba.assembly import ELEMENTWISE, UPDATES, is_readable
 from nnbackend_numba.compiling import compiled, usable
 from nnbackend_numba.program import Program
-from nnbackend_numba.tape import NotRecordable, RecordableBackend, record
+from nnbackend_numba.recorder import NotRecordable, RecordableBackend, record
 from nnbackend_numpy import threads
 
 logger = logging.getLogger("nnbackend")

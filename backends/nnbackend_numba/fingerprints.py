@@ -19,16 +19,16 @@ import numpy as np
 from numba import types
 from numba.np.ufunc.dufunc import DUFunc
 
-from nnbackend_numba import native, scalars
+from nnbackend_numba import intrinsics, scalars
 
 # What every formula and operation is compiled with.
-_SOURCES = [Path(str(module.__file__)) for module in (scalars, native)]
+_SOURCES = [Path(str(module.__file__)) for module in (scalars, intrinsics)]
 _SOURCES.append(Path(__file__).with_name("compiling.py"))
 _BASE = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES))
 # Values whose text says all about them.
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), np.generic, np.dtype, types.Type)
 # What is in these modules or packages is told by its name; other modules change.
-_FIXED = sys.stdlib_module_names | {"numpy", "numba", scalars.__name__, native.__name__}
+_FIXED = sys.stdlib_module_names | {"numpy", "numba", scalars.__name__, intrinsics.__name__}
 # A dropped formula is not kept alive. "": it has no fingerprint.
 _known: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 

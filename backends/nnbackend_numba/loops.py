@@ -15,7 +15,7 @@ import numpy as np
 from nnbackend.backend import philox
 from nnbackend.backend.base import FAR
 from nnbackend_numba import scalars
-from nnbackend_numba.native import high_word
+from nnbackend_numba.intrinsics import high_word
 
 formula: Any = None
 M0, M1 = (np.uint64(m) for m in philox.MULTIPLIERS)
@@ -285,10 +285,10 @@ def shrink(v, factor):
         v[i] *= factor
 
 
-def average(theta, shadow, move):
+def average(theta, ema_weights, move):
     """shadow += move * (theta - shadow)."""
     for i in range(theta.size):
-        shadow[i] += move * (theta[i] - shadow[i])
+        ema_weights[i] += move * (theta[i] - ema_weights[i])
 
 
 def limit_columns(W, limit, norms, first, last):

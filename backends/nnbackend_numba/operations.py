@@ -18,8 +18,8 @@ from typing import Any
 import numba
 import numpy as np
 
-from nnbackend_numba import caching, native, scalars
-from nnbackend_numba.native import gemm, pointer, size_of
+from nnbackend_numba import caching, intrinsics, scalars
+from nnbackend_numba.intrinsics import gemm, pointer, size_of
 
 kind: Any = None  # np.float32 or np.float64
 loop: Any = None  # a compiled loop of `loops`
@@ -389,29 +389,31 @@ def add(ints, floats, worker, workers, step):
 
 
 @caching.jit
-def wait(meeting, workers, give_way):
+def barrier(state, workers, give_way):
     """Wait until all workers are here. meeting: the address of a count, and 64 bytes on a round."""
-    now = native.atomic_load(meeting + 64)
-    if native.fetch_add(meeting, 1) == workers - 1:
-        native.atomic_store(meeting, 0)
-        native.fetch_add(meeting + 64, 1)
+    now = intrinsics.atomic_load(state + 64)
+    if intrinsics.fetch_add(state, 1) == workers - 1:
+        intrinsics.atomic_store(state, 0)
+        intrinsics.fetch_add(state + 64, 1)
         return
     spins = 0
-    while native.atomic_load(meeting + 64) == now:
+    while intrinsics.atomic_load(state + 64) == now:
         spins += 1
         if spins > 4000:  # a worker has lost its processor: do not keep this one from it
-            native.call_plain(give_way)
+            intrinsics.call_plain(give_way)
 
 
 @caching.jit
-def make_steps(table, steps, worker, workers, meeting, give_way):
+def make_steps(table, steps, worker, workers, state, give_way):
     """Make a worker's share of steps. table: (n, 3) operation, ints, floats; operation 0: meet."""
     for step in range(steps):
         for k in range(table.shape[0]):
             if table[k, 0] != 0:
-                native.call_operation(table[k, 0], table[k, 1], table[k, 2], worker, workers, step)
+                intrinsics.call_operation(
+                    table[k, 0], table[k, 1], table[k, 2], worker, workers, step
+                )
             else:
-                wait(meeting, workers, give_way)
+                barrier(state, workers, give_way)
 
 
 @caching.jit
@@ -420,12 +422,12 @@ def make_all_shares(table, steps, workers):
     for step in range(steps):
         first = 0
         while first < table.shape[0]:
-            meeting = first
-            while meeting < table.shape[0] and table[meeting, 0] != 0:
-                meeting += 1
+            state = first
+            while state < table.shape[0] and table[state, 0] != 0:
+                state += 1
             for worker in range(workers):
-                for k in range(first, meeting):
-                    native.call_operation(
+                for k in range(first, state):
+                    intrinsics.call_operation(
                         table[k, 0], table[k, 1], table[k, 2], worker, workers, step
                     )
-            first = meeting + 1
+            first = state + 1

@@ -17,9 +17,9 @@ import numpy as np
 
 from nnbackend.backend.base import BATCH, COUNT, MOMENTUM, RATE, STEP
 from nnbackend_numba.assembly import STEPS_AT_ONCE, Assembly
-from nnbackend_numba.native import yield_address
+from nnbackend_numba.intrinsics import yield_address
 from nnbackend_numba.operations import make_all_shares, make_steps
-from nnbackend_numba.tape import Call
+from nnbackend_numba.recorder import Call
 from nnbackend_numpy import threads
 
 # Multiplications in a step for which it is worth sharing with one worker more; and in the steps of
@@ -45,7 +45,7 @@ class Program:
             for done in range(0, n, STEPS_AT_ONCE):
                 steps = min(STEPS_AT_ONCE, n - done)
                 self._work_out_coefficients(steps)
-                self._let_team_make(steps)
+                self._run_on_workers(steps)
 
     def _work_out_coefficients(self, n: int) -> None:
         """Write down what the update rule needs in each of the next n steps."""
@@ -68,7 +68,7 @@ class Program:
             own = step.rule.coefficients(*given)
             line[1 : len(own) + 1] = own
 
-    def _let_team_make(self, steps: int) -> None:
+    def _run_on_workers(self, steps: int) -> None:
         """Let every worker make its share of some steps; this thread is the first of them.
 
         Where they are not worth waking, or cannot be had, it makes the shares of all.
@@ -77,25 +77,25 @@ class Program:
         if workers == 1 or steps * self._step.multiplications < WORK_OF_A_RUN:
             make_all_shares(table, steps, workers)
             return
-        meeting, give_way = np.zeros(16, np.int64), yield_address()
-        place = meeting.ctypes.data
-        all_are_asked, team = threading.Event(), list[Future[None]]()
+        barrier, give_way = np.zeros(16, np.int64), yield_address()
+        barrier_address = barrier.ctypes.data
+        all_are_asked, workers_asked = threading.Event(), list[Future[None]]()
 
         def join_in(worker: int) -> None:
             all_are_asked.wait()
-            if len(team) == workers - 1:
-                make_steps(table, steps, worker, workers, place, give_way)
+            if len(workers_asked) == workers - 1:
+                make_steps(table, steps, worker, workers, barrier_address, give_way)
 
         try:
-            team.extend(_pool().submit(join_in, w) for w in range(1, workers))
+            workers_asked.extend(_pool().submit(join_in, w) for w in range(1, workers))
         except RuntimeError:  # the system has no more threads
             _pool.cache_clear()  # the executor has lost count of its own
         all_are_asked.set()
-        if len(team) == workers - 1:
-            make_steps(table, steps, 0, workers, place, give_way)
+        if len(workers_asked) == workers - 1:
+            make_steps(table, steps, 0, workers, barrier_address, give_way)
         else:
             make_all_shares(table, steps, workers)
-        for future in team:
+        for future in workers_asked:
             future.result()
 
 

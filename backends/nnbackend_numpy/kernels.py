@@ -63,7 +63,7 @@ class NumPyBackend(Backend):
     def _run(self, multiplications: int) -> Iterator[None]:
         """Choose BLAS's threads for a training run; free its scratch arrays at the end."""
         try:
-            with threads.suited_to(multiplications):
+            with threads.threads_for(multiplications):
                 yield
         finally:
             self._kept.__dict__.clear()

@@ -31,7 +31,7 @@ _own = _Own()
 
 
 @contextmanager
-def suited_to(multiplications: int) -> Iterator[None]:
+def threads_for(multiplications: int) -> Iterator[None]:
     """Within it, BLAS uses one thread if the largest product has few multiplications.
 
     The setting is the process's: the first to enter sets it, the last to leave puts it back.

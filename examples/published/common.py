@@ -107,7 +107,7 @@ def train_or_resume(
     y: np.ndarray,
     callbacks: list[nn.Callback],
     validation: tuple[np.ndarray, np.ndarray] | None = None,
-    **recipe: Any,
+    **config: Any,
 ) -> tuple[nn.Network, nn.History]:
     """Train with checkpoints in a folder, or go on from those that are there."""
     if any(folder.glob("checkpoint-*")):
@@ -117,7 +117,7 @@ def train_or_resume(
         )
     else:
         callbacks = [*callbacks, nn.Checkpoints(folder)]
-        history = nn.train(net, x, y, validation=validation, callbacks=callbacks, **recipe)
+        history = nn.train(net, x, y, validation=validation, callbacks=callbacks, **config)
     return net, finished(history)
 
 

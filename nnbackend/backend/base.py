@@ -274,7 +274,7 @@ class Backend(ABC):
         norm = xp.sqrt(xp.sum(W * W, axis=0))
         W[...] = W * (limit / xp.where(norm > limit, norm, limit))
 
-    def average(self, theta: Array, shadow: Array, decay: float, hyper: Array) -> None:
+    def average(self, theta: Array, ema_weights: Array, decay: float, hyper: Array) -> None:
         """Move the running average of the parameters: shadow = d shadow + (1 - d) theta.
 
         d is `decay`, and smaller at first, min(decay, (1 + t) / (10 + t)), so that the initial
@@ -283,7 +283,7 @@ class Backend(ABC):
         t = hyper[COUNT : COUNT + 1]
         early = (1.0 + t) / (10.0 + t)
         d = self.xp.astype(self.xp.where(early < decay, early, decay), theta.dtype)
-        shadow[...] = shadow + (1.0 - d) * (theta - shadow)
+        ema_weights[...] = ema_weights + (1.0 - d) * (theta - ema_weights)
 
     # ---- kernels: batches -------------------------------------------------------------------
 

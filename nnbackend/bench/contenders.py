@@ -48,12 +48,12 @@ class OursOnNumPy(AbstractContender):
         self._step = self._new_step()
 
     def reset(self) -> None:
-        trainer, recipe = (
+        trainer, config = (
             library("nnbackend.training.trainer"),
-            library("nnbackend.training.recipe"),
+            library("nnbackend.training.config"),
         )
         self.net.set_parameters(*self.start)
-        options = recipe.Recipe(self.rule, 10**9, self.row.batch, seed=self.seed)
+        options = config.TrainConfig(self.rule, 10**9, self.row.batch, seed=self.seed)
         self.trainer = trainer.Trainer(self.net, self.x, self.y, options, callbacks=[self.stop])
 
     def _new_step(self) -> Any:

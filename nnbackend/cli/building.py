@@ -14,8 +14,8 @@ from nnbackend.network.layers import AbstractLayer, Dense, Dropout, Maxout
 from nnbackend.network.losses import OUTPUT_ACTIVATIONS, get_loss
 from nnbackend.network.network import Network
 from nnbackend.training.callbacks import EarlyStopping
+from nnbackend.training.config import TrainConfig
 from nnbackend.training.optimizers import get_optimizer
-from nnbackend.training.recipe import Recipe
 from nnbackend.training.schedules import SCHEDULES, Schedule
 
 # Which losses have a meaning for a task; the first is the default.
@@ -130,7 +130,7 @@ def build_network(settings: Settings, data: Dataset, backend: Backend) -> Networ
     return net
 
 
-def build_recipe(settings: Settings) -> Recipe:
+def build_config(settings: Settings) -> TrainConfig:
     """Give the recipe of completed settings; the best weights are put back by the caller."""
     options: dict[str, Any] = {}
     if settings.learning_rate is not None:
@@ -139,7 +139,7 @@ def build_recipe(settings: Settings) -> Recipe:
         options["momentum"] = settings.momentum
     # Without patience nothing stops early, but the monitor still says which epoch is best.
     patience = settings.patience or NEVER
-    return Recipe(
+    return TrainConfig(
         optimizer=get_optimizer(settings.optimizer, **options),
         epochs=settings.epochs,
         batch_size=None if isinstance(settings.batch_size, str) else settings.batch_size,

@@ -10,7 +10,7 @@ from nnbackend.cli.evaluate import choose_part, read_data_of, read_for
 from nnbackend.cli.plot import sample
 from nnbackend.cli.run_folder import open_run, write_text
 from nnbackend.errors import ArgumentError
-from nnbackend.explain import tell, to_html, to_text
+from nnbackend.explain import explain, to_html, to_text
 from nnbackend.plots import network_diagram
 
 
@@ -37,13 +37,13 @@ def run(args: argparse.Namespace) -> int:
         raise ArgumentError("A model file does not know its data. Give --data DATA.")
     x, y = sample(net, data, args.row)
     rows = net.backend.to_device(x)
-    story = tell(net, rows, y)
-    print(to_text(story))
+    explanation = explain(net, rows, y)
+    print(to_text(explanation))
     if args.html:
         with tempfile.TemporaryDirectory() as folder:
             picture = Path(folder) / "diagram.svg"
             network_diagram(net, rows, y, picture)
             diagram = picture.read_text(encoding="utf-8")
-        write_text(Path(args.html), to_html(story, diagram))
+        write_text(Path(args.html), to_html(explanation, diagram))
         print(f"\n{args.html}")
     return 0

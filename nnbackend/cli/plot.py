@@ -142,7 +142,7 @@ def _rates(s: Subject) -> None:
     plan = s.plan()
     training = plan.parts.training
     trial = find_learning_rate(
-        plan.net, training.x, training.y, optimizer=plan.trainer.recipe.optimizer,
+        plan.net, training.x, training.y, optimizer=plan.trainer.config.optimizer,
         batch_size=plan.trainer.batch_size, seed=plan.settings.seed,
     )  # fmt: skip
     plots.learning_rate_curve(trial, s.out)

@@ -16,7 +16,7 @@ from nnbackend.cli.evaluate import PARTS, add_run_and_data, choose_part, read_fo
 from nnbackend.cli.run_folder import open_run
 from nnbackend.errors import ArgumentError
 from nnbackend.network.network import Network
-from nnbackend.persistence.whole_file import write_whole
+from nnbackend.persistence.atomic_file import atomic_write
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -57,11 +57,11 @@ def run(args: argparse.Namespace) -> int:
     if suffix == ".npy":
         content = io.BytesIO()
         np.save(content, values, allow_pickle=False)
-        write_whole(Path(args.out), content.getvalue())
+        atomic_write(Path(args.out), content.getvalue())
     else:
         text = io.StringIO()
         _write_csv(text, values, names, kept)
-        write_whole(Path(args.out), text.getvalue().encode())
+        atomic_write(Path(args.out), text.getvalue().encode())
     return 0
 
 

@@ -43,7 +43,7 @@ class EpochTable(Callback):
             titles += ["valid loss", f"valid {score_name(trainer)}"]
         titles += ["learning rate", "samples/s", "time left"]
         self._widths = [max(len(title), 10) for title in titles]
-        self._widths[0] = max(5, len(str(trainer.recipe.epochs)))
+        self._widths[0] = max(5, len(str(trainer.config.epochs)))
         self._print(titles)
 
     def on_progress(self, trainer: Trainer, step: int, n_steps: int) -> None:
@@ -87,7 +87,7 @@ class EpochTable(Callback):
         now = time.perf_counter()
         began, first = self._timed_from or (now, 1.0)
         self._timed_from = now, 0.0
-        done, left = trainer.epoch - self._first, trainer.recipe.epochs - trainer.epoch
+        done, left = trainer.epoch - self._first, trainer.config.epochs - trainer.epoch
         if done > 1:
             return (now - self._second_began) / (done - 1) * left
         self._second_began = now
@@ -108,7 +108,7 @@ class EpochTable(Callback):
             self._is_drawn = False
 
 
-class Keeper(Callback):
+class RunWriter(Callback):
     """Keeps history.csv up to date, and the best model so far at sensible intervals.
 
     What cannot be written is a warning, and training goes on; the history is whole again with the
@@ -120,7 +120,7 @@ class Keeper(Callback):
         self.model_path = folder / MODEL
         self._next_save = 0.0
         self._saved_epoch = 0.0
-        self._is_behind = self._is_told = False
+        self._is_behind = self._has_warned = False
 
     def on_train_begin(self, trainer: Trainer) -> None:
         self._write_history(trainer)
@@ -134,11 +134,11 @@ class Keeper(Callback):
                 self._append(_csv_line(row))
             self._is_behind = False
             self._save_if_due(trainer)
-            self._is_told = False
+            self._has_warned = False
         except OSError as error:
-            if not self._is_told:
+            if not self._has_warned:
                 logger.warning("the folder is not up to date, training goes on (%s)", error)
-            self._is_told = True
+            self._has_warned = True
 
     def on_train_end(self, trainer: Trainer) -> None:
         if self._is_behind:  # perhaps there is room by now

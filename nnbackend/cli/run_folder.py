@@ -29,8 +29,8 @@ from nnbackend.cli.settings import Settings, read_config, resolve, to_toml
 from nnbackend.errors import ArgumentError, ModelFileError
 from nnbackend.network.network import Network
 from nnbackend.persistence import load
+from nnbackend.persistence.atomic_file import atomic_write
 from nnbackend.persistence.checkpoints import Checkpoint, checkpoint_paths, newest_checkpoint
-from nnbackend.persistence.whole_file import write_whole
 from nnbackend.training.history import Row
 
 MODEL, LAST, CONFIG = "model.safetensors", "last.safetensors", "config.toml"
@@ -79,7 +79,7 @@ def new_folder(out: str | None, name: str) -> Path:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole."""
-    write_whole(path, text.encode())
+    atomic_write(path, text.encode())
 
 
 def to_json(value: Any) -> str:

@@ -17,12 +17,12 @@ from nnbackend.backend import Backend, get_backend
 from nnbackend.cli import FAILED, GOOD, SIGNALLED
 from nnbackend.cli.building import (
     SCALES_TARGETS,
+    build_config,
     build_network,
-    build_recipe,
     complete,
 )
 from nnbackend.cli.parts import Parts, fingerprint, read_data, read_more, split_test, with_sources
-from nnbackend.cli.progress import EpochTable, Keeper
+from nnbackend.cli.progress import EpochTable, RunWriter
 from nnbackend.cli.run_folder import (
     CHECKPOINTS,
     CONFIG,
@@ -46,6 +46,7 @@ from nnbackend.data import Dataset
 from nnbackend.errors import ArgumentError, BackendError, DivergedError
 from nnbackend.network.network import Network
 from nnbackend.persistence import save
+from nnbackend.persistence.atomic_file import sweep
 from nnbackend.persistence.checkpoints import (
     Checkpoint,
     Checkpoints,
@@ -53,8 +54,7 @@ from nnbackend.persistence.checkpoints import (
     keep_newest,
     step_in_name,
 )
-from nnbackend.persistence.resuming import device_of, go_on
-from nnbackend.persistence.whole_file import sweep
+from nnbackend.persistence.resuming import device_of, restore
 from nnbackend.plots import curves
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.history import Row
@@ -185,7 +185,7 @@ def prepare(settings: Settings, backend: Backend) -> Plan:
     settings = complete(with_sources(settings, data), parts.training, backend)
     net = build_network(settings, parts.training, backend)
     trainer = Trainer(
-        net, parts.training.x, parts.training.y, build_recipe(settings),
+        net, parts.training.x, parts.training.y, build_config(settings),
         validation=validation,
         scale=settings.scale,
         scale_targets=settings.task == "regression" and net.loss.name in SCALES_TARGETS,
@@ -196,14 +196,14 @@ def prepare(settings: Settings, backend: Backend) -> Plan:
 def _learn(plan: Plan, folder: Path, is_quiet: bool, checkpoint: Checkpoint | None) -> None:
     """Train and save, from a checkpoint where there is one; the best weights stay."""
     trainer = plan.trainer
-    callbacks: list[Callback] = [Keeper(folder)]
+    callbacks: list[Callback] = [RunWriter(folder)]
     if not is_quiet:
         print(header(plan, folder), file=sys.stderr)
         callbacks.append(EpochTable(sys.stderr))
     every: Any = interval(plan.settings.checkpoint)
     trainer.callbacks = (*callbacks, Checkpoints(folder / CHECKPOINTS, **every))
     if checkpoint is not None:
-        go_on(trainer, checkpoint)
+        restore(trainer, checkpoint)
         keep_changes(folder, plan.settings)
         if not is_quiet:
             print(f"going on after step {trainer.step} in {folder}\n", file=sys.stderr)
@@ -267,7 +267,7 @@ def header(plan: Plan, folder: Path) -> str:
         sizes.append(f"validation {len(trainer.validation[1]):,}")
     if plan.parts.test is not None:
         sizes.append(f"test {plan.parts.test.n_samples:,}")
-    rule = f"{trainer.recipe.optimizer}, schedule {settings.schedule}"
+    rule = f"{trainer.config.optimizer}, schedule {settings.schedule}"
     return "\n".join([
         f"data       {data.name}: {data.n_samples:,} rows, {data.n_features:,} features, {kind}"
         f"{dropped}",

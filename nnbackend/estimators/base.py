@@ -22,7 +22,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from nnbackend.data.scalers import Scaler
 from nnbackend.errors import ArgumentError, DivergedError, ShapeError
-from nnbackend.estimators import taking_in
+from nnbackend.estimators import fit_data
 from nnbackend.estimators.building import (
     build_network,
     chosen_layers,
@@ -30,23 +30,23 @@ from nnbackend.estimators.building import (
     fitted_layers,
     hidden_layers,
 )
+from nnbackend.estimators.convergence import ConvergenceMonitor
 from nnbackend.estimators.converting import as_networks, from_theirs, to_theirs
 from nnbackend.estimators.ensemble import fit_ensemble, mean_outputs
+from nnbackend.estimators.fit_data import FitData, dtype_on_device
 from nnbackend.estimators.fit_tasks import CallbackSupportMixin, fit_tasks
-from nnbackend.estimators.full_batch import fit_lbfgs
 from nnbackend.estimators.hidden import hidden_activations
+from nnbackend.estimators.lbfgs import fit_lbfgs
 from nnbackend.estimators.parameters import CONSTRAINTS
 from nnbackend.estimators.progress import ProgressBar
 from nnbackend.estimators.steps import SolverState, make_rule
-from nnbackend.estimators.taking_in import FitData, dtype_on_device
-from nnbackend.estimators.watching import Watch
 from nnbackend.network.layers import AbstractLayer, Dropout
 from nnbackend.network.network import Network
 from nnbackend.persistence.checkpoints import Checkpoints
 from nnbackend.training.callbacks import Callback
+from nnbackend.training.config import TrainConfig
 from nnbackend.training.lbfgs import LBFGS
 from nnbackend.training.optimizers import Optimizer
-from nnbackend.training.recipe import Recipe
 from nnbackend.training.trainer import Trainer
 
 NOT_FINITE = (
@@ -81,7 +81,7 @@ class BaseMLP(
         if incremental:
             self._validate_params()  # which scikit-learn leaves out after the first call
         hidden_layers(self.hidden_layer_sizes)
-        X, y, sample_weight = (taking_in.on_host(self, part) for part in (X, y, sample_weight))
+        X, y, sample_weight = (fit_data.on_host(self, part) for part in (X, y, sample_weight))
         if self.preset is not None:
             fit_ensemble(self, X, y, sample_weight, eval_set)
             return self
@@ -90,7 +90,7 @@ class BaseMLP(
             raise ArgumentError(AFTER_ENSEMBLE)
         tasks = [] if self.solver == "lbfgs" else fit_tasks(self, X, y, sample_weight)
         X, y, classes_weight = self._validate_input(X, y, incremental, reset=first_pass)
-        data = taking_in.fit_data(self, X, y, sample_weight, classes_weight, eval_set)
+        data = fit_data.fit_data(self, X, y, sample_weight, classes_weight, eval_set)
         self._random_state = check_random_state(self.random_state)
         self._forget_ensemble()
         net = self._build(data, first_pass)
@@ -98,7 +98,7 @@ class BaseMLP(
             self._initialize(net)
         net.set_parameters(self.coefs_, self.intercepts_)
         if self.solver == "lbfgs":
-            fit_lbfgs(self, net, data, self._recipe(net, data))
+            fit_lbfgs(self, net, data, self._train_config(net, data))
             self._keep_parameters(net)
         else:
             self._fit_stochastic(net, data, incremental, tasks)
@@ -169,13 +169,13 @@ class BaseMLP(
             )
         if self.ema and incremental:
             raise ValueError("partial_fit does not support ema, an average over one whole fit.")
-        data = taking_in.split_off(self, data) if self.early_stopping else data
+        data = fit_data.split_off(self, data) if self.early_stopping else data
         self._begin_validation(data)
         held = data.validation
         score = None if held is None else partial(self._validation_score, net, held)
-        watch = Watch(self, score, self._loss_share(), one_epoch=incremental)
+        watch = ConvergenceMonitor(self, score, self._loss_share(), one_epoch=incremental)
         trainer = Trainer(
-            net, data.X, data.y, self._recipe(net, data),
+            net, data.X, data.y, self._train_config(net, data),
             sample_weight=data.weight,
             validation=None if held is None else held.for_trainer,
             callbacks=[watch, *tasks, *self._own_callbacks()],
@@ -235,7 +235,7 @@ class BaseMLP(
             self.best_validation_score_ = -np.inf
             self.best_validation_loss_ = np.inf
 
-    def _recipe(self, net: Network, data: FitData) -> Recipe:
+    def _train_config(self, net: Network, data: FitData) -> TrainConfig:
         """Give the options of the run."""
         n, shuffles = data.n, self.shuffle
         order = [np.arange(n)]
@@ -250,7 +250,7 @@ class BaseMLP(
             return order[0]
 
         mean = 1.0 if data.weight is None else float(np.mean(data.weight, dtype=np.float64))
-        return Recipe(
+        return TrainConfig(
             optimizer=LBFGS() if self.solver == "lbfgs" else make_rule(self),
             epochs=self.max_iter,
             batch_size=self._rows_per_batch(n),
@@ -341,7 +341,7 @@ class BaseMLP(
         if hasattr(self, "estimators_"):
             return mean_outputs(self, X)
         net = self._network()
-        return net.outputs(taking_in.prediction_rows(self, X))
+        return net.outputs(fit_data.prediction_rows(self, X))
 
     @property
     def _n_features_out(self) -> int:

@@ -103,7 +103,7 @@ def draw_parameters(
         net.initialize(int(random.randint(np.iinfo(np.int32).max)))
         return net.get_parameters()
     weights, biases = [], []
-    for (shape, n), _ in zip(net.layout.shapes, net.learning_layers, strict=True):
+    for (shape, n), _ in zip(net.layout.shapes, net.trainable_layers, strict=True):
         bound = math.sqrt((2.0 if phi == "logistic" else 6.0) / sum(shape))
         weights.append(random.uniform(-bound, bound, shape).astype(net.dtype, copy=False))
         biases.append(random.uniform(-bound, bound, n).astype(net.dtype, copy=False))

@@ -20,9 +20,9 @@ from sklearn.utils.validation import column_or_1d, validate_data
 
 from nnbackend.errors import DataError, check
 from nnbackend.estimators.base import BaseMLP
+from nnbackend.estimators.fit_data import like, on_host
 from nnbackend.estimators.fit_tasks import with_callbacks
 from nnbackend.estimators.step_by_step import OnlyStepByStep
-from nnbackend.estimators.taking_in import like, on_host
 from nnbackend.network.losses import Loss, get_loss
 from nnbackend.network.network import Network
 

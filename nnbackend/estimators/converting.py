@@ -15,7 +15,7 @@ from nnbackend.estimators.building import (
     engine_activation,
     fitted_layers,
 )
-from nnbackend.estimators.taking_in import dtype_on_device
+from nnbackend.estimators.fit_data import dtype_on_device
 from nnbackend.network.layers import Dense, Dropout
 from nnbackend.network.losses import cross_entropy
 from nnbackend.network.network import Network

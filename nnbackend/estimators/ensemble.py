@@ -15,7 +15,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from nnbackend.data.scalers import Scaler, fit_scaler
-from nnbackend.estimators import taking_in
+from nnbackend.estimators import fit_data
 from nnbackend.estimators.presets import filled
 
 MIRRORED = (
@@ -63,7 +63,7 @@ def fit_ensemble(estimator: Any, X: Any, y: Any, sample_weight: Any, eval_set: A
 
 def mean_outputs(estimator: Any, X: Any) -> np.ndarray:
     """Return the mean of the members' outputs (n, n_outputs) of rows X, unscaled."""
-    x = taking_in.rows(prediction_rows(estimator, X))
+    x = fit_data.rows(prediction_rows(estimator, X))
     out = sum(member._network().outputs(x) for member in estimator.estimators_)
     mean: np.ndarray = out / len(estimator.estimators_)
     if estimator.target_scaler_ is not None:
@@ -74,7 +74,7 @@ def mean_outputs(estimator: Any, X: Any) -> np.ndarray:
 def prediction_rows(estimator: Any, X: Any) -> Any:
     """Check the rows to predict for, and scale them."""
     check_is_fitted(estimator)
-    X = taking_in.on_host(estimator, X)
+    X = fit_data.on_host(estimator, X)
     X = validate_data(
         estimator, X, accept_sparse=["csr", "csc"], dtype=(np.float64, np.float32), reset=False
     )
@@ -96,14 +96,14 @@ def _scaled_targets(scaler: Scaler | None, y: Any) -> Any:
 def _scaled_set(
     estimator: Any, eval_set: Any, scaler: Scaler | None, target_scaler: Scaler | None
 ) -> Any:
-    taking_in.check_eval_set(eval_set)
-    X, y, *weight = (taking_in.on_host(estimator, part) for part in eval_set)
+    fit_data.check_eval_set(eval_set)
+    X, y, *weight = (fit_data.on_host(estimator, part) for part in eval_set)
     X = validate_data(
         estimator, X, accept_sparse=["csr", "csc"], dtype=(np.float64, np.float32), reset=False
     )
     if target_scaler is not None:
         y = estimator._eval_targets(np.asarray(y))
-        taking_in.check_outputs(y, math.prod(y.shape[1:]), len(target_scaler.shift))
+        fit_data.check_outputs(y, math.prod(y.shape[1:]), len(target_scaler.shift))
     return (_scaled(scaler, X), _scaled_targets(target_scaler, y), *weight)
 
 

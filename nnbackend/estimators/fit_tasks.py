@@ -48,7 +48,7 @@ class FitTasks(Callback):
         self.epoch = None
         if stop:
             return True
-        if trainer.epoch < trainer.recipe.epochs and not trainer.history.stop_reason:
+        if trainer.epoch < trainer.config.epochs and not trainer.history.stop_reason:
             self._open()
         return None
 

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.utils._set_output import _get_output_config
 
 from nnbackend.errors import ArgumentError
-from nnbackend.estimators import taking_in
+from nnbackend.estimators import fit_data
 from nnbackend.estimators.ensemble import prediction_rows
 from nnbackend.network.network import ROWS_AT_ONCE
 
@@ -21,18 +21,18 @@ def hidden_activations(estimator: Any, X: Any, layer: int) -> Any:
     """
     if hasattr(estimator, "estimators_"):
         net = estimator.estimators_[estimator.best_member_]._network()
-        x = taking_in.rows(prediction_rows(estimator, X))
+        x = fit_data.rows(prediction_rows(estimator, X))
     else:
-        net, x = estimator._network(), taking_in.prediction_rows(estimator, X)
+        net, x = estimator._network(), fit_data.prediction_rows(estimator, X)
     in_table = _get_output_config("transform", estimator)["dense"] != "default"
-    index = _index(estimator, layer, len(net.learning_layers) - 1, in_table)
+    index = _index(estimator, layer, len(net.trainable_layers) - 1, in_table)
     parts = []
     for start in range(0, x.shape[0], ROWS_AT_ONCE):
         part = net.backend.narrowed(np.ascontiguousarray(x[start : start + ROWS_AT_ONCE]))
         here = net.backend.to_device(part)
         parts.append(net.backend.to_host(net.trace(here).a[index]))
     found = np.concatenate(parts)
-    return found if in_table else taking_in.like(estimator, X, found)
+    return found if in_table else fit_data.like(estimator, X, found)
 
 
 def _index(estimator: Any, layer: int, n: int, in_table: bool) -> int:

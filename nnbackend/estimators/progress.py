@@ -48,10 +48,10 @@ class ProgressBar(Callback):
 
     def _draw(self, trainer: Trainer, done: float, is_last: bool = False) -> None:
         self._drawn = time.perf_counter()
-        filled = round(WIDTH * min(done / trainer.recipe.epochs, 1.0))
+        filled = round(WIDTH * min(done / trainer.config.epochs, 1.0))
         bar = "#" * filled + "-" * (WIDTH - filled)
         self._show(
-            f"[{bar}] epoch {int(done)}/{trainer.recipe.epochs}  {self._losses}  "
+            f"[{bar}] epoch {int(done)}/{trainer.config.epochs}  {self._losses}  "
             f"{self._drawn - self._begin:.1f} s",
             is_last,
         )

@@ -14,7 +14,7 @@ import numpy as np
 from nnbackend.backend.formulas import Array
 from nnbackend.errors import ArgumentError
 from nnbackend.training.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimizer, Vectors
-from nnbackend.training.schedules import Numbers, Schedule, When
+from nnbackend.training.schedules import Numbers, Schedule, ScheduleContext
 from nnbackend.training.trainer import Trainer
 
 SMALLEST_RATE = 1e-6  # at which "adaptive" gives up
@@ -55,7 +55,7 @@ class SolverState(Schedule):
     def __post_init__(self) -> None:
         self.learning_rate = float(self.base)
 
-    def factor(self, when: When) -> Numbers:
+    def factor(self, when: ScheduleContext) -> Numbers:
         return np.full_like(when.step, self.learning_rate / self.base)
 
     def end_epoch(self, rows_seen: int) -> None:
@@ -77,7 +77,7 @@ class SolverState(Schedule):
 
         Raises: ArgumentError when its rule is another one.
         """
-        own = rule_name(trainer.recipe.optimizer)
+        own = rule_name(trainer.config.optimizer)
         if self.rule not in ("", own):
             raise ArgumentError(
                 f"partial_fit must go on with the solver it was begun with, {self.rule}. "
@@ -91,7 +91,7 @@ class SolverState(Schedule):
     def keep(self, trainer: Trainer) -> None:
         """Take the state out of a trainer that has run."""
         self.steps = trainer.steps_done
-        self.rule = rule_name(trainer.recipe.optimizer)
+        self.rule = rule_name(trainer.config.optimizer)
         self.vectors = {k: trainer.backend.to_host(v) for k, v in trainer.state.items()}
 
 

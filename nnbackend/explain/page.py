@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 
-from nnbackend.explain.story import Step, Story
+from nnbackend.explain.explanation import Explanation, Step
 from nnbackend.explain.text import numbers
 
 STYLE = """
@@ -24,18 +24,18 @@ svg { max-width: 100%; height: auto; }
 """
 
 
-def to_html(story: Story, diagram: str = "") -> str:
+def to_html(explanation: Explanation, diagram: str = "") -> str:
     """Give the story as a page; diagram: the text of an SVG picture to show first."""
-    title = html.escape(story.title)
+    title = html.escape(explanation.title)
     # What stands before the picture itself belongs to a file of its own.
     picture = diagram[diagram.index("<svg") :] if "<svg" in diagram else ""
     parts = [
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>',
         f"<body><h1>{title}</h1>{f'<figure>{picture}</figure>' if picture else ''}",
-        "<h2>Feed forward</h2>", *map(_section, story.forward),
-        "<h2>Loss</h2>", _section(story.loss),
-        "<h2>Backpropagation</h2>", *(_section(step, "back") for step in story.backward),
+        "<h2>Feed forward</h2>", *map(_section, explanation.forward),
+        "<h2>Loss</h2>", _section(explanation.loss),
+        "<h2>Backpropagation</h2>", *(_section(step, "back") for step in explanation.backward),
         "</body></html>\n",
     ]  # fmt: skip
     return "\n".join(parts)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnbackend.explain.story import Step, Story
+from nnbackend.explain.explanation import Explanation, Step
 
 SHOWN = 12  # numbers of a vector
 
 
-def to_text(story: Story) -> str:
+def to_text(explanation: Explanation) -> str:
     """Give the story as plain text."""
-    lines = [story.title, "=" * len(story.title)]
+    lines = [explanation.title, "=" * len(explanation.title)]
     for heading, steps in (
-        ("FEED FORWARD", story.forward),
-        ("LOSS", (story.loss,)),
-        ("BACKPROPAGATION", story.backward),
+        ("FEED FORWARD", explanation.forward),
+        ("LOSS", (explanation.loss,)),
+        ("BACKPROPAGATION", explanation.backward),
     ):
         lines += ["", heading]
         for step in steps:

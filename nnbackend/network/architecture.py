@@ -46,7 +46,7 @@ def build_layers(
     return check_size("n_in", items[0]), tuple(built)
 
 
-def natural_loss(last: AbstractLayer) -> Loss:
+def default_loss(last: AbstractLayer) -> Loss:
     """Give the loss that suits an output layer: cross-entropy after softmax, else quadratic."""
     is_softmax = isinstance(last, Dense) and last.activation.name == "softmax"
     return get_loss("cross_entropy" if is_softmax else "quadratic")

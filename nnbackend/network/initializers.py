@@ -101,7 +101,7 @@ _SUITED_TO = {"relu": "he_normal", "leaky_relu": "he_normal", "elu": "he_normal"
               "mish": "he_normal", "softplus": "he_normal"}  # fmt: skip
 
 
-def suited_to(activation: str) -> Initializer:
+def default_initializer(activation: str) -> Initializer:
     """Give what "auto" means: He for the ReLU family, LeCun for SELU, else Glorot."""
     return get_initializer(_SUITED_TO.get(activation, "glorot_uniform"))
 

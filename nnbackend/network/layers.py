@@ -16,13 +16,13 @@ from nnbackend.backend import Backend
 from nnbackend.backend.formulas import Array
 from nnbackend.errors import ArgumentError, check
 from nnbackend.network.activations import Activation, get_activation, identity
-from nnbackend.network.initializers import Initializer, get_initializer, suited_to
+from nnbackend.network.initializers import Initializer, default_initializer, get_initializer
 
 IDENTITY = identity()
 
 
 @dataclass
-class Slot:
+class LayerBuffers:
     """One layer's arrays for one batch: views of the parameters, and room for its results.
 
     delta holds dC/da when `backward` begins and dC/dz when it ends.
@@ -55,15 +55,17 @@ class AbstractLayer(ABC):
         """Give the shapes of W and b, or None for a layer that learns nothing."""
 
     @abstractmethod
-    def make_slot(self, backend: Backend, dtype: str, rows: int, n_in: int, keep_z: bool) -> Slot:
+    def make_buffers(
+        self, backend: Backend, dtype: str, rows: int, n_in: int, keep_z: bool
+    ) -> LayerBuffers:
         """Make the arrays of a forward pass; z may share a's where the slope needs a alone."""
 
     @abstractmethod
-    def forward(self, backend: Backend, x: Array, s: Slot) -> None:
+    def forward(self, backend: Backend, x: Array, s: LayerBuffers) -> None:
         """Compute s.a from x."""
 
     @abstractmethod
-    def backward(self, backend: Backend, x: Array, s: Slot, dx: Array | None) -> None:
+    def backward(self, backend: Backend, x: Array, s: LayerBuffers, dx: Array | None) -> None:
         """Compute the gradients from s.delta; dx, where wanted, becomes dC/dx."""
 
 
@@ -88,14 +90,16 @@ class Dropout(AbstractLayer):
     def parameter_shapes(self, n_in: int) -> None:
         return None
 
-    def make_slot(self, backend: Backend, dtype: str, rows: int, n_in: int, keep_z: bool) -> Slot:
+    def make_buffers(
+        self, backend: Backend, dtype: str, rows: int, n_in: int, keep_z: bool
+    ) -> LayerBuffers:
         shape = (rows, n_in)
-        return Slot(a=backend.empty(shape, dtype), mask=backend.empty(shape, "bool"))
+        return LayerBuffers(a=backend.empty(shape, dtype), mask=backend.empty(shape, "bool"))
 
-    def forward(self, backend: Backend, x: Array, s: Slot) -> None:
+    def forward(self, backend: Backend, x: Array, s: LayerBuffers) -> None:
         backend.dropout_forward(x, self.drop_rate, s.key, s.clock, s.first_row, s.a, s.mask)
 
-    def backward(self, backend: Backend, x: Array, s: Slot, dx: Array | None) -> None:
+    def backward(self, backend: Backend, x: Array, s: LayerBuffers, dx: Array | None) -> None:
         if dx is not None:
             backend.dropout_backward(s.delta, s.mask, self.drop_rate, dx)
 
@@ -134,15 +138,17 @@ class Dense(AbstractLayer):
     def parameter_shapes(self, n_in: int) -> tuple[tuple[int, int], int]:
         return (n_in, self.n_out), self.n_out
 
-    def make_slot(self, backend: Backend, dtype: str, rows: int, n_in: int, keep_z: bool) -> Slot:
+    def make_buffers(
+        self, backend: Backend, dtype: str, rows: int, n_in: int, keep_z: bool
+    ) -> LayerBuffers:
         a = backend.empty((rows, self.n_out), dtype)
         share = self.activation.slope_from_output and not keep_z
-        return Slot(a=a, z=a if share else backend.empty((rows, self.n_out), dtype))
+        return LayerBuffers(a=a, z=a if share else backend.empty((rows, self.n_out), dtype))
 
-    def forward(self, backend: Backend, x: Array, s: Slot) -> None:
+    def forward(self, backend: Backend, x: Array, s: LayerBuffers) -> None:
         backend.dense_forward(x, s.W, s.b, self.activation, s.z, s.a)
 
-    def backward(self, backend: Backend, x: Array, s: Slot, dx: Array | None) -> None:
+    def backward(self, backend: Backend, x: Array, s: LayerBuffers, dx: Array | None) -> None:
         backend.dense_backward(x, s.W, s.z, s.a, self.activation, s.delta, s.dW, s.db, dx)
 
 
@@ -179,20 +185,22 @@ class Maxout(AbstractLayer):
         width = self.n_pieces * self.n_out
         return (n_in, width), width
 
-    def make_slot(self, backend: Backend, dtype: str, rows: int, n_in: int, keep_z: bool) -> Slot:
+    def make_buffers(
+        self, backend: Backend, dtype: str, rows: int, n_in: int, keep_z: bool
+    ) -> LayerBuffers:
         units, pieces = (rows, self.n_out), (rows, self.n_pieces * self.n_out)
-        return Slot(
+        return LayerBuffers(
             a=backend.empty(units, dtype),
             z=backend.empty(pieces, dtype),
             which=backend.empty(units, "int32"),
             dz=backend.empty(pieces, dtype),
         )
 
-    def forward(self, backend: Backend, x: Array, s: Slot) -> None:
+    def forward(self, backend: Backend, x: Array, s: LayerBuffers) -> None:
         backend.dense_forward(x, s.W, s.b, IDENTITY, s.z, s.z)
         backend.maxout_forward(s.z, s.a, s.which)
 
-    def backward(self, backend: Backend, x: Array, s: Slot, dx: Array | None) -> None:
+    def backward(self, backend: Backend, x: Array, s: LayerBuffers, dx: Array | None) -> None:
         backend.maxout_backward(s.delta, s.which, s.dz)
         backend.dense_backward(x, s.W, s.z, s.z, IDENTITY, s.dz, s.dW, s.db, dx)
 
@@ -215,4 +223,4 @@ def check_size(name: str, value: Any) -> int:
 
 def _initializer(choice: str | float | Initializer, activation: str) -> Initializer:
     is_auto = isinstance(choice, str) and choice == "auto"  # an array, by mistake, has no one truth
-    return suited_to(activation) if is_auto else get_initializer(choice)
+    return default_initializer(activation) if is_auto else get_initializer(choice)

@@ -18,7 +18,7 @@ from nnbackend.backend import Backend, get_backend
 from nnbackend.backend.base import LOSS, SCORE, WEIGHT
 from nnbackend.backend.formulas import Array
 from nnbackend.backend.philox import INITIAL_WEIGHTS, host_generator
-from nnbackend.data import doors
+from nnbackend.data import validation
 from nnbackend.data.scalers import Scaler
 from nnbackend.errors import ArgumentError, ShapeError, check
 from nnbackend.network import architecture, probing
@@ -100,7 +100,7 @@ class Network:
         given = None if loss is None else get_loss(loss)
         self.n_in, self.layers = architecture.build_layers(layers, given, activation)
         probing.check_activations(self.layers, self.backend)
-        self.loss = given or architecture.natural_loss(self.layers[-1])
+        self.loss = given or architecture.default_loss(self.layers[-1])
         plain = (c.item() if isinstance(c, np.generic) else c for c in classes or ())
         self.classes = None if classes is None else tuple(plain)
         self.scaler: Scaler | None = None
@@ -152,7 +152,7 @@ class Network:
         return self.layout.size
 
     @property
-    def learning_layers(self) -> tuple[Dense | Maxout, ...]:
+    def trainable_layers(self) -> tuple[Dense | Maxout, ...]:
         """The layers that have parameters, as weights[l] and biases[l] count them."""
         return tuple(layer for layer in self.layers if isinstance(layer, (Dense, Maxout)))
 
@@ -161,7 +161,7 @@ class Network:
         self.seed = check_seed(seed)
         pairs: list[tuple[np.ndarray, np.ndarray]] = []
         for index, (layer, (W_shape, n_biases)) in enumerate(
-            zip(self.learning_layers, self.layout.shapes, strict=True)
+            zip(self.trainable_layers, self.layout.shapes, strict=True)
         ):
             rng = host_generator(self.seed, INITIAL_WEIGHTS, index)
             fans = (W_shape[0], layer.n_out)
@@ -216,7 +216,7 @@ class Network:
         space = self.workspace(self.rows_on_device(x), keep_z=True)
         space.forward()
         return Trace(
-            space.x, tuple(s.z for s in space.learning), tuple(s.a for s in space.learning)
+            space.x, tuple(s.z for s in space.trainable), tuple(s.a for s in space.trainable)
         )
 
     def backprop(self, x: Any, y: Any, sample_weight: Any = None) -> Gradient:
@@ -234,7 +234,7 @@ class Network:
         self.backend.loss_and_delta(loss, out, target, weight, space.out.delta, totals)
         space.backward()
         sums = self.backend.to_host(totals)
-        deltas = tuple(s.delta if s.dz is None else s.dz for s in space.learning)
+        deltas = tuple(s.delta if s.dz is None else s.dz for s in space.trainable)
         pairs = self.layout.views(grad, self.backend.xp)
         return Gradient(
             float(sums[LOSS] / sums[WEIGHT]),
@@ -275,7 +275,7 @@ class Network:
 
     def outputs(self, x: Any) -> np.ndarray:
         """Give the output activations of raw rows, (n, n_out) on the host."""
-        x = doors.finite_rows(x, self.n_in, self.dtype, self.backend)
+        x = validation.finite_rows(x, self.n_in, self.dtype, self.backend)
         result = np.empty((int(x.shape[0]), self.n_out), self.dtype)
 
         def keep(start: int, space: Workspace) -> None:
@@ -316,7 +316,7 @@ class Network:
 
     def evaluate(self, x: Any, y: Any, sample_weight: Any = None) -> dict[str, float]:
         """Give the mean loss and the score on raw rows: {"loss", "accuracy"} or {"loss", "r2"}."""
-        x = doors.finite_rows(x, self.n_in, self.dtype, self.backend)
+        x = validation.finite_rows(x, self.n_in, self.dtype, self.backend)
         n = int(x.shape[0])
         return self.evaluate_prepared(
             x, self.host_targets(y, n), self.host_weights(sample_weight, n)
@@ -386,16 +386,16 @@ class Network:
 
     def _unscaled_targets(self, y: Any, n_rows: int, dtype: str) -> np.ndarray:
         labels_only = self.loss.name == "cross_entropy"
-        target = doors.targets(
+        target = validation.targets(
             y, n_rows, self.n_out, dtype, self.backend, self.classes, labels_only
         )
         if target.ndim == 2:
-            doors.check_range(target, self.loss.name)
+            validation.check_range(target, self.loss.name)
         return target
 
     def host_weights(self, sample_weight: Any, n_rows: int) -> np.ndarray | None:
         """Give sample weights (n,) in the network's dtype."""
-        return doors.sample_weights(sample_weight, n_rows, self.dtype, self.backend)
+        return validation.sample_weights(sample_weight, n_rows, self.dtype, self.backend)
 
     def device_targets(self, y: Any, sample_weight: Any, n_rows: int) -> tuple[Array, Array | None]:
         """Give targets, as the last layer gives them, and weights on the device."""
@@ -418,7 +418,7 @@ class Network:
 
     def rows_on_device(self, x: Any) -> Array:
         """Give rows through the strict door, in the network's dtype."""
-        x = doors.own_rows(x, self.n_in, self.backend)
+        x = validation.own_rows(x, self.n_in, self.backend)
         return self.backend.cast(x, self.dtype)
 
     def _pass_over(
@@ -433,7 +433,7 @@ class Network:
         """
         n, done, size = int(x.shape[0]), 0, ROWS_AT_ONCE
 
-        def go_on() -> None:
+        def proceed() -> None:
             nonlocal done
             begun = done
             for start, space in self._passes(x[begun:, ...] if begun else x, layers, size):
@@ -442,7 +442,7 @@ class Network:
 
         while done < n:
             try:
-                go_on()
+                proceed()
                 continue
             except MemoryError:
                 size = min(size, n - done)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from nnbackend.backend import Backend
 from nnbackend.backend.formulas import Array
-from nnbackend.network.layers import AbstractLayer, Dropout, Slot
+from nnbackend.network.layers import AbstractLayer, Dropout, LayerBuffers
 from nnbackend.network.parameters import Layout
 
 
@@ -45,29 +45,29 @@ class Workspace:
     ) -> None:
         self.backend, self.x, self.rows = backend, x, int(x.shape[0])
         dtype, n_in = backend.dtype_name(theta), int(x.shape[1])
-        self.chain: list[tuple[AbstractLayer, Slot]] = []
-        self.learning: list[Slot] = []  # the slots of the layers that have parameters
+        self.chain: list[tuple[AbstractLayer, LayerBuffers]] = []
+        self.trainable: list[LayerBuffers] = []  # the slots of the layers that have parameters
         parameters = iter(layout.views(theta, backend.xp))
         gradients = iter(layout.views(grad, backend.xp) if grad is not None else [])
         for index, layer in enumerate(layers):
             shapes = layer.parameter_shapes(n_in)
             if isinstance(layer, Dropout) and dropout is None:
                 continue
-            slot = layer.make_slot(backend, dtype, self.rows, n_in, keep_z)
+            buffers = layer.make_buffers(backend, dtype, self.rows, n_in, keep_z)
             n_in = layer.n_outputs(n_in)
             if grad is not None:
-                slot.delta = backend.empty((self.rows, n_in), dtype)
+                buffers.delta = backend.empty((self.rows, n_in), dtype)
             if shapes is not None:
-                slot.W, slot.b = next(parameters)
+                buffers.W, buffers.b = next(parameters)
                 if grad is not None:
-                    slot.dW, slot.db = next(gradients)
-                self.learning.append(slot)
+                    buffers.dW, buffers.db = next(gradients)
+                self.trainable.append(buffers)
             elif dropout is not None:
-                slot.key = (dropout.seed, index)
-                slot.clock, slot.first_row = dropout.clock, dropout.first_row
-            self.chain.append((layer, slot))
+                buffers.key = (dropout.seed, index)
+                buffers.clock, buffers.first_row = dropout.clock, dropout.first_row
+            self.chain.append((layer, buffers))
         self.out = self.chain[-1][1]
-        self._inputs = [x] + [slot.a for _, slot in self.chain[:-1]]
+        self._inputs = [x] + [buffers.a for _, buffers in self.chain[:-1]]
         self._gradients_below = [self._gradient_below(i) for i in range(len(self.chain))]
 
     def read(self, x: Array) -> None:
@@ -76,17 +76,17 @@ class Workspace:
 
     def forward(self) -> Array:
         """Feed x forward; give the output activations (B, O), an array of this workspace."""
-        for (layer, slot), x in zip(self.chain, self._inputs, strict=True):
-            layer.forward(self.backend, x, slot)
+        for (layer, buffers), x in zip(self.chain, self._inputs, strict=True):
+            layer.forward(self.backend, x, buffers)
         return self.out.a
 
     def backward(self) -> None:
         """Propagate back from dC/da of the output, which the last slot's delta holds."""
         for i in range(len(self.chain) - 1, -1, -1):
-            layer, slot = self.chain[i]
-            layer.backward(self.backend, self._inputs[i], slot, self._gradients_below[i])
+            layer, buffers = self.chain[i]
+            layer.backward(self.backend, self._inputs[i], buffers, self._gradients_below[i])
 
     def _gradient_below(self, i: int) -> Array | None:
         """Give where layer i leaves dC/dx: nowhere when no layer below it learns."""
-        learns_below = any(slot.W is not None for _, slot in self.chain[:i])
+        learns_below = any(buffers.W is not None for _, buffers in self.chain[:i])
         return self.chain[i - 1][1].delta if learns_below else None

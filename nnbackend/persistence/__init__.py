@@ -18,6 +18,7 @@ from nnbackend.errors import ArgumentError, ModelFileError
 from nnbackend.network.activations import Activation
 from nnbackend.network.losses import Loss
 from nnbackend.network.network import Network
+from nnbackend.persistence.atomic_file import atomic_write
 from nnbackend.persistence.building import build_network, plan
 from nnbackend.persistence.container import encode, read_header, read_model
 from nnbackend.persistence.description import (
@@ -26,7 +27,6 @@ from nnbackend.persistence.description import (
     network_tensors,
     own_formulas,
 )
-from nnbackend.persistence.whole_file import write_whole
 
 Formula = TypeVar("Formula", Activation, Loss)
 
@@ -47,7 +47,7 @@ def save(net: Network, path: str | os.PathLike[str]) -> None:
     except (ModelFileError, ArgumentError) as error:
         message = f"A network must load again to be saved. Received: {net!r}. {error}"
         raise ArgumentError(message) from error
-    write_whole(Path(path), data)
+    atomic_write(Path(path), data)
 
 
 def load(

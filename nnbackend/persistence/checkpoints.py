@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 
 from nnbackend.errors import ArgumentError, ModelFileError, check
+from nnbackend.persistence.atomic_file import atomic_write, sweep
+from nnbackend.persistence.config_data import describe_config
 from nnbackend.persistence.container import encode, read_model
 from nnbackend.persistence.description import describe_network, network_tensors
-from nnbackend.persistence.recipe_data import describe_recipe
-from nnbackend.persistence.run_state import RunState, step_of, take_state
-from nnbackend.persistence.whole_file import sweep, write_whole
+from nnbackend.persistence.run_state import RunState, state_dict, step_of
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.history import Row
 from nnbackend.training.lbfgs import LBFGS
@@ -92,7 +92,7 @@ class Checkpoints(Callback):
         self._tried = (0, 0, 0.0)  # epoch, step, time of the last attempt
         self._failure: Exception | None = None  # of the last checkpoint
 
-    def go_on_from(self, checkpoint: Checkpoint) -> None:
+    def restored_from(self, checkpoint: Checkpoint) -> None:
         """Take the folder's checkpoints for this run's own."""
         facts = checkpoint.state.facts
         self._good = [checkpoint.path]
@@ -109,8 +109,8 @@ class Checkpoints(Callback):
         sweep(self.folder, "checkpoint-*")
         self._check_room(trainer)
         # What has no place in a file is found now, not after hours.
-        recipe = {"recipe": describe_recipe(trainer.recipe), "every": self.every}
-        encode(describe_network(trainer.net) | {"run": recipe}, {})
+        config = {"config": describe_config(trainer.config), "every": self.every}
+        encode(describe_network(trainer.net) | {"run": config}, {})
         trainer.interrupt.signals = SIGNALS
         self._tried = self._now(trainer)
 
@@ -161,7 +161,7 @@ class Checkpoints(Callback):
 
     def _save(self, trainer: Trainer) -> None:
         path = self.folder / NAME.format(trainer.step)
-        write_whole(path, encode_checkpoint(trainer, self.every))
+        atomic_write(path, encode_checkpoint(trainer, self.every))
         self._saved = (trainer.step, trainer.history.stop_reason)
         self._good = [*(p for p in self._good if p != path), path][-KEPT:]
         for old in checkpoint_paths(self.folder):
@@ -172,9 +172,11 @@ class Checkpoints(Callback):
         """Refuse to begin what could not be written down."""
         net = trainer.net
         width = np.dtype(net.dtype).itemsize
-        vectors = 2 + len(trainer.state) + (trainer.shadow is not None)  # with weights and best
-        if isinstance(trainer.recipe.optimizer, LBFGS):
-            vectors += 1 + 2 * trainer.recipe.optimizer.memory
+        vectors = (
+            2 + len(trainer.state) + (trainer.ema_weights is not None)
+        )  # with weights and best
+        if isinstance(trainer.config.optimizer, LBFGS):
+            vectors += 1 + 2 * trainer.config.optimizer.memory
         size = vectors * net.n_parameters * width + OVERHEAD
         needed = (KEPT + 1 - len(self._good)) * size  # one more while it is being written
         free = shutil.disk_usage(self.folder).free
@@ -188,7 +190,7 @@ class Checkpoints(Callback):
 
 def encode_checkpoint(trainer: Trainer, every: Mapping[str, Any]) -> bytes:
     """Give a checkpoint's bytes."""
-    state = take_state(trainer)
+    state = state_dict(trainer)
     description = describe_network(trainer.net) | {"run": {**state.facts, "every": dict(every)}}
     arrays = network_tensors(trainer.net)
     arrays |= {PREFIX + name: array for name, array in state.arrays.items()}

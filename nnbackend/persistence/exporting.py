@@ -16,10 +16,10 @@ import numpy as np
 
 from nnbackend.errors import ArgumentError, suggest
 from nnbackend.network.network import Network
+from nnbackend.persistence.atomic_file import atomic_write
 from nnbackend.persistence.description import describe_network, network_tensors
 from nnbackend.persistence.onnx_graph import onnx_bytes
 from nnbackend.persistence.onnx_mean import mean_bytes
-from nnbackend.persistence.whole_file import write_whole
 
 
 def export(model: Any, path: str | os.PathLike[str]) -> None:
@@ -54,7 +54,7 @@ def export(model: Any, path: str | os.PathLike[str]) -> None:
             f"An NPZ file holds one network. Received: an ensemble of {len(nets)}. Export it to "
             ".onnx, or each member: for net in model.to_networks()."
         )
-    write_whole(target, content)
+    atomic_write(target, content)
 
 
 def _networks_of(model: Any) -> list[Network]:

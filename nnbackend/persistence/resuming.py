@@ -16,13 +16,13 @@ from nnbackend.network.losses import Loss
 from nnbackend.network.network import Network
 from nnbackend.persistence.building import build_network, refusing
 from nnbackend.persistence.checkpoints import Checkpoint, Checkpoints, newest_checkpoint
+from nnbackend.persistence.config_data import build_config
 from nnbackend.persistence.description import OwnFormulas, describe_network
-from nnbackend.persistence.recipe_data import build_recipe
-from nnbackend.persistence.run_state import DECISIONS, put_state, step_of
+from nnbackend.persistence.run_state import DECISIONS, load_state_dict, step_of
 from nnbackend.training.callbacks import Callback, EarlyStopping
+from nnbackend.training.config import TrainConfig
 from nnbackend.training.history import History
-from nnbackend.training.intake import Validation
-from nnbackend.training.recipe import Recipe
+from nnbackend.training.preparation import Validation
 from nnbackend.training.trainer import Trainer
 
 # What data that is no state of a run leads to, where it is used.
@@ -73,21 +73,21 @@ def resume(
     try:
         backend = device_of(checkpoint) if device is None else device
         net = build_network(checkpoint.description, checkpoint.arrays, backend, own)
-        recipe, share = _read_recipe(checkpoint, own_parts, net)
+        config, share = _read_config(checkpoint, own_parts, net)
     except ModelFileError as error:
         raise ModelFileError(f"{checkpoint.path}: {error}") from error
     if epochs is not None:
-        recipe = replace(recipe, epochs=epochs)
+        config = replace(config, epochs=epochs)
     writer = next((c for c in callbacks if isinstance(c, Checkpoints)), None)
     if writer is None:
         writer = Checkpoints(folder, **_intervals(checkpoint))
         callbacks = [*callbacks, writer]
     trainer = Trainer(
-        net, x, y, recipe,
+        net, x, y, config,
         sample_weight=sample_weight, callbacks=callbacks,
         validation=share if validation is None else validation,
     )  # fmt: skip
-    go_on(trainer, checkpoint)
+    restore(trainer, checkpoint)
     return net, trainer.run()
 
 
@@ -107,7 +107,7 @@ def device_of(checkpoint: Checkpoint) -> Backend:
         return chosen
 
 
-def go_on(trainer: Trainer, checkpoint: Checkpoint) -> None:
+def restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
     """Bring a new run to where a checkpoint was taken of it.
 
     Raises: ArgumentError when the checkpoint is another run's; ModelFileError when it is none.
@@ -122,14 +122,14 @@ def go_on(trainer: Trainer, checkpoint: Checkpoint) -> None:
             f"A run goes on with the network it was begun with. Received: other "
             f"{', '.join(differing)} than {checkpoint.path} has. Begin a new run."
         )
-    _check_epochs(trainer.recipe.epochs, checkpoint.state.facts)
+    _check_epochs(trainer.config.epochs, checkpoint.state.facts)
     _tell_differences(trainer, checkpoint)
     try:
         n, arrays = len(net.weights), checkpoint.arrays
         net.set_parameters(
             [arrays[f"weights.{i}"] for i in range(n)], [arrays[f"biases.{i}"] for i in range(n)]
         )
-        put_state(trainer, checkpoint.state)
+        load_state_dict(trainer, checkpoint.state)
         step = step_of(checkpoint.state.facts)
     except NNBackendError:
         raise
@@ -137,31 +137,31 @@ def go_on(trainer: Trainer, checkpoint: Checkpoint) -> None:
         raise _no_state(checkpoint, error) from error
     for callback in trainer.callbacks:
         if isinstance(callback, Checkpoints):
-            callback.go_on_from(checkpoint)
+            callback.restored_from(checkpoint)
     logger.info("going on after step %d, from %s", step, checkpoint.path)
 
 
-def _read_recipe(
+def _read_config(
     checkpoint: Checkpoint, own: dict[str, Any], net: Network
-) -> tuple[Recipe, float | None]:
+) -> tuple[TrainConfig, float | None]:
     facts = checkpoint.state.facts
     try:
-        recipe, share = build_recipe(facts["recipe"], own), facts["validation"]
+        config, share = build_config(facts["config"], own), facts["validation"]
         with refusing():
-            recipe.checked(net)
+            config.checked(net)
         if share is not None and not 0.0 < share < 1.0:
             raise ValueError(f"validation={share!r}")
     except NNBackendError:
         raise
     except NO_STATE as error:
         raise _no_state(checkpoint, error) from error
-    return recipe, share
+    return config, share
 
 
 def _check_epochs(epochs: int, facts: Mapping[str, Any]) -> None:
     """Refuse fewer epochs than the run has begun already, and more for one that is decided."""
-    done, begun, recipe = facts.get("epoch"), bool(facts.get("made")), facts.get("recipe")
-    before = recipe.get("epochs") if isinstance(recipe, dict) else None
+    done, begun, config = facts.get("epoch"), bool(facts.get("step_in_epoch")), facts.get("config")
+    before = config.get("epochs") if isinstance(config, dict) else None
     if type(done) is not int or type(before) is not int or epochs == before:
         return  # for `put_state` to say what is wrong, if anything is
     if epochs < done + begun:

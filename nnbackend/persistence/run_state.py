@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 
 from nnbackend.backend.formulas import Array
-from nnbackend.data import doors
 from nnbackend.data.sparse import SparseRows
+from nnbackend.data.validation import host_array, some_rows
 from nnbackend.errors import ArgumentError
 from nnbackend.network.sums import SLOTS
-from nnbackend.persistence.recipe_data import describe_recipe
+from nnbackend.persistence.config_data import describe_config
 from nnbackend.training.trainer import Trainer
 
 SAMPLED_ROWS = 4096  # of larger data, evenly spaced rows stand for all
-COUNTS = ("epoch", "made", "steps_per_epoch", "n")  # whole numbers of the trainer
+COUNTS = ("epoch", "step_in_epoch", "steps_per_epoch", "n")  # whole numbers of the trainer
 DECISIONS = ("early stopping", "converged", "callback")  # to stop, which stay decided
 
 Arrays = Mapping[str, np.ndarray]
@@ -36,7 +36,7 @@ class RunState:
     arrays: Arrays
 
 
-def take_state(trainer: Trainer) -> RunState:
+def state_dict(trainer: Trainer) -> RunState:
     """Give a copy of all that a run carries; the network's own parameters are not in it."""
     history, lbfgs = trainer.history, trainer.lbfgs
     to_host = trainer.backend.to_host
@@ -53,7 +53,7 @@ def take_state(trainer: Trainer) -> RunState:
         "device": trainer.backend.device,
         "validation": trainer.validation_share,
         "columns": columns,
-        "recipe": describe_recipe(trainer.recipe),
+        "config": describe_config(trainer.config),
         "data": fingerprint(trainer),
         "lbfgs": None,
     }
@@ -65,7 +65,7 @@ def take_state(trainer: Trainer) -> RunState:
     return RunState(facts, arrays)
 
 
-def put_state(trainer: Trainer, state: RunState) -> None:
+def load_state_dict(trainer: Trainer, state: RunState) -> None:
     """Bring a run to the state that was taken of another with the same recipe and data.
 
     Raises: ArgumentError when it was another run; ValueError, KeyError or TypeError for a state
@@ -75,9 +75,9 @@ def put_state(trainer: Trainer, state: RunState) -> None:
     if any(type(facts[name]) is not int for name in COUNTS):
         raise TypeError(f"{', '.join(COUNTS)} must be whole numbers")
     _check_same_run(trainer, facts)
-    epoch, made = facts["epoch"], facts["made"]
-    if not (0 <= epoch <= trainer.recipe.epochs and 0 <= made <= trainer.steps_per_epoch):
-        raise ValueError(f"epoch={epoch}, made={made}")
+    epoch, step_in_epoch = facts["epoch"], facts["step_in_epoch"]
+    if not (0 <= epoch <= trainer.config.epochs and 0 <= step_in_epoch <= trainer.steps_per_epoch):
+        raise ValueError(f"epoch={epoch}, step_in_epoch={step_in_epoch}")
     rows = _history_rows(facts["columns"], arrays.pop("history", None), epoch, trainer)
     if facts["lbfgs"] is not None:
         _put_lbfgs(trainer, facts["lbfgs"], arrays)
@@ -93,7 +93,7 @@ def put_state(trainer: Trainer, state: RunState) -> None:
         ):
             raise ValueError(f"{name}: {host.dtype} {host.shape}")
         trainer.backend.to_device(np.ascontiguousarray(host), out=vector)
-    trainer.epoch, trainer.made = epoch, made
+    trainer.epoch, trainer.step_in_epoch = epoch, step_in_epoch
     trainer.history.rows[:] = rows
     reason = facts["stop_reason"]
     if reason not in ("", "epochs", *DECISIONS):
@@ -103,19 +103,19 @@ def put_state(trainer: Trainer, state: RunState) -> None:
 
 def step_of(facts: Mapping[str, Any]) -> int:
     """Give the number of steps made since training began."""
-    step: int = facts["epoch"] * facts["steps_per_epoch"] + facts["made"]
+    step: int = facts["epoch"] * facts["steps_per_epoch"] + facts["step_in_epoch"]
     return step
 
 
 def fingerprint(trainer: Trainer) -> str:
     """Give a text that is the same for the same rows, targets and weights, and else another."""
-    feed, backend = trainer.feed, trainer.backend
-    parts: list[tuple[Array, Any]] = [(feed.source, feed.rows)]
+    loader, backend = trainer.loader, trainer.backend
+    parts: list[tuple[Array, Any]] = [(loader.source, loader.rows)]
     digest = hashlib.sha256()
-    for name, part in (("y", feed.y), ("weight", feed.weight)):
+    for name, part in (("y", loader.y), ("weight", loader.weight)):
         host = None if part is None else backend.to_host(part)
         _add(digest, name, host)
-    _add(digest, "rows", feed.rows)
+    _add(digest, "rows", loader.rows)
     if trainer.validation is not None:
         x, y, weight = trainer.validation
         parts.append((x, range(int(x.shape[0]))))
@@ -124,8 +124,8 @@ def fingerprint(trainer: Trainer) -> str:
     for x, rows in parts:
         every = max(1, -(-len(rows) // SAMPLED_ROWS))
         sample = np.asarray(rows[::every], np.int64)
-        part = doors.some_rows(x, sample, backend)
-        host = doors.host_array(part[:] if isinstance(part, SparseRows) else part, "x", backend)
+        part = some_rows(x, sample, backend)
+        host = host_array(part[:] if isinstance(part, SparseRows) else part, "x", backend)
         _add(digest, f"x of {int(x.shape[0])}", host)
     return digest.hexdigest()
 
@@ -142,16 +142,16 @@ def _vectors(trainer: Trainer) -> dict[str, Array]:
     """Give the device arrays that training changes in place, by the names of the state."""
     vectors = {f"state.{name}": array for name, array in trainer.state.items()}
     vectors |= {"best": trainer.best, "totals": trainer.totals}
-    if trainer.shadow is not None:
-        vectors["shadow"] = trainer.shadow
+    if trainer.ema_weights is not None:
+        vectors["ema_weights"] = trainer.ema_weights
     if trainer.lbfgs is not None:
         vectors["lbfgs.gradient"] = trainer.grad
     return vectors
 
 
 def _check_same_run(trainer: Trainer, facts: Mapping[str, Any]) -> None:
-    stored = dict(facts["recipe"])
-    own = describe_recipe(trainer.recipe)
+    stored = dict(facts["config"])
+    own = describe_config(trainer.config)
     # Further epochs may be asked for; a schedule that depends on them then takes another course.
     differing = [name for name in own if name != "epochs" and stored.get(name) != own[name]]
     if differing:

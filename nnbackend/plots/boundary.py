@@ -12,7 +12,7 @@ import numpy as np
 
 from nnbackend.errors import ArgumentError
 from nnbackend.network.network import Network
-from nnbackend.persistence.whole_file import write_whole
+from nnbackend.persistence.atomic_file import atomic_write
 from nnbackend.plots.figures import INK, PALETTE, bare, new_figure, save
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.history import Row
@@ -93,7 +93,7 @@ class BoundaryFilm(Callback):
             content, format="GIF", save_all=True, append_images=self._frames[1:], loop=0,
             duration=[each] * (len(self._frames) - 1) + [each + 1500],
         )  # fmt: skip
-        write_whole(target, content.getvalue())
+        atomic_write(target, content.getvalue())
 
     def _take(self, net: Network, title: str) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg

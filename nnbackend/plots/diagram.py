@@ -44,7 +44,7 @@ def network_diagram(net: Network, x: Any, y: Any, path: str | os.PathLike[str]) 
         part = W[:, won * n + np.arange(n)]
         _draw_weights(axes, APART * level, part, shown[level : level + 2],
                       places[level : level + 2])  # fmt: skip
-    names = ["input"] + [describe(layer) for layer in net.learning_layers]
+    names = ["input"] + [describe(layer) for layer in net.trainable_layers]
     top = max(map(max, places)) + 0.5
     for level, (a, units, heights) in enumerate(zip(columns, shown, places, strict=True)):
         _draw_units(axes, APART * level, a, units, heights, notes[level])

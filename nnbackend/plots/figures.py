@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnbackend.errors import ArgumentError
-from nnbackend.persistence.whole_file import write_whole
+from nnbackend.persistence.atomic_file import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,4 +47,4 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
         )
     content = io.BytesIO()
     figure.savefig(content, format=kind, bbox_inches="tight", pad_inches=0.12)
-    write_whole(target, content.getvalue())
+    atomic_write(target, content.getvalue())

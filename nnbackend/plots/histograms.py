@@ -64,7 +64,7 @@ class SignalRecorder(Callback):
             found.append(Signals(host(a).ravel(), d.ravel(), dead))
         self.epochs.append(epoch)
         self.layers.append(found)
-        self.names = [describe(layer) for layer in net.learning_layers]
+        self.names = [describe(layer) for layer in net.trainable_layers]
 
 
 def signal_histograms(recorder: SignalRecorder, path: str | os.PathLike[str]) -> None:

@@ -14,7 +14,7 @@ from nnbackend.network.layers import Dense, Dropout, Maxout
 from nnbackend.network.network import Network
 from nnbackend.network.workspace import DropoutSource
 from nnbackend.testing.error_bounds import TOLERANCE
-from nnbackend.testing.kit import Suite, Told, fresh
+from nnbackend.testing.kit import FailureReport, Suite, fresh
 from nnbackend.testing.update_checks import RULES
 
 N, N_IN, CLASSES = 24, 5, 3
@@ -78,10 +78,12 @@ class CaptureConformance(Suite):
         backend.capture(step)(3)
 
     def _same(self, captured: Problem, eager: Problem, when: str) -> None:
-        told = Told("capture", f"{when}, {captured.dtype}", self.seed)
+        report = FailureReport("capture", f"{when}, {captured.dtype}", self.seed)
         for name, mine in captured.watched().items():
             reference = eager.watched()[name]
-            told.alike(f"{name} of the captured run", mine, reference, 10 * TOLERANCE[eager.dtype])
+            report.alike(
+                f"{name} of the captured run", mine, reference, 10 * TOLERANCE[eager.dtype]
+            )
 
 
 class Problem:

@@ -18,7 +18,7 @@ import numpy as np
 from nnbackend.backend import Backend
 from nnbackend.backend.base import LOSS, WEIGHT
 from nnbackend.backend.philox import host_generator
-from nnbackend.data import doors
+from nnbackend.data.validation import host_array
 from nnbackend.errors import ArgumentError
 from nnbackend.network.network import Network
 
@@ -108,7 +108,7 @@ def check_gradients(
     judge = twin if dtype == "float64" else _twin(twin, "numpy", "float64")
     theta = judge.backend.to_host(judge.theta)
     # Rows of the host are taken as they are: a check is no step of training.
-    host = backend.to_host(x) if backend.owns(x) else doors.host_array(x, "x")
+    host = backend.to_host(x) if backend.owns(x) else host_array(x, "x")
     x = backend.to_device(host.astype(dtype))
     gradient = backend.to_host(twin.backprop(x, y, sample_weight).vector).astype(np.float64)
     x = judge.backend.to_device(host.astype(dtype).astype(np.float64))

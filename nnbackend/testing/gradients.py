@@ -17,7 +17,7 @@ from nnbackend.network.network import Network
 from nnbackend.testing import oracle
 from nnbackend.testing.error_bounds import BoundedNamespace, ErrorBoundBackend
 from nnbackend.testing.gradient_check import STEP, check_gradients
-from nnbackend.testing.kit import MOST_DRAWS, Suite, Told
+from nnbackend.testing.kit import MOST_DRAWS, FailureReport, Suite
 
 _SHARES = {"sigmoid", "softmax"}
 _POSITIVE = _SHARES | {"exponential", "softplus"}
@@ -115,10 +115,10 @@ class GradientConformance(Suite):
         wanted = problem.by_the_oracle(net)
         given, weight = backend.to_device(problem.x), problem.weight
         got = net.backprop(given, problem.y.argmax(axis=1) if labels else problem.y, weight)
-        told = Told("backprop", f"{net!r}, {case}, {rows} rows, {dtype}", self.seed)
+        report = FailureReport("backprop", f"{net!r}, {case}, {rows} rows, {dtype}", self.seed)
         host = backend.to_host
-        told.within("the output", host(net.feedforward(given)), wanted.output, bounds.output)
-        told.within("the loss", got.loss, wanted.loss, bounds.loss)
+        report.within("the output", host(net.feedforward(given)), wanted.output, bounds.output)
+        report.within("the loss", got.loss, wanted.loss, bounds.loss)
         for what, ours, theirs, allowed in (
             ("deltas", got.deltas, wanted.deltas, bounds.deltas),
             ("weights", got.weights, wanted.dW, bounds.dW),
@@ -127,7 +127,7 @@ class GradientConformance(Suite):
             for layer, (mine, reference, bound) in enumerate(
                 zip(ours, theirs, allowed, strict=True)
             ):
-                told.within(f"{what}[{layer}]", host(mine), reference, bound)
+                report.within(f"{what}[{layer}]", host(mine), reference, bound)
 
     def _clear_problem(
         self, net: Network, case: tuple[object, ...],
@@ -144,7 +144,7 @@ class GradientConformance(Suite):
             found, bounds = problem.with_bounds(net, moved)
             if not (found.undecided if moved else found.kinks):
                 return problem, bounds
-        Told("backprop", repr(net), self.seed).fail(
+        FailureReport("backprop", repr(net), self.seed).fail(
             "its inputs lie at a kink or overflow; draw others"
         )
 

@@ -142,19 +142,19 @@ class Suite:
         """
         arrays, reference = self._away_from_kinks(backend, operation, arrays, call, case)
         shapes = ", ".join(f"{k} {v.shape} {v.dtype}" for k, v in arrays.items())
-        told = Told(operation, f"{case}; {shapes}" if case else shapes, self.seed)
+        report = FailureReport(operation, f"{case}; {shapes}" if case else shapes, self.seed)
         placed = {
             name: Placed(backend, host, name in in_vector, name in strided)
             for name, host in arrays.items()
         }
         call(backend, SimpleNamespace(**{name: p.array for name, p in placed.items()}))
         for name, before in arrays.items():
-            got = placed[name].read(told, name)
-            told.same_dtype(name, got, before)
+            got = placed[name].read(report, name)
+            report.same_dtype(name, got, before)
             if name not in set(changes):
-                told.unchanged(name, got, before)
+                report.unchanged(name, got, before)
             else:
-                told.within(name, got, reference[name].value, reference[name].bound)
+                report.within(name, got, reference[name].value, reference[name].bound)
 
     def _away_from_kinks(
         self,
@@ -173,7 +173,9 @@ class Suite:
             call(bounds, SimpleNamespace(**reference))
             if not bounds.xp.kinks:
                 return drawn, reference
-        Told(operation, case, self.seed).fail("its inputs lie at a kink; the kit must draw others")
+        FailureReport(operation, case, self.seed).fail(
+            "its inputs lie at a kink; the kit must draw others"
+        )
 
 
 class Placed:
@@ -193,16 +195,16 @@ class Placed:
         else:
             self.array = fresh(backend, host)
 
-    def read(self, told: Told, name: str) -> np.ndarray:
+    def read(self, report: FailureReport, name: str) -> np.ndarray:
         """Give the array's content, after a look at the guard elements."""
         if self.whole is not None:
             guards = np.delete(self.backend.to_host(self.whole), slice(3, 3 + self.n))
             if (guards != 7).any():
-                told.fail(f"{name}: wrote outside the array it was given")
+                report.fail(f"{name}: wrote outside the array it was given")
         return self.backend.to_host(self.array)
 
 
-class Told:
+class FailureReport:
     """What a failure tells beside the numbers: the operation, the case, the seed."""
 
     def __init__(self, operation: str, case: str, seed: int) -> None:

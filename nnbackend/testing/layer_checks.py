@@ -10,7 +10,7 @@ import pytest
 from nnbackend.backend import Backend, philox
 from nnbackend.backend.base import STEP
 from nnbackend.network.activations import ACTIVATIONS, Activation, get_activation
-from nnbackend.testing.kit import Suite, Told, fresh
+from nnbackend.testing.kit import FailureReport, Suite, fresh
 
 # Rows, inputs, outputs: one of each, odd sizes, and sizes beyond a block of threads.
 SHAPES = ((1, 1, 1), (1, 7, 5), (5, 1, 3), (13, 17, 1), (33, 19, 21), (130, 5, 70))
@@ -154,7 +154,7 @@ class LayerChecks(Suite):
     ) -> None:  # fmt: skip
         x = self.rng(shape).standard_normal(shape).astype(dtype)
         clock = np.array([step, 5])
-        told = Told(
+        report = FailureReport(
             "dropout_forward", f"x {x.shape} {dtype}, {rate=}, {key=}, {step=}, {first_row=}",
             self.seed,
         )  # fmt: skip
@@ -163,13 +163,13 @@ class LayerChecks(Suite):
         mask = backend.empty(x.shape, "bool")
         backend.dropout_forward(device_x, rate, key, device_clock, first_row, a, mask)
         wanted = philox.host_mask(*key, step, first_row, x.shape, rate)
-        told.close(
+        report.close(
             "the mask (must be philox.host_mask bit for bit)", backend.to_host(mask), wanted, 0
         )
-        told.unchanged("x", backend.to_host(device_x), x)
-        told.unchanged("clock", backend.to_host(device_clock), clock)
+        report.unchanged("x", backend.to_host(device_x), x)
+        report.unchanged("clock", backend.to_host(device_clock), clock)
         kept = x.astype(np.float64) * wanted / (1.0 - rate)
-        told.close("a", backend.to_host(a), kept, 1e-6 if dtype == "float32" else 1e-12)
+        report.close("a", backend.to_host(a), kept, 1e-6 if dtype == "float32" else 1e-12)
 
     def test_dropout_masks_of_parts_make_the_whole(self, backend: Backend, dtype: str) -> None:
         rows, units = 24, 19
@@ -185,9 +185,11 @@ class LayerChecks(Suite):
         for parts in (2, 3, 8):
             n = rows // parts
             shards = np.concatenate([mask_of(i * n, n) for i in range(parts)])
-            told = Told("dropout_forward", f"{parts} parts of {rows} rows", self.seed)
-            told.close("the parts' mask", shards, whole, 0.0)
-        Told("dropout_forward", "", 0).close("the mask drawn again", mask_of(0, rows), whole, 0.0)
+            report = FailureReport("dropout_forward", f"{parts} parts of {rows} rows", self.seed)
+            report.close("the parts' mask", shards, whole, 0.0)
+        FailureReport("dropout_forward", "", 0).close(
+            "the mask drawn again", mask_of(0, rows), whole, 0.0
+        )
 
     @pytest.mark.parametrize("rate", [0.0, 0.3, 0.9])
     def test_dropout_backward(self, backend: Backend, dtype: str, rate: float) -> None:

@@ -11,7 +11,7 @@ from nnbackend.backend import Backend
 from nnbackend.backend.formulas import Array
 from nnbackend.network.losses import LOSSES, Loss, get_loss
 from nnbackend.network.scores import ACCURACY, BINARY_ACCURACY, SQUARED_ERROR, Score
-from nnbackend.testing.kit import Suite, Told, fresh
+from nnbackend.testing.kit import FailureReport, Suite, fresh
 
 SHAPES = ((1, 1), (1, 5), (6, 1), (13, 3), (300, 11))
 
@@ -82,9 +82,11 @@ class LossChecks(Suite):
         delta, totals = backend.empty((4, 2), dtype), backend.zeros((4,), backend.sum_dtype)
         arrays = fresh(backend, out), fresh(backend, y)
         backend.loss_and_delta(get_loss("quadratic"), *arrays, None, delta, totals)
-        told = Told("loss_and_delta", f"quadratic loss, 4 rows, {dtype}", self.seed)
-        told.close("delta (1/B is taken here)", backend.to_host(delta), np.full((4, 2), 0.25), 1e-7)
-        told.close("totals", backend.to_host(totals), np.array([4.0, 4.0, 0.0, 0.0]), 1e-7)
+        report = FailureReport("loss_and_delta", f"quadratic loss, 4 rows, {dtype}", self.seed)
+        report.close(
+            "delta (1/B is taken here)", backend.to_host(delta), np.full((4, 2), 0.25), 1e-7
+        )
+        report.close("totals", backend.to_host(totals), np.array([4.0, 4.0, 0.0, 0.0]), 1e-7)
 
     def test_a_batch_without_weight_gives_nothing(self, backend: Backend, dtype: str) -> None:
         names: dict[str, np.ndarray] = {"out": np.ones((3, 2), dtype), "y": np.zeros((3, 2), dtype)}

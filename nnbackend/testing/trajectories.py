@@ -13,7 +13,7 @@ from nnbackend.backend import Backend
 from nnbackend.network.layers import AbstractLayer, Dense, Dropout, Maxout
 from nnbackend.network.network import Network
 from nnbackend.testing.error_bounds import TOLERANCE
-from nnbackend.testing.kit import MOST_DRAWS, Suite, Told
+from nnbackend.testing.kit import MOST_DRAWS, FailureReport, Suite
 from nnbackend.testing.reference import ReferenceBackend
 from nnbackend.training.optimizers import OPTIMIZERS, SGD, Optimizer
 from nnbackend.training.trainer import train
@@ -28,7 +28,7 @@ Seed: TypeAlias = int | tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingCase:
     """How to train: an optimizer, options of `train`, and whether there is dropout."""
 
     optimizer: Any
@@ -37,17 +37,17 @@ class Recipe:
 
 
 _ADAM = OPTIMIZERS["adam"]()
-RECIPES: dict[str, Recipe] = {
-    name: Recipe(rule, dropout=True)
+CASES: dict[str, TrainingCase] = {
+    name: TrainingCase(rule, dropout=True)
     for name, make in OPTIMIZERS.items()
     if isinstance(rule := make(), Optimizer)
 } | {
-    "momentum": Recipe(SGD(0.05, momentum=0.9), dropout=True),
-    "nesterov": Recipe(SGD(0.05, momentum=0.9, nesterov=True), dropout=True),
-    "penalty and clipping": Recipe(SGD(0.1), options={"l1": 1e-3, "clip_norm": 0.3}),
-    "penalty and averaging": Recipe(_ADAM, options={"l2": 0.1, "ema": 0.95}),
-    "max_norm, no shuffling": Recipe(SGD(0.1), options={"max_norm": 0.8, "shuffle": False}),
-    "decay and schedules": Recipe(
+    "momentum": TrainingCase(SGD(0.05, momentum=0.9), dropout=True),
+    "nesterov": TrainingCase(SGD(0.05, momentum=0.9, nesterov=True), dropout=True),
+    "penalty and clipping": TrainingCase(SGD(0.1), options={"l1": 1e-3, "clip_norm": 0.3}),
+    "penalty and averaging": TrainingCase(_ADAM, options={"l2": 0.1, "ema": 0.95}),
+    "max_norm, no shuffling": TrainingCase(SGD(0.1), options={"max_norm": 0.8, "shuffle": False}),
+    "decay and schedules": TrainingCase(
         SGD(0.1, momentum=0.5),
         options={
             "weight_decay": 0.1,
@@ -55,7 +55,7 @@ RECIPES: dict[str, Recipe] = {
             "momentum_schedule": lambda step: 0.5 + 0.3 / step,
         },
     ),
-    "all rows, weighted and scaled": Recipe(
+    "all rows, weighted and scaled": TrainingCase(
         _ADAM,
         options={"batch_size": None, "epochs": 100, "sample_weight": True, "scale": "standard"},
     ),
@@ -65,32 +65,34 @@ RECIPES: dict[str, Recipe] = {
 class TrainingConformance(Suite):
     """A hundred steps against the same training on the reference in float64."""
 
-    @pytest.mark.parametrize("recipe", list(RECIPES))
-    def test_100_steps(self, backend: Backend, dtype: str, recipe: str) -> None:
-        wanted = reference_run(recipe, dtype, self.seed)
-        net, losses = run(recipe, backend, dtype, dtype, wanted.seed)
-        told = Told("train", f"{recipe}, 100 steps, {net!r}, {dtype}", self.seed)
+    @pytest.mark.parametrize("case", list(CASES))
+    def test_100_steps(self, backend: Backend, dtype: str, case: str) -> None:
+        wanted = reference_run(case, dtype, self.seed)
+        net, losses = run(case, backend, dtype, dtype, wanted.seed)
+        report = FailureReport("train", f"{case}, 100 steps, {net!r}, {dtype}", self.seed)
         tolerance = AFTER_100_STEPS[dtype]
-        told.close("train_loss of the epochs", losses, wanted.losses, tolerance)
+        report.close("train_loss of the epochs", losses, wanted.losses, tolerance)
         theta = backend.to_host(net.theta)
-        told.within("theta", theta, wanted.theta, tolerance * wanted.terms)
+        report.within("theta", theta, wanted.theta, tolerance * wanted.terms)
 
     def test_lbfgs(self, backend: Backend, dtype: str) -> None:
         # Its line search decides by comparing losses, so only the way down can be compared.
         _, losses = _train(_network(backend, dtype, False), dtype, "lbfgs", {"epochs": 15})
         reference = _network(ReferenceBackend(), dtype, False)
         _, wanted = _train(reference, dtype, "lbfgs", {"epochs": 15})
-        told = Told("train", f"lbfgs, 15 iterations, {dtype}", self.seed)
-        told.close("train_loss of the first 3", losses[:3], wanted[:3], 1e-3)
+        report = FailureReport("train", f"lbfgs, 15 iterations, {dtype}", self.seed)
+        report.close("train_loss of the first 3", losses[:3], wanted[:3], 1e-3)
         if not losses[-1] < 0.1 * losses[0]:
-            told.fail(f"lbfgs did not minimise the loss: {losses}")
+            report.fail(f"lbfgs did not minimise the loss: {losses}")
 
     def test_one_seed_gives_one_result(self, backend: Backend, dtype: str) -> None:
         first, second = (
             run("adam", backend, dtype, dtype, self.seed, epochs=3)[0] for _ in range(2)
         )
-        told = Told("train", f"adam with dropout, twice from one seed, {dtype}", self.seed)
-        told.alike(
+        report = FailureReport(
+            "train", f"adam with dropout, twice from one seed, {dtype}", self.seed
+        )
+        report.alike(
             "theta of the second run", backend.to_host(second.theta),
             backend.to_host(first.theta).astype(np.float64), TOLERANCE[dtype],
         )  # fmt: skip
@@ -100,8 +102,8 @@ class TrainingConformance(Suite):
         host, device = (_network(backend, dtype, False) for _ in range(2))
         train(host, x, y, epochs=3, batch_size=16)
         train(device, backend.to_device(x), y, epochs=3, batch_size=16)
-        told = Told("train", f"x on the device instead of the host, {dtype}", self.seed)
-        told.alike(
+        report = FailureReport("train", f"x on the device instead of the host, {dtype}", self.seed)
+        report.alike(
             "theta", backend.to_host(device.theta),
             backend.to_host(host.theta).astype(np.float64), TOLERANCE[dtype],
         )  # fmt: skip
@@ -112,8 +114,8 @@ class TrainingConformance(Suite):
         for given in (x, backend.to_device(x)):
             net = _network(backend, dtype, False)
             figures.append(train(net, given, y, epochs=2, validation=0.25)["valid_loss"])
-        told = Told("train", f"validation=0.25 with x on the device, {dtype}", self.seed)
-        told.alike("valid_loss", np.array(figures[1]), np.array(figures[0]), 1e-5)
+        report = FailureReport("train", f"validation=0.25 with x on the device, {dtype}", self.seed)
+        report.alike("valid_loss", np.array(figures[1]), np.array(figures[0]), 1e-5)
 
 
 class WatchedReference(ReferenceBackend):
@@ -169,8 +171,8 @@ def run(
     name: str, backend: Backend, dtype: str, rounded: str, seed: Seed, **options: Any
 ) -> tuple[Network, np.ndarray]:
     """Train by a recipe in `dtype`, from data and weights rounded to `rounded`."""
-    net = _network(backend, dtype, RECIPES[name].dropout)
-    start = _network(ReferenceBackend(), rounded, RECIPES[name].dropout)
+    net = _network(backend, dtype, CASES[name].dropout)
+    start = _network(ReferenceBackend(), rounded, CASES[name].dropout)
     net.set_parameters(*start.get_parameters())
     x, y, _ = data(rounded, seed)
     history = train(net, x.astype(dtype), y, **_options(name, rounded, seed) | options)
@@ -212,10 +214,10 @@ def _network(backend: Backend, dtype: str, dropout: bool) -> Network:
 
 def _options(name: str, rounded: str, seed: Seed) -> dict[str, Any]:
     """Give `train`'s options of a recipe."""
-    options = {"epochs": 25, "batch_size": 16, "seed": 5, **RECIPES[name].options}
+    options = {"epochs": 25, "batch_size": 16, "seed": 5, **CASES[name].options}
     if options.get("sample_weight"):
         options["sample_weight"] = data(rounded, seed)[2]
-    return options | {"optimizer": RECIPES[name].optimizer}
+    return options | {"optimizer": CASES[name].optimizer}
 
 
 def _train(

@@ -10,7 +10,7 @@ import pytest
 from nnbackend.backend import Backend
 from nnbackend.testing import oracle
 from nnbackend.testing.error_bounds import ErrorBoundBackend
-from nnbackend.testing.kit import Suite, Told, fresh
+from nnbackend.testing.kit import FailureReport, Suite, fresh
 from nnbackend.training.optimizers import OPTIMIZERS, SGD, Optimizer
 
 RULES: dict[str, Optimizer] = {
@@ -63,8 +63,10 @@ class UpdateChecks(Suite):
                     fresh(device, backend.narrowed(np.array(numbers))), 0.0, size,
                 )  # fmt: skip
             wanted.step(g.astype(np.float64))
-            told = Told("optimizer_step", f"{rule} against its paper, step {step}", self.seed)
-            told.within("theta", backend.to_host(theta), wanted.theta, bounded[0].bound)
+            report = FailureReport(
+                "optimizer_step", f"{rule} against its paper, step {step}", self.seed
+            )
+            report.within("theta", backend.to_host(theta), wanted.theta, bounded[0].bound)
 
     @pytest.mark.parametrize(("l1", "l2"), [(0.01, 0.0), (0.0, 0.1), (0.02, 0.3)])
     def test_add_penalty(self, backend: Backend, dtype: str, l1: float, l2: float) -> None:
@@ -103,11 +105,11 @@ class UpdateChecks(Suite):
     def test_average(self, backend: Backend, dtype: str, count: int) -> None:
         for size in SIZES:
             rng = self.rng(size)
-            names = {k: rng.standard_normal(size).astype(dtype) for k in ("theta", "shadow")}
+            names = {k: rng.standard_normal(size).astype(dtype) for k in ("theta", "ema_weights")}
             names["hyper"] = np.array([0.1, 0.9, count])
             self.compare_kernel(
-                backend, "average", names, ["shadow"],
-                lambda b, a: b.average(a.theta, a.shadow, 0.99, a.hyper), f"step {count}",
+                backend, "average", names, ["ema_weights"],
+                lambda b, a: b.average(a.theta, a.ema_weights, 0.99, a.hyper), f"step {count}",
             )  # fmt: skip
 
 
@@ -163,8 +165,10 @@ class BatchChecks(Suite):
             fresh(backend, data.astype(dtype)), fresh(backend, order),
             fresh(backend, np.array([2, 1])), 2, out,
         )  # fmt: skip
-        told = Told("gather_rows", "data 0 1 2 3 4, order 4 2 0 3 1, batch 1 of 2 rows", self.seed)
-        told.close("out", backend.to_host(out), np.array([[0.0], [3.0]]), 0.0)
+        report = FailureReport(
+            "gather_rows", "data 0 1 2 3 4, order 4 2 0 3 1, batch 1 of 2 rows", self.seed
+        )
+        report.close("out", backend.to_host(out), np.array([[0.0], [3.0]]), 0.0)
 
     @pytest.mark.parametrize("clip", [None, 3.0])
     @pytest.mark.parametrize("kind", ["float32", "float64", "uint8", "int64"])

@@ -18,7 +18,7 @@ from nnbackend.backend.philox import BATCH_ORDER, host_generator
 from nnbackend.data.sparse import SparseRows
 from nnbackend.errors import DeviceMemoryError
 from nnbackend.network.network import Network
-from nnbackend.training.intake import TrainingData
+from nnbackend.training.preparation import TrainingData
 
 Shuffle = bool | Callable[[int], np.ndarray]
 
@@ -48,7 +48,7 @@ class Batch:
     raw: Array
 
 
-class Feed:
+class BatchLoader:
     """The training rows on the device, in their own dtype, and the order of the epoch.
 
     source: the rows as the caller gave them, which tell data sets apart on every device.

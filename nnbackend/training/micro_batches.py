@@ -19,7 +19,7 @@ from nnbackend.network.network import Network
 from nnbackend.network.workspace import DropoutSource
 
 if TYPE_CHECKING:
-    from nnbackend.training.batching import Feed
+    from nnbackend.training.batching import BatchLoader
     from nnbackend.training.trainer import Trainer
 
 T = TypeVar("T")
@@ -69,8 +69,8 @@ class Runs:
         """Make n steps on `rows` rows each, in parts where the device has no memory for them.
 
         Raises: MemoryError when not even one row finds memory, or when it runs out after the first
-        steps. The weights are then those before the failed step, and trainer.made counts the steps
-        before it. (An update that itself runs out of memory may have changed some of them.)
+        steps. The weights are then those before the failed step, and trainer.step_in_epoch counts
+        the steps before it. (An update that itself runs out of memory may have changed some.)
         """
         while True:
             try:
@@ -78,8 +78,10 @@ class Runs:
                 return
             except MemoryError:
                 done = int(trainer.backend.to_host(trainer.clock)[BATCH])
-                is_unchanged = done < trainer.made  # else the clock has counted the failed step
-                trainer.made = max(trainer.made, done)
+                is_unchanged = (
+                    done < trainer.step_in_epoch
+                )  # else the clock has counted the failed step
+                trainer.step_in_epoch = max(trainer.step_in_epoch, done)
                 if not (is_unchanged and self.can_divide(trainer)):
                     raise
             self.divide(trainer)
@@ -110,7 +112,7 @@ class Runs:
                 made = held.pop()
             else:
                 step = trainer.new_step(rows, most)
-                is_whole = most == rows and not trainer.feed.is_sparse
+                is_whole = most == rows and not trainer.loader.is_sparse
                 made = backend.capture(step) if is_whole else _one_by_one(step)
             made(n)
             return made
@@ -135,7 +137,7 @@ def say_divided(backend: Backend, rows: int, at_once: int) -> None:
 
 
 def new_divided_pass(
-    net: Network, feed: Feed, rows: int, most: int, *,
+    net: Network, loader: BatchLoader, rows: int, most: int, *,
     grad: Array, clock: Array, totals: Array, dropout: DropoutSource | None,
 ) -> Callable[[], None]:  # fmt: skip
     """Return feed-forward, loss and backpropagation of `rows` rows, of at most so many at once.
@@ -151,10 +153,10 @@ def new_divided_pass(
     for first in firsts:
         size = min(most, rows - first)
         if size not in spaces:
-            batch = feed.new_part(size)
+            batch = loader.new_part(size)
             space = net.workspace(batch.x, layers, grad=grad, dropout=dropout)
             spaces[size] = batch, space
-    tiny = 0.0 if feed.weight is None else float(xp.finfo(grad.dtype).smallest_normal)
+    tiny = 0.0 if loader.weight is None else float(xp.finfo(grad.dtype).smallest_normal)
     total = backend.zeros((net.layout.size,), net.dtype)
 
     def compute() -> None:
@@ -163,9 +165,9 @@ def new_divided_pass(
         weight: Array = 0.0
         for first in firsts:
             batch, space = spaces[min(most, rows - first)]
-            for _, slot in space.chain:
-                slot.first_row = first  # so that dropout draws the masks of these rows
-            feed.load_part(batch, clock, first)
+            for _, buffers in space.chain:
+                buffers.first_row = first  # so that dropout draws the masks of these rows
+            loader.load_part(batch, clock, first)
             out = space.forward()
             backend.loss_and_delta(loss, out, batch.y, batch.weight, space.out.delta, totals)
             space.backward()
@@ -182,8 +184,8 @@ def new_divided_pass(
 
 def _changing(trainer: Trainer) -> list[Array]:
     """Return what a step changes."""
-    shadow = [] if trainer.shadow is None else [trainer.shadow]
-    changing = [trainer.net.theta, *trainer.state.values(), *shadow]
+    ema_weights = [] if trainer.ema_weights is None else [trainer.ema_weights]
+    changing = [trainer.net.theta, *trainer.state.values(), *ema_weights]
     return [*changing, trainer.clock, trainer.totals]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from nnbackend.backend.base import COUNT, MOMENTUM, RATE
 from nnbackend.backend.formulas import Array
-from nnbackend.data import doors
+from nnbackend.data import validation
 from nnbackend.errors import ArgumentError, check
 from nnbackend.network.network import Network
 from nnbackend.training.batching import epoch_order
@@ -58,7 +58,7 @@ def find_learning_rate(
     check("low", low, lambda v: 0 < v < high < math.inf, f"above 0 and below high={high:g}")
     check("steps", steps, lambda v: v == int(v) and v >= 10, "a whole number, at least 10")
     trial, backend = net.to(net.backend), net.backend
-    rows = doors.finite_rows(x, net.n_in, net.dtype, backend)
+    rows = validation.finite_rows(x, net.n_in, net.dtype, backend)
     rows = backend.to_host(rows) if backend.owns(rows) else rows
     n = int(rows.shape[0])
     targets = net.host_targets(y, n)

@@ -21,7 +21,7 @@ Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class When:
+class ScheduleContext:
     """Where in training some steps stand.
 
     step: (n,) updates made before each.  steps_per_epoch, epochs: the plan of the run.
@@ -48,20 +48,20 @@ class Schedule(ABC):
     """A factor on the base value for each step."""
 
     @abstractmethod
-    def factor(self, when: When) -> Numbers:
+    def factor(self, context: ScheduleContext) -> Numbers:
         """Give the factor of each step."""
 
-    def __call__(self, base: float, when: When) -> Numbers:
+    def __call__(self, base: float, context: ScheduleContext) -> Numbers:
         """Give the value of each step."""
-        return base * self.factor(when)
+        return base * self.factor(context)
 
 
 @dataclass(frozen=True)
 class Constant(Schedule):
     """Always the base value."""
 
-    def factor(self, when: When) -> Numbers:
-        return np.ones_like(when.step)
+    def factor(self, context: ScheduleContext) -> Numbers:
+        return np.ones_like(context.step)
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ class Step(Schedule):
     def __post_init__(self) -> None:
         _positive(self, "every", "gamma")
 
-    def factor(self, when: When) -> Numbers:
-        factor: Numbers = self.gamma ** np.floor(when.epoch / self.every)
+    def factor(self, context: ScheduleContext) -> Numbers:
+        factor: Numbers = self.gamma ** np.floor(context.epoch / self.every)
         return factor
 
 
@@ -89,8 +89,8 @@ class Exponential(Schedule):
     def __post_init__(self) -> None:
         _positive(self, "gamma")
 
-    def factor(self, when: When) -> Numbers:
-        return np.maximum(self.gamma**when.step, self.floor)
+    def factor(self, context: ScheduleContext) -> Numbers:
+        return np.maximum(self.gamma**context.step, self.floor)
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ class InverseScaling(Schedule):
     def __post_init__(self) -> None:
         _positive(self, "power")
 
-    def factor(self, when: When) -> Numbers:
-        factor: Numbers = (when.step + 1.0) ** -self.power
+    def factor(self, context: ScheduleContext) -> Numbers:
+        factor: Numbers = (context.step + 1.0) ** -self.power
         return factor
 
 
@@ -118,8 +118,10 @@ class Polynomial(Schedule):
     def __post_init__(self) -> None:
         _positive(self, "power", "epochs")
 
-    def factor(self, when: When) -> Numbers:
-        share = when.share if self.epochs is None else np.minimum(when.epoch / self.epochs, 1.0)
+    def factor(self, context: ScheduleContext) -> Numbers:
+        share = (
+            context.share if self.epochs is None else np.minimum(context.epoch / self.epochs, 1.0)
+        )
         return self.end + (1.0 - self.end) * (1.0 - share) ** self.power
 
 
@@ -139,11 +141,11 @@ class Cosine(Schedule):
         expected = "a whole number, at least 0"
         check("restarts", self.restarts, lambda v: v >= 0 and v == int(v), expected)
 
-    def factor(self, when: When) -> Numbers:
+    def factor(self, context: ScheduleContext) -> Numbers:
         lengths = self.growth ** np.arange(self.restarts + 1.0)
         starts = np.concatenate([[0.0], np.cumsum(lengths)]) / lengths.sum()
-        cycle = np.clip(np.searchsorted(starts, when.share, side="right") - 1, 0, self.restarts)
-        within = (when.share - starts[cycle]) / (starts[cycle + 1] - starts[cycle])
+        cycle = np.clip(np.searchsorted(starts, context.share, side="right") - 1, 0, self.restarts)
+        within = (context.share - starts[cycle]) / (starts[cycle + 1] - starts[cycle])
         return _half_cosine(1.0, self.end, within)
 
 
@@ -161,10 +163,10 @@ class OneCycle(Schedule):
     def __post_init__(self) -> None:
         check("warm", self.warm, lambda v: 0 < v < 1, "between 0 and 1")
 
-    def factor(self, when: When) -> Numbers:
-        up = _half_cosine(self.start, 1.0, when.share / self.warm)
-        down = _half_cosine(1.0, self.end, (when.share - self.warm) / (1.0 - self.warm))
-        return np.where(when.share < self.warm, up, down)
+    def factor(self, context: ScheduleContext) -> Numbers:
+        up = _half_cosine(self.start, 1.0, context.share / self.warm)
+        down = _half_cosine(1.0, self.end, (context.share - self.warm) / (1.0 - self.warm))
+        return np.where(context.share < self.warm, up, down)
 
 
 @dataclass(frozen=True)
@@ -181,9 +183,9 @@ class WarmUp(Schedule):
             raise ArgumentError(f"then must be a schedule or its name. Received: {then!r}.")
         object.__setattr__(self, "_then", then)
 
-    def factor(self, when: When) -> Numbers:
-        line = (when.step + 1.0) / (self.epochs * when.steps_per_epoch)
-        factor: Numbers = self._then.factor(when)  # type: ignore[attr-defined]
+    def factor(self, context: ScheduleContext) -> Numbers:
+        line = (context.step + 1.0) / (self.epochs * context.steps_per_epoch)
+        factor: Numbers = self._then.factor(context)  # type: ignore[attr-defined]
         return np.minimum(line, 1.0) * factor
 
 
@@ -204,16 +206,16 @@ class Plateau(Schedule):
     def __post_init__(self) -> None:
         _positive(self, "gamma", "patience")
 
-    def factor(self, when: When) -> Numbers:
+    def factor(self, context: ScheduleContext) -> Numbers:
         factor, best, waited = 1.0, math.inf, 0
-        for value in when.values:
+        for value in context.values:
             if value < best - self.min_delta:
                 best, waited = value, 0
             else:
                 waited += 1
             if waited >= self.patience:
                 factor, waited = max(factor * self.gamma, self.end), 0
-        return np.full_like(when.step, factor)
+        return np.full_like(context.step, factor)
 
 
 @dataclass(frozen=True)
@@ -230,12 +232,12 @@ class Ramp(Schedule):
     def __post_init__(self) -> None:
         _positive(self, "epochs")
 
-    def factor(self, when: When) -> Numbers:
-        share = np.minimum(when.epoch / self.epochs, 1.0)
+    def factor(self, context: ScheduleContext) -> Numbers:
+        share = np.minimum(context.epoch / self.epochs, 1.0)
         return self.start + (self.end - self.start) * share
 
-    def __call__(self, base: float, when: When) -> Numbers:
-        return self.factor(when)
+    def __call__(self, base: float, context: ScheduleContext) -> Numbers:
+        return self.factor(context)
 
 
 AnySchedule = Schedule | Callable[[int], float]
@@ -273,12 +275,12 @@ def get_schedule(choice: str | AnySchedule | None, name: str = "schedule") -> An
     )
 
 
-def values_of(schedule: AnySchedule, base: float, when: When) -> Numbers:
+def values_of(schedule: AnySchedule, base: float, context: ScheduleContext) -> Numbers:
     """Give the value of each step; of a plain function, by asking it step by step."""
     if isinstance(schedule, Schedule):
-        return schedule(base, when)
+        return schedule(base, context)
     try:
-        return np.array([float(schedule(int(s) + 1)) for s in when.step])
+        return np.array([float(schedule(int(s) + 1)) for s in context.step])
     except (TypeError, ValueError) as error:
         raise ArgumentError(
             f"a schedule must give one number for a step. Received: {schedule!r} ({error})."

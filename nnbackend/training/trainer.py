@@ -21,10 +21,10 @@ from nnbackend.errors import ArgumentError, DivergedError
 from nnbackend.network.network import Network
 from nnbackend.network.sums import Sums
 from nnbackend.network.workspace import DropoutSource
-from nnbackend.training.batching import Feed, batch_sizes, epoch_order
+from nnbackend.training.batching import BatchLoader, batch_sizes, epoch_order
 from nnbackend.training.callbacks import Callback, EarlyStopping
+from nnbackend.training.config import TrainConfig
 from nnbackend.training.history import History, Row
-from nnbackend.training.intake import TrainingData, Validation, take_in
 from nnbackend.training.interrupt import InterruptGuard
 from nnbackend.training.lbfgs import LBFGS, LBFGSSteps
 from nnbackend.training.micro_batches import (
@@ -33,10 +33,12 @@ from nnbackend.training.micro_batches import (
     new_divided_pass,
     say_divided,
 )
-from nnbackend.training.recipe import Recipe
-from nnbackend.training.schedules import AnySchedule, When, values_of
+from nnbackend.training.preparation import TrainingData, Validation, prepare_data
+from nnbackend.training.schedules import AnySchedule, ScheduleContext, values_of
 
-GLANCE_SECONDS = 0.1  # how long steps run on before Ctrl-C, progress and the loss are looked at
+POLL_INTERVAL_SECONDS = (
+    0.1  # how long steps run on before Ctrl-C, progress and the loss are looked at
+)
 
 
 class Trainer:
@@ -50,7 +52,7 @@ class Trainer:
         net: Network,
         x: Any,
         y: Any,
-        recipe: Recipe,
+        config: TrainConfig,
         *,
         sample_weight: Any = None,
         validation: Validation = None,
@@ -59,15 +61,15 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
     ) -> None:
         self.net, self.backend = net, net.backend
-        self.recipe = recipe = recipe.checked(net)
+        self.config = config = config.checked(net)
         self.callbacks = _check_callbacks(callbacks)
         self.validation_share = float(validation) if isinstance(validation, Real) else None
         before = net.scaler, net.target_scaler, net.classes
         try:
-            data = take_in(
+            data = prepare_data(
                 net, x, y, sample_weight, validation,
-                scale=scale, scale_targets=scale_targets, seed=recipe.seed,
-                monitor=recipe.early_stopping.monitor if recipe.early_stopping else None,
+                scale=scale, scale_targets=scale_targets, seed=config.seed,
+                monitor=config.early_stopping.monitor if config.early_stopping else None,
             )  # fmt: skip
             self._prepare(data)
         except Exception:  # what is refused leaves the network as it was
@@ -76,19 +78,19 @@ class Trainer:
 
     def _prepare(self, data: TrainingData) -> None:
         """Make everything that the run carries from step to step."""
-        net, recipe = self.net, self.recipe
+        net, config = self.net, self.config
         self.validation = data.validation
 
         backend, P = net.backend, net.layout.size
         self.n = len(data.rows)
-        is_lbfgs = isinstance(recipe.optimizer, LBFGS)
-        self.batch_size = self.n if is_lbfgs else min(recipe.batch_size or self.n, self.n)
-        self.feed = Feed(net, data, self.batch_size)
+        is_lbfgs = isinstance(config.optimizer, LBFGS)
+        self.batch_size = self.n if is_lbfgs else min(config.batch_size or self.n, self.n)
+        self.loader = BatchLoader(net, data, self.batch_size)
         self.sizes = batch_sizes(self.n, self.batch_size)
         self.steps_per_epoch = sum(count for count, _ in self.sizes)
 
         self.grad = backend.zeros((P,), net.dtype)
-        names = () if is_lbfgs else recipe.optimizer.state
+        names = () if is_lbfgs else config.optimizer.state
         self.state = {name: backend.zeros((P,), net.dtype) for name in names}
         self.clock = backend.zeros((2,), "int64")
         self.hyper = backend.zeros((3,), backend.sum_dtype)
@@ -96,17 +98,17 @@ class Trainer:
         self.sums = Sums(backend, self.batch_size)
         self.totals = self.sums.totals
         self.best = self._copy(net.theta)
-        self.shadow = self._copy(net.theta) if recipe.ema else None
-        is_swapped = self.shadow is not None and self.validation is not None
+        self.ema_weights = self._copy(net.theta) if config.ema else None
+        is_swapped = self.ema_weights is not None and self.validation is not None
         self._swapped = self._copy(net.theta) if is_swapped else None  # while the shadow is served
 
-        stopping = recipe.early_stopping
+        stopping = config.early_stopping
         monitor = "valid_loss" if self.validation is not None else "train_loss"
-        self.history = History((stopping and stopping.monitor) or monitor, seed=recipe.seed)
+        self.history = History((stopping and stopping.monitor) or monitor, seed=config.seed)
         self.history.batch_size = self.batch_size
         self.epoch = 0  # epochs done
         self.first_step = 0  # steps made in an earlier run, whose state this one goes on with
-        self.made = 0  # steps made of the epoch under way
+        self.step_in_epoch = 0  # steps made of the epoch under way
         self.decided = ""  # why a run that is gone on with had stopped already
         self.rows_at_once = self.batch_size  # fewer where the device's memory is short
         self._prepared_at = 0.0
@@ -120,27 +122,27 @@ class Trainer:
     @property
     def step(self) -> int:
         """Steps made since training began."""
-        return self.steps_done + self.made
+        return self.steps_done + self.step_in_epoch
 
     # ---- one step ---------------------------------------------------------------------------
 
     @staticmethod  # for who keeps a pass must not keep the trainer, which keeps it
     def _new_pass(
-        net: Network, feed: Feed, rows: int, at_once: int, *,
+        net: Network, loader: BatchLoader, rows: int, at_once: int, *,
         grad: Array, clock: Array, totals: Array, dropout: DropoutSource | None,
     ) -> Callable[[], None]:  # fmt: skip
         """Return the pass over `rows` rows to their gradient, at_once at a time, with arrays."""
         backend = net.backend
         if at_once < rows:
             return new_divided_pass(
-                net, feed, rows, at_once, grad=grad, clock=clock, totals=totals, dropout=dropout
+                net, loader, rows, at_once, grad=grad, clock=clock, totals=totals, dropout=dropout
             )
-        batch = feed.new_batch(rows)
+        batch = loader.new_batch(rows)
         layers, loss = net.for_training()
         space = net.workspace(batch.x, layers, grad=grad, dropout=dropout)
 
         def compute() -> None:
-            feed.load(batch, clock)  # the rows of this mini-batch
+            loader.load(batch, clock)  # the rows of this mini-batch
             out = space.forward()  # feed forward
             backend.loss_and_delta(loss, out, batch.y, batch.weight, space.out.delta, totals)
             space.backward()  # backpropagate
@@ -149,29 +151,29 @@ class Trainer:
 
     def new_step(self, rows: int, at_once: int) -> Callable[[], None]:
         """Give one step of gradient descent on `rows` rows, in passes of at most so many."""
-        net, backend, recipe = self.net, self.backend, self.recipe
+        net, backend, config = self.net, self.backend, self.config
         clock, rates, hyper, totals = self.clock, self.rates, self.hyper, self.totals
-        theta, grad, shadow, ema = net.theta, self.grad, self.shadow, recipe.ema
+        theta, grad, ema_weights, ema = net.theta, self.grad, self.ema_weights, config.ema
         compute = self._new_pass(
-            net, self.feed, rows, at_once,
-            grad=grad, clock=clock, totals=totals, dropout=DropoutSource(recipe.seed, clock),
+            net, self.loader, rows, at_once,
+            grad=grad, clock=clock, totals=totals, dropout=DropoutSource(config.seed, clock),
         )  # fmt: skip
-        n_weights, state, decay = net.layout.n_weights, list(self.state.values()), recipe.decay
-        l1, l2 = recipe.penalty(rows)
-        limits = [(W, c) for W, c in zip(net.weights, recipe.norm_limits(net), strict=True) if c]
+        n_weights, state, decay = net.layout.n_weights, list(self.state.values()), config.decay
+        l1, l2 = config.penalty(rows)
+        limits = [(W, c) for W, c in zip(net.weights, config.norm_limits(net), strict=True) if c]
 
         def step() -> None:
             backend.tick(clock, rates, hyper)  # count the step, look up its learning rate
             compute()  # feed forward and backpropagate the rows of this mini-batch
             if l1 or l2:
                 backend.add_penalty(theta[:n_weights], grad[:n_weights], l1, l2, rows, totals)
-            if recipe.clip_norm:
-                backend.clip_norm(grad, recipe.clip_norm)
-            backend.optimizer_step(recipe.optimizer, theta, grad, state, hyper, decay, n_weights)
+            if config.clip_norm:
+                backend.clip_norm(grad, config.clip_norm)
+            backend.optimizer_step(config.optimizer, theta, grad, state, hyper, decay, n_weights)
             for W, limit in limits:
                 backend.max_norm(W, limit)
-            if shadow is not None and ema is not None:
-                backend.average(theta, shadow, ema, hyper)
+            if ema_weights is not None and ema is not None:
+                backend.average(theta, ema_weights, ema, hyper)
 
         return step
 
@@ -183,38 +185,43 @@ class Trainer:
         rates = self._epoch_rates()
         backend.to_device(rates.astype(backend.sum_dtype, copy=False), out=self.rates)
         clock = np.zeros(2, np.int64)
-        made = self.made  # not 0 where an interrupted epoch is gone on with
-        clock[STEP], clock[BATCH] = self.step, made - 1
+        step_in_epoch = self.step_in_epoch  # not 0 where an interrupted epoch is gone on with
+        clock[STEP], clock[BATCH] = self.step, step_in_epoch - 1
         backend.to_device(clock, out=self.clock)
-        self.feed.begin_epoch(
-            epoch_order(self.n, self.recipe.seed, self.epoch, self.recipe.shuffle)
+        self.loader.begin_epoch(
+            epoch_order(self.n, self.config.seed, self.epoch, self.config.shuffle)
         )
-        if not made:
+        if not step_in_epoch:
             self.sums.clear()
 
-        checked, skipped = time.perf_counter(), made
+        checked, skipped = time.perf_counter(), step_in_epoch
         for count, rows in self.sizes:
             left = max(count - skipped, 0)
             skipped = max(skipped - count, 0)
             while left and not self.interrupt.requested:
                 begin, every = time.perf_counter(), self.sums.every
-                n = min(self._at_once, left, every - made % every)
+                n = min(self._at_once, left, every - step_in_epoch % every)
                 self._runs.make(self, rows, n)
                 backend.synchronize()
-                made, left, now = made + n, left - n, time.perf_counter()
-                self.made = made
-                if made % every == 0:
+                step_in_epoch, left, now = step_in_epoch + n, left - n, time.perf_counter()
+                self.step_in_epoch = step_in_epoch
+                if step_in_epoch % every == 0:
                     self.sums.bring()
-                if self.epoch == 0 and made == 1:  # a device prepares itself in its first step
+                if (
+                    self.epoch == 0 and step_in_epoch == 1
+                ):  # a device prepares itself in its first step
                     self._prepared_at = now
-                suited = max(1, round(n * GLANCE_SECONDS / max(now - begin, 1e-9)))
+                suited = max(1, round(n * POLL_INTERVAL_SECONDS / max(now - begin, 1e-9)))
                 self._at_once = min(suited, 2 * self._at_once)
                 for callback in self.callbacks:
-                    callback.on_progress(self, made, self.steps_per_epoch)
+                    callback.on_progress(self, step_in_epoch, self.steps_per_epoch)
                 if now - checked > 1.0:
                     self._mean_loss()
                     checked = now
-        return {"train_loss": self._mean_loss(), "learning_rate": rates[0, max(made - 1, 0)].item()}
+        return {
+            "train_loss": self._mean_loss(),
+            "learning_rate": rates[0, max(step_in_epoch - 1, 0)].item(),
+        }
 
     @property
     def steps_done(self) -> int:
@@ -223,20 +230,20 @@ class Trainer:
 
     def _epoch_rates(self) -> np.ndarray:
         """Give the learning rate and the momentum of each step of this epoch: (2, steps)."""
-        recipe, done = self.recipe, self.steps_done
+        config, done = self.config, self.steps_done
         steps = np.arange(done, done + self.steps_per_epoch, dtype=np.float64)
-        when = When(steps, self.steps_per_epoch, recipe.epochs, self.history.costs)
-        rule = recipe.optimizer
-        lr = _rates(recipe.schedule, rule.learning_rate, when, math.inf)
-        return np.stack([lr, _rates(recipe.momentum_schedule, rule.momentum, when, 1.0)])
+        context = ScheduleContext(steps, self.steps_per_epoch, config.epochs, self.history.costs)
+        rule = config.optimizer
+        lr = _rates(config.schedule, rule.learning_rate, context, math.inf)
+        return np.stack([lr, _rates(config.momentum_schedule, rule.momentum, context, 1.0)])
 
     def _lbfgs_epoch(self) -> Row:
         """Make one iteration of L-BFGS on all rows."""
         lbfgs = self.lbfgs_steps()
-        if not self.made:
+        if not self.step_in_epoch:
             with np.errstate(over="ignore", invalid="ignore"):  # the search may look too far
                 lbfgs.iterate()
-            self.made = 1
+            self.step_in_epoch = 1
         return {"train_loss": self._mean_loss(), "learning_rate": 1.0}
 
     def lbfgs_steps(self) -> LBFGSSteps:
@@ -244,23 +251,23 @@ class Trainer:
         if self.lbfgs is None:
             theta, objective = self.net.theta, self.new_objective()
             self.lbfgs = LBFGSSteps(
-                self.recipe.optimizer, self.backend, theta, self.grad, objective
+                self.config.optimizer, self.backend, theta, self.grad, objective
             )
         return self.lbfgs
 
     def new_objective(self) -> Callable[[], float]:
         """Give the function that L-BFGS minimises: mean loss and penalty, and their gradient."""
-        net, feed, backend, n, at_once = self.net, self.feed, self.backend, self.n, self.n
+        net, loader, backend, n, at_once = self.net, self.loader, self.backend, self.n, self.n
         new_pass, grad, clock, totals = self._new_pass, self.grad, self.clock, self.totals
         weights, slopes = net.theta[: net.layout.n_weights], grad[: net.layout.n_weights]
-        l1, l2 = self.recipe.penalty(n)
+        l1, l2 = self.config.penalty(n)
         passes: dict[int, Callable[[], None]] = {}
 
         def attempt(most: int) -> None:
             if most not in passes:
                 passes.clear()  # gives back what larger parts held
                 passes[most] = new_pass(
-                    net, feed, n, most, grad=grad, clock=clock, totals=totals, dropout=None
+                    net, loader, n, most, grad=grad, clock=clock, totals=totals, dropout=None
                 )
             backend.fill(totals, 0.0)
             passes[most]()
@@ -282,14 +289,14 @@ class Trainer:
 
     def run(self) -> History:
         """Train until the epochs are done or a reason comes to stop; give the history."""
-        history, is_lbfgs = self.history, isinstance(self.recipe.optimizer, LBFGS)
+        history, is_lbfgs = self.history, isinstance(self.config.optimizer, LBFGS)
         history.stop_reason, self.decided = self.decided, ""
         for callback in self.callbacks:
             callback.on_train_begin(self)
         try:
             largest = max(W * n for (W, n), _ in self.net.layout.shapes) * self.batch_size
             with self.interrupt, self.backend.active(largest):
-                while not history.stop_reason and self.epoch < self.recipe.epochs:
+                while not history.stop_reason and self.epoch < self.config.epochs:
                     begin = time.perf_counter()
                     figures = self._lbfgs_epoch() if is_lbfgs else self._train_epoch()
                     if self.interrupt.requested:
@@ -306,9 +313,9 @@ class Trainer:
             history.stop_reason = "interrupted"
             self._check_theta()
         history.stop_reason = history.stop_reason or "epochs"
-        if self.shadow is not None:
-            self.backend.copy(self.shadow, self.net.theta)
-        stopping = self.recipe.early_stopping
+        if self.ema_weights is not None:
+            self.backend.copy(self.ema_weights, self.net.theta)
+        stopping = self.config.early_stopping
         if stopping is not None and stopping.restore_best and history.rows:
             self.restore_best()
         for callback in self.callbacks:
@@ -322,17 +329,17 @@ class Trainer:
     def _note(self, figures: Row, seconds: float) -> None:
         """End an epoch: validate, write the row, keep the best, decide whether to go on."""
         self._check_theta()
-        self.epoch, self.made = self.epoch + 1, 0
+        self.epoch, self.step_in_epoch = self.epoch + 1, 0
         row: Row = {"epoch": self.epoch, "train_loss": figures["train_loss"]}
-        served = self.net.theta if self.shadow is None else self.shadow
+        weights = self.net.theta if self.ema_weights is None else self.ema_weights
         if self.validation is not None:
-            row.update({f"valid_{k}": v for k, v in self._validate(served).items()})
+            row.update({f"valid_{k}": v for k, v in self._validate(weights).items()})
         row["learning_rate"] = figures["learning_rate"]
         row["seconds"] = seconds
         self.history.rows.append(row)
         if self.history.best_index == len(self.history) - 1:
-            self.backend.copy(served, self.best)
-        stopping = self.recipe.early_stopping
+            self.backend.copy(weights, self.best)
+        stopping = self.config.early_stopping
         if self.lbfgs is not None and self.lbfgs.converged:
             self.history.stop_reason = "converged"
         if stopping is not None and stopping.should_stop(self.history):
@@ -341,24 +348,24 @@ class Trainer:
             if callback.on_epoch_end(self, row):
                 self.history.stop_reason = self.history.stop_reason or "callback"
 
-    def _validate(self, served: Array) -> dict[str, float]:
+    def _validate(self, weights: Array) -> dict[str, float]:
         """Evaluate on the validation rows, with the averaged weights where there are such."""
         assert self.validation is not None
         while True:
             try:
-                return self._evaluate(served, *self.validation)
+                return self._evaluate(weights, *self.validation)
             except MemoryError:  # beside what the steps keep
                 if not self._runs.can_divide(self):
                     raise
             self._runs.divide(self)
 
     def _evaluate(
-        self, served: Array, x: Array, y: np.ndarray, weight: np.ndarray | None
+        self, weights: Array, x: Array, y: np.ndarray, weight: np.ndarray | None
     ) -> dict[str, float]:
-        if served is self.net.theta:
+        if weights is self.net.theta:
             return self.net.evaluate_prepared(x, y, weight)
         self.backend.copy(self.net.theta, self._swapped)
-        self.backend.copy(served, self.net.theta)
+        self.backend.copy(weights, self.net.theta)
         try:
             return self.net.evaluate_prepared(x, y, weight)
         finally:
@@ -383,7 +390,7 @@ class Trainer:
     def _diverged(self, what: str) -> None:
         """Put the best weights back and say what to try."""
         self.restore_best()
-        rule = self.recipe.optimizer
+        rule = self.config.optimizer
         lr = getattr(rule, "learning_rate", None)
         advice = f"a smaller learning rate than {lr:g}, " if lr else ""
         if self.net.scaler is None:
@@ -414,10 +421,10 @@ def _check_callbacks(callbacks: Sequence[Callback]) -> tuple[Callback, ...]:
     return tuple(callbacks)
 
 
-def _rates(schedule: Any, base: float, when: When, below: float) -> np.ndarray:
+def _rates(schedule: Any, base: float, context: ScheduleContext, below: float) -> np.ndarray:
     """Give a schedule's value for each step, checked."""
-    values = values_of(schedule, base, when)
-    if values.shape != when.step.shape or not ((values >= 0) & (values < below)).all():
+    values = values_of(schedule, base, context)
+    if values.shape != context.step.shape or not ((values >= 0) & (values < below)).all():
         raise ArgumentError(
             "a schedule must give one finite number, at least 0, for each step"
             f"{f', below {below:g} for a momentum' if below == 1.0 else ''}. "
@@ -475,12 +482,12 @@ def train(
     >>> len(history), history.stop_reason
     (2, 'epochs')
     """
-    recipe = Recipe(
+    config = TrainConfig(
         optimizer, epochs, batch_size, shuffle, l1, l2, weight_decay, max_norm, clip_norm, ema,
         schedule, momentum_schedule, early_stopping, seed,
     )  # fmt: skip
     return Trainer(
-        net, x, y, recipe,
+        net, x, y, config,
         sample_weight=sample_weight, validation=validation, scale=scale,
         scale_targets=scale_targets, callbacks=callbacks,
     ).run()  # fmt: skip

@@ -12,7 +12,7 @@ import numpy as np
 from emulator import compile_on_host
 
 from nnbackend.testing import ReferenceBackend
-from nnbackend_cupy.launching import Kernels
+from nnbackend_cupy.kernels import Kernels
 
 
 class EmulatedBackend(ReferenceBackend):

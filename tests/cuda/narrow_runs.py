@@ -9,7 +9,7 @@ import numpy as np
 
 import nnbackend as nn
 from nnbackend.training.batching import epoch_order
-from nnbackend.training.recipe import Recipe
+from nnbackend.training.config import TrainConfig
 from nnbackend.training.trainer import Trainer
 
 Widths = tuple[int, *tuple[tuple[int, str], ...]]
@@ -34,7 +34,7 @@ class ShortRun:
         rows: int = 10,
         weighted: bool = False,
         scale: str | None = None,
-        **recipe: Any,
+        **config: Any,
     ) -> None:
         layers = [nn.Dense(*layer) for layer in widths[1:]]
         self.net = nn.Network([widths[0], *layers], loss, device=device, dtype=dtype, seed=4)
@@ -46,10 +46,10 @@ class ShortRun:
         drawn_x = rng.standard_normal((n, widths[0]))
         x = drawn_x.astype(np.float32) if data == "float32" else (drawn_x > 0).astype(data)
         y = _targets(rng, x, widths[-1][0], loss)
-        recipe = {"epochs": 3, "batch_size": rows, "seed": 6, **recipe}
+        config = {"epochs": 3, "batch_size": rows, "seed": 6, **config}
         weight = rng.random(n).astype(np.float32) if weighted else None
         self.trainer = Trainer(
-            self.net, x, y, Recipe(**recipe), sample_weight=weight, scale=scale
+            self.net, x, y, TrainConfig(**config), sample_weight=weight, scale=scale
         )  # fmt: skip
         self.made = 0
 
@@ -67,7 +67,7 @@ class ShortRun:
         trainer, backend = self.trainer, self.backend
         backend.to_device(trainer._epoch_rates(), out=trainer.rates)
         backend.to_device(np.array([self.made, -1]), out=trainer.clock)
-        trainer.feed.begin_epoch(epoch_order(trainer.n, 6, epoch, True))
+        trainer.loader.begin_epoch(epoch_order(trainer.n, 6, epoch, True))
 
     def step(self, rows: int | None = None) -> Callable[[], None]:
         """Return a step on a full batch, or on so many rows."""

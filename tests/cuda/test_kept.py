@@ -20,7 +20,7 @@ from nnbackend.network.losses import Loss
 from nnbackend.testing import ReferenceBackend
 from nnbackend_cupy import kernel_cache, narrow
 from nnbackend_cupy.kernel_cache import KernelCache
-from nnbackend_cupy.launching import Kernels
+from nnbackend_cupy.kernels import Kernels
 from nnbackend_cupy.sources import Source
 from nnbackend_cupy.tracing import Untraceable
 

@@ -158,7 +158,7 @@ def test_totals_clock_and_rates_are_those_of_separate_kernels() -> None:
 @pytest.mark.parametrize("place", ["weight", "input"])
 def test_nan_is_seen(place: str) -> None:
     run = ShortRun(on("cluster"), (6, (9, "relu"), (3, "softmax")))
-    array = run.net.theta if place == "weight" else run.trainer.feed.x
+    array = run.net.theta if place == "weight" else run.trainer.loader.x
     host = run.backend.to_host(array)
     host.reshape(-1)[3] = np.nan
     run.backend.to_device(host, out=array)

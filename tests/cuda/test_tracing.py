@@ -20,7 +20,7 @@ from nnbackend.network.losses import Loss
 from nnbackend.network.scores import Score
 from nnbackend.training.optimizers import SGD
 from nnbackend_cupy import sources
-from nnbackend_cupy.printing import Printer, number
+from nnbackend_cupy.codegen import Printer, number
 from nnbackend_cupy.tracing import ELEMENTS, XP, Untraceable, as_symbol, inputs, traced
 
 needs_emulator = pytest.mark.skipif(LACKING is not None, reason=str(LACKING))

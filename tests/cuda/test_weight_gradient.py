@@ -12,7 +12,7 @@ from stand_in_backend import modules, new_backend
 
 import nnbackend as nn
 from nnbackend_cupy import grids, sources
-from nnbackend_cupy.launching import Kernels
+from nnbackend_cupy.kernels import Kernels
 from nnbackend_cupy.tracing import Untraceable
 
 pytestmark = pytest.mark.skipif(LACKING is not None, reason=str(LACKING))

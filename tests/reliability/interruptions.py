@@ -106,7 +106,7 @@ def one_run(device: str, folder: Path, rng: np.random.Generator) -> tuple[bool, 
 
 
 def main(device: str, runs: int, folder: Path) -> dict[str, int]:
-    trainer_module.GLANCE_SECONDS = 0.0
+    trainer_module.POLL_INTERVAL_SECONDS = 0.0
     found = {"runs": 0, "interruptions": 0, "different": 0}
     for seed in range(runs):
         same, n = one_run(device, folder / str(seed), np.random.default_rng(seed))

@@ -78,10 +78,10 @@ def _child(work: Callable[[], None]) -> int:
 
 
 def main(kind: str, kills: int, folder: Path, is_over_when_unreadable: bool) -> dict[str, int]:
-    trainer_module.GLANCE_SECONDS = 0.0
+    trainer_module.POLL_INTERVAL_SECONDS = 0.0
     course, rng = Course(), random.Random(1)
     if kind == "checkpoints_in_place":
-        checkpoints.write_whole = lambda path, data: path.write_bytes(data)  # type: ignore
+        checkpoints.atomic_write = lambda path, data: path.write_bytes(data)  # type: ignore
     if kind.startswith("checkpoints"):
         _train([course])
 

@@ -20,7 +20,7 @@ from nnbackend.training.schedules import AnySchedule, get_schedule
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainConfig:
     """The options of `train`; see there what each means.
 
     shuffle may be a function that gives the order of an epoch. l2_per_batch is an l2 that is
@@ -43,7 +43,7 @@ class Recipe:
     seed: int = 0
     l2_per_batch: float = 0.0
 
-    def checked(self, net: Network) -> Recipe:
+    def checked(self, net: Network) -> TrainConfig:
         """Give the recipe with names turned into objects, or say what cannot be meant."""
         check_size("epochs", self.epochs)
         check_seed(self.seed)
@@ -61,7 +61,7 @@ class Recipe:
         )
         optimizer = get_optimizer(self.optimizer)
         if isinstance(optimizer, LBFGS):
-            self._check_full_batch(net)
+            self._check_lbfgs(net)
         elif self.momentum_schedule is not None:
             if not isinstance(optimizer, SGD):
                 raise ArgumentError(
@@ -89,7 +89,7 @@ class Recipe:
 
     def norm_limits(self, net: Network) -> tuple[float | None, ...]:
         """Give the max-norm of each layer that learns."""
-        n = len(net.learning_layers)
+        n = len(net.trainable_layers)
         given: Any = self.max_norm
         is_one = given is None or isinstance(given, Real)
         limits = (given,) * n if is_one else tuple(given)
@@ -101,7 +101,7 @@ class Recipe:
         )
         return limits
 
-    def _check_full_batch(self, net: Network) -> None:
+    def _check_lbfgs(self, net: Network) -> None:
         """L-BFGS minimises one fixed function: refuse what would change it under way."""
         extras: dict[str, Any] = {
             "weight_decay": self.weight_decay,

@@ -17,8 +17,8 @@ from nnbackend.cli import main
 from nnbackend.errors import ArgumentError, DataError, ShapeError
 from nnbackend.network.activations import get_activation
 from nnbackend.testing import GhostBackend
+from nnbackend.training.config import TrainConfig
 from nnbackend.training.optimizers import get_optimizer
-from nnbackend.training.recipe import Recipe
 from nnbackend.training.trainer import Trainer
 
 RNG = np.random.default_rng(0)
@@ -40,14 +40,14 @@ class Cut(nn.Callback):
 
 
 def test_a_run_goes_on_after_ctrl_c() -> None:
-    trainer = Trainer(regressor(), X, VALUES, Recipe(epochs=5), callbacks=[Cut()])
+    trainer = Trainer(regressor(), X, VALUES, TrainConfig(epochs=5), callbacks=[Cut()])
     assert trainer.run().stop_reason == "interrupted"
     history = trainer.run()
     assert (history.stop_reason, len(history)) == ("epochs", 5)
 
 
 def test_a_trainer_made_here_runs_in_another_thread() -> None:
-    trainer, errors = Trainer(regressor(), X, VALUES, Recipe(epochs=1)), []
+    trainer, errors = Trainer(regressor(), X, VALUES, TrainConfig(epochs=1)), []
 
     def run() -> None:
         try:

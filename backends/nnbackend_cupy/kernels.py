@@ -312,13 +312,13 @@ class Kernels:
                 (W, dtype.type(limit), np.int32(rows), np.int32(columns), np.int32(width)),
             )  # fmt: skip
 
-    def average(self, theta: Array, shadow: Array, decay: float, hyper: Array) -> None:
+    def average(self, theta: Array, ema_weights: Array, decay: float, hyper: Array) -> None:
         """shadow = d shadow + (1 - d) theta. Shapes: (P,), hyper (3,)."""
-        dtype = _check(theta, shadow)
+        dtype = _check(theta, ema_weights)
         _check(hyper, kinds=SUMS)
         self._over_elements(
             self._part("vectors", "average", dtype),
-            (theta, shadow, np.float64(decay), hyper), theta.size,
+            (theta, ema_weights, np.float64(decay), hyper), theta.size,
         )  # fmt: skip
 
     # ---- batches ----------------------------------------------------------------------------

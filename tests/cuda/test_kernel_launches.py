@@ -21,9 +21,9 @@ from nnbackend.network.losses import get_loss
 from nnbackend.network.scores import ACCURACY
 from nnbackend.testing import ReferenceBackend
 from nnbackend.training.optimizers import SGD, Adam
-from nnbackend_cupy import grids, launching, sources
+from nnbackend_cupy import grids, kernels, sources
 from nnbackend_cupy.grids import over_columns
-from nnbackend_cupy.launching import Kernels
+from nnbackend_cupy.kernels import Kernels
 from nnbackend_cupy.tracing import Untraceable
 
 needs_emulator = pytest.mark.skipif(LACKING is not None, reason=str(LACKING))
@@ -39,7 +39,7 @@ def small_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A GPU that is full with three blocks."""
     monkeypatch.setattr(grids, "MOST_BLOCKS", 6)
     monkeypatch.setattr(grids, "FEW_BLOCKS", 2)
-    monkeypatch.setattr(launching, "MANY_ROWS", 50)
+    monkeypatch.setattr(kernels, "MANY_ROWS", 50)
     over_columns.cache_clear()
     yield
     over_columns.cache_clear()
@@ -319,14 +319,14 @@ def test_a_step_begins_in_one_launch(order: int, sizes: tuple[int, ...], small_g
     chosen = rng.permutation(n)
     rates = rng.random((2, 4))
     results = []
-    for kernels in (EmulatedBackend(order).kernels, None):
+    for launcher in (EmulatedBackend(order).kernels, None):
         outs = [np.zeros((batch_size, columns), np.float32), np.zeros(batch_size, np.int32),
                 np.zeros((batch_size, more))]  # fmt: skip
         clock, hyper = np.array([10, -1]), np.zeros(3)
         for _ in range(3):
             pairs = list(zip(data, outs, strict=True))
-            if kernels is not None:
-                kernels.begin_step(clock, rates, hyper, chosen, batch_size, pairs)
+            if launcher is not None:
+                launcher.begin_step(clock, rates, hyper, chosen, batch_size, pairs)
             else:
                 REFERENCE.tick(clock, rates, hyper)
                 for source, out in pairs:

@@ -15,7 +15,7 @@ import numpy as np
 from nnbackend_cupy.tracing import BOOL, FLOAT, INTEGER, REDUCTIONS, Symbol, Untraceable
 
 C_TYPES = {FLOAT: "T", INTEGER: "int", BOOL: "bool"}
-OWN = {"sign", "maximum", "minimum"}  # functions of kernels/common.cuh, for every type
+OWN = {"sign", "maximum", "minimum"}  # functions of cuda/common.cu, for every type
 INFIX = {"+", "-", "*", "/", "==", "!=", "<", "<=", ">", ">=", "&&", "||"}
 # What a reduction starts from.
 STARTS = {"sum": "0", "prod": "1", "max": "-INFINITE", "min": "INFINITE", "all": "1", "any": "0"}

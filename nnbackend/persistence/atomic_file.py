@@ -19,7 +19,7 @@ from nnbackend.errors import ArgumentError
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM}
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def atomic_write(path: Path, data: bytes) -> None:
     """Write `data` to `path`; after an error, the file that was there is still there, unchanged.
 
     The one exception is an OSError that names the folder: the new file is there, whole, but a power

@@ -14,7 +14,7 @@ from nnbackend.training.history import Row
 from nnbackend.training.trainer import Trainer
 
 
-class Watch(Callback):
+class ConvergenceMonitor(Callback):
     """Writes the attributes of an estimator epoch by epoch, and decides when it has converged.
 
     score: gives the validation score, where there are validation rows. loss_share: what the
@@ -43,7 +43,7 @@ class Watch(Callback):
         if self.speaks:
             print(f"Iteration {e.n_iter_}, loss = {e.loss_:.8f}")
         if self.score is not None:
-            with serving(trainer):
+            with evaluation_weights(trainer):
                 e.validation_scores_.append(self.score())
             if self.speaks:
                 print(f"Validation score: {e.validation_scores_[-1]:f}")
@@ -66,8 +66,8 @@ class Watch(Callback):
             value, best = e.validation_scores_[-1], e.best_validation_score_
         e._no_improvement_count = self._waited(value, best)
         if value > best:
-            served = trainer.net.theta if trainer.shadow is None else trainer.shadow
-            e._best_theta = trainer.backend.to_host(served)
+            weights = trainer.net.theta if trainer.ema_weights is None else trainer.ema_weights
+            e._best_theta = trainer.backend.to_host(weights)
         if not e.validation_scores_[-1] <= e.best_validation_score_:
             e.best_validation_score_ = e.validation_scores_[-1]
         e.best_validation_loss_ = min(e.best_validation_loss_, e.validation_loss_curve_[-1])
@@ -101,14 +101,14 @@ class Watch(Callback):
 
 
 @contextmanager
-def serving(trainer: Trainer) -> Iterator[None]:
+def evaluation_weights(trainer: Trainer) -> Iterator[None]:
     """For a while, give the network the averaged weights, where there are such."""
-    if trainer.shadow is None:
+    if trainer.ema_weights is None:
         yield
         return
     backend, theta = trainer.backend, trainer.net.theta
     kept = backend.to_host(theta)
-    backend.copy(trainer.shadow, theta)
+    backend.copy(trainer.ema_weights, theta)
     try:
         yield
     finally:

@@ -14,9 +14,9 @@ from typing import Any
 from nnbackend.errors import ArgumentError
 from nnbackend.persistence.building import refusing
 from nnbackend.training.callbacks import EarlyStopping
+from nnbackend.training.config import TrainConfig
 from nnbackend.training.lbfgs import LBFGS
 from nnbackend.training.optimizers import OPTIMIZERS, Optimizer
-from nnbackend.training.recipe import Recipe
 from nnbackend.training.schedules import SCHEDULES, Constant, Schedule
 
 OWN = "own"
@@ -30,14 +30,14 @@ TABLES: dict[str, Mapping[str, Callable[..., Any]]] = {
 }
 
 
-def describe_recipe(recipe: Recipe) -> dict[str, Any]:
+def describe_config(config: TrainConfig) -> dict[str, Any]:
     """Give a checked recipe as data for JSON.
 
     Raises: ArgumentError for an option that has no name in a file, as a function for `shuffle`.
     """
     described: dict[str, Any] = {}
-    for entry in fields(Recipe):
-        value, table = getattr(recipe, entry.name), TABLES.get(entry.name)
+    for entry in fields(TrainConfig):
+        value, table = getattr(config, entry.name), TABLES.get(entry.name)
         if isinstance(value, Constant):  # what None was turned into
             value = None
         if isinstance(value, (tuple, list)):
@@ -50,14 +50,14 @@ def describe_recipe(recipe: Recipe) -> dict[str, Any]:
     return described
 
 
-def build_recipe(described: Mapping[str, Any], own: Mapping[str, Any]) -> Recipe:
+def build_config(described: Mapping[str, Any], own: Mapping[str, Any]) -> TrainConfig:
     """Give the recipe that was described; `own` has what is the user's own code, by its entry.
 
     Raises: ArgumentError when `own` lacks something, or has what the description knows itself;
     ModelFileError, KeyError, TypeError or ValueError for data that describes no recipe.
     """
     options: dict[str, Any] = {}
-    for entry in fields(Recipe):
+    for entry in fields(TrainConfig):
         value, table = described[entry.name], TABLES.get(entry.name)
         is_own = isinstance(value, dict) and value.get("kind") == OWN
         if is_own != (own.get(entry.name) is not None):
@@ -72,7 +72,7 @@ def build_recipe(described: Mapping[str, Any], own: Mapping[str, Any]) -> Recipe
             with refusing():
                 value = _build_object(value, table)
         options[entry.name] = _from_plain(value)
-    return Recipe(**options)
+    return TrainConfig(**options)
 
 
 def _describe_object(value: Any, table: Mapping[str, Callable[..., Any]]) -> dict[str, Any]:

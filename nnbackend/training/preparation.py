@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from nnbackend.backend.formulas import Array
-from nnbackend.data import doors
 from nnbackend.data.scalers import Scaler, fit_scaler
 from nnbackend.data.sparse import SparseRows
 from nnbackend.data.splits import split_rows
+from nnbackend.data.validation import check_some_weight, finite_rows, host_array, some_rows
 from nnbackend.errors import ArgumentError, ShapeError, check, suggest
 from nnbackend.network.network import Network
 
@@ -31,7 +31,7 @@ class TrainingData:
     validation: Part | None
 
 
-def take_in(
+def prepare_data(
     net: Network,
     x: Any,
     y: Any,
@@ -44,7 +44,7 @@ def take_in(
     monitor: str | None,
 ) -> TrainingData:
     """Check the data of a run; fit net.scaler and net.target_scaler on the rows to train on."""
-    x = doors.finite_rows(x, net.n_in, net.dtype, net.backend)
+    x = finite_rows(x, net.n_in, net.dtype, net.backend)
     n = int(x.shape[0])
     weight = net.host_weights(sample_weight, n)
     if scale_targets:
@@ -73,10 +73,10 @@ def take_in(
                 f"scale must be None for a sparse matrix. Received: scale={scale!r}. Scale its "
                 "columns before, as scikit-learn's MaxAbsScaler does, or give x.toarray()."
             )
-        fitted_on = x if held is None else doors.some_rows(x, rows, net.backend)
-        net.scaler = fit_scaler(scale, doors.host_array(fitted_on, "x", net.backend))
+        fitted_on = x if held is None else some_rows(x, rows, net.backend)
+        net.scaler = fit_scaler(scale, host_array(fitted_on, "x", net.backend))
     if scale_targets and not net.is_classifier:
-        values = doors.host_array(y, "y", net.backend).reshape(n, -1)
+        values = host_array(y, "y", net.backend).reshape(n, -1)
         net.target_scaler = fit_scaler("standard", values[rows])
         target = net.host_targets(y, n)
 
@@ -86,9 +86,9 @@ def take_in(
         return TrainingData(x, target, weight, rows, part)
     held_weight = None if weight is None else weight[held]
     if weight is not None:
-        doors.check_some_weight(weight[rows], "all rows to train on")
-        doors.check_some_weight(weight[held], "all rows held out")
-    part = (doors.some_rows(x, held, net.backend), target[held], held_weight)
+        check_some_weight(weight[rows], "all rows to train on")
+        check_some_weight(weight[held], "all rows held out")
+    part = (some_rows(x, held, net.backend), target[held], held_weight)
     _check_monitor(net, part, monitor)
     return TrainingData(x, target, weight, rows, part)
 
@@ -103,7 +103,7 @@ def _validation_part(net: Network, validation: Any) -> Part | None:
             f"Received: {type(validation).__name__}."
         )
     x, y, *weight = validation
-    x = doors.finite_rows(x, net.n_in, net.dtype, net.backend, "validation x")
+    x = finite_rows(x, net.n_in, net.dtype, net.backend, "validation x")
     n = int(x.shape[0])
     return x, net.host_targets(y, n), net.host_weights(weight[0] if weight else None, n)
 

@@ -32,7 +32,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Story:
+class Explanation:
     """All steps of one sample: forward, the loss, backward."""
 
     title: str
@@ -41,7 +41,7 @@ class Story:
     backward: tuple[Step, ...]
 
 
-def tell(net: Network, x: Any, y: Any) -> Story:
+def explain(net: Network, x: Any, y: Any) -> Explanation:
     """Tell how one sample is fed forward and its loss propagated back.
 
     x: (1, n_in) as the first layer sees it.  y: its target, as for `Network.backprop`.
@@ -52,7 +52,7 @@ def tell(net: Network, x: Any, y: Any) -> Story:
     a = [host(v)[0] for v in (trace.x, *trace.a)]
     z, deltas = [host(v)[0] for v in trace.z], [host(v)[0] for v in gradient.deltas]
     (W, b), dW = net.get_parameters(), [host(v) for v in gradient.weights]
-    layers = net.learning_layers
+    layers = net.trainable_layers
     forward = [
         _forward(
             level, describe(layer), a[level - 1], W[level - 1], b[level - 1], z[level - 1], a[level]
@@ -72,7 +72,9 @@ def tell(net: Network, x: Any, y: Any) -> Story:
         f"C = {gradient.loss:.6g}",
     )
     shape = " - ".join(str(len(v)) for v in a)
-    return Story(f"One sample through a {shape} network", tuple(forward), loss, tuple(backward))
+    return Explanation(
+        f"One sample through a {shape} network", tuple(forward), loss, tuple(backward)
+    )
 
 
 def _forward(
@@ -101,7 +103,7 @@ def _backward(
     dW: np.ndarray,
     above: tuple[np.ndarray, np.ndarray] | None,
 ) -> Step:
-    layer = net.learning_layers[level - 1]
+    layer = net.trainable_layers[level - 1]
     is_fused = isinstance(layer, Dense) and net.for_training()[1] is not net.loss
     if above is not None:
         formula = f"δ[{level}] = (δ[{level + 1}] W[{level + 1}]ᵀ) ⊙ φ'(z[{level}])"

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from nnbackend.backend.formulas import Array
-from nnbackend_numba.tape import Call
+from nnbackend_numba.recorder import Call
 
 FEWEST = 32  # inputs for each worker of a layer that is shared by inputs
-MEETING = 400  # numbers that could be exchanged in the time of two meetings
+BARRIER_COST = 400  # numbers that could be exchanged in the time of two meetings
 
 
 @dataclass(frozen=True)
-class Sharing:
+class Partitioning:
     """The weights of the layers that are shared by inputs, in their order.
 
     x: what the first of them takes; a worker gathers only its columns. raw: x before it is scaled,
@@ -42,16 +42,16 @@ class Sharing:
         """Whether a layer is shared by inputs."""
         return any(W is other for other in self.weights)
 
-    def is_followed(self, W: Array) -> bool:
+    def is_next_by_inputs(self, W: Array) -> bool:
         """Whether the layer above is shared by inputs too."""
         return any(W is other for other in self.weights[:-1])
 
 
-def share_out(calls: Sequence[Call], workers: int) -> Sharing:
+def choose_partitioning(calls: Sequence[Call], workers: int) -> Partitioning:
     """Choose how many of the first layers are shared by inputs."""
     layers = [call.given for call in calls if call.kernel == "dense_forward"]
     if workers == 1 or not layers:
-        return Sharing()
+        return Partitioning()
     x = layers[0]["x"]
     raw = next((c.given["rows"] for c in calls if c.given.get("out") is x and "rows" in c.given), x)
     is_gathered = any(c.kernel == "gather_rows" and c.given["out"] is raw for c in calls)
@@ -63,7 +63,7 @@ def share_out(calls: Sequence[Call], workers: int) -> Sharing:
         costs.append(_exchange(layers, k, False) + (x.size if is_made else 0))
     chosen = costs.index(min(costs))
     weights = tuple(layer["W"] for layer in layers[:chosen])
-    return Sharing(weights, x, raw) if chosen else Sharing()
+    return Partitioning(weights, x, raw) if chosen else Partitioning()
 
 
 def _in_a_row(calls: Sequence[Call]) -> int:
@@ -85,7 +85,7 @@ def _exchange(layers: Sequence[dict[str, Any]], k: int, is_first_by_rows: bool) 
         if place < k:
             # Parts of z and delta; and each worker writes all of z, which is then added up. With
             # this the choice was right at 784-512-512-10 b1024, where rows are faster by 7 %.
-            total += 4 * B * n_out + MEETING
+            total += 4 * B * n_out + BARRIER_COST
         else:
             total += n_in * n_out + B * n_out
             if place or is_first_by_rows:

@@ -16,15 +16,15 @@ from sklearn.utils.optimize import _check_optimize_result
 
 from nnbackend.data.sparse import SparseRows
 from nnbackend.errors import ArgumentError
-from nnbackend.estimators.taking_in import FitData
+from nnbackend.estimators.fit_data import FitData
 from nnbackend.network.network import ROWS_AT_ONCE, Network
-from nnbackend.training.recipe import Recipe
+from nnbackend.training.config import TrainConfig
 from nnbackend.training.trainer import Trainer
 
 Objective = Callable[[np.ndarray], tuple[float, np.ndarray]]
 
 
-def fit_lbfgs(estimator: Any, net: Network, data: FitData, recipe: Recipe) -> None:
+def fit_lbfgs(estimator: Any, net: Network, data: FitData, config: TrainConfig) -> None:
     """Minimise the loss of all rows; leave the best weights in the network.
 
     Ctrl-C ends it with the weights of the last iteration that was done.
@@ -32,7 +32,7 @@ def fit_lbfgs(estimator: Any, net: Network, data: FitData, recipe: Recipe) -> No
     """
     _refuse_what_needs_epochs(estimator, data)
     find = _by_parts if isinstance(data.X, SparseRows) else _at_once
-    objective = find(net, data, recipe)
+    objective = find(net, data, config)
     theta = net.backend.to_host(net.theta).astype(np.float64)
     progress = _Progress(theta, bool(estimator.verbose))
     largest = max(W * n for (W, n), _ in net.layout.shapes) * data.n
@@ -93,9 +93,9 @@ def _place(net: Network, theta: np.ndarray) -> None:
     net.backend.to_device(theta.astype(net.dtype), out=net.theta)
 
 
-def _at_once(net: Network, data: FitData, recipe: Recipe) -> Objective:
+def _at_once(net: Network, data: FitData, config: TrainConfig) -> Objective:
     """Give the loss and its gradient, from all rows in one pass."""
-    trainer = Trainer(net, data.X, data.y, recipe, sample_weight=data.weight)
+    trainer = Trainer(net, data.X, data.y, config, sample_weight=data.weight)
     evaluate = trainer.new_objective()
 
     def objective(theta: np.ndarray) -> tuple[float, np.ndarray]:
@@ -106,10 +106,10 @@ def _at_once(net: Network, data: FitData, recipe: Recipe) -> Objective:
     return objective
 
 
-def _by_parts(net: Network, data: FitData, recipe: Recipe) -> Objective:
+def _by_parts(net: Network, data: FitData, config: TrainConfig) -> Objective:
     """Give the same from sparse rows, of which a part at a time is made dense."""
     weight = np.ones(data.n) if data.weight is None else data.weight
-    l1, l2 = recipe.penalty(data.n)
+    l1, l2 = config.penalty(data.n)
     n_weights = net.layout.n_weights
 
     def objective(theta: np.ndarray) -> tuple[float, np.ndarray]:
