@@ -98,7 +98,7 @@ def measure(index: int, whose: str, seeds: int) -> Answer:
 
 
 def _parts(X: Any, y: Any, seed: int) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
-    """Give standardised rows with their targets: three quarters to learn from, the rest to test."""
+    """Return standardised rows with their targets: three quarters to learn from, the rest to test."""
     from sklearn.model_selection import train_test_split
     from sklearn.preprocessing import StandardScaler
 
@@ -145,7 +145,7 @@ def programme(sets: Sequence[int], seeds: int, rounds: int) -> Answer:
 
 
 def table(result: Answer) -> str:
-    """Give how it was made, and a line for each set."""
+    """Return how it was made, and a line for each set."""
     machine, settings = result["machine"], result["settings"]
     names = ("python", "scikit-learn", "numpy", "numba")
     lines = [
@@ -178,7 +178,7 @@ def _median(rounds: list[Answer], what: str) -> float:
 
 
 def write(result: Answer, folder: Path) -> list[Path]:
-    """Write a result as .json and .md; give the paths."""
+    """Write a result as .json and .md; return the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     base = f"estimators{default_name(result).removeprefix('cpu')}"
     paths = [folder / f"{base}{suffix}" for suffix in (".json", ".md")]

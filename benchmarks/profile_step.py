@@ -26,7 +26,7 @@ Lines = np.ndarray
 
 
 def seconds_of(work: Callable[[int], None]) -> float:
-    """Give the least seconds of one of n, n large enough to be timed."""
+    """Return the least seconds of one of n, n large enough to be timed."""
     begin = time.perf_counter()
     work(3)
     n = max(3, int(SECONDS / max((time.perf_counter() - begin) / 3, 1e-7)))
@@ -63,7 +63,7 @@ class Profile:
         self.names = {kept.address: kept.native_name for kept in operations}
 
     def name(self, line: Lines) -> str:
-        """Give a line's operation by name."""
+        """Return a line's operation by name."""
         if line[0] == 0:
             return "wait for each other"
         mangled: str = self.names[line[0]]
@@ -74,7 +74,7 @@ class Profile:
         return known[-1].replace("_", " ")
 
     def seconds(self, lines: Lines, workers: int) -> float:
-        """Give the seconds that some lines take, once, by so many workers."""
+        """Return the seconds that some lines take, once, by so many workers."""
         from nnbackend_numba.assembly import STEPS_AT_ONCE
         from nnbackend_numba.intrinsics import yield_address
         from nnbackend_numba.operations import make_steps

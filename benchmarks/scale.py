@@ -40,14 +40,14 @@ def write_rows(path: Path, n: int) -> None:
 
 
 def own_memory() -> int:
-    """Give the bytes of this process that no file stands behind."""
+    """Return the bytes of this process that no file stands behind."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     line = next(line for line in status.splitlines() if line.startswith("RssAnon"))
     return int(line.split()[1]) * 1024
 
 
 def measure(path: str, layers: list[int], epochs: int) -> Point:
-    """Train on a mapped file; give microseconds a step, and memory at the most."""
+    """Train on a mapped file; return microseconds a step, and memory at the most."""
     import numpy as np
 
     import nnbackend as nn
@@ -113,7 +113,7 @@ def programme(largest: int, file_gb: float) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """Give the points as Markdown tables."""
+    """Return the points as Markdown tables."""
     machine = result["machine"]
     lines = [
         "# How time and memory grow\n",

@@ -60,7 +60,7 @@ HEAD = (
 
 
 def contenders(kind: str, seed: int) -> list[Any]:
-    """Give the three estimators, in the order of the table."""
+    """Return the three estimators, in the order of the table."""
     if kind == CLASSES:
         mlp: Any = neural_network.MLPClassifier(random_state=seed)
         ours: Any = nn.MLPClassifier(preset="tabular", random_state=seed)
@@ -73,7 +73,7 @@ def contenders(kind: str, seed: int) -> list[Any]:
 
 
 def scores(index: int, first_seed: int, seeds: int) -> np.ndarray:
-    """Give the test scores, (seeds, contenders): accuracy, or R2 for numbers."""
+    """Return the test scores, (seeds, contenders): accuracy, or R2 for numbers."""
     _, kind, load = SETS[index]
     X, y = load()
     found = []

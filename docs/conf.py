@@ -35,7 +35,7 @@ GENERATED = HERE / "generated"
 
 
 def commands() -> str:
-    """Give every command's help, as a terminal of 100 columns shows it."""
+    """Return every command's help, as a terminal of 100 columns shows it."""
     os.environ["COLUMNS"], os.environ["NO_COLOR"] = "100", "1"
     parts = ["# Commands and options", "", "As `nnbackend VERB --help` shows them.", ""]
     for verb in VERBS:
@@ -47,7 +47,7 @@ def commands() -> str:
 
 
 def members(thing: Any) -> list[tuple[str, Any]]:
-    """Give what a module of ours defines, or a class has of ours: (name, thing)."""
+    """Return what a module of ours defines, or a class has of ours: (name, thing)."""
     if inspect.ismodule(thing):
         listed = getattr(thing, "__all__", None)
         return [
@@ -66,7 +66,7 @@ def members(thing: Any) -> list[tuple[str, Any]]:
 
 
 def signature(thing: Any) -> str:
-    """Give the arguments of what is called, else nothing."""
+    """Return the arguments of what is called, else nothing."""
     try:
         text = str(inspect.signature(thing))
     except (TypeError, ValueError):  # a module, a property, an exception of Python's own kind
@@ -75,7 +75,7 @@ def signature(thing: Any) -> str:
 
 
 def described(name: str, thing: Any) -> list[str]:
-    """Give a name with its signature and docstring, and its members with theirs."""
+    """Return a name with its signature and docstring, and its members with theirs."""
     lines = [f"## {name}", "", "```text", f"{name}{signature(thing)}", ""]
     lines += [inspect.getdoc(thing) or "", "```", ""]
     if inspect.isclass(thing) or isinstance(thing, ModuleType):
@@ -86,7 +86,7 @@ def described(name: str, thing: Any) -> list[str]:
 
 
 def api() -> str:
-    """Give every public name with its signature and docstring."""
+    """Return every public name with its signature and docstring."""
     parts = ["# Python reference", "", "`import nnbackend`, and what it has:", ""]
     for name in nnbackend.__all__:
         parts += described(name, getattr(nnbackend, name))

@@ -29,12 +29,12 @@ Step = tuple[str, str, float]  # name, formula, value
 
 
 def sigmoid(z: float) -> float:
-    """Give 1 / (1 + e^-z)."""
+    """Return 1 / (1 + e^-z)."""
     return 1.0 / (1.0 + math.exp(-z))
 
 
 def by_hand(x1: float, x2: float, y: float, p: dict[str, float], eta: float) -> list[Step]:
-    """Give every number of one step, in the order in which one works it out."""
+    """Return every number of one step, in the order in which one works it out."""
     # 1. feed forward
     z2_1 = p["w2_11"] * x1 + p["w2_12"] * x2 + p["b2_1"]
     z2_2 = p["w2_21"] * x1 + p["w2_22"] * x2 + p["b2_2"]
@@ -76,7 +76,7 @@ def by_hand(x1: float, x2: float, y: float, p: dict[str, float], eta: float) -> 
 
 
 def named(weights: list, biases: list) -> dict[str, float]:
-    """Give the library's arrays by the names used here.
+    """Return the library's arrays by the names used here.
 
     The library's weights[l] is (from, to), the transpose of the books' w^l_jk; its l counts the
     layers that learn from 0, the books' layers begin with the input as layer 1.
@@ -93,7 +93,7 @@ def named(weights: list, biases: list) -> dict[str, float]:
 def by_library(
     x1: float, x2: float, y: float, p: dict[str, float], eta: float, device: str
 ) -> dict[str, float]:
-    """Give the same numbers from the library: a trace, a gradient, and one step of training."""
+    """Return the same numbers from the library: a trace, a gradient, and one step of training."""
     layers = [2, nn.Dense(2, "sigmoid"), nn.Dense(1, "sigmoid")]
     net = nn.Network(layers, loss="quadratic", device=device, dtype="float64")
     net.set_parameters(
@@ -120,7 +120,7 @@ def by_library(
 
 
 def compare(steps: list[Step], library: dict[str, float]) -> bool:
-    """Print both columns; give whether every pair agrees in all printed digits."""
+    """Print both columns; return whether every pair agrees in all printed digits."""
     heads = {
         "z2_1": "feed forward", "delta3_1": "local gradients", "dC/dw2_11": "partial derivatives",
         "new w2_11": f"update, eta = {ETA}",

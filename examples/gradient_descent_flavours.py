@@ -46,7 +46,7 @@ COLOURS = ["#2f6db3", "#e08214", "#3a9a5b", "#b5403f", "#7a5aa6"]
 
 
 def descend(run: Run, data: nn.data.Dataset, epochs: int, device: str, seed: int) -> dict:
-    """Train anew; give the loss on all rows and the seconds since the start, from epoch 0 on."""
+    """Train anew; return the loss on all rows and the seconds since the start, from epoch 0 on."""
     net = nn.Network(LAYERS, loss="cross_entropy", device=device, seed=seed)
     x = data.x / 16.0
     start = net.evaluate(x, data.y)["loss"]

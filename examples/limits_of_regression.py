@@ -55,7 +55,7 @@ def print_term_counts() -> None:
 
 
 def make_data(n: int, directions: np.ndarray, rng: np.random.Generator) -> Rows:
-    """Give n rows of independent normal features and their noisy targets."""
+    """Return n rows of independent normal features and their noisy targets."""
     x = rng.standard_normal((n, directions.shape[0]))
     z = 4.0 * x @ directions + 2.0
     y = (1.0 / (1.0 + np.exp(-z))).prod(axis=1)
@@ -63,13 +63,13 @@ def make_data(n: int, directions: np.ndarray, rng: np.random.Generator) -> Rows:
 
 
 def quadratic_terms(x: np.ndarray) -> np.ndarray:
-    """Give all features, squares and pairs."""
+    """Return all features, squares and pairs."""
     i, j = np.triu_indices(x.shape[1])
     return np.hstack([x, x[:, i] * x[:, j]])
 
 
 def ridge(terms: np.ndarray, y: np.ndarray, penalties: list[float]) -> list[np.ndarray]:
-    """Give for each penalty the weights w that minimise |terms w - y|^2 + penalty |w|^2.
+    """Return for each penalty the weights w that minimise |terms w - y|^2 + penalty |w|^2.
 
     With fewer rows than terms the smaller system of equations has one unknown for each row.
     """
@@ -130,7 +130,7 @@ def fit_network(
 
 
 def relative_error(y_hat: np.ndarray, y: np.ndarray) -> float:
-    """Give the mean squared error as a share of the variance; 1 is what guessing the mean gives."""
+    """Return the mean squared error as a share of the variance; 1 is what guessing the mean gives."""
     return float(np.mean((y_hat - y) ** 2) / np.var(y))
 
 

@@ -66,7 +66,7 @@ class ConvergenceMonitor(nn.Callback):
 
 
 def two_moons(n: int, rng: np.random.Generator) -> Rows:
-    """Give two blurred half circles, one for each class; a tenth of the labels are wrong."""
+    """Return two blurred half circles, one for each class; a tenth of the labels are wrong."""
     y = np.arange(n) % 2
     angle = np.pi * rng.random(n)
     x = np.column_stack([np.cos(angle), np.sin(angle)])
@@ -79,7 +79,7 @@ def two_moons(n: int, rng: np.random.Generator) -> Rows:
 def cure(
     how: Cure, train: Rows, test: Rows, epochs: int, device: str, seed: int
 ) -> tuple[nn.Network, ConvergenceMonitor, int]:
-    """Train one network; give it, its curves, and the epoch whose weights it ends with."""
+    """Train one network; return it, its curves, and the epoch whose weights it ends with."""
     net = nn.Network(
         how.layers, loss="binary_cross_entropy", device=device, seed=seed, classes=(0, 1)
     )

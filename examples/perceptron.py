@@ -22,7 +22,7 @@ XOR_Y = np.array([0.0, 1.0, 1.0, 0.0])
 
 
 def two_clouds(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Give n points of the square [-1, 1]^2 and the side of a line on which each lies."""
+    """Return n points of the square [-1, 1]^2 and the side of a line on which each lies."""
     rng = np.random.default_rng(seed)
     x = rng.uniform(-1.0, 1.0, (20 * n, 2))
     distance = 0.8 * x[:, 0] + 0.6 * x[:, 1] - 0.2
@@ -31,7 +31,7 @@ def two_clouds(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def new_perceptron(device: str) -> nn.Network:
-    """Give one unit with the step activation and all weights 0: y_hat = step(x w + b)."""
+    """Return one unit with the step activation and all weights 0: y_hat = step(x w + b)."""
     unit = nn.Dense(1, "step", weights="zeros", biases="zeros")
     return nn.Network([2, unit], device=device, dtype="float64")
 

@@ -172,7 +172,7 @@ OTHER_NAMES = {
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """Give the tail of an error about an unknown name: the choices, and the one that was meant.
+    """Return the tail of an error about an unknown name: the choices, and the one that was meant.
 
     >>> suggest("rellu", ["relu", "tanh"])
     "Known: relu, tanh. Did you mean 'relu'?"
@@ -184,7 +184,7 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Give the known name that was meant: spelt otherwise, called so elsewhere, or the nearest."""
+    """Return the known name that was meant: spelt otherwise, called so elsewhere, or the nearest."""
     names, plain = list(known), _plain(name)
     for own in names:
         if plain in {_plain(own), *OTHER_NAMES.get(own.strip("-").replace("-", "_"), "").split()}:
@@ -193,5 +193,5 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def _plain(name: str) -> str:
-    """Give a name without capitals and signs."""
+    """Return a name without capitals and signs."""
     return "".join(filter(str.isalnum, name)).lower()

@@ -85,12 +85,12 @@ ROWS = [*SHIPPED, *TEST_ONLY]
 
 
 def make(row: str) -> Backend:
-    """Give a row's backend; raises BackendUnavailableError with the reason."""
+    """Return a row's backend; raises BackendUnavailableError with the reason."""
     return TEST_ONLY[row][0]() if row in TEST_ONLY else get_backend(row)
 
 
 def make_or_skip(row: str) -> Backend:
-    """Give a row's backend, or skip the test with the reason."""
+    """Return a row's backend, or skip the test with the reason."""
     try:
         return make(row)
     except BackendUnavailableError as error:

@@ -38,7 +38,7 @@ SKIPS = {
 
 
 def checked(model: Any, expected: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
-    """Make all checks on an estimator; give what scikit-learn says of each."""
+    """Make all checks on an estimator; return what scikit-learn says of each."""
     from sklearn.utils.estimator_checks import check_estimator
 
     with warnings.catch_warnings():
@@ -50,7 +50,7 @@ def checked(model: Any, expected: Mapping[str, str] | None = None) -> list[dict[
 
 
 def named(found: list[dict[str, Any]], status: str) -> dict[str, str]:
-    """Give the checks that ended so: passed, failed, skipped or xfail; each with what it said."""
+    """Return the checks that ended so: passed, failed, skipped or xfail; each with what it said."""
     return {r["check_name"]: str(r["exception"]) for r in found if r["status"] == status}
 
 

@@ -173,7 +173,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def _end_epoch(table: EpochTable, trainer: Trainer) -> list[str]:
-    """End an epoch; give the cells of its row."""
+    """End an epoch; return the cells of its row."""
     trainer.epoch += 1
     row = {"epoch": trainer.epoch, "train_loss": 0.5, "valid_loss": 0.6, "valid_accuracy": 0.75}
     trainer.history.rows.append({**row, "learning_rate": 0.001, "seconds": 2.0})

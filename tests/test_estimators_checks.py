@@ -31,7 +31,7 @@ def test_check_estimator(name: str, backend: str) -> None:
 
 
 def _said(script: str, backend: str) -> str:
-    """Run a script of this folder on a backend; give what it printed."""
+    """Run a script of this folder on a backend; return what it printed."""
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests" / script), backend],
         env={k: v for k, v in os.environ.items() if k != "NNBACKEND_DEVICE"},

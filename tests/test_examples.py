@@ -21,7 +21,7 @@ TIME_LIMIT = 900
 
 
 def run(path: Path, out: Path) -> str:
-    """Run an example as CI does; give what it printed."""
+    """Run an example as CI does; return what it printed."""
     done = subprocess.run(
         [sys.executable, "-W", "error", str(path), "--quick", "--device", "cpu", "--out", str(out)],
         cwd=out,
@@ -42,13 +42,13 @@ def run(path: Path, out: Path) -> str:
 
 
 def figures(row: str, printed: str) -> list[float]:
-    """Give the numbers in the last line that begins with `row`."""
+    """Return the numbers in the last line that begins with `row`."""
     [*_, line] = [line for line in printed.splitlines() if line.startswith(row)]
     return [float(word.replace(",", "")) for word in re.findall(r"[\d.,]+", line[len(row) :])]
 
 
 def number(pattern: str, printed: str) -> float:
-    """Give the number that a pattern's group finds."""
+    """Return the number that a pattern's group finds."""
     found = re.search(pattern, printed)
     assert found is not None, printed
     return float(found[1])

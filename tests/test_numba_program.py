@@ -46,7 +46,7 @@ def backend_of(workers: int) -> NumbaBackend:
 
 
 def programs_made(monkeypatch: pytest.MonkeyPatch) -> list[Program]:
-    """Give the list that every program made from now on is put into."""
+    """Return the list that every program made from now on is put into."""
     made: list[Program] = []
     original = Program.__init__
 

@@ -29,7 +29,7 @@ def _few_epochs_do_not_converge() -> Iterator[None]:
 
 
 def _state(model: Any) -> list[bytes]:
-    """Give the weights and what the rule carries, as bytes."""
+    """Return the weights and what the rule carries, as bytes."""
     vectors = [model._optimizer.vectors[name] for name in sorted(model._optimizer.vectors)]
     parts = [*model.coefs_, *model.intercepts_, *vectors, np.array(model._optimizer.steps)]
     return [part.tobytes() for part in parts]

@@ -479,7 +479,7 @@ def test_the_folder_is_brought_to_the_disk_last(
 
 
 def refused(data: bytes, path: Path) -> str:
-    """Give the message with which `data` is refused."""
+    """Return the message with which `data` is refused."""
     path.write_bytes(data)
     with pytest.raises(ModelFileError) as caught:
         load(path, "numpy")

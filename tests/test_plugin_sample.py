@@ -21,7 +21,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Install the sample into an environment of its own; give what runs Python there."""
+    """Install the sample into an environment of its own; return what runs Python there."""
     pytest.importorskip("hatchling", reason="the sample is built with hatchling (extra test)")
     pytest.importorskip("pip", reason="the sample is installed with pip")
     folder = tmp_path_factory.mktemp("plugin")

@@ -204,7 +204,7 @@ class CuPyBackend(Backend):
         return isinstance(array, cupy.ndarray) and array.device.id == self.index
 
     def _allocate(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Give an empty array; when there is no room, once more without the pool's free blocks."""
+        """Return an empty array; when there is no room, once more without the pool's free blocks."""
         try:
             return cupy.empty(shape, dtype)
         except OutOfMemoryError:
@@ -234,7 +234,7 @@ class CuPyBackend(Backend):
         LOG.warning("steps are called one by one, not replayed: %s", reason)
 
     def _multiply(self, a: Array, b: Array, out: Array, **epilogue: Any) -> bool:
-        """Give out = a b, and tell whether the epilogue was done with it."""
+        """Return out = a b, and tell whether the epilogue was done with it."""
         try:
             return self._blas.multiply(a, b, out, **epilogue)
         except Refused as error:

@@ -169,7 +169,7 @@ class BlasLt:
         bias_gradient: Array | None = None,
         lane: int = 0,
     ) -> bool:
-        """Give out = a b; tell whether an epilogue was wanted and done.
+        """Return out = a b; tell whether an epilogue was wanted and done.
 
         bias (columns of b,) is added to each row, relu=True then cuts below 0. bias_gradient
         receives the sum of b's rows. Where the library has no algorithm with the epilogue, the
@@ -344,7 +344,7 @@ def _operand(array: Array) -> Operand:
 
 
 def _align(array: Array) -> int:
-    """Give the largest power of two, up to 256, that the address is a multiple of."""
+    """Return the largest power of two, up to 256, that the address is a multiple of."""
     address = int(array.data.ptr)
     return min(256, address & -address)
 

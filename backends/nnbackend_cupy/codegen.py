@@ -49,7 +49,7 @@ class Printer:
         self._keys: dict[int, tuple[int, Symbol]] = {}  # of a symbol, which is kept, by its id
 
     def value(self, symbol: Symbol) -> str:
-        """Give the text of a symbol's value, after the lines that it needs."""
+        """Return the text of a symbol's value, after the lines that it needs."""
         key = self.key(symbol)
         if key not in self.known:
             text = self._text(symbol)
@@ -61,7 +61,7 @@ class Printer:
         return self.known[key]
 
     def key(self, symbol: Symbol) -> int:
-        """Give a number for what a symbol computes; equal for two that compute the same."""
+        """Return a number for what a symbol computes; equal for two that compute the same."""
         if id(symbol) not in self._keys:
             args = tuple(self.key(a) if isinstance(a, Symbol) else repr(a) for a in symbol.args)
             content = (symbol.op, symbol.kind, args)
@@ -70,7 +70,7 @@ class Printer:
         return self._keys[id(symbol)][0]
 
     def new_name(self, letter: str) -> str:
-        """Give a name that is used nowhere else."""
+        """Return a name that is used nowhere else."""
         self._count += 1
         return f"{letter}{self._count}"
 
@@ -155,7 +155,7 @@ class RowPrinter(Printer):
         return self._levels[key]
 
     def _is_of_row(self, symbol: Symbol) -> bool:
-        """Tell whether a value is the same in every column."""
+        """Return True if a value is the same in every column."""
         key = self.key(symbol)
         if key not in self._of_row:
             if symbol.op in ("input", *REDUCTIONS):
@@ -219,7 +219,7 @@ def _arguments(symbol: Symbol) -> list[Symbol]:
 
 
 def has_reductions(symbol: Symbol) -> bool:
-    """Tell whether a formula takes a row's elements together anywhere."""
+    """Return True if a formula takes a row's elements together anywhere."""
     pending, seen = [symbol], set()
     while pending:
         here = pending.pop()

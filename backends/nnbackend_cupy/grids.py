@@ -15,7 +15,7 @@ TALL_SIDE, TALL_STAGE, TOTAL_WIDTH, TALL_RESIDENT = 64, 16, 16, 2
 
 
 def over_elements(n: int) -> tuple[int]:
-    """Give a grid for n elements: one for each thread until the GPU is full, then more."""
+    """Return a grid for n elements: one for each thread until the GPU is full, then more."""
     return (min(-(-n // THREADS), MOST_BLOCKS),)
 
 
@@ -25,7 +25,7 @@ def over_gathered(n: int) -> int:
 
 
 def over_rows(rows: int, columns: int) -> tuple[tuple[int], int]:
-    """Give a grid for rows, and how many neighbours in a warp share a row."""
+    """Return a grid for rows, and how many neighbours in a warp share a row."""
     lanes = min(32, power_of_two(columns))
     return (-(-rows * lanes // ROW_THREADS),), lanes
 
@@ -38,7 +38,7 @@ def over_outputs(rows: int) -> tuple[int, int]:
 
 @lru_cache(maxsize=1024)
 def over_columns(rows: int, columns: int) -> tuple[int, int, int, int]:
-    """Give (width of a tile, tiles, blocks to a tile, rows of a block) for sums of columns.
+    """Return (width of a tile, tiles, blocks to a tile, rows of a block) for sums of columns.
 
     Narrow tiles keep more of the GPU busy; below 8 columns a row of a tile would be less than
     memory gives at once. A tile of many rows is cut, which costs its blocks an exchange.
@@ -74,5 +74,5 @@ def over_tall(rows: int, tiles: int, multiprocessors: int) -> tuple[int, int]:
 
 
 def power_of_two(n: int) -> int:
-    """Give the smallest power of two that is at least n."""
+    """Return the smallest power of two that is at least n."""
     return 1 << (n - 1).bit_length()

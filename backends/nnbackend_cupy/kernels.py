@@ -83,7 +83,7 @@ class Kernels:
             )
 
     def slope(self, delta: Array, z: Array, a: Array, phi: Activation) -> None:
-        """Give delta = dC/dz from dC/da, in place. Shapes: all (B, O)."""
+        """Return delta = dC/dz from dC/da, in place. Shapes: all (B, O)."""
         dtype = _check(delta, z, a)
         if delta.size == 0:
             return
@@ -199,7 +199,7 @@ class Kernels:
     def loss_and_delta(
         self, loss: Loss, out: Array, y: Array, weight: Array | None, delta: Array, totals: Array
     ) -> None:
-        """Give delta = d(mean loss)/d(out), and add to totals, as `Backend.loss_and_delta`."""
+        """Return delta = d(mean loss)/d(out), and add to totals, as `Backend.loss_and_delta`."""
         dtype, target = _check(out, delta), _target(out, y)
         _check(totals, kinds=SUMS)
         rows, columns = out.shape
@@ -418,7 +418,7 @@ class Kernels:
         return held
 
     def _sums(self) -> tuple[Array, Array]:
-        """Give a place for each block's sum, and the counter of blocks."""
+        """Return a place for each block's sum, and the counter of blocks."""
         return (
             self._scratch("sums", (grids.MOST_BLOCKS,), "float64"),
             self._scratch("counter", (1,), "uint32"),
@@ -465,7 +465,7 @@ class Kernels:
             launch(grids.over_elements(units.size), (THREADS,), (*arguments, *sizes))
 
     def _weight_total(self, weight: Array, rows: int) -> tuple[Array, np.int32]:
-        """Give where the sum of the weights is, and whether it is: else each block adds them up."""
+        """Return where the sum of the weights is, and whether it is: else each block adds them up."""
         total = self._scratch("weight total", (1,), "float64")
         if rows > MANY_ROWS:
             self._over_elements(
@@ -478,7 +478,7 @@ class Kernels:
 
 
 def _check(*arrays: Array, kinds: Any = ("float32", "float64")) -> np.dtype[Any]:
-    """Give the dtype that contiguous arrays share; refuse others."""
+    """Return the dtype that contiguous arrays share; refuse others."""
     dtype: np.dtype[Any] = arrays[0].dtype
     for array in arrays:
         if array.dtype != dtype or not array.flags.c_contiguous:
@@ -492,7 +492,7 @@ def _check(*arrays: Array, kinds: Any = ("float32", "float64")) -> np.dtype[Any]
 
 
 def _target(out: Array, y: Array) -> str:
-    """Give the dtype name of the targets: out's for (B, O), an integer's for class labels (B,)."""
+    """Return the dtype name of the targets: out's for (B, O), an integer's for class labels (B,)."""
     if y.ndim == 2:
         _check(out, y)
     else:
@@ -501,7 +501,7 @@ def _target(out: Array, y: Array) -> str:
 
 
 def _row_stride(data: Array) -> int:
-    """Give how many elements lie between the beginnings of rows, each of them contiguous."""
+    """Return how many elements lie between the beginnings of rows, each of them contiguous."""
     itemsize, below = data.dtype.itemsize, data.dtype.itemsize
     for n, step in zip(data.shape[:0:-1], data.strides[:0:-1], strict=True):
         if n > 1 and step != below:

@@ -31,7 +31,7 @@ def matrix_transpose(x: Array, /) -> Array:
 
 
 def vecdot(x1: Array, x2: Array, /, *, axis: int = -1) -> Array:
-    """Give the inner products of real vectors along an axis."""
+    """Return the inner products of real vectors along an axis."""
     return cupy.sum(x1 * x2, axis=axis)
 
 

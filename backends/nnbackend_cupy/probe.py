@@ -48,7 +48,7 @@ OLD_DRIVER_CURE = "nvidia-smi (shows the driver: update it to R580 or newer)"
 
 
 def distributions() -> list[str]:
-    """Give the installed distributions that bring a CuPy."""
+    """Return the installed distributions that bring a CuPy."""
     found = []
     for name in (*CUDA_DISTRIBUTIONS, *ROCM_DISTRIBUTIONS):
         try:
@@ -60,7 +60,7 @@ def distributions() -> list[str]:
 
 
 def version() -> str:
-    """Give the installed CuPy's version as "CuPy 14.2.0"; nothing where there is none."""
+    """Return the installed CuPy's version as "CuPy 14.2.0"; nothing where there is none."""
     try:
         return f"CuPy {metadata.version(distributions()[0])}"
     except Exception:  # no CuPy, or one without metadata
@@ -68,7 +68,7 @@ def version() -> str:
 
 
 def is_importable() -> bool:
-    """Tell whether `import cupy` would find anything, without doing it."""
+    """Return True if `import cupy` would find anything, without doing it."""
     return "cupy" in sys.modules or importlib.util.find_spec("cupy") is not None
 
 
@@ -93,7 +93,7 @@ def driver_version() -> int:
 
 
 def _line(error: BaseException, last: bool = False) -> str:
-    """Give the first or the last line of an error that says something."""
+    """Return the first or the last line of an error that says something."""
     lines = [line.strip() for line in str(error).splitlines() if re.search(r"\w", line)]
     name = type(error).__name__
     text = lines[-1 if last else 0] if lines else ""
@@ -106,7 +106,7 @@ def _cuda(number: int) -> str:
 
 
 def _extra(driver: int) -> str:
-    """Give the extra that suits a driver: CUDA 13 needs R580, which a machine may not have."""
+    """Return the extra that suits a driver: CUDA 13 needs R580, which a machine may not have."""
     return "cuda12" if 12000 <= driver < 13000 else "cuda13"
 
 
@@ -115,7 +115,7 @@ def _install(extra: str) -> str:
 
 
 def _replace(names: Sequence[str], extra: str) -> str:
-    """Give the command that swaps CuPy. All go first: they share files, and removing one of two
+    """Return the command that swaps CuPy. All go first: they share files, and removing one of two
     leaves the other torn.
     """
     return f"pip uninstall -y {' '.join(names)} && {_install(extra)}"
@@ -323,7 +323,7 @@ def _machine(cupy: Any, names: Sequence[str]) -> Probe:
 
 
 def _details(cupy: Any) -> tuple[tuple[str, str], ...]:
-    """Give the figures worth showing of a machine that has everything."""
+    """Return the figures worth showing of a machine that has everything."""
     runtime, rows = cupy.cuda.runtime, []
     try:
         rows.append(("CUDA driver", _cuda(runtime.driverGetVersion())))
@@ -364,7 +364,7 @@ def check_first_use(index: int) -> None:
 
 
 def _first_use(cupy: Any, index: int) -> tuple[list[list[float]], list[list[float]]]:
-    """Give x * x + 1 and x x^T of x = [[0, 1, 2], [3, 4, 5]], exact in any float dtype."""
+    """Return x * x + 1 and x x^T of x = [[0, 1, 2], [3, 4, 5]], exact in any float dtype."""
     with cupy.cuda.Device(index):
         x = cupy.arange(6, dtype="float32").reshape(2, 3)
         return (x * x + 1.0).get().tolist(), (x @ x.T).get().tolist()

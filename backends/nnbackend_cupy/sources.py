@@ -60,7 +60,7 @@ class Source:
 
 
 def program(sources: Iterable[Source]) -> str:
-    """Give a whole program of kernels."""
+    """Return a whole program of kernels."""
     return _file("common.cu") + "\n" + "\n".join(source.text for source in sources)
 
 
@@ -91,7 +91,7 @@ def _label(formula: Any, *more: str) -> str:
 
 
 def _function(dtype: np.dtype[Any], loads: Mapping[str, str], result: Symbol) -> list[str]:
-    """Give the body of a function of one element."""
+    """Return the body of a function of one element."""
     printer = Printer(dtype, loads)
     value = printer.value(result)
     return [*printer.lines, f"  return {value};"]
@@ -103,7 +103,7 @@ def _row_function(
     results: Sequence[Symbol],
     writes: Sequence[tuple[str, Symbol]],
 ) -> list[str]:
-    """Give the body of a function of one row."""
+    """Return the body of a function of one row."""
     printer = RowPrinter(dtype, loads)
     values = printer.program(results, writes)
     return [*printer.lines, *(f"  return {value};" for value in values)]
@@ -113,7 +113,7 @@ def _row_function(
 
 
 def activation(phi: Activation, dtype: np.dtype[Any]) -> Source:
-    """Give z += b;  a = phi(z)."""
+    """Return z += b;  a = phi(z)."""
     (z,) = inputs(dtype, ELEMENTS, "z")
     a = as_symbol(traced(phi.value, z, XP), z, ELEMENTS)
     macros, label = {"T": C_NAMES[dtype.name]}, _label(phi, "value", dtype.name)
@@ -127,7 +127,7 @@ def activation(phi: Activation, dtype: np.dtype[Any]) -> Source:
 
 
 def slope(phi: Activation, dtype: np.dtype[Any], with_bias: bool) -> Source:
-    """Give delta = dC/dz from dC/da; with_bias also db, where the formula is element by element."""
+    """Return delta = dC/dz from dC/da; with_bias also db, where the formula is element by element."""
     da, z, a = inputs(dtype, ELEMENTS, "da", "z", "a")
     delta = as_symbol(traced(phi.delta, da, z, a, XP), z, ELEMENTS)
     macros: dict[str, object] = {"T": C_NAMES[dtype.name]}
@@ -144,7 +144,7 @@ def slope(phi: Activation, dtype: np.dtype[Any], with_bias: bool) -> Source:
 
 
 def bias_gradient(dtype: np.dtype[Any]) -> Source:
-    """Give db = sum of delta's rows."""
+    """Return db = sum of delta's rows."""
     macros = {"T": C_NAMES[dtype.name], "HAS_SLOPE": 0}
     return _instance("column_sums.cu", dtype.name, macros, {}, False)
 
@@ -189,7 +189,7 @@ def _targets(target: str) -> dict[str, str]:
 
 
 def loss(formula: Loss, dtype: np.dtype[Any], target: str, is_weighted: bool) -> Source:
-    """Give a loss with its delta. target: the dtype of y; an integer's are labels (B,)."""
+    """Return a loss with its delta. target: the dtype of y; an integer's are labels (B,)."""
     lines = loss_lines(formula, dtype, _targets(target), "delta[j]")
     return _comparing("loss.cu", formula, dtype, target, is_weighted, lines)
 
@@ -208,7 +208,7 @@ def loss_lines(
 
 
 def score(formula: Score, dtype: np.dtype[Any], target: str, is_weighted: bool) -> Source:
-    """Give a score's sum. target: as for `loss`."""
+    """Return a score's sum. target: as for `loss`."""
     out, y = inputs(dtype, ELEMENTS, "out", "y")
     rows = as_symbol(traced(formula.rows, out, y, XP), out, ("B",))
     lines = _row_function(dtype, _targets(target), [rows], [])
@@ -264,7 +264,7 @@ def _element_lines(dtype: np.dtype[Any], loads: Mapping[str, str], result: Symbo
 
 
 def update(rule: UpdateRule, dtype: np.dtype[Any], n_states: int) -> Source:
-    """Give one step of an update rule with this many state vectors."""
+    """Return one step of an update rule with this many state vectors."""
     places, macros = update_lines(rule, dtype, n_states)
     label = _label(rule, getattr(rule, "kernel", None) or "", dtype.name)
     return _instance("update.cu", label, macros, places, False)
@@ -309,7 +309,7 @@ def update_lines(
 
 
 def layers(dtype: np.dtype[Any]) -> Source:
-    """Give maxout and dropout."""
+    """Return maxout and dropout."""
     return _instance("layers.cu", dtype.name, {"T": C_NAMES[dtype.name]}, {}, False)
 
 
@@ -320,7 +320,7 @@ def vectors(dtype: np.dtype[Any]) -> Source:
 
 
 def gather(data: str, out: str) -> Source:
-    """Give the collection of rows from a dtype into another."""
+    """Return the collection of rows from a dtype into another."""
     macros = {"In": C_NAMES[data], "Out": C_NAMES[out]}
     return _instance("gather.cu", f"{data}_{out}", macros, {}, False)
 
@@ -332,7 +332,7 @@ def scale(rows: str, out: str) -> Source:
 
 
 def tick() -> Source:
-    """Give the beginning of a step."""
+    """Return the beginning of a step."""
     return _instance("tick.cu", "clock", {}, {}, False)
 
 

@@ -98,7 +98,7 @@ class Symbol:
         return len(self.shape_names)
 
     def astype(self, dtype: Any, **options: Any) -> Any:
-        """Give the value in another kind; every float is the working dtype."""
+        """Return the value in another kind; every float is the working dtype."""
         return XP.astype(self, dtype)
 
     def reshape(self, *shape: Any, **options: Any) -> Any:
@@ -158,12 +158,12 @@ def _refuse(why: str) -> NoReturn:
 
 
 def inputs(dtype: Any, shape: Shape, *names: str) -> list[Symbol]:
-    """Give symbols for arrays or numbers of these names."""
+    """Return symbols for arrays or numbers of these names."""
     return [Symbol("input", (name,), FLOAT, shape, np.dtype(dtype)) for name in names]
 
 
 def _as_symbol(value: Any, like: Symbol) -> Symbol:
-    """Give a number as a constant; it takes the working dtype wherever it meets a float."""
+    """Return a number as a constant; it takes the working dtype wherever it meets a float."""
     if isinstance(value, Symbol):
         return value
     if isinstance(value, (np.ndarray, np.generic)) and value.size == 1:
@@ -175,7 +175,7 @@ def _as_symbol(value: Any, like: Symbol) -> Symbol:
 
 
 def _broadcast(symbols: Sequence[Symbol]) -> Shape:
-    """Give the shape that arrays have together, as NumPy's rule is."""
+    """Return the shape that arrays have together, as NumPy's rule is."""
     shape: list[str | int] = []
     for axis in range(1, 1 + max(s.ndim for s in symbols)):
         names = {s.shape_names[-axis] for s in symbols if s.ndim >= axis} - {1}
@@ -208,7 +208,7 @@ def _reshaped(symbol: Symbol, shape: Shape) -> Symbol:
 
 
 def _power(base: Any, exponent: Any) -> Symbol:
-    """Give a small power as products, which are exact to a rounding or two and far cheaper."""
+    """Return a small power as products, which are exact to a rounding or two and far cheaper."""
     if isinstance(exponent, (int, float, np.number)) and isinstance(base, Symbol):
         x: Any = _cast(base, FLOAT)
         small: dict[float, Callable[[], Symbol]] = {
@@ -403,7 +403,7 @@ def traced(formula: Callable[..., Any], *args: Any) -> Any:
 
 
 def as_symbol(result: Any, like: Symbol, shape: Shape) -> Symbol:
-    """Give what a formula returned as floats that broadcast to `shape`, or refuse."""
+    """Return what a formula returned as floats that broadcast to `shape`, or refuse."""
     symbol = _cast(_as_symbol(result, like), FLOAT)
     full = _broadcast([symbol, Symbol("input", ("",), FLOAT, shape, like.working)])
     if full != shape or symbol.ndim > len(shape):

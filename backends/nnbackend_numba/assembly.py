@@ -109,7 +109,7 @@ class Assembly:
             self._add(INPUTS, *given)
 
     def _sums(self) -> Array:
-        """Give room for a number from each worker."""
+        """Return room for a number from each worker."""
         return np.zeros(operations.SLOT * self._workers)
 
     # ---- layers -----------------------------------------------------------------------------

@@ -29,7 +29,7 @@ CANNOT = (NumbaError, TypeError, NotImplementedError, RecursionError)
 
 
 def retyped(value: Any, dtype: str) -> Any:
-    """Give a function with its floats in `dtype`, compiled; a float in it; others as they are."""
+    """Return a function with its floats in `dtype`, compiled; a float in it; others as they are."""
     if isinstance(value, float):
         return np.dtype(dtype).type(value)
     value = scalars.in_place_of(value)

@@ -25,7 +25,7 @@ BYTES = I8.as_pointer()
 
 @intrinsic
 def pointer(typingctx, address):
-    """Give an address as a pointer, for `numba.carray`."""
+    """Return an address as a pointer, for `numba.carray`."""
 
     def generate(context, builder, signature, args):
         return builder.inttoptr(args[0], BYTES)
@@ -35,7 +35,7 @@ def pointer(typingctx, address):
 
 @intrinsic
 def size_of(typingctx, kind):
-    """Give the bytes of a number of some kind, as np.float32."""
+    """Return the bytes of a number of some kind, as np.float32."""
     size = kind.dtype.bitwidth // 8
 
     def generate(context, builder, signature, args):
@@ -70,7 +70,7 @@ def call_plain(typingctx, address):
 
 @intrinsic
 def fetch_add(typingctx, address, amount):
-    """Add to the int64 at an address, atomically; give what was there."""
+    """Add to the int64 at an address, atomically; return what was there."""
 
     def generate(context, builder, signature, args):
         place = builder.inttoptr(args[0], I64.as_pointer())
@@ -104,7 +104,7 @@ def atomic_store(typingctx, address, value):
 
 @intrinsic
 def high_word(typingctx, a, b):
-    """Give the upper 64 bits of the product of two uint64."""
+    """Return the upper 64 bits of the product of two uint64."""
 
     def generate(context, builder, signature, args):
         wide = builder.mul(*(builder.zext(v, I128) for v in args))
@@ -158,7 +158,7 @@ def gemm(typingctx, address, b_is_turned, a_is_turned, n, m, k, one, b, ldb, a, 
 
 @cache
 def gemm_address(dtype: str) -> int:
-    """Give the address of SciPy's matrix product, which it offers to compiled code."""
+    """Return the address of SciPy's matrix product, which it offers to compiled code."""
     from scipy.linalg import cython_blas
 
     threads.look_again()  # SciPy comes with a BLAS of its own
@@ -173,7 +173,7 @@ def gemm_address(dtype: str) -> int:
 
 @cache
 def yield_address() -> int:
-    """Give the address of the system's "let another thread run"."""
+    """Return the address of the system's "let another thread run"."""
     if sys.platform == "win32":
         function = ctypes.WinDLL("kernel32").SwitchToThread
     else:

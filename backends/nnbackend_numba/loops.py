@@ -260,7 +260,7 @@ def update2(theta, g, s, r, c, p, keep, start, stop):
 
 
 def penalty(weights, gradient, l1, l2):
-    """gradient += l2 w + l1 sign(w); give l1 sum |w| + l2 / 2 sum w^2."""
+    """gradient += l2 w + l1 sign(w); return l1 sum |w| + l2 / 2 sum w^2."""
     first = 0.0
     second = 0.0
     for i in range(weights.size):
@@ -272,7 +272,7 @@ def penalty(weights, gradient, l1, l2):
 
 
 def squares(v):
-    """Give the sum of squares."""
+    """Return the sum of squares."""
     total = 0.0
     for i in range(v.size):
         total += v[i] * v[i]

@@ -32,25 +32,25 @@ _inline = numba.njit(forceinline=True, **scalars.FAST)
 
 @_inline
 def words(address, n):
-    """Give the n int64 at an address."""
+    """Return the n int64 at an address."""
     return numba.carray(pointer(address), (n,), np.int64)
 
 
 @_inline
 def doubles(address, n):
-    """Give the n float64 at an address."""
+    """Return the n float64 at an address."""
     return numba.carray(pointer(address), (n,), np.float64)
 
 
 @_inline
 def begin(n, worker, workers):
-    """Give where a worker's share of n things begins; the next worker's is its end."""
+    """Return where a worker's share of n things begins; the next worker's is its end."""
     return n * worker // workers
 
 
 @_inline
 def part_of(n, worker, workers):
-    """Give a worker's part of n columns: whole lines of the cache, where that is fair."""
+    """Return a worker's part of n columns: whole lines of the cache, where that is fair."""
     if n % (16 * workers) != 0 and n < 1024 * workers:
         return begin(n, worker, workers), begin(n, worker + 1, workers)
     lines = (n + 15) // 16
@@ -60,7 +60,7 @@ def part_of(n, worker, workers):
 
 @_inline
 def block_of(by_columns, rows, columns, worker, workers):
-    """Give a worker's block of a matrix: rows from lo to hi, columns from first to last."""
+    """Return a worker's block of a matrix: rows from lo to hi, columns from first to last."""
     if by_columns:
         first, last = part_of(columns, worker, workers)
         return 0, rows, first, last
@@ -69,38 +69,38 @@ def block_of(by_columns, rows, columns, worker, workers):
 
 @_inline
 def vector(address, first, n, kind):
-    """Give n numbers from an array's element `first` on."""
+    """Return n numbers from an array's element `first` on."""
     return numba.carray(pointer(address + first * size_of(kind)), (n,), kind)
 
 
 @_inline
 def matrix(address, first, rows, columns, kind):
-    """Give rows of a matrix from its row `first` on."""
+    """Return rows of a matrix from its row `first` on."""
     start = address + first * columns * size_of(kind)
     return numba.carray(pointer(start), (rows, columns), kind)
 
 
 @_inline
 def take0(v, kind):
-    """Give no numbers, as a tuple."""
+    """Return no numbers, as a tuple."""
     return ()
 
 
 @_inline
 def take1(v, kind):
-    """Give one number."""
+    """Return one number."""
     return (kind(v[0]),)
 
 
 @_inline
 def take2(v, kind):
-    """Give two numbers."""
+    """Return two numbers."""
     return (kind(v[0]), kind(v[1]))
 
 
 @_inline
 def take3(v, kind):
-    """Give three numbers."""
+    """Return three numbers."""
     return (kind(v[0]), kind(v[1]), kind(v[2]))
 
 

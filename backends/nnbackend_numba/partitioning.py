@@ -78,7 +78,7 @@ def _in_a_row(calls: Sequence[Call]) -> int:
 
 
 def _exchange(layers: Sequence[dict[str, Any]], k: int, is_first_by_rows: bool) -> float:
-    """Give about how many numbers workers exchange when the first k layers are shared by inputs."""
+    """Return about how many numbers workers exchange when the first k layers are shared by inputs."""
     total = 0.0
     for place, layer in enumerate(layers):
         (B, n_in), n_out = layer["x"].shape, layer["W"].shape[1]

@@ -101,7 +101,7 @@ class Program:
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    """Give where workers wait for their next steps.
+    """Return where workers wait for their next steps.
 
     To wake one takes a tenth of the time that a new thread does. There is one for everybody, as
     members of a team wait for each other.

@@ -123,7 +123,7 @@ def _abs(z):
 
 
 def _as_float(x: Any, y: Any) -> Any:
-    """Give the type of a float beside a whole number, which must not make it a double; else None.
+    """Return the type of a float beside a whole number, which must not make it a double; else None.
 
     Types, not numbers.
     """
@@ -134,7 +134,7 @@ def _as_float(x: Any, y: Any) -> Any:
 
 
 def where(condition: Any, x: Any, y: Any) -> Any:
-    """Give x where the condition holds, else y."""
+    """Return x where the condition holds, else y."""
     return _missing(condition, x, y)
 
 
@@ -226,14 +226,14 @@ def _sum(z, axis):
 
 
 def __getattr__(name: str) -> Any:
-    """Give NumPy's function of one number, of which numba knows many, as sin."""
+    """Return NumPy's function of one number, of which numba knows many, as sin."""
     if name.startswith("_"):
         raise AttributeError(name)
     return getattr(np, name)
 
 
 def in_place_of(value: Any) -> Any:
-    """Give this module for NumPy, and its function for NumPy's; any other value as it is."""
+    """Return this module for NumPy, and its function for NumPy's; any other value as it is."""
     if value is np:
         return sys.modules[__name__]
     name = getattr(value, "__name__", "")

@@ -90,7 +90,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def of_blas() -> int:
-    """Give how many threads BLAS uses now: the CPUs, or what the user has limited it to."""
+    """Return how many threads BLAS uses now: the CPUs, or what the user has limited it to."""
     controller = _controller()
     if controller is None:
         return 1
@@ -106,7 +106,7 @@ def look_again() -> None:
 
 @cache
 def _controller() -> Any:
-    """Give what sets the threads of the loaded BLAS; None without threadpoolctl."""
+    """Return what sets the threads of the loaded BLAS; None without threadpoolctl."""
     try:
         from threadpoolctl import ThreadpoolController
     except ImportError:

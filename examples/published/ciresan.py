@@ -34,7 +34,7 @@ def smooth(fields: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def deform(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Give every digit rotated, scaled and elastically bent, by bilinear interpolation."""
+    """Return every digit rotated, scaled and elastically bent, by bilinear interpolation."""
     result = np.empty_like(x)
     for start in range(0, len(x), 2000):
         part = slice(start, start + 2000)
@@ -70,7 +70,7 @@ def keep(folder: Path, net: nn.Network, epoch: int) -> None:
 
 
 def newest(folder: Path, net: nn.Network) -> tuple[nn.Network, int]:
-    """Give the net that was kept last and its epoch, or the new one and 0."""
+    """Return the net that was kept last and its epoch, or the new one and 0."""
     kept = sorted(folder.glob("*.safetensors"))
     if not kept:
         return net, 0

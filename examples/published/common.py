@@ -46,7 +46,7 @@ class Digits:
 
 
 def accuracy(net: nn.Network, x: np.ndarray, y: np.ndarray) -> float:
-    """Give the share of rows whose largest output is the right one."""
+    """Return the share of rows whose largest output is the right one."""
     return float((net.outputs(x).argmax(axis=1) == y).mean())
 
 
@@ -89,12 +89,12 @@ def load(folder: Path, quick: bool) -> Digits:
 
 
 def epochs(args: argparse.Namespace, published: int) -> int:
-    """Give how many epochs to run."""
+    """Return how many epochs to run."""
     return args.epochs or (2 if args.quick else published)
 
 
 def finished(history: nn.History) -> nn.History:
-    """Give the history of a run, unless Ctrl-C has ended it: then the script ends, too."""
+    """Return the history of a run, unless Ctrl-C has ended it: then the script ends, too."""
     if history.stop_reason == "interrupted":
         raise SystemExit("stopped; the same command goes on")
     return history

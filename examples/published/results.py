@@ -55,7 +55,7 @@ class Section:
 
 
 def sections() -> list[Section]:
-    """Give every published figure, by the script that reproduces it."""
+    """Return every published figure, by the script that reproduces it."""
     found = [Section("nielsen", "Nielsen's book", {net[0]: net[7] for net in NIELSEN})]
     paper = {
         f"{where} paper {activation} {'-'.join(map(str, hidden))}": figures[place]
@@ -90,7 +90,7 @@ def read(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def line(name: str, published: float, facts: dict[str, Any] | None) -> str:
-    """Give one row of the table."""
+    """Return one row of the table."""
     start = f"| {name} | {published:.2%} |"
     if facts is None or not facts["runs"]:
         return f"{start} not yet run | | | | | |"
@@ -109,7 +109,7 @@ def line(name: str, published: float, facts: dict[str, Any] | None) -> str:
 
 
 def page(folder: Path) -> str:
-    """Give the page in Markdown: for each script its settings, as its head has them, and rows."""
+    """Return the page in Markdown: for each script its settings, as its head has them, and rows."""
     found, parts = read(folder), [INTRO]
     for section in sections():
         about = importlib.import_module(section.script).__doc__ or ""

@@ -68,11 +68,11 @@ class Backend(ABC):
 
     @abstractmethod
     def empty(self, shape: tuple[int, ...], dtype: str) -> Array:
-        """Give a new C-contiguous array with any content; slices and reshapes of it are views."""
+        """Return a new C-contiguous array with any content; slices and reshapes of it are views."""
 
     @abstractmethod
     def zeros(self, shape: tuple[int, ...], dtype: str) -> Array:
-        """Give a new C-contiguous array of zeros."""
+        """Return a new C-contiguous array of zeros."""
 
     @abstractmethod
     def to_device(self, host: np.ndarray, out: Array | None = None) -> Array:
@@ -83,7 +83,7 @@ class Backend(ABC):
 
     @abstractmethod
     def to_host(self, array: Array) -> np.ndarray:
-        """Give a fresh NumPy copy, never a view; waits for the device."""
+        """Return a fresh NumPy copy, never a view; waits for the device."""
 
     @abstractmethod
     def synchronize(self) -> None:
@@ -91,7 +91,7 @@ class Backend(ABC):
 
     @abstractmethod
     def owns(self, array: object) -> bool:
-        """Tell whether `array` is an array of this library on this device."""
+        """Return True if `array` is an array of this library on this device."""
 
     # ---- (b) kernels: layers ----------------------------------------------------------------
 
@@ -336,7 +336,7 @@ class Backend(ABC):
     # ---- (c) optional -----------------------------------------------------------------------
 
     def capture(self, step: Callable[[], None]) -> Callable[[int], None]:
-        """Give a function that makes n steps, each as `step` would; here by calling it n times.
+        """Return a function that makes n steps, each as `step` would; here by calling it n times.
 
         A device may record `step` once and replay it, so a step calls kernels of this backend and
         does nothing else, always with the same arrays. Until the result has been used, `step`
@@ -354,7 +354,7 @@ class Backend(ABC):
         return run
 
     def active(self, multiplications: int | None = None) -> AbstractContextManager[Any]:
-        """Give a context for work on this device, also for arithmetic outside the kernels.
+        """Return a context for work on this device, also for arithmetic outside the kernels.
 
         For libraries with a current device, or with threads to choose: a training run says how
         many multiplications its largest matrix product has.
@@ -368,7 +368,7 @@ class Backend(ABC):
         """
 
     def with_precision(self, precision: str) -> Backend:
-        """Give this device with float32 matrix products made in a precision of `precisions`.
+        """Return this device with float32 matrix products made in a precision of `precisions`.
 
         Raises: ArgumentError for one that the device does not have.
         """
@@ -383,11 +383,11 @@ class Backend(ABC):
     # ---- shared by the engine and the defaults ----------------------------------------------
 
     def dtype_name(self, array: Array) -> str:
-        """Give the name of a float array's dtype, as "float32"."""
+        """Return the name of a float array's dtype, as "float32"."""
         return next(n for n in self.float_dtypes if array.dtype == getattr(self.xp, n))
 
     def cast(self, array: Array, dtype: str) -> Array:
-        """Give the array in a float dtype; itself, where it has it already."""
+        """Return the array in a float dtype; itself, where it has it already."""
         wanted = getattr(self.xp, dtype)
         return array if array.dtype == wanted else self.xp.astype(array, wanted)
 
@@ -409,7 +409,7 @@ class Backend(ABC):
         return cache[length] if n == length else cache[length][:n]
 
     def _targets(self, y: Array, out: Array) -> Array:
-        """Give targets as (B, O) in the dtype of `out`; class labels become one-hot rows."""
+        """Return targets as (B, O) in the dtype of `out`; class labels become one-hot rows."""
         if y.ndim == 2:
             return y
         labels = self.xp.reshape(self.xp.astype(y, self.xp.int64), (-1, 1))

@@ -27,7 +27,7 @@ BATCH_ORDER = 1 << 33
 
 
 def host_generator(seed: int, stream: int, index: int = 0) -> np.random.Generator:
-    """Give the host's generator for a purpose: initial weights, an epoch's order."""
+    """Return the host's generator for a purpose: initial weights, an epoch's order."""
     return np.random.Generator(_philox((seed, stream), (0, 0, index, 0)))
 
 
@@ -37,12 +37,12 @@ def _philox(key: tuple[int, ...], counter: tuple[int, ...]) -> np.random.Philox:
 
 
 def keep_threshold(rate: float) -> int:
-    """Give the number below which a unit's 16 bits must lie for it to be kept."""
+    """Return the number below which a unit's 16 bits must lie for it to be kept."""
     return round((1.0 - rate) * 65536)
 
 
 def blocks_per_row(n_units: int) -> int:
-    """Give how many blocks a row takes; rows never share one, so any split of rows agrees."""
+    """Return how many blocks a row takes; rows never share one, so any split of rows agrees."""
     return -(-n_units // UNITS_PER_BLOCK)
 
 
@@ -69,7 +69,7 @@ def host_bits(
 
 
 def _product(a: Array, m: int, xp: Namespace) -> tuple[Array, Array]:
-    """Multiply uint64 words by a constant; give the high and the low word of the 128 bits."""
+    """Multiply uint64 words by a constant; return the high and the low word of the 128 bits."""
     m_low, m_high = m & LOW_32, m >> 32
     a_low, a_high = a & LOW_32, a >> 32
     low = a_low * m_low

@@ -213,7 +213,7 @@ def _words(name: str) -> tuple[str, ...]:
 
 
 def _version(entry: _Entry) -> str:
-    """Give what a backend says of its version; one that cannot tell is shown without."""
+    """Return what a backend says of its version; one that cannot tell is shown without."""
     try:
         return entry.spec.version() if entry.spec and not entry.error else ""
     except Exception:
@@ -419,7 +419,7 @@ def _candidates(kind: str, number: int | None, passed_over: list[str]) -> Iterat
 
 
 def _reason(name: str) -> str:
-    """Give one indented line: the backend, why it is not usable, and the cure."""
+    """Return one indented line: the backend, why it is not usable, and the cure."""
     probe, entry = _probe(name), _entries()[name]
     cure = f" -> {probe.cure}" if probe.cure else ""
     return f"  {name} ({entry.distribution}): {probe.reason}{cure}"

@@ -58,11 +58,11 @@ class AbstractContender(ABC):
 
     @abstractmethod
     def parameters(self) -> Parameters:
-        """Give copies of the weights (I, O) and biases (O,) as they are now."""
+        """Return copies of the weights (I, O) and biases (O,) as they are now."""
 
     @abstractmethod
     def predict(self, x: Floats) -> Any:
-        """Give the labels of host rows, as a host array."""
+        """Return the labels of host rows, as a host array."""
 
     @property
     def first_batch(self) -> tuple[Floats, Labels]:

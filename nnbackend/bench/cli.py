@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
 def make_plan(
     rows: tuple[Row, ...], names: tuple[str, ...], args: argparse.Namespace, *, extras: bool
 ) -> Plan:
-    """Give the plan that the options mean.
+    """Return the plan that the options mean.
 
     Raises: ArgumentError for numbers that cannot be meant.
     """
@@ -83,12 +83,12 @@ def make_plan(
 
 
 def parse_rows(text: str) -> tuple[Row, ...]:
-    """Give the rows of a list with commas."""
+    """Return the rows of a list with commas."""
     return tuple(parse_row(word) for word in text.split(",") if word)
 
 
 def parse_contenders(text: str) -> tuple[str, ...]:
-    """Give the contenders of a list with commas, each checked."""
+    """Return the contenders of a list with commas, each checked."""
     names = tuple(dict.fromkeys(word for word in text.split(",") if word))
     for name in names:
         get_contender(name)
@@ -96,7 +96,7 @@ def parse_contenders(text: str) -> tuple[str, ...]:
 
 
 def our_failures(result: dict[str, Any]) -> list[str]:
-    """Give why contenders of ours failed, if any did."""
+    """Return why contenders of ours failed, if any did."""
     return [
         c["error"] for r in result["rows"] for c in r["contenders"] if c["is_ours"] and c["error"]
     ]

@@ -57,7 +57,7 @@ class OursOnNumPy(AbstractContender):
         self.trainer = trainer.Trainer(self.net, self.x, self.y, options, callbacks=[self.stop])
 
     def _new_step(self) -> Any:
-        """Give a step on the first batch, put together from the parts the trainer uses."""
+        """Return a step on the first batch, put together from the parts the trainer uses."""
         net, backend, rule = self.net, self.net.backend, self.rule
         x, y = self.first_batch
         rows, targets = backend.to_device(x), backend.to_device(net.host_targets(y, len(y)))
@@ -95,7 +95,7 @@ class OursOnNumPy(AbstractContender):
 
 
 def _stop_after() -> Any:
-    """Give a callback that ends training when `left` more epochs are done."""
+    """Return a callback that ends training when `left` more epochs are done."""
     from nnbackend.training.callbacks import Callback
 
     class StopAfter(Callback):
@@ -205,7 +205,7 @@ class PyTorch(AbstractContender):
         self.reset()
 
     def compiled(self, function: Any) -> Any:
-        """Give the function as it is; a compiling sibling compiles it."""
+        """Return the function as it is; a compiling sibling compiles it."""
         return function
 
     def _loss(self, x: Any, y: Any) -> Any:
@@ -359,7 +359,7 @@ CONTENDERS: dict[str, type[AbstractContender]] = {
 
 
 def get_contender(name: str) -> type[AbstractContender]:
-    """Give the contender of a name.
+    """Return the contender of a name.
 
     Raises: ArgumentError for an unknown one.
     """
@@ -369,7 +369,7 @@ def get_contender(name: str) -> type[AbstractContender]:
 
 
 def missing(name: str) -> str:
-    """Give why a contender cannot run here, or the empty string."""
+    """Return why a contender cannot run here, or the empty string."""
     for module in get_contender(name).modules:
         root = module.partition(".")[0]
         if importlib.util.find_spec(root) is None:

@@ -28,14 +28,14 @@ AVX512 = {"avx512f", "avx512dq", "avx512bw", "avx512vl", "avx512cd"}  # what Sky
 
 
 def usable_cpus() -> list[int]:
-    """Give the CPUs that this process may run on."""
+    """Return the CPUs that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
 
 
 def environment(threads: int, coretype: str = "", cache: str = "") -> dict[str, str]:
-    """Give the environment of a contender's process.
+    """Return the environment of a contender's process.
 
     coretype: the OpenBLAS kernels to use, where not its own choice.  cache: a folder in which
     compiling libraries keep their results, so that a run begins with none.
@@ -52,7 +52,7 @@ def environment(threads: int, coretype: str = "", cache: str = "") -> dict[str, 
 
 
 def choose_coretype(flags: Iterable[str], core: str) -> str:
-    """Give the OpenBLAS kernels to ask for: AVX-512's where the CPU has it and they lie idle.
+    """Return the OpenBLAS kernels to ask for: AVX-512's where the CPU has it and they lie idle.
 
     OpenBLAS takes its Haswell kernels on CPUs that it does not know, whatever they can do.
     >>> choose_coretype(sorted(AVX512), "Haswell"), choose_coretype(["avx2"], "Haswell")
@@ -91,7 +91,7 @@ def blas_lines() -> list[str]:
 
 
 def _cpu_lines() -> dict[str, str]:
-    """Give what Linux says of the first CPU."""
+    """Return what Linux says of the first CPU."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
@@ -102,14 +102,14 @@ def _cpu_lines() -> dict[str, str]:
 
 
 def cpu_flags() -> list[str]:
-    """Give the instruction sets of the CPU that matter here; none where they cannot be read."""
+    """Return the instruction sets of the CPU that matter here; none where they cannot be read."""
     flags = set(_cpu_lines().get("flags", _cpu_lines().get("Features", "")).split())
     wanted = {"avx", "avx2", "fma", "amx_tile", "avx512_bf16", "asimd", "sve"} | AVX512
     return sorted(flags & wanted)
 
 
 def cpu_name() -> str:
-    """Give the CPU's name, with family and model where the name alone says little."""
+    """Return the CPU's name, with family and model where the name alone says little."""
     lines = _cpu_lines()
     name = lines.get("model name") or platform.processor() or platform.machine() or "unknown"
     if {"cpu family", "model"} <= lines.keys():
@@ -118,7 +118,7 @@ def cpu_name() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Give the versions of Python, this library and every peer that is installed."""
+    """Return the versions of Python, this library and every peer that is installed."""
     from nnbackend import __version__
 
     found = {"python": platform.python_version(), "nnbackend": __version__}
@@ -131,7 +131,7 @@ def versions() -> dict[str, str]:
 
 
 def machine_facts() -> dict[str, Any]:
-    """Give what a reader must know of the machine, without importing an array library."""
+    """Return what a reader must know of the machine, without importing an array library."""
     return {
         "cpu": cpu_name(),
         "cpus": os.cpu_count(),
@@ -144,7 +144,7 @@ def machine_facts() -> dict[str, Any]:
 
 
 def peak_memory() -> int:
-    """Give the most memory this process has had, in bytes; 0 where the system does not say."""
+    """Return the most memory this process has had, in bytes; 0 where the system does not say."""
     try:  # getrusage of a new process counts its parent's memory too
         status = Path("/proc/self/status").read_text(encoding="utf-8")
         found = next(line for line in status.splitlines() if line.startswith("VmHWM"))
@@ -160,7 +160,7 @@ def peak_memory() -> int:
 
 
 def thread_pools() -> list[dict[str, Any]]:
-    """Give the thread pools loaded in this process, where threadpoolctl can look."""
+    """Return the thread pools loaded in this process, where threadpoolctl can look."""
     try:
         from threadpoolctl import threadpool_info
     except ImportError:

@@ -23,7 +23,7 @@ STYLES = {
 
 
 def write(result: Answer, folder: Path, name: str = "") -> list[Path]:
-    """Write a result as `<name>.json`, `.md` and `.png`; give the three paths."""
+    """Write a result as `<name>.json`, `.md` and `.png`; return the three paths."""
     folder.mkdir(parents=True, exist_ok=True)
     base = name or default_name(result)
     paths = [folder / f"{base}{suffix}" for suffix in (".json", ".md", ".png")]
@@ -37,7 +37,7 @@ def write(result: Answer, folder: Path, name: str = "") -> list[Path]:
 
 
 def markdown(result: Answer) -> str:
-    """Give the whole report."""
+    """Return the whole report."""
     parts = [
         "# Training on the CPU, side by side",
         facts(result),
@@ -68,7 +68,7 @@ def markdown(result: Answer) -> str:
 
 
 def facts(result: Answer) -> str:
-    """Give the machine and the settings as a list."""
+    """Return the machine and the settings as a list."""
     machine, settings = result["machine"], result["settings"]
     load = ", ".join(map(str, machine["load_average"]))
     core = settings["openblas_coretype"]
@@ -92,12 +92,12 @@ def facts(result: Answer) -> str:
 
 
 def was_busy(result: Answer) -> bool:
-    """Tell whether other programs ran when the run began."""
+    """Return True if other programs ran when the run began."""
     return bool(result["machine"]["load_average"]) and result["machine"]["load_average"][0] > QUIET
 
 
 def times_table(result: Answer) -> str:
-    """Give the main table, the fastest of each row in bold."""
+    """Return the main table, the fastest of each row in bold."""
     names = _titles(result)
     lines = []
     for row in result["rows"]:
@@ -132,7 +132,7 @@ def _best_of_ours(row: Answer) -> str:
 
 
 def shares_table(result: Answer) -> str:
-    """Give times relative to the fastest peer, and the share of the ceiling."""
+    """Return times relative to the fastest peer, and the share of the ceiling."""
 
     def cell(c: Answer) -> str:
         ratio = f"{c['of_fastest_peer']['median']:.2f}" if c["of_fastest_peer"] else ""
@@ -143,7 +143,7 @@ def shares_table(result: Answer) -> str:
 
 
 def losses_table(result: Answer) -> str:
-    """Give the losses."""
+    """Return the losses."""
     names = _titles(result)
     lines = []
     for row in result["rows"]:
@@ -157,7 +157,7 @@ def losses_table(result: Answer) -> str:
 
 
 def startup_table(result: Answer) -> str:
-    """Give what each contender needs before it trains, and its memory."""
+    """Return what each contender needs before it trains, and its memory."""
     lines = []
     for name, title in _titles(result).items():
         good = [
@@ -175,7 +175,7 @@ def startup_table(result: Answer) -> str:
 
 
 def predictions_table(result: Answer) -> str:
-    """Give the times of predictions."""
+    """Return the times of predictions."""
     lines = [
         (p["title"], _with_spread(p["one_us"]), _with_spread(p["many_ms"]))
         for p in result["predictions"]
@@ -192,7 +192,7 @@ def _rows_table(result: Answer, cell: Any) -> str:
 
 
 def _titles(result: Answer) -> dict[str, str]:
-    """Give the contenders of any row, in their order."""
+    """Return the contenders of any row, in their order."""
     return {c["name"]: c["title"] for row in result["rows"] for c in row["contenders"]}
 
 
@@ -202,7 +202,7 @@ def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 
 def number(value: float) -> str:
-    """Give three digits, or all of a larger number's whole part.
+    """Return three digits, or all of a larger number's whole part.
 
     >>> number(0.12345), number(12.345), number(12345.6)
     ('0.123', '12.3', '12 346')
@@ -224,7 +224,7 @@ def _middle(values: Sequence[float]) -> float:
 
 
 def picture(result: Answer) -> bytes:
-    """Draw each row's times relative to its fastest peer, on a logarithmic scale; give a PNG."""
+    """Draw each row's times relative to its fastest peer, on a logarithmic scale; return a PNG."""
     import io
 
     from matplotlib.figure import Figure
@@ -258,12 +258,12 @@ def picture(result: Answer) -> bytes:
 
 
 def _ours_last(names: Iterable[str]) -> list[str]:
-    """Give names in the order of drawing: ours on top of the others."""
+    """Return names in the order of drawing: ours on top of the others."""
     return sorted(names, key=lambda name: (name.startswith("nnbackend"), name))
 
 
 def _draw_contender(axes: Any, name: str, rows: Sequence[Answer]) -> Any:
-    """Draw one contender's medians and spreads; give the mark for the legend."""
+    """Draw one contender's medians and spreads; return the mark for the legend."""
     color, mark = STYLES.get(name, ("#777777", "v"))
     xs, ys = [], []
     for place, row in enumerate(rows):
@@ -287,7 +287,7 @@ def _draw_contender(axes: Any, name: str, rows: Sequence[Answer]) -> Any:
 
 
 def reference(row: Answer) -> float:
-    """Give the time of a row's fastest peer, in us; without peers, of the fastest of all."""
+    """Return the time of a row's fastest peer, in us; without peers, of the fastest of all."""
     good = [c for c in row["contenders"] if not c["error"]]
     peers = [c for c in good if not c["is_ours"]] or good
     return min((float(c["us_per_step"]["median"]) for c in peers), default=1.0)
@@ -308,7 +308,7 @@ def _caption(result: Answer) -> str:
 
 
 def duration(us: float) -> str:
-    """Give a time with its unit.
+    """Return a time with its unit.
 
     >>> duration(99.0), duration(2040.0), duration(1.5e6)
     ('99.0 µs', '2.04 ms', '1.50 s')

@@ -88,7 +88,7 @@ class Row:
 
 
 def parse_row(text: str) -> Row:
-    """Give the row that is written `sizes:batch[:optimizer[:steps]]`.
+    """Return the row that is written `sizes:batch[:optimizer[:steps]]`.
 
     Raises: ArgumentError for anything else.
     >>> parse_row("784-30-10:10").layers
@@ -163,7 +163,7 @@ def make_parameters(row: Row, seed: int = 0) -> Parameters:
 
 
 def mean_loss(parameters: Parameters, x: Floats, y: Labels) -> float:
-    """Give the mean cross-entropy of a network with these parameters, by plain NumPy."""
+    """Return the mean cross-entropy of a network with these parameters, by plain NumPy."""
     import numpy as np
 
     a, (weights, biases) = x, parameters

@@ -90,7 +90,7 @@ class Workers:
 
 
 def run(plan: Plan, launch: Launch | None = None, say: Say | None = None) -> Answer:
-    """Carry out the plan; give everything that was measured, ready for JSON."""
+    """Carry out the plan; return everything that was measured, ready for JSON."""
     say = say or _to_stderr
     threads = plan.threads or len(usable_cpus())
     if launch is None:
@@ -147,7 +147,7 @@ def interleave(
     launch: Launch,
     say: Say,
 ) -> dict[tuple[str, ...], list[Answer]]:
-    """Do every job once a round; give each job's answers. One that fails is not tried again."""
+    """Do every job once a round; return each job's answers. One that fails is not tried again."""
     answers: dict[tuple[str, ...], list[Answer]] = {job: [] for job in jobs}
     failed: set[tuple[str, ...]] = set()
     for turn in range(rounds):
@@ -167,13 +167,13 @@ def interleave(
 
 
 def openblas_core(pools: Sequence[Answer]) -> str:
-    """Give the kernels that OpenBLAS picked; the empty string where that is not known."""
+    """Return the kernels that OpenBLAS picked; the empty string where that is not known."""
     cores = [p.get("architecture", "") for p in pools if p.get("internal_api") == "openblas"]
     return str(cores[0]) if cores else ""
 
 
 def describe(row: Row) -> Answer:
-    """Give what a row is, for the file."""
+    """Return what a row is, for the file."""
     return {
         "name": row.name,
         "title": row.title,
@@ -187,7 +187,7 @@ def describe(row: Row) -> Answer:
 
 
 def compare(row: Row, answers: dict[str, list[Answer]], ceiling: float) -> list[Answer]:
-    """Give each contender's median and spread over the rounds, and what it is beside the others.
+    """Return each contender's median and spread over the rounds, and what it is beside the others.
 
     of_fastest_peer is its time divided by the fastest peer's in the same round; below 1 is faster.
     of_ceiling is the share of the machine's sgemm rate that its step reaches.
@@ -279,7 +279,7 @@ def _extras(
 
 
 def _short(answer: Answer) -> str:
-    """Give an answer's main figure, for the progress."""
+    """Return an answer's main figure, for the progress."""
     if "us_per_step" in answer:
         return f"{answer['us_per_step']['median']:.4g} us per step, loss {answer['loss']:.4f}"
     if "gflops" in answer:
@@ -294,7 +294,7 @@ def _to_stderr(line: str) -> None:
 
 
 def default_name(result: Answer) -> str:
-    """Give the name of a result's files: `cpu-<model>-<date>`."""
+    """Return the name of a result's files: `cpu-<model>-<date>`."""
     words = "".join(c if c.isalnum() else " " for c in result["machine"]["cpu"]).lower().split()
     noise = {"r", "tm", "cpu", "processor", "with", "family"}
     name = "-".join(word for word in words if word not in noise)

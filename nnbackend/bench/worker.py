@@ -43,14 +43,14 @@ Answer = dict[str, Any]
 
 
 def clock(work: Callable[[], object]) -> float:
-    """Give the seconds that some work takes."""
+    """Return the seconds that some work takes."""
     begin = time.perf_counter()
     work()
     return time.perf_counter() - begin
 
 
 def spread(samples: Sequence[float]) -> dict[str, float]:
-    """Give the median, the least and the most.
+    """Return the median, the least and the most.
 
     >>> spread([3.0, 1.0, 2.0])
     {'median': 2.0, 'min': 1.0, 'max': 3.0}
@@ -59,7 +59,7 @@ def spread(samples: Sequence[float]) -> dict[str, float]:
 
 
 def sample(work: Callable[[int], object], seconds: float) -> list[float]:
-    """Call work(n) several times, in all for about `seconds`; give the seconds of each one of n.
+    """Call work(n) several times, in all for about `seconds`; return the seconds of each one of n.
 
     n is found by growing it until a call takes long enough to be timed.
     """
@@ -143,7 +143,7 @@ def _ready(kind: type[AbstractContender], row: Row) -> AbstractContender:
 
 
 def sgemm(seconds: float) -> Answer:
-    """Give the rates of NumPy's matrix product in float32, in GFLOP/s: a ceiling for all."""
+    """Return the rates of NumPy's matrix product in float32, in GFLOP/s: a ceiling for all."""
     import numpy as np
 
     rates = {}

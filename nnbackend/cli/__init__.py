@@ -100,7 +100,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; give the exit code. Never raises for what a user can do wrong."""
+    """Run one command; return the exit code. Never raises for what a user can do wrong."""
     with present(), escaping():
         return _main(list(sys.argv[1:] if argv is None else argv))
 

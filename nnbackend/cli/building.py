@@ -72,12 +72,12 @@ def complete(settings: Settings, data: Dataset, backend: Backend) -> Settings:
 
 
 def _scale(data: Dataset) -> str:
-    """Give "unit" for images of bytes; else "robust", which far-off values cannot spoil."""
+    """Return "unit" for images of bytes; else "robust", which far-off values cannot spoil."""
     return "unit" if default_scaler_kind(data.x) == "unit" else "robust"
 
 
 def _dropout(settings: Settings) -> tuple[float, ...]:
-    """Give the rate of each hidden layer: wide layers can spare units, narrow ones cannot."""
+    """Return the rate of each hidden layer: wide layers can spare units, narrow ones cannot."""
     if settings.optimizer == "lbfgs" or not settings.hidden:
         return (0.0,)
     return tuple(WIDE_RATE if width >= WIDE else 0.0 for width in settings.hidden)
@@ -100,7 +100,7 @@ def _check_loss(loss: str, data: Dataset) -> None:
 
 
 def _output_activation(loss: str, data: Dataset) -> str:
-    """Give the output activation that suits a loss."""
+    """Return the output activation that suits a loss."""
     name = loss.partition(":")[0]
     if name in OUTPUT_ACTIVATIONS:
         return OUTPUT_ACTIVATIONS[name]
@@ -131,7 +131,7 @@ def build_network(settings: Settings, data: Dataset, backend: Backend) -> Networ
 
 
 def build_config(settings: Settings) -> TrainConfig:
-    """Give the recipe of completed settings; the best weights are put back by the caller."""
+    """Return the recipe of completed settings; the best weights are put back by the caller."""
     options: dict[str, Any] = {}
     if settings.learning_rate is not None:
         options["learning_rate"] = settings.learning_rate
@@ -155,7 +155,7 @@ def build_config(settings: Settings) -> TrainConfig:
 
 
 def build_schedule(text: str) -> Schedule | None:
-    """Give the schedule of NAME or NAME:KEY=VALUE,...; None for constant.
+    """Return the schedule of NAME or NAME:KEY=VALUE,...; None for constant.
 
     >>> build_schedule("step:every=5,gamma=0.5")
     Step(every=5, gamma=0.5)
@@ -196,7 +196,7 @@ def _hidden_layer(width: int, activation: str) -> AbstractLayer:
 
 
 def _with_number(text: str) -> tuple[Any, ...]:
-    """Give ("huber", 2.0) for "huber:2", and ("huber",) for "huber"."""
+    """Return ("huber", 2.0) for "huber:2", and ("huber",) for "huber"."""
     name, colon, number = text.partition(":")
     return (name, float(number)) if colon else (name,)
 

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def networks(device: Backend, dtype: str) -> Iterator[tuple[str, Network, np.ndarray]]:
-    """Give small networks with targets: every activation, layer and loss."""
+    """Return small networks with targets: every activation, layer and loss."""
     rng = np.random.Generator(np.random.Philox(2))
     values = rng.standard_normal((ROWS, N_OUT))
     shares = rng.uniform(0.1, 0.9, (ROWS, N_OUT))

@@ -49,7 +49,7 @@ def add_run_and_data(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate; give the exit code."""
+    """Evaluate; return the exit code."""
     found = open_run(args.run)
     net = found.network(args.device)
     data = read_for(found, net, args.data, args.missing)
@@ -106,7 +106,7 @@ def read_data_of(found: Run) -> Dataset:
 
 
 def choose_part(found: Run, data: Dataset, asked: str | None) -> tuple[str, Dataset]:
-    """Give the part's name and its rows.
+    """Return the part's name and its rows.
 
     The training data itself is divided as it was then; other data has only the test part that
     it may have been distributed with.
@@ -135,7 +135,7 @@ def choose_part(found: Run, data: Dataset, asked: str | None) -> tuple[str, Data
 
 
 def per_class(counts: np.ndarray, labels: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Give precision, recall, F1 and rows of each class; 0 where a share is of nothing."""
+    """Return precision, recall, F1 and rows of each class; 0 where a share is of nothing."""
     right = np.diag(counts).astype(np.float64)
     rows, taken = counts.sum(axis=1), counts.sum(axis=0)
     precision = right / np.maximum(taken, 1)

@@ -26,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Explain; give the exit code."""
+    """Explain; return the exit code."""
     found = open_run(args.run)
     net = found.network(args.device)
     if args.data is not None:

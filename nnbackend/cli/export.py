@@ -19,7 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Export; give the exit code."""
+    """Export; return the exit code."""
     found = open_run(args.run)
     path = Path(args.out) if args.out else found.model.with_suffix(".onnx")
     export(found.network("cpu"), path)

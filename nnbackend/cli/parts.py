@@ -197,14 +197,14 @@ def with_sources(settings: Settings, data: Dataset) -> Settings:
 
 
 def _test_choice(settings: Settings, data: Dataset) -> float | str:
-    """Give where the rows for the final figure come from; the default depends on the data."""
+    """Return where the rows for the final figure come from; the default depends on the data."""
     if settings.test is not None:
         return settings.test
     return OWN if data.test is not None else TEST_SHARE
 
 
 def whole(data: Dataset) -> Dataset:
-    """Give all rows, the distributed test part after the others."""
+    """Return all rows, the distributed test part after the others."""
     if data.test is None:
         return data
     x = np.concatenate([data.x, data.test.x])
@@ -214,7 +214,7 @@ def whole(data: Dataset) -> Dataset:
 
 
 def fingerprint(data: Dataset) -> str:
-    """Give a text that is the same for the same rows in the same order, and else another."""
+    """Return a text that is the same for the same rows in the same order, and else another."""
     digest = hashlib.blake2b(digest_size=16)
     every = max(1, -(-data.x.nbytes // FINGERPRINT_BYTES))
     for values in (data.x[::every], data.y):

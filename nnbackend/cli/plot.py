@@ -162,7 +162,7 @@ KINDS: dict[str, Callable[[Subject], None]] = {
 
 
 def sample(net: Network, data: Dataset, row: int) -> tuple[np.ndarray, np.ndarray]:
-    """Give one row as the first layer sees it (1, n_in), and its target as the loss takes it."""
+    """Return one row as the first layer sees it (1, n_in), and its target as the loss takes it."""
     if not 0 <= row < data.n_samples or data.y is None:
         raise ArgumentError(
             f"ROW must be from 0 to {data.n_samples - 1}, of rows with a target. Received: {row}."
@@ -201,7 +201,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Draw; give the exit code."""
+    """Draw; return the exit code."""
     suffix = "gif" if args.kind == "film" else "png"
     given = Path(args.run)
     folder = given if given.is_dir() else given.parent

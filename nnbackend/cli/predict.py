@@ -32,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Predict; give the exit code."""
+    """Predict; return the exit code."""
     suffix = Path(args.out).suffix.lower() if args.out else ".csv"
     if suffix not in (".csv", ".npy"):
         raise ArgumentError(f"--out must be a .csv or .npy file. Received: {args.out}.")
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _probabilities(net: Network, x: Any) -> tuple[np.ndarray, list[str]]:
-    """Give the probabilities, a column for each class, and the columns' names."""
+    """Return the probabilities, a column for each class, and the columns' names."""
     values = net.predict_proba(x)
     if net.classes is None:
         return values, [f"probability_{i}" for i in range(values.shape[1])]

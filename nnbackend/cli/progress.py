@@ -79,7 +79,7 @@ class EpochTable(Callback):
         self._print(cells, " *" if is_best else "")
 
     def _seconds_left(self, trainer: Trainer) -> float | None:
-        """Give the time that the epochs left will take; None where nothing is known yet.
+        """Return the time that the epochs left will take; None where nothing is known yet.
 
         The first epoch tells by its steps after the first, as preparing does not come again; the
         others by their mean, validation included.
@@ -173,7 +173,7 @@ def _csv_line(row: Row) -> str:
 
 
 def score_name(trainer: Trainer) -> str:
-    """Give what is reported beside the validation loss: accuracy or r2."""
+    """Return what is reported beside the validation loss: accuracy or r2."""
     assert trainer.validation is not None
     return trainer.net.score_for(trainer.validation[1]).name
 
@@ -191,7 +191,7 @@ def save_best(trainer: Trainer, path: Path) -> None:
 
 
 def loss_text(loss: float) -> str:
-    """Give a loss in a few characters.
+    """Return a loss in a few characters.
 
     >>> loss_text(0.12345), loss_text(0.00012345), loss_text(123456.0)
     ('0.1235', '1.23e-04', '1.23e+05')
@@ -200,7 +200,7 @@ def loss_text(loss: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Give a time to read.
+    """Return a time to read.
 
     >>> duration(7.2), duration(75), duration(3725)
     ('0:07', '1:15', '1:02:05')

@@ -83,7 +83,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def to_json(value: Any) -> str:
-    """Give one line of JSON; what is infinite or not a number becomes null."""
+    """Return one line of JSON; what is infinite or not a number becomes null."""
     return json.dumps(_finite(value), allow_nan=False)  # ASCII, whatever the console's encoding
 
 
@@ -151,7 +151,7 @@ def _cpu_model() -> str:
 
 
 def _threads() -> dict[str, Any]:
-    """Give the thread counts that the environment asks for and those that libraries use."""
+    """Return the thread counts that the environment asks for and those that libraries use."""
     facts: dict[str, Any] = {name: os.environ[name] for name in THREADS if name in os.environ}
     try:
         threadpoolctl: Any = importlib.import_module("threadpoolctl")
@@ -204,7 +204,7 @@ def keep_changes(folder: Path, now: Settings) -> None:
 
 
 def checkpoint_of_run(folder: Path) -> Checkpoint:
-    """Give the newest checkpoint of a run that is to go on."""
+    """Return the newest checkpoint of a run that is to go on."""
     checkpoints = folder / CHECKPOINTS
     if not checkpoints.is_dir() or not checkpoint_paths(checkpoints):
         raise ArgumentError(

@@ -129,7 +129,7 @@ def _interval(text: str) -> str:
 
 
 def interval(text: str) -> dict[str, float]:
-    """Give {"minutes": 10.0} for "10 minutes", and whole numbers of epochs or steps.
+    """Return {"minutes": 10.0} for "10 minutes", and whole numbers of epochs or steps.
 
     >>> interval("10 minutes"), interval("1 epoch")
     ({'minutes': 10.0}, {'epochs': 1})
@@ -301,7 +301,7 @@ TABLE: dict[str, Field[Any]] = {f.name: f for f in fields(Settings)}
 
 
 def resolve(given: Mapping[str, str], config: str | None) -> Settings:
-    """Give the settings of a command line, where each option's text stands by its name.
+    """Return the settings of a command line, where each option's text stands by its name.
 
     Raises: ArgumentError for a value that cannot be meant, or a config file that cannot be read.
     """
@@ -359,7 +359,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def to_toml(settings: Settings) -> str:
-    """Give the text of a config file; what is None has no meaning in this run and is left out."""
+    """Return the text of a config file; what is None has no meaning in this run and is left out."""
     lines = [
         "# The settings of a run, all of them resolved. Use again: nnbackend train --config FILE"
     ]
@@ -385,7 +385,7 @@ def _toml(value: Any) -> str:
 
 
 def default_text(setting: Field[Any]) -> str:
-    """Give a default as the help shows it."""
+    """Return a default as the help shows it."""
     if setting.metadata["shown"] is not None:
         return str(setting.metadata["shown"])
     value = setting.default

@@ -20,7 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what there is; give the exit code."""
+    """Print what there is; return the exit code."""
     found = open_run(args.run)
     net = found.network(args.device)
     print(f"model    {found.model}")
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _norms(net: Network) -> str:
-    """Give a table of the parameters' sizes, layer by layer."""
+    """Return a table of the parameters' sizes, layer by layer."""
     lines = ["layer   weights      norm  largest |w|  largest |b|"]
     weights, biases = net.get_parameters()
     for i, (W, b) in enumerate(zip(weights, biases, strict=True)):
@@ -52,7 +52,7 @@ def _norms(net: Network) -> str:
 
 
 def _settings(found: Run) -> str:
-    """Give the settings of the run, by topic."""
+    """Return the settings of the run, by topic."""
     lines, topic = [], ""
     for name, setting in TABLE.items():
         value: Any = getattr(found.settings, name)
@@ -67,7 +67,7 @@ def _settings(found: Run) -> str:
 
 
 def _best(found: Run) -> str:
-    """Give the figures of the best epoch, and of the test part as training ended with them."""
+    """Return the figures of the best epoch, and of the test part as training ended with them."""
     names = [found.settings.monitor if found.settings else None, "valid_loss", "train_loss"]
     monitor = next(name for name in names if name in found.history[0])
     history = History(monitor, found.history)

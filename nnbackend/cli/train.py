@@ -116,7 +116,7 @@ class Plan:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train; give the exit code."""
+    """Train; return the exit code."""
     begin = time.perf_counter()
     given = {name: text for name, text in vars(args).items() if name in TABLE}
     checkpoint = None
@@ -228,7 +228,7 @@ def _learn(plan: Plan, folder: Path, is_quiet: bool, checkpoint: Checkpoint | No
 
 
 def figures(plan: Plan) -> dict[str, Any]:
-    """Give the figures of the best epoch, and those of the test part, which is used only here."""
+    """Return the figures of the best epoch, and those of the test part, which is used only here."""
     history, test = plan.trainer.history, plan.parts.test
     best: Row = history.best if history.rows else {}
     results: dict[str, Any] = {
@@ -256,7 +256,7 @@ def report(results: Mapping[str, Any]) -> None:
 
 
 def header(plan: Plan, folder: Path) -> str:
-    """Give what is going to be done: data, parts, network, device, folder."""
+    """Return what is going to be done: data, parts, network, device, folder."""
     data, trainer, settings = plan.data, plan.trainer, plan.settings
     kind = f"{data.n_classes} classes" if data.n_classes else "regression"
     if data.columns is not None:
@@ -283,7 +283,7 @@ def header(plan: Plan, folder: Path) -> str:
 
 
 def _facts(plan: Plan) -> dict[str, Any]:
-    """Give what environment.json says of the data."""
+    """Return what environment.json says of the data."""
     data, test, validation = plan.data, plan.parts.test, plan.trainer.validation
     return {
         "name": data.name,
@@ -324,13 +324,13 @@ def _verdict(results: Mapping[str, Any], settings: Settings) -> int:
 
 
 def _interrupted(trainer: Trainer, folder: Path) -> int:
-    """Say how to go on; give the exit code."""
+    """Say how to go on; return the exit code."""
     _say(f"interrupted; {_what_is_left(trainer, folder)}")
     return SIGNALLED + (trainer.interrupt.received or signal.SIGINT)
 
 
 def _what_is_left(trainer: Trainer, folder: Path) -> str:
-    """Give what is saved of a run, and how to go on."""
+    """Return what is saved of a run, and how to go on."""
     checkpoints = folder / CHECKPOINTS
     saved = checkpoint_paths(checkpoints) if checkpoints.is_dir() else []
     if not saved:

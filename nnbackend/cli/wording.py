@@ -52,7 +52,7 @@ def in_options_of(parser: argparse.ArgumentParser) -> Iterator[None]:
 
 
 def in_options(message: str, known: Collection[str]) -> str:
-    """Give a message with the keywords that are known as options.
+    """Return a message with the keywords that are known as options.
 
     >>> in_options("Say header=True or max_norm=1.0, y=3", {"header", "max_norm"})
     'Say --header yes or --max-norm 1.0, y=3'
@@ -73,7 +73,7 @@ def _option(name: str) -> str:
 
 
 def _word(value: str) -> str:
-    """Give a Python value as it is typed in a shell."""
+    """Return a Python value as it is typed in a shell."""
     read = ast.literal_eval(value)
     if isinstance(read, bool):
         return "yes" if read else "no"

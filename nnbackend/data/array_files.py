@@ -195,12 +195,12 @@ def _check_text(values: NDArray[Any], where: str) -> None:
 
 
 def _native(values: NDArray[Any]) -> NDArray[Any]:
-    """Give the array in this machine's byte order; the same array where it is already."""
+    """Return the array in this machine's byte order; the same array where it is already."""
     return values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("="))
 
 
 def _scan(values: NDArray[Any], which: str, where: str) -> NDArray[np.bool_]:
-    """Give true for rows with NaN; raise DataError for the first infinity.  (n,)"""
+    """Return true for rows with NaN; raise DataError for the first infinity.  (n,)"""
     lacking = np.zeros(len(values), dtype=bool)
     if values.dtype.kind != "f":
         return lacking

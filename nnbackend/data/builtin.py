@@ -18,7 +18,7 @@ from nnbackend.errors import ArgumentError, DataError
 
 
 def xor(n_samples: int = 400, noise: float = 0.1, seed: int = 0) -> Dataset:
-    """Give the exclusive or: class 1 where exactly one of two inputs is 1.
+    """Return the exclusive or: class 1 where exactly one of two inputs is 1.
 
     The corners of the unit square take turns, each copy moved by Gaussian noise; `n_samples=4,
     noise=0` is the truth table itself.
@@ -37,7 +37,7 @@ def xor(n_samples: int = 400, noise: float = 0.1, seed: int = 0) -> Dataset:
 def spirals(
     n_samples: int = 400, noise: float = 0.02, seed: int = 0, *, turns: float = 1.5
 ) -> Dataset:
-    """Give two interleaved spirals of `turns` turns inside the unit circle, one for each class.
+    """Return two interleaved spirals of `turns` turns inside the unit circle, one for each class.
 
     Point of class c at radius r in [0.1, 1]: r * (cos, sin)(2 pi turns r + pi c), plus noise.
 
@@ -63,7 +63,7 @@ def _check_toy(name: str, n_samples: int, noise: float, least: int) -> None:
 
 
 def _from_sklearn(name: str, seed: int = 0) -> Dataset:
-    """Give one of the sets inside the scikit-learn package; the seed changes nothing."""
+    """Return one of the sets inside the scikit-learn package; the seed changes nothing."""
     try:
         sets: Any = importlib.import_module("sklearn.datasets")
     except ImportError as error:

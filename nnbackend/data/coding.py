@@ -81,7 +81,7 @@ class ColumnCoding:
         return tuple(name for column in self.columns for name in column.feature_names)
 
     def text_positions(self, names: tuple[str, ...], where: str) -> set[int]:
-        """Give the columns of a table that must be read as text, even if they look like numbers.
+        """Return the columns of a table that must be read as text, even if they look like numbers.
 
         Raises: DataError when the columns do not match.
         """
@@ -94,7 +94,7 @@ class ColumnCoding:
         return positions
 
     def match(self, names: tuple[str, ...], where: str) -> tuple[list[int], int | None]:
-        """Give the positions of the coded columns among `names`, and the target's if it is there.
+        """Return the positions of the coded columns among `names`, and the target's if it is there.
 
         Raises: DataError when a coded column is not there.
         """
@@ -123,7 +123,7 @@ class ColumnCoding:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain lists, text and numbers for JSON; `from_dict` restores an equal coding."""
+        """Return plain lists, text and numbers for JSON; `from_dict` restores an equal coding."""
         return {
             "columns": [
                 {"name": c.name, "kind": c.kind, "categories": list(c.categories)}
@@ -338,7 +338,7 @@ def _codes(table: Table, raw: RawColumn, column: Column, known: Mapping[str, flo
 
 
 def _as_text(column: Column) -> Text:
-    """Give the cells as text; whole numbers as they are usually written, without a point."""
+    """Return the cells as text; whole numbers as they are usually written, without a point."""
     if isinstance(column, list):
         return column
     values = column.tolist()
@@ -356,5 +356,5 @@ def _as_numbers(table: Table, raw: RawColumn, column: Text) -> Numbers:
 
 
 def _target_values(column: Column) -> Any:
-    """Give a target column as an array; text never has a missing cell at this point."""
+    """Return a target column as an array; text never has a missing cell at this point."""
     return np.array(column, dtype=np.str_) if isinstance(column, list) else column

@@ -214,7 +214,7 @@ def _collect(path: Path, layout: _Layout, text: set[int]) -> list[Column] | None
 
 
 def _rows(stream: TextIO, layout: _Layout, where: str) -> Iterator[list[str]]:
-    """Give the data rows, refusing one of another width."""
+    """Return the data rows, refusing one of another width."""
     reader = csv.reader(stream, delimiter=layout.delimiter, skipinitialspace=True, strict=True)
     is_header = layout.has_header
     for row in reader:
@@ -239,7 +239,7 @@ def _ragged_cure(layout: _Layout) -> str:
 
 
 def _to_numbers(cells: Sequence[str]) -> Numbers | None:
-    """Give the cells as numbers, NaN where one is missing; None when any is text."""
+    """Return the cells as numbers, NaN where one is missing; None when any is text."""
     try:
         values = np.array(cells, dtype=np.float64)
     except ValueError:
@@ -264,7 +264,7 @@ def _loses_digits(values: Numbers, cells: Sequence[str]) -> bool:
 
 
 def _is_gap(cell: str) -> bool:
-    """Tell whether a cell among numbers is none: Python's None too, which among names is one."""
+    """Return True if a cell among numbers is none: Python's None too, which among names is one."""
     return is_missing(cell) or cell.strip() == "None"
 
 

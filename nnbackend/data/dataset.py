@@ -81,7 +81,7 @@ class Dataset:
         return None if self.classes is None else len(self.classes)
 
     def rows(self, indices: Any) -> Dataset:
-        """Give the rows that an index array, boolean mask or slice selects, without a test part."""
+        """Return the rows that an index array, boolean mask or slice selects, without a test part."""
         y = None if self.y is None else self.y[indices]
         return replace(self, x=self.x[indices], y=y, test=None, kept=None)
 
@@ -114,7 +114,7 @@ class Dataset:
         return replace(self.recode(classes), test=test.recode(classes))
 
     def recode(self, classes: Sequence[Label]) -> Dataset:
-        """Give the same data with class codes that index `classes`, such as a trained model's.
+        """Return the same data with class codes that index `classes`, such as a trained model's.
 
         Raises: DataError when the data has a class that is not among them.
         """
@@ -134,6 +134,6 @@ class Dataset:
 
 
 def _some(labels: Sequence[Label], most: int = 10) -> str:
-    """Give the labels for a message, cut short when they are many."""
+    """Return the labels for a message, cut short when they are many."""
     shown = ", ".join(repr(label) for label in labels[:most])
     return shown if len(labels) <= most else f"{shown}, ... ({len(labels)} in all)"

@@ -36,7 +36,7 @@ NAME = re.compile(
 
 
 def is_idx_name(name: str) -> bool:
-    """Tell whether a file is named as IDX files are, such as train-images-idx3-ubyte.gz."""
+    """Return True if a file is named as IDX files are, such as train-images-idx3-ubyte.gz."""
     return NAME.fullmatch(name) is not None
 
 
@@ -163,7 +163,7 @@ def _companion(path: Path, what: str) -> Path:
 
 
 def _read_header(stream: IO[bytes], where: str) -> tuple[np.dtype[Any], tuple[int, ...], int]:
-    """Give element type, shape and the length of the header."""
+    """Return element type, shape and the length of the header."""
     magic = stream.read(4)
     is_magic = len(magic) == 4 and magic[:2] == b"\0\0" and magic[2] in ELEMENT_TYPES
     if not is_magic or magic[3] == 0:

@@ -125,7 +125,7 @@ def _read_table(
     categorical: Sequence[str | int],
     ignore: Sequence[str | int],
 ) -> tuple[Table, str | int | None, list[str]]:
-    """Read a table without the columns to ignore; give it, its target and the categorical ones.
+    """Read a table without the columns to ignore; return it, its target and the categorical ones.
 
     An index counts the columns of the file, whichever are left out.
     """

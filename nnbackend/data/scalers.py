@@ -56,7 +56,7 @@ class Scaler:
             raise ArgumentError(f"clip must be positive or None. Received: clip={self.clip!r}.")
 
     def transform(self, x: NDArray[Any], dtype: DTypeLike = np.float32) -> NDArray[Any]:
-        """Give the scaled copy of x; the arithmetic is float64 whatever the dtypes.
+        """Return the scaled copy of x; the arithmetic is float64 whatever the dtypes.
 
         Shapes: x (n, n_features), or (n,) for one feature; result as x.
         Raises: ShapeError when x has another number of columns.
@@ -73,7 +73,7 @@ class Scaler:
         return result.reshape(x.shape)
 
     def inverse(self, t: NDArray[Any]) -> Floats:
-        """Give the values that `transform` would take to t; a factor of 0 gives back the shift.
+        """Return the values that `transform` would take to t; a factor of 0 gives back the shift.
 
         Raises: ArgumentError with a clip, whose far values float32 cannot tell apart; ShapeError
         when t has another number of columns.
@@ -91,7 +91,7 @@ class Scaler:
         return values.reshape(t.shape)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain lists and numbers for JSON; `from_dict` restores them bit for bit."""
+        """Return plain lists and numbers for JSON; `from_dict` restores them bit for bit."""
         return {
             "kind": self.kind,
             "shift": self.shift.tolist(),
@@ -117,7 +117,7 @@ class Scaler:
             ) from error
 
     def _columns(self, x: NDArray[Any]) -> NDArray[Any]:
-        """Give x with two dimensions; a vector is the one column of a scaler of one feature."""
+        """Return x with two dimensions; a vector is the one column of a scaler of one feature."""
         columns = x.reshape(-1, 1) if x.ndim == 1 else x
         if columns.ndim != 2 or columns.shape[1] != len(self.shift):
             raise ShapeError(
@@ -128,7 +128,7 @@ class Scaler:
 
 
 def default_scaler_kind(x: NDArray[Any]) -> ScalerKind:
-    """Give "unit" for bytes, which are nearly always images, and else "standard"."""
+    """Return "unit" for bytes, which are nearly always images, and else "standard"."""
     return "unit" if x.dtype == np.uint8 else "standard"
 
 
@@ -217,14 +217,14 @@ def _as_columns(x: NDArray[Any]) -> NDArray[Any]:
 
 
 def _chunks(x: NDArray[Any]) -> Iterator[tuple[int, Floats]]:
-    """Give (first row, float64 copy of some rows), about 8 MB at a time."""
+    """Return (first row, float64 copy of some rows), about 8 MB at a time."""
     n_rows = max(1, CHUNK_ELEMENTS // max(1, x.shape[1]))
     for start in range(0, len(x), n_rows):
         yield start, np.array(x[start : start + n_rows], dtype=np.float64)
 
 
 def _extremes(x: NDArray[Any]) -> tuple[Floats, Floats]:
-    """Give the smallest and largest value of each column; refuse what is not finite."""
+    """Return the smallest and largest value of each column; refuse what is not finite."""
     lowest = np.full(x.shape[1], np.inf)
     highest = np.full(x.shape[1], -np.inf)
     for _, chunk in _chunks(x):
@@ -248,6 +248,6 @@ def _extremes(x: NDArray[Any]) -> tuple[Floats, Floats]:
 
 
 def _reciprocal(values: Floats, otherwise: float) -> Floats:
-    """Give 1 / values, and `otherwise` where that is not finite (0, or a subnormal number)."""
+    """Return 1 / values, and `otherwise` where that is not finite (0, or a subnormal number)."""
     usable = values >= np.finfo(np.float64).tiny
     return np.where(usable, 1.0 / np.where(usable, values, 1.0), otherwise)

@@ -28,15 +28,15 @@ class SparseRows:
         self.ndim = 2
 
     def __getitem__(self, rows: Any) -> NDArray[Any]:
-        """Give some rows, named by a slice or an array, as a dense array."""
+        """Return some rows, named by a slice or an array, as a dense array."""
         rows = rows[0] if isinstance(rows, tuple) else rows
         dense: NDArray[Any] = self.matrix[rows].toarray()
         return dense
 
     def take(self, rows: NDArray[Any]) -> SparseRows:
-        """Give the rows that are named, still sparse."""
+        """Return the rows that are named, still sparse."""
         return SparseRows(self.matrix[rows])
 
     def is_within(self, largest: float) -> bool:
-        """Tell whether every number is finite and at most `largest`."""
+        """Return True if every number is finite and at most `largest`."""
         return bool((np.abs(self.matrix.data) <= largest).all())

@@ -15,7 +15,7 @@ Rows = NDArray[np.int64]
 def split_rows(
     n: int, fraction: float, seed: int, labels: NDArray[Any] | None
 ) -> tuple[Rows, Rows]:
-    """Give (rows that stay, rows held out), both in order; `fraction` of the n are held out.
+    """Return (rows that stay, rows held out), both in order; `fraction` of the n are held out.
 
     With labels (n,) each class gives its share, to within one row, and keeps a row where that is
     possible. The same seed gives the same rows.
@@ -40,7 +40,7 @@ def split_rows(
 
 
 def _shares(y: NDArray[Any], fraction: float, n_held_out: int) -> list[tuple[Rows, int]]:
-    """Give for each class its row numbers and how many of them to hold out, `n_held_out` in all.
+    """Return for each class its row numbers and how many of them to hold out, `n_held_out` in all.
 
     Largest remainder, where a class that would lose its last row comes after all others.
     """

@@ -62,7 +62,7 @@ class Table:
         return len(self.row_numbers)
 
     def keep(self, mask: NDArray[np.bool_]) -> Table:
-        """Give the rows where the mask is true."""
+        """Return the rows where the mask is true."""
         columns = tuple(
             [cell for cell, kept in zip(column, mask, strict=True) if kept]
             if isinstance(column, list)
@@ -72,23 +72,23 @@ class Table:
         return replace(self, columns=columns, row_numbers=self.row_numbers[mask])
 
     def select(self, positions: Sequence[int], names: Sequence[str]) -> Table:
-        """Give some of the columns, in the order of `positions`, under the given names."""
+        """Return some of the columns, in the order of `positions`, under the given names."""
         columns = tuple(self.columns[position] for position in positions)
         return replace(self, names=tuple(names), columns=columns)
 
 
 def default_names(n_columns: int) -> tuple[str, ...]:
-    """Give the names of columns that have none."""
+    """Return the names of columns that have none."""
     return tuple(f"column_{position}" for position in range(n_columns))
 
 
 def is_missing(cell: str) -> bool:
-    """Tell whether a cell of text stands for no value."""
+    """Return True if a cell of text stands for no value."""
     return cell.strip().lower() in MISSING
 
 
 def is_number(cell: str) -> bool:
-    """Tell whether a cell of text is a number."""
+    """Return True if a cell of text is a number."""
     try:
         float(cell)
     except ValueError:
@@ -132,7 +132,7 @@ def warn_of_lost_digits(name: str, column: Column, where: str) -> None:
 
 
 def missing_mask(column: Column) -> NDArray[np.bool_]:
-    """Give true where a column has no value."""
+    """Return true where a column has no value."""
     if isinstance(column, list):
         return np.fromiter((cell is None for cell in column), dtype=bool, count=len(column))
     return np.isnan(column)
@@ -156,7 +156,7 @@ def check_names(names: Sequence[str], where: str) -> None:
 
 
 def find_column(target: str | int, table: Table) -> int:
-    """Give the position of the column meant by a name or an index (negative from the end).
+    """Return the position of the column meant by a name or an index (negative from the end).
 
     A text that is no name but a whole number counts as an index, as it comes from a command line.
 
@@ -182,7 +182,7 @@ def find_column(target: str | int, table: Table) -> int:
 def find_columns(
     wanted: Sequence[str | int], option: str, names: tuple[str, ...], where: str
 ) -> set[int]:
-    """Give the positions of columns meant by names or indices, as `find_column` does.
+    """Return the positions of columns meant by names or indices, as `find_column` does.
 
     Raises: DataError when there is no such column; ArgumentError for anything but a list of them.
     """
@@ -215,7 +215,7 @@ def _no_such_column(target: str, table: Table) -> str:
 
 
 def near_names(name: str, names: Iterable[str], most: int = 20) -> str:
-    """Give the columns there are, and the nearest to a name; only the first of very many."""
+    """Return the columns there are, and the nearest to a name; only the first of very many."""
     known = list(names)
     near = nearest(name, known)
     hint = f" Did you mean {near!r}?" if near else ""
@@ -238,7 +238,7 @@ def check_no_infinity(table: Table) -> None:
 
 
 def read_decimal_commas(table: Table, text: Collection[int]) -> Table:
-    """Give the table with columns of numbers like 2,5 as numbers, but for those meant as text.
+    """Return the table with columns of numbers like 2,5 as numbers, but for those meant as text.
 
     As a file has one manner of writing, a comma that must be decimal settles what the others are.
     Raises: DataError where commas cannot be decimal, or all of them may be between thousands.
@@ -299,7 +299,7 @@ def check_not_mixed(table: Table, position: int, cure: str) -> None:
 
 
 def handle_missing(table: Table, missing: str) -> tuple[Table, NDArray[np.bool_] | None]:
-    """Give the table without rows that lack a value, and which rows are left; None for all.
+    """Return the table without rows that lack a value, and which rows are left; None for all.
 
     Raises: DataError with missing="error" when a value is missing, and when no row is left.
     """

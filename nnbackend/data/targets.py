@@ -113,7 +113,7 @@ def code_target(values: NDArray[Any], task: Task | None, where: str) -> Target:
 def code_labels(
     values: NDArray[Any], classes: Sequence[Label], where: str, row_numbers: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Give the position of each value among known classes.
+    """Return the position of each value among known classes.
 
     Shapes: values, row_numbers, result (n,).
     Raises: DataError naming the row of the first value that is no known class.
@@ -145,7 +145,7 @@ def _is_one_hot(values: NDArray[Any]) -> bool:
 
 
 def _label(value: Any) -> Label:
-    """Give a class as Python str or int; numbers are whole here, booleans become words."""
+    """Return a class as Python str or int; numbers are whole here, booleans become words."""
     if isinstance(value, np.bool_):
         return str(bool(value))
     if isinstance(value, np.bytes_):

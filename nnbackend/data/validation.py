@@ -51,14 +51,14 @@ def any_rows(x: Any, n_in: int, backend: Backend, what: str = "x") -> Array:
 
 
 def finite_rows(x: Any, n_in: int, dtype: str, backend: Backend, what: str = "x") -> Array:
-    """Give rows as `any_rows` does, and refuse what is not finite in `dtype`."""
+    """Return rows as `any_rows` does, and refuse what is not finite in `dtype`."""
     rows = any_rows(x, n_in, backend, what)
     _check_finite(rows, what, dtype, backend)
     return rows
 
 
 def some_rows(x: Array, rows: Host, backend: Backend) -> Array:
-    """Give the rows (n,) of x that are named, where x is."""
+    """Return the rows (n,) of x that are named, where x is."""
     if isinstance(x, np.ndarray):
         return x[rows]
     if isinstance(x, SparseRows):
@@ -190,7 +190,7 @@ def targets(
     classes: tuple[Any, ...] | None,
     labels_only: bool,
 ) -> Host:
-    """Give targets as a loss takes them: (n,) int32 class labels, or (n, n_out) in `dtype`.
+    """Return targets as a loss takes them: (n,) int32 class labels, or (n, n_out) in `dtype`.
 
     Labels stand for one-hot rows. They are codes 0 .. n_out - 1, or text found in `classes`.
     labels_only says that targets (n,) are labels even where n_out is 1.
@@ -269,7 +269,7 @@ def check_range(y: Host, loss: str) -> None:
 
 
 def sample_weights(weight: Any, n_rows: int, dtype: str, backend: Backend) -> Host | None:
-    """Give sample weights as (n,) in `dtype`: finite, none negative, not all zero."""
+    """Return sample weights as (n,) in `dtype`: finite, none negative, not all zero."""
     if weight is None:
         return None
     array = host_array(weight, "sample_weight", backend)

@@ -112,7 +112,7 @@ class BaseMLP(
             self.__dict__.pop(name, None)
 
     def _target_scaler(self, y: np.ndarray) -> Scaler | None:
-        """Give the scale of the targets that the members of an ensemble learn, if any."""
+        """Return the scale of the targets that the members of an ensemble learn, if any."""
         return None
 
     def _build(self, data: FitData, first_pass: bool) -> Network:
@@ -236,7 +236,7 @@ class BaseMLP(
             self.best_validation_loss_ = np.inf
 
     def _train_config(self, net: Network, data: FitData) -> TrainConfig:
-        """Give the options of the run."""
+        """Return the options of the run."""
         n, shuffles = data.n, self.shuffle
         order = [np.arange(n)]
 
@@ -272,7 +272,7 @@ class BaseMLP(
         return self._optimizer
 
     def _mask_seed(self, net: Network) -> int:
-        """Give the seed of the dropout masks: the solver's, which a first run draws."""
+        """Return the seed of the dropout masks: the solver's, which a first run draws."""
         if self.solver == "lbfgs" or not any(isinstance(la, Dropout) for la in net.layers):
             return 0
         if self._optimizer.seed is None:
@@ -337,7 +337,7 @@ class BaseMLP(
         return net
 
     def _outputs(self, X: Any) -> np.ndarray:
-        """Give the output activations (n, n_outputs) of rows X."""
+        """Return the output activations (n, n_outputs) of rows X."""
         if hasattr(self, "estimators_"):
             return mean_outputs(self, X)
         net = self._network()
@@ -348,7 +348,7 @@ class BaseMLP(
         return int(self.coefs_[-1].shape[0])
 
     def transform(self, X: Any, layer: int = -1) -> np.ndarray:
-        """Give the activations of a hidden layer for rows X: (n, units), by default the last's.
+        """Return the activations of a hidden layer for rows X: (n, units), by default the last's.
 
         layer counts the hidden layers that learn, from 0.
         """
@@ -356,7 +356,7 @@ class BaseMLP(
         return found
 
     def _score_of(self, net: Network, rows: Any, metric: Any) -> float:
-        """Give a metric on validation rows; not a number where the network's outputs are none."""
+        """Return a metric on validation rows; not a number where the network's outputs are none."""
         out = net.outputs(rows.X)
         if not np.isfinite(out).all():
             return float("nan")
@@ -374,14 +374,14 @@ class BaseMLP(
 
     @classmethod
     def from_sklearn(cls, model: Any) -> Any:
-        """Give an estimator with the parameters and the fit of scikit-learn's own.
+        """Return an estimator with the parameters and the fit of scikit-learn's own.
 
         A later partial_fit begins with a fresh optimizer.
         """
         return from_theirs(cls, model)
 
     def to_sklearn(self) -> Any:
-        """Give scikit-learn's own estimator with this fit, for whoever can read only that.
+        """Return scikit-learn's own estimator with this fit, for whoever can read only that.
 
         Raises: ArgumentError where it lacks the activations, layers or loss.
         """
@@ -406,7 +406,7 @@ class BaseMLP(
         return state
 
     def __sklearn_is_fitted__(self) -> bool:
-        """Tell whether there are weights; a fit that was refused may leave other attributes."""
+        """Return True if there are weights; a fit that was refused may leave other attributes."""
         return hasattr(self, "coefs_")
 
     def __sklearn_tags__(self) -> Any:

@@ -22,7 +22,7 @@ _ENGINE_NAMES = {"logistic": "sigmoid", "exp": "exponential"}
 
 
 def hidden_layers(sizes: Any) -> list[Any]:
-    """Give hidden_layer_sizes as a list of numbers and layers."""
+    """Return hidden_layer_sizes as a list of numbers and layers."""
     is_many = hasattr(sizes, "__iter__") and not isinstance(sizes, AbstractLayer)
     hidden = list(sizes) if is_many else [sizes]
     for size in hidden:
@@ -90,7 +90,7 @@ def build_network(
 def draw_parameters(
     estimator: Any, net: Network, random: np.random.RandomState
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Give the initial (coefs_, intercepts_).
+    """Return the initial (coefs_, intercepts_).
 
     Where scikit-learn could build the network too, they are its numbers for the same
     random_state: weights and biases uniform within the bound of Glorot and Bengio 2010, a third
@@ -111,7 +111,7 @@ def draw_parameters(
 
 
 def _one_each(choice: Any, n: int, name: str) -> Sequence[Any]:
-    """Give one choice for each hidden layer."""
+    """Return one choice for each hidden layer."""
     if isinstance(choice, (str, Activation)):
         return [choice] * n
     choices = list(choice)
@@ -124,7 +124,7 @@ def _one_each(choice: Any, n: int, name: str) -> Sequence[Any]:
 
 
 def _dropout_rates(choice: Any, n: int) -> list[float]:
-    """Give the rate of the inputs, and of each hidden layer: one number means the hidden ones."""
+    """Return the rate of the inputs, and of each hidden layer: one number means the hidden ones."""
     if np.ndim(choice) == 0:
         return [0.0] + [float(choice)] * n
     check(

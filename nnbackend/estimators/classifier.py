@@ -174,7 +174,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return self._coded(y)
 
     def _engine_targets(self, Y: np.ndarray) -> np.ndarray:
-        """Give class codes (n,) for exclusive classes, else numbers 0 and 1."""
+        """Return class codes (n,) for exclusive classes, else numbers 0 and 1."""
         if self._output() == "softmax":
             codes: np.ndarray = Y.argmax(axis=1).astype(np.int32)
             return codes
@@ -197,7 +197,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return 1.0
 
     def _decoded(self, out: np.ndarray) -> np.ndarray:
-        """Give the labels that output activations mean."""
+        """Return the labels that output activations mean."""
         out = out.ravel() if self.n_outputs_ == 1 else out
         labels: np.ndarray = self._label_binarizer.inverse_transform(out)
         return labels
@@ -230,17 +230,17 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return self._fit(X, y, sample_weight, eval_set, incremental=True)
 
     def predict(self, X: Any) -> np.ndarray:
-        """Give the labels of rows X (n, n_features)."""
+        """Return the labels of rows X (n, n_features)."""
         labels: np.ndarray = like(self, X, self._decoded(self._outputs(X)))
         return labels
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Give the accuracy on rows X with labels y."""
+        """Return the accuracy on rows X with labels y."""
         X, y, sample_weight = (on_host(self, part) for part in (X, y, sample_weight))
         return float(super().score(X, y, sample_weight))
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Give the probability of every class, (n, n_classes), in the order of `classes_`."""
+        """Return the probability of every class, (n, n_classes), in the order of `classes_`."""
         probabilities: np.ndarray = like(self, X, self._probabilities(X))
         return probabilities
 
@@ -249,7 +249,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return np.hstack([1.0 - out, out]) if self.n_outputs_ == 1 else out
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
-        """Give the logarithm of `predict_proba`."""
+        """Return the logarithm of `predict_proba`."""
         with np.errstate(divide="ignore"):
             logarithms: np.ndarray = like(self, X, np.log(self._probabilities(X)))
         return logarithms

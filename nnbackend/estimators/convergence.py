@@ -73,12 +73,12 @@ class ConvergenceMonitor(Callback):
         e.best_validation_loss_ = min(e.best_validation_loss_, e.validation_loss_curve_[-1])
 
     def _waited(self, value: float, best: float) -> int:
-        """Give the count after an epoch of this value, the larger the better."""
+        """Return the count after an epoch of this value, the larger the better."""
         e = self.estimator
         return int(e._no_improvement_count + 1) if value < best + e.tol else 0
 
     def _is_enough(self) -> bool:
-        """Tell whether to stop, after trying a smaller learning rate where that is wanted."""
+        """Return True if to stop, after trying a smaller learning rate where that is wanted."""
         e = self.estimator
         if e._no_improvement_count <= e.n_iter_no_change:
             return False

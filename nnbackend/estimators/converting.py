@@ -34,7 +34,7 @@ _THEIR_LOSSES = {
 
 
 def from_theirs(kind: Any, model: Any) -> Any:
-    """Give our estimator of a kind with the parameters and the fit of scikit-learn's.
+    """Return our estimator of a kind with the parameters and the fit of scikit-learn's.
 
     Raises: ArgumentError for anything else.
     """
@@ -60,7 +60,7 @@ def from_theirs(kind: Any, model: Any) -> Any:
 
 
 def to_theirs(kind: Any, model: Any) -> Any:
-    """Give scikit-learn's estimator of a kind with our fit; dropout and the like play no part.
+    """Return scikit-learn's estimator of a kind with our fit; dropout and the like play no part.
 
     Raises: ArgumentError for what scikit-learn's network cannot compute.
     """

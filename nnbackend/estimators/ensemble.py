@@ -108,7 +108,7 @@ def _scaled_set(
 
 
 def _can_hold_out(estimator: Any, y: np.ndarray, share: float) -> bool:
-    """Tell whether a part can be held out: of two rows at least, and of each of two classes."""
+    """Return True if a part can be held out: of two rows at least, and of each of two classes."""
     n, counts = y.shape[0], [y.shape[0]]
     held = math.ceil(share * n)
     if estimator._stratifies and estimator._output() != "softmax" and y.ndim == 1:

@@ -66,12 +66,12 @@ class FitData:
 
 
 def rows(X: Any) -> Any:
-    """Give checked rows as the engine takes them."""
+    """Return checked rows as the engine takes them."""
     return SparseRows(X) if issparse(X) else X
 
 
 def on_host(estimator: Any, array: Any) -> Any:
-    """Give an array of the estimator's device on the host; anything else as it is.
+    """Return an array of the estimator's device on the host; anything else as it is.
 
     Raises: ArgumentError for an array of another GPU or GPU library.
     """
@@ -90,7 +90,7 @@ def on_host(estimator: Any, array: Any) -> Any:
 
 
 def like(estimator: Any, X: Any, out: np.ndarray) -> Any:
-    """Give a result where X is: output follows input. Labels that are no numbers stay here."""
+    """Return a result where X is: output follows input. Labels that are no numbers stay here."""
     if on_host(estimator, X) is X or out.dtype.kind not in "fiub":
         return out
     backend = get_backend(estimator.device)
@@ -104,7 +104,7 @@ def dtype_on_device(estimator: Any) -> str:
 
 
 def some_rows(X: Any, index: np.ndarray) -> Any:
-    """Give the rows that are named."""
+    """Return the rows that are named."""
     return X.take(index) if isinstance(X, SparseRows) else X[index]
 
 
@@ -117,7 +117,7 @@ def prediction_rows(estimator: Any, X: Any) -> Any:
 def fit_data(
     estimator: Any, X: Any, Y: Any, sample_weight: Any, classes_weight: Any, eval_set: Any
 ) -> FitData:
-    """Give the data of a fit, from X and Y as the estimator has checked them."""
+    """Return the data of a fit, from X and Y as the estimator has checked them."""
     Y = Y.reshape(-1, 1) if Y.ndim == 1 else Y
     weight = None
     if sample_weight is not None:

@@ -21,7 +21,7 @@ except ImportError:  # scikit-learn before 1.9
         """Nothing to support."""
 
     def with_callbacks(method: Callable[..., Any]) -> Callable[..., Any]:
-        """Give the method as it is."""
+        """Return the method as it is."""
         return method
 
 
@@ -69,7 +69,7 @@ def _weights(trainer: Trainer) -> dict[str, Any]:
 
 
 def fit_tasks(estimator: Any, X: Any, y: Any, sample_weight: Any) -> list[Callback]:
-    """Give the callback that keeps scikit-learn's callbacks informed, where there are such."""
+    """Return the callback that keeps scikit-learn's callbacks informed, where there are such."""
     if not hasattr(estimator, "_skl_callbacks"):
         return []
     context = estimator._init_callback_context(max_subtasks=estimator.max_iter)

@@ -14,7 +14,7 @@ from nnbackend.network.network import ROWS_AT_ONCE
 
 
 def hidden_activations(estimator: Any, X: Any, layer: int) -> Any:
-    """Give the activations (n, units) of a hidden layer, of an ensemble the best member's.
+    """Return the activations (n, units) of a hidden layer, of an ensemble the best member's.
 
     They are where X is, but on the host where scikit-learn is to make a table of them.
     Raises: ArgumentError for a layer that is not there, or has no names in a table.
@@ -36,7 +36,7 @@ def hidden_activations(estimator: Any, X: Any, layer: int) -> Any:
 
 
 def _index(estimator: Any, layer: int, n: int, in_table: bool) -> int:
-    """Give the place of a layer among the n hidden ones."""
+    """Return the place of a layer among the n hidden ones."""
     if n == 0:
         raise ArgumentError(
             "transform needs a hidden layer. Received: a network fitted without one. "

@@ -94,7 +94,7 @@ def _place(net: Network, theta: np.ndarray) -> None:
 
 
 def _at_once(net: Network, data: FitData, config: TrainConfig) -> Objective:
-    """Give the loss and its gradient, from all rows in one pass."""
+    """Return the loss and its gradient, from all rows in one pass."""
     trainer = Trainer(net, data.X, data.y, config, sample_weight=data.weight)
     evaluate = trainer.new_objective()
 
@@ -107,7 +107,7 @@ def _at_once(net: Network, data: FitData, config: TrainConfig) -> Objective:
 
 
 def _by_parts(net: Network, data: FitData, config: TrainConfig) -> Objective:
-    """Give the same from sparse rows, of which a part at a time is made dense."""
+    """Return the same from sparse rows, of which a part at a time is made dense."""
     weight = np.ones(data.n) if data.weight is None else data.weight
     l1, l2 = config.penalty(data.n)
     n_weights = net.layout.n_weights

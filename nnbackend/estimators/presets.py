@@ -33,7 +33,7 @@ PRESETS = {"tabular": TABULAR}
 
 
 def filled(estimator: Any, n: int) -> dict[str, Any]:
-    """Give all parameters of a fit of n rows: the user's, else the preset's, else the defaults.
+    """Return all parameters of a fit of n rows: the user's, else the preset's, else the defaults.
 
     Raises: ArgumentError for what a preset cannot go with.
     """

@@ -27,7 +27,7 @@ LOSSES = {
 
 
 def _numbers(y: np.ndarray) -> np.ndarray:
-    """Give values as numbers; refuse text, also where it spells numbers."""
+    """Return values as numbers; refuse text, also where it spells numbers."""
     if y.dtype.kind in "US":
         raise DataError(
             f"y must hold numbers. Received: text (y.dtype={y.dtype}). "
@@ -167,11 +167,11 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return self._fit(X, y, sample_weight, eval_set, incremental=True)
 
     def predict(self, X: Any) -> np.ndarray:
-        """Give the values for rows X (n, n_features)."""
+        """Return the values for rows X (n, n_features)."""
         values: np.ndarray = like(self, X, self._decoded(self._outputs(X)))
         return values
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Give R2 on rows X with values y."""
+        """Return R2 on rows X with values y."""
         X, y, sample_weight = (on_host(self, part) for part in (X, y, sample_weight))
         return float(super().score(X, y, sample_weight))

@@ -96,13 +96,13 @@ class SolverState(Schedule):
 
 
 def rule_name(rule: Optimizer) -> str:
-    """Give the word that a user knows a rule by."""
+    """Return the word that a user knows a rule by."""
     kind = Adam if isinstance(rule, AdamEpsilonHat) else type(rule)
     return kind.__name__.lower()
 
 
 def make_rule(estimator: Any) -> Optimizer:
-    """Give the update rule that an estimator's parameters ask for."""
+    """Return the update rule that an estimator's parameters ask for."""
     solver, rate = estimator.solver, float(estimator.learning_rate_init)
     if isinstance(solver, Optimizer):
         given: Optimizer = solver

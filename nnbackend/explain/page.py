@@ -25,7 +25,7 @@ svg { max-width: 100%; height: auto; }
 
 
 def to_html(explanation: Explanation, diagram: str = "") -> str:
-    """Give the story as a page; diagram: the text of an SVG picture to show first."""
+    """Return the story as a page; diagram: the text of an SVG picture to show first."""
     title = html.escape(explanation.title)
     # What stands before the picture itself belongs to a file of its own.
     picture = diagram[diagram.index("<svg") :] if "<svg" in diagram else ""

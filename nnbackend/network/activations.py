@@ -56,15 +56,15 @@ class Activation:
             object.__setattr__(self, f"{role}_is_plain", n == 1)
 
     def value(self, z: Array, xp: Namespace) -> Array:
-        """Give a = phi(z)."""
+        """Return a = phi(z)."""
         return self.f(z) if self.f_is_plain else self.f(z, xp)
 
     def slope(self, z: Array, a: Array, xp: Namespace) -> Array:
-        """Give phi'(z)."""
+        """Return phi'(z)."""
         return self.df(z) if self.df_is_plain else self.df(z, a, xp)
 
     def delta(self, da: Array, z: Array, a: Array, xp: Namespace) -> Array:
-        """Give dC/dz = dC/da * phi'(z)."""
+        """Return dC/dz = dC/da * phi'(z)."""
         return da * self.slope(z, a, xp)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -77,7 +77,7 @@ class Softmax(Activation):
     """Softmax over a row: the one activation whose units depend on each other."""
 
     def delta(self, da: Array, z: Array, a: Array, xp: Namespace) -> Array:
-        """Give dC/dz = a * (da - sum(da * a)), the product with softmax's Jacobian."""
+        """Return dC/dz = a * (da - sum(da * a)), the product with softmax's Jacobian."""
         return a * (da - xp.sum(da * a, axis=1, keepdims=True))
 
 
@@ -283,7 +283,7 @@ ACTIVATIONS: dict[str, Callable[..., Activation]] = {
 
 
 def get_activation(choice: str | Activation, *params: float) -> Activation:
-    """Give the activation that a name means; an Activation is given back as it is.
+    """Return the activation that a name means; an Activation is given back as it is.
 
     Raises: ArgumentError for an unknown name, with the nearest one.
     >>> get_activation("leaky_relu", 0.2)

@@ -16,7 +16,7 @@ from nnbackend.network.losses import OUTPUT_ACTIVATIONS, Loss, get_loss
 def build_layers(
     layers: Sequence[int | AbstractLayer], loss: Loss | None, activation: str | Activation
 ) -> tuple[int, tuple[AbstractLayer, ...]]:
-    """Give n_in and the layers, numbers turned into Dense."""
+    """Return n_in and the layers, numbers turned into Dense."""
     items = list(layers) if isinstance(layers, (list, tuple)) else []
     if len(items) < 2:
         raise ArgumentError(
@@ -47,13 +47,13 @@ def build_layers(
 
 
 def default_loss(last: AbstractLayer) -> Loss:
-    """Give the loss that suits an output layer: cross-entropy after softmax, else quadratic."""
+    """Return the loss that suits an output layer: cross-entropy after softmax, else quadratic."""
     is_softmax = isinstance(last, Dense) and last.activation.name == "softmax"
     return get_loss("cross_entropy" if is_softmax else "quadratic")
 
 
 def describe(layer: AbstractLayer) -> str:
-    """Give a layer in a few words."""
+    """Return a layer in a few words."""
     if isinstance(layer, Dense):
         return f"dense {layer.n_out} {describe_formula(layer.activation)}"
     if isinstance(layer, Maxout):
@@ -62,13 +62,13 @@ def describe(layer: AbstractLayer) -> str:
 
 
 def describe_formula(formula: Activation | Loss) -> str:
-    """Give a formula's name with its numbers, as leaky_relu(0.1)."""
+    """Return a formula's name with its numbers, as leaky_relu(0.1)."""
     numbers = ", ".join(f"{p:g}" for p in formula.params if p)
     return f"{formula.name}({numbers})" if numbers else formula.name
 
 
 def summary(n_in: int, layers: Sequence[AbstractLayer]) -> str:
-    """Give a table: layer, units, parameters."""
+    """Return a table: layer, units, parameters."""
     rows, total, width = [("layer", "units", "parameters"), ("input", str(n_in), "")], 0, n_in
     for layer in layers:
         shapes = layer.parameter_shapes(width)
@@ -100,7 +100,7 @@ def _other_dtype(name: str, backend: Backend) -> str:
 
 
 def check_seed(seed: Any) -> int:
-    """Give a seed as an int of 64 bits."""
+    """Return a seed as an int of 64 bits."""
     check(
         "seed",
         seed,

@@ -102,12 +102,12 @@ _SUITED_TO = {"relu": "he_normal", "leaky_relu": "he_normal", "elu": "he_normal"
 
 
 def default_initializer(activation: str) -> Initializer:
-    """Give what "auto" means: He for the ReLU family, LeCun for SELU, else Glorot."""
+    """Return what "auto" means: He for the ReLU family, LeCun for SELU, else Glorot."""
     return get_initializer(_SUITED_TO.get(activation, "glorot_uniform"))
 
 
 def get_initializer(choice: str | float | Initializer, *params: float) -> Initializer:
-    """Give the initializer that a name means; a number means that constant.
+    """Return the initializer that a name means; a number means that constant.
 
     Raises: ArgumentError for an unknown name, with the nearest one.
     >>> get_initializer("normal", 0.01)

@@ -48,11 +48,11 @@ class AbstractLayer(ABC):
 
     @abstractmethod
     def n_outputs(self, n_in: int) -> int:
-        """Give the number of units, O."""
+        """Return the number of units, O."""
 
     @abstractmethod
     def parameter_shapes(self, n_in: int) -> tuple[tuple[int, int], int] | None:
-        """Give the shapes of W and b, or None for a layer that learns nothing."""
+        """Return the shapes of W and b, or None for a layer that learns nothing."""
 
     @abstractmethod
     def make_buffers(
@@ -209,7 +209,7 @@ LAYERS: dict[str, type[AbstractLayer]] = {"dense": Dense, "dropout": Dropout, "m
 
 
 def check_size(name: str, value: Any) -> int:
-    """Give a size as an int, or say that it is none."""
+    """Return a size as an int, or say that it is none."""
     try:
         size = 0 if isinstance(value, bool) else operator.index(value)
     except TypeError:

@@ -42,11 +42,11 @@ class Loss:
     kernel: str | None = field(default=None, repr=False)
 
     def rows(self, out: Array, y: Array, xp: Namespace) -> RowsAndGradient:
-        """Give the losses and the gradient at `out`."""
+        """Return the losses and the gradient at `out`."""
         return self.formula(out, y, xp)
 
     def fused(self) -> Loss:
-        """Give the loss that takes z, with the partner's activation inside."""
+        """Return the loss that takes z, with the partner's activation inside."""
         assert self.on_logits is not None
         kernel = f"{self.partner}_{self.kernel}" if self.kernel else None
         return Loss(f"{self.name} on logits", self.on_logits, self.params, kernel=kernel)
@@ -58,7 +58,7 @@ class Loss:
 
 
 def _tiny(a: Array, xp: Namespace) -> float:
-    """Give what probabilities are kept away from 0 and 1 by, in the value and the gradient."""
+    """Return what probabilities are kept away from 0 and 1 by, in the value and the gradient."""
     return float(xp.finfo(a.dtype).eps)
 
 
@@ -216,7 +216,7 @@ OUTPUT_ACTIVATIONS = {
 
 
 def get_loss(choice: str | Loss, *params: float) -> Loss:
-    """Give the loss that a name means; a Loss is given back as it is.
+    """Return the loss that a name means; a Loss is given back as it is.
 
     Raises: ArgumentError for an unknown name, with the nearest one.
     >>> get_loss("huber", 2.0)

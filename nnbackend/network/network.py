@@ -191,12 +191,12 @@ class Network:
             self.backend.to_device(np.ascontiguousarray(given_array, self.dtype), out=own_array)
 
     def get_parameters(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Give fresh host copies of (weights, biases)."""
+        """Return fresh host copies of (weights, biases)."""
         host = self.backend.to_host
         return [host(W) for W in self.weights], [host(b) for b in self.biases]
 
     def to(self, device: str | Backend) -> Network:
-        """Give a copy of the network on another device."""
+        """Return a copy of the network on another device."""
         layers: list[int | AbstractLayer] = [self.n_in, *self.layers]
         other = Network(layers, self.loss, device=device, dtype=self.dtype, seed=self.seed)
         other.set_parameters(*self.get_parameters())
@@ -207,12 +207,12 @@ class Network:
     # ---- the mathematics --------------------------------------------------------------------
 
     def feedforward(self, x: Any) -> Array:
-        """Give the output activations (B, n_out) of rows x (B, n_in) on this device."""
+        """Return the output activations (B, n_out) of rows x (B, n_in) on this device."""
         space = self.workspace(self.rows_on_device(x))
         return space.forward()
 
     def trace(self, x: Any) -> Trace:
-        """Give every z and a of a feed-forward pass."""
+        """Return every z and a of a feed-forward pass."""
         space = self.workspace(self.rows_on_device(x), keep_z=True)
         space.forward()
         return Trace(
@@ -220,7 +220,7 @@ class Network:
         )
 
     def backprop(self, x: Any, y: Any, sample_weight: Any = None) -> Gradient:
-        """Give the mean loss of rows x (B, n_in) with targets y, and its gradient.
+        """Return the mean loss of rows x (B, n_in) with targets y, and its gradient.
 
         y: class labels (B,), or targets (B,) or (B, n_out). Dropout layers are left out.
         """
@@ -245,7 +245,7 @@ class Network:
         )
 
     def for_training(self) -> tuple[tuple[AbstractLayer, ...], Loss]:
-        """Give the layers and the loss as a training step runs them.
+        """Return the layers and the loss as a training step runs them.
 
         Where the output activation is the loss's partner, the output layer gives z and the loss
         takes it: the same function, with delta = a - y and nothing to overflow.
@@ -274,7 +274,7 @@ class Network:
     # ---- on data ----------------------------------------------------------------------------
 
     def outputs(self, x: Any) -> np.ndarray:
-        """Give the output activations of raw rows, (n, n_out) on the host."""
+        """Return the output activations of raw rows, (n, n_out) on the host."""
         x = validation.finite_rows(x, self.n_in, self.dtype, self.backend)
         result = np.empty((int(x.shape[0]), self.n_out), self.dtype)
 
@@ -286,7 +286,7 @@ class Network:
         return result
 
     def predict(self, x: Any) -> np.ndarray:
-        """Give what the network says of raw rows, on the host.
+        """Return what the network says of raw rows, on the host.
 
         Labels (n,) of a classifier, of `classes` where it has them; yes-or-no (n, n_out) where
         several can be true; values (n,) or (n, n_out) of a regression, float64 where the targets
@@ -304,7 +304,7 @@ class Network:
         return values[:, 0] if self.n_out == 1 else values
 
     def predict_proba(self, x: Any) -> np.ndarray:
-        """Give the classes' probabilities for raw rows, (n, n_out) on the host."""
+        """Return the classes' probabilities for raw rows, (n, n_out) on the host."""
         last = self.layers[-1]
         name = last.activation.name if isinstance(last, Dense) else ""
         if name not in ("softmax", "sigmoid"):
@@ -315,7 +315,7 @@ class Network:
         return self.outputs(x)
 
     def evaluate(self, x: Any, y: Any, sample_weight: Any = None) -> dict[str, float]:
-        """Give the mean loss and the score on raw rows: {"loss", "accuracy"} or {"loss", "r2"}."""
+        """Return the mean loss and the score on raw rows: {"loss", "accuracy"} or {"loss", "r2"}."""
         x = validation.finite_rows(x, self.n_in, self.dtype, self.backend)
         n = int(x.shape[0])
         return self.evaluate_prepared(
@@ -370,7 +370,7 @@ class Network:
         return self.loss.name == "binary_cross_entropy" or (self.is_classifier and self.n_out == 1)
 
     def score_for(self, y: np.ndarray) -> Score:
-        """Give what `evaluate` reports beside the loss for targets as `host_targets` gives them."""
+        """Return what `evaluate` reports beside the loss for targets as `host_targets` gives them."""
         if self._is_yes_or_no:
             return BINARY_ACCURACY
         return ACCURACY if y.ndim == 1 or self.is_classifier else SQUARED_ERROR
@@ -378,7 +378,7 @@ class Network:
     # ---- the doors --------------------------------------------------------------------------
 
     def host_targets(self, y: Any, n_rows: int) -> np.ndarray:
-        """Give targets as the loss takes them: (n,) int32 class labels, or (n, n_out)."""
+        """Return targets as the loss takes them: (n,) int32 class labels, or (n, n_out)."""
         if self.target_scaler is None:
             return self._unscaled_targets(y, n_rows, self.dtype)
         target = self._unscaled_targets(y, n_rows, "float64")
@@ -394,11 +394,11 @@ class Network:
         return target
 
     def host_weights(self, sample_weight: Any, n_rows: int) -> np.ndarray | None:
-        """Give sample weights (n,) in the network's dtype."""
+        """Return sample weights (n,) in the network's dtype."""
         return validation.sample_weights(sample_weight, n_rows, self.dtype, self.backend)
 
     def device_targets(self, y: Any, sample_weight: Any, n_rows: int) -> tuple[Array, Array | None]:
-        """Give targets, as the last layer gives them, and weights on the device."""
+        """Return targets, as the last layer gives them, and weights on the device."""
         weight = self.host_weights(sample_weight, n_rows)
         target = self.backend.to_device(self._unscaled_targets(y, n_rows, self.dtype))
         return target, None if weight is None else self.backend.to_device(weight)
@@ -417,7 +417,7 @@ class Network:
         return self.scaler is not None and "float64" not in self.backend.float_dtypes
 
     def rows_on_device(self, x: Any) -> Array:
-        """Give rows through the strict door, in the network's dtype."""
+        """Return rows through the strict door, in the network's dtype."""
         x = validation.own_rows(x, self.n_in, self.backend)
         return self.backend.cast(x, self.dtype)
 
@@ -493,7 +493,7 @@ class Network:
         return space or self.workspace(self.backend.empty((rows, self.n_in), self.dtype), layers)
 
     def _activations(self, out: Array, loss: Loss) -> Array:
-        """Give the output activations, where a fused loss left the pass at z."""
+        """Return the output activations, where a fused loss left the pass at z."""
         last = self.layers[-1]
         if loss is self.loss or not isinstance(last, Dense):
             return out
@@ -518,7 +518,7 @@ class Network:
         save(self, path)
 
     def summary(self) -> str:
-        """Give a table of layers, units and parameters."""
+        """Return a table of layers, units and parameters."""
         table = architecture.summary(self.n_in, self.layers)
         loss = architecture.describe_formula(self.loss)
         return f"{table}\nloss {loss}, {self.dtype} on {self.backend.device}"
@@ -529,12 +529,12 @@ class Network:
 
 
 def _can_be_read_in_place(part: Array, dtype: str) -> bool:
-    """Tell whether rows are the host's, one after another, in the dtype of the network."""
+    """Return True if rows are the host's, one after another, in the dtype of the network."""
     return isinstance(part, np.ndarray) and part.dtype == dtype and part.flags.c_contiguous
 
 
 def _r2(mean_square: float, y: np.ndarray, weight: np.ndarray | None) -> float:
-    """Give 1 - sum of squares / variance; of constant targets, as scikit-learn, 1 or 0."""
+    """Return 1 - sum of squares / variance; of constant targets, as scikit-learn, 1 or 0."""
     values = y.astype(np.float64)
     variance = float(
         (

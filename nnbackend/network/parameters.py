@@ -26,7 +26,7 @@ class Layout:
         self.size = self.n_weights + sum(b for _, b in shapes)
 
     def views(self, vector: Array, xp: Namespace) -> list[tuple[Array, Array]]:
-        """Give (W, b) of each layer as views of a vector (P,)."""
+        """Return (W, b) of each layer as views of a vector (P,)."""
         pairs, w, b = [], 0, self.n_weights
         for W_shape, n_biases in self.shapes:
             n = math.prod(W_shape)

@@ -74,7 +74,7 @@ def check_loss(loss: Loss, n_out: int, backend: Backend) -> None:
 
 
 def _loss(loss: Loss, a: Numbers, y: Numbers, backend: Backend) -> tuple[Numbers, Numbers] | None:
-    """Give the losses and the gradient; None where another library's arrays are asked for."""
+    """Return the losses and the gradient; None where another library's arrays are asked for."""
     try:
         rows, gradient = loss.rows(a.copy(), y.copy(), np)
         if np.shape(rows) != (len(a),):
@@ -118,7 +118,7 @@ def _check(phi: Activation, n_units: int, backend: Backend) -> None:
 def _values(
     phi: Activation, role: str, z: Numbers, a: Numbers | None, backend: Backend
 ) -> Numbers | None:
-    """Give what f or df makes of z; None where it asks for another library's arrays."""
+    """Return what f or df makes of z; None where it asks for another library's arrays."""
     seen = z.copy()
     try:
         given = phi.value(seen, np) if a is None else phi.slope(seen, a.copy(), np)

@@ -17,7 +17,7 @@ class Score:
     kernel: str | None = field(default=None, repr=False)
 
     def rows(self, out: Array, y: Array, xp: Namespace) -> Array:
-        """Give the figure of each row, in the dtype of `out`."""
+        """Return the figure of each row, in the dtype of `out`."""
         return self.formula(out, y, xp)
 
 

@@ -75,7 +75,7 @@ class Workspace:
         self.x = self._inputs[0] = x
 
     def forward(self) -> Array:
-        """Feed x forward; give the output activations (B, O), an array of this workspace."""
+        """Feed x forward; return the output activations (B, O), an array of this workspace."""
         for (layer, buffers), x in zip(self.chain, self._inputs, strict=True):
             layer.forward(self.backend, x, buffers)
         return self.out.a
@@ -87,6 +87,6 @@ class Workspace:
             layer.backward(self.backend, self._inputs[i], buffers, self._gradients_below[i])
 
     def _gradient_below(self, i: int) -> Array | None:
-        """Give where layer i leaves dC/dx: nowhere when no layer below it learns."""
+        """Return where layer i leaves dC/dx: nowhere when no layer below it learns."""
         learns_below = any(buffers.W is not None for _, buffers in self.chain[:i])
         return self.chain[i - 1][1].delta if learns_below else None

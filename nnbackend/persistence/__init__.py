@@ -56,7 +56,7 @@ def load(
     activations: Iterable[Activation] = (),
     losses: Iterable[Loss] = (),
 ) -> Network:
-    """Give the network that `save` wrote, on any device, with the same values bit for bit.
+    """Return the network that `save` wrote, on any device, with the same values bit for bit.
 
     activations, losses: those of your own that the network uses; the file knows their names only.
     An initializer of your own is not asked for, as its work is done: `initialize` would then draw

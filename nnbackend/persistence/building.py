@@ -179,7 +179,7 @@ def _build_initializer(described: Any, otherwise: str) -> str | Initializer:
 
 
 def _read_formula(described: Any, what: str) -> tuple[str, list[float]]:
-    """Give name and numbers of a stored formula."""
+    """Return name and numbers of a stored formula."""
     _check_entries(f"The {what}", described, {"name", "params", "own"})
     name, params, own = described["name"], described["params"], described["own"]
     if not isinstance(name, str) or not isinstance(params, list) or not isinstance(own, bool):

@@ -189,7 +189,7 @@ class Checkpoints(Callback):
 
 
 def encode_checkpoint(trainer: Trainer, every: Mapping[str, Any]) -> bytes:
-    """Give a checkpoint's bytes."""
+    """Return a checkpoint's bytes."""
     state = state_dict(trainer)
     description = describe_network(trainer.net) | {"run": {**state.facts, "every": dict(every)}}
     arrays = network_tensors(trainer.net)
@@ -198,13 +198,13 @@ def encode_checkpoint(trainer: Trainer, every: Mapping[str, Any]) -> bytes:
 
 
 def checkpoint_paths(folder: Path) -> list[Path]:
-    """Give a folder's checkpoints, the oldest first."""
+    """Return a folder's checkpoints, the oldest first."""
     found = [path for path in folder.iterdir() if PATTERN.fullmatch(path.name)]
     return sorted(found, key=step_in_name)
 
 
 def step_in_name(path: Path) -> int:
-    """Give the step after which a checkpoint was written, by its name."""
+    """Return the step after which a checkpoint was written, by its name."""
     return int(path.name[len("checkpoint-") : -len(".safetensors")])
 
 

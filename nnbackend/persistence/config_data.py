@@ -31,7 +31,7 @@ TABLES: dict[str, Mapping[str, Callable[..., Any]]] = {
 
 
 def describe_config(config: TrainConfig) -> dict[str, Any]:
-    """Give a checked recipe as data for JSON.
+    """Return a checked recipe as data for JSON.
 
     Raises: ArgumentError for an option that has no name in a file, as a function for `shuffle`.
     """
@@ -51,7 +51,7 @@ def describe_config(config: TrainConfig) -> dict[str, Any]:
 
 
 def build_config(described: Mapping[str, Any], own: Mapping[str, Any]) -> TrainConfig:
-    """Give the recipe that was described; `own` has what is the user's own code, by its entry.
+    """Return the recipe that was described; `own` has what is the user's own code, by its entry.
 
     Raises: ArgumentError when `own` lacks something, or has what the description knows itself;
     ModelFileError, KeyError, TypeError or ValueError for data that describes no recipe.
@@ -104,7 +104,7 @@ def _build_object(described: Any, table: Mapping[str, Callable[..., Any]]) -> An
 
 
 def _plain(value: Any) -> Any:
-    """Give a value for JSON; a number of NumPy becomes Python's."""
+    """Return a value for JSON; a number of NumPy becomes Python's."""
     plain = value.item() if hasattr(value, "item") else value
     if type(plain) not in PLAIN:
         try:

@@ -66,7 +66,7 @@ class Header:
 
 
 def encode(description: Mapping[str, Any], arrays: Arrays) -> bytes:
-    """Give a model file's bytes; the same network gives the same bytes.
+    """Return a model file's bytes; the same network gives the same bytes.
 
     Raises: ArgumentError for a description that is not plain JSON data.
     """
@@ -97,13 +97,13 @@ def encode(description: Mapping[str, Any], arrays: Arrays) -> bytes:
 
 
 def _bytes_of(array: np.ndarray) -> memoryview:
-    """Give an array's bytes, little-endian, without a copy where they are so already."""
+    """Return an array's bytes, little-endian, without a copy where they are so already."""
     array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
     return array.reshape(-1).view(np.uint8).data
 
 
 def checksum(text: str, arrays: Arrays) -> str:
-    """Give the SHA-256 of the description up to its checksum, then of each tensor by name.
+    """Return the SHA-256 of the description up to its checksum, then of each tensor by name.
 
     A tensor counts as a line "<name> <dtype> <shape>" and its bytes, little-endian.
     """
@@ -116,7 +116,7 @@ def checksum(text: str, arrays: Arrays) -> str:
 
 
 def read_model(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Give a model file's description and arrays, unchanged since they were written.
+    """Return a model file's description and arrays, unchanged since they were written.
 
     Raises: ModelFileError when it is no such file.
     """
@@ -189,7 +189,7 @@ def read_header(file: BinaryIO, size: int) -> Header:
 
 
 def _read_description(text: str) -> tuple[dict[str, Any], str, str]:
-    """Give the description, the text that the checksum covers, and the checksum."""
+    """Return the description, the text that the checksum covers, and the checksum."""
     description = _parse(text, "The description")
     version = description.get("format") if isinstance(description, dict) else None
     if type(version) is not int or version < 1:
@@ -240,7 +240,7 @@ def _tensors(header: dict[str, Any], n_body: int) -> tuple[dict[str, TensorSpec]
 
 
 def _tensor(entry: Any) -> tuple[TensorSpec, Place]:
-    """Give one entry's dtype and shape, and where its bytes stand; anything else is an error."""
+    """Return one entry's dtype and shape, and where its bytes stand; anything else is an error."""
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     name = DTYPES[dtype]
     # Types first: a product with text or a list in it would repeat that, at any length.

@@ -35,7 +35,7 @@ class OwnFormulas:
 
 
 def describe_network(net: Network) -> dict[str, Any]:
-    """Give what must be known to build the network again, as data for JSON.
+    """Return what must be known to build the network again, as data for JSON.
 
     Raises: ArgumentError for a layer or a label that cannot be stored.
     """
@@ -56,7 +56,7 @@ def describe_network(net: Network) -> dict[str, Any]:
 
 
 def network_tensors(net: Network) -> dict[str, np.ndarray]:
-    """Give host copies of all arrays, by the names they have in a file."""
+    """Return host copies of all arrays, by the names they have in a file."""
     weights, biases = net.get_parameters()
     tensors = {f"weights.{i}": W for i, W in enumerate(weights)}
     tensors |= {f"biases.{i}": b for i, b in enumerate(biases)}
@@ -68,7 +68,7 @@ def network_tensors(net: Network) -> dict[str, np.ndarray]:
 
 
 def describe_layer(layer: AbstractLayer) -> dict[str, Any]:
-    """Give a layer's kind and arguments.
+    """Return a layer's kind and arguments.
 
     >>> from nnbackend.network.layers import Dropout
     >>> describe_layer(Dropout(0.2))
@@ -93,7 +93,7 @@ def describe_layer(layer: AbstractLayer) -> dict[str, Any]:
 
 
 def own_formulas(net: Network) -> OwnFormulas:
-    """Give the network's activations and loss that are the user's own.
+    """Return the network's activations and loss that are the user's own.
 
     Raises: ArgumentError when two of them share a name, by which they are stored.
     """
@@ -131,7 +131,7 @@ def _is_built_in(formula: Any, table: Mapping[str, Callable[..., Any]]) -> bool:
 
 
 def plain_number(value: Any) -> int | float | str:
-    """Give a number for JSON, which has no infinity."""
+    """Return a number for JSON, which has no infinity."""
     plain = value.item() if isinstance(value, np.generic) else value
     if type(plain) not in (int, float):
         try:

@@ -72,7 +72,7 @@ def _networks_of(model: Any) -> list[Network]:
 
 
 def npz_bytes(net: Network) -> bytes:
-    """Give the arrays and the description of a network as an .npz archive."""
+    """Return the arrays and the description of a network as an .npz archive."""
     text = json.dumps(describe_network(net), allow_nan=False)
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, description=np.array(text), **network_tensors(net))

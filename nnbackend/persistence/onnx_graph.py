@@ -44,21 +44,21 @@ class Graph:
         self.constants: list[Any] = []
 
     def constant(self, values: Any, dtype: str = "float32") -> str:
-        """Enter a constant; give its name."""
+        """Enter a constant; return its name."""
         name = f"c{len(self.constants)}"
         array = np.ascontiguousarray(values, dtype).reshape(np.shape(values))
         self.constants.append(self.numpy_helper.from_array(array, name))
         return name
 
     def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
-        """Enter a node; give the name of its output."""
+        """Enter a node; return the name of its output."""
         name = f"t{len(self.nodes)}"
         self.nodes.append(self.helper.make_node(operator, list(inputs), [name], **attributes))
         return name
 
 
 def onnx_bytes(net: Network) -> bytes:
-    """Give a network as an ONNX model, checked.
+    """Return a network as an ONNX model, checked.
 
     Raises: ArgumentError when onnx is not installed, or the network has no such form.
     """
@@ -173,7 +173,7 @@ def _unscaled(a: str, scaler: Scaler, n_out: int, graph: Graph) -> str:
 
 
 def activate(z: str, phi: Activation, graph: Graph) -> str:
-    """Enter an activation of z; give the name of a.
+    """Enter an activation of z; return the name of a.
 
     Raises: ArgumentError for one of the user's own, which is code.
     """
@@ -187,7 +187,7 @@ def activate(z: str, phi: Activation, graph: Graph) -> str:
 
 
 def _plain(operator: str, *names: str, **fixed: float) -> Callable[..., str]:
-    """Give a function that enters one operator, whose attributes are the activation's numbers."""
+    """Return a function that enters one operator, whose attributes are the activation's numbers."""
 
     def enter(z: str, params: tuple[float, ...], graph: Graph) -> str:
         return graph.add(operator, z, **dict(zip(names, map(float, params), strict=True)), **fixed)

@@ -48,7 +48,7 @@ def resume(
     device: str | Backend | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> tuple[Network, History]:
-    """Go on with the run whose checkpoints are in a folder; give its network and history.
+    """Go on with the run whose checkpoints are in a folder; return its network and history.
 
     x, y, sample_weight, validation: the data of the run, which a checkpoint does not hold; a
     validation that was a fraction is known. optimizer, schedule, momentum_schedule,

@@ -37,7 +37,7 @@ class RunState:
 
 
 def state_dict(trainer: Trainer) -> RunState:
-    """Give a copy of all that a run carries; the network's own parameters are not in it."""
+    """Return a copy of all that a run carries; the network's own parameters are not in it."""
     history, lbfgs = trainer.history, trainer.lbfgs
     to_host = trainer.backend.to_host
     arrays = {name: to_host(array) for name, array in _vectors(trainer).items()}
@@ -102,13 +102,13 @@ def load_state_dict(trainer: Trainer, state: RunState) -> None:
 
 
 def step_of(facts: Mapping[str, Any]) -> int:
-    """Give the number of steps made since training began."""
+    """Return the number of steps made since training began."""
     step: int = facts["epoch"] * facts["steps_per_epoch"] + facts["step_in_epoch"]
     return step
 
 
 def fingerprint(trainer: Trainer) -> str:
-    """Give a text that is the same for the same rows, targets and weights, and else another."""
+    """Return a text that is the same for the same rows, targets and weights, and else another."""
     loader, backend = trainer.loader, trainer.backend
     parts: list[tuple[Array, Any]] = [(loader.source, loader.rows)]
     digest = hashlib.sha256()
@@ -139,7 +139,7 @@ def _add(digest: Any, name: str, array: np.ndarray | None) -> None:
 
 
 def _vectors(trainer: Trainer) -> dict[str, Array]:
-    """Give the device arrays that training changes in place, by the names of the state."""
+    """Return the device arrays that training changes in place, by the names of the state."""
     vectors = {f"state.{name}": array for name, array in trainer.state.items()}
     vectors |= {"best": trainer.best, "totals": trainer.totals}
     if trainer.ema_weights is not None:

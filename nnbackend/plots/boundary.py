@@ -181,7 +181,7 @@ def _span(values: np.ndarray) -> np.ndarray:
 
 
 def _leads(net: Network, rows: np.ndarray) -> np.ndarray:
-    """Give by how much each class leads the best of the others, (n, n_classes); at most 1."""
+    """Return by how much each class leads the best of the others, (n, n_classes); at most 1."""
     out = net.outputs(rows)
     if net.n_out == 1:
         return np.concatenate([1.0 - 2.0 * out, 2.0 * out - 1.0], axis=1)

@@ -61,7 +61,7 @@ def network_diagram(net: Network, x: Any, y: Any, path: str | os.PathLike[str]) 
 
 
 def _notes(z: np.ndarray, delta: np.ndarray, n: int) -> list[str]:
-    """Give what is written below each of a layer's n units."""
+    """Return what is written below each of a layer's n units."""
     if len(delta) == n:
         return [f"z {_short(v)}\nδ {_short(d)}" for v, d in zip(z, delta, strict=True)]
     # Of a maxout unit's pieces only the winner's delta is not 0.
@@ -78,7 +78,7 @@ def _shown(n: int) -> list[int]:
 
 
 def _heights(units: list[int], n: int) -> list[float]:
-    """Give the height of each unit, with a gap where some are left out."""
+    """Return the height of each unit, with a gap where some are left out."""
     steps = [i + (1 if n > len(units) and i >= len(units) // 2 else 0) for i in range(len(units))]
     return [GAP * (steps[-1] / 2 - s) for s in steps]
 

@@ -19,11 +19,11 @@ class ArrayChecks(Suite):
     """Memory and transfer."""
 
     def report(self, operation: str, case: object = "") -> FailureReport:
-        """Give what a failure tells."""
+        """Return what a failure tells."""
         return FailureReport(operation, str(case), self.seed)
 
     def sample(self, dtype: str, shape: tuple[int, ...] = (5, 3)) -> np.ndarray:
-        """Give a host array with content."""
+        """Return a host array with content."""
         return self.rng(dtype, shape).integers(0, 99, shape).astype(dtype)
 
     @pytest.mark.parametrize("kind", DTYPES)

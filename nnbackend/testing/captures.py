@@ -120,7 +120,7 @@ class Problem:
         self.backend.to_device(np.array([3 * epoch, -1]), out=self.clock)
 
     def new_step(self, rows: int) -> Callable[[], None]:
-        """Give a step on `rows` rows, with its own memory."""
+        """Return a step on `rows` rows, with its own memory."""
         backend, net = self.backend, self.net
         x, y = backend.empty((rows, N_IN), self.dtype), backend.empty((rows,), "int32")
         layers, loss = net.for_training()
@@ -147,7 +147,7 @@ class Problem:
             self.step()
 
     def watched(self) -> dict[str, np.ndarray]:
-        """Give host copies of what a step moves."""
+        """Return host copies of what a step moves."""
         moving = {"theta": self.net.theta, "clock": self.clock, "totals": self.totals}
         moving |= {f"state {i}": vector for i, vector in enumerate(self.state)}
         return {name: self.backend.to_host(array) for name, array in moving.items()}

@@ -157,7 +157,7 @@ class GhostArray:
 
 
 def _give_operators() -> None:
-    """Give GhostArray the operators, all alike."""
+    """Return GhostArray the operators, all alike."""
 
     def binary(name: str) -> Callable[[GhostArray, Any], GhostArray]:
         return lambda self, other: self._binary(name, other)
@@ -182,7 +182,7 @@ _give_operators()
 
 
 def unwrap(value: Any, device: str, operation: str) -> Any:
-    """Give what NumPy may compute with: an array of this very device, or a Python scalar."""
+    """Return what NumPy may compute with: an array of this very device, or a Python scalar."""
     if isinstance(value, GhostArray):
         if value.device != device:
             raise GhostError(
@@ -233,7 +233,7 @@ class GhostNamespace:
         return value
 
     def _of_dtypes(self, found: Any) -> Any:
-        """Give a dtype, a constant, or a function of dtypes whose answer the host knows."""
+        """Return a dtype, a constant, or a function of dtypes whose answer the host knows."""
         if isinstance(found, type) and issubclass(found, np.generic):
             return np.dtype(found)
         return found
@@ -350,7 +350,7 @@ class GhostBackend(Backend):
         return isinstance(array, GhostArray) and array.device == self.device
 
     def capture(self, step: Callable[[], None]) -> Callable[[int], None]:
-        """Give a function that makes n steps, each under the rules of a recording."""
+        """Return a function that makes n steps, each under the rules of a recording."""
 
         def run(n: int) -> None:
             for _ in range(n):
@@ -374,7 +374,7 @@ class GhostBackend(Backend):
 
 
 def ghost_spec() -> BackendSpec:
-    """Give the spec of two ghost devices, for a test that enters them into the registry."""
+    """Return the spec of two ghost devices, for a test that enters them into the registry."""
     return BackendSpec(
         name="ghost",
         kind="gpu",

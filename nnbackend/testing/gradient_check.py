@@ -145,7 +145,7 @@ def _twin(net: Network, device: str | Backend, dtype: str) -> Network:
 
 
 def _loss(net: Network, x: Any, y: Any, sample_weight: Any) -> float:
-    """Give the mean loss alone, in float64."""
+    """Return the mean loss alone, in float64."""
     backend = net.backend
     layers, loss = net.for_training()
     space = net.workspace(net.rows_on_device(x), layers)

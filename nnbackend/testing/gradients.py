@@ -195,7 +195,7 @@ class Problem:
 
 
 def targets(rng: np.random.Generator, loss: str, shape: tuple[int, int]) -> Any:
-    """Give targets (B, O) for which a loss has a meaning."""
+    """Return targets (B, O) for which a loss has a meaning."""
     if loss == "cross_entropy":
         return np.eye(shape[1])[rng.integers(0, shape[1], shape[0])]
     if loss == "binary_cross_entropy":

@@ -56,7 +56,7 @@ class Suite:
 
     @classmethod
     def make_backend(cls) -> Backend:
-        """Give the backend under test."""
+        """Return the backend under test."""
         if not cls.device:
             raise TypeError(f"{cls.__name__} must set `device` or override `make_backend`.")
         return get_backend(cls.device)
@@ -107,18 +107,18 @@ class Suite:
 
     @classmethod
     def row(cls) -> str:
-        """Give the backend's name in the table of results."""
+        """Return the backend's name in the table of results."""
         return cls.label or getattr(cls.device, "device", str(cls.device)) or cls.__name__
 
     @classmethod
     def column(cls) -> str:
-        """Give the suite's name in the table of results."""
+        """Return the suite's name in the table of results."""
         names = (c.__name__ for c in cls.__mro__ if c.__module__.startswith("nnbackend.testing."))
         suite = next((name for name in names if name.endswith("Conformance")), cls.__name__)
         return suite.removesuffix("Conformance").lower()
 
     def rng(self, *case: object) -> np.random.Generator:
-        """Give the random numbers of one case, always the same for a seed."""
+        """Return the random numbers of one case, always the same for a seed."""
         return np.random.default_rng([self.seed, zlib.crc32(repr(case).encode())])
 
     def compare_kernel(
@@ -196,7 +196,7 @@ class Placed:
             self.array = fresh(backend, host)
 
     def read(self, report: FailureReport, name: str) -> np.ndarray:
-        """Give the array's content, after a look at the guard elements."""
+        """Return the array's content, after a look at the guard elements."""
         if self.whole is not None:
             guards = np.delete(self.backend.to_host(self.whole), slice(3, 3 + self.n))
             if (guards != 7).any():
@@ -278,7 +278,7 @@ def all_were_collected(config: pytest.Config) -> bool:
 
 
 def fresh(backend: Backend, host: np.ndarray) -> Array:
-    """Give a device array of its own memory with a host array's content."""
+    """Return a device array of its own memory with a host array's content."""
     host = backend.narrowed(host)
     array = backend.empty(host.shape, host.dtype.name)
     backend.to_device(np.ascontiguousarray(host), out=array)

@@ -209,7 +209,7 @@ class LayerChecks(Suite):
 def dense_arrays(
     rng: np.random.Generator, shape: tuple[int, int, int], dtype: str
 ) -> dict[str, np.ndarray]:
-    """Give the arrays of a dense layer; the last unit's z is exactly 0, where a slope may jump."""
+    """Return the arrays of a dense layer; the last unit's z is exactly 0, where a slope may jump."""
     rows, n_in, n_out = shape
     W, b = rng.standard_normal((n_in, n_out)), rng.standard_normal(n_out)
     if n_out > 1:

@@ -118,7 +118,7 @@ class LossChecks(Suite):
 
 
 def outputs(rng: np.random.Generator, loss: str, shape: tuple[int, int]) -> Array:
-    """Give outputs such as a loss is given: probabilities, rates, or anything."""
+    """Return outputs such as a loss is given: probabilities, rates, or anything."""
     z = 2.0 * rng.standard_normal(shape)
     if loss.endswith("on logits") or not FORMULAS[loss].partner:
         return z
@@ -129,7 +129,7 @@ def outputs(rng: np.random.Generator, loss: str, shape: tuple[int, int]) -> Arra
 
 
 def targets(rng: np.random.Generator, loss: str, shape: tuple[int, int]) -> Array:
-    """Give targets for which a loss has a meaning."""
+    """Return targets for which a loss has a meaning."""
     if loss.startswith("poisson"):
         return rng.integers(0, 5, shape).astype(float)
     if loss.startswith("binary_cross_entropy"):
@@ -140,5 +140,5 @@ def targets(rng: np.random.Generator, loss: str, shape: tuple[int, int]) -> Arra
 
 
 def labels(rng: np.random.Generator, shape: tuple[int, int]) -> Array:
-    """Give class labels, (B,) int32."""
+    """Return class labels, (B,) int32."""
     return rng.integers(0, shape[1], shape[0]).astype(np.int32)

@@ -75,7 +75,7 @@ SLOPES: dict[str, Function] = {
 
 
 def loss_rows(name: str, params: Sequence[float], a: Array, y: Array) -> Array:
-    """Give each row's loss, (B,)."""
+    """Return each row's loss, (B,)."""
     e, (p, *_) = a - y, (*params, 0.0)
     if name == "quadratic":
         terms = e**2 / 2
@@ -98,7 +98,7 @@ def loss_rows(name: str, params: Sequence[float], a: Array, y: Array) -> Array:
 
 
 def loss_slope(name: str, params: Sequence[float], a: Array, y: Array) -> Array:
-    """Give dC/da of each row, (B, O)."""
+    """Return dC/da of each row, (B, O)."""
     e, (p, *_) = a - y, (*params, 0.0)
     if name == "quadratic":
         return e
@@ -199,7 +199,7 @@ def backprop(
 
 
 def _delta(layer: Layer, z: Array, da: Array) -> Array:
-    """Give dC/dz from dC/da."""
+    """Return dC/dz from dC/da."""
     if layer.kind == "maxout":
         pieces = np.split(z, z.shape[1] // layer.n_out, axis=1)
         winner = np.stack(pieces).argmax(axis=0)

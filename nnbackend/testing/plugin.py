@@ -25,7 +25,7 @@ _reasons: dict[str, Counter[str]] = {}
 
 
 def chosen() -> list[str]:
-    """Give the backends that the command line or NNBACKEND_TEST names."""
+    """Return the backends that the command line or NNBACKEND_TEST names."""
     names = _asked_for or os.environ.get(CHOICE, "").split(",")
     return [name.strip() for name in names if name.strip()]
 
@@ -77,7 +77,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def table() -> list[str]:
-    """Give the lines of the table of results so far."""
+    """Return the lines of the table of results so far."""
     columns = list(dict.fromkeys(c for row in _results.values() for c in row))
     cells = [["backend", *columns]]
     for row, results in _results.items():

@@ -30,7 +30,7 @@ class RegistrationConformance(Suite):
     """What the registry and the engine may take for granted of a backend."""
 
     def spec_target(self, backend: Backend) -> str:
-        """Give "module:attribute" of the backend's spec; skips where it is not registered."""
+        """Return "module:attribute" of the backend's spec; skips where it is not registered."""
         points = metadata.entry_points(group=registry.GROUP, name=backend.name)
         found = {point.value for point in points} or {registry.BUILT_IN.get(backend.name, "")}
         target = found.pop()
@@ -39,7 +39,7 @@ class RegistrationConformance(Suite):
         return target
 
     def spec(self, backend: Backend) -> BackendSpec:
-        """Give the backend's spec."""
+        """Return the backend's spec."""
         module, _, attribute = self.spec_target(backend).partition(":")
         spec = getattr(__import__(module, fromlist=[attribute]), attribute)
         assert isinstance(spec, BackendSpec), f"{module}:{attribute} is no BackendSpec: {spec!r}"
@@ -150,7 +150,7 @@ class RegistrationConformance(Suite):
 
 
 def _parameters(function: object) -> str:
-    """Give a signature without its annotations."""
+    """Return a signature without its annotations."""
     assert callable(function)
     signature = inspect.signature(function)
     bare = [p.replace(annotation=p.empty) for p in signature.parameters.values()]

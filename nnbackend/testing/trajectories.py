@@ -193,7 +193,7 @@ def reference_run(name: str, rounded: str, seed: int) -> Wanted:
 
 @cache
 def data(dtype: str, seed: Seed) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Give rows, labels and weights that a small network can learn."""
+    """Return rows, labels and weights that a small network can learn."""
     rng = np.random.default_rng([*np.atleast_1d(seed), 1])
     x = rng.standard_normal((ROWS, N_IN)).astype(dtype)
     y = (x @ rng.standard_normal((N_IN, CLASSES))).argmax(axis=1)
@@ -213,7 +213,7 @@ def _network(backend: Backend, dtype: str, dropout: bool) -> Network:
 
 
 def _options(name: str, rounded: str, seed: Seed) -> dict[str, Any]:
-    """Give `train`'s options of a recipe."""
+    """Return `train`'s options of a recipe."""
     options = {"epochs": 25, "batch_size": 16, "seed": 5, **CASES[name].options}
     if options.get("sample_weight"):
         options["sample_weight"] = data(rounded, seed)[2]

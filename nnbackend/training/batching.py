@@ -24,7 +24,7 @@ Shuffle = bool | Callable[[int], np.ndarray]
 
 
 def epoch_order(n: int, seed: int, epoch: int, shuffle: Shuffle) -> np.ndarray:
-    """Give the order of the rows in an epoch, a pure function of (seed, epoch): (n,) int64.
+    """Return the order of the rows in an epoch, a pure function of (seed, epoch): (n,) int64.
 
     A function as `shuffle` gives the order itself, a permutation of 0 .. n-1 for each epoch.
     """
@@ -166,7 +166,7 @@ def _no_memory_for(data: TrainingData, is_x_taken: bool, backend: Backend) -> De
 
 
 def batch_sizes(n: int, batch_size: int) -> list[tuple[int, int]]:
-    """Give (number of steps, rows) of an epoch: the full batches, then the rest if any.
+    """Return (number of steps, rows) of an epoch: the full batches, then the rest if any.
 
     >>> batch_sizes(10, 4)
     [(2, 4), (1, 2)]

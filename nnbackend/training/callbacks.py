@@ -56,7 +56,7 @@ class EarlyStopping:
         check("min_delta", self.min_delta, lambda v: v >= 0, "at least 0")
 
     def should_stop(self, history: History) -> bool:
-        """Tell whether the last `patience` epochs brought nothing."""
+        """Return True if the last `patience` epochs brought nothing."""
         best, waited = float("inf"), 0
         for cost in history.costs:
             if cost < best - self.min_delta:

@@ -44,7 +44,7 @@ class TrainConfig:
     l2_per_batch: float = 0.0
 
     def checked(self, net: Network) -> TrainConfig:
-        """Give the recipe with names turned into objects, or say what cannot be meant."""
+        """Return the recipe with names turned into objects, or say what cannot be meant."""
         check_size("epochs", self.epochs)
         check_seed(self.seed)
         if self.batch_size is not None:
@@ -78,7 +78,7 @@ class TrainConfig:
         )
 
     def penalty(self, rows: int) -> tuple[float, float]:
-        """Give l1 and l2 for a mini-batch of so many rows."""
+        """Return l1 and l2 for a mini-batch of so many rows."""
         return self.l1, self.l2 + self.l2_per_batch / rows
 
     @property
@@ -88,7 +88,7 @@ class TrainConfig:
         return float(self.weight_decay + own)
 
     def norm_limits(self, net: Network) -> tuple[float | None, ...]:
-        """Give the max-norm of each layer that learns."""
+        """Return the max-norm of each layer that learns."""
         n = len(net.trainable_layers)
         given: Any = self.max_norm
         is_one = given is None or isinstance(given, Real)

@@ -58,7 +58,7 @@ class LBFGSSteps:
         self.evaluations = 0
 
     def iterate(self) -> float:
-        """Make one iteration; give the loss after it."""
+        """Make one iteration; return the loss after it."""
         if math.isnan(self.loss):
             self.loss = self._evaluate()
         before = self.loss
@@ -104,7 +104,7 @@ class LBFGSSteps:
             self.pairs.append((s, y, 1.0 / curvature))
 
     def _direction(self, g: Array) -> Array:
-        """Give -H g by the two-loop recursion (algorithm 7.4)."""
+        """Return -H g by the two-loop recursion (algorithm 7.4)."""
         q, alphas = -1.0 * g, []
         for s, y, rho in reversed(self.pairs):
             alpha = rho * self._dot(s, q)
@@ -135,7 +135,7 @@ def line_search(
     first: float,
     max_evaluations: int,
 ) -> tuple[float, float]:
-    """Find a step length that meets the strong Wolfe conditions; give (length, loss).
+    """Find a step length that meets the strong Wolfe conditions; return (length, loss).
 
     along(t) gives the loss and the slope at t, and leaves theta there. The last point asked for
     is the one returned; length 0 when nothing lower was found.
@@ -168,7 +168,7 @@ Point = tuple[float, float, float]
 
 
 def _between(a: Point, b: Point) -> float:
-    """Give the minimum of the cubic through two points, kept away from both ends."""
+    """Return the minimum of the cubic through two points, kept away from both ends."""
     (ta, fa, ga), (tb, fb, gb) = a, b
     middle = 0.5 * (ta + tb)
     if not (math.isfinite(fb) and math.isfinite(gb)) or ta == tb:

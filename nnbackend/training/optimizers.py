@@ -71,7 +71,7 @@ class Optimizer(ABC):
         return ()
 
     def coefficients(self, lr: Array, momentum: Array, step: Array) -> Vectors:
-        """Give c, the numbers of this step."""
+        """Return c, the numbers of this step."""
         return (lr,)
 
 
@@ -253,7 +253,7 @@ OPTIMIZERS: dict[str, Callable[..., Any]] = {
 
 
 def get_optimizer(choice: str | Optimizer | LBFGS, **options: Any) -> Optimizer | LBFGS:
-    """Give the optimizer that a name means; an optimizer is given back as it is.
+    """Return the optimizer that a name means; an optimizer is given back as it is.
 
     Raises: ArgumentError for an unknown name, with the nearest one.
     >>> get_optimizer("sgd", learning_rate=0.5)

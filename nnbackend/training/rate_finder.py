@@ -106,7 +106,7 @@ def _gradient(net: Network, x: np.ndarray, y: np.ndarray, most: int) -> tuple[fl
 
 
 def _batches(n: int, size: int, steps: int, seed: int) -> list[np.ndarray]:
-    """Give the rows of each step: whole epochs in their order, one after another."""
+    """Return the rows of each step: whole epochs in their order, one after another."""
     epochs = -(-steps * size // n) + 1
     order = np.concatenate([epoch_order(n, seed, e, True) for e in range(epochs)])
     return [order[t * size : (t + 1) * size] for t in range(steps)]

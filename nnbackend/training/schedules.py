@@ -49,10 +49,10 @@ class Schedule(ABC):
 
     @abstractmethod
     def factor(self, context: ScheduleContext) -> Numbers:
-        """Give the factor of each step."""
+        """Return the factor of each step."""
 
     def __call__(self, base: float, context: ScheduleContext) -> Numbers:
-        """Give the value of each step."""
+        """Return the value of each step."""
         return base * self.factor(context)
 
 
@@ -257,7 +257,7 @@ SCHEDULES: dict[str, type[Schedule]] = {
 
 
 def get_schedule(choice: str | AnySchedule | None, name: str = "schedule") -> AnySchedule:
-    """Give the schedule that a name means; None is constant, a function serves as it is.
+    """Return the schedule that a name means; None is constant, a function serves as it is.
 
     Raises: ArgumentError for an unknown name, with the nearest one.
     """
@@ -276,7 +276,7 @@ def get_schedule(choice: str | AnySchedule | None, name: str = "schedule") -> An
 
 
 def values_of(schedule: AnySchedule, base: float, context: ScheduleContext) -> Numbers:
-    """Give the value of each step; of a plain function, by asking it step by step."""
+    """Return the value of each step; of a plain function, by asking it step by step."""
     if isinstance(schedule, Schedule):
         return schedule(base, context)
     try:

@@ -150,7 +150,7 @@ class Trainer:
         return compute
 
     def new_step(self, rows: int, at_once: int) -> Callable[[], None]:
-        """Give one step of gradient descent on `rows` rows, in passes of at most so many."""
+        """Return one step of gradient descent on `rows` rows, in passes of at most so many."""
         net, backend, config = self.net, self.backend, self.config
         clock, rates, hyper, totals = self.clock, self.rates, self.hyper, self.totals
         theta, grad, ema_weights, ema = net.theta, self.grad, self.ema_weights, config.ema
@@ -180,7 +180,7 @@ class Trainer:
     # ---- one epoch --------------------------------------------------------------------------
 
     def _train_epoch(self) -> Row:
-        """Make the steps of an epoch; give its train_loss and learning_rate."""
+        """Make the steps of an epoch; return its train_loss and learning_rate."""
         backend = self.backend
         rates = self._epoch_rates()
         backend.to_device(rates.astype(backend.sum_dtype, copy=False), out=self.rates)
@@ -229,7 +229,7 @@ class Trainer:
         return self.first_step + self.epoch * self.steps_per_epoch
 
     def _epoch_rates(self) -> np.ndarray:
-        """Give the learning rate and the momentum of each step of this epoch: (2, steps)."""
+        """Return the learning rate and the momentum of each step of this epoch: (2, steps)."""
         config, done = self.config, self.steps_done
         steps = np.arange(done, done + self.steps_per_epoch, dtype=np.float64)
         context = ScheduleContext(steps, self.steps_per_epoch, config.epochs, self.history.costs)
@@ -247,7 +247,7 @@ class Trainer:
         return {"train_loss": self._mean_loss(), "learning_rate": 1.0}
 
     def lbfgs_steps(self) -> LBFGSSteps:
-        """Give L-BFGS under way, which is begun when it is first asked for."""
+        """Return L-BFGS under way, which is begun when it is first asked for."""
         if self.lbfgs is None:
             theta, objective = self.net.theta, self.new_objective()
             self.lbfgs = LBFGSSteps(
@@ -256,7 +256,7 @@ class Trainer:
         return self.lbfgs
 
     def new_objective(self) -> Callable[[], float]:
-        """Give the function that L-BFGS minimises: mean loss and penalty, and their gradient."""
+        """Return the function that L-BFGS minimises: mean loss and penalty, and their gradient."""
         net, loader, backend, n, at_once = self.net, self.loader, self.backend, self.n, self.n
         new_pass, grad, clock, totals = self._new_pass, self.grad, self.clock, self.totals
         weights, slopes = net.theta[: net.layout.n_weights], grad[: net.layout.n_weights]
@@ -288,7 +288,7 @@ class Trainer:
     # ---- the run ----------------------------------------------------------------------------
 
     def run(self) -> History:
-        """Train until the epochs are done or a reason comes to stop; give the history."""
+        """Train until the epochs are done or a reason comes to stop; return the history."""
         history, is_lbfgs = self.history, isinstance(self.config.optimizer, LBFGS)
         history.stop_reason, self.decided = self.decided, ""
         for callback in self.callbacks:
@@ -374,7 +374,7 @@ class Trainer:
     # ---- divergence -------------------------------------------------------------------------
 
     def _mean_loss(self) -> float:
-        """Give the mean loss of the epoch so far."""
+        """Return the mean loss of the epoch so far."""
         sums = self.sums.read()
         loss = float(sums[LOSS] / sums[WEIGHT]) if sums[WEIGHT] else 0.0
         if not math.isfinite(loss):
@@ -422,7 +422,7 @@ def _check_callbacks(callbacks: Sequence[Callback]) -> tuple[Callback, ...]:
 
 
 def _rates(schedule: Any, base: float, context: ScheduleContext, below: float) -> np.ndarray:
-    """Give a schedule's value for each step, checked."""
+    """Return a schedule's value for each step, checked."""
     values = values_of(schedule, base, context)
     if values.shape != context.step.shape or not ((values >= 0) & (values < below)).all():
         raise ArgumentError(
@@ -458,7 +458,7 @@ def train(
     callbacks: Sequence[Callback] = (),
     seed: int = 0,
 ) -> History:
-    """Train a network on rows x (n, n_in) with targets y; give the history.
+    """Train a network on rows x (n, n_in) with targets y; return the history.
 
     x: an array, a table of numbers (pandas, polars, Arrow) or a SciPy sparse matrix.
     y: class labels (n,), codes from 0 or text of net.classes; or targets (n,) or (n, n_out).

@@ -30,7 +30,7 @@ DATA = ("bool", "uint8", "int8", "int16", "uint16", "int32", "int64", "float32",
 
 
 def all_sources() -> Iterator[Source]:
-    """Give every built-in kernel in both dtypes."""
+    """Return every built-in kernel in both dtypes."""
     for dtype in DTYPES:
         for phi in map(get_activation, ACTIVATIONS):
             yield sources.activation(phi, dtype)
@@ -69,7 +69,7 @@ def all_sources() -> Iterator[Source]:
 
 
 def distinct_sources() -> list[Source]:
-    """Give them once each: softmax's slope is one kernel with the bias and without."""
+    """Return them once each: softmax's slope is one kernel with the bias and without."""
     return list({source.name: source for source in all_sources()}.values())
 
 
@@ -86,7 +86,7 @@ NARROW = (
 
 
 def narrow_net(widths: tuple[int, ...], phi: str, loss: str, data: str) -> Net:
-    """Give a network with every extra, whose last layer is the identity."""
+    """Return a network with every extra, whose last layer is the identity."""
     layers, W = [], 0
     b = sum(n * m for n, m in pairwise(widths))
     for k, (n_in, n_out) in enumerate(pairwise(widths)):
@@ -101,7 +101,7 @@ def narrow_net(widths: tuple[int, ...], phi: str, loss: str, data: str) -> Net:
 
 
 def narrow_sources(device: Device) -> list[Source]:
-    """Give the kernels of `NARROW` on the grids that a device has for them."""
+    """Return the kernels of `NARROW` on the grids that a device has for them."""
     made = []
     for *net, rows in NARROW:
         work = rows * sum(n * m for n, m in pairwise(net[0]))

@@ -40,7 +40,7 @@ class Needs:
 
 @cache
 def library() -> Any:
-    """Give NVRTC, or None where the wheel is not installed."""
+    """Return NVRTC, or None where the wheel is not installed."""
     for wheel in WHEELS:
         try:
             files = importlib.metadata.distribution(wheel).files or []
@@ -56,7 +56,7 @@ def library() -> Any:
 
 
 def compiled(source: str, architecture: int) -> dict[str, Needs]:
-    """Compile a program for sm_<architecture>; give each kernel's needs.
+    """Compile a program for sm_<architecture>; return each kernel's needs.
 
     The compiler's report is kept on the disk under a hash of the text, because all kernels
     together take half a minute for each architecture.
@@ -121,7 +121,7 @@ def needs(log: str) -> dict[str, Needs]:
 
 
 def table(source: str, architectures: Iterable[int]) -> str:
-    """Give what every kernel needs on each architecture, as lines of text."""
+    """Return what every kernel needs on each architecture, as lines of text."""
     lines: dict[str, list[str]] = {}
     heads = []
     for architecture in architectures:

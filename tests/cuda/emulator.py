@@ -63,7 +63,7 @@ def compile_on_host(
 
 
 def kept_folder() -> Path:
-    """Give where compiled kernels are kept; each user has a folder of their own."""
+    """Return where compiled kernels are kept; each user has a folder of their own."""
     folder = Path(tempfile.gettempdir()) / f"nnbackend-kernels-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder
@@ -71,7 +71,7 @@ def kept_folder() -> Path:
 
 @cache
 def _stacks(size: int) -> tuple[int, Any]:
-    """Give the address of memory for the stacks of one launch, and what keeps it."""
+    """Return the address of memory for the stacks of one launch, and what keeps it."""
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     return ctypes.addressof(ctypes.c_char.from_buffer(memory)), memory
 
@@ -179,7 +179,7 @@ def _three(sizes: Sequence[int]) -> tuple[int, ...]:
 
 
 def _bounds(array: Any) -> tuple[int, int]:
-    """Give the first byte of an array and the one after its last."""
+    """Return the first byte of an array and the one after its last."""
     face = array.__array_interface__
     shape, itemsize = face["shape"], int(face["typestr"][2:])
     begin = end = face["data"][0]
@@ -213,7 +213,7 @@ class _Guarded:
             self.pieces.append((begin, end, copy, shift))
 
     def address(self, array: Any) -> int:
-        """Give where an array's first element lies in the copies."""
+        """Return where an array's first element lies in the copies."""
         (begin, end), first = _bounds(array), array.__array_interface__["data"][0]
         start, copy, shift = next(
             (b, copy, shift) for b, e, copy, shift in self.pieces if b <= begin and end <= e
@@ -221,7 +221,7 @@ class _Guarded:
         return int(copy.ctypes.data) + shift + first - start
 
     def bits(self) -> list[bytes]:
-        """Give what the copies hold now, without the guards."""
+        """Return what the copies hold now, without the guards."""
         return [copy[shift:][: end - begin].tobytes() for begin, end, copy, shift in self.pieces]
 
     def write_back(self, name: str) -> None:

@@ -137,7 +137,7 @@ class State:
             raise CaptureError(f"{what} is not permitted when a stream is capturing")
 
     def new(self, value: Any) -> ndarray:
-        """Give an array with memory of its own."""
+        """Return an array with memory of its own."""
         value = np.array(value, order="C")
         self.refuse("allocation")
         if self.allocator is not None:
@@ -251,7 +251,7 @@ class ndarray(GhostArray):
 
 
 def inside(value: Any) -> Any:
-    """Give what NumPy may compute with; host arrays are refused as CuPy refuses them."""
+    """Return what NumPy may compute with; host arrays are refused as CuPy refuses them."""
     if isinstance(value, ndarray):
         return value._data
     if isinstance(value, np.ndarray) and value.ndim:
@@ -262,7 +262,7 @@ def inside(value: Any) -> Any:
 
 
 def outside(value: Any, given: tuple[Any, ...]) -> Any:
-    """Give arrays of the device: a view where NumPy gave one of an argument."""
+    """Return arrays of the device: a view where NumPy gave one of an argument."""
     if isinstance(value, (tuple, list)):
         return tuple(outside(v, given) for v in value)
     value = np.asarray(value)
@@ -468,7 +468,7 @@ def _mem_get_info() -> tuple[int, int]:
 
 
 def make_cupy() -> dict[str, ModuleType]:
-    """Give the modules that make the stand-in, by name."""
+    """Return the modules that make the stand-in, by name."""
     cupy, cuda, memory = Cupy("cupy"), ModuleType("cupy.cuda"), ModuleType("cupy.cuda.memory")
     memory.__dict__.update(OutOfMemoryError=OutOfMemoryError)
     runtime = SimpleNamespace(

@@ -14,14 +14,14 @@ from nnbackend.errors import BackendUnavailableError
 
 @cache
 def modules() -> Any:
-    """Give the backend's module, imported over the stand-in."""
+    """Return the backend's module, imported over the stand-in."""
     from stand_in import load_backend
 
     return load_backend()
 
 
 def new_backend(precision: str = "float32") -> Any:
-    """Give a new backend with a model of cuBLASLt of its own, at `backend.model`."""
+    """Return a new backend with a model of cuBLASLt of its own, at `backend.model`."""
     from stand_in_blaslt import Model
 
     if LACKING is not None:
@@ -37,7 +37,7 @@ def new_backend(precision: str = "float32") -> Any:
 
 
 def new_row() -> Any:
-    """Give a backend for the matrix: a failed recording or a wrong call is an error, no fall-back.
+    """Return a backend for the matrix: a failed recording or a wrong call is an error, no fall-back.
 
     Some products find no algorithm, alone or with an epilogue, so that all ways are gone.
     """

@@ -162,7 +162,7 @@ class Model:
 
 
 def _view(pointer: int, dtype: np.dtype[Any], rows: int, columns: int, ld: int) -> np.ndarray:
-    """Give the memory behind a pointer as a matrix of columns; it must be an array's."""
+    """Return the memory behind a pointer as a matrix of columns; it must be an array's."""
     n = ld * (columns - 1) + rows
     STATE.at(pointer, n * dtype.itemsize)
     flat = np.frombuffer((ctypes.c_char * (n * dtype.itemsize)).from_address(pointer), dtype)

@@ -248,7 +248,7 @@ def test_addresses_are_looked_at_before_wide_loads(
 
 
 def _odd(n: int) -> np.ndarray:
-    """Give ones at an address that is a multiple of 8 and not of 16."""
+    """Return ones at an address that is a multiple of 8 and not of 16."""
     whole = np.ones(n + 2)
     begin = 1 if whole.ctypes.data % 16 == 0 else 2
     return whole[begin : begin + n]

@@ -44,7 +44,7 @@ def note(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
 
 def command(name: str) -> str:
-    """Give a program's path, or skip the test with the reason."""
+    """Return a program's path, or skip the test with the reason."""
     path = shutil.which(name)
     if path is None:
         pytest.skip(f"{name} is not installed")
@@ -53,7 +53,7 @@ def command(name: str) -> str:
 
 @pytest.fixture
 def script() -> Script:
-    """Run a script of this folder, perhaps under another program; give its last line as JSON."""
+    """Run a script of this folder, perhaps under another program; return its last line as JSON."""
 
     def run(name: str, *words: object, under: Sequence[str] = (), **more: str) -> dict[str, Any]:
         done = subprocess.run(

@@ -22,7 +22,7 @@ from pathlib import Path
 
 
 def change(data: bytes, rng: random.Random) -> bytes:
-    """Give a whole file with a few random changes."""
+    """Return a whole file with a few random changes."""
     changed = bytearray(data)
     for _ in range(rng.choice([1, 1, 2, 4, 8])):
         place = rng.randrange(len(changed) + 1)

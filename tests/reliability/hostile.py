@@ -33,7 +33,7 @@ def described(*tensors: dict[str, Any], text: str = TEXT, body: bytes = b"") -> 
 
 
 def files() -> Iterator[tuple[str, bytes]]:
-    """Give the hostile set: name, content."""
+    """Return the hostile set: name, content."""
     huge = HEADER_LIMIT - 100
     yield "empty", b""
     yield "header of 2^63 bytes", raw("{}", length=2**63)
@@ -73,7 +73,7 @@ def files() -> Iterator[tuple[str, bytes]]:
 
 
 def write(folder: Path) -> int:
-    """Write the set, with links and a pipe in place of files; give how many."""
+    """Write the set, with links and a pipe in place of files; return how many."""
     for number, (name, data) in enumerate(files()):
         (folder / f"{number:02d} {name}").write_bytes(data)
     for name, target in {"loop": "loop", "zero": "/dev/zero", "passwd": "/etc/passwd"}.items():

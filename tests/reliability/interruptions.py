@@ -74,7 +74,7 @@ def network(device: str) -> nn.Network:
 
 
 def one_run(device: str, folder: Path, rng: np.random.Generator) -> tuple[bool, int]:
-    """Give whether the end was the same, and how often the run was ended before it."""
+    """Return whether the end was the same, and how often the run was ended before it."""
     options = options_of(rng)
     whole = Ender()
     net = network(device)

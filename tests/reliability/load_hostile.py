@@ -18,7 +18,7 @@ from nnbackend.persistence.checkpoints import read_checkpoint
 
 
 def memory() -> float:
-    """Give the most memory this process ever had, in MB."""
+    """Return the most memory this process ever had, in MB."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1000.0
 

@@ -70,7 +70,7 @@ def checkpoint(data: bytes) -> None:
 
 
 def _forge(data: bytes, path: Path) -> bytes:
-    """Give a file with these bytes for a description, and a checksum that is right."""
+    """Return a file with these bytes for a description, and a checksum that is right."""
     try:
         described = json.loads(data)
     except (ValueError, RecursionError):  # no JSON: nothing to forge with
@@ -210,7 +210,7 @@ def _saved_arrays() -> list[bytes]:
 
 
 def seeds(target: str) -> Iterator[bytes]:
-    """Give whole files, from which a fuzzer finds its way to broken ones."""
+    """Return whole files, from which a fuzzer finds its way to broken ones."""
     table = b'a,b,kind\n1,2.5,x\n3,,y\n-4e3,NaN,"z, ""w"""\n'
     images = struct.pack(">HBBIII", 0, 8, 3, 2, 2, 2) + bytes(8)
     archive = io.BytesIO()
@@ -235,7 +235,7 @@ def seeds(target: str) -> Iterator[bytes]:
 
 
 def try_one(target: str, data: bytes) -> bool:
-    """Feed a target; give whether it took the bytes. Anything but our own errors goes on up."""
+    """Feed a target; return whether it took the bytes. Anything but our own errors goes on up."""
     try:
         TARGETS[target](data)
     except NNBackendError:

@@ -33,7 +33,7 @@ LAYOUTS = [
 
 
 def laid_out(x: np.ndarray, layout: str) -> Any:
-    """Give an array in some form in which a user may hand it over."""
+    """Return an array in some form in which a user may hand it over."""
     if layout in ("csr", "csc", "coo"):
         kept = np.atleast_2d(x) if x.dtype.kind in "fiub" else np.zeros((len(x), 2))
         return scipy.sparse.coo_array(kept.astype("f8")).asformat(layout)
@@ -181,7 +181,7 @@ def check_fit(model: Any) -> None:
 
 
 def learn(model: Any, x: Any, y: Any, w: Any, is_partial: bool) -> bool:
-    """Fit once; give whether it was taken."""
+    """Fit once; return whether it was taken."""
     if not is_partial:
         return not refused(model.fit, x, y, w)
     if not hasattr(model, "partial_fit"):

@@ -48,7 +48,7 @@ def test_naive_writers_do_not_survive_kills(
 
 
 def strace(*words: str) -> list[str]:
-    """Give the beginning of a command under strace, or skip where it cannot trace."""
+    """Return the beginning of a command under strace, or skip where it cannot trace."""
     program = command("strace")
     if subprocess.run([program, "-qq", "-e", "trace=none", "true"], check=False).returncode:
         pytest.skip("strace may not trace here")
@@ -180,7 +180,7 @@ def test_a_full_disk(kind: str, script: Script, small_disk: Path) -> None:
 
 
 def limited(limit: int, most: int, kind: str, path: Path, steps: int) -> str:
-    """Write under a limit of the system; give what was printed."""
+    """Write under a limit of the system; return what was printed."""
     done = subprocess.run(
         [sys.executable, str(HERE / "writers.py"), kind, str(path), str(steps)],
         env={**ENVIRONMENT, **WIDE}, capture_output=True, text=True, check=False,

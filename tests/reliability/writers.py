@@ -60,7 +60,7 @@ WRITERS: dict[str, Callable[[Path, int], None]] = {
 
 
 def read(kind: str, path: Path) -> int:
-    """Give the step of a file.
+    """Return the step of a file.
 
     Raises: whatever the reader raises; AssertionError when stamp and content differ.
     """
