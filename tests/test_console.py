@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -96,3 +97,35 @@ def test_a_process_under_an_old_locale(pets: Path) -> None:
     ]
     done = subprocess.run(words, env=environment, capture_output=True, check=True)
     assert "猫" in done.stdout.decode("utf-8")
+
+
+class _Full(io.StringIO):
+    """A stream on a full disk."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_stderr_that_cannot_be_written_ends_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", _Full())
+    words = ["--device", "numpy", "--epochs", "2", "--hidden", "4", "--out", str(tmp_path / "run")]
+    assert main(["train", "iris", *words]) == 0
+    assert (tmp_path / "run" / "model.safetensors").is_file()
+    assert isinstance(sys.stderr, _Full)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_names_of_bytes_that_are_no_characters(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/l\xe4ufe"))
+    words = ["--device", "numpy", "--epochs", "1", "--hidden", "4", "--quiet"]
+    assert main(["train", "iris", *words, "--out", str(odd / "run")]) == 0
+    environment = json.loads((odd / "run" / "environment.json").read_text(encoding="utf-8"))
+    assert environment["folder"] == str(odd / "run")
+    (odd / "data.csv").write_text("a,b\n" + "1,2\n2,3.5\n3,4\n" * 9)
+    assert main(["train", str(odd / "data.csv"), *words, "--out", str(tmp_path / "other")]) == 2
+    assert "must be text in UTF-8" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()

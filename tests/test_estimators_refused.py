@@ -114,3 +114,9 @@ def test_who_has_no_partial_fit_says_why(settings: dict[str, Any], said: str) ->
     assert not hasattr(model, "partial_fit")
     with pytest.raises(AttributeError, match=f"no attribute 'partial_fit': .*{said}"):
         model.partial_fit(X, LABELS, classes=[0, 1, 2])
+
+
+@pytest.mark.parametrize("weights", [{0: -1}, {0: float("nan")}, {0: 0, 1: 0, 2: 0}])
+def test_a_class_weight_must_be_a_weight(weights: dict[int, float]) -> None:
+    with pytest.raises(ValueError, match="class_weight must be numbers, at least 0 and not all 0"):
+        nn.MLPClassifier(class_weight=weights, **SMALL).fit(X, LABELS)

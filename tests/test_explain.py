@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import signal
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ import nnbackend as nn
 from nnbackend.cli import main
 from nnbackend.explain import explain, to_html, to_text
 from nnbackend.network.layers import AbstractLayer
+from nnbackend.training.trainer import Trainer
 
 X, Y = np.array([[0.05, -0.1]]), np.array([[0.01, 0.99]])
 LAYERS: list[list[AbstractLayer]] = [
@@ -79,6 +82,25 @@ def test_the_command_prints_and_writes_one_page(
     for kind in ("boundary", "film", "confusion", "weights", "diagram", "signals", "rates"):
         assert main(["plot", "r", "--kind", kind, "--features", "2,3"]) == 0
         assert list((tmp_path / "r").glob(f"{kind}.*"))
+
+
+@pytest.mark.usefixtures("python_handles_ctrl_c")
+@pytest.mark.parametrize("kind", ["film", "signals"])
+def test_an_interrupted_training_gives_no_picture(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["--hidden", "4", "--epochs", "3", "--out", "r", "--quiet", "--device", "numpy"]
+    assert main(["train", "iris", *words]) == 0
+
+    def note(self: Trainer, *args: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        end_epoch(self, *args)
+
+    end_epoch = Trainer._note
+    monkeypatch.setattr(Trainer, "_note", note)
+    assert main(["plot", "r", "--kind", kind, "--features", "2,3"]) == 130
+    assert not list((tmp_path / "r").glob(f"{kind}.*"))
 
 
 def test_a_page_without_a_diagram_has_none() -> None:

@@ -32,7 +32,8 @@ def run(path: Path, x: np.ndarray) -> np.ndarray:
     """Compute with onnxruntime, after the checker has had its look at the file."""
     onnx.checker.check_model(str(path), full_check=True)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (y,) = session.run(["y"], {"x": x})
+    wide = session.get_inputs()[0].type == "tensor(double)"
+    (y,) = session.run(["y"], {"x": x.astype(np.float64) if wide else x})
     result: np.ndarray = y
     return result
 
@@ -77,6 +78,21 @@ def test_raw_rows_go_in_and_values_come_out(
     net = nn.Network([5, 8, 1], device="numpy", activation="gelu")
     nn.train(net, x, X[:, 0] * 40.0 + 300.0, epochs=3, scale=scale, scale_targets=scale_targets)
     check(net, net.predict(x), tmp_path, x)
+
+
+def test_unscaled_rows_of_a_float64_network_keep_their_digits(tmp_path: Path) -> None:
+    """Unix times without a scale: the differences of two columns decide."""
+    x = 1.7e9 + 100.0 * X.astype(np.float64)[:, :2]
+    for activations in (["tanh", "identity"], ["identity"], ["tanh", "sigmoid"]):
+        layers: list[Any] = [
+            2,
+            *(nn.Dense(n, a) for n, a in zip((6, 1), activations, strict=False)),
+        ]
+        net = nn.Network(layers, device="numpy", dtype="float64", seed=1)
+        W, b = net.get_parameters()
+        W[0][1] = -W[0][0]
+        net.set_parameters([1e-2 * W[0], *W[1:]], b)
+        check(net, net.outputs(x), tmp_path, x)
 
 
 def test_a_trained_classifier(tmp_path: Path) -> None:
@@ -170,6 +186,7 @@ FITS: dict[str, tuple[Any, dict[str, Any], Any]] = {
     "ensemble": (nn.MLPClassifier, {"preset": "tabular"}, CODES),
     "ensemble of two classes": (nn.MLPClassifier, {"preset": "tabular", "n_members": 2}, CODES > 0),
     "ensemble of values": (nn.MLPRegressor, {"preset": "tabular"}, 1e3 * X[:, :2] + 1e4),
+    "ensemble of far values": (nn.MLPRegressor, {"preset": "tabular"}, X[:, 0] + 1.7e9),
     "ensemble of counts": (nn.MLPRegressor, {"preset": "tabular", "loss": "poisson"}, CODES),
 }  # fmt: skip
 

@@ -64,7 +64,7 @@ def test_on_an_installed_backend_from_an_empty_folder(tmp_path: Path) -> None:
 
 
 def test_the_option_names_it_too(tmp_path: Path) -> None:
-    done = run(tmp_path, *INSTALLED, "--nnb-backend", "numpy", "-k", "test_attributes")
+    done = run(tmp_path, *INSTALLED, "--nnb-backend", "numpy,numpy", "-k", "test_attributes")
     assert "1 passed" in done.stdout, done.stdout + done.stderr
 
 

@@ -81,7 +81,7 @@ def test_data_that_are_nowhere_are_named_with_all_paths_tried(
         said = capsys.readouterr().err
         assert f"no file at {old / 'data.csv'}, " in said
         assert str(old / "run" / "data.csv") in said
-        assert "Give its new path with --data, or correct 'data' in" in said
+        assert "new path (train DATA --resume RUN; plot RUN --data DATA), or correct 'data'" in said
     run = str(old / "run")
     assert main(["train", str(data), "--resume", run, "--epochs", "3", "--quiet"]) == 0
     assert main(["plot", run, "--kind", "boundary"]) == 0  # resuming kept the new path

@@ -133,6 +133,7 @@ def test_a_read_only_installation_and_home(tmp_path: Path) -> None:
     package = tmp_path / "nnbackend_numba"
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "backends" / "nnbackend_numba", package, ignore=ignored)
+    package.chmod(0o755)  # the checkout may be read-only
     (package / "__pycache__").touch()
     (tmp_path / "home").touch()
     code = (

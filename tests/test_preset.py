@@ -143,6 +143,36 @@ def test_ctrl_c_ends_the_whole_fit() -> None:
     assert model.n_iter_ == 1
 
 
+class _InterruptBegin(nn.Callback):
+    """Sends Ctrl-C before the first epoch of a member."""
+
+    def __init__(self, member: int) -> None:
+        self.member = member
+
+    def on_train_begin(self, trainer: Any) -> None:
+        self.member -= 1
+        if self.member == 0:
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.usefixtures("python_handles_ctrl_c")
+def test_ctrl_c_before_a_members_first_epoch_keeps_the_members_before() -> None:
+    with pytest.warns(UserWarning, match="interrupted by user"):
+        model = nn.MLPClassifier(**SMALL, callbacks=_InterruptBegin(2)).fit(X, LABELS)
+    assert len(model.estimators_) == 1
+    assert model.predict(X).shape == LABELS.shape
+
+
+@pytest.mark.usefixtures("python_handles_ctrl_c")
+@pytest.mark.filterwarnings("ignore:Training interrupted")
+def test_ctrl_c_before_the_first_epoch_leaves_the_fit_before() -> None:
+    model = nn.MLPClassifier(**SMALL).fit(X, LABELS)
+    before = model.predict_proba(X)
+    with pytest.raises(KeyboardInterrupt):
+        model.set_params(callbacks=_InterruptBegin(1)).fit(X, LABELS)
+    np.testing.assert_array_equal(model.predict_proba(X), before)
+
+
 # ---- lbfgs, which has no epochs ----------------------------------------------------------------
 
 

@@ -143,6 +143,8 @@ def test_an_index_out_of_range(plugins: Plugins) -> None:
     for word in ("fast:2", "gpu:2", "fast:999999999999"):
         with pytest.raises(BackendUnavailableError, match=r"sees 2 devices \(fast:0, fast:1\)"):
             nn.get_backend(word)
+    with pytest.raises(BackendUnavailableError, match="no CPU device has the number 9"):
+        nn.get_backend("cpu:9")
     with pytest.raises(BackendUnavailableError, match=r"numpy sees 1 device \(numpy:0\)"):
         nn.get_backend("cpu:1")
 

@@ -719,6 +719,8 @@ def test_dropout_is_for_training_only() -> None:
         ({"clip_norm": 0.0}, r"clip_norm must be a number above 0. Received: clip_norm=0.0"),
         ({"ema": 1.0}, "ema must be a number between 0 and 1"),
         ({"ema": 0.0}, "ema must be a number between 0 and 1"),
+        ({"shuffle": "no"}, "shuffle must be True, False, or a function of the epoch"),
+        ({"scale_targets": "no"}, "scale_targets must be True or False"),
         ({"max_norm": 0.0}, "max_norm must be a number above 0"),
         ({"max_norm": -1.0}, "max_norm must be a number above 0"),
         (

@@ -398,8 +398,12 @@ def _choose(kind: str, number: int | None, asked: str) -> Backend:
                 logger.log(level, "device %r is %s%s", kind, chosen.device, why)
             return chosen
     reasons = "\n".join(passed_over) or "  none is installed"
+    what = "" if kind == "auto" else f"{kind.upper()} "
+    lacking = (
+        f"no {what}device has the number {number}" if number else f"no {what}backend is usable"
+    )
     raise BackendUnavailableError(
-        f"{asked} but no {kind.upper()} backend is usable:\n{reasons}\n"
+        f"{asked} but {lacking}:\n{reasons}\n"
         "Use device='cpu', or device='auto' to take the best one found."
     )
 

@@ -11,14 +11,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
-import os
 import re
 import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from nnbackend.bench.machine import ask_for_best_kernels
-from nnbackend.cli.console import escaping, present
+from nnbackend.cli.console import abandon, escaping, lenient_stderr, present
 from nnbackend.errors import (
     ArgumentError,
     DeviceLostError,
@@ -101,7 +100,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code. Never raises for what a user can do wrong."""
-    with present(), escaping():
+    with present(), escaping(), lenient_stderr():
         return _main(list(sys.argv[1:] if argv is None else argv))
 
 
@@ -113,7 +112,7 @@ def _main(words: list[str]) -> int:
     except SystemExit as stop:  # argparse has printed --help or --version
         return int(stop.code or GOOD)
     except BrokenPipeError:
-        _abandon_stdout()
+        abandon(sys.stdout)
         return PIPE_CLOSED
     except KeyboardInterrupt:
         _say("interrupted")
@@ -195,11 +194,3 @@ def _say(message: str) -> None:
     # Nobody may be listening any more.
     with contextlib.suppress(OSError, ValueError):
         print(f"nnbackend: {message}", file=sys.stderr, flush=True)
-
-
-def _abandon_stdout() -> None:
-    """Point stdout at nothing, so that the interpreter's last flush stays quiet."""
-    with contextlib.suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)

@@ -28,6 +28,45 @@ def present() -> Iterator[None]:
         yield
 
 
+class _LenientStream:
+    """A stream whose reader may leave, or whose disk may be full: what follows is discarded."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            self._stream.write(text)
+        except OSError:
+            abandon(self._stream)
+        return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            abandon(self._stream)
+
+
+@contextlib.contextmanager
+def lenient_stderr() -> Iterator[None]:
+    """Let no failed write to stderr end a training inside the context."""
+    stream: Any = _LenientStream(sys.stderr)
+    with contextlib.redirect_stderr(stream):
+        yield
+
+
+def abandon(stream: Any) -> None:
+    """Point a stream at nothing, so that the interpreter's last flush stays quiet."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
 @contextlib.contextmanager
 def escaping() -> Iterator[None]:
     """Write characters that stdout and stderr cannot encode as escapes inside the context."""

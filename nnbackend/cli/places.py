@@ -26,6 +26,9 @@ NAMES = ("data", "validation", "test")  # the settings that may name a file
 OWN = "own"  # the test part that was distributed with the data
 
 
+NEW_PATH = "Give its new path (train DATA --resume RUN; plot RUN --data DATA),"
+
+
 def is_file_setting(place: Any) -> bool:
     """Whether the value of a setting names a file, rather than a built-in set or a fraction."""
     return isinstance(place, str) and bool(place) and place not in BUILTIN and place != OWN
@@ -70,7 +73,7 @@ def check_places(settings: Settings, folder: Path, environment: Mapping[str, Any
         place = getattr(settings, name)
         if is_file_setting(place) and not Path(place).exists():
             tried = ", ".join(map(str, candidates(place, folder, environment)))
-            cure = "Give its new path with --data, or correct" if name == "data" else "Correct"
+            cure = f"{NEW_PATH} or correct" if name == "data" else "Correct"
             raise ArgumentError(
                 f"the {name} of the run must be where config.toml says, or beside the run. "
                 f"Received: no file at {tried}. {cure} {name!r} in {folder / 'config.toml'}."

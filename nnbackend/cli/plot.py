@@ -27,6 +27,7 @@ from nnbackend.cli.train import Plan, prepare
 from nnbackend.data import Dataset
 from nnbackend.errors import ArgumentError
 from nnbackend.network.network import Network
+from nnbackend.training.callbacks import Callback
 from nnbackend.training.rate_finder import find_learning_rate
 
 FRAMES = 60  # of a film at most, beside the one before training
@@ -99,6 +100,13 @@ def _boundary(s: Subject) -> None:
     plots.decision_boundary(s.net, s.data.x, s.data.y, s.out, features=s.features, names=names)
 
 
+def _train_again(plan: Plan, callback: Callback) -> None:
+    """Train to the end. Raise KeyboardInterrupt after Ctrl-C: a picture of a part would mislead."""
+    plan.trainer.callbacks = (callback,)
+    if plan.trainer.run().stop_reason == "interrupted":
+        raise KeyboardInterrupt
+
+
 def _film(s: Subject) -> None:
     plan = s.plan()
     training = plan.parts.training
@@ -106,8 +114,7 @@ def _film(s: Subject) -> None:
     film = plots.BoundaryFilm(
         training.x, training.y, features=s.features, every=every, names=training.feature_names
     )
-    plan.trainer.callbacks = (film,)
-    plan.trainer.run()
+    _train_again(plan, film)
     film.save(s.out)
 
 
@@ -133,8 +140,7 @@ def _signals(s: Subject) -> None:
     plan = s.plan()
     training = plan.parts.training
     recorder = plots.SignalRecorder(training.x, training.y)
-    plan.trainer.callbacks = (recorder,)
-    plan.trainer.run()
+    _train_again(plan, recorder)
     plots.signal_histograms(recorder, s.out)
 
 

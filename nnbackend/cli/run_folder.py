@@ -78,8 +78,8 @@ def new_folder(out: str | None, name: str) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole."""
-    atomic_write(path, text.encode())
+    """Write a text file whole; bytes of file names that are no characters as JSON escapes."""
+    atomic_write(path, text.encode(errors="backslashreplace"))
 
 
 def to_json(value: Any) -> str:

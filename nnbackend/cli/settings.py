@@ -379,9 +379,19 @@ def _toml(value: Any) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, str):
+        if not _is_unicode(value):
+            raise ArgumentError(
+                "names of files and folders must be text in UTF-8, as config.toml is. Received: "
+                f"{value!r}. Rename it, or set PYTHONUTF8=1 if the system's locale is not UTF-8."
+            )
         # A JSON string is a TOML one, but for the one control character that JSON leaves as it is.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return repr(value)
+
+
+def _is_unicode(text: str) -> bool:
+    """Return True if there are no bytes of a file name in it that are no characters."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def default_text(setting: Field[Any]) -> str:

@@ -136,12 +136,13 @@ def run(args: argparse.Namespace) -> int:
         if checkpoint and settings.precision not in backend.precisions:
             settings = replace(settings, precision=None)  # as a model that is loaded elsewhere
         plan = prepare(settings, backend)
+        config = to_toml(plan.settings)  # refuses names of files that have no place in it
         folder = Path(args.resume) if checkpoint else new_folder(args.out, plan.data.name)
         facts = environment(plan.net.backend, settings.seed, _facts(plan), folder)
         for name in (MODEL, LAST, CONFIG, ENVIRONMENT):  # which a kill may have left half-written
             sweep(folder, name)
         if checkpoint is None:
-            write_text(folder / CONFIG, to_toml(plan.settings))
+            write_text(folder / CONFIG, config)
         try:
             write_environment(folder, facts)
             _learn(plan, folder, args.quiet, checkpoint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from numbers import Real
 from typing import Any, ClassVar
 
@@ -136,6 +137,16 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
                 self.class_weight,
                 lambda v: y.ndim == 2 and [type(w) for w in v] == [dict] * y.shape[1],
                 "a dict or 'balanced', or a list with a dict for each of several labels",
+            )
+        if self.class_weight != "balanced":
+            check(
+                "class_weight",
+                self.class_weight,
+                lambda v: all(
+                    all(0 <= w < math.inf for w in weights.values()) and any(weights.values())
+                    for weights in (v if isinstance(v, list) else [v])
+                ),
+                "numbers, at least 0 and not all 0",
             )
 
     def _check_classes(self, classes: np.ndarray) -> None:

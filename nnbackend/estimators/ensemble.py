@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from nnbackend.data.scalers import Scaler, fit_scaler
 from nnbackend.estimators import fit_data
 from nnbackend.estimators.presets import filled
+from nnbackend.training.interrupt import InterruptGuard
 
 MIRRORED = (
     "coefs_", "intercepts_", "n_layers_", "n_outputs_", "out_activation_", "n_iter_", "t_", "loss_",
@@ -29,8 +30,9 @@ MIRRORED = (
 def fit_ensemble(estimator: Any, X: Any, y: Any, sample_weight: Any, eval_set: Any) -> None:
     """Fit the scales and the members; show the best member's arrays and curves as the estimator's.
 
-    The members hold out different rows, as their seeds are different. Ctrl-C ends the member
-    under way and the fit.
+    The members hold out different rows, as their seeds are different. Ctrl-C ends the fit, and the
+    members that have ended an epoch stay.
+    Raises: KeyboardInterrupt when no member has ended an epoch.
     """
     X, y, _ = estimator._validate_input(X, y, False, reset=True)
     y = estimator._truth(y)  # labels once more, which the members code for themselves
@@ -45,14 +47,19 @@ def fit_ensemble(estimator: Any, X: Any, y: Any, sample_weight: Any, eval_set: A
     if eval_set is not None:
         validation = _scaled_set(estimator, eval_set, scaler, target_scaler)
     members: list[Any] = []
-    for _ in range(estimator.n_members):
-        options["random_state"] = int(random.randint(np.iinfo(np.int32).max))
-        member = type(estimator)(**options)
-        member._is_member = True
-        member.fit(rows, targets, sample_weight=sample_weight, eval_set=validation)
-        members.append(member)
-        if member._stop_reason == "interrupted":
-            break
+    with InterruptGuard() as guard:  # also between the members, whose own guard is for the steps
+        for _ in range(estimator.n_members):
+            options["random_state"] = int(random.randint(np.iinfo(np.int32).max))
+            member = type(estimator)(**options)
+            member._is_member = True
+            member.fit(rows, targets, sample_weight=sample_weight, eval_set=validation)
+            is_interrupted = guard.requested or member._stop_reason == "interrupted"
+            if member.n_iter_ or not is_interrupted:
+                members.append(member)
+            if is_interrupted:
+                break
+    if not members:
+        raise KeyboardInterrupt
     best = min(members, key=_loss_of)
     # All at once at the end: a fit that fails leaves the members and scales of the one before.
     estimator.estimators_, estimator.best_member_ = members, members.index(best)

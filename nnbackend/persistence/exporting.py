@@ -26,10 +26,10 @@ def export(model: Any, path: str | os.PathLike[str]) -> None:
     """Write a network or a fitted estimator for other programs: to `.onnx` or `.npz`, by the name.
 
     ONNX: input "x" (n, n_in) of raw rows and output "y" (n, n_out): what `predict` gives for a
-    regression, `predict_proba` of an MLPClassifier, else `outputs`. Both are float32; float64 where
-    raw values or targets lie so far from zero that float32 lacks their digits, as Unix time. The
-    metadata have `classes` and `feature_names`, where they are known. It needs the extra:
-    pip install "nnbackend[onnx]".
+    regression, `predict_proba` of an MLPClassifier, else `outputs`. Both are float32. They are
+    float64 where float32 lacks digits: where the scale shows raw values far from zero (as Unix
+    time), and in a float64 network without a scale. The metadata have `classes` and
+    `feature_names`, where they are known. It needs the extra: pip install "nnbackend[onnx]".
     NPZ: the arrays weights.0, biases.0, ..., scaler.shift, scaler.factor, and `description`, a text
     of JSON; z = a W + b.
 

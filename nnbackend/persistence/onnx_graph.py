@@ -24,7 +24,7 @@ from nnbackend.network.activations import (
     SELU_SCALE,
     Activation,
 )
-from nnbackend.network.layers import Dense, Dropout, Maxout
+from nnbackend.network.layers import IDENTITY, Dense, Dropout, Maxout
 from nnbackend.network.network import Network
 from nnbackend.persistence.description import describe_layer
 
@@ -80,8 +80,8 @@ def onnx_bytes(net: Network) -> bytes:
     graph.nodes[-1].output[0] = "y"
     made = helper.make_graph(
         graph.nodes, "nnbackend",
-        [helper.make_tensor_value_info("x", _type_of(net.scaler), ["n", net.n_in])],
-        [helper.make_tensor_value_info("y", _type_of(net.target_scaler), ["n", net.n_out])],
+        [helper.make_tensor_value_info("x", _type(_has_wide_input(net)), ["n", net.n_in])],
+        [helper.make_tensor_value_info("y", _type(_has_wide_output(net)), ["n", net.n_out])],
         graph.constants,
     )  # fmt: skip
     model = helper.make_model(
@@ -98,15 +98,23 @@ def onnx_bytes(net: Network) -> bytes:
 def _network(net: Network, graph: Graph) -> None:
     """Enter everything from raw rows to predicted values, which the last node gives."""
     a = "x" if net.scaler is None else _scaled("x", net.scaler, graph)
+    is_wide = net.scaler is None and _has_wide_input(net)  # a is float64
+    ends_wide = net.target_scaler is None and _has_wide_output(net)
     parameters = zip(*net.get_parameters(), strict=True)
-    for layer in net.layers:
+    for place, layer in enumerate(net.layers, start=1):
         describe_layer(layer)  # refuses what is not ours
         if isinstance(layer, Dropout):  # is nothing outside training
             continue
         W, b = next(parameters)
-        a = graph.add("Gemm", a, graph.constant(W), graph.constant(b))
+        is_last = place == len(net.layers)
+        if is_last and ends_wide and not is_wide:
+            a, is_wide = graph.add("Cast", a, to=DOUBLE), True
+        dtype = "float64" if is_wide else "float32"
+        a = graph.add("Gemm", a, graph.constant(W, dtype), graph.constant(b, dtype))
+        if is_wide and not (is_last and ends_wide):
+            a, is_wide = graph.add("Cast", a, to=FLOAT), False
         if isinstance(layer, Dense):
-            a = activate(a, layer.activation, graph)
+            a = a if is_wide else activate(a, layer.activation, graph)  # identity where wide
         elif isinstance(layer, Maxout):
             shape = graph.constant([-1, layer.n_pieces, layer.n_out], "int64")
             a = graph.add("ReduceMax", graph.add("Reshape", a, shape), axes=[1], keepdims=0)
@@ -131,8 +139,22 @@ def needs_float64(scaler: Scaler | None) -> bool:
     return bool((rounding > MOST_ROUNDING).any())
 
 
-def _type_of(scaler: Scaler | None) -> int:
-    return DOUBLE if needs_float64(scaler) else FLOAT
+def _has_wide_input(net: Network) -> bool:
+    """Return True if x is float64: unscaled rows of a float64 network may need all digits."""
+    is_unscaled = net.scaler is None and net.dtype == "float64"
+    return is_unscaled or needs_float64(net.scaler)
+
+
+def _has_wide_output(net: Network) -> bool:
+    """Return True if y is float64: unscaled values of a float64 network may need all digits."""
+    last = net.layers[-1]
+    is_value = isinstance(last, Dense) and last.activation == IDENTITY
+    is_unscaled = net.target_scaler is None and net.dtype == "float64"
+    return (is_value and is_unscaled) or needs_float64(net.target_scaler)
+
+
+def _type(is_wide: bool) -> int:
+    return DOUBLE if is_wide else FLOAT
 
 
 def _scaled(x: str, scaler: Scaler, graph: Graph) -> str:

@@ -31,7 +31,12 @@ def mean_bytes(members: Sequence[bytes]) -> bytes:
         graph.node.extend(model.graph.node)
         graph.initializer.extend(model.graph.initializer)
     outputs = [f"member{index}.{output}" for index in range(len(members))]
-    graph.node.append(onnx.helper.make_node("Mean", outputs, [output]))
+    # Not "Mean", which onnxruntime has in float32 alone.
+    kind = graph.output[0].type.tensor_type.elem_type
+    count = onnx.helper.make_tensor("count", kind, [], [len(members)])
+    graph.initializer.append(count)
+    graph.node.append(onnx.helper.make_node("Sum", outputs, ["sum"]))
+    graph.node.append(onnx.helper.make_node("Div", ["sum", "count"], [output]))
     onnx.checker.check_model(first, full_check=True)
     content: bytes = first.SerializeToString(deterministic=True)
     return content

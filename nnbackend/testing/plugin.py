@@ -26,8 +26,8 @@ _reasons: dict[str, Counter[str]] = {}
 
 def chosen() -> list[str]:
     """Return the backends that the command line or NNBACKEND_TEST names."""
-    names = _asked_for or os.environ.get(CHOICE, "").split(",")
-    return [name.strip() for name in names if name.strip()]
+    names = ",".join(_asked_for) or os.environ.get(CHOICE, "")
+    return [name.strip() for name in names.split(",") if name.strip()]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -51,6 +51,12 @@ class TrainConfig:
             check_size("batch_size", self.batch_size)
         for name in ("l1", "l2", "weight_decay", "l2_per_batch"):
             check(name, getattr(self, name), lambda v: 0 <= v < math.inf, "a number, at least 0")
+        check(
+            "shuffle",
+            self.shuffle,
+            lambda v: callable(v) or v in (True, False),
+            "True, False, or a function of the epoch that gives the order of the rows",
+        )
         check("clip_norm", self.clip_norm, lambda v: v is None or v > 0, "a number above 0")
         check("ema", self.ema, lambda v: v is None or 0 < v < 1, "a number between 0 and 1")
         check(

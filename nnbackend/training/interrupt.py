@@ -13,6 +13,7 @@ class InterruptGuard:
 
     An update that is cut in the middle would leave half-moved weights. Outside the main thread,
     where Python delivers no signals, it does nothing.
+    Guards nest: a request is seen by all of them.
     signals: others that ask to end, as SIGTERM where something can be saved; asked again, they
     change nothing.  received: the one that asked.
     """
@@ -22,9 +23,10 @@ class InterruptGuard:
         self.received: int | None = None
         self.signals: tuple[int, ...] = ()
         self._before: dict[int, Any] = {}
+        self._outer: InterruptGuard | None = None
 
     def __enter__(self) -> InterruptGuard:
-        self.requested, self.received = False, None
+        self.requested, self.received, self._outer = False, None, None
         if threading.current_thread() is not threading.main_thread():
             return self
         # A program that ignores or handles a signal itself keeps its way.
@@ -33,7 +35,10 @@ class InterruptGuard:
             *((number, signal.SIG_DFL) for number in self.signals),
         ):
             before = signal.getsignal(number)
-            if before is default:
+            outer = getattr(before, "__self__", None)
+            if isinstance(outer, InterruptGuard):
+                self._outer, self.requested = outer, outer.requested
+            if before is default or isinstance(outer, InterruptGuard):
                 self._before[number] = before
                 signal.signal(number, self._request)
         return self
@@ -51,3 +56,5 @@ class InterruptGuard:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested, self.received = True, number
+        if self._outer is not None and not self._outer.requested:
+            self._outer._request(number, frame)

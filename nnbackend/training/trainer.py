@@ -17,7 +17,7 @@ import numpy as np
 from nnbackend.backend.base import BATCH, LOSS, PENALTY, STEP, WEIGHT
 from nnbackend.backend.formulas import Array
 from nnbackend.data.scalers import Scaler
-from nnbackend.errors import ArgumentError, DivergedError
+from nnbackend.errors import ArgumentError, DivergedError, check
 from nnbackend.network.network import Network
 from nnbackend.network.sums import Sums
 from nnbackend.network.workspace import DropoutSource
@@ -63,6 +63,7 @@ class Trainer:
         self.net, self.backend = net, net.backend
         self.config = config = config.checked(net)
         self.callbacks = _check_callbacks(callbacks)
+        check("scale_targets", scale_targets, lambda v: v in (True, False), "True or False")
         self.validation_share = float(validation) if isinstance(validation, Real) else None
         before = net.scaler, net.target_scaler, net.classes
         try:
