@@ -141,7 +141,7 @@ def test_layers_are_shared_by_inputs_where_weights_are_many(
     net = nn.Network([400, 50, nn.Dense(3, "softmax")], "cross_entropy", device=backend_of(2))
     rng = np.random.default_rng(0)
     nn.train(net, rng.standard_normal((20, 400)), rng.integers(0, 3, 20), epochs=1, batch_size=10)
-    shared = made[0]._step._sharing.weights
+    shared = made[0]._step._partitioning.weights
     assert shared
     assert shared[0] is net.weights[0] or np.shares_memory(shared[0], net.weights[0])
     assert made[0].workers == 2

@@ -55,7 +55,7 @@ class Spy(nn.Callback):
 
 @pytest.fixture(autouse=True)
 def look_after_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer_module, "GLANCE_SECONDS", 0.0)
+    monkeypatch.setattr(trainer_module, "POLL_INTERVAL_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -273,7 +273,7 @@ def test_a_failed_periodic_checkpoint_is_a_warning_and_a_failed_last_one_an_erro
         def on_epoch_end(self, trainer: Any, row: Any) -> None:
             seen.append(trainer.epoch)
 
-    monkeypatch.setattr("nnbackend.persistence.checkpoints.write_whole", fail)
+    monkeypatch.setattr("nnbackend.persistence.checkpoints.atomic_write", fail)
     net = classifier("numpy")
     stop = nn.EarlyStopping(patience=1, min_delta=100.0)
     callbacks = [Note(), nn.Checkpoints(tmp_path, epochs=1)]
@@ -304,7 +304,7 @@ def test_every_so_many_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     watch = SimpleNamespace(monotonic=lambda: clock.now)
     monkeypatch.setattr("nnbackend.persistence.checkpoints.time", watch)
-    monkeypatch.setattr("nnbackend.persistence.checkpoints.write_whole", write)
+    monkeypatch.setattr("nnbackend.persistence.checkpoints.atomic_write", write)
     fit(tmp_path, Work(), epochs=6, batch_size=10, every={"minutes": 0.9})
     # 54 seconds after the last one was done: counted from its beginning, step 8 would be next to 6.
     assert clock.written == [3, 6, 9, 12, 15, 18, 21, 24, 27, 30]
@@ -495,7 +495,7 @@ FORGED: dict[str, Callable[[dict[str, Any]], Any]] = {
     "epoch beyond the run": lambda run: run.update(epoch=10**6),
     "epoch of text": lambda run: run.update(epoch="1"),
     "epoch below 0": lambda run: run.update(epoch=-1),
-    "more steps than an epoch has": lambda run: run.update(made=99),
+    "more steps than an epoch has": lambda run: run.update(step_in_epoch=99),
     "an epoch without history": lambda run: run.update(epoch=2, made=1),
     "no config": lambda run: run.pop("config"),
     "recipe of text": lambda run: run.update(config="adam"),

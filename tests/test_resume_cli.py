@@ -197,7 +197,7 @@ def test_no_room_for_the_last_checkpoint_leaves_the_model(
     words = [*IRIS, "--epochs", "3", "--out"]
     assert main([*words, str(tmp_path / "whole")]) == 0
     with monkeypatch.context() as patch:
-        patch.setattr("nnbackend.persistence.checkpoints.write_whole", full)
+        patch.setattr("nnbackend.persistence.checkpoints.atomic_write", full)
         capsys.readouterr()
         assert main([*words, str(tmp_path / "run")]) == 1
     assert "No space left" in (err := capsys.readouterr().err)
