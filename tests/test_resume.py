@@ -497,6 +497,7 @@ FORGED: dict[str, Callable[[dict[str, Any]], Any]] = {
     "epoch below 0": lambda run: run.update(epoch=-1),
     "more steps than an epoch has": lambda run: run.update(step_in_epoch=99),
     "an epoch without history": lambda run: run.update(epoch=2, made=1),
+    "an earlier version": lambda run: run.update(recipe=run.pop("config")),
     "no config": lambda run: run.pop("config"),
     "recipe of text": lambda run: run.update(config="adam"),
     "unknown optimizer": lambda run: run["config"]["optimizer"].update(kind="os.system"),

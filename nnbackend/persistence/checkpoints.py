@@ -226,6 +226,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
             "A checkpoint must have the state of a run. Received: a file without it, perhaps a "
             "model. Give a folder that nnbackend.Checkpoints wrote."
         )
+    if "recipe" in run:
+        raise ModelFileError(
+            "A checkpoint must have been written by this version of nnbackend. Received: one of an "
+            "earlier version. Resume it with that version, or start a new run."
+        )
     own = {name: array for name, array in arrays.items() if not name.startswith(PREFIX)}
     state = {n.removeprefix(PREFIX): a for n, a in arrays.items() if n.startswith(PREFIX)}
     return Checkpoint(path, description, own, RunState(run, state), every)
