@@ -482,7 +482,7 @@ def test_warm_up_then_an_unknown_name() -> None:
 
 @pytest.mark.parametrize("value", [np.array([0.1, 0.2]), "fast", None], ids=str)
 def test_a_schedule_that_gives_no_number(value: Any) -> None:
-    with pytest.raises(ArgumentError, match="a schedule must give one number"):
+    with pytest.raises(ArgumentError, match="a schedule must return one number"):
         fit(classifier(), X, LABELS, schedule=lambda step: value)
 
 

@@ -357,9 +357,9 @@ def test_scaled_targets_come_back_in_their_own_units() -> None:
         ([4, "2"], "n_out must be a whole number"),
         ([0, 2], "n_in must be a whole number, at least 1. Received: n_in=0"),
         ([nn.Dense(3), 2], "n_in must be a whole number"),
-        ([4, 3, nn.Dropout(0.5)], "the last layer must give the output"),
-        ([4, nn.Dropout(0.5)], "the last layer must give the output"),
-        ([4, nn.Dense(3, "softmax"), 2], "softmax belongs to the last layer"),
+        ([4, 3, nn.Dropout(0.5)], "the last layer must compute the output"),
+        ([4, nn.Dropout(0.5)], "the last layer must compute the output"),
+        ([4, nn.Dense(3, "softmax"), 2], "softmax must be on the last layer"),
     ],
 )
 def test_layers_that_cannot_be_meant(layers: Any, text: str) -> None:

@@ -263,7 +263,7 @@ def test_a_momentum_ramp_is_a_momentum() -> None:
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -0.1])
 def test_a_schedule_must_give_numbers(bad: float) -> None:
-    with pytest.raises(ArgumentError, match="a schedule must give one finite number"):
+    with pytest.raises(ArgumentError, match="a schedule must return one finite number"):
         nn.train(network(), X, Y, schedule=lambda step: bad, epochs=1)
 
 

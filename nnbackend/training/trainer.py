@@ -423,9 +423,9 @@ def _rates(schedule: Any, base: float, context: ScheduleContext, below: float) -
     values = values_of(schedule, base, context)
     if values.shape != context.step.shape or not ((values >= 0) & (values < below)).all():
         raise ArgumentError(
-            "a schedule must give one finite number, at least 0, for each step"
+            "a schedule must return one finite number, at least 0, for each step"
             f"{f', below {below:g} for a momentum' if below == 1.0 else ''}. "
-            f"Received: {schedule!r}, which gave {values!r}."
+            f"Received: {schedule!r}, which returned {values!r}."
         )
     return values
 
