@@ -376,7 +376,7 @@ UNWRITABLE = {
     "a slice of an array is a view": over(CopiedSlices),
     "value writes into the array.*TypeError: arrays are immutable": over(Immutable),
     "xp.reshape of a slice is a view": type("Copies", (Numbered,), {"xp": CopiesReshaped()}),
-    "to_host gives a fresh copy": GivesViews,
+    "to_host returns a new copy": GivesViews,
     "out=view": IgnoresOut,
 }
 
@@ -497,7 +497,7 @@ def test_a_spec_of_another_name(plugins: Plugins) -> None:
 @pytest.mark.parametrize(("off", "cure"), [(-1, "upgrade plug 1.2"), (1, "upgrade nnbackend")])
 def test_a_spec_of_another_version(off: int, cure: str, plugins: Plugins) -> None:
     plugins.device("old", api_version=API_VERSION + off)
-    text = f"speaks API {API_VERSION + off}, nnbackend needs {API_VERSION}; {cure}"
+    text = f"implements API {API_VERSION + off}, nnbackend needs {API_VERSION}; {cure}"
     assert_isolated("old", BackendVersionError, text)
 
 
