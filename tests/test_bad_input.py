@@ -1,4 +1,4 @@
-"""Whatever can be handed in by mistake: it works, or the error says what to do about it."""
+"""Invalid and unusual input: it works, or the error states the cure."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def fit(net: nn.Network, x: Any, y: Any, **options: Any) -> nn.History:
 
 
 def refused(net: nn.Network, call: Callable[[], Any], kind: type[Exception], text: str) -> None:
-    """The call is refused with this text, and the network is as it was."""
+    """Assert that the call raises with this text and leaves the network unchanged."""
     before = net.theta.copy(), net.scaler, net.target_scaler, net.classes
     with pytest.raises(kind, match=text) as caught:
         call()
@@ -46,7 +46,7 @@ def refused(net: nn.Network, call: Callable[[], Any], kind: type[Exception], tex
     assert (net.scaler, net.target_scaler, net.classes) == before[1:]
 
 
-# Every way in for rows, with the name the error gives them.
+# Every entry point for rows, with the name of the rows in its errors.
 DOORS: dict[str, Callable[[nn.Network, Any], Any]] = {
     "train": lambda net, x: fit(net, x, np.zeros(len(x), int)),
     "evaluate": lambda net, x: net.evaluate(x, np.zeros(len(x), int)),
@@ -97,7 +97,7 @@ def test_no_rows_at_all(door: str) -> None:
     )
 
 
-def test_a_number_is_no_table() -> None:
+def test_a_number_is_refused_as_rows() -> None:
     net = classifier()
     refused(net, lambda: net.predict(3.0), ShapeError, r"x must have 4 columns.*x.shape=\(\)")
 
@@ -108,7 +108,7 @@ def test_a_number_is_no_table() -> None:
 @data_door
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
-def test_what_is_not_finite_is_named_with_its_place(door: str, bad: float, dtype: Any) -> None:
+def test_a_value_that_is_not_finite_is_reported_with_its_position(door: str, bad: float, dtype: Any) -> None:
     x = X.astype(dtype)
     x[13, 2] = bad
     x[17, 1] = bad
@@ -118,7 +118,7 @@ def test_what_is_not_finite_is_named_with_its_place(door: str, bad: float, dtype
 
 
 @data_door
-def test_what_float32_cannot_hold_is_not_finite_in_it(door: str) -> None:
+def test_a_value_beyond_float32_is_refused(door: str) -> None:
     x = X.copy()
     x[3, 1] = 1e300
     net = classifier()
@@ -126,14 +126,14 @@ def test_what_float32_cannot_hold_is_not_finite_in_it(door: str) -> None:
     through(door, classifier(dtype="float64"), X * 1e30)
 
 
-def test_a_gap_far_down_a_large_table_is_found() -> None:
+def test_a_nan_far_down_a_large_table_is_found() -> None:
     x = np.ones((1_500_000, 4), np.float32)
     x[1_400_000, 3] = np.nan
     with pytest.raises(DataError, match="nan in row 1400000, column 3"):
         regressor().predict(x)
 
 
-def test_the_validation_part_is_looked_at_too() -> None:
+def test_the_validation_set_is_checked() -> None:
     x = X.copy()
     x[2, 0] = np.nan
     net = classifier()
@@ -182,7 +182,7 @@ def test_numbers_of_any_dtype(door: str, dtype: Any, device: str) -> None:
     ],
     ids=str,
 )
-def test_what_holds_no_real_numbers(door: str, dtype: Any, said: str) -> None:
+def test_dtypes_without_real_numbers_are_refused(door: str, dtype: Any, said: str) -> None:
     x = np.zeros((3, 4), dtype) if dtype == "V4" else np.full((3, 4), 2).astype(dtype)
     net = classifier()
     refused(net, lambda: through(door, net, x), ShapeError,
@@ -260,7 +260,7 @@ def test_rows_of_unequal_length(door: str) -> None:
 
 
 class OnAGPU:
-    """An array that says it lives on a CUDA device, as CuPy's and PyTorch's do."""
+    """An array on a CUDA device by its interface, as CuPy's and PyTorch's."""
 
     shape, dtype, ndim = (20, 4), np.dtype("float32"), 2
     __cuda_array_interface__: ClassVar[Any] = {
@@ -296,7 +296,7 @@ def test_arrays_on_a_gpu_are_not_copied_silently(door: str) -> None:
 
 @pytest.mark.parametrize("door", sorted(MATHEMATICS))
 @pytest.mark.parametrize("foreign", [OnAGPU, OfAnotherLibrary])
-def test_the_mathematics_takes_arrays_of_its_own_device(door: str, foreign: Any) -> None:
+def test_feedforward_refuses_arrays_of_other_devices(door: str, foreign: Any) -> None:
     net = classifier()
     refused(net, lambda: through(door, net, foreign()), DeviceMismatchError, foreign.__name__)
 
@@ -392,7 +392,7 @@ def test_labels_of_text(dtype: Any) -> None:
     refused(nets[0], lambda: fit(nets[0], X, ["maybe"] * 20), DataError, "Received: .*maybe")
 
 
-def test_evaluate_leaves_the_network_as_it_was() -> None:
+def test_evaluate_does_not_change_the_network() -> None:
     net = nn.Network([4, 5, 3], "quadratic", device="numpy")
     net.evaluate(X, LABELS)
     net.backprop(X, LABELS)
@@ -400,7 +400,7 @@ def test_evaluate_leaves_the_network_as_it_was() -> None:
     assert not net.is_classifier
 
 
-def test_one_output_with_classes_answers_yes_or_no() -> None:
+def test_one_output_with_classes_is_a_binary_classifier() -> None:
     net = regressor(classes=("no", "yes"))
     nn.train(net, X, LABELS, epochs=200, batch_size=5, optimizer=nn.Adam(0.02))
     assert set(net.predict(X)) == {"no", "yes"}
@@ -481,7 +481,7 @@ def test_warm_up_then_an_unknown_name() -> None:
 
 
 @pytest.mark.parametrize("value", [np.array([0.1, 0.2]), "fast", None], ids=str)
-def test_a_schedule_that_gives_no_number(value: Any) -> None:
+def test_a_schedule_that_returns_no_number_is_refused(value: Any) -> None:
     with pytest.raises(ArgumentError, match="a schedule must return one number"):
         fit(classifier(), X, LABELS, schedule=lambda step: value)
 
@@ -491,7 +491,7 @@ def test_a_momentum_of_1_from_a_schedule_is_refused() -> None:
         fit(classifier(), X, LABELS, optimizer="sgd", momentum_schedule=lambda step: 1.0)
 
 
-def test_warm_up_takes_a_name() -> None:
+def test_warm_up_accepts_a_name() -> None:
     by_name, by_object = (
         fit(regressor(), X, VALUES, epochs=3, schedule=nn.schedules.WarmUp(1.0, then))
         for then in ("cosine", nn.schedules.Cosine())
@@ -505,7 +505,7 @@ def test_a_norm_for_each_layer_may_be_an_array() -> None:
     assert np.linalg.norm(net.weights[1], axis=0).max() <= 0.5 * (1 + 1e-6)
 
 
-def test_a_recurrence_of_ones_own_keeps_its_meaning() -> None:
+def test_a_custom_recurrence_is_used() -> None:
     def momentum(theta: Any, g: Any, state: Any, c: Any, p: Any, xp: Any) -> Any:
         return theta, tuple(state)
 
@@ -525,7 +525,7 @@ def test_a_scaler_of_other_columns_is_refused() -> None:
     refused(net, lambda: fit(net, X, LABELS, scale=scaler), ShapeError, "4 columns.*3 columns")
 
 
-def test_an_option_refused_late_leaves_no_scaler_behind() -> None:
+def test_an_option_refused_late_leaves_no_scaler() -> None:
     net = regressor()
     stopping = nn.EarlyStopping(monitor="valid_loss")
     refused(net, lambda: fit(net, X, VALUES, scale="standard", early_stopping=stopping),
@@ -536,7 +536,7 @@ def test_an_option_refused_late_leaves_no_scaler_behind() -> None:
                              validation=(X, VALUES[:3])), ShapeError, "20 rows")  # fmt: skip
 
 
-def test_masked_arrays_are_taken_for_their_values_only_when_nothing_is_masked() -> None:
+def test_masked_arrays_are_accepted_only_if_nothing_is_masked() -> None:
     x = np.arange(8.0).reshape(4, 2)
     net = nn.Network([2, 1], device="numpy")
     plain = net.predict(x)
@@ -545,7 +545,7 @@ def test_masked_arrays_are_taken_for_their_values_only_when_nothing_is_masked() 
         net.predict(np.ma.masked_array(x, mask=x == 3.0))
 
 
-def test_a_column_that_hardly_varies_is_scaled_without_overflow() -> None:
+def test_a_nearly_constant_column_is_scaled_without_overflow() -> None:
     x = np.array([[0.0, 0.0], [0.0, 1e-40]] * 4, np.float32)
     net = nn.Network([2, 1], device="numpy")
     nn.train(net, x, np.arange(8.0), epochs=1, scale="robust")
