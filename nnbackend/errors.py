@@ -70,10 +70,10 @@ class DeviceMemoryError(BackendError, MemoryError):
         mine:0 is out of memory: 4,096 bytes were asked for, 1,000 of 8,000 are free. Use a \
 smaller batch_size=, fewer rows at once, a smaller network, float32, or device='cpu'.
         """
-        whole = f" of {total:,}" if total else ""
+        of_total = f" of {total:,}" if total else ""
         facts = [
             f"{asked:,} bytes were asked for" if asked is not None else "",
-            f"{free:,}{whole} are free" if free is not None else "",
+            f"{free:,}{of_total} are free" if free is not None else "",
             cause.rstrip("."),
         ]
         known = ", ".join(filter(None, facts)) or "an allocation failed"

@@ -245,9 +245,7 @@ TAKEN: dict[str, tuple[Any, Any]] = {
 
 
 @pytest.mark.parametrize("case", sorted(TAKEN))
-def test_an_elementwise_activation_is_accepted(
-    case: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_elementwise_activation_is_accepted(case: str, caplog: pytest.LogCaptureFixture) -> None:
     nn.Network([3, nn.Dense(7, nn.Activation("own", *TAKEN[case])), 1], device="numpy")
     assert not caplog.records
 

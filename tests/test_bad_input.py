@@ -47,30 +47,30 @@ def refused(net: nn.Network, call: Callable[[], Any], kind: type[Exception], tex
 
 
 # Every entry point for rows, with the name of the rows in its errors.
-DOORS: dict[str, Callable[[nn.Network, Any], Any]] = {
+WITH_DATA: dict[str, Callable[[nn.Network, Any], Any]] = {
     "train": lambda net, x: fit(net, x, np.zeros(len(x), int)),
     "evaluate": lambda net, x: net.evaluate(x, np.zeros(len(x), int)),
     "predict": lambda net, x: net.predict(x),
     "predict_proba": lambda net, x: net.predict_proba(x),
     "outputs": lambda net, x: net.outputs(x),
 }
-MATHEMATICS: dict[str, Callable[[nn.Network, Any], Any]] = {
+ON_DEVICE: dict[str, Callable[[nn.Network, Any], Any]] = {
     "feedforward": lambda net, x: net.feedforward(x),
     "trace": lambda net, x: net.trace(x),
     "backprop": lambda net, x: net.backprop(x, np.zeros(len(x), int)),
 }
-every_door = pytest.mark.parametrize("door", sorted(DOORS | MATHEMATICS))
-data_door = pytest.mark.parametrize("door", sorted(DOORS))
+every_entry = pytest.mark.parametrize("entry", sorted(WITH_DATA | ON_DEVICE))
+data_entry = pytest.mark.parametrize("entry", sorted(WITH_DATA))
 
 
-def through(door: str, net: nn.Network, x: Any) -> Any:
-    return (DOORS | MATHEMATICS)[door](net, x)
+def call_entry(entry: str, net: nn.Network, x: Any) -> Any:
+    return (WITH_DATA | ON_DEVICE)[entry](net, x)
 
 
 # ---- rows: shape ------------------------------------------------------------------------------
 
 
-@every_door
+@every_entry
 @pytest.mark.parametrize(
     ("shape", "text"),
     [
@@ -84,16 +84,19 @@ def through(door: str, net: nn.Network, x: Any) -> Any:
         ((6, 0), r"Received: x.shape=\(6, 0\)"),
     ],
 )
-def test_rows_of_another_shape(door: str, shape: tuple[int, ...], text: str) -> None:
+def test_rows_of_another_shape(entry: str, shape: tuple[int, ...], text: str) -> None:
     net = classifier()
-    refused(net, lambda: through(door, net, np.ones(shape)), ShapeError, text)
+    refused(net, lambda: call_entry(entry, net, np.ones(shape)), ShapeError, text)
 
 
-@every_door
-def test_no_rows_at_all(door: str) -> None:
+@every_entry
+def test_no_rows_at_all(entry: str) -> None:
     net = classifier()
     refused(
-        net, lambda: through(door, net, np.ones((0, 4))), DataError, "x must have at least one row"
+        net,
+        lambda: call_entry(entry, net, np.ones((0, 4))),
+        DataError,
+        "x must have at least one row",
     )
 
 
@@ -105,25 +108,29 @@ def test_a_number_is_refused_as_rows() -> None:
 # ---- rows: values -----------------------------------------------------------------------------
 
 
-@data_door
+@data_entry
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
-def test_a_value_that_is_not_finite_is_reported_with_its_position(door: str, bad: float, dtype: Any) -> None:
+def test_a_value_that_is_not_finite_is_reported_with_its_position(
+    entry: str, bad: float, dtype: Any
+) -> None:
     x = X.astype(dtype)
     x[13, 2] = bad
     x[17, 1] = bad
     net = classifier()
     text = f"x must be finite.*Received: {bad} in row 13, column 2. Drop such rows or fill the gaps"
-    refused(net, lambda: through(door, net, x), DataError, text)
+    refused(net, lambda: call_entry(entry, net, x), DataError, text)
 
 
-@data_door
-def test_a_value_beyond_float32_is_refused(door: str) -> None:
+@data_entry
+def test_a_value_beyond_float32_is_refused(entry: str) -> None:
     x = X.copy()
     x[3, 1] = 1e300
     net = classifier()
-    refused(net, lambda: through(door, net, x), DataError, r"finite in float32.*1e\+300 in row 3")
-    through(door, classifier(dtype="float64"), X * 1e30)
+    refused(
+        net, lambda: call_entry(entry, net, x), DataError, r"finite in float32.*1e\+300 in row 3"
+    )
+    call_entry(entry, classifier(dtype="float64"), X * 1e30)
 
 
 def test_a_nan_far_down_a_large_table_is_found() -> None:
@@ -149,7 +156,7 @@ def test_the_validation_set_is_checked() -> None:
 # ---- rows: dtypes and containers --------------------------------------------------------------
 
 
-@every_door
+@every_entry
 @pytest.mark.parametrize(
     "dtype",
     [
@@ -158,16 +165,16 @@ def test_the_validation_set_is_checked() -> None:
     ],
 )
 @pytest.mark.parametrize("device", ["numpy", "numba"])
-def test_numbers_of_any_dtype(door: str, dtype: Any, device: str) -> None:
+def test_numbers_of_any_dtype(entry: str, dtype: Any, device: str) -> None:
     x = (RNG.random((20, 4)) < 0.5).astype(dtype)
     nets = [classifier(device=device), classifier(device=device)]
-    got, expected = through(door, nets[0], x), through(door, nets[1], x.astype("float32"))
+    got, expected = call_entry(entry, nets[0], x), call_entry(entry, nets[1], x.astype("float32"))
     np.testing.assert_array_equal(nets[0].theta, nets[1].theta)
     if isinstance(got, np.ndarray):
         np.testing.assert_array_equal(got, expected)
 
 
-@every_door
+@every_entry
 @pytest.mark.parametrize(
     ("dtype", "said"),
     [
@@ -182,10 +189,10 @@ def test_numbers_of_any_dtype(door: str, dtype: Any, device: str) -> None:
     ],
     ids=str,
 )
-def test_dtypes_without_real_numbers_are_refused(door: str, dtype: Any, said: str) -> None:
+def test_dtypes_without_real_numbers_are_refused(entry: str, dtype: Any, said: str) -> None:
     x = np.zeros((3, 4), dtype) if dtype == "V4" else np.full((3, 4), 2).astype(dtype)
     net = classifier()
-    refused(net, lambda: through(door, net, x), ShapeError,
+    refused(net, lambda: call_entry(entry, net, x), ShapeError,
             "x must hold real numbers. Received: x.dtype=.*" + said)  # fmt: skip
 
 
@@ -217,12 +224,12 @@ def mapped(x: np.ndarray, path: Path) -> np.ndarray:
     return array
 
 
-@every_door
+@every_entry
 @pytest.mark.parametrize("view", sorted(VIEWS))
-def test_arrays_of_any_kind(door: str, view: str, tmp_path: Path) -> None:
+def test_arrays_of_any_kind(entry: str, view: str, tmp_path: Path) -> None:
     nets = [classifier(), classifier()]
-    got = through(door, nets[0], VIEWS[view](X, tmp_path))
-    expected = through(door, nets[1], X)
+    got = call_entry(entry, nets[0], VIEWS[view](X, tmp_path))
+    expected = call_entry(entry, nets[1], X)
     np.testing.assert_allclose(nets[0].theta, nets[1].theta, rtol=1e-6)
     if isinstance(got, np.ndarray):
         np.testing.assert_allclose(got, expected, rtol=1e-5)
@@ -252,10 +259,10 @@ def test_a_series_of_pandas() -> None:
     refused(nets[0], lambda: nets[0].predict(frame), ShapeError, "x must hold real numbers")
 
 
-@every_door
-def test_rows_of_unequal_length(door: str) -> None:
+@every_entry
+def test_rows_of_unequal_length(entry: str) -> None:
     net = classifier()
-    refused(net, lambda: through(door, net, [[1.0, 2.0], [1.0]]), ShapeError,
+    refused(net, lambda: call_entry(entry, net, [[1.0, 2.0], [1.0]]), ShapeError,
             "x must be an array of numbers. Received: builtins.list")  # fmt: skip
 
 
@@ -287,18 +294,18 @@ class OfAnotherLibrary:
         return 20
 
 
-@data_door
-def test_arrays_on_a_gpu_are_not_copied_silently(door: str) -> None:
+@data_entry
+def test_arrays_on_a_gpu_are_not_copied_silently(entry: str) -> None:
     net = classifier()
-    refused(net, lambda: through(door, net, OnAGPU()), DeviceMismatchError,
+    refused(net, lambda: call_entry(entry, net, OnAGPU()), DeviceMismatchError,
             r"x is .*OnAGPU on a GPU and the network is not. .*device='gpu'")  # fmt: skip
 
 
-@pytest.mark.parametrize("door", sorted(MATHEMATICS))
+@pytest.mark.parametrize("entry", sorted(ON_DEVICE))
 @pytest.mark.parametrize("foreign", [OnAGPU, OfAnotherLibrary])
-def test_feedforward_refuses_arrays_of_other_devices(door: str, foreign: Any) -> None:
+def test_feedforward_refuses_arrays_of_other_devices(entry: str, foreign: Any) -> None:
     net = classifier()
-    refused(net, lambda: through(door, net, foreign()), DeviceMismatchError, foreign.__name__)
+    refused(net, lambda: call_entry(entry, net, foreign()), DeviceMismatchError, foreign.__name__)
 
 
 def test_targets_and_weights_on_a_gpu() -> None:

@@ -98,7 +98,9 @@ def test_a_run_gives_the_same_result_on_every_backend(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize(("first", "second"), PAIRS)
-def test_a_model_saved_on_one_device_loads_on_another(first: str, second: str, tmp_path: Path) -> None:
+def test_a_model_saved_on_one_device_loads_on_another(
+    first: str, second: str, tmp_path: Path
+) -> None:
     net, other = trained(make_or_skip(first), "float32", scale="standard"), make_or_skip(second)
     path = tmp_path / "model.safetensors"
     net.save(path)

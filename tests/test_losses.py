@@ -313,9 +313,7 @@ def test_a_loss_with_functions_of_another_library_is_not_tested() -> None:
 
 
 @pytest.mark.parametrize("n_out", [1, 7])
-def test_a_wrong_gradient_is_logged(
-    n_out: int, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_wrong_gradient_is_logged(n_out: int, caplog: pytest.LogCaptureFixture) -> None:
     def hinge(a: Any, y: Any, xp: Any) -> Any:
         gap = 1.0 - a * (2.0 * y - 1.0)
         is_on = gap > 0

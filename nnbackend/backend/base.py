@@ -388,8 +388,8 @@ class Backend(ABC):
 
     def cast(self, array: Array, dtype: str) -> Array:
         """Return the array in a float dtype; the array itself if it already has that dtype."""
-        wanted = getattr(self.xp, dtype)
-        return array if array.dtype == wanted else self.xp.astype(array, wanted)
+        target = getattr(self.xp, dtype)
+        return array if array.dtype == target else self.xp.astype(array, target)
 
     def narrowed(self, host: np.ndarray) -> np.ndarray:
         """Return a host array, cast from float64 to float32 if the device has no float64."""

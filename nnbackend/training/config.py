@@ -87,15 +87,15 @@ class TrainConfig:
     @property
     def decay(self) -> float:
         """The decoupled weight decay: the optimizer's plus the option `weight_decay`."""
-        own = self.optimizer.weight_decay if isinstance(self.optimizer, Optimizer) else 0.0
-        return float(self.weight_decay + own)
+        default = self.optimizer.weight_decay if isinstance(self.optimizer, Optimizer) else 0.0
+        return float(self.weight_decay + default)
 
     def norm_limits(self, net: Network) -> tuple[float | None, ...]:
         """Return the max-norm of each trainable layer."""
         n = len(net.trainable_layers)
-        given: Any = self.max_norm
-        is_one = given is None or isinstance(given, Real)
-        limits = (given,) * n if is_one else tuple(given)
+        max_norm: Any = self.max_norm
+        is_one = max_norm is None or isinstance(max_norm, Real)
+        limits = (max_norm,) * n if is_one else tuple(max_norm)
         check(
             "max_norm",
             limits,
@@ -106,7 +106,7 @@ class TrainConfig:
 
     def _check_lbfgs(self, net: Network) -> None:
         """Refuse options that change the function which L-BFGS minimises."""
-        extras: dict[str, Any] = {
+        options: dict[str, Any] = {
             "weight_decay": self.weight_decay,
             "max_norm": self.max_norm,
             "clip_norm": self.clip_norm,
@@ -114,14 +114,14 @@ class TrainConfig:
             "schedule": self.schedule,
             "momentum_schedule": self.momentum_schedule,
         }
-        given = [
+        refused = [
             name
-            for name, value in extras.items()
+            for name, value in options.items()
             if value is not None and not (isinstance(value, Real) and value == 0)
         ]
-        given += ["Dropout"] if any(isinstance(la, Dropout) for la in net.layers) else []
-        if given:
+        refused += ["Dropout"] if any(isinstance(la, Dropout) for la in net.layers) else []
+        if refused:
             raise ArgumentError(
-                f"L-BFGS minimises one fixed function of all rows. Received: {', '.join(given)}. "
+                f"L-BFGS minimises one fixed function of all rows. Received: {', '.join(refused)}. "
                 "Use l1 or l2 against over-fitting, or another optimizer."
             )

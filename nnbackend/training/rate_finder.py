@@ -98,10 +98,10 @@ def _gradient(net: Network, x: np.ndarray, y: np.ndarray, most: int) -> tuple[fl
     for start in range(0, len(x), most):
         part = slice(start, start + most)
         share = len(x[part]) / len(x)
-        found = net.backprop(net.backend.to_device(x[part]), y[part])
-        loss += share * found.loss
+        gradient = net.backprop(net.backend.to_device(x[part]), y[part])
+        loss += share * gradient.loss
         with net.backend.active():
-            vector[...] = vector + share * found.vector
+            vector[...] = vector + share * gradient.vector
     return loss, vector
 
 

@@ -149,7 +149,7 @@ class Trainer:
         return compute
 
     def new_step(self, rows: int, at_once: int) -> Callable[[], None]:
-        """Return one step of gradient descent on `rows` rows, in parts of at most `at_once` rows."""
+        """Return one step of gradient descent on `rows` rows, in parts of at most `at_once`."""
         net, backend, config = self.net, self.backend, self.config
         clock, rates, hyper, totals = self.clock, self.rates, self.hyper, self.totals
         theta, grad, ema_weights, ema = net.theta, self.grad, self.ema_weights, config.ema
