@@ -54,7 +54,7 @@ def _write(name: str, *rows: str) -> str:
         ("or header=True if", "or --header yes if"),
         ("target=-1, max_norm=1.5.", "--target -1, --max-norm 1.5."),
         ("task must be that. Received: task='x'.", "--task must be that. Received: --task x."),
-        ("Give validation= for valid_ values.", "Give --validation for valid_ values."),
+        ("Pass validation= for valid_ values.", "Pass --validation for valid_ values."),
         ("Received: max_norm, Dropout.", "Received: --max-norm, Dropout."),
         ("Received: max_norm, clip_norm.", "Received: --max-norm, --clip-norm."),
         ("target must be None for a set", "--target must be left out for a set"),

@@ -118,7 +118,7 @@ def test_counts_above_2_to_the_24_are_exact() -> None:
     one = sums.backend.to_device(np.array([0, 1, 0, 0], np.float32))
     sums.put(np.array([0, 2**24, 0, 0], np.float32), np.zeros(4))
     for _ in range(3):
-        sums.bring()
+        sums.flush()
         sums.backend.copy(sums.totals + one, sums.totals)
     assert sums.read().tolist() == [0, 2**24 + 3, 0, 0]
     sums.clear()
@@ -177,7 +177,7 @@ LONG: dict[str, Any] = {"epochs": 3, "batch_size": 1, "validation": (X, LABELS)}
 
 
 def test_resumed_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nnbackend.network.sums.MOST_STEPS", 7)
+    monkeypatch.setattr("nnbackend.network.sums.MAX_STEPS", 7)
     whole = network("ghost32")
     wanted = nn.train(whole, X, LABELS, **LONG)
     start_run(tmp_path, "ghost32", **LONG)
@@ -192,7 +192,7 @@ def test_resumed_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_run_moves_between_devices_within_an_epoch(
     first: str, second: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nnbackend.network.sums.MOST_STEPS", 7)
+    monkeypatch.setattr("nnbackend.network.sums.MAX_STEPS", 7)
     is_scaled = kind != "float32"
     x = X.astype(np.float64) + 1.76e9 if is_scaled else X
     options = LONG | {"validation": (x, LABELS), "scale": "standard" if is_scaled else None}

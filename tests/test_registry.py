@@ -141,9 +141,9 @@ def test_an_unknown_name_suggests_the_closest(word: str, near: str) -> None:
 def test_an_index_out_of_range(plugins: Plugins) -> None:
     plugins.device("fast", 2)
     for word in ("fast:2", "gpu:2", "fast:999999999999"):
-        with pytest.raises(BackendUnavailableError, match=r"sees 2 devices \(fast:0, fast:1\)"):
+        with pytest.raises(BackendUnavailableError, match=r"has 2 devices \(fast:0, fast:1\)"):
             nn.get_backend(word)
-    with pytest.raises(BackendUnavailableError, match=r"numpy sees 1 device \(numpy:0\)"):
+    with pytest.raises(BackendUnavailableError, match=r"numpy has 1 device \(numpy:0\)"):
         nn.get_backend("cpu:1")
 
 
@@ -192,7 +192,7 @@ def test_auto_logs_its_choice_and_the_reasons(
     (record,) = [r for r in caplog.records if r.name == "nnbackend"]
     assert record.levelno == logging.INFO
     text = record.getMessage()
-    assert text.startswith("device 'auto' is numpy:0; passed over:")
+    assert text.startswith("device 'auto' is numpy:0; skipped:")
     assert text.index("first (plug 1.2): no driver -> install one") < text.index("second (plug")
     caplog.clear()
     with caplog.at_level(logging.INFO, logger="nnbackend"):
@@ -296,7 +296,7 @@ def test_device_strings_with_types(word: str, device: str, many: Plugins) -> Non
 
 
 def test_missing_types_and_numbers(many: Plugins) -> None:
-    seen = r"many sees 4 devices \(many:cpu:0, many:mps:0, many:cuda:0, many:cuda:1\)"
+    seen = r"many has 4 devices \(many:cpu:0, many:mps:0, many:cuda:0, many:cuda:1\)"
     for word in ("many:xpu", "many:cuda:2", "many:4", "gpu:3"):
         with pytest.raises(BackendUnavailableError, match=seen):
             nn.get_backend(word)

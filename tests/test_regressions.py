@@ -63,7 +63,7 @@ def test_a_trainer_runs_in_another_thread() -> None:
 
 def test_an_invalid_schedule_leaves_the_network_unchanged() -> None:
     net = regressor()
-    with pytest.raises(ArgumentError, match="a schedule must give"):
+    with pytest.raises(ArgumentError, match="a schedule must return"):
         nn.train(net, X, VALUES, scale="standard", schedule=lambda step: float("nan"))
     assert net.scaler is None
 

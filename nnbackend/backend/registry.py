@@ -202,13 +202,13 @@ def _devices(name: str) -> tuple[Device, ...]:
     return probe.devices or tuple(Device("", kind, i) for i in range(probe.device_count))
 
 
-def _word(name: str, device: Device) -> str:
+def _device_string(name: str, device: Device) -> str:
     """Return the device string, equal to `Backend.device`."""
     return ":".join(filter(None, (name, device.type, str(device.index))))
 
 
-def _words(name: str) -> tuple[str, ...]:
-    return tuple(_word(name, device) for device in _devices(name))
+def _device_strings(name: str) -> tuple[str, ...]:
+    return tuple(_device_string(name, device) for device in _devices(name))
 
 
 def _version(entry: _Entry) -> str:
@@ -225,7 +225,7 @@ def _backend(name: str, place: int) -> Backend:
 
     Raises: BackendError, also for any exception of the plug-in.
     """
-    entry, word = _entries()[name], _words(name)[place]
+    entry, expected = _entries()[name], _device_strings(name)[place]
     assert entry.spec is not None
     try:
         backend = entry.spec.load(place)
@@ -233,12 +233,13 @@ def _backend(name: str, place: int) -> Backend:
         raise
     except Exception as error:
         raise BackendUnavailableError(
-            f"{word} ({entry.distribution}) could not be loaded: {type(error).__name__}: {error}."
+            f"{expected} ({entry.distribution}) could not be loaded: {type(error).__name__}: "
+            f"{error}."
         ) from error
-    if backend.device not in (word, name if word == f"{name}:0" else word):
+    if backend.device not in (expected, name if expected == f"{name}:0" else expected):
         raise BackendError(
             f"load({place}) of {name} ({entry.distribution}) must return a backend whose `device` "
-            f"is {word!r}. Received: {backend.device!r}. Fix or remove {entry.distribution}."
+            f"is {expected!r}. Received: {backend.device!r}. Fix or remove {entry.distribution}."
         )
     if name != "numpy":
         first_use.check_views(backend)
@@ -305,7 +306,7 @@ def backends() -> list[BackendRow]:
                 reason=probe.reason,
                 cure=probe.cure,
                 version=_version(entry),
-                devices=_words(name),
+                devices=_device_strings(name),
                 distribution=entry.distribution,
                 details=probe.details,
                 kinds=tuple(device.kind for device in _devices(name)),
@@ -369,49 +370,49 @@ def _named(name: str, type: str | None, number: int, asked: str) -> Backend:
         )
     places = [i for i, d in enumerate(devices) if type in (None, d.type, d.kind)]
     if number >= len(places):
-        raise BackendUnavailableError(f"{asked} asked for, but {_seen(name)}.")
+        raise BackendUnavailableError(f"{asked}, but {_device_list(name)}.")
     return _open(name, places[number])
 
 
-def _seen(name: str) -> str:
-    words = _words(name)
-    return f"{name} sees {len(words)} device{'s' if len(words) > 1 else ''} ({', '.join(words)})"
+def _device_list(name: str) -> str:
+    found = _device_strings(name)
+    return f"{name} has {len(found)} device{'s' if len(found) > 1 else ''} ({', '.join(found)})"
 
 
 def _choose(kind: str, number: int | None, asked: str) -> Backend:
     """Return the best usable device of a kind; "auto" prefers a GPU."""
-    passed_over: list[str] = []
+    skipped: list[str] = []
     failed = False
-    for wanted in ("gpu", "cpu") if kind == "auto" else (kind,):
-        for name, place in _candidates(wanted, number, passed_over):
+    for device_kind in ("gpu", "cpu") if kind == "auto" else (kind,):
+        for name, place in _candidates(device_kind, number, skipped):
             try:
                 chosen = _open(name, place)
             except BackendError as error:
-                passed_over.append(f"  {_words(name)[place]}: {error}")
+                skipped.append(f"  {_device_strings(name)[place]}: {error}")
                 failed = True
                 continue
             if kind == "auto" or failed:
-                why = "; passed over:\n" + "\n".join(passed_over) if passed_over else ""
+                why = "; skipped:\n" + "\n".join(skipped) if skipped else ""
                 level = logging.WARNING if failed else logging.INFO
                 logger.log(level, "device %r is %s%s", kind, chosen.device, why)
             return chosen
-    reasons = "\n".join(passed_over) or "  none is installed"
+    reasons = "\n".join(skipped) or "  none is installed"
     raise BackendUnavailableError(
         f"{asked} but no {kind.upper()} backend is usable:\n{reasons}\n"
         "Use device='cpu', or device='auto' for the best usable device."
     )
 
 
-def _candidates(kind: str, number: int | None, passed_over: list[str]) -> Iterator[tuple[str, int]]:
+def _candidates(kind: str, number: int | None, skipped: list[str]) -> Iterator[tuple[str, int]]:
     """Yield (name, place) of each device of a kind, the best first; record backends without one."""
     specs = [e.spec for e in _entries().values() if e.spec is not None and e.error is None]
     for spec in sorted(specs, key=lambda spec: -spec.priority):
         devices = _devices(spec.name)
         places = [place for place, device in enumerate(devices) if device.kind == kind]
         if not devices and spec.kind == kind:
-            passed_over.append(_reason(spec.name))
+            skipped.append(_reason(spec.name))
         elif places and number is not None and number >= len(places):
-            passed_over.append(f"  {_seen(spec.name)}")
+            skipped.append(f"  {_device_list(spec.name)}")
         chosen = places if number is None else places[number : number + 1]
         yield from ((spec.name, place) for place in chosen)
 

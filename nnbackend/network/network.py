@@ -350,7 +350,7 @@ class Network:
                 unused = None
                 backend.copy(before, totals)
                 raise
-            running.bring()
+            running.flush()
 
         with _QUIET():
             self._pass_over(x, add, layers)

@@ -12,13 +12,13 @@ import numpy as np
 from nnbackend.backend import Backend
 
 SLOTS = 4  # LOSS, WEIGHT, PENALTY, SCORE
-MOST_STEPS, MOST_ROWS = 64, 1 << 24  # between two transfers to the host
+MAX_STEPS, MAX_ROWS = 64, 1 << 24  # between two transfers to the host
 
 
 class Sums:
     """The sums `totals` on a device, and on the host the sums that were moved there.
 
-    rows: rows per step.  every: number of steps after which `bring` must be called; a number of
+    rows: rows per step.  every: number of steps after which `flush` must be called; a number of
     steps, not a time, so that a run is reproducible bit by bit.
     """
 
@@ -26,14 +26,14 @@ class Sums:
         self.backend, self.host = backend, np.zeros(SLOTS)
         self.totals = backend.zeros((SLOTS,), backend.sum_dtype)
         self.is_short = backend.sum_dtype != "float64"
-        self.every = max(1, min(MOST_STEPS, MOST_ROWS // rows)) if self.is_short else 1 << 62
+        self.every = max(1, min(MAX_STEPS, MAX_ROWS // rows)) if self.is_short else 1 << 62
 
     def clear(self) -> None:
         """Set all sums to zero."""
         self.host[...] = 0.0
         self.backend.fill(self.totals, 0.0)
 
-    def bring(self) -> None:
+    def flush(self) -> None:
         """Move the device's sums to the host if the device has no float64."""
         if self.is_short:
             self.host += self.backend.to_host(self.totals)

@@ -90,12 +90,12 @@ class Trainer:
         self.grad = backend.zeros((P,), net.dtype)
         names = () if is_lbfgs else config.optimizer.state
         self.state = {name: backend.zeros((P,), net.dtype) for name in names}
-        self.clock = backend.zeros((2,), "int64")
-        self.hyper = backend.zeros((3,), backend.sum_dtype)
-        self.rates = backend.zeros((2, self.steps_per_epoch), backend.sum_dtype)
+        self.clock = backend.zeros((2,), "int64")  # step, batch of the epoch
+        self.hyper = backend.zeros((3,), backend.sum_dtype)  # learning rate, momentum, step
+        self.rates = backend.zeros((2, self.steps_per_epoch), backend.sum_dtype)  # of each step
         self.sums = Sums(backend, self.batch_size)
         self.totals = self.sums.totals
-        self.best = self._copy(net.theta)
+        self.best = self._copy(net.theta)  # the weights of the best epoch
         self.ema_weights = self._copy(net.theta) if config.ema else None
         is_swapped = self.ema_weights is not None and self.validation is not None
         # Holds theta while validation evaluates the averaged weights.
@@ -205,7 +205,7 @@ class Trainer:
                 step_in_epoch, left, now = step_in_epoch + n, left - n, time.perf_counter()
                 self.step_in_epoch = step_in_epoch
                 if step_in_epoch % every == 0:
-                    self.sums.bring()
+                    self.sums.flush()
                 if self.epoch == 0 and step_in_epoch == 1:  # compilation happens in the first step
                     self._first_step_end = now
                 target = max(1, round(n * POLL_INTERVAL_SECONDS / max(now - begin, 1e-9)))
@@ -285,7 +285,7 @@ class Trainer:
     # ---- the run ----------------------------------------------------------------------------
 
     def run(self) -> History:
-        """Train until the last epoch, early stopping or an interrupt; return the history."""
+        """Train until the last epoch, a stop rule or an interrupt; return the history."""
         history, is_lbfgs = self.history, isinstance(self.config.optimizer, LBFGS)
         history.stop_reason, self.decided = self.decided, ""
         for callback in self.callbacks:
