@@ -85,7 +85,7 @@ def test_errors_of_train_give_their_cures_as_options(run: Run) -> None:
         "train iris --task regression": "--task must be that",
         "train iris --device cpu:x": "Received: --device cpu:x",
         "train iris --optimizer lbfgs --max-norm 1": "Received: --max-norm",
-        "train iris --validation 0 --monitor valid_loss": "Give --validation for",
+        "train iris --validation 0 --monitor valid_loss": "Pass --validation for",
         "train iris --precision bf16 --device numpy": "Received: --precision bf16",
         "train iris --monitor x --device numpy": "--monitor must be a column",
         "train iris --loss mse": "Did you mean 'quadratic'",

@@ -202,7 +202,7 @@ class Network:
         other.scaler, other.target_scaler = self.scaler, self.target_scaler
         return other
 
-    # ---- the mathematics --------------------------------------------------------------------
+    # ---- feed-forward and backpropagation ---------------------------------------------------
 
     def feedforward(self, x: Any) -> Array:
         """Return the output activations (B, n_out) of rows x (B, n_in) on this device."""
@@ -313,10 +313,7 @@ class Network:
         return self.outputs(x)
 
     def evaluate(self, x: Any, y: Any, sample_weight: Any = None) -> dict[str, float]:
-        """Return the mean loss and the score on raw rows, {"loss", "accuracy"} or {"loss", "r2"}.
-
-        r2 is the coefficient of determination.
-        """
+        """Return the "loss" and the score, "accuracy" or "r2", averaged over raw rows."""
         x = validation.finite_rows(x, self.n_in, self.dtype, self.backend)
         n = int(x.shape[0])
         return self.evaluate_prepared(
