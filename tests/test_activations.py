@@ -229,24 +229,24 @@ def test_an_activation_that_is_not_elementwise_is_refused(
 
 
 TABLE = np.linspace(0.0, 0.3, 7)
-TAKEN: dict[str, tuple[Any, Any]] = {
+ACCEPTED: dict[str, tuple[Any, Any]] = {
     "kinks": (lambda z: np.clip(z, -1, 1), lambda z: np.abs(z) < 1),
-    "a kink where it is tried": (
+    "a kink at a test point": (
         lambda z: np.where(z > LOWEST, z, LOWEST), lambda z: np.where(z > LOWEST, 1.0, 0.0),
     ),
-    "steps of whole numbers": (np.floor, np.zeros_like),
+    "floor": (np.floor, np.zeros_like),
     "a number as the slope": (lambda z: 3.0 * z, lambda z: 3),
     "not defined everywhere": (np.log, lambda z: 1 / z),
-    "another for each unit": (
+    "a different slope per unit": (
         lambda z: np.where(z > 0, z, TABLE * z), lambda z: np.where(z > 0, 1.0, TABLE),
     ),
     "single precision": (lambda z: np.tanh(z.astype("f4")), lambda z, a, xp: 1 - a * a),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", sorted(TAKEN))
+@pytest.mark.parametrize("case", sorted(ACCEPTED))
 def test_an_elementwise_activation_is_accepted(case: str, caplog: pytest.LogCaptureFixture) -> None:
-    nn.Network([3, nn.Dense(7, nn.Activation("own", *TAKEN[case])), 1], device="numpy")
+    nn.Network([3, nn.Dense(7, nn.Activation("own", *ACCEPTED[case])), 1], device="numpy")
     assert not caplog.records
 
 

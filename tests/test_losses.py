@@ -284,7 +284,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "two arguments": (lambda a, y: squares(a, y, np), "takes 2 positional arguments"),
     "no gradient": (lambda a, y, xp: squares(a, y, xp)[0], "ValueError"),
     "mean of the rows": (lambda a, y, xp: (((a - y) ** 2).mean(), a - y), r"shape \(\) for 3 rows"),
-    "not added up": (lambda a, y, xp: ((a - y) ** 2, 2 * (a - y)), r"shape \(3, 2\) for 3 rows"),
+    "not summed": (lambda a, y, xp: ((a - y) ** 2, 2 * (a - y)), r"shape \(3, 2\) for 3 rows"),
     "gradient of the mean": (lambda a, y, xp: (squares(a, y, xp)[0], (a - y)[:, :0]), "ValueError"),
     "other rows": (
         lambda a, y, xp: (xp.sum((a - a.mean(axis=0)) ** 2, axis=1), a - y),

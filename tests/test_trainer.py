@@ -726,7 +726,7 @@ def test_dropout_is_for_training_only() -> None:
             r"one \(or None\) for each of the 2 trainable layers. Received: max_norm=",
         ),
         ({"max_norm": [1.0, -1.0]}, "max_norm must be a number above 0"),
-        ({"max_norm": [1.0, 2.0, 3.0]}, "for each of the 2 layers"),
+        ({"max_norm": [1.0, 2.0, 3.0]}, "for each of the 2 trainable layers"),
         ({"optimizer": "adma"}, "Did you mean 'adam'"),
         ({"schedule": "cosin"}, "Did you mean 'cosine'"),
         ({"scale": "standart"}, "Did you mean 'standard'"),

@@ -188,7 +188,7 @@ def adadelta(
 
 @dataclass(frozen=True)
 class AdaDelta(Optimizer):
-    """Gradient descent with steps in the units of the parameters, without a learning rate.
+    """Gradient descent with steps in the units of the parameters, without a tuned learning rate.
 
     Source: Zeiler 2012, algorithm 1, where eta is 1.
     """

@@ -94,7 +94,7 @@ def prepare_data(
 
 
 def _check_validation(net: Network, validation: Any) -> Part | None:
-    """Return the validated validation set, or None if there is none."""
+    """Return the checked validation set, or None if there is none."""
     if validation is None:
         return None
     if not isinstance(validation, (tuple, list)) or len(validation) not in (2, 3):
