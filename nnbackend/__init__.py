@@ -1,11 +1,11 @@
-"""Multilayer perceptrons on NumPy or CuPy, chosen at run time with one word.
+"""Multilayer perceptrons on NumPy, numba or CuPy, selected at run time.
 
     import nnbackend as nn
 
     net = nn.Network([784, 100, 10], loss="cross_entropy", device="cpu")
     history = nn.train(net, x, y, epochs=20, validation=0.1)
 
-The names below are the whole public door; each is imported when it is first asked for.
+The names in `__all__` are the public API; each is imported on first access.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_HOME = {
+_MODULES = {
     "Activation": "network.activations",
     "AdaDelta": "training.optimizers",
     "AdaGrad": "training.optimizers",
@@ -56,7 +56,7 @@ _HOME = {
     "train": "training.trainer",
 }
 
-__all__ = sorted(_HOME)
+__all__ = sorted(_MODULES)
 
 if TYPE_CHECKING:
     from nnbackend import data as data
@@ -100,11 +100,11 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _MODULES:
         raise AttributeError(f"module 'nnbackend' has no attribute {name!r}")
-    module = importlib.import_module(f"nnbackend.{_HOME[name]}")
-    # A name that is a module's own last name is that module; any other lives in it.
-    is_module = _HOME[name].rpartition(".")[2] == name and name != "backends"
+    module = importlib.import_module(f"nnbackend.{_MODULES[name]}")
+    # The name is the module itself if it is the last part of the path, else an attribute of it.
+    is_module = _MODULES[name].rpartition(".")[2] == name and name != "backends"
     value = module if is_module else getattr(module, name)
     globals()[name] = value
     return value

@@ -1,20 +1,20 @@
-"""Every exception the library raises on purpose, in one tree.
+"""The exceptions of the library, in one tree.
 
     NNBackendError
-    ├── BackendError                a device could not serve
+    ├── BackendError                a device cannot be used
     │   ├── UnknownBackendError     (ValueError)    no backend of that name
     │   ├── BackendUnavailableError (RuntimeError)  known, but not usable here
-    │   ├── BackendVersionError     (RuntimeError)  written for another version of the seam
+    │   ├── BackendVersionError     (RuntimeError)  written for another version of the backend API
     │   ├── DeviceMemoryError       (MemoryError)   a device has no memory left
-    │   ├── DeviceLostError         (RuntimeError)  this process can use the device no more
+    │   ├── DeviceLostError         (RuntimeError)  this process can no longer use the device
     │   └── DeviceMismatchError     (TypeError)     an array of another library or device
-    ├── ArgumentError               (ValueError)    an option that cannot be meant
+    ├── ArgumentError               (ValueError)    an invalid option
     ├── ShapeError                  (ValueError)    an array of the wrong shape or dtype
     ├── DataError                   (ValueError)    data that cannot be read or learnt from
-    ├── ModelFileError              (ValueError)    not a whole, unchanged model
-    └── DivergedError               (ArithmeticError)  training left the finite numbers
+    ├── ModelFileError              (ValueError)    an incomplete or modified model file
+    └── DivergedError               (ArithmeticError)  the loss or weights are no longer finite
 
-A message says what was expected, what was received, and what would mend it.
+A message states what was expected, what was received and the cure.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ from typing import Any
 
 
 class NNBackendError(Exception):
-    """Base of all errors raised on purpose by nnbackend."""
+    """Base class of the library's errors."""
 
 
 class BackendError(NNBackendError):
-    """A backend could not be found, loaded or used."""
+    """Error for a backend that could not be found, loaded or used."""
 
 
 class UnknownBackendError(BackendError, ValueError):
-    """No backend of that name is registered."""
+    """Error for a name under which no backend is registered."""
 
 
 class BackendUnavailableError(BackendError, RuntimeError):
-    """The backend is known but cannot be used on this machine."""
+    """Error for a known backend that cannot be used on this machine."""
 
 
 class BackendVersionError(BackendError, RuntimeError):
-    """The plug-in was written for another version of the seam."""
+    """Error for a plug-in that was written for another version of the backend API."""
 
 
 class DeviceMemoryError(BackendError, MemoryError):
-    """A device has no memory left for an array, a kernel or a recording.
+    """Error of a device without memory for an array, a kernel or a recording.
 
-    A batch or a prediction that raises it is tried again in parts. So is NumPy's own MemoryError,
-    which is of the host's memory and stays what it is.
+    Training and prediction retry a failed batch in smaller parts, also after NumPy's MemoryError
+    (host memory), which is not converted.
     """
 
     @classmethod
@@ -62,17 +62,18 @@ class DeviceMemoryError(BackendError, MemoryError):
         cause: str = "",
         cure: str = "",
     ) -> DeviceMemoryError:
-        """Return the error of a device: bytes asked for, free and in all, as far as known.
+        """Return the error of a device.
 
-        cause: what the library said.  cure: what mends it on this device, beside less work at once.
+        asked, free, total: bytes, if known.  cause: the message of the array library.
+        cure: a further cure on this device.
         >>> print(DeviceMemoryError.on("mine:0", asked=4096, free=1000, total=8000))
         mine:0 is out of memory: 4,096 bytes were asked for, 1,000 of 8,000 are free. Use a \
 smaller batch_size=, fewer rows at once, a smaller network, float32, or device='cpu'.
         """
-        whole = f" of {total:,}" if total else ""
+        of_total = f" of {total:,}" if total else ""
         facts = [
             f"{asked:,} bytes were asked for" if asked is not None else "",
-            f"{free:,}{whole} are free" if free is not None else "",
+            f"{free:,}{of_total} are free" if free is not None else "",
             cause.rstrip("."),
         ]
         known = ", ".join(filter(None, facts)) or "an allocation failed"
@@ -83,36 +84,36 @@ smaller batch_size=, fewer rows at once, a smaller network, float32, or device='
 
 
 class DeviceLostError(BackendError, RuntimeError):
-    """The device failed, and every further call of this process would fail.
+    """Error of a failed device: every further call of this process would fail too.
 
-    Files already written are whole: a new process resumes from the last checkpoint.
+    Files already written are complete: a new process resumes from the last checkpoint.
     """
 
 
 class DeviceMismatchError(BackendError, TypeError):
-    """An array belongs to another library or device than the network."""
+    """Error for an array of another library or device than the network's."""
 
 
 class ArgumentError(NNBackendError, ValueError):
-    """An option has a value that cannot be meant."""
+    """Error for an option with an invalid value."""
 
 
 class ShapeError(NNBackendError, ValueError):
-    """An array has the wrong shape or dtype."""
+    """Error for an array of the wrong shape or dtype."""
 
 
 class DataError(NNBackendError, ValueError):
-    """The data cannot be read, or cannot be learnt from."""
+    """Error for data that cannot be read or learnt from."""
 
 
 class ModelFileError(NNBackendError, ValueError):
-    """The file is not a whole and unchanged model."""
+    """Error for an incomplete or modified model file."""
 
 
 class DivergedError(NNBackendError, ArithmeticError):
-    """Training left the finite numbers; the message says what to try.
+    """Error for a loss or weights that are no longer finite; the message suggests cures.
 
-    history: of the epochs before.
+    history: the history of the epochs before.
     """
 
     history: Any = None
@@ -121,7 +122,7 @@ class DivergedError(NNBackendError, ArithmeticError):
 def check(
     name: str, value: Any, is_good: Callable[[Any], bool], expected: str, of: str = ""
 ) -> None:
-    """Raise ArgumentError unless is_good(value), which may itself fail for the wrong type.
+    """Raise ArgumentError unless is_good(value); an error in is_good counts as False.
 
     >>> check("momentum", 0.9, lambda v: 0 <= v < 1, "at least 0 and below 1")
     """
@@ -134,8 +135,7 @@ def check(
         raise ArgumentError(f"{name}{owner} must be {expected}. Received: {name}={value!r}.")
 
 
-# What our names, of options too, are called elsewhere, without capitals and signs: for hints in
-# errors alone.
+# Names of other libraries for our names and options, normalized by `_plain`, for hints in errors.
 OTHER_NAMES = {
     "absolute": "mae l1 l1loss absoluteerror meanabsoluteerror",
     "batch_size": "batch bs minibatch",
@@ -172,7 +172,7 @@ OTHER_NAMES = {
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """Return the tail of an error about an unknown name: the choices, and the one that was meant.
+    """Return the end of an error about an unknown name: the choices and the likely one.
 
     >>> suggest("rellu", ["relu", "tanh"])
     "Known: relu, tanh. Did you mean 'relu'?"
@@ -184,14 +184,15 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that was meant: spelt otherwise, called so elsewhere, or the nearest."""
+    """Return the likely known name: by spelling, by another library's name or by similarity."""
     names, plain = list(known), _plain(name)
-    for own in names:
-        if plain in {_plain(own), *OTHER_NAMES.get(own.strip("-").replace("-", "_"), "").split()}:
-            return own
+    for ours in names:
+        theirs = OTHER_NAMES.get(ours.strip("-").replace("-", "_"), "").split()
+        if plain in {_plain(ours), *theirs}:
+            return ours
     return next(iter(difflib.get_close_matches(name, names, n=1)), None)
 
 
 def _plain(name: str) -> str:
-    """Return a name without capitals and signs."""
+    """Return a name in lower case, without punctuation."""
     return "".join(filter(str.isalnum, name)).lower()

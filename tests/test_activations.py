@@ -1,4 +1,4 @@
-"""Activations against other people's formulas, their slopes against differences of themselves."""
+"""Activations against reference formulas, and their slopes against finite differences."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from nnbackend.testing import GhostBackend
 
 NAMES = sorted(ACTIVATIONS)
 ELEMENTWISE = [name for name in NAMES if name != "softmax"]
-Z = np.linspace(-6.0, 6.0, 241) + 0.01  # never on a kink, which are all at 0
+Z = np.linspace(-6.0, 6.0, 241) + 0.01  # avoids the kinks, which are at 0
 
-# Formulas of SciPy and NumPy, or of the paper in another form.
+# Formulas of SciPy and NumPy, or of the paper in an equivalent form.
 ORACLES = {
     "identity": lambda z: z.copy(),
     "step": lambda z: np.heaviside(z, 0.0),
@@ -55,10 +55,10 @@ def test_values(name: str) -> None:
 def test_gelu_is_close_to_its_definition() -> None:
     exact = Z * scipy.special.ndtr(Z)
     error = np.abs(get_activation("gelu").value(Z, np) - exact)
-    assert 1e-5 < error.max() < 5e-4  # the tanh form, and no worse than its docstring says
+    assert 1e-5 < error.max() < 5e-4  # the tanh approximation, within the bound of its docstring
 
 
-def test_softmax_gives_probabilities_of_rows() -> None:
+def test_softmax_returns_probabilities() -> None:
     z = np.random.default_rng(0).normal(size=(7, 5)) * 3
     a = get_activation("softmax").value(z, np)
     np.testing.assert_allclose(a, scipy.special.softmax(z, axis=1), rtol=1e-13)
@@ -70,7 +70,7 @@ def test_softmax_gives_probabilities_of_rows() -> None:
     [
         ("relu", (), -3.0, 0.0),
         ("relu", (), 2.5, 2.5),
-        ("leaky_relu", (), -2.0, -0.2),  # the course's max(0.1 z, z)
+        ("leaky_relu", (), -2.0, -0.2),  # max(0.1 z, z)
         ("leaky_relu", (0.25,), -2.0, -0.5),
         ("leaky_relu", (0.0,), -2.0, 0.0),
         ("elu", (), -1.0, 1 / math.e - 1),
@@ -98,7 +98,7 @@ def test_the_slope_at_the_kink_is_zero(name: str) -> None:
     ("name", "params"),
     [*((name, ()) for name in ELEMENTWISE), ("leaky_relu", (0.3,)), ("elu", (0.3,))],
 )
-def test_slopes_are_the_slopes_of_the_values(name: str, params: tuple[float, ...]) -> None:
+def test_slopes_match_finite_differences(name: str, params: tuple[float, ...]) -> None:
     phi, h = get_activation(name, *params), 1e-5
     z = Z.reshape(-1, 1)
     difference = (phi.value(z + h, np) - phi.value(z - h, np)) / (2 * h)
@@ -106,7 +106,7 @@ def test_slopes_are_the_slopes_of_the_values(name: str, params: tuple[float, ...
     np.testing.assert_allclose(got, 2.0 * difference, rtol=1e-8, atol=1e-9)
 
 
-def test_softmax_multiplies_by_its_whole_jacobian() -> None:
+def test_softmax_delta_uses_the_full_jacobian() -> None:
     rng = np.random.default_rng(1)
     phi, z, da = get_activation("softmax"), rng.normal(size=(1, 4)), rng.normal(size=(1, 4))
     h, a = 1e-6, phi.value(z, np)
@@ -120,7 +120,7 @@ def test_softmax_multiplies_by_its_whole_jacobian() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_dtype_is_kept_and_far_values_are_finite(name: str, dtype: str) -> None:
     phi = get_activation(name)
-    far = 80.0 if name == "exponential" else 1e4  # e^z itself leaves float32 at 89
+    far = 80.0 if name == "exponential" else 1e4  # e^z overflows in float32 at 89
     z = np.array([[-far, -1.0, 0.0, 1.0, far]], dtype=dtype)
     before = z.copy()
     a = phi.value(z, np)
@@ -144,8 +144,8 @@ def test_formulas_run_on_any_array_library(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_layer_computes_what_the_formula_says(name: str) -> None:
-    """The in-place kernels of a backend against the one text of the formula."""
+def test_a_layer_matches_the_formula(name: str) -> None:
+    """Compare the in-place kernels of a backend with the formula."""
     net = nn.Network([3, nn.Dense(4, name, weights="normal")], device="numpy", dtype="float64")
     x = np.random.default_rng(4).normal(size=(6, 3))
     z = x @ net.weights[0] + net.biases[0]
@@ -164,7 +164,7 @@ def test_a_layer_computes_what_the_formula_says(name: str) -> None:
         (lambda z, power=3: z**power, lambda z, power=3: power * z ** (power - 1)),
     ],
 )
-def test_an_activation_of_ones_own(f: object, df: object) -> None:
+def test_a_custom_activation(f: object, df: object) -> None:
     cube = nn.Activation("cube", f, df)
     net = nn.Network([2, nn.Dense(3, cube), 1], device="numpy", seed=3)
     x = np.random.default_rng(5).normal(size=(4, 2))
@@ -174,14 +174,14 @@ def test_an_activation_of_ones_own(f: object, df: object) -> None:
     np.testing.assert_allclose(net.trace(x.astype(np.float32)).a[0], z * z * z, rtol=1e-5)
 
 
-def test_a_ufunc_is_an_activation_too() -> None:
+def test_a_ufunc_is_a_valid_activation() -> None:
     sine = nn.Activation("sine", np.sin, np.cos)
     net = nn.Network([2, nn.Dense(3, sine), 1], device="numpy")
     assert nn.check_gradients(net, np.ones((2, 2)), np.zeros(2))
 
 
 @pytest.mark.parametrize("f", [lambda: 1, lambda z, a, xp, more: z, 3.0, None])
-def test_a_formula_of_the_wrong_arguments_is_refused(f: object) -> None:
+def test_a_formula_with_wrong_arguments_is_refused(f: object) -> None:
     with pytest.raises(ArgumentError, match="f of activation 'odd' must be a function of z"):
         nn.Activation("odd", f, lambda z: z)
     with pytest.raises(ArgumentError, match="df of activation 'odd' must be a function of z"):
@@ -209,8 +209,8 @@ REFUSED: dict[str, tuple[Any, Any, str]] = {
     "math": (math.tanh, ONE, f"{WHOLE}.*np.exp for math.exp"),
     "shape": (lambda z: z[:, :0], ONE, f"{WHOLE}.*same shape.*for z.shape="),
     "fault": (lambda z: z.no_such_thing, ONE, f"{WHOLE}.*AttributeError"),
-    "none": (lambda z: None, ONE, f"{WHOLE}.*it gives None"),
-    "in place": (relu_in_place, ONE, f"{WHOLE}.*it changes z itself"),
+    "none": (lambda z: None, ONE, f"{WHOLE}.*it returns None"),
+    "in place": (relu_in_place, ONE, f"{WHOLE}.*it changes z in place"),
 }  # fmt: skip
 
 
@@ -229,37 +229,35 @@ def test_an_activation_that_is_not_elementwise_is_refused(
 
 
 TABLE = np.linspace(0.0, 0.3, 7)
-TAKEN: dict[str, tuple[Any, Any]] = {
+ACCEPTED: dict[str, tuple[Any, Any]] = {
     "kinks": (lambda z: np.clip(z, -1, 1), lambda z: np.abs(z) < 1),
-    "a kink where it is tried": (
+    "a kink at a test point": (
         lambda z: np.where(z > LOWEST, z, LOWEST), lambda z: np.where(z > LOWEST, 1.0, 0.0),
     ),
-    "steps of whole numbers": (np.floor, np.zeros_like),
+    "floor": (np.floor, np.zeros_like),
     "a number as the slope": (lambda z: 3.0 * z, lambda z: 3),
     "not defined everywhere": (np.log, lambda z: 1 / z),
-    "another for each unit": (
+    "a different slope per unit": (
         lambda z: np.where(z > 0, z, TABLE * z), lambda z: np.where(z > 0, 1.0, TABLE),
     ),
     "single precision": (lambda z: np.tanh(z.astype("f4")), lambda z, a, xp: 1 - a * a),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", sorted(TAKEN))
-def test_an_activation_that_is_elementwise_is_taken(
-    case: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    nn.Network([3, nn.Dense(7, nn.Activation("own", *TAKEN[case])), 1], device="numpy")
+@pytest.mark.parametrize("case", sorted(ACCEPTED))
+def test_an_elementwise_activation_is_accepted(case: str, caplog: pytest.LogCaptureFixture) -> None:
+    nn.Network([3, nn.Dense(7, nn.Activation("own", *ACCEPTED[case])), 1], device="numpy")
     assert not caplog.records
 
 
-def test_a_slope_of_something_else_is_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_wrong_slope_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     surrogate = nn.Activation("spike", lambda z: np.heaviside(z, 0.0), np.ones_like)
     nn.Network([3, nn.Dense(5, surrogate), 1], device="numpy")
     assert "df of activation 'spike' is not the slope of f" in caplog.text
-    assert "gives 1, and f rises by 0" in caplog.text
+    assert "it is 1, and the finite difference of f is 0" in caplog.text
 
 
-def test_a_formula_in_another_librarys_functions_is_left_to_its_device() -> None:
+def test_a_formula_with_functions_of_another_library_is_not_tested() -> None:
     def theirs(z: Any) -> Any:
         if isinstance(z, np.ndarray):
             raise TypeError("Unsupported type <class 'numpy.ndarray'>")
@@ -273,7 +271,7 @@ def test_a_formula_in_another_librarys_functions_is_left_to_its_device() -> None
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_activations_travel_by_pickle(name: str) -> None:
+def test_activations_can_be_pickled(name: str) -> None:
     phi = get_activation(name)
     again = pickle.loads(pickle.dumps(phi))
     assert again == phi
@@ -282,19 +280,19 @@ def test_activations_travel_by_pickle(name: str) -> None:
     assert np.array_equal(again.value(z, np), phi.value(z, np))
 
 
-def test_numbers_travel_too() -> None:
+def test_parameters_are_pickled() -> None:
     phi = pickle.loads(pickle.dumps(get_activation("elu", 0.5)))
     assert phi.params == (0.5,)
     assert phi.value(np.array([-50.0]), np)[0] == pytest.approx(-0.5)
 
 
-def test_an_activation_is_given_back_as_it_is() -> None:
+def test_get_activation_returns_an_activation_unchanged() -> None:
     phi = get_activation("elu", 0.5)
     assert get_activation(phi) is phi
 
 
-def test_a_name_means_one_object_for_the_same_numbers() -> None:
-    """Backends keep what they compile for a formula: a new one each time would be new to them."""
+def test_a_name_returns_one_object_for_the_same_parameters() -> None:
+    """Backends cache compiled code by formula object."""
     assert get_activation("relu") is get_activation("relu")
     assert get_activation("elu", 0.5) is get_activation("elu", 0.5)
     assert get_activation("elu", 0.5) is not get_activation("elu", 0.7)
@@ -306,7 +304,7 @@ def test_a_name_means_one_object_for_the_same_numbers() -> None:
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("rellu", "relu"), ("sigmoed", "sigmoid")])
-def test_an_unknown_name_gets_the_nearest(typed: str, meant: str) -> None:
+def test_an_unknown_name_suggests_the_closest(typed: str, meant: str) -> None:
     with pytest.raises(ArgumentError, match=f"Received: {typed!r}.*Did you mean {meant!r}"):
         nn.Dense(3, typed)
 

@@ -1,4 +1,4 @@
-"""One device against another: agreement is found where it is, and a fault where it is."""
+"""Comparison of two devices: it reports agreement and detects faults."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_our_backends_agree_with_numpy(device: str) -> None:
     assert all(d.error == 0.0 for d in bitwise)
 
 
-def test_a_wrong_gradient_is_seen() -> None:
+def test_a_wrong_gradient_is_detected() -> None:
     numpy = type(get_backend("numpy"))
 
     class Wrong(numpy):  # type: ignore[misc, valid-type]
@@ -43,7 +43,7 @@ def test_a_wrong_gradient_is_seen() -> None:
     assert "FAILED" in str(result)
 
 
-def test_an_unknown_device_is_named() -> None:
+def test_an_unknown_device_raises() -> None:
     with pytest.raises(UnknownBackendError, match="Did you mean 'numpy'"):
         compare_devices("numpi")
 

@@ -1,4 +1,4 @@
-"""A training step allocates nothing on the CPU: traced over a thousand steps."""
+"""A training step allocates no memory on the CPU, traced over a thousand steps."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_thousand_steps_allocate_no_array(device: str, optimizer: Any) -> None
     except BackendUnavailableError as error:
         pytest.skip(str(error).splitlines()[0])
     trainer = Trainer(net, x, y, TrainConfig(optimizer, 1, BATCH, l2=1e-4))
-    trainer.run()  # everything is made in the first epoch
+    trainer.run()  # the first epoch allocates everything
     run = partial(trainer._runs.make, trainer, trainer.batch_size)
     trainer.clock[1] = -1
     run(1)
@@ -49,7 +49,7 @@ def test_a_thousand_steps_allocate_no_array(device: str, optimizer: Any) -> None
 
 
 def test_rows_of_a_memory_mapped_file_stay_on_the_disk(tmp_path: Path) -> None:
-    """No copy of the data is made, and no part of them larger than a chunk."""
+    """Training copies at most a chunk of the data at a time."""
     n, columns = 400_000, 64
     path = tmp_path / "x.npy"
     x = np.lib.format.open_memmap(path, "w+", np.float32, (n, columns))

@@ -1,4 +1,4 @@
-"""Backend objects without an entry point in pickles, and tensors that are of no use as they are."""
+"""Pickles of backend objects without an entry point, and tensors that must be converted first."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Y = (X[:, 0] > 0).astype(int)
 
 
 class Mine(ReferenceBackend):
-    """A backend that no entry point leads to."""
+    """A backend without an entry point."""
 
     name = "mine"
 
@@ -40,11 +40,11 @@ class Unpicklable(Mine):
 @pytest.mark.parametrize("device", ["numpy", "numba", "ghost"])
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
 def test_a_copy_of_a_network_trains_like_it(device: str, copied: Any) -> None:
-    # Weights and biases are views of theta, which a copy of each by itself would not be.
+    # Weights and biases must be views of the copy's theta.
     with registered("ghost"):
         net = nn.Network([3, 4, nn.Maxout(3), 2], "cross_entropy", device=device)
         nn.train(net, X, Y, epochs=1, scale="standard")
-        net.outputs(X[:3])  # leaves a workspace behind
+        net.outputs(X[:3])  # caches a workspace
         other = copied(net)
         assert other.backend is net.backend
         for one in (net, other):
@@ -57,7 +57,7 @@ def test_a_copy_of_a_network_trains_like_it(device: str, copied: Any) -> None:
     assert other.outputs(X).tobytes() == net.outputs(X).tobytes()
 
 
-def test_an_object_without_an_entry_point_travels_with_a_network_and_an_estimator() -> None:
+def test_a_backend_without_an_entry_point_is_pickled_with_network_and_estimator() -> None:
     net = nn.Network([3, 4, 2], "cross_entropy", device=Mine(3))
     nn.train(net, X, Y, epochs=1)
     other = pickle.loads(pickle.dumps(net))
@@ -71,14 +71,14 @@ def test_an_object_without_an_entry_point_travels_with_a_network_and_an_estimato
     np.testing.assert_array_equal(again.predict(X), model.predict(X))
 
 
-def test_a_registered_one_is_opened_by_its_word() -> None:
+def test_a_registered_backend_is_pickled_as_its_device_string() -> None:
     with registered("ghost"):
         stored = pickle.dumps(nn.get_backend("ghost:1"))
         assert b"Ghost" not in stored
         assert pickle.loads(stored) is nn.get_backend("ghost:1")
 
 
-def test_an_object_that_pickle_does_not_take_is_refused_with_the_cure() -> None:
+def test_an_unpicklable_backend_is_refused_with_the_cure() -> None:
     class Local(Mine):
         pass
 
@@ -94,7 +94,7 @@ def test_an_object_that_pickle_does_not_take_is_refused_with_the_cure() -> None:
 
 
 class Tensor:
-    """What PyTorch's tensors do of themselves where NumPy asks for their content."""
+    """A stand-in for PyTorch's tensors, with their conversion to NumPy."""
 
     def __init__(self, array: np.ndarray, place: str = "cpu", grad: bool = False) -> None:
         self._array, self.requires_grad = array, grad

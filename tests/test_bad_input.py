@@ -1,4 +1,4 @@
-"""Whatever can be handed in by mistake: it works, or the error says what to do about it."""
+"""Invalid and unusual input: it works, or the error states the cure."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def fit(net: nn.Network, x: Any, y: Any, **options: Any) -> nn.History:
 
 
 def refused(net: nn.Network, call: Callable[[], Any], kind: type[Exception], text: str) -> None:
-    """The call is refused with this text, and the network is as it was."""
+    """Assert that the call raises with this text and leaves the network unchanged."""
     before = net.theta.copy(), net.scaler, net.target_scaler, net.classes
     with pytest.raises(kind, match=text) as caught:
         call()
@@ -46,31 +46,31 @@ def refused(net: nn.Network, call: Callable[[], Any], kind: type[Exception], tex
     assert (net.scaler, net.target_scaler, net.classes) == before[1:]
 
 
-# Every way in for rows, with the name the error gives them.
-DOORS: dict[str, Callable[[nn.Network, Any], Any]] = {
+# Every entry point for rows, with the name of the rows in its errors.
+WITH_DATA: dict[str, Callable[[nn.Network, Any], Any]] = {
     "train": lambda net, x: fit(net, x, np.zeros(len(x), int)),
     "evaluate": lambda net, x: net.evaluate(x, np.zeros(len(x), int)),
     "predict": lambda net, x: net.predict(x),
     "predict_proba": lambda net, x: net.predict_proba(x),
     "outputs": lambda net, x: net.outputs(x),
 }
-MATHEMATICS: dict[str, Callable[[nn.Network, Any], Any]] = {
+ON_DEVICE: dict[str, Callable[[nn.Network, Any], Any]] = {
     "feedforward": lambda net, x: net.feedforward(x),
     "trace": lambda net, x: net.trace(x),
     "backprop": lambda net, x: net.backprop(x, np.zeros(len(x), int)),
 }
-every_door = pytest.mark.parametrize("door", sorted(DOORS | MATHEMATICS))
-data_door = pytest.mark.parametrize("door", sorted(DOORS))
+every_entry = pytest.mark.parametrize("entry", sorted(WITH_DATA | ON_DEVICE))
+data_entry = pytest.mark.parametrize("entry", sorted(WITH_DATA))
 
 
-def through(door: str, net: nn.Network, x: Any) -> Any:
-    return (DOORS | MATHEMATICS)[door](net, x)
+def call_entry(entry: str, net: nn.Network, x: Any) -> Any:
+    return (WITH_DATA | ON_DEVICE)[entry](net, x)
 
 
 # ---- rows: shape ------------------------------------------------------------------------------
 
 
-@every_door
+@every_entry
 @pytest.mark.parametrize(
     ("shape", "text"),
     [
@@ -84,20 +84,23 @@ def through(door: str, net: nn.Network, x: Any) -> Any:
         ((6, 0), r"Received: x.shape=\(6, 0\)"),
     ],
 )
-def test_rows_of_another_shape(door: str, shape: tuple[int, ...], text: str) -> None:
+def test_rows_of_another_shape(entry: str, shape: tuple[int, ...], text: str) -> None:
     net = classifier()
-    refused(net, lambda: through(door, net, np.ones(shape)), ShapeError, text)
+    refused(net, lambda: call_entry(entry, net, np.ones(shape)), ShapeError, text)
 
 
-@every_door
-def test_no_rows_at_all(door: str) -> None:
+@every_entry
+def test_no_rows_at_all(entry: str) -> None:
     net = classifier()
     refused(
-        net, lambda: through(door, net, np.ones((0, 4))), DataError, "x must have at least one row"
+        net,
+        lambda: call_entry(entry, net, np.ones((0, 4))),
+        DataError,
+        "x must have at least one row",
     )
 
 
-def test_a_number_is_no_table() -> None:
+def test_a_number_is_refused_as_rows() -> None:
     net = classifier()
     refused(net, lambda: net.predict(3.0), ShapeError, r"x must have 4 columns.*x.shape=\(\)")
 
@@ -105,35 +108,39 @@ def test_a_number_is_no_table() -> None:
 # ---- rows: values -----------------------------------------------------------------------------
 
 
-@data_door
+@data_entry
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
-def test_what_is_not_finite_is_named_with_its_place(door: str, bad: float, dtype: Any) -> None:
+def test_a_value_that_is_not_finite_is_reported_with_its_position(
+    entry: str, bad: float, dtype: Any
+) -> None:
     x = X.astype(dtype)
     x[13, 2] = bad
     x[17, 1] = bad
     net = classifier()
     text = f"x must be finite.*Received: {bad} in row 13, column 2. Drop such rows or fill the gaps"
-    refused(net, lambda: through(door, net, x), DataError, text)
+    refused(net, lambda: call_entry(entry, net, x), DataError, text)
 
 
-@data_door
-def test_what_float32_cannot_hold_is_not_finite_in_it(door: str) -> None:
+@data_entry
+def test_a_value_beyond_float32_is_refused(entry: str) -> None:
     x = X.copy()
     x[3, 1] = 1e300
     net = classifier()
-    refused(net, lambda: through(door, net, x), DataError, r"finite in float32.*1e\+300 in row 3")
-    through(door, classifier(dtype="float64"), X * 1e30)
+    refused(
+        net, lambda: call_entry(entry, net, x), DataError, r"finite in float32.*1e\+300 in row 3"
+    )
+    call_entry(entry, classifier(dtype="float64"), X * 1e30)
 
 
-def test_a_gap_far_down_a_large_table_is_found() -> None:
+def test_a_nan_far_down_a_large_table_is_found() -> None:
     x = np.ones((1_500_000, 4), np.float32)
     x[1_400_000, 3] = np.nan
     with pytest.raises(DataError, match="nan in row 1400000, column 3"):
         regressor().predict(x)
 
 
-def test_the_validation_part_is_looked_at_too() -> None:
+def test_the_validation_set_is_checked() -> None:
     x = X.copy()
     x[2, 0] = np.nan
     net = classifier()
@@ -149,7 +156,7 @@ def test_the_validation_part_is_looked_at_too() -> None:
 # ---- rows: dtypes and containers --------------------------------------------------------------
 
 
-@every_door
+@every_entry
 @pytest.mark.parametrize(
     "dtype",
     [
@@ -158,16 +165,16 @@ def test_the_validation_part_is_looked_at_too() -> None:
     ],
 )
 @pytest.mark.parametrize("device", ["numpy", "numba"])
-def test_numbers_of_any_dtype(door: str, dtype: Any, device: str) -> None:
+def test_numbers_of_any_dtype(entry: str, dtype: Any, device: str) -> None:
     x = (RNG.random((20, 4)) < 0.5).astype(dtype)
     nets = [classifier(device=device), classifier(device=device)]
-    got, expected = through(door, nets[0], x), through(door, nets[1], x.astype("float32"))
+    got, expected = call_entry(entry, nets[0], x), call_entry(entry, nets[1], x.astype("float32"))
     np.testing.assert_array_equal(nets[0].theta, nets[1].theta)
     if isinstance(got, np.ndarray):
         np.testing.assert_array_equal(got, expected)
 
 
-@every_door
+@every_entry
 @pytest.mark.parametrize(
     ("dtype", "said"),
     [
@@ -182,10 +189,10 @@ def test_numbers_of_any_dtype(door: str, dtype: Any, device: str) -> None:
     ],
     ids=str,
 )
-def test_what_holds_no_real_numbers(door: str, dtype: Any, said: str) -> None:
+def test_dtypes_without_real_numbers_are_refused(entry: str, dtype: Any, said: str) -> None:
     x = np.zeros((3, 4), dtype) if dtype == "V4" else np.full((3, 4), 2).astype(dtype)
     net = classifier()
-    refused(net, lambda: through(door, net, x), ShapeError,
+    refused(net, lambda: call_entry(entry, net, x), ShapeError,
             "x must hold real numbers. Received: x.dtype=.*" + said)  # fmt: skip
 
 
@@ -217,12 +224,12 @@ def mapped(x: np.ndarray, path: Path) -> np.ndarray:
     return array
 
 
-@every_door
+@every_entry
 @pytest.mark.parametrize("view", sorted(VIEWS))
-def test_arrays_of_any_kind(door: str, view: str, tmp_path: Path) -> None:
+def test_arrays_of_any_kind(entry: str, view: str, tmp_path: Path) -> None:
     nets = [classifier(), classifier()]
-    got = through(door, nets[0], VIEWS[view](X, tmp_path))
-    expected = through(door, nets[1], X)
+    got = call_entry(entry, nets[0], VIEWS[view](X, tmp_path))
+    expected = call_entry(entry, nets[1], X)
     np.testing.assert_allclose(nets[0].theta, nets[1].theta, rtol=1e-6)
     if isinstance(got, np.ndarray):
         np.testing.assert_allclose(got, expected, rtol=1e-5)
@@ -252,15 +259,15 @@ def test_a_series_of_pandas() -> None:
     refused(nets[0], lambda: nets[0].predict(frame), ShapeError, "x must hold real numbers")
 
 
-@every_door
-def test_rows_of_unequal_length(door: str) -> None:
+@every_entry
+def test_rows_of_unequal_length(entry: str) -> None:
     net = classifier()
-    refused(net, lambda: through(door, net, [[1.0, 2.0], [1.0]]), ShapeError,
+    refused(net, lambda: call_entry(entry, net, [[1.0, 2.0], [1.0]]), ShapeError,
             "x must be an array of numbers. Received: builtins.list")  # fmt: skip
 
 
 class OnAGPU:
-    """An array that says it lives on a CUDA device, as CuPy's and PyTorch's do."""
+    """An array on a CUDA device by its interface, as CuPy's and PyTorch's."""
 
     shape, dtype, ndim = (20, 4), np.dtype("float32"), 2
     __cuda_array_interface__: ClassVar[Any] = {
@@ -287,18 +294,18 @@ class OfAnotherLibrary:
         return 20
 
 
-@data_door
-def test_arrays_on_a_gpu_are_not_copied_silently(door: str) -> None:
+@data_entry
+def test_arrays_on_a_gpu_are_not_copied_silently(entry: str) -> None:
     net = classifier()
-    refused(net, lambda: through(door, net, OnAGPU()), DeviceMismatchError,
+    refused(net, lambda: call_entry(entry, net, OnAGPU()), DeviceMismatchError,
             r"x is .*OnAGPU on a GPU and the network is not. .*device='gpu'")  # fmt: skip
 
 
-@pytest.mark.parametrize("door", sorted(MATHEMATICS))
+@pytest.mark.parametrize("entry", sorted(ON_DEVICE))
 @pytest.mark.parametrize("foreign", [OnAGPU, OfAnotherLibrary])
-def test_the_mathematics_takes_arrays_of_its_own_device(door: str, foreign: Any) -> None:
+def test_feedforward_refuses_arrays_of_other_devices(entry: str, foreign: Any) -> None:
     net = classifier()
-    refused(net, lambda: through(door, net, foreign()), DeviceMismatchError, foreign.__name__)
+    refused(net, lambda: call_entry(entry, net, foreign()), DeviceMismatchError, foreign.__name__)
 
 
 def test_targets_and_weights_on_a_gpu() -> None:
@@ -392,7 +399,7 @@ def test_labels_of_text(dtype: Any) -> None:
     refused(nets[0], lambda: fit(nets[0], X, ["maybe"] * 20), DataError, "Received: .*maybe")
 
 
-def test_evaluate_leaves_the_network_as_it_was() -> None:
+def test_evaluate_does_not_change_the_network() -> None:
     net = nn.Network([4, 5, 3], "quadratic", device="numpy")
     net.evaluate(X, LABELS)
     net.backprop(X, LABELS)
@@ -400,7 +407,7 @@ def test_evaluate_leaves_the_network_as_it_was() -> None:
     assert not net.is_classifier
 
 
-def test_one_output_with_classes_answers_yes_or_no() -> None:
+def test_one_output_with_classes_is_a_binary_classifier() -> None:
     net = regressor(classes=("no", "yes"))
     nn.train(net, X, LABELS, epochs=200, batch_size=5, optimizer=nn.Adam(0.02))
     assert set(net.predict(X)) == {"no", "yes"}
@@ -481,8 +488,8 @@ def test_warm_up_then_an_unknown_name() -> None:
 
 
 @pytest.mark.parametrize("value", [np.array([0.1, 0.2]), "fast", None], ids=str)
-def test_a_schedule_that_gives_no_number(value: Any) -> None:
-    with pytest.raises(ArgumentError, match="a schedule must give one number"):
+def test_a_schedule_that_returns_no_number_is_refused(value: Any) -> None:
+    with pytest.raises(ArgumentError, match="a schedule must return one number"):
         fit(classifier(), X, LABELS, schedule=lambda step: value)
 
 
@@ -491,7 +498,7 @@ def test_a_momentum_of_1_from_a_schedule_is_refused() -> None:
         fit(classifier(), X, LABELS, optimizer="sgd", momentum_schedule=lambda step: 1.0)
 
 
-def test_warm_up_takes_a_name() -> None:
+def test_warm_up_accepts_a_name() -> None:
     by_name, by_object = (
         fit(regressor(), X, VALUES, epochs=3, schedule=nn.schedules.WarmUp(1.0, then))
         for then in ("cosine", nn.schedules.Cosine())
@@ -505,7 +512,7 @@ def test_a_norm_for_each_layer_may_be_an_array() -> None:
     assert np.linalg.norm(net.weights[1], axis=0).max() <= 0.5 * (1 + 1e-6)
 
 
-def test_a_recurrence_of_ones_own_keeps_its_meaning() -> None:
+def test_a_custom_recurrence_is_used() -> None:
     def momentum(theta: Any, g: Any, state: Any, c: Any, p: Any, xp: Any) -> Any:
         return theta, tuple(state)
 
@@ -525,7 +532,7 @@ def test_a_scaler_of_other_columns_is_refused() -> None:
     refused(net, lambda: fit(net, X, LABELS, scale=scaler), ShapeError, "4 columns.*3 columns")
 
 
-def test_an_option_refused_late_leaves_no_scaler_behind() -> None:
+def test_an_option_refused_late_leaves_no_scaler() -> None:
     net = regressor()
     stopping = nn.EarlyStopping(monitor="valid_loss")
     refused(net, lambda: fit(net, X, VALUES, scale="standard", early_stopping=stopping),
@@ -536,7 +543,7 @@ def test_an_option_refused_late_leaves_no_scaler_behind() -> None:
                              validation=(X, VALUES[:3])), ShapeError, "20 rows")  # fmt: skip
 
 
-def test_masked_arrays_are_taken_for_their_values_only_when_nothing_is_masked() -> None:
+def test_masked_arrays_are_accepted_only_if_nothing_is_masked() -> None:
     x = np.arange(8.0).reshape(4, 2)
     net = nn.Network([2, 1], device="numpy")
     plain = net.predict(x)
@@ -545,7 +552,7 @@ def test_masked_arrays_are_taken_for_their_values_only_when_nothing_is_masked() 
         net.predict(np.ma.masked_array(x, mask=x == 3.0))
 
 
-def test_a_column_that_hardly_varies_is_scaled_without_overflow() -> None:
+def test_a_nearly_constant_column_is_scaled_without_overflow() -> None:
     x = np.array([[0.0, 0.0], [0.0, 1e-40]] * 4, np.float32)
     net = nn.Network([2, 1], device="numpy")
     nn.train(net, x, np.arange(8.0), epochs=1, scale="robust")

@@ -1,4 +1,4 @@
-"""Mini-batches: how many, in which order, each row once."""
+"""Mini-batches: their number, the order of the rows, each row once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_an_epochs_order_is_a_permutation(n: int) -> None:
     np.testing.assert_array_equal(epoch_order(n, 7, 3, False), np.arange(n))
 
 
-def test_the_order_depends_on_seed_and_epoch_alone() -> None:
+def test_the_order_depends_only_on_seed_and_epoch() -> None:
     np.testing.assert_array_equal(epoch_order(50, 1, 2, True), epoch_order(50, 1, 2, True))
     orders = {tuple(epoch_order(50, s, e, True)) for s in range(3) for e in range(4)}
     assert len(orders) == 12
@@ -43,7 +43,7 @@ def test_sizes(n: int, size: int, expected: list[tuple[int, int]]) -> None:
 
 
 class Seen:
-    """An activation that notes the rows that pass through it."""
+    """An activation that records its input rows."""
 
     def __init__(self) -> None:
         self.batches: list[np.ndarray] = []
@@ -57,7 +57,7 @@ class Seen:
         layer = nn.Dense(3, spy, weights="zeros")
         net = nn.Network([3, layer, 1], device="numpy", **options)
         net.weights[0][:] = np.eye(3)
-        self.batches.clear()  # the network has tried the activation
+        self.batches.clear()  # the network has tested the activation
         return net
 
     def train(self, x: Any, **options: Any) -> list[np.ndarray]:
@@ -78,12 +78,12 @@ def test_every_row_once_in_every_epoch(size: int | None) -> None:
         np.testing.assert_array_equal(np.sort(rows, axis=0), np.sort(X, axis=0))
 
 
-def test_without_shuffling_rows_come_as_they_are() -> None:
+def test_without_shuffling_rows_keep_their_order() -> None:
     batches = Seen().train(X, batch_size=6, epochs=2, shuffle=False)
     np.testing.assert_array_equal(np.concatenate(batches), np.concatenate([X, X]))
 
 
-def test_batches_are_scaled_as_they_are_made() -> None:
+def test_batches_are_scaled() -> None:
     x = X.astype(np.float64) * 10 + 3
     batches = Seen().train(x, batch_size=6, epochs=1, shuffle=False, scale="standard")
     rows = np.concatenate(batches)
@@ -93,8 +93,8 @@ def test_batches_are_scaled_as_they_are_made() -> None:
 
 
 @pytest.mark.parametrize("size", [None, 5, 23])
-def test_targets_and_weights_come_with_their_rows(size: int | None) -> None:
-    """Labels, weights and rows hold the same number; a mismatch would show in the loss."""
+def test_targets_and_weights_match_their_rows(size: int | None) -> None:
+    """Labels, weights and rows contain the same number; a mismatch would change the loss."""
     seen: list[tuple[np.ndarray, np.ndarray]] = []
 
     def formula(a: Any, y: Any, xp: Any) -> Any:
@@ -103,7 +103,7 @@ def test_targets_and_weights_come_with_their_rows(size: int | None) -> None:
 
     layer = nn.Dense(1, "identity", weights=1.0)
     net = nn.Network([1, layer], nn.Loss("spy", formula), device="numpy", dtype="float64")
-    seen.clear()  # the network has tried the loss
+    seen.clear()  # the network has tested the loss
     x = np.arange(23.0)
     history = nn.train(net, x[:, None], x, optimizer=nn.SGD(1e-30), batch_size=size, epochs=2,
                        sample_weight=x + 1)  # fmt: skip
@@ -123,7 +123,7 @@ def test_the_training_loss_is_the_weighted_mean_of_all_rows(size: int | None) ->
 
 
 @pytest.mark.parametrize("size", [1, 4])
-def test_a_batch_of_weight_zero_does_nothing(size: int) -> None:
+def test_a_batch_of_weight_zero_changes_nothing(size: int) -> None:
     weight = np.zeros(8)
     weight[-1] = 1.0
     net = nn.Network([3, 4, 1], device="numpy", seed=2)

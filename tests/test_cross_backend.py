@@ -1,4 +1,4 @@
-"""Between backends: one seed gives the same inputs everywhere, and a run may move over."""
+"""Across backends: a seed gives the same draws on each, and a run may move between them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def theta(net: nn.Network) -> np.ndarray:
 
 
 def widest(*devices: Backend) -> tuple[str, float]:
-    """The widest dtype that all devices have, and how far whole runs may be apart in it."""
+    """Return the widest dtype of all devices, and the tolerance between whole runs in it."""
     has_it = all("float64" in device.float_dtypes for device in devices)
     return ("float64", 1e-9) if has_it else ("float32", 1e-4)
 
@@ -58,7 +58,7 @@ def test_initial_weights_are_equal_bit_for_bit(backend: Backend, dtype: str) -> 
 
 
 def test_batches_are_equal_bit_for_bit(backend: Backend) -> None:
-    # The rows that the second step of an epoch collects, from data that number the rows.
+    # The rows that the second step of an epoch gathers, from data that contain the row numbers.
     device, order = backend, epoch_order(48, seed=6, epoch=3, shuffle=True)
     numbers = device.to_device(np.arange(48, dtype=np.float32)[:, None])
     out = device.empty((10, 1), "float32")
@@ -69,7 +69,7 @@ def test_batches_are_equal_bit_for_bit(backend: Backend) -> None:
 
 def test_masks_are_equal_bit_for_bit(backend: Backend) -> None:
     device = backend
-    if isinstance(device, StrictBackend):  # once in the standard's own uint64 arithmetic
+    if isinstance(device, StrictBackend):  # once in the array API standard's uint64 arithmetic
         device.capabilities = frozenset({"uint64"})
     ones = device.to_device(np.ones((31, 37), np.float32))
     a, mask = device.empty((31, 37), "float32"), device.empty((31, 37), "bool")
@@ -80,13 +80,13 @@ def test_masks_are_equal_bit_for_bit(backend: Backend) -> None:
 
 
 def test_ghost_computes_as_the_defaults_do() -> None:
-    # The same operations on the same library: if a bit differs, something went past the device.
+    # The same operations on the same library: a different bit shows a bypass of the device.
     for dtype in ("float32", "float64"):
         nets = [trained(make(row), dtype, ema=0.9, l1=1e-3) for row in ("ghost", "defaults")]
         assert theta(nets[0]).tobytes() == theta(nets[1]).tobytes()
 
 
-def test_a_run_gives_the_same_everywhere(backend: Backend) -> None:
+def test_a_run_gives_the_same_result_on_every_backend(backend: Backend) -> None:
     options = {"validation": 0.25, "scale": "standard", "optimizer": nn.AdamW(0.01)}
     dtype, tolerance = widest(backend)
     net, reference = (trained(device, dtype, **options) for device in (backend, make("numpy")))
@@ -98,7 +98,9 @@ def test_a_run_gives_the_same_everywhere(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize(("first", "second"), PAIRS)
-def test_saved_on_one_loaded_on_another(first: str, second: str, tmp_path: Path) -> None:
+def test_a_model_saved_on_one_device_loads_on_another(
+    first: str, second: str, tmp_path: Path
+) -> None:
     net, other = trained(make_or_skip(first), "float32", scale="standard"), make_or_skip(second)
     path = tmp_path / "model.safetensors"
     net.save(path)
@@ -109,7 +111,7 @@ def test_saved_on_one_loaded_on_another(first: str, second: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize(("first", "second"), PAIRS)
-def test_half_on_one_and_half_on_another(first: str, second: str) -> None:
+def test_a_run_half_on_one_device_and_half_on_another(first: str, second: str) -> None:
     here, there = make_or_skip(first), make_or_skip(second)
     dtype, tolerance = widest(here, there)
     moved = trained(here, dtype).to(there)

@@ -1,4 +1,4 @@
-"""Columns and targets far from zero, as Unix time and UTM metres, keep their digits."""
+"""Columns and targets far from zero, as Unix time and UTM metres, keep their precision."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def theta(net: nn.Network) -> np.ndarray:
 @pytest.mark.parametrize("word", DEVICES)
 @pytest.mark.parametrize("kind", ["standard", "robust", "unit"])
 @pytest.mark.parametrize("x", [UNIX, UTM, UNIX.astype(np.int64)], ids=["unix", "utm", "int64"])
-def test_scaled_while_training_is_scaled_before(x: np.ndarray, kind: str, word: str) -> None:
+def test_scaling_in_training_equals_scaling_before(x: np.ndarray, kind: str, word: str) -> None:
     scaler = fit_scaler(kind, x)
     assert scaler is not None
     before = trained(scaler.transform(x), WAVE, word)
@@ -61,7 +61,7 @@ WAYS = {
 
 @pytest.mark.parametrize("word", ["numpy", "numba"])
 @pytest.mark.parametrize("way", sorted(WAYS))
-def test_every_way_of_training(way: str, word: str) -> None:
+def test_every_training_option(way: str, word: str) -> None:
     scaler = fit_scaler("standard", UNIX)
     assert scaler is not None
     before = trained(scaler.transform(UNIX), WAVE, word, **WAYS[way])
@@ -82,7 +82,7 @@ def test_rows_of_a_memory_map_and_of_a_sparse_matrix(tmp_path: Path) -> None:
     np.testing.assert_array_equal(theta(trained(sparse, WAVE, "numpy", scale=scaler)), theta(whole))
 
 
-def test_rows_that_are_on_the_device() -> None:
+def test_rows_on_the_device() -> None:
     scaler = fit_scaler("robust", UNIX)
     on_host = trained(UNIX, WAVE, "cupy_emulated", scale=scaler)
     backend = on_host.backend
@@ -105,7 +105,7 @@ def test_targets_far_from_zero(word: str) -> None:
 
 
 @pytest.mark.parametrize("word", DEVICES)
-def test_a_value_far_beyond_the_clip_is_the_clip(word: str) -> None:
+def test_a_value_far_beyond_the_clip_becomes_the_clip(word: str) -> None:
     net = nn.Network([2, 1], device=make_or_skip(word))
     net.set_parameters([[[1.0], [1.0]]], [[0.0]])
     net.scaler = Scaler("robust", np.zeros(2), np.array([1e300, 1.0]), 3.0)
@@ -139,7 +139,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert len(set(answers)) > 500
 
 
-def test_onnx_takes_raw_rows_with_all_their_digits(tmp_path: Path) -> None:
+def test_onnx_keeps_the_precision_of_raw_rows(tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     runtime = pytest.importorskip("onnxruntime")
     for x, y, dtypes in (

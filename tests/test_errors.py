@@ -1,4 +1,4 @@
-"""The tree of exceptions is the one that is drawn, and each is also the built-in one expects."""
+"""The documented exception tree is correct, and each class derives from a built-in exception."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ BUILT_IN_BASES = {
 }
 
 
-def test_the_drawn_tree_is_the_tree() -> None:
+def test_the_documented_tree_is_correct() -> None:
     drawn: dict[str, tuple[str, str]] = {}
     path: list[str] = []
     for line in (errors.__doc__ or "").splitlines():
@@ -55,7 +55,7 @@ def test_the_drawn_tree_is_the_tree() -> None:
 
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
-def test_each_is_the_built_in_a_caller_would_catch(kind: type[NNBackendError]) -> None:
+def test_each_derives_from_a_built_in_exception(kind: type[NNBackendError]) -> None:
     assert issubclass(kind, BUILT_IN_BASES.get(kind.__name__, Exception))
     assert kind.__doc__
     again = pickle.loads(pickle.dumps(kind("words")))
@@ -72,7 +72,7 @@ def test_each_is_the_built_in_a_caller_would_catch(kind: type[NNBackendError]) -
         ("", "Known: relu, tanh."),
     ],
 )
-def test_the_nearest_name(name: str, text: str) -> None:
+def test_suggest_returns_the_closest_name(name: str, text: str) -> None:
     assert suggest(name, ["tanh", "relu"]) == text
 
 
@@ -97,11 +97,11 @@ def test_the_nearest_name(name: str, text: str) -> None:
         (get_schedule, "CosineAnnealing", "cosine"),
     ],
 )
-def test_names_of_elsewhere_lead_to_ours(get: Any, written: str, meant: str) -> None:
+def test_names_of_other_libraries_suggest_ours(get: Any, written: str, meant: str) -> None:
     with pytest.raises(errors.ArgumentError, match=f"Did you mean '{meant}'"):
         get(written)
 
 
-def test_every_other_name_belongs_to_one_of_ours() -> None:
+def test_every_entry_of_other_names_is_one_of_our_names() -> None:
     ours = {*ACTIVATIONS, *LOSSES, *OPTIMIZERS, *INITIALIZERS, *SCHEDULES, *KINDS, *BUILT_IN}
     assert errors.OTHER_NAMES.keys() <= ours | TABLE.keys() | {"out"}

@@ -97,8 +97,8 @@ def test_an_interrupted_training_gives_no_picture(
         signal.raise_signal(signal.SIGINT)
         end_epoch(self, *args)
 
-    end_epoch = Trainer._note
-    monkeypatch.setattr(Trainer, "_note", note)
+    end_epoch = Trainer._end_epoch
+    monkeypatch.setattr(Trainer, "_end_epoch", note)
     assert main(["plot", "r", "--kind", kind, "--features", "2,3"]) == 130
     assert not list((tmp_path / "r").glob(f"{kind}.*"))
 

@@ -174,7 +174,7 @@ def test_as_a_registered_gpu() -> None:
     assert isinstance(ghost_spec(), BackendSpec)
     with registered("ghost"):
         assert nn.get_backend("ghost:1").device == "ghost:1"
-        with pytest.raises(BackendError, match="ghost sees 2 devices"):
+        with pytest.raises(BackendError, match="ghost has 2 devices"):
             nn.get_backend("ghost:2")
     with pytest.raises(BackendError, match="no backend 'ghost'"):
         nn.get_backend("ghost")

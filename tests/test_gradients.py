@@ -1,7 +1,7 @@
 """Backpropagation against finite differences, for every layer, activation and loss.
 
-Kinks are dodged by construction: outputs start near 0.5, targets lie well away from them, and
-each net asserts that no hidden unit stands near a kink of its activation.
+Kinks are avoided by construction: outputs start near 0.5, targets are far from them, and
+each network asserts that no hidden unit is near a kink of its activation.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LOSS_TABLE = [
 
 
 def data(loss: str, rows: int = B, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Rows, and targets of the loss that lie more than 0.5 from any output near 0.5."""
+    """Return rows, and targets of the loss whose distance from outputs near 0.5 is above 0.5."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(rows, N_IN))
     if loss == "cross_entropy":
@@ -46,13 +46,13 @@ def data(loss: str, rows: int = B, seed: int = 0) -> tuple[np.ndarray, np.ndarra
 
 
 def output_layer(activation: str) -> nn.Dense:
-    """A last layer whose outputs all lie near 0.5, where every loss has a meaning."""
+    """Return a last layer with all outputs near 0.5, where every loss is defined."""
     bias = -0.5 if activation in ("exponential", "softplus") else 0.5
     return nn.Dense(K, activation, weights=SMALL, biases=bias)
 
 
 def network(layers: Sequence[Any], loss: Any, x: np.ndarray, seed: int = 0) -> nn.Network:
-    """A network none of whose hidden units stands within 1e-3 of a kink on rows x."""
+    """Return a network without a hidden unit within 1e-3 of a kink on rows x."""
     for candidate in range(seed, seed + 20):
         net = nn.Network([N_IN, *layers], loss, device="numpy", dtype="float64", seed=candidate)
         if all(np.abs(z).min() > 1e-3 for z in net.trace(x).z):
@@ -80,7 +80,7 @@ def test_hidden_layers(activation: str, loss: str, weighted: bool) -> None:
 @pytest.mark.parametrize(("loss", "params"), LOSS_TABLE, ids=str)
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 def test_output_layers(activation: str, loss: str, params: tuple[float, ...]) -> None:
-    """Any output activation with any loss, fused or not."""
+    """Check any output activation with any loss, fused or not."""
     x, y = data(loss, seed=1)
     net = network(
         [nn.Dense(4, "tanh", weights=SPREAD), output_layer(activation)], get_loss(loss, *params), x
@@ -138,7 +138,7 @@ def test_a_single_output_with_a_vector_of_targets() -> None:
     assert_checked(net, x, np.arange(B) * 1.5)
 
 
-def test_a_float32_network_is_checked_in_float64_and_left_alone() -> None:
+def test_a_float32_network_is_checked_in_float64_and_not_changed() -> None:
     x, y = data("quadratic")
     net = nn.Network([N_IN, 4, K], activation="tanh", device="numpy", seed=1)
     before = net.theta.copy()
@@ -148,7 +148,7 @@ def test_a_float32_network_is_checked_in_float64_and_left_alone() -> None:
 
 
 def test_a_wrong_slope_is_found() -> None:
-    """The check itself can fail, and says where."""
+    """The check itself fails for a wrong slope and reports where."""
     x, y = data("quadratic")
     wrong = nn.Activation("wrong", lambda z, xp: xp.tanh(z), lambda z, a, xp: 1.0 - 0.99 * a * a)
     check = nn.check_gradients(
@@ -171,7 +171,7 @@ def test_the_check_is_printable_and_seeded() -> None:
     assert str(one) == str(two)
     assert str(one) != str(nn.check_gradients(net, x, y, seed=1))
     assert "passed: largest error" in str(one)
-    # 5 directions, and each of the 3*4 + 4*2 weights and 4 + 2 biases by its name.
+    # 5 directions, and each of the 3*4 + 4*2 weights and 4 + 2 biases.
     assert len(one.comparisons) == 5 + 20 + 6
     assert {c.what for c in one.comparisons} >= {"weights[1][3, 1]", "biases[0][2]"}
 
@@ -197,8 +197,8 @@ def test_a_large_network_is_checked_along_directions_only() -> None:
     ],
     ids=["first", "hidden", "several", "two in a row"],
 )  # fmt: skip
-def test_dropout_with_its_mask_held_still(layers: list[Any]) -> None:
-    """A fixed seed and step make dropout a function of theta like any other."""
+def test_dropout_with_a_fixed_mask(layers: list[Any]) -> None:
+    """With a fixed seed and step, dropout is a deterministic function of theta."""
     loss = "cross_entropy" if layers[-1].activation.name == "softmax" else "quadratic"
     x, y = data(loss, rows=6, seed=9)
     net = nn.Network([N_IN, *layers], loss, device="numpy", dtype="float64", seed=2)
@@ -227,7 +227,7 @@ def test_dropout_with_its_mask_held_still(layers: list[Any]) -> None:
         net.theta[:] = theta - v
         difference[i] = (above - loss_now()) / (2 * h)
     np.testing.assert_allclose(got, difference, atol=1e-7 * np.abs(got).max())
-    # And the mask does matter: the gradient without dropout is another.
+    # The mask has an effect: the gradient without dropout differs.
     net.theta[:] = theta
     assert np.abs(net.backprop(x, y).vector - got).max() > 1e-3
 
@@ -240,7 +240,7 @@ def test_gradients_are_overwritten_not_accumulated() -> None:
     assert first.vector is not second.vector
 
 
-def test_the_mean_over_the_batch_is_taken_once() -> None:
+def test_the_mean_over_the_batch_is_computed_once() -> None:
     """Rows repeated k times change neither the loss nor any gradient."""
     x, y = data("quadratic")
     net = nn.Network([N_IN, 4, K], activation="tanh", device="numpy", dtype="float64")
@@ -249,7 +249,7 @@ def test_the_mean_over_the_batch_is_taken_once() -> None:
     np.testing.assert_allclose(three.vector, one.vector, rtol=1e-12, atol=1e-15)
 
 
-def test_a_weight_of_k_is_the_row_k_times() -> None:
+def test_a_weight_of_k_equals_k_copies_of_the_row() -> None:
     x, y = data("quadratic")
     times = np.array([1, 0, 3, 2, 1])
     net = nn.Network([N_IN, 4, K], activation="tanh", device="numpy", dtype="float64")

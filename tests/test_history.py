@@ -1,4 +1,4 @@
-"""What a run writes down, and what is read out of it."""
+"""The history of a run: columns, best epoch, CSV, early stopping."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_columns_rows_and_length() -> None:
     assert [row["epoch"] for row in h] == [1, 2, 3]
 
 
-def test_an_unknown_column_gets_the_nearest() -> None:
+def test_an_unknown_column_suggests_the_closest() -> None:
     with pytest.raises(ArgumentError, match=r"no column 'valid_los'.*Did you mean 'valid_loss'"):
         history(1.0)["valid_los"]
 
@@ -37,7 +37,7 @@ def test_an_unknown_column_gets_the_nearest() -> None:
     [
         ((3.0, 1.0, 2.0), 2),
         ((1.0, 1.0, 1.0), 1),  # the first of equals
-        ((NAN, 2.0, 3.0), 2),  # never what is no number
+        ((NAN, 2.0, 3.0), 2),  # never NaN
         ((2.0, NAN, float("-inf"), 1.0), 4),
     ],
 )
@@ -47,7 +47,7 @@ def test_the_best_epoch(values: tuple[float, ...], epoch: int) -> None:
 
 
 @pytest.mark.parametrize("monitor", ["valid_accuracy", "valid_r2"])
-def test_of_scores_the_largest_is_best(monitor: str) -> None:
+def test_the_largest_score_is_best(monitor: str) -> None:
     h = history(0.5, 0.9, 0.7, monitor=monitor)
     assert h.best["epoch"] == 2
     assert list(h.costs) == [-0.5, -0.9, -0.7]
@@ -71,7 +71,7 @@ def test_csv() -> None:
     assert empty.getvalue() == "epoch\n"
 
 
-def test_histories_travel_by_pickle() -> None:
+def test_histories_can_be_pickled() -> None:
     h = history(3.0, 1.0)
     h.stop_reason = "callback"
     assert pickle.loads(pickle.dumps(h)) == h == copy.deepcopy(h)
@@ -85,8 +85,8 @@ def test_histories_travel_by_pickle() -> None:
         ((3.0, 2.0, 1.0), False),
         ((1.0, 2.0), False),
         ((1.0, 2.0, 3.0), True),
-        ((1.0, 1.0, 1.0), True),  # as low is no improvement
-        ((5.0, 6.0, 4.0, 5.0), False),  # the count begins anew
+        ((1.0, 1.0, 1.0), True),  # an equal value is no improvement
+        ((5.0, 6.0, 4.0, 5.0), False),  # the count restarts
         ((5.0, 6.0, 4.0, 5.0, 5.0), True),
         ((NAN, NAN), True),
         ((NAN, 1.0, NAN), False),
@@ -98,7 +98,7 @@ def test_early_stopping_is_a_function_of_the_history(
     assert nn.EarlyStopping(patience=2).should_stop(history(*values)) is stops
 
 
-def test_a_small_gain_is_none() -> None:
+def test_an_improvement_below_min_delta_does_not_count() -> None:
     stopping = nn.EarlyStopping(patience=2, min_delta=0.5)
     assert stopping.should_stop(history(3.0, 2.8, 2.6))
     assert not stopping.should_stop(history(3.0, 2.8, 2.4))

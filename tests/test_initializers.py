@@ -1,4 +1,4 @@
-"""Initial weights: their statistics, their seeds, the same draw for every dtype."""
+"""Initial weights: statistics, seeds, the same draw for every dtype."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_constants() -> None:
 
 
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
-def test_auto_suits_the_activation(activation: str) -> None:
+def test_auto_depends_on_the_activation(activation: str) -> None:
     family = {"relu": "he_normal", "leaky_relu": "he_normal", "elu": "he_normal",
               "gelu": "he_normal", "silu": "he_normal", "mish": "he_normal",
               "softplus": "he_normal", "selu": "lecun_normal"}  # fmt: skip
@@ -78,7 +78,7 @@ def test_auto_suits_the_activation(activation: str) -> None:
     assert layer.biases.name == "zeros"
 
 
-def test_biases_have_an_initializer_of_their_own() -> None:
+def test_biases_have_a_separate_initializer() -> None:
     layers = [3, nn.Dense(400, "relu", biases=0.1), nn.Maxout(200, 2, biases="normal"), 1]
     net = nn.Network(layers, device="numpy")
     assert (net.biases[0] == np.float32(0.1)).all()
@@ -86,20 +86,20 @@ def test_biases_have_an_initializer_of_their_own() -> None:
     assert not net.biases[2].any()
 
 
-def test_a_maxout_unit_sees_the_fans_of_one_piece() -> None:
+def test_maxout_uses_the_fans_of_one_piece() -> None:
     layer = nn.Maxout(100, 4, weights="glorot_normal")
     w = nn.Network([300, layer], device="numpy").weights[0]
     assert w.shape == (300, 400)
     assert w.var() == pytest.approx(2 / (300 + 100), rel=0.03)
 
 
-def test_layers_and_seeds_draw_apart() -> None:
+def test_layers_and_seeds_draw_independently() -> None:
     layers = [10, *(nn.Dense(10, "tanh", weights="normal") for _ in range(3))]
     net = nn.Network(layers, device="numpy", seed=1)
     other = nn.Network(layers, device="numpy", seed=2)
     drawn = [w.tobytes() for w in (*net.weights, *other.weights)]
     assert len(set(drawn)) == 6
-    # A layer's weights depend on its own place alone, not on what comes after.
+    # A layer's weights depend only on its index, not on the layers after it.
     shorter = nn.Network(layers[:3], device="numpy", seed=1)
     np.testing.assert_array_equal(shorter.weights[1], net.weights[1])
 
@@ -119,7 +119,7 @@ def test_float32_is_float64_rounded(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(INITIALIZERS))
-def test_initializers_travel_by_pickle(name: str) -> None:
+def test_initializers_can_be_pickled(name: str) -> None:
     again = pickle.loads(pickle.dumps(get_initializer(name)))
     assert again == get_initializer(name)
     np.testing.assert_array_equal(draw(again), draw(name))
@@ -127,7 +127,7 @@ def test_initializers_travel_by_pickle(name: str) -> None:
     assert numbered.params == (0.1, 2.0)
 
 
-def test_an_initializer_of_ones_own() -> None:
+def test_a_custom_initializer() -> None:
     eye = Initializer("eye", lambda rng, shape, fan_in, fan_out: np.eye(*shape))
     net = nn.Network([3, nn.Dense(3, "identity", weights=eye)], device="numpy")
     np.testing.assert_array_equal(net.weights[0], np.eye(3))
@@ -147,7 +147,7 @@ def test_an_initializer_of_ones_own() -> None:
         (lambda: get_initializer("uniform", -1.0), "limit of uniform must be at least 0"),
     ],
 )
-def test_what_is_refused(make: Any, text: str) -> None:
+def test_invalid_initializers_are_refused(make: Any, text: str) -> None:
     with pytest.raises(ArgumentError, match=text):
         make()
 

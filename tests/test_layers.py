@@ -1,4 +1,4 @@
-"""Layers as records: sizes, equality, what they refuse; dropout's arithmetic."""
+"""Layers as records: sizes, equality, invalid options; dropout's arithmetic."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_layers_are_records(layer: Any) -> None:
     assert hash(again) == hash(layer)
     with pytest.raises(FrozenInstanceError):
         layer.n_out = 5
-    # One layer may stand in several networks, and several times in one.
+    # One layer can be used in several networks, and several times in one.
     if not isinstance(layer, nn.Dropout):
         size = layer.n_out
         shared = nn.Network([size, layer, layer], device="numpy")
@@ -47,7 +47,7 @@ def test_layers_are_records(layer: Any) -> None:
         (lambda: nn.Dense(3, 5), "activation must be a name or an nnbackend.Activation"),
     ],
 )
-def test_what_is_refused(make: Any, text: str) -> None:
+def test_invalid_options_are_refused(make: Any, text: str) -> None:
     with pytest.raises(ArgumentError, match=text):
         make()
 
@@ -55,7 +55,7 @@ def test_what_is_refused(make: Any, text: str) -> None:
 def dropped(
     rate: float, step: int, *, seed: int = 0, rows: int = 50, units: int = 40
 ) -> np.ndarray:
-    """What dropout makes of ones, in a network that passes its input on."""
+    """Return dropout's output for ones, from a network of identity layers."""
     layers = [units, nn.Dropout(rate), nn.Dense(units, "identity")]
     net = nn.Network(layers, device="numpy", dtype="float64")
     net.set_parameters([np.eye(units)], [np.zeros(units)])
@@ -73,14 +73,14 @@ def test_kept_units_are_scaled_up_and_the_mean_stays(rate: float) -> None:
     assert abs(a.mean() - 1.0) <= 5 * deviation + 1e-4  # the rate is rounded to 1 / 65536
 
 
-def test_every_step_seed_and_row_silences_other_units() -> None:
+def test_every_step_seed_and_row_drops_different_units() -> None:
     assert np.array_equal(dropped(0.5, 3), dropped(0.5, 3))
     assert not np.array_equal(dropped(0.5, 3), dropped(0.5, 4))
     assert not np.array_equal(dropped(0.5, 3), dropped(0.5, 3, seed=1))
     assert len({row.tobytes() for row in dropped(0.5, 3)}) == 50
 
 
-def test_a_part_of_a_batch_is_silenced_as_in_the_whole() -> None:
+def test_a_part_of_a_batch_has_the_mask_of_the_whole() -> None:
     net = nn.Network([9, nn.Dropout(0.4), nn.Dense(9, "identity", weights=1.0)], device="numpy")
     x = np.random.default_rng(0).normal(size=(12, 9)).astype(np.float32)
     clock = net.backend.zeros((2,), "int64")
@@ -89,8 +89,8 @@ def test_a_part_of_a_batch_is_silenced_as_in_the_whole() -> None:
     np.testing.assert_allclose(part, whole[5:], rtol=1e-6)
 
 
-def test_two_dropouts_draw_apart() -> None:
-    """Each layer has bits of its own, addressed by its place."""
+def test_two_dropout_layers_draw_independently() -> None:
+    """Each layer has independent bits, addressed by its index."""
     layers = [400, nn.Dropout(0.5), nn.Dropout(0.5), nn.Dense(400, "identity")]
     net = nn.Network(layers, device="numpy", dtype="float64")
     net.set_parameters([np.eye(400)], [np.zeros(400)])

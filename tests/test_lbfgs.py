@@ -1,4 +1,4 @@
-"""L-BFGS on functions whose minimum is known, and against SciPy's."""
+"""L-BFGS on functions with a known minimum, and against SciPy's L-BFGS."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ EXACT = nn.LBFGS(memory=20, tolerance=1e-8, ftol=0.0)
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 10, 20])
-def test_a_quadratic_of_n_dimensions_takes_about_n_iterations(n: int) -> None:
+def test_a_quadratic_of_n_dimensions_needs_about_n_iterations(n: int) -> None:
     for seed in range(3):
         fun, bottom = quadratic(n, seed, 20.0)
         theta, losses, steps = run(fun, np.zeros(n), EXACT, 200)
@@ -60,8 +60,8 @@ def test_a_quadratic_of_n_dimensions_takes_about_n_iterations(n: int) -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e5])
-def test_the_first_trial_is_nearly_always_right(scale: float) -> None:
-    """The newest pair tells the scale of the curvature, so that a step of 1 is a good one."""
+def test_the_first_step_length_is_usually_accepted(scale: float) -> None:
+    """The newest pair determines the scale of the curvature, so that a step of 1 is good."""
     fun, _ = quadratic(10, 0, 20.0)
 
     def scaled(p: np.ndarray) -> tuple[float, np.ndarray]:
@@ -74,7 +74,7 @@ def test_the_first_trial_is_nearly_always_right(scale: float) -> None:
     assert steps.evaluations < 1.5 * len(losses) + 15
 
 
-def test_memory_pays() -> None:
+def test_more_memory_converges_faster() -> None:
     fun, _ = quadratic(20, 0, 1e4)
     long, short = (
         len(run(fun, np.zeros(20), nn.LBFGS(memory, 1e-6, 0.0), 5000)[1]) for memory in (20, 1)
@@ -83,7 +83,7 @@ def test_memory_pays() -> None:
 
 
 @pytest.mark.parametrize("n", [2, 5])
-def test_rosenbrocks_valley_to_the_bottom(n: int) -> None:
+def test_rosenbrock_is_minimised(n: int) -> None:
     theta, losses, steps = run(rosenbrock, [-1.2, 1.0, -1.2, 1.0, -1.2][:n], EXACT, 100)
     assert steps.converged
     assert losses[-1] < 1e-8
@@ -92,13 +92,13 @@ def test_rosenbrocks_valley_to_the_bottom(n: int) -> None:
 
 
 @pytest.mark.parametrize("memory", [1, 3, 10])
-def test_the_loss_never_rises(memory: int) -> None:
+def test_the_loss_never_increases(memory: int) -> None:
     for fun, n in ((quadratic(8, 1, 1e3)[0], 8), (rosenbrock, 6)):
         _, losses, _ = run(fun, np.linspace(-2, 2, n), nn.LBFGS(memory, 1e-10, 0.0), 150)
         assert (np.diff(losses) <= 0).all()
 
 
-def test_it_stays_where_it_has_converged() -> None:
+def test_a_converged_state_does_not_move() -> None:
     fun, bottom = quadratic(4, 0, 10.0)
     theta, losses, steps = run(fun, bottom, EXACT, 10)
     assert steps.converged
@@ -106,8 +106,8 @@ def test_it_stays_where_it_has_converged() -> None:
     np.testing.assert_array_equal(theta, bottom)
 
 
-def test_a_wall_of_infinity_is_stepped_back_from() -> None:
-    """x - log x is infinite from 0 on; a first step of length 1 would cross it."""
+def test_the_line_search_backtracks_from_infinite_values() -> None:
+    """x - log x is infinite for x <= 0; a first step of length 1 would reach that."""
 
     def walled(p: np.ndarray) -> tuple[float, np.ndarray]:
         if (p <= 0).any():
@@ -127,12 +127,12 @@ def test_a_wall_of_infinity_is_stepped_back_from() -> None:
         lambda t: ((t - 3) ** 2, 2 * (t - 3)),
         lambda t: (np.cos(t), -np.sin(t)),
         lambda t: (np.log1p((t - 2) ** 2), 2 * (t - 2) / (1 + (t - 2) ** 2)),
-        # More and Thuente 1994, function 1, beta = 2: a long flat way down.
+        # More and Thuente 1994, function 1, beta = 2: a long flat descent.
         lambda t: (-t / (t * t + 2), (t * t - 2) / (t * t + 2) ** 2),
     ],
     ids=["parabola", "cosine", "logarithm", "flat"],
 )
-def test_the_line_search_meets_the_strong_wolfe_conditions(fun: Any, first: float) -> None:
+def test_the_line_search_satisfies_the_strong_wolfe_conditions(fun: Any, first: float) -> None:
     start = 0.5 if fun(0.0)[1] == 0 else 0.0
     asked = []
 
@@ -150,7 +150,7 @@ def test_the_line_search_meets_the_strong_wolfe_conditions(fun: Any, first: floa
     assert abs(fun(start + t)[1]) <= 0.9 * abs(slope0)
 
 
-def test_the_line_search_gives_up_in_an_ascent() -> None:
+def test_the_line_search_returns_0_in_an_ascent_direction() -> None:
     t, f = line_search(lambda t: (1.0 + t, 1.0), 1.0, -1.0, 1.0, 25)
     assert (t, f) == (0.0, 1.0)
 
@@ -164,7 +164,7 @@ def iris() -> tuple[np.ndarray, np.ndarray]:
 
 
 def objective(net: nn.Network, x: np.ndarray, y: np.ndarray, l2: float) -> Function:
-    """The penalised mean loss as a function of the flat vector, for SciPy."""
+    """Return the penalised mean loss as a function of the flat vector, for SciPy."""
     n = net.layout.n_weights
 
     def fun(p: np.ndarray) -> tuple[float, np.ndarray]:
@@ -177,7 +177,7 @@ def objective(net: nn.Network, x: np.ndarray, y: np.ndarray, l2: float) -> Funct
     return fun
 
 
-def test_a_convex_network_ends_where_scipy_ends() -> None:
+def test_a_convex_network_reaches_scipys_minimum() -> None:
     x, y = iris()
     nets = [nn.Network([4, 3], "cross_entropy", device="numpy", dtype="float64") for _ in range(2)]
     rule = nn.LBFGS(tolerance=1e-9, ftol=0.0)
@@ -192,7 +192,7 @@ def test_a_convex_network_ends_where_scipy_ends() -> None:
     np.testing.assert_allclose(nets[0].theta, found.x, atol=1e-4)
 
 
-def test_a_deep_network_ends_in_a_minimum_that_scipy_cannot_lower() -> None:
+def test_scipy_cannot_improve_on_a_deep_networks_minimum() -> None:
     x, y = iris()
     net = nn.Network([4, 5, 3], "cross_entropy", activation="tanh", device="numpy",
                      dtype="float64", seed=1)  # fmt: skip
@@ -206,7 +206,7 @@ def test_a_deep_network_ends_in_a_minimum_that_scipy_cannot_lower() -> None:
     assert fun(end)[0] - found.fun < 1e-6
 
 
-def test_training_on_all_rows_whatever_the_batch_size() -> None:
+def test_training_uses_all_rows_for_any_batch_size() -> None:
     x, y = iris()
     ends = []
     for batch_size in (None, 7, 1000):
@@ -220,7 +220,7 @@ def test_training_on_all_rows_whatever_the_batch_size() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_converged_ends_training(dtype: str) -> None:
+def test_convergence_ends_training(dtype: str) -> None:
     x, y = iris()
     net = nn.Network([4, 3], "cross_entropy", device="numpy", dtype=dtype)
     history = nn.train(net, x, y, optimizer="lbfgs", epochs=1000, l2=0.1)
@@ -231,7 +231,7 @@ def test_converged_ends_training(dtype: str) -> None:
     assert len(again) <= 3
 
 
-def test_weights_of_rows_count() -> None:
+def test_sample_weights_are_used() -> None:
     x, y = iris()
     times = 1 + y
     nets = [nn.Network([4, 3], "cross_entropy", device="numpy", dtype="float64") for _ in range(2)]
@@ -253,7 +253,7 @@ def test_weights_of_rows_count() -> None:
         ({"momentum_schedule": "ramp"}, "Received: momentum_schedule"),
     ],
 )
-def test_what_would_change_the_function_under_way_is_refused(options: Any, text: str) -> None:
+def test_options_that_change_the_objective_are_refused(options: Any, text: str) -> None:
     net = nn.Network([4, 3], "cross_entropy", device="numpy")
     with pytest.raises(ArgumentError, match=f"one fixed function of all rows. {text}"):
         nn.train(net, *iris(), optimizer="lbfgs", **options)
@@ -268,7 +268,7 @@ def test_dropout_is_refused() -> None:
 @pytest.mark.parametrize(
     "options", [{"memory": 0}, {"tolerance": -1.0}, {"ftol": -1.0}, {"max_evaluations": 0}]
 )
-def test_numbers_out_of_range_are_refused(options: dict[str, Any]) -> None:
+def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
     name, value = next(iter(options.items()))
     with pytest.raises(ArgumentError, match=f"must be at least.*{name}={value}"):
         nn.LBFGS(**options)

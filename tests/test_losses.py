@@ -1,4 +1,4 @@
-"""Losses against scikit-learn's metrics and SciPy's functions, and fused against unfused."""
+"""Losses against scikit-learn's metrics and SciPy's functions, and fused against unfused ones."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_values(
 def test_the_loss_of_a_network_is_that_of_its_outputs(
     name: str, params: tuple[float, ...], y: np.ndarray, oracle: Any, weight: np.ndarray | None
 ) -> None:
-    """Whatever is fused inside; and the mean over rows is the weighted one."""
+    """The loss is the same with and without fusion; the mean over rows is weighted."""
     x = RNG.normal(size=(N, 4))
     net = nn.Network([4, 5, K], get_loss(name, *params), device="numpy", dtype="float64")
     expected = oracle(y, net.outputs(x), weight)
@@ -89,10 +89,10 @@ def test_the_loss_of_a_network_is_that_of_its_outputs(
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
-def test_gradients_are_the_slopes_of_the_values(name: str) -> None:
+def test_gradients_match_finite_differences(name: str) -> None:
     loss, h = get_loss(name), 1e-6
     a, y = outputs(name, RNG.normal(size=(N, K)) * 0.7), TARGETS.get(name, REAL)
-    # Kinks by construction out of reach: of |e| at 0, of Huber's e at 1.
+    # Kinks are avoided by construction: of |e| at 0, of Huber's e at 1.
     e = a - y
     assert np.abs(e).min() > 10 * h
     assert np.abs(np.abs(e) - 1.0).min() > 10 * h
@@ -118,7 +118,7 @@ def test_on_logits_is_the_same_function(name: str, params: tuple[float, ...]) ->
 
 
 @pytest.mark.parametrize("name", PARTNERED)
-def test_the_partners_delta_is_the_error(name: str) -> None:
+def test_delta_with_the_partner_is_the_error(name: str) -> None:
     loss, z = get_loss(name), RNG.normal(size=(N, K))
     _, delta = loss.fused().rows(z, TARGETS[name], np)
     np.testing.assert_allclose(delta, outputs(name, z) - TARGETS[name], atol=1e-14)
@@ -133,16 +133,16 @@ def test_far_logits_stay_finite(name: str, dtype: str) -> None:
         rows, delta = loss.fused().rows(z, y, np)
         assert np.isfinite(rows).all()
         assert np.isfinite(delta).all()
-        a = get_activation(str(loss.partner)).value(z, np)  # exactly 0 and 1 in places
+        a = get_activation(str(loss.partner)).value(z, np)  # some values are exactly 0 or 1
         rows, gradient = loss.rows(a, y, np)
         assert np.isfinite(rows).all()
         assert np.isfinite(gradient).all()
-    # -log of e^-2e4: the distance of the logits itself, which no probability could say.
+    # -log of e^-2e4: the distance of the logits, which underflows as a probability.
     y = np.array([[0.0, 1.0, 0.0]] * 3, dtype=dtype)
     assert loss.fused().rows(z, y, np)[0][0] == pytest.approx(2e4, rel=1e-3)
 
 
-def test_poisson_with_an_exponential_that_is_all_but_zero() -> None:
+def test_poisson_with_an_exponential_near_zero() -> None:
     loss, z = get_loss("poisson").fused(), np.array([[-1e4, -1e4]])
     rows, delta = loss.rows(z, np.array([[0.0, 2.0]]), np)
     assert np.isfinite(rows).all()
@@ -150,7 +150,7 @@ def test_poisson_with_an_exponential_that_is_all_but_zero() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
-def test_dtype_is_kept_and_the_arguments_too(name: str) -> None:
+def test_dtype_is_kept_and_arguments_do_not_change(name: str) -> None:
     a = outputs(name, RNG.normal(size=(N, K))).astype(np.float32)
     y = TARGETS.get(name, REAL).astype(np.float32)
     kept = a.copy(), y.copy()
@@ -172,7 +172,7 @@ def test_formulas_run_on_any_array_library(name: str) -> None:
 
 
 @pytest.mark.parametrize(("s", "name"), [(0.1, "cross_entropy"), (0.3, "binary_cross_entropy")])
-def test_smoothing_mixes_in_the_losses_of_all_answers(s: float, name: str) -> None:
+def test_smoothing_mixes_the_losses_of_all_classes(s: float, name: str) -> None:
     """Both losses are linear in y, so smoothing is a mean of unsmoothed losses."""
     z, y = RNG.normal(size=(N, K)), TARGETS[name]
     plain = get_loss(name).fused()
@@ -187,7 +187,7 @@ def test_smoothing_mixes_in_the_losses_of_all_answers(s: float, name: str) -> No
 
 
 @pytest.mark.parametrize("name", ["cross_entropy", "binary_cross_entropy", "quadratic", "huber"])
-def test_class_labels_stand_for_one_hot_rows(name: str) -> None:
+def test_class_labels_equal_one_hot_rows(name: str) -> None:
     x = RNG.normal(size=(N, 4))
     nets = [nn.Network([4, 5, K], name, device="numpy", seed=1) for _ in range(2)]
     labels, rows = nets[0].backprop(x, CLASSES, WEIGHT), nets[1].backprop(x, ONE_HOT, WEIGHT)
@@ -195,7 +195,7 @@ def test_class_labels_stand_for_one_hot_rows(name: str) -> None:
     assert np.array_equal(labels.vector, rows.vector)
 
 
-def test_soft_targets_are_a_mean_of_hard_ones() -> None:
+def test_the_loss_of_soft_targets_is_a_mean_over_hard_ones() -> None:
     x, net = RNG.normal(size=(1, 4)), nn.Network([4, K], "cross_entropy", device="numpy")
     share = np.array([0.2, 0.3, 0.5])
     soft = net.backprop(x, share[None])
@@ -205,14 +205,14 @@ def test_soft_targets_are_a_mean_of_hard_ones() -> None:
     np.testing.assert_allclose(soft.vector, expected, rtol=1e-5, atol=1e-7)
 
 
-def test_poisson_is_least_and_zero_at_the_target() -> None:
+def test_poisson_is_zero_and_minimal_at_the_target() -> None:
     y = np.array([[0.5, 3.0, 7.0]])
     rows, gradient = get_loss("poisson").rows(y, y, np)
     assert rows[0] == pytest.approx(0.0, abs=1e-14)
     assert np.array_equal(gradient, np.zeros((1, 3)))
 
 
-def test_a_loss_of_ones_own_learns() -> None:
+def test_a_network_learns_with_a_custom_loss() -> None:
     fourth = nn.Loss("fourth", lambda a, y, xp: (xp.sum((a - y) ** 4, axis=1), 4 * (a - y) ** 3))
     net = nn.Network([2, 6, 1], fourth, activation="tanh", device="numpy", seed=2)
     x = RNG.normal(size=(50, 2))
@@ -229,7 +229,7 @@ def test_a_loss_of_ones_own_learns() -> None:
         *((name, (0.25,)) for name in ("huber", "quantile", *SMOOTHED)),
     ],
 )
-def test_losses_travel_by_pickle(name: str, params: tuple[float, ...]) -> None:
+def test_losses_can_be_pickled(name: str, params: tuple[float, ...]) -> None:
     loss = get_loss(name, *params)
     again = pickle.loads(pickle.dumps(loss))
     assert again == loss
@@ -249,13 +249,13 @@ def test_losses_travel_by_pickle(name: str, params: tuple[float, ...]) -> None:
         ("binary_cross_entropy", 1.5, "label_smoothing of binary_cross_entropy must be"),
     ],
 )
-def test_numbers_out_of_range_are_refused(name: str, value: float, text: str) -> None:
+def test_parameters_out_of_range_are_refused(name: str, value: float, text: str) -> None:
     with pytest.raises(ArgumentError, match=text):
         get_loss(name, value)
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("quadratc", "quadratic"), ("hubert", "huber")])
-def test_an_unknown_name_gets_the_nearest(typed: str, meant: str) -> None:
+def test_an_unknown_name_suggests_the_closest(typed: str, meant: str) -> None:
     with pytest.raises(ArgumentError, match=f"Received: {typed!r}.*Did you mean {meant!r}"):
         nn.Network([2, 1], typed, device="numpy")
 
@@ -268,7 +268,7 @@ def test_an_unknown_name_gets_the_nearest(typed: str, meant: str) -> None:
         ("cross_entropy", -0.5, "targets of cross_entropy must lie between 0 and 1"),
     ],
 )
-def test_targets_without_meaning_are_refused(name: str, bad: float, text: str) -> None:
+def test_invalid_targets_are_refused(name: str, bad: float, text: str) -> None:
     net = nn.Network([4, 2], name, device="numpy")
     y = np.full((3, 2), 0.5)
     y[1, 1] = bad
@@ -284,7 +284,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "two arguments": (lambda a, y: squares(a, y, np), "takes 2 positional arguments"),
     "no gradient": (lambda a, y, xp: squares(a, y, xp)[0], "ValueError"),
     "mean of the rows": (lambda a, y, xp: (((a - y) ** 2).mean(), a - y), r"shape \(\) for 3 rows"),
-    "not added up": (lambda a, y, xp: ((a - y) ** 2, 2 * (a - y)), r"shape \(3, 2\) for 3 rows"),
+    "not summed": (lambda a, y, xp: ((a - y) ** 2, 2 * (a - y)), r"shape \(3, 2\) for 3 rows"),
     "gradient of the mean": (lambda a, y, xp: (squares(a, y, xp)[0], (a - y)[:, :0]), "ValueError"),
     "other rows": (
         lambda a, y, xp: (xp.sum((a - a.mean(axis=0)) ** 2, axis=1), a - y),
@@ -294,13 +294,13 @@ REFUSED: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("case", sorted(REFUSED))
-def test_a_loss_that_is_not_one_for_each_row_is_refused(case: str) -> None:
+def test_a_loss_that_is_not_per_sample_is_refused(case: str) -> None:
     formula, text = REFUSED[case]
     with pytest.raises(ArgumentError, match=rf"the loss 'own' must be a function of.*{text}"):
         nn.Network([3, 2], nn.Loss("own", formula), device="numpy")
 
 
-def test_a_loss_in_another_librarys_functions_is_left_to_its_device() -> None:
+def test_a_loss_with_functions_of_another_library_is_not_tested() -> None:
     def theirs(a: Any, y: Any, xp: Any) -> Any:
         if isinstance(a, np.ndarray):
             raise TypeError("Unsupported type <class 'numpy.ndarray'>")
@@ -313,9 +313,7 @@ def test_a_loss_in_another_librarys_functions_is_left_to_its_device() -> None:
 
 
 @pytest.mark.parametrize("n_out", [1, 7])
-def test_a_loss_whose_gradient_is_another_is_said(
-    n_out: int, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_wrong_gradient_is_logged(n_out: int, caplog: pytest.LogCaptureFixture) -> None:
     def hinge(a: Any, y: Any, xp: Any) -> Any:
         gap = 1.0 - a * (2.0 * y - 1.0)
         is_on = gap > 0

@@ -1,4 +1,4 @@
-"""A device whose memory is short: the same training in parts, the same predictions."""
+"""A device with little memory: the same training and predictions in parts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WEIGHT = RNG.random(50) * (np.arange(50) % 3 > 0)
 
 
 class SmallDevice(GhostBackend):
-    """Refuses new arrays of more rows than it has room for; counts the refusals."""
+    """A device that refuses arrays of more than `rows` rows and counts the refusals."""
 
     def __init__(self, rows: int) -> None:
         super().__init__()
@@ -37,8 +37,8 @@ class SmallDevice(GhostBackend):
         return super().empty(shape, dtype)
 
 
-class NoRoomToWork(GhostBackend):
-    """Has room for the arrays, but not for what arises within one kernel on many rows."""
+class NoWorkMemory(GhostBackend):
+    """A device with memory for the arrays, but not for one kernel's temporaries on many rows."""
 
     def __init__(self, kernel: str, rows: int) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class NoRoomToWork(GhostBackend):
 
 
 class SmallPool(GhostBackend):
-    """Fails in the midst of an update, as long as more than `rows` rows are held."""
+    """A device that fails during an update of a batch of more than `rows` rows."""
 
     def __init__(self, rows: int) -> None:
         super().__init__()
@@ -96,8 +96,8 @@ def train(device: GhostBackend, **options: Any) -> tuple[np.ndarray, list[list[f
 @pytest.mark.parametrize("run", sorted(OPTIONS))
 @pytest.mark.parametrize(
     "device",
-    [lambda: SmallDevice(5), lambda: SmallDevice(1), lambda: NoRoomToWork("dense_forward", 6),
-     lambda: NoRoomToWork("dense_backward", 6), lambda: SmallPool(4)],
+    [lambda: SmallDevice(5), lambda: SmallDevice(1), lambda: NoWorkMemory("dense_forward", 6),
+     lambda: NoWorkMemory("dense_backward", 6), lambda: SmallPool(4)],
     ids=["arrays of 5", "arrays of 1", "forward", "backward", "update"],
 )  # fmt: skip
 def test_a_divided_batch_has_the_same_gradient(
@@ -112,20 +112,20 @@ def test_a_divided_batch_has_the_same_gradient(
     assert caplog.text.count("has no memory for a batch") == 1
 
 
-def test_an_undivided_batch_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_undivided_batch_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
     train(GhostBackend(), batch_size=16)
     assert not caplog.text
 
 
-def test_predictions_are_made_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predictions_are_computed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = classifier("numpy")
     small = whole.to(SmallDevice(8))
     np.testing.assert_allclose(small.outputs(X), whole.outputs(X), rtol=0, atol=1e-12)
-    for device in (SmallDevice(7), NoRoomToWork("dense_forward", 6), NoRoomToWork("add_score", 1)):
+    for device in (SmallDevice(7), NoWorkMemory("dense_forward", 6), NoWorkMemory("add_score", 1)):
         small = whole.to(device)
         found, expected = small.evaluate(X, LABELS, WEIGHT), whole.evaluate(X, LABELS, WEIGHT)
         assert found == pytest.approx(expected, rel=1e-12)
-    loss = NoRoomToWork("loss_and_delta", 10)
+    loss = NoWorkMemory("loss_and_delta", 10)
     loss.loss_and_delta = _with_second_argument(loss.loss_and_delta, 10)  # type: ignore[method-assign]
     assert whole.to(loss).evaluate(X, LABELS) == pytest.approx(whole.evaluate(X, LABELS), rel=1e-12)
 
@@ -139,7 +139,7 @@ def _with_second_argument(kernel: Any, rows: int) -> Any:
     return refusing
 
 
-def test_no_memory_at_all_is_an_error() -> None:
+def test_no_memory_for_one_row_raises() -> None:
     with pytest.raises(MemoryError):
         train(SmallDevice(0), batch_size=16)
     net = classifier("numpy").to(SmallDevice(0))
@@ -174,7 +174,7 @@ def fitted(device: GhostBackend, run: str) -> tuple[np.ndarray, np.ndarray, dict
 
 @pytest.mark.parametrize("run", sorted(ONE_FIT))
 @pytest.mark.parametrize("share", [0.5, 0.7])
-def test_a_tight_budget_gives_the_same_training(run: str, share: float) -> None:
+def test_a_small_memory_limit_gives_the_same_training(run: str, share: float) -> None:
     generous = GhostBackend()
     expected = fitted(generous, run)
     tight = GhostBackend(limit=int(share * generous.peak))
@@ -187,7 +187,7 @@ def test_a_tight_budget_gives_the_same_training(run: str, share: float) -> None:
 
 
 @pytest.mark.parametrize("run", sorted(ONE_FIT))
-def test_an_impossible_budget_leaves_weights_and_device_as_they_were(run: str) -> None:
+def test_a_too_small_memory_limit_leaves_weights_and_device_unchanged(run: str) -> None:
     device = GhostBackend()
     net = network(device, run)
     before, live = device.to_host(net.theta), device.live
@@ -203,8 +203,8 @@ def test_an_impossible_budget_leaves_weights_and_device_as_they_were(run: str) -
 
 
 @pytest.mark.parametrize("run", ["adam", "ema, weights"])
-def test_every_budget_is_enough_or_an_error(run: str) -> None:
-    """Also where the rest of the rows, or a validation pass, runs out beside the steps before."""
+def test_every_memory_limit_gives_the_same_result_or_raises(run: str) -> None:
+    """Also if the last batch or a validation pass runs out of memory beside earlier steps."""
     generous = GhostBackend()
     expected, _, _ = fitted(generous, run)
     floor = 0
@@ -219,7 +219,7 @@ def test_every_budget_is_enough_or_an_error(run: str) -> None:
     assert 0 < floor < 0.7 * generous.peak
 
 
-def test_data_that_has_no_room_says_how_large_it_is() -> None:
+def test_data_that_does_not_fit_raises_with_its_size() -> None:
     device = GhostBackend()
     net = classifier(device)
     device.limit = device.live + X.nbytes
@@ -256,12 +256,12 @@ def test_backprop_without_memory_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("run", sorted(ONE_FIT))
-def test_a_training_run_leaves_no_array_behind(run: str) -> None:
+def test_a_training_run_frees_all_its_arrays(run: str) -> None:
     device = GhostBackend()
     net = network(device, run)
     live = device.live
     gc.collect()
-    gc.disable()  # so that arrays of a reference cycle would be seen
+    gc.disable()  # arrays of a reference cycle stay alive, and the test detects them
     try:
         nn.train(net, X, LABELS, epochs=2, seed=5, **ONE_FIT[run])
         assert device.live == live
@@ -271,9 +271,9 @@ def test_a_training_run_leaves_no_array_behind(run: str) -> None:
         gc.enable()
 
 
-def test_memory_that_runs_out_later_is_an_error_and_the_run_can_go_on() -> None:
-    """The step that failed is made again; the steps before it are not."""
-    device = NoRoomToWork("dense_forward", 99)
+def test_running_out_of_memory_later_raises_and_the_run_can_continue() -> None:
+    """Only the failed step is repeated."""
+    device = NoWorkMemory("dense_forward", 99)
     net = classifier(device)
     trainer = Trainer(net, X, LABELS, TrainConfig(epochs=2, batch_size=10, seed=5, shuffle=True))
     whole, calls = device.dense_forward, 0

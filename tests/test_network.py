@@ -1,4 +1,4 @@
-"""The network: worked by hand, looked at from outside, moved about."""
+"""The network: results worked by hand, its interface, copies on other devices."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_an_update_of_a_2_2_1_network_worked_by_hand() -> None:
 
 
 def test_a_published_update_of_a_2_2_2_network() -> None:
-    """M. Mazur, "A step by step backpropagation example" (2015): every figure to its last digit."""
+    """M. Mazur, "A step by step backpropagation example" (2015): every number to its last digit."""
     net = network([2, nn.Dense(2, "sigmoid"), nn.Dense(2, "sigmoid")], "quadratic", dtype="float64")
     net.set_parameters(
         [[[0.15, 0.25], [0.20, 0.30]], [[0.40, 0.50], [0.45, 0.55]]], [[0.35, 0.35], [0.60, 0.60]]
@@ -94,7 +94,7 @@ def test_ties_of_maxout_go_to_the_first_piece() -> None:
     np.testing.assert_array_equal(net.backprop([[1.0]], [0.0]).weights[0], [[2.0, 0.0, 0.0]])
 
 
-# ---- how it is built --------------------------------------------------------------------------
+# ---- construction -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -108,17 +108,17 @@ def test_ties_of_maxout_go_to_the_first_piece() -> None:
         ("poisson", "exponential", "poisson"),
     ],
 )
-def test_the_output_layer_suits_the_loss(loss: str | None, output: str, taken: str) -> None:
+def test_the_output_layer_matches_the_loss(loss: str | None, output: str, taken: str) -> None:
     net = network([3, 4, 2], loss, activation="tanh")
     assert [layer.activation.name for layer in net.layers] == ["tanh", output]
     assert net.loss.name == taken
 
 
-def test_the_loss_suits_a_softmax() -> None:
+def test_the_default_loss_of_a_softmax() -> None:
     assert network([3, nn.Dense(2, "softmax")]).loss.name == "cross_entropy"
 
 
-def test_the_flat_vector_holds_weights_then_biases_and_lends_views() -> None:
+def test_weights_and_biases_are_views_of_the_flat_vector() -> None:
     net = network([3, 4, nn.Dropout(0.5), nn.Maxout(2, 2), 1])
     assert [W.shape for W in net.weights] == [(3, 4), (4, 4), (2, 1)]
     assert [b.shape for b in net.biases] == [(4,), (4,), (1,)]
@@ -155,7 +155,7 @@ def test_trace_and_feedforward_agree_and_z_is_not_a() -> None:
     assert not np.shares_memory(trace.z[0], trace.a[0])
 
 
-def test_dropout_is_left_out_outside_training() -> None:
+def test_dropout_is_off_outside_training() -> None:
     plain, dropped = network([4, 8, 2], seed=3), network([4, 8, nn.Dropout(0.9), 2], seed=3)
     np.testing.assert_array_equal(plain.outputs(X), dropped.outputs(X))
     y = np.zeros((60, 2))
@@ -171,7 +171,7 @@ def test_dtype_is_kept(dtype: str) -> None:
     assert {str(array.dtype) for array in arrays} == {dtype}
 
 
-def test_one_seed_one_network() -> None:
+def test_a_seed_determines_the_network() -> None:
     def theta(seed: int) -> np.ndarray:
         return network([4, 30, 2], seed=seed).theta
 
@@ -182,12 +182,12 @@ def test_one_seed_one_network() -> None:
     np.testing.assert_array_equal(net.theta, theta(6))
 
 
-def test_large_seeds_are_seeds() -> None:
+def test_large_seeds_are_accepted() -> None:
     seeds = (2**63 - 1, 2**63, 2**64 - 2, 2**64 - 1)
     assert len({network([2, 3, 1], seed=seed).theta.tobytes() for seed in seeds}) == 4
 
 
-def test_get_parameters_are_copies_and_set_parameters_takes_them_back() -> None:
+def test_get_parameters_returns_copies_and_set_parameters_restores_them() -> None:
     net, other = network([4, 3, 2], seed=1), network([4, 3, 2], seed=2)
     weights, biases = net.get_parameters()
     other.set_parameters(weights, biases)
@@ -218,7 +218,7 @@ def test_a_copy_on_another_device_is_the_same_network() -> None:
     assert net.theta.any()
 
 
-def test_words_about_a_network() -> None:
+def test_summary_and_repr() -> None:
     net = network([784, nn.Dense(100, "leaky_relu"), nn.Dropout(0.5), nn.Maxout(64, 2), 10],
                   "cross_entropy")  # fmt: skip
     text = net.summary()
@@ -243,7 +243,7 @@ def test_predict_of_a_classifier() -> None:
     )
 
 
-def test_predict_of_yes_or_no() -> None:
+def test_predict_of_a_binary_classifier() -> None:
     net = network([4, 1], "binary_cross_entropy", seed=1)
     yes = net.predict(X)
     assert yes.shape == (60,)
@@ -263,7 +263,7 @@ def test_predict_of_a_regression() -> None:
 
 
 @pytest.mark.parametrize("weight", [None, RNG.random(60)], ids=["alike", "weighted"])
-def test_evaluate_against_other_peoples_scores(weight: np.ndarray | None) -> None:
+def test_evaluate_against_scikit_learn(weight: np.ndarray | None) -> None:
     labels, yes = RNG.integers(3, size=60), RNG.integers(2, size=(60, 3))
     values = RNG.normal(size=60)
     net = network([4, 3], "cross_entropy", seed=2)
@@ -296,7 +296,7 @@ def test_r2_of_constant_targets(far: bool) -> None:
 
 
 @pytest.mark.parametrize("n", [1, 4095, 4096, 4097, 9000])
-def test_data_in_parts_is_data_at_once(n: int) -> None:
+def test_evaluation_in_parts_equals_evaluation_at_once(n: int) -> None:
     net = network([2, 5, 1], dtype="float64", seed=1)
     x = RNG.normal(size=(n, 2))
     y = x[:, 0]
@@ -305,14 +305,14 @@ def test_data_in_parts_is_data_at_once(n: int) -> None:
     assert net.evaluate(x, y)["loss"] == pytest.approx(expected, rel=1e-12)
 
 
-def test_outputs_of_one_row_do_not_depend_on_its_company() -> None:
+def test_outputs_of_a_row_do_not_depend_on_other_rows() -> None:
     net = network([4, 30, 3], "cross_entropy", dtype="float64")
     together = net.outputs(X)
     alone = np.concatenate([net.outputs(row[None]) for row in X])
     np.testing.assert_allclose(alone, together, rtol=1e-12)
 
 
-def test_raw_rows_are_scaled_in_predict_and_not_in_the_mathematics() -> None:
+def test_predict_scales_rows_and_feedforward_does_not() -> None:
     x = X * [1, 10, 100, 1000] + 5
     net = network([4, 3, 1], dtype="float64")
     nn.train(net, x, X[:, 0], epochs=1, scale="standard")
@@ -324,7 +324,7 @@ def test_raw_rows_are_scaled_in_predict_and_not_in_the_mathematics() -> None:
 
 
 @pytest.mark.parametrize("kind", ["standard", "robust", "unit"])
-def test_scaling_on_the_device_is_the_scalers_own(kind: str) -> None:
+def test_scaling_on_the_device_equals_that_of_the_scaler(kind: str) -> None:
     x = X * [1, 10, 100, 1000] + 5
     net = network([4, 3, 1], dtype="float64")
     nn.train(net, x, X[:, 0], epochs=1, scale=kind)
@@ -332,7 +332,7 @@ def test_scaling_on_the_device_is_the_scalers_own(kind: str) -> None:
     np.testing.assert_allclose(net.outputs(x), net.feedforward(by_scaler), rtol=1e-9, atol=1e-12)
 
 
-def test_scaled_targets_come_back_in_their_own_units() -> None:
+def test_predictions_of_scaled_targets_are_in_the_original_units() -> None:
     y = 1000.0 + 50.0 * X[:, 0]
     net = network([4, 1], dtype="float64")
     nn.train(net, X, y, epochs=300, batch_size=None, optimizer=nn.SGD(0.3), scale_targets=True)
@@ -357,12 +357,12 @@ def test_scaled_targets_come_back_in_their_own_units() -> None:
         ([4, "2"], "n_out must be a whole number"),
         ([0, 2], "n_in must be a whole number, at least 1. Received: n_in=0"),
         ([nn.Dense(3), 2], "n_in must be a whole number"),
-        ([4, 3, nn.Dropout(0.5)], "the last layer must give the output"),
-        ([4, nn.Dropout(0.5)], "the last layer must give the output"),
-        ([4, nn.Dense(3, "softmax"), 2], "softmax belongs to the last layer"),
+        ([4, 3, nn.Dropout(0.5)], "the last layer must compute the output"),
+        ([4, nn.Dropout(0.5)], "the last layer must compute the output"),
+        ([4, nn.Dense(3, "softmax"), 2], "softmax must be on the last layer"),
     ],
 )
-def test_layers_that_cannot_be_meant(layers: Any, text: str) -> None:
+def test_invalid_layers_are_refused(layers: Any, text: str) -> None:
     with pytest.raises(ArgumentError, match=text):
         network(layers)
 
@@ -383,16 +383,16 @@ def test_layers_that_cannot_be_meant(layers: Any, text: str) -> None:
         ({"device": 3.5}, "device must be a string or a Backend"),
     ],
 )
-def test_options_that_cannot_be_meant(options: dict[str, Any], text: str) -> None:
+def test_invalid_options_are_refused(options: dict[str, Any], text: str) -> None:
     with pytest.raises(ArgumentError, match=text):
         nn.Network([4, 3, 2], "cross_entropy", **{"device": "numpy", **options})
 
 
-def test_integers_of_numpy_are_sizes_and_seeds() -> None:
+def test_numpy_integers_are_valid_sizes_and_seeds() -> None:
     assert network([np.int64(4), np.int32(2)], seed=np.uint8(3)).n_out == 2
 
 
-def test_text_needs_classes() -> None:
+def test_text_labels_need_classes() -> None:
     net = network([4, 2], "cross_entropy")
     with pytest.raises((DataError, ShapeError), match="y"):
         net.evaluate(X[:2], ["no", "yes"])

@@ -1,6 +1,6 @@
-"""A device without float64, as Apple's GPUs: training, sums, estimators, checks, and moving over.
+"""A device without float64, as Apple's GPUs: training, sums, estimators, checks, resumed runs.
 
-`GhostBackend(has_float64=False)` refuses every float64 array, also those of expressions.
+`GhostBackend(has_float64=False)` refuses every float64 array, also results of expressions.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def theta(net: nn.Network) -> np.ndarray:
 # ---- the device ---------------------------------------------------------------------------------
 
 
-def test_it_refuses_float64_however_it_comes_about() -> None:
+def test_the_device_refuses_float64_of_any_origin() -> None:
     device = ghost32()
     assert device.sum_dtype == "float32"
     assert GhostBackend().sum_dtype == "float64"
@@ -71,7 +71,7 @@ def test_it_refuses_float64_however_it_comes_about() -> None:
             make()
 
 
-def test_float64_that_was_asked_for_is_refused_with_the_cure() -> None:
+def test_dtype_float64_is_refused_with_the_cure() -> None:
     for make in (
         lambda: network("ghost32", dtype="float64"),
         lambda: nn.MLPClassifier(device="ghost32", dtype="float64", max_iter=1).fit(X, LABELS),
@@ -84,14 +84,14 @@ def test_float64_that_was_asked_for_is_refused_with_the_cure() -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "lbfgs", nn.SGD(0.1, 0.9)], ids=str)
-def test_it_trains_as_numpy_does(optimizer: Any) -> None:
+def test_training_matches_numpy(optimizer: Any) -> None:
     options: dict[str, Any] = {"optimizer": optimizer, "epochs": 6, "validation": 0.25, "l2": 1e-3}
     if optimizer != "lbfgs":
         options |= {"batch_size": 8, "ema": 0.9, "clip_norm": 1.0, "sample_weight": X[:, 1] ** 2}
     rate = 0.0 if optimizer == "lbfgs" else 0.2
     nets = [network(device, rate) for device in ("ghost32", "numpy")]
     histories = [nn.train(net, X, LABELS, **options) for net in nets]
-    tolerance = 1e-2 if optimizer == "lbfgs" else 1e-5  # a line search decides by the last bits
+    tolerance = 1e-2 if optimizer == "lbfgs" else 1e-5  # a line search amplifies rounding
     for name in ("train_loss", "valid_loss", "valid_accuracy"):
         np.testing.assert_allclose(histories[0][name], histories[1][name], rtol=tolerance)
     if optimizer != "lbfgs":
@@ -99,7 +99,7 @@ def test_it_trains_as_numpy_does(optimizer: Any) -> None:
     assert nets[0].evaluate(X, LABELS) == pytest.approx(nets[1].evaluate(X, LABELS), rel=tolerance)
 
 
-def test_lists_of_numbers_are_rows() -> None:
+def test_lists_of_numbers_are_valid_rows() -> None:
     rows = [[0.0, 1.0, 2.0, 3.0]]
     ours, theirs = (network(device).feedforward(rows) for device in ("ghost32", "numpy"))
     np.testing.assert_allclose(nn.get_backend("ghost32").to_host(ours), theirs, rtol=1e-6)
@@ -113,12 +113,12 @@ def test_a_learning_rate_is_found() -> None:
 # ---- long sums ----------------------------------------------------------------------------------
 
 
-def test_counts_beyond_2_to_the_24_are_exact() -> None:
+def test_counts_above_2_to_the_24_are_exact() -> None:
     sums = Sums(ghost32(), 1)
     one = sums.backend.to_device(np.array([0, 1, 0, 0], np.float32))
     sums.put(np.array([0, 2**24, 0, 0], np.float32), np.zeros(4))
     for _ in range(3):
-        sums.bring()
+        sums.flush()
         sums.backend.copy(sums.totals + one, sums.totals)
     assert sums.read().tolist() == [0, 2**24 + 3, 0, 0]
     sums.clear()
@@ -126,7 +126,7 @@ def test_counts_beyond_2_to_the_24_are_exact() -> None:
 
 
 def test_an_evaluation_of_many_rows_is_exact() -> None:
-    # 4096 rows without loss weigh 2^24 together, and a last one of weight and loss 1.
+    # 4096 rows without loss have a total weight of 2^24; the last has weight and loss 1.
     net = nn.Network([1, 1], "quadratic", device="ghost32")
     net.set_parameters([np.zeros((1, 1))], [np.zeros(1)])
     y = np.zeros(4097, np.float32)
@@ -155,7 +155,7 @@ def test_the_sums_of_an_epoch_are_exact() -> None:
     assert [sums[LOSS] for sums in seen] == [n * weight / 2] * 2
 
 
-# ---- going on and moving over -------------------------------------------------------------------
+# ---- resuming and moving runs -------------------------------------------------------------------
 
 
 class Interrupt(nn.Callback):
@@ -167,20 +167,20 @@ class Interrupt(nn.Callback):
             trainer.interrupt.requested = True
 
 
-def begun(folder: Path, device: Any, x: np.ndarray = X, **options: Any) -> None:
+def start_run(folder: Path, device: Any, x: np.ndarray = X, **options: Any) -> None:
     checkpoints = nn.Checkpoints(folder, minutes=60)
     nn.train(network(device), x, LABELS, callbacks=[Interrupt(70), checkpoints], **options)
 
 
-# More than 64 steps an epoch, so that some of the sums are on the host when it is interrupted.
+# More than 64 steps per epoch, so that some sums are on the host at the interruption.
 LONG: dict[str, Any] = {"epochs": 3, "batch_size": 1, "validation": (X, LABELS)}
 
 
 def test_resumed_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nnbackend.network.sums.MOST_STEPS", 7)
+    monkeypatch.setattr("nnbackend.network.sums.MAX_STEPS", 7)
     whole = network("ghost32")
     wanted = nn.train(whole, X, LABELS, **LONG)
-    begun(tmp_path, "ghost32", **LONG)
+    start_run(tmp_path, "ghost32", **LONG)
     net, history = nn.resume(tmp_path, X, LABELS, validation=(X, LABELS))
     assert net.backend.device == "ghost32:0"
     assert theta(net).tobytes() == theta(whole).tobytes()
@@ -189,16 +189,16 @@ def test_resumed_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("kind", ["float32", "float64, scaled"])
 @pytest.mark.parametrize(("first", "second"), [("ghost32", "numpy"), ("numpy", "ghost32")])
-def test_a_run_moves_between_devices_in_mid_epoch(
+def test_a_run_moves_between_devices_within_an_epoch(
     first: str, second: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nnbackend.network.sums.MOST_STEPS", 7)
+    monkeypatch.setattr("nnbackend.network.sums.MAX_STEPS", 7)
     is_scaled = kind != "float32"
     x = X.astype(np.float64) + 1.76e9 if is_scaled else X
     options = LONG | {"validation": (x, LABELS), "scale": "standard" if is_scaled else None}
     whole = network("numpy")
     wanted = nn.train(whole, x, LABELS, **options)
-    begun(tmp_path, first, x, **options)
+    start_run(tmp_path, first, x, **options)
     net, history = nn.resume(tmp_path, x, LABELS, validation=(x, LABELS), device=second)
     np.testing.assert_allclose(theta(net), theta(whole), atol=1e-5)
     np.testing.assert_allclose(history["train_loss"], wanted["train_loss"], rtol=1e-5)
@@ -216,7 +216,7 @@ def test_models_move_between_devices(tmp_path: Path) -> None:
 # ---- estimators ---------------------------------------------------------------------------------
 
 
-def test_a_fit_on_float64_moves_here_and_goes_on() -> None:
+def test_a_fit_in_float64_continues_on_the_device() -> None:
     model = nn.MLPClassifier((5,), device="numpy", max_iter=3, random_state=0)
     model.partial_fit(X.astype(np.float64), LABELS, classes=[0, 1])
     assert model.coefs_[0].dtype == np.float64
@@ -227,7 +227,7 @@ def test_a_fit_on_float64_moves_here_and_goes_on() -> None:
     assert model.coefs_[0].dtype == np.float32
 
 
-def test_an_estimator_takes_float64_rows_in_float32() -> None:
+def test_an_estimator_converts_float64_rows_to_float32() -> None:
     rows, values = X.astype(np.float64), (X @ [1.0, -2.0, 0.5, 0.0]).astype(np.float64)
     fits = [
         nn.MLPClassifier((5,), max_iter=4, random_state=0, early_stopping=True),
@@ -235,7 +235,7 @@ def test_an_estimator_takes_float64_rows_in_float32() -> None:
         nn.MLPRegressor(hidden_layer_sizes=(5,), max_iter=4, random_state=0, batch_size=16),
     ]
     for model, y in zip(fits, (LABELS, LABELS, values), strict=True):
-        with warnings.catch_warnings(action="ignore"):  # it does not converge in so few
+        with warnings.catch_warnings(action="ignore"):  # it does not converge in so few epochs
             model.set_params(device="ghost32").fit(rows, y)
         assert {w.dtype for w in model.coefs_} == {np.dtype(np.float32)}
         assert np.isfinite(model.predict(rows)).all()
@@ -254,7 +254,7 @@ def test_wide_rows_are_scaled_and_trained_on(where: str) -> None:
     np.testing.assert_allclose(nets[0].outputs(wide), nets[1].outputs(wide), rtol=1e-4)
 
 
-def test_a_factor_beyond_float32_is_its_largest() -> None:
+def test_a_factor_beyond_float32_is_clipped() -> None:
     net = nn.Network([2, 1], device="ghost32")
     net.set_parameters([[[1.0], [1.0]]], [[0.0]])
     net.scaler = Scaler("robust", np.zeros(2), np.array([1e300, 1.0]), 3.0)
@@ -284,7 +284,7 @@ def test_gradients_are_checked_against_float64_differences() -> None:
         del net.backend.dense_backward
 
 
-def test_the_commands_that_check_pass(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_check_commands_pass(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--device", "ghost32"]) == 0
     assert "passed, in float32 on ghost32:0" in capsys.readouterr().out
     assert main(["devices"]) == 0
@@ -292,7 +292,9 @@ def test_the_commands_that_check_pass(capsys: pytest.CaptureFixture[str]) -> Non
     assert compare_devices("ghost32", "numpy")
 
 
-def test_auto_takes_it(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_auto_selects_the_device(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     spec = BackendSpec("ghost32", "gpu", 99, lambda: Probe(1), lambda n: ghost32())
     monkeypatch.setattr("nnbackend.testing.ghost.SPEC32", spec)
     registry.refresh()

@@ -1,4 +1,4 @@
-"""Update rules against closed forms worked out apart from the code, one table for all of them."""
+"""Update rules against independently derived closed forms."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ every_backend = pytest.mark.parametrize("backend", BACKENDS, ids=["numpy", "refe
 
 
 class Steps:
-    """A rule under way on a vector of its own."""
+    """Steps of a rule on one vector."""
 
     def __init__(self, rule: Any, backend: Backend, theta: Any, dtype: str = "float64") -> None:
         self.rule, self.backend = rule, backend
@@ -50,7 +50,7 @@ class Steps:
 
 
 def constant_gradient(rule: Any, backend: Backend, n: int = 1, g: Any = G) -> np.ndarray:
-    """Where a rule is after n steps from 0 along the same gradient."""
+    """Return theta after n steps from 0 with a constant gradient."""
     steps = Steps(rule, backend, np.zeros(len(g)))
     for _ in range(n):
         steps.step(g)
@@ -88,7 +88,7 @@ def test_nesterov(backend: Backend, n: int) -> None:
 
 @every_backend
 def test_the_velocity_includes_the_learning_rate(backend: Backend) -> None:
-    """After the rate drops to 0 the old velocity still carries: v = mu v, as in scikit-learn."""
+    """After the rate drops to 0, the velocity decays by v = mu v, as in scikit-learn."""
     steps = Steps(nn.SGD(0.1, momentum=0.5), backend, [0.0])
     for lr in (0.1, 0.0, 0.0):
         steps.step([1.0], lr=lr)
@@ -98,7 +98,7 @@ def test_the_velocity_includes_the_learning_rate(backend: Backend) -> None:
 @every_backend
 @pytest.mark.parametrize("n", [1, 2, 9])
 def test_adagrad(backend: Backend, n: int) -> None:
-    # s = k g^2 at step k, so that step k is lr / sqrt(k) long.
+    # s = k g^2 at step k, so step k has the length lr / sqrt(k).
     got = constant_gradient(nn.AdaGrad(0.1, eps=1e-30), backend, n)
     expected = -0.1 * sum(1 / math.sqrt(k) for k in range(1, n + 1))
     np.testing.assert_allclose(got, expected * np.sign(G), rtol=1e-13)
@@ -122,7 +122,7 @@ def test_the_first_step_of_adadelta(backend: Backend) -> None:
 
 @every_backend
 def test_adadelta_has_the_units_of_theta(backend: Backend) -> None:
-    """Gradients 1000 times as large make the same steps, as eps -> 0."""
+    """Gradients 1000 times as large give the same steps, as eps -> 0."""
     rule = nn.AdaDelta(eps=1e-12)
     near, far = (constant_gradient(rule, backend, 5, scale * np.ones(1)) for scale in (1, 1000))
     assert near[0] == pytest.approx(far[0], rel=1e-5)
@@ -132,21 +132,21 @@ def test_adadelta_has_the_units_of_theta(backend: Backend) -> None:
 @pytest.mark.parametrize("name", ["adam", "adamw"])
 @pytest.mark.parametrize("n", [1, 2, 50])
 def test_adam(backend: Backend, name: str, n: int) -> None:
-    # Corrected for their start, m is g and v is g^2 at every step: n steps of lr each.
+    # With bias correction, m is g and v is g^2 at every step: n steps of length lr.
     rule = OPTIMIZERS[name](0.01, eps=1e-30)
     got = constant_gradient(rule, backend, n)
     np.testing.assert_allclose(got, -0.01 * n * np.sign(G), rtol=1e-12)
 
 
 @every_backend
-def test_epsilon_stands_outside_the_corrected_root(backend: Backend) -> None:
+def test_epsilon_is_outside_the_corrected_root(backend: Backend) -> None:
     """Algorithm 1: with |g| = eps the first step is lr / 2. With "epsilon hat" it is 3.1e-5."""
     got = constant_gradient(nn.Adam(1e-3, eps=1e-8), backend, 1, np.array([1e-8]))
     assert got[0] == pytest.approx(-5e-4, rel=1e-12)
 
 
 @every_backend
-def test_adams_moments_forget_at_their_own_pace(backend: Backend) -> None:
+def test_adams_moments_decay_with_beta1_and_beta2(backend: Backend) -> None:
     """After g = 1 and then 0: m = b1 (1 - b1), v = b2 (1 - b2), worked by hand for .5 and .75."""
     steps = Steps(nn.Adam(1.0, beta1=0.5, beta2=0.75, eps=1e-30), backend, [0.0])
     steps.step([1.0])  # m/(1-.5) = 1, v/(1-.75) = 1: a step of 1
@@ -156,7 +156,7 @@ def test_adams_moments_forget_at_their_own_pace(backend: Backend) -> None:
 
 @every_backend
 @pytest.mark.parametrize("name", FIRST_ORDER)
-def test_decoupled_decay_moves_weights_and_no_biases(backend: Backend, name: str) -> None:
+def test_decoupled_decay_changes_only_weights(backend: Backend, name: str) -> None:
     rule = OPTIMIZERS[name]()
     theta = np.array([2.0, -3.0, 5.0])
     steps, lr = Steps(rule, backend, theta), rule.learning_rate
@@ -167,8 +167,8 @@ def test_decoupled_decay_moves_weights_and_no_biases(backend: Backend, name: str
     )
 
 
-def test_adamw_decays_in_training_without_being_told_twice() -> None:
-    """A step of AdamW is Adam's from weights that were shrunk by 1 - lr * decay first."""
+def test_adamw_decays_in_training() -> None:
+    """A step of AdamW equals Adam's step after the weights are multiplied by 1 - lr * decay."""
     x, y = np.ones((4, 3)), np.zeros(4)
     nets = [nn.Network([3, 2, 1], activation="tanh", device="numpy", dtype="float64", seed=1)
             for _ in range(3)]  # fmt: skip
@@ -187,7 +187,7 @@ def test_adamw_decays_in_training_without_being_told_twice() -> None:
     np.testing.assert_array_equal(nets[2].theta, nets[1].theta)
 
 
-def test_decay_beside_adamw_adds_up() -> None:
+def test_weight_decay_adds_to_that_of_adamw() -> None:
     ends = []
     for rule, beside in ((nn.AdamW(0.01, weight_decay=0.25), 0.5), (nn.Adam(0.01), 0.75)):
         net = nn.Network([3, 2, 1], activation="tanh", device="numpy", dtype="float64", seed=1)
@@ -198,7 +198,7 @@ def test_decay_beside_adamw_adds_up() -> None:
 
 # ---- families ---------------------------------------------------------------------------------
 
-# Rates at which a rule makes headway; a rule that is not listed is tried at 0.01.
+# Suitable rates; the rate of other rules is 0.01.
 RATES = {"sgd": 1e-3, "adagrad": 0.5, "adadelta": 1.0, "rmsprop": 3e-3}
 
 
@@ -236,7 +236,7 @@ def rosenbrock(p: np.ndarray) -> tuple[float, np.ndarray]:
 
 @every_backend
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
-def test_every_rule_finds_the_bottom_of_a_parabola(name: str, backend: Backend) -> None:
+def test_every_rule_minimises_a_parabola(name: str, backend: Backend) -> None:
     loss, theta = minimise(name, parabola, [0.0, 0.0, 0.0], 3000, backend)
     assert loss < 1e-3 * parabola(np.zeros(3))[0]
     assert np.abs(theta - [1.0, -2.0, 0.5]).max() < 0.2
@@ -244,7 +244,7 @@ def test_every_rule_finds_the_bottom_of_a_parabola(name: str, backend: Backend) 
 
 @every_backend
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
-def test_every_rule_goes_down_rosenbrocks_valley(name: str, backend: Backend) -> None:
+def test_every_rule_decreases_rosenbrocks_function(name: str, backend: Backend) -> None:
     start = [-1.2, 1.0]
     loss, _ = minimise(name, rosenbrock, start, 3000, backend)
     assert loss < 0.05 * rosenbrock(np.array(start))[0]
@@ -271,7 +271,7 @@ def test_backends_agree(name: str, dtype: str) -> None:
         for g in gradients:
             steps.step(g)
         ends.append(steps.moved)
-    # Both round otherwise; a few units in the last place.
+    # The backends round differently, by a few units in the last place.
     tolerance = 1e-5 if dtype == "float32" else 1e-13
     np.testing.assert_allclose(ends[0], ends[1], rtol=tolerance, atol=tolerance * 1e-2)
 
@@ -285,7 +285,7 @@ def test_backends_agree_on_momentum(rule: Any, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
-def test_every_rule_trains_by_its_name(name: str) -> None:
+def test_every_rule_trains_by_name(name: str) -> None:
     rng = np.random.default_rng(1)
     x = rng.normal(size=(80, 3))
     y = x[:, 0] - 2 * x[:, 1]
@@ -353,6 +353,6 @@ def test_against_torch(name: str) -> None:
         (lambda: get_optimizer(None), "optimizer must be a name or an optimizer"),
     ],
 )
-def test_what_is_refused(make: Any, text: str) -> None:
+def test_invalid_options_are_refused(make: Any, text: str) -> None:
     with pytest.raises(ArgumentError, match=text):
         make()

@@ -1,4 +1,4 @@
-"""The addressed random bits: published vectors, NumPy's own generator, any split of a batch."""
+"""Counter-based random bits: published vectors, NumPy's generator, any split of a batch."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def words(counter: tuple[int, ...]) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize(("counter", "key", "expected"), KNOWN_ANSWERS)
-def test_the_array_arithmetic_gives_the_published_words(
+def test_the_array_arithmetic_returns_the_published_words(
     counter: tuple[int, ...], key: tuple[int, int], expected: tuple[int, ...]
 ) -> None:
     got = philox.blocks(words(counter), key, np)
@@ -45,10 +45,10 @@ def test_the_array_arithmetic_gives_the_published_words(
 
 
 @pytest.mark.parametrize(("counter", "key", "expected"), KNOWN_ANSWERS)
-def test_numpy_gives_the_published_words(
+def test_numpy_returns_the_published_words(
     counter: tuple[int, ...], key: tuple[int, int], expected: tuple[int, ...]
 ) -> None:
-    # NumPy raises the counter, a number of 256 bits, before it draws.
+    # NumPy increments the counter, a number of 256 bits, before it draws.
     whole = sum(word << (64 * place) for place, word in enumerate(counter))
     before = (whole - 1) % (1 << 256)
     source = np.random.Philox(
@@ -106,7 +106,7 @@ def test_any_split_of_a_batch_draws_the_same_mask(units: int, cuts: tuple[int, .
 
 
 def test_the_bits_of_a_unit_are_those_of_the_published_block() -> None:
-    # Seed 0, layer 0, step 0, row 0: block 0 stands at counter 1. Its units are the 16-bit parts
+    # Seed 0, layer 0, step 0, row 0: block 0 has counter 1. Its units are the 16-bit parts
     # of the four words, lowest first; unit u is kept when its part is below keep * 65536.
     block = philox.blocks(words((1, 0, 0, 0)), (0, 0), np)
     number = sum(int(word[0]) << (64 * place) for place, word in enumerate(block))
@@ -126,7 +126,7 @@ def test_every_coordinate_of_the_address_changes_the_mask() -> None:
         philox.host_mask(0, 0, 1, 0, shape, 0.5),
         philox.host_mask(0, 0, 0, 20, shape, 0.5),
     ]
-    # 660 fair coins agree in 330 +- 12.8 places; five standard deviations either way.
+    # 660 fair coins agree in 330 +- 12.8 positions; the bounds are five standard deviations.
     for one, other in combinations(masks, 2):
         assert 266 < (one == other).sum() < 394
     rows = [tuple(row) for mask in masks for row in mask]
@@ -134,7 +134,7 @@ def test_every_coordinate_of_the_address_changes_the_mask() -> None:
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.2, 0.5, 0.9])
-def test_units_are_kept_as_often_as_asked(rate: float) -> None:
+def test_units_are_kept_at_the_given_rate(rate: float) -> None:
     n = 200_000
     kept = philox.host_mask(5, 0, 1, 0, (n // 100, 100), rate).mean()
     bound = 5 * np.sqrt(rate * (1 - rate) / n) + 2.0**-17  # the rate is rounded to 1 / 65536

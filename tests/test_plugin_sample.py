@@ -87,7 +87,7 @@ def test_the_command_line_takes_its_name(run: Run) -> None:
     assert final["device"] == "sample:0"
     assert final["test_accuracy"] > 0.6
     refused = run("-m", "nnbackend", "train", "iris", "--device", "sample:1", code=2)
-    assert "sample sees 1 device (sample:0)" in refused.stderr
+    assert "sample has 1 device (sample:0)" in refused.stderr
 
 
 def test_it_passes_the_kit_by_one_command(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""Which backend a word means, what is said when it means none, and plug-ins of every kind."""
+"""Device strings, their errors, and plug-ins of every kind."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Numbered(ReferenceBackend):
 
 
 class Plugins:
-    """Entry points made up for a test, beside our own numpy alone."""
+    """Entry points of a test, with numpy as the only built-in backend."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.points: list[Any] = []
@@ -51,7 +51,7 @@ class Plugins:
         return self.points if group == registry.GROUP else []
 
     def add(self, name: str, spec: Any = None, *, value: str = "", owner: str = "plug") -> None:
-        """Install an entry point that names `spec`, in a module of its own."""
+        """Install an entry point that names `spec`, in a separate module."""
         if not value:
             self._anonymous += 1
             module = types.ModuleType(f"plugin_{self._anonymous}")
@@ -64,7 +64,7 @@ class Plugins:
 
     def device(self, name: str, count: int = 1, *, kind: str = "gpu", priority: int = 5,
                reason: str = "", cure: str = "", **options: Any) -> None:  # fmt: skip
-        """Install a working backend of so many devices, over NumPy."""
+        """Install a working backend with `count` devices, over NumPy."""
         self.add(name, BackendSpec(
             name=name, kind=kind, priority=priority,
             probe=options.pop("probe", lambda: Probe(count, reason, cure)),
@@ -89,12 +89,12 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> Plugins:
         (None, "fast:0"),
     ],
 )  # fmt: skip
-def test_words(word: str | None, device: str, plugins: Plugins) -> None:
+def test_device_strings(word: str | None, device: str, plugins: Plugins) -> None:
     plugins.device("fast", 3)
     assert nn.get_backend(word).device == device
 
 
-def test_a_backend_is_itself_and_one_device_one_object(plugins: Plugins) -> None:
+def test_a_backend_is_returned_unchanged_and_a_device_is_one_object(plugins: Plugins) -> None:
     plugins.device("fast", 2)
     backend = nn.get_backend("fast:1")
     assert nn.get_backend(backend) is backend
@@ -118,20 +118,20 @@ def test_a_backend_is_itself_and_one_device_one_object(plugins: Plugins) -> None
         "cpu:cpu",
     ],
 )
-def test_words_outside_the_grammar(word: str) -> None:
+def test_invalid_device_strings(word: str) -> None:
     expected = rf"WORD, WORD:NUMBER or NAME:TYPE:NUMBER. Received: device='{word}'"
     with pytest.raises(ArgumentError, match=expected):
         nn.get_backend(word)
 
 
 @pytest.mark.parametrize("thing", [0, 1.5, True, np, ["cpu"], b"cpu"], ids=str)
-def test_things_that_are_no_words(thing: Any) -> None:
+def test_devices_that_are_no_strings(thing: Any) -> None:
     with pytest.raises(ArgumentError, match=r"device must be a string or a Backend. Received"):
         nn.get_backend(thing)
 
 
 @pytest.mark.parametrize(("word", "near"), [("numpi", "numpy"), ("nunpy:0", "numpy")])
-def test_an_unknown_name_gets_the_nearest(word: str, near: str) -> None:
+def test_an_unknown_name_suggests_the_closest(word: str, near: str) -> None:
     with pytest.raises(UnknownBackendError, match=rf"no backend .*Did you mean '{near}'") as caught:
         nn.get_backend(word)
     assert isinstance(caught.value, ValueError)
@@ -141,18 +141,18 @@ def test_an_unknown_name_gets_the_nearest(word: str, near: str) -> None:
 def test_an_index_out_of_range(plugins: Plugins) -> None:
     plugins.device("fast", 2)
     for word in ("fast:2", "gpu:2", "fast:999999999999"):
-        with pytest.raises(BackendUnavailableError, match=r"sees 2 devices \(fast:0, fast:1\)"):
+        with pytest.raises(BackendUnavailableError, match=r"has 2 devices \(fast:0, fast:1\)"):
             nn.get_backend(word)
     with pytest.raises(BackendUnavailableError, match="no CPU device has the number 9"):
         nn.get_backend("cpu:9")
-    with pytest.raises(BackendUnavailableError, match=r"numpy sees 1 device \(numpy:0\)"):
+    with pytest.raises(BackendUnavailableError, match=r"numpy has 1 device \(numpy:0\)"):
         nn.get_backend("cpu:1")
 
 
 # ---- the environment --------------------------------------------------------------------------
 
 
-def test_the_environment_is_asked_after_the_argument(
+def test_the_environment_is_the_default_of_the_argument(
     monkeypatch: pytest.MonkeyPatch, plugins: Plugins
 ) -> None:
     plugins.device("fast", 2)
@@ -169,7 +169,7 @@ def test_the_environment_is_asked_after_the_argument(
     [("numpi", UnknownBackendError), ("gpu:x", ArgumentError), ("numpy:7", BackendUnavailableError),
      ("gpu", BackendUnavailableError)],
 )  # fmt: skip
-def test_errors_say_that_the_word_came_from_the_environment(
+def test_errors_name_the_environment_variable(
     value: str, kind: type[Exception], monkeypatch: pytest.MonkeyPatch, plugins: Plugins
 ) -> None:
     plugins.device("fast", 0, reason="no driver")
@@ -184,7 +184,7 @@ def test_errors_say_that_the_word_came_from_the_environment(
 # ---- the choice -------------------------------------------------------------------------------
 
 
-def test_auto_says_what_it_chose_and_why_not_the_others(
+def test_auto_logs_its_choice_and_the_reasons(
     plugins: Plugins, caplog: pytest.LogCaptureFixture
 ) -> None:
     plugins.device("first", 0, priority=9, reason="no driver", cure="install one")
@@ -194,7 +194,7 @@ def test_auto_says_what_it_chose_and_why_not_the_others(
     (record,) = [r for r in caplog.records if r.name == "nnbackend"]
     assert record.levelno == logging.INFO
     text = record.getMessage()
-    assert text.startswith("device 'auto' is numpy:0; passed over:")
+    assert text.startswith("device 'auto' is numpy:0; skipped:")
     assert text.index("first (plug 1.2): no driver -> install one") < text.index("second (plug")
     caplog.clear()
     with caplog.at_level(logging.INFO, logger="nnbackend"):
@@ -202,7 +202,7 @@ def test_auto_says_what_it_chose_and_why_not_the_others(
     assert not caplog.records
 
 
-def test_auto_prefers_a_gpu_and_a_kind_its_highest_priority(plugins: Plugins) -> None:
+def test_auto_prefers_a_gpu_and_the_highest_priority(plugins: Plugins) -> None:
     plugins.device("quick", kind="cpu", priority=99)
     assert nn.get_backend("auto").device == "quick:0"
     assert nn.get_backend("cpu").device == "quick:0"
@@ -228,7 +228,7 @@ def test_without_any_gpu_backend(plugins: Plugins) -> None:
         nn.get_backend("gpu")
 
 
-def test_auto_goes_on_when_a_device_fails_at_first_use(
+def test_auto_skips_a_device_that_fails_at_first_use(
     plugins: Plugins, caplog: pytest.LogCaptureFixture
 ) -> None:
     def load(index: int) -> Any:
@@ -241,14 +241,14 @@ def test_auto_goes_on_when_a_device_fails_at_first_use(
     with pytest.raises(
         BackendUnavailableError, match=r"no GPU backend .*\n  fast:0: the device is"
     ):
-        nn.get_backend("gpu")  # which never leaves its kind
+        nn.get_backend("gpu")  # never selects another kind
     plugins.device("slow", priority=1)
     assert nn.get_backend("auto").device == nn.get_backend("gpu").device == "slow:0"
     with pytest.raises(BackendUnavailableError, match=r"^the device is lost$"):
         nn.get_backend("fast")
 
 
-def test_whatever_a_plug_in_raises_at_loading_breaks_no_other(
+def test_an_exception_in_load_does_not_affect_other_plug_ins(
     plugins: Plugins, caplog: pytest.LogCaptureFixture
 ) -> None:
     plugins.device("fast", load=lambda index: 1 / 0)
@@ -257,7 +257,7 @@ def test_whatever_a_plug_in_raises_at_loading_breaks_no_other(
     assert "fast:0 (plug 1.2) could not be loaded: ZeroDivisionError" in caplog.text
 
 
-def test_a_backend_that_calls_itself_otherwise_is_refused(plugins: Plugins) -> None:
+def test_a_backend_with_another_device_string_is_refused(plugins: Plugins) -> None:
     plugins.device("fast", 2, load=lambda index: Numbered("fast", 0))
     assert nn.get_backend("fast").device == "fast:0"
     with pytest.raises(BackendError, match=r"whose `device` is 'fast:1'.*Received: 'fast:0'"):
@@ -291,14 +291,14 @@ def many(plugins: Plugins) -> Plugins:
         ("gpu:1", "many:cuda:0"), ("cpu", "many:cpu:0"), ("auto", "many:mps:0"),
     ],
 )  # fmt: skip
-def test_words_for_devices_of_several_types(word: str, device: str, many: Plugins) -> None:
+def test_device_strings_with_types(word: str, device: str, many: Plugins) -> None:
     backend = nn.get_backend(word)
     assert backend.device == device
     assert nn.get_backend(backend.device) is backend
 
 
-def test_types_and_numbers_that_are_not_there(many: Plugins) -> None:
-    seen = r"many sees 4 devices \(many:cpu:0, many:mps:0, many:cuda:0, many:cuda:1\)"
+def test_missing_types_and_numbers(many: Plugins) -> None:
+    seen = r"many has 4 devices \(many:cpu:0, many:mps:0, many:cuda:0, many:cuda:1\)"
     for word in ("many:xpu", "many:cuda:2", "many:4", "gpu:3"):
         with pytest.raises(BackendUnavailableError, match=seen):
             nn.get_backend(word)
@@ -310,31 +310,31 @@ def test_each_device_is_listed_with_its_kind(many: Plugins) -> None:
     assert row.kinds == ("cpu", "gpu", "gpu", "gpu")
 
 
-def test_gpu_looks_at_every_spec(many: Plugins) -> None:
+def test_gpu_searches_every_spec(many: Plugins) -> None:
     many.device("fast", 1, priority=30)
     assert nn.get_backend("gpu").device == "fast:0"
-    assert nn.get_backend("gpu:2").device == "many:cuda:1"  # the first backend with so many
+    assert nn.get_backend("gpu:2").device == "many:cuda:1"  # the first backend with 3 devices
     assert nn.get_backend("cpu").device == "many:cpu:0"
 
 
 @pytest.mark.parametrize("wrong", [Device("mps", "npu"), Device("MPS", "gpu"), Device("", "gpu")])
-def test_devices_that_no_word_can_name(wrong: Device, plugins: Plugins) -> None:
+def test_devices_with_invalid_types_are_refused(wrong: Device, plugins: Plugins) -> None:
     plugins.device("many", probe=lambda: Probe(devices=(wrong,)))
     assert_isolated("many", BackendUnavailableError, "its probe listed Device")
 
 
-# ---- what a device must show --------------------------------------------------------------------
+# ---- checks before first use --------------------------------------------------------------------
 
 
 class CopiedSlices(np.ndarray):
-    """An array whose slices are copies, as JAX's."""
+    """An array whose slices are copies, as in JAX."""
 
     def __getitem__(self, key: Any) -> Any:
         return np.array(super().__getitem__(key)).view(CopiedSlices)
 
 
 class Immutable(np.ndarray):
-    """An array that cannot be written to, as JAX's."""
+    """An array that cannot be written to, as in JAX."""
 
     def __setitem__(self, key: Any, value: Any) -> None:
         raise TypeError("arrays are immutable")
@@ -349,7 +349,7 @@ class CopiesReshaped:
 
 
 class Other(Numbered):
-    """A backend over another class of arrays."""
+    """A backend with another array class."""
 
     array: type[np.ndarray] = np.ndarray
 
@@ -378,7 +378,7 @@ UNWRITABLE = {
     "a slice of an array is a view": over(CopiedSlices),
     "value writes into the array.*TypeError: arrays are immutable": over(Immutable),
     "xp.reshape of a slice is a view": type("Copies", (Numbered,), {"xp": CopiesReshaped()}),
-    "to_host gives a fresh copy": GivesViews,
+    "to_host returns a new copy": GivesViews,
     "out=view": IgnoresOut,
 }
 
@@ -420,7 +420,7 @@ FINDINGS = {
 
 
 @pytest.mark.parametrize("kind", list(FINDINGS))
-def test_a_device_that_computes_wrongly_is_passed_over(
+def test_a_device_with_wrong_results_is_skipped(
     kind: Any, plugins: Plugins, caplog: pytest.LogCaptureFixture
 ) -> None:
     plugins.device("wrong", 1, load=lambda n: kind("wrong", n), priority=9)
@@ -437,7 +437,7 @@ def test_a_device_that_computes_wrongly_is_passed_over(
     assert nn.get_backend("cpu").device == "numpy:0"
 
 
-def test_the_next_device_of_a_backend_takes_over(plugins: Plugins) -> None:
+def test_the_next_device_of_a_backend_is_selected(plugins: Plugins) -> None:
     kinds = [WrongProducts, Numbered]
     plugins.device("fast", 2, load=lambda n: kinds[n]("fast", n))
     assert nn.get_backend("gpu").device == "fast:1"
@@ -445,7 +445,7 @@ def test_the_next_device_of_a_backend_takes_over(plugins: Plugins) -> None:
         nn.get_backend("gpu:0")
 
 
-def test_the_self_test_runs_once_in_a_process(plugins: Plugins) -> None:
+def test_the_self_test_runs_once_per_process(plugins: Plugins) -> None:
     seen = []
 
     class Counting(Numbered):
@@ -463,7 +463,7 @@ def test_the_self_test_runs_once_in_a_process(plugins: Plugins) -> None:
 
 
 def assert_isolated(name: str, kind: type[BackendError], text: str) -> None:
-    """Only whoever asks for the broken one hears of it, and the list says why."""
+    """Assert that only the broken backend raises, and that `backends()` lists the reason."""
     with pytest.raises(kind, match=text):
         nn.get_backend(name)
     assert nn.get_backend("cpu").device == "numpy:0"
@@ -499,7 +499,7 @@ def test_a_spec_of_another_name(plugins: Plugins) -> None:
 @pytest.mark.parametrize(("off", "cure"), [(-1, "upgrade plug 1.2"), (1, "upgrade nnbackend")])
 def test_a_spec_of_another_version(off: int, cure: str, plugins: Plugins) -> None:
     plugins.device("old", api_version=API_VERSION + off)
-    text = f"speaks API {API_VERSION + off}, nnbackend needs {API_VERSION}; {cure}"
+    text = f"implements API {API_VERSION + off}, nnbackend needs {API_VERSION}; {cure}"
     assert_isolated("old", BackendVersionError, text)
 
 
@@ -510,19 +510,19 @@ def test_a_name_claimed_twice(plugins: Plugins) -> None:
                     r"claimed by more than one distribution: plug 1.2 .*rival 1.2")  # fmt: skip
 
 
-def test_a_rival_of_our_own_name(plugins: Plugins) -> None:
+def test_another_distribution_with_a_built_in_name(plugins: Plugins) -> None:
     plugins.add("numpy", value="math:pi", owner="rival")
     with pytest.raises(BackendUnavailableError, match="'numpy' is claimed by more than one"):
         nn.get_backend("numpy")
 
 
-def test_our_own_entry_points_count_once(plugins: Plugins) -> None:
+def test_built_in_entry_points_count_once(plugins: Plugins) -> None:
     plugins.add("numpy", value="nnbackend_numpy:SPEC", owner="nnbackend")
     assert nn.get_backend("numpy").device == "numpy:0"
 
 
 @pytest.mark.parametrize("name", ["auto", "gpu", "cpu", "Upper", "with-dash", "1st", "a:b"])
-def test_names_that_no_backend_may_have(name: str, plugins: Plugins) -> None:
+def test_invalid_backend_names(name: str, plugins: Plugins) -> None:
     plugins.device(name)
     row = next(row for row in nn.backends() if row.name == name)
     assert not row.usable
@@ -530,7 +530,7 @@ def test_names_that_no_backend_may_have(name: str, plugins: Plugins) -> None:
     assert nn.get_backend("auto").device == "numpy:0"
 
 
-def test_a_probe_that_raises_is_a_reason(plugins: Plugins) -> None:
+def test_an_exception_in_a_probe_becomes_the_reason(plugins: Plugins) -> None:
     def probe() -> Probe:
         raise OSError("libcuda is missing")
 
@@ -539,7 +539,7 @@ def test_a_probe_that_raises_is_a_reason(plugins: Plugins) -> None:
                     "its probe failed with OSError: libcuda is missing")  # fmt: skip
 
 
-def test_a_probe_is_asked_once(plugins: Plugins) -> None:
+def test_a_probe_runs_once(plugins: Plugins) -> None:
     asked = []
 
     def probe() -> Probe:
@@ -585,7 +585,7 @@ def test_the_list_of_this_machine() -> None:
 
 
 def test_a_network_trains_on_a_plug_in(plugins: Plugins) -> None:
-    """The base class's kernels alone, and the same weights as on NumPy to rounding."""
+    """Train with the default kernels only; the weights equal NumPy's up to rounding."""
     plugins.device("fast")
     x = np.random.default_rng(0).normal(size=(30, 3))
     ends = []

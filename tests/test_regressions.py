@@ -1,4 +1,4 @@
-"""Faults that were found and mended, each with the case that showed it."""
+"""Regression tests: fixed faults, each with the case that revealed it."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ def regressor(**options: Any) -> nn.Network:
     return nn.Network([4, 5, 1], device="numpy", **options)
 
 
-class Cut(nn.Callback):
-    """Ctrl-C after the second epoch."""
+class CtrlC(nn.Callback):
+    """A callback that raises Ctrl-C after the second epoch."""
 
     def on_epoch_end(self, trainer: Any, row: Any) -> None:
         if row["epoch"] == 2:
             raise KeyboardInterrupt
 
 
-def test_a_run_goes_on_after_ctrl_c() -> None:
-    trainer = Trainer(regressor(), X, VALUES, TrainConfig(epochs=5), callbacks=[Cut()])
+def test_a_run_continues_after_ctrl_c() -> None:
+    trainer = Trainer(regressor(), X, VALUES, TrainConfig(epochs=5), callbacks=[CtrlC()])
     assert trainer.run().stop_reason == "interrupted"
     history = trainer.run()
     assert (history.stop_reason, len(history)) == ("epochs", 5)
 
 
-def test_a_trainer_made_here_runs_in_another_thread() -> None:
+def test_a_trainer_runs_in_another_thread() -> None:
     trainer, errors = Trainer(regressor(), X, VALUES, TrainConfig(epochs=1)), []
 
     def run() -> None:
@@ -61,9 +61,9 @@ def test_a_trainer_made_here_runs_in_another_thread() -> None:
     assert not errors
 
 
-def test_a_schedule_that_is_refused_leaves_the_network_as_it_was() -> None:
+def test_an_invalid_schedule_leaves_the_network_unchanged() -> None:
     net = regressor()
-    with pytest.raises(ArgumentError, match="a schedule must give"):
+    with pytest.raises(ArgumentError, match="a schedule must return"):
         nn.train(net, X, VALUES, scale="standard", schedule=lambda step: float("nan"))
     assert net.scaler is None
 
@@ -78,7 +78,7 @@ def test_too_many_targets_for_a_target_scaler() -> None:
 @pytest.mark.parametrize(
     "options", [{"max_norm": np.float32(1.0)}, {"validation": np.float32(0.25)}], ids=str
 )
-def test_numbers_of_numpy(options: dict[str, Any]) -> None:
+def test_numpy_numbers_are_accepted(options: dict[str, Any]) -> None:
     nn.train(regressor(), X, VALUES, epochs=1, **options)
 
 
@@ -100,12 +100,12 @@ def test_numbers_of_the_wrong_type(make: Any) -> None:
         make()
 
 
-def test_patience_is_a_whole_number() -> None:
+def test_patience_must_be_an_integer() -> None:
     with pytest.raises(ArgumentError, match="patience"):
         nn.EarlyStopping(patience=1.5)
 
 
-def test_classes_are_different() -> None:
+def test_classes_must_be_distinct() -> None:
     with pytest.raises(ArgumentError, match="classes"):
         nn.Network([4, 2], "cross_entropy", device="numpy", classes=("a", "a"))
 
@@ -163,23 +163,23 @@ def test_targets_of_a_bounded_loss_cannot_be_scaled(loss: str) -> None:
         nn.train(net, X, LABELS, scale_targets=True, epochs=1)
 
 
-def test_relu_passes_nan_on() -> None:
+def test_relu_propagates_nan() -> None:
     assert np.isnan(get_activation("relu").value(np.array([np.nan]), np)).all()
 
 
-def test_the_mathematics_takes_targets_as_the_last_layer_gives_them() -> None:
+def test_backprop_expects_targets_in_the_scale_of_the_output() -> None:
     net = regressor(activation="tanh", dtype="float64")
     nn.train(net, X, 100.0 + 50.0 * VALUES, scale_targets=True, epochs=1)
     expected = 0.5 * float(((net.feedforward(X)[:, 0] - VALUES) ** 2).mean())
     assert net.backprop(X, VALUES).loss == pytest.approx(expected)
 
 
-def test_the_history_of_lbfgs_tells_its_batch_size() -> None:
+def test_the_history_of_lbfgs_has_its_batch_size() -> None:
     history = nn.train(regressor(), X, VALUES, optimizer="lbfgs", batch_size=7, epochs=1)
     assert history.batch_size == 20
 
 
-def test_accuracy_is_that_of_predict() -> None:
+def test_accuracy_matches_predict() -> None:
     net = nn.Network([4, 3], "binary_cross_entropy", device="numpy", seed=1)
     labels = np.arange(20) % 3
     right = (net.predict(X) == np.eye(3)[labels]).all(axis=1).mean()
@@ -187,7 +187,7 @@ def test_accuracy_is_that_of_predict() -> None:
 
 
 class Counted(dict):  # type: ignore[type-arg]
-    """A row that counts how often it is read."""
+    """A row that counts its reads."""
 
     reads = 0
 
@@ -197,7 +197,7 @@ class Counted(dict):  # type: ignore[type-arg]
         return value
 
 
-def test_an_epoch_reads_no_more_of_the_history_than_the_one_before() -> None:
+def test_an_epoch_reads_a_constant_part_of_the_history() -> None:
     class Wrap(nn.Callback):
         reads: ClassVar[list[int]] = []
 
@@ -210,13 +210,13 @@ def test_an_epoch_reads_no_more_of_the_history_than_the_one_before() -> None:
     assert late <= early + 10
 
 
-def test_a_gradient_check_takes_rows_of_the_host_to_any_device() -> None:
+def test_a_gradient_check_accepts_host_rows_on_any_device() -> None:
     net = nn.Network([4, 5, 1], activation="tanh", device=GhostBackend())
     assert nn.check_gradients(net, X, VALUES)
     assert nn.check_gradients(net, net.backend.to_device(X), VALUES)
 
 
-def test_rows_of_foreign_byte_order_are_numbers_like_any_other() -> None:
+def test_rows_of_foreign_byte_order_are_accepted() -> None:
     nets = [regressor(), regressor()]
     histories = [
         nn.train(n, x, VALUES, epochs=2) for n, x in zip(nets, (X, X.astype(">f8")), strict=True)
@@ -225,7 +225,7 @@ def test_rows_of_foreign_byte_order_are_numbers_like_any_other() -> None:
 
 
 @pytest.mark.parametrize("verb", ["devices", "check"])
-def test_the_self_tests_pass_on_arrays_that_are_not_numpys(
+def test_the_self_tests_pass_on_arrays_of_other_libraries(
     verb: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with registered("ghost"):

@@ -1,4 +1,4 @@
-"""Schedules: end points, direction, restarts, plateaus, and what they do in training."""
+"""Schedules: end points, direction, restarts, plateaus, and their effect in training."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ STEPS, EPOCHS = 8, 10
 
 
 def rates(schedule: Any, base: float = 1.0, values: tuple[float, ...] = ()) -> np.ndarray:
-    """The value of each step of a run of 10 epochs with 8 steps each."""
+    """Return the value of each step of a run of 10 epochs with 8 steps each."""
     steps = np.arange(STEPS * EPOCHS, dtype=np.float64)
     return values_of(get_schedule(schedule), base, ScheduleContext(steps, STEPS, EPOCHS, values))
 
 
 @pytest.mark.parametrize("name", sorted(SCHEDULES))
-def test_every_schedule_gives_one_number_for_each_step(name: str) -> None:
+def test_every_schedule_returns_one_number_per_step(name: str) -> None:
     got = rates(name, 0.5)
     assert got.shape == (80,)
     assert got.dtype == np.float64
     assert (got >= 0).all()
     assert np.isfinite(got).all()
-    if name != "ramp":  # whose numbers are the values themselves
+    if name != "ramp":  # returns values, not factors
         assert got.max() <= 0.5
         np.testing.assert_allclose(rates(name, 5.0), 10 * got, rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", sorted(SCHEDULES))
-def test_an_epoch_at_a_time_is_the_run_at_once(name: str) -> None:
+def test_values_by_epoch_equal_those_of_the_whole_run(name: str) -> None:
     schedule, whole = get_schedule(name), rates(name)
     parts = [
         values_of(schedule, 1.0, ScheduleContext(np.arange(8.0) + 8 * e, STEPS, EPOCHS))
@@ -63,7 +63,7 @@ def test_constant() -> None:
     assert (rates("constant", 0.3) == 0.3).all()
 
 
-def test_step_falls_after_each_so_many_epochs() -> None:
+def test_step_decays_every_n_epochs() -> None:
     got = rates(schedules.Step(every=4, gamma=0.5)).reshape(EPOCHS, STEPS)
     np.testing.assert_array_equal(got, got[:, :1] * np.ones(STEPS))
     np.testing.assert_allclose(got[:, 0], [1] * 4 + [0.5] * 4 + [0.25] * 2)
@@ -75,13 +75,13 @@ def test_exponential_has_a_floor() -> None:
     assert (got[40:] == 0.05).all()
 
 
-def test_inverse_scaling_is_scikit_learns() -> None:
+def test_inverse_scaling_equals_scikit_learns() -> None:
     got = rates(schedules.InverseScaling(0.5), 0.2)
     # sklearn.neural_network: effective_learning_rate = learning_rate_init / (t + 1) ** power_t
     assert [got[0], got[3], got[24]] == pytest.approx([0.2, 0.1, 0.04])
 
 
-def test_polynomial_ends_where_it_is_told() -> None:
+def test_polynomial_reaches_its_end() -> None:
     got = rates(schedules.Polynomial(power=1.0, end=0.1))
     np.testing.assert_allclose(np.diff(got), -0.9 / 80, rtol=1e-9)
     assert got[-1] == pytest.approx(0.1 + 0.9 / 80)
@@ -101,7 +101,7 @@ def test_cosine_is_halfway_in_the_middle() -> None:
     ("growth", "starts"),
     [(1.0, [0, 20, 40, 60]), (3.0, [0, 2, 8, 26]), (2.0, [0, 16 / 3, 16, 112 / 3])],
 )
-def test_cosine_begins_anew(growth: float, starts: list[float]) -> None:
+def test_cosine_restarts(growth: float, starts: list[float]) -> None:
     got = rates(schedules.Cosine(restarts=3, growth=growth))
     rises = np.flatnonzero(np.diff(got) > 0) + 1
     np.testing.assert_array_equal(rises, [math.ceil(s) for s in starts[1:]])
@@ -110,7 +110,7 @@ def test_cosine_begins_anew(growth: float, starts: list[float]) -> None:
         np.testing.assert_allclose(got.reshape(4, 20), got[:20] * np.ones((4, 1)), rtol=1e-9)
 
 
-def test_one_cycle_goes_up_and_then_down() -> None:
+def test_one_cycle_rises_and_then_falls() -> None:
     got = rates(schedules.OneCycle(warm=0.25, start=0.1, end=0.01))
     assert got[0] == pytest.approx(0.1)
     assert got[20] == got.max() == 1.0
@@ -120,7 +120,7 @@ def test_one_cycle_goes_up_and_then_down() -> None:
     assert got[10] == pytest.approx(0.55)  # a half cosine is halfway in the middle
 
 
-def test_warm_up_is_a_straight_line_to_what_follows() -> None:
+def test_warm_up_rises_linearly_to_the_next_schedule() -> None:
     got = rates(schedules.WarmUp(2.0))
     np.testing.assert_allclose(got[:16], np.arange(1, 17) / 16)
     assert (got[15:] == 1.0).all()
@@ -130,7 +130,7 @@ def test_warm_up_is_a_straight_line_to_what_follows() -> None:
     assert (mixed[:15] < rates(then)[:15]).all()
 
 
-def test_plateau_on_a_made_history() -> None:
+def test_plateau_on_a_constructed_history() -> None:
     schedule = schedules.Plateau(gamma=0.5, patience=2, min_delta=0.1, end=0.2)
 
     def after(*values: float) -> float:
@@ -143,21 +143,21 @@ def test_plateau_on_a_made_history() -> None:
     assert after(5.0, 5.0) == 1.0  # one epoch without a fall
     assert after(5.0, 5.0, 5.0) == 0.5
     assert after(5.0, 4.95, 4.95) == 0.5  # falls, but by less than min_delta
-    assert after(5.0, 5.0, 4.0, 4.0) == 1.0  # the count begins anew
+    assert after(5.0, 5.0, 4.0, 4.0) == 1.0  # the count restarts
     assert after(5.0, 5.0, 5.0, 5.0) == 0.5
     assert after(5.0, *[5.0] * 4) == 0.25
-    assert after(5.0, *[5.0] * 20) == 0.2  # and no further
+    assert after(5.0, *[5.0] * 20) == 0.2  # the lower limit
     assert after(5.0, float("nan"), float("nan")) == 0.5
 
 
-def test_ramp_gives_values_themselves() -> None:
+def test_ramp_returns_values() -> None:
     got = rates(schedules.Ramp(0.5, 0.9, epochs=5), base=123.0)
     assert got[0] == 0.5
     assert got[20] == pytest.approx(0.7)
     assert (got[40:] == 0.9).all()
 
 
-def test_a_plain_function_is_asked_for_steps_from_1() -> None:
+def test_a_plain_function_receives_steps_from_1() -> None:
     np.testing.assert_array_equal(rates(lambda step: 1.0 / step, base=9.0), 1.0 / np.arange(1, 81))
 
 
@@ -184,7 +184,7 @@ def test_a_plain_function_is_asked_for_steps_from_1() -> None:
         (lambda: get_schedule("rampe", "momentum_schedule"), "momentum_schedule must be a name"),
     ],
 )
-def test_what_is_refused(make: Any, text: str) -> None:
+def test_invalid_options_are_refused(make: Any, text: str) -> None:
     with pytest.raises(ArgumentError, match=text):
         make()
 
@@ -201,15 +201,15 @@ def network() -> nn.Network:
 
 @pytest.mark.parametrize("name", sorted(set(OPTIMIZERS) - {"lbfgs"}))
 @pytest.mark.parametrize("schedule", sorted(SCHEDULES))
-def test_every_schedule_runs_with_every_rule(schedule: str, name: str) -> None:
-    if schedule == "ramp":  # a ramp's numbers are rates themselves
+def test_every_schedule_works_with_every_rule(schedule: str, name: str) -> None:
+    if schedule == "ramp":  # a ramp returns rates, not factors
         chosen: Any = schedules.Ramp(1e-4, 1e-2, 2)
     else:
         chosen = schedule
     history = nn.train(
         network(), X, Y, optimizer=OPTIMIZERS[name](1e-3), epochs=3, batch_size=6, schedule=chosen
     )
-    # The history holds the rate of an epoch's last step; 3 steps of 6, 6 and 4 rows.
+    # The history contains the rate of an epoch's last step; 3 steps of 6, 6 and 4 rows.
     steps = np.arange(9.0)
     expected = values_of(
         get_schedule(chosen), 1e-3, ScheduleContext(steps, 3, 3, tuple(history["train_loss"]))
@@ -219,10 +219,10 @@ def test_every_schedule_runs_with_every_rule(schedule: str, name: str) -> None:
     assert history["learning_rate"] == list(expected[[2, 5, 8]])
 
 
-def test_the_rate_is_the_steps_own() -> None:
-    """SGD on a linear unit: the weights after three rates are worked out by hand.
+def test_each_step_uses_its_rate() -> None:
+    """Check the weights of a linear unit after three steps of SGD, worked out by hand.
 
-    One row x = 1, y = 0, no bias gradient to disturb: w and b start at 1 and 0; with s = w + b the
+    One row x = 1, y = 0; w and b start at 1 and 0; with s = w + b the
     gradient of both is s, so s <- s (1 - 2 lr): 1, then 0.8, 0.32, 0 for rates 0.1, 0.3, 0.5.
     """
     net = nn.Network([1, nn.Dense(1, "identity", weights=1.0)], device="numpy", dtype="float64")
@@ -233,7 +233,7 @@ def test_the_rate_is_the_steps_own() -> None:
     assert net.weights[0][0, 0] + net.biases[0][0] == pytest.approx(0.0, abs=1e-15)
 
 
-def test_plateau_watches_the_monitor_in_training() -> None:
+def test_plateau_uses_the_monitor_in_training() -> None:
     net = network()
     schedule = schedules.Plateau(gamma=0.5, patience=1, min_delta=1e9)
     history = nn.train(net, X, Y, optimizer=nn.SGD(0.08), epochs=5, schedule=schedule)
@@ -242,7 +242,7 @@ def test_plateau_watches_the_monitor_in_training() -> None:
 
 
 def test_a_momentum_ramp_is_a_momentum() -> None:
-    """A ramp that stands still is that momentum, and a moving one is not."""
+    """A constant ramp equals that momentum, and a rising one does not."""
     ends = []
     for momentum, ramp in (
         (0.7, None),
@@ -262,8 +262,8 @@ def test_a_momentum_ramp_is_a_momentum() -> None:
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -0.1])
-def test_a_schedule_must_give_numbers(bad: float) -> None:
-    with pytest.raises(ArgumentError, match="a schedule must give one finite number"):
+def test_a_schedule_must_return_numbers(bad: float) -> None:
+    with pytest.raises(ArgumentError, match="a schedule must return one finite number"):
         nn.train(network(), X, Y, schedule=lambda step: bad, epochs=1)
 
 

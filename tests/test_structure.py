@@ -1,7 +1,7 @@
-"""The rules of the house: who may import whom, and what the front door shows.
+"""Import rules between the packages, and the public names of nnbackend.
 
-Imports are read from the source text, so a rule also holds inside functions and for modules that
-this machine could not import.
+Imports are read from the source text, so the rules also apply inside functions and to modules that
+cannot be imported here.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Rooms from the ground up. A room imports only from rooms on lower floors.
-FLOORS = (
+# Packages by layer, the lowest first. A package imports only from lower layers.
+LAYERS = (
     {"errors"},
     {"backend"},
     {"data"},
@@ -35,24 +35,24 @@ FLOORS = (
     {"cli"},
     {"__main__"},
 )
-FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+LAYER_OF = {package: layer for layer, packages in enumerate(LAYERS) for package in packages}
 
-# Imports from a higher floor that are meant: (module, what it imports) -> reason.
+# Allowed imports from a higher layer: (module, imported module) -> reason.
 UPWARD: dict[tuple[str, str], str] = {
-    ("nnbackend.network.network", "nnbackend.persistence"): "Network.save hands itself over",
+    ("nnbackend.network.network", "nnbackend.persistence"): "Network.save passes itself",
 }
 
-# Modules of the engine that compute on the host and may therefore name NumPy: module -> reason.
+# Modules of the engine that compute on the host and may import NumPy: module -> reason.
 HOST_SIDE: dict[str, str] = {
     "nnbackend.network.initializers": "initial weights are drawn on the host and copied",
     "nnbackend.network.network": "labels, weights and predictions of a caller",
-    "nnbackend.network.probing": "a user's formula is tried on an array of the host",
-    "nnbackend.network.sums": "where a device has no float64, long sums are the host's",
+    "nnbackend.network.probing": "a custom formula is tested on a host array",
+    "nnbackend.network.sums": "long sums are on the host if the device has no float64",
     "nnbackend.training.batching": "the batch order is drawn on the host",
     "nnbackend.training.rate_finder": "the trial's rates and losses are host numbers",
     "nnbackend.training.schedules": "learning rates are host numbers",
-    "nnbackend.training.preparation": "the rows of a host's data are divided on the host",
-    "nnbackend.training.trainer": "an epoch's learning rates and clock are written on the host",
+    "nnbackend.training.preparation": "the rows of host data are split on the host",
+    "nnbackend.training.trainer": "an epoch's learning rates and clock are computed on the host",
 }
 
 # Array libraries that the engine must reach through its backend only.
@@ -60,13 +60,13 @@ ARRAY_LIBRARIES = {
     *("numpy", "scipy", "array_api_compat", "array_api_strict"),
     *("cupy", "cupyx", "cupy_backends", "numba", "torch", "jax", "tensorflow", "mlx"),
 }
-# Of these, the ones that belong to a device: named nowhere in nnbackend/.
+# The libraries of devices, which nnbackend/ must not import.
 DEVICE_LIBRARIES = ARRAY_LIBRARIES - {"numpy", "scipy", "array_api_compat", "array_api_strict"}
 
-# A backend that is another one with faster kernels: the same arrays, so the same six methods.
+# Backends that extend another one with faster kernels: same arrays, so the same six methods.
 BUILT_ON = {"nnbackend_numba": "nnbackend_numpy"}
 
-# The one place that may name a backend package.
+# The only module that may name a backend package.
 REGISTRY = "nnbackend.backend.registry"
 BACKEND_PACKAGE = re.compile(r"(nnbackend_[a-z0-9]\w*)([.:]\w+)*")
 
@@ -102,7 +102,7 @@ def _is_type_checking(test: ast.expr) -> bool:
 
 
 def _statements(node: ast.AST, for_types: bool = False) -> Iterator[tuple[ast.AST, bool]]:
-    """Every node below, with whether it is only read by type checkers."""
+    """Yield every node below, and True if only type checkers read it."""
     for child in ast.iter_child_nodes(node):
         yield child, for_types
         if isinstance(child, ast.If) and _is_type_checking(child.test):
@@ -123,7 +123,7 @@ def _is_submodule(package: str, name: str) -> bool:
 
 
 def _targets(node: ast.AST, package: str) -> Iterator[str]:
-    """Absolute names of what one node imports; `package` is where relative imports start."""
+    """Yield the absolute names that a node imports; relative imports start at `package`."""
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
@@ -132,7 +132,7 @@ def _targets(node: ast.AST, package: str) -> Iterator[str]:
             above = package.split(".")[: len(package.split(".")) - node.level + 1]
             base = ".".join([*above, base] if base else above)
         for alias in node.names:
-            # A constant or class counts as its module; of the door, the name itself is wanted.
+            # A constant or class counts as its module, except those of nnbackend itself.
             whole = base == "nnbackend" or _is_submodule(base, alias.name)
             yield f"{base}.{alias.name}" if whole else base
     elif isinstance(node, ast.Call) and node.args:
@@ -165,8 +165,8 @@ def _root(name: str) -> str:
     return name.partition(".")[0]
 
 
-def _room(name: str) -> str:
-    """The room of `nnbackend.<room>...`; the empty string for the door itself."""
+def _package(name: str) -> str:
+    """Return the package of `nnbackend.<package>...`, or "" for nnbackend itself."""
     return name.split(".")[1] if "." in name else ""
 
 
@@ -174,32 +174,32 @@ def _report(offences: list[Import]) -> str:
     return "\n".join(map(str, offences))
 
 
-# --- floors ---------------------------------------------------------------------------------------
+# --- layers ---------------------------------------------------------------------------------------
 
 
-def test_every_room_has_a_floor() -> None:
-    rooms = {_room(_module_name(source)) for source in _python_files("nnbackend")} - {""}
-    assert rooms <= FLOOR_OF.keys(), "give these rooms a floor in FLOORS"
+def test_every_package_has_a_layer() -> None:
+    packages = {_package(_module_name(source)) for source in _python_files("nnbackend")} - {""}
+    assert packages <= LAYER_OF.keys(), "add these packages to LAYERS"
 
 
-def test_a_room_imports_only_from_lower_floors() -> None:
+def test_a_package_imports_only_from_lower_layers() -> None:
     offences = []
     for found in _engine_imports():
-        here, there = _room(found.module), _room(found.target)
+        here, there = _package(found.module), _package(found.target)
         if _root(found.target) != "nnbackend" or not here or here == there:
             continue
         if (found.module, found.target) in UPWARD or there == "__version__":
             continue
-        if there not in FLOOR_OF or FLOOR_OF[there] >= FLOOR_OF[here]:
+        if there not in LAYER_OF or LAYER_OF[there] >= LAYER_OF[here]:
             offences.append(found)
     assert not offences, _report(offences)
 
 
-def test_backends_import_only_errors_and_the_seam() -> None:
+def test_backends_import_only_errors_and_the_backend_package() -> None:
     offences = []
     for found in _backend_imports():
         if _root(found.target) == "nnbackend":
-            allowed = _room(found.target) in {"errors", "backend"}
+            allowed = _package(found.target) in {"errors", "backend"}
         else:
             here, there = _root(found.module), _root(found.target)
             allowed = not there.startswith("nnbackend_") or there in (here, BUILT_ON.get(here))
@@ -215,11 +215,11 @@ def test_backends_is_a_plain_folder() -> None:
 # --- names of libraries and backends --------------------------------------------------------------
 
 
-def test_the_mathematics_names_no_array_library() -> None:
+def test_network_and_training_import_no_array_library() -> None:
     offences = [
         found
         for found in _engine_imports()
-        if _room(found.module) in {"network", "training"}
+        if _package(found.module) in {"network", "training"}
         and _root(found.target) in ARRAY_LIBRARIES
         and not (found.for_types and _root(found.target) == "numpy")
         and found.module not in HOST_SIDE
@@ -227,12 +227,12 @@ def test_the_mathematics_names_no_array_library() -> None:
     assert not offences, _report(offences)
 
 
-def test_no_device_library_is_named_outside_the_backends() -> None:
+def test_no_device_library_is_imported_outside_the_backends() -> None:
     offences = [found for found in _engine_imports() if _root(found.target) in DEVICE_LIBRARIES]
     assert not offences, _report(offences)
 
 
-def test_exceptions_are_still_needed() -> None:
+def test_the_listed_exceptions_are_still_needed() -> None:
     imports = _engine_imports()
     named = {found.module for found in imports if _root(found.target) in ARRAY_LIBRARIES}
     assert HOST_SIDE.keys() <= named, "these modules need no exception: remove them from HOST_SIDE"
@@ -241,7 +241,7 @@ def test_exceptions_are_still_needed() -> None:
 
 
 def _docstrings(tree: ast.AST) -> set[int]:
-    """Identities of the constants that are docstrings."""
+    """Return the ids of the constants that are docstrings."""
     return {
         id(node.body[0].value)
         for node in ast.walk(tree)
@@ -271,21 +271,21 @@ def test_only_the_registry_names_a_backend_package() -> None:
     assert not offences, "\n".join(offences)
 
 
-def test_the_wheel_and_the_entry_points_know_every_backend() -> None:
+def test_the_wheel_and_the_entry_points_contain_every_backend() -> None:
     config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     folders = {path.parent.name for path in (ROOT / "backends").glob("*/__init__.py")}
     packages = config["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     assert {"nnbackend", *(f"backends/{name}" for name in folders)} == set(packages)
     entries = config["project"]["entry-points"]["nnbackend.backends"]
     assert set(entries.values()) == {f"{name}:SPEC" for name in folders}
-    # In a checkout that is not installed there are no entry points: the registry's table serves.
+    # A checkout that is not installed has no entry points: the registry's table replaces them.
     tree = ast.parse((ROOT / "nnbackend" / "backend" / "registry.py").read_text(encoding="utf-8"))
     texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
     table = {m[1] for text in texts if (m := BACKEND_PACKAGE.fullmatch(str(text)))}
     assert table == folders
 
 
-# --- the door -------------------------------------------------------------------------------------
+# --- public names ---------------------------------------------------------------------------------
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
@@ -305,8 +305,8 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert json.loads(done.stdout) == []
 
 
-def _names_in_the_door() -> set[str]:
-    """Public names that __init__.py defines or imports from its own rooms, types included."""
+def _imported_names() -> set[str]:
+    """Return the public names that __init__.py defines or imports from nnbackend."""
     source = ROOT / "nnbackend" / "__init__.py"
     names: set[str] = set()
     for node, _ in _statements(ast.parse(source.read_text(encoding="utf-8"))):
@@ -326,16 +326,16 @@ def test_all_is_sorted_complete_and_short() -> None:
     assert names == sorted(names)
     assert len(names) == len(set(names)) <= 40
     public = {name for name in names if not name.startswith("_")}
-    assert public == _names_in_the_door(), "__all__ and the imports of __init__.py differ"
+    assert public == _imported_names(), "__all__ and the imports of __init__.py differ"
     shown = {name for name in dir(nnbackend) if not name.startswith("_")}
     assert public <= shown, "dir(nnbackend) hides public names"
-    strangers = {
+    accidental = {
         name
         for name in shown - public
         if getattr(getattr(nnbackend, name), "__name__", "") != f"nnbackend.{name}"
         and name != "annotations"
     }
-    assert not strangers, "public by accident: give them an underscore"
+    assert not accidental, "public by accident: add an underscore"
 
 
 def test_every_public_name_has_a_docstring() -> None:
@@ -346,7 +346,7 @@ def test_every_public_name_has_a_docstring() -> None:
         thing = getattr(nnbackend, name)
         if not (inspect.isclass(thing) or inspect.isroutine(thing)):
             continue
-        # A dataclass without a docstring is given its signature as one.
+        # Python gives a dataclass without a docstring its signature as one.
         if not thing.__doc__ or thing.__doc__.startswith(f"{name}("):
             missing.append(name)
         if inspect.isclass(thing):

@@ -1,4 +1,4 @@
-"""Training as a whole: what it learns, when it stops, what it promises about weights and seeds."""
+"""Training as a whole: results, stopping, guarantees about weights and seeds."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def classifier(layers: Any = (4, 6, 2), **options: Any) -> nn.Network:
 
 
 def figures(history: nn.History) -> list[dict[str, float]]:
-    """The rows without the one figure that a clock makes."""
+    """Return the rows without the time measurement."""
     return [{k: v for k, v in row.items() if k != "seconds"} for row in history]
 
 
 class Recorder(nn.Callback):
-    """Notes every call, and the weights after each epoch."""
+    """A callback that records every call, and the weights after each epoch."""
 
     def __init__(self, name: str = "", log: list[Any] | None = None, stop_at: int = 0) -> None:
         self.name, self.log, self.stop_at = name, [] if log is None else log, stop_at
@@ -64,11 +64,11 @@ class Recorder(nn.Callback):
         self.log.append((self.name, "end"))
 
 
-# ---- the same again ---------------------------------------------------------------------------
+# ---- reproducibility --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_one_seed_one_result_bit_for_bit(dtype: str) -> None:
+def test_a_seed_determines_the_result_bit_for_bit(dtype: str) -> None:
     def run(seed: int) -> tuple[bytes, Any]:
         net = classifier([4, 8, nn.Dropout(0.4), 5, 2], dtype=dtype)
         history = nn.train(net, X, LABELS, epochs=3, batch_size=7, validation=0.25, seed=seed)
@@ -78,7 +78,7 @@ def test_one_seed_one_result_bit_for_bit(dtype: str) -> None:
     assert run(3)[0] != run(4)[0]
 
 
-def test_the_seed_of_training_is_apart_from_the_networks() -> None:
+def test_the_seed_of_training_is_independent_of_the_networks() -> None:
     net, other = regressor(seed=1), regressor(seed=2)
     other.theta[:] = net.theta
     for n in (net, other):
@@ -86,7 +86,7 @@ def test_the_seed_of_training_is_apart_from_the_networks() -> None:
     np.testing.assert_array_equal(net.theta, other.theta)
 
 
-def test_data_is_never_written_to() -> None:
+def test_data_is_not_modified() -> None:
     x, y, weight = X.copy(), Y.copy(), np.ones(60)
     for array in (x, y, weight):
         array.flags.writeable = False
@@ -95,7 +95,7 @@ def test_data_is_never_written_to() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_row_of_weight_k_is_the_row_k_times(dtype: str) -> None:
+def test_a_row_of_weight_k_equals_k_copies(dtype: str) -> None:
     times = RNG.integers(0, 4, size=60)
     nets = [regressor(dtype=dtype), regressor(dtype=dtype)]
     options: dict[str, Any] = {"epochs": 20, "batch_size": None, "optimizer": nn.SGD(0.1, 0.9)}
@@ -106,7 +106,7 @@ def test_a_row_of_weight_k_is_the_row_k_times(dtype: str) -> None:
     np.testing.assert_allclose(one["train_loss"], two["train_loss"], rtol=tolerance)
 
 
-def test_a_full_batch_does_not_care_about_order() -> None:
+def test_a_full_batch_does_not_depend_on_the_order() -> None:
     nets = [regressor(), regressor()]
     nn.train(nets[0], X, Y, epochs=5, batch_size=None)
     nn.train(nets[1], X[::-1], Y[::-1], epochs=5, batch_size=60, shuffle=False)
@@ -143,7 +143,7 @@ def test_columns(net: Any, y: Any, validation: Any, columns: list[str]) -> None:
 
 
 @pytest.mark.parametrize("weight", [None, RNG.random(20)], ids=["alike", "weighted"])
-def test_validation_figures_are_those_of_evaluate(weight: np.ndarray | None) -> None:
+def test_validation_metrics_equal_those_of_evaluate(weight: np.ndarray | None) -> None:
     train, valid = slice(0, 40), slice(40, 60)
     given = (X[valid], LABELS[valid]) + (() if weight is None else (weight,))
     net = classifier()
@@ -153,7 +153,7 @@ def test_validation_figures_are_those_of_evaluate(weight: np.ndarray | None) -> 
     assert history["valid_accuracy"][-1] == figures["accuracy"]
 
 
-def test_validation_changes_no_training() -> None:
+def test_validation_does_not_change_training() -> None:
     nets = [regressor(), regressor()]
     nn.train(nets[0], X[:40], Y[:40], epochs=3, batch_size=8)
     nn.train(nets[1], X[:40], Y[:40], epochs=3, batch_size=8, validation=(X[40:], Y[40:]))
@@ -161,7 +161,7 @@ def test_validation_changes_no_training() -> None:
 
 
 class Rows(nn.Callback):
-    """Which rows of x a run validates with, told by their first column."""
+    """A callback that records the validation rows, identified by their first column."""
 
     def on_train_begin(self, trainer: Any) -> None:
         self.validation = trainer.validation[0][:, 0].astype(int)
@@ -183,12 +183,12 @@ def test_a_fraction_is_held_out_and_nothing_leaks(fraction: float, labels: bool)
     rows = Rows()
     net = nn.Network([1, spy, nn.Dense(2, "softmax") if labels else 1], device="numpy",
                      dtype="float64")  # fmt: skip
-    trained.clear()  # the network has tried the activation
+    trained.clear()  # the network has tested the activation
     nn.train(net, x, y, epochs=1, batch_size=3, validation=fraction, callbacks=[rows],
              optimizer=nn.SGD(1e-30))  # fmt: skip
     held = rows.validation
     seen = np.concatenate(trained).round().astype(int)
-    # The last passes are the validation's own.
+    # The last passes are those of the validation.
     assert set(seen[-len(held) :]) == set(held)
     learnt = seen[: -len(held)]
     assert sorted([*learnt, *held]) == list(range(n))
@@ -198,7 +198,7 @@ def test_a_fraction_is_held_out_and_nothing_leaks(fraction: float, labels: bool)
 
 
 @pytest.mark.parametrize("labels", [True, False])
-def test_the_split_depends_on_the_seed_alone(labels: bool) -> None:
+def test_the_split_depends_only_on_the_seed(labels: bool) -> None:
     def held(seed: int, epochs: int) -> list[int]:
         rows, x = Rows(), np.arange(30.0)[:, None]
         net = nn.Network([1, nn.Dense(2, "softmax") if labels else 1], device="numpy")
@@ -224,7 +224,7 @@ def test_weights_are_split_with_their_rows() -> None:
     assert look.looked
 
 
-def test_the_scaler_is_fitted_on_the_training_part_alone() -> None:
+def test_the_scaler_is_fitted_only_on_the_training_rows() -> None:
     rows, net = Rows(), nn.Network([1, 1], device="numpy", dtype="float64")
     x = np.arange(40.0)[:, None] ** 2
     x[:, 0] = np.arange(40.0)
@@ -234,17 +234,17 @@ def test_the_scaler_is_fitted_on_the_training_part_alone() -> None:
     assert net.scaler.shift[0] == pytest.approx(learnt.mean(), rel=1e-12)
     assert 1 / net.scaler.factor[0] == pytest.approx(learnt.std(), rel=1e-12)
     assert net.target_scaler.shift[0] == pytest.approx(learnt.mean(), rel=1e-12)
-    assert abs(learnt.mean() - 19.5) > 1e-3  # the whole would have another mean
+    assert abs(learnt.mean() - 19.5) > 1e-3  # all rows together have another mean
 
 
-def test_a_scaler_can_be_given() -> None:
+def test_a_scaler_can_be_passed() -> None:
     scaler = nn.data.fit_scaler("unit", X)
     net = regressor()
     nn.train(net, X, Y, epochs=1, scale=scaler)
     assert net.scaler is scaler
 
 
-def test_scaling_inside_is_scaling_before() -> None:
+def test_scaling_in_training_equals_scaling_before() -> None:
     x = X * [1, 10, 100, 1000] + 7
     nets = [regressor(), regressor()]
     nn.train(nets[0], x, Y, epochs=3, batch_size=8, scale="standard")
@@ -256,7 +256,7 @@ def test_scaling_inside_is_scaling_before() -> None:
 
 
 class Script(nn.Callback):
-    """Sets the weights after every epoch, so that the monitored value follows a script."""
+    """A callback that sets the weights after every epoch, and so the monitored value."""
 
     def __init__(self, values: list[float]) -> None:
         self.values = values
@@ -269,7 +269,7 @@ class Script(nn.Callback):
 
 
 def scripted(values: list[float], stopping: nn.EarlyStopping | None, epochs: int = 20) -> Any:
-    """A net whose output is its bias: the valid loss of epoch k is values[k-1]^2 / 2."""
+    """Train a net whose output is its bias: the valid_loss of epoch k is values[k-1]^2 / 2."""
     net = nn.Network([1, nn.Dense(1, "identity", weights=0.0)], device="numpy", dtype="float64")
     history = nn.train(net, [[0.0]], [0.0], validation=([[0.0]], [0.0]), epochs=epochs,
                        optimizer=nn.SGD(1e-30), callbacks=[Script(values)],
@@ -277,7 +277,7 @@ def scripted(values: list[float], stopping: nn.EarlyStopping | None, epochs: int
     return net, history
 
 
-def test_early_stopping_on_a_made_case() -> None:
+def test_early_stopping_on_a_scripted_run() -> None:
     net, history = scripted([5, 4, 3, 3, 4, 2, 6, 6, 6, 6, 1], nn.EarlyStopping(patience=3))
     # Best at epoch 6 (value 2), then three epochs without a fall.
     assert history.stop_reason == "early stopping"
@@ -294,7 +294,7 @@ def test_without_restore_best_the_last_weights_stay() -> None:
     assert net.biases[0][0] == pytest.approx(8.0)  # what the script set after epoch 4
 
 
-def test_the_best_comes_back_when_the_epochs_run_out_too() -> None:
+def test_the_best_weights_are_restored_after_the_last_epoch_too() -> None:
     net, history = scripted([5, 2, 6, 7, 8], nn.EarlyStopping(patience=10), epochs=4)
     assert history.stop_reason == "epochs"
     assert net.biases[0][0] == pytest.approx(2.0)
@@ -305,15 +305,15 @@ def test_the_first_of_equals_is_the_best() -> None:
     assert (history.best["epoch"], len(history)) == (2, 4)
 
 
-def test_min_delta_asks_for_more() -> None:
-    # Losses 12.5, 12.005, 11.52: falls, but never by 1 from the best that counted.
+def test_min_delta_requires_a_larger_improvement() -> None:
+    # Losses 12.5, 12.005, 11.52: decreasing, but by less than 1 from the best.
     _, history = scripted([5, 4.9, 4.8, 1], nn.EarlyStopping(patience=2, min_delta=1.0))
     assert len(history) == 3
     assert history.best["epoch"] == 3
 
 
-def test_accuracy_is_better_the_larger() -> None:
-    """Monitoring valid_accuracy stops when it has not risen."""
+def test_a_larger_accuracy_is_better() -> None:
+    """Training that monitors valid_accuracy stops when it has not increased."""
 
     class Turn(nn.Callback):
         shares = (0.5, 0.75, 1.0, 0.75, 0.75, 0.75)
@@ -382,7 +382,7 @@ def test_callbacks_are_called_in_order() -> None:
     ]  # fmt: skip
 
 
-def test_a_callback_ends_training_and_the_others_still_see_the_epoch() -> None:
+def test_a_callback_ends_training_after_all_callbacks_of_the_epoch() -> None:
     log: list[Any] = []
     history = nn.train(regressor(), X, Y, epochs=9,
                        callbacks=[Recorder("a", log, stop_at=3), Recorder("b", log)])  # fmt: skip
@@ -402,7 +402,7 @@ def test_progress_counts_up_to_the_last_step(size: int) -> None:
     assert half == sorted(set(half))
 
 
-def test_an_error_in_a_callback_is_the_callers() -> None:
+def test_an_error_in_a_callback_propagates() -> None:
     class Broken(nn.Callback):
         def on_epoch_end(self, trainer: Any, row: Any) -> bool:
             raise ZeroDivisionError("mine")
@@ -417,7 +417,7 @@ def test_an_error_in_a_callback_is_the_callers() -> None:
 
 
 @pytest.mark.parametrize("moment", ["on_epoch_end", "on_progress"])
-def test_ctrl_c_from_a_callback_keeps_whole_weights(moment: str) -> None:
+def test_ctrl_c_from_a_callback_leaves_consistent_weights(moment: str) -> None:
     class Impatient(Recorder):
         def on_epoch_end(self, trainer: Any, row: Any) -> bool:
             super().on_epoch_end(trainer, row)
@@ -440,7 +440,7 @@ def test_ctrl_c_from_a_callback_keeps_whole_weights(moment: str) -> None:
 
 
 @pytest.mark.usefixtures("python_handles_ctrl_c")
-def test_ctrl_c_ends_after_the_step_under_way_and_the_handler_comes_back() -> None:
+def test_ctrl_c_ends_after_the_current_step_and_restores_the_handler() -> None:
     handler = signal.getsignal(signal.SIGINT)
     inside = []
 
@@ -457,7 +457,7 @@ def test_ctrl_c_ends_after_the_step_under_way_and_the_handler_comes_back() -> No
     assert signal.getsignal(signal.SIGINT) is handler
 
 
-def test_a_programs_own_handler_keeps_its_way() -> None:
+def test_a_programs_signal_handler_is_not_replaced() -> None:
     got: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, frame: got.append(number))
     try:
@@ -494,7 +494,7 @@ print(history.stop_reason, len(history) >= 1, bool(np.isfinite(net.theta).all())
 
 
 @pytest.mark.parametrize("options", ["", "ema=0.9", "early_stopping=nn.EarlyStopping(10**6)"])
-def test_a_real_ctrl_c_in_a_program_of_its_own(options: str) -> None:
+def test_a_real_ctrl_c_in_a_separate_process(options: str) -> None:
     program = textwrap.dedent(INTERRUPTED).format(options=options)
     path = os.pathsep.join([str(ROOT), str(ROOT / "backends")])
     process = subprocess.Popen(
@@ -516,7 +516,7 @@ def test_a_real_ctrl_c_in_a_program_of_its_own(options: str) -> None:
 
 @pytest.mark.usefixtures("python_handles_ctrl_c")
 def test_training_outside_the_main_thread() -> None:
-    """Where Python delivers no signals; and two threads do not get into each other's way."""
+    """Python delivers no signals to other threads; concurrent runs do not affect each other."""
 
     def run(seed: int, ends: dict[int, np.ndarray]) -> None:
         net = classifier([4, 30, nn.Dropout(0.3), 20, 2], seed=seed)
@@ -545,18 +545,18 @@ def test_training_outside_the_main_thread() -> None:
     "rule", [nn.SGD(1e6), nn.SGD(1e6, momentum=0.9), nn.SGD(1e6, 0.9, nesterov=True)], ids=str
 )
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_divergence_is_one_clear_error(rule: Any, size: int | None, dtype: str) -> None:
+def test_divergence_raises_diverged_error(rule: Any, size: int | None, dtype: str) -> None:
     net = nn.Network([4, 5, 1], device="numpy", dtype=dtype)
     before = net.theta.copy()
     with pytest.raises(DivergedError, match=r"training diverged in epoch \d+: .*the beginning|"
                        r"training diverged in epoch \d+: .*weights of epoch \d+"):  # fmt: skip
         nn.train(net, X, 1e3 * Y, optimizer=rule, epochs=200, batch_size=size)
     assert np.isfinite(net.theta).all()
-    if size == 4:  # within the first epoch, so that nothing was better than the beginning
+    if size == 4:  # in the first epoch, so that the initial weights are restored
         np.testing.assert_array_equal(net.theta, before)
 
 
-def test_divergence_brings_the_best_weights_back_and_says_what_to_try() -> None:
+def test_divergence_restores_the_best_weights_and_suggests_cures() -> None:
     class Explode(Recorder):
         def on_epoch_end(self, trainer: Any, row: Any) -> bool:
             super().on_epoch_end(trainer, row)
@@ -575,7 +575,7 @@ def test_divergence_brings_the_best_weights_back_and_says_what_to_try() -> None:
     assert isinstance(caught.value, ArithmeticError)
 
 
-def test_lbfgs_from_an_infinite_beginning_is_divergence() -> None:
+def test_lbfgs_from_infinite_outputs_raises_diverged_error() -> None:
     net = regressor(activation="relu")
     net.theta[:] = 1e200
     with pytest.raises(DivergedError):
@@ -603,14 +603,14 @@ def test_l1_drives_useless_weights_to_zero() -> None:
     for l1, net in nets.items():
         nn.train(net, x, y, optimizer=nn.SGD(0.01), epochs=400, batch_size=None, l1=l1)
     plain, sparse = (np.abs(net.weights[0][:, 0]) for net in nets.values())
-    # Subgradients dither within one step of l1 * lr around 0; the plain fit does not come near.
+    # Subgradients oscillate within one step of l1 * lr around 0; the plain fit stays away from it.
     assert sparse[2:].max() <= 0.1 * 0.01 * 1.5
     assert plain[2:].max() > 2e-3
-    # With nearly independent columns the others shrink by l1, as soft thresholding does.
+    # With nearly independent columns the others shrink by l1, as in soft thresholding.
     np.testing.assert_allclose(sparse[:2], [1.9, 0.9], atol=0.05)
 
 
-def test_penalties_spare_the_biases() -> None:
+def test_penalties_do_not_apply_to_biases() -> None:
     net = nn.Network([1, nn.Dense(1, "identity", weights=1.0)], device="numpy", dtype="float64")
     nn.train(net, [[0.0]], [5.0], optimizer=nn.SGD(0.5), epochs=100, l2=0.5)
     assert net.weights[0][0, 0] == pytest.approx(0.75**100, rel=1e-9)  # 1 - 0.5 * 0.5 a step
@@ -618,7 +618,7 @@ def test_penalties_spare_the_biases() -> None:
 
 
 @pytest.mark.parametrize("size", [7, None])
-def test_l2_and_weight_decay_are_one_for_sgd_and_two_for_adam(size: int | None) -> None:
+def test_l2_and_weight_decay_are_equal_for_sgd_but_not_for_adam(size: int | None) -> None:
     def end(rule: Any, **options: float) -> np.ndarray:
         net = regressor()
         nn.train(net, X, Y, optimizer=rule, epochs=3, batch_size=size, **options)
@@ -647,7 +647,7 @@ def test_max_norm_holds_after_training(limit: Any) -> None:
             assert np.linalg.norm(other, axis=0).max() > most
 
 
-def test_max_norm_shrinks_and_does_not_turn() -> None:
+def test_max_norm_keeps_the_direction() -> None:
     net = nn.Network([2, nn.Dense(2, "identity")], device="numpy", dtype="float64")
     net.set_parameters([[[3.0, 0.1], [4.0, 0.2]]], [[0.0, 0.0]])
     nn.train(net, [[0.0, 0.0]], [[0.0, 0.0]], epochs=1, optimizer=nn.SGD(0.1), max_norm=1.0)
@@ -668,8 +668,8 @@ def test_clip_norm_bounds_the_step_and_keeps_its_direction() -> None:
     )
 
 
-def test_ema_is_an_average_kept_by_hand() -> None:
-    """shadow = d shadow + (1 - d) theta after each step, d = min(decay, (1 + t) / (10 + t))."""
+def test_ema_matches_an_average_by_hand() -> None:
+    """After step t, ema = d ema + (1 - d) theta with d = min(decay, (1 + t) / (10 + t))."""
     recorder, averaged, plain = Recorder(), regressor(), regressor()
     ema_weights = plain.theta.copy()
     nn.train(plain, X, Y, epochs=30, batch_size=None, callbacks=[recorder])
@@ -725,10 +725,10 @@ def test_dropout_is_for_training_only() -> None:
         ({"max_norm": -1.0}, "max_norm must be a number above 0"),
         (
             {"max_norm": [1.0]},
-            r"one \(or None\) for each of the 2 layers that learn. Received: max_norm=",
+            r"one \(or None\) for each of the 2 trainable layers. Received: max_norm=",
         ),
         ({"max_norm": [1.0, -1.0]}, "max_norm must be a number above 0"),
-        ({"max_norm": [1.0, 2.0, 3.0]}, "for each of the 2 layers"),
+        ({"max_norm": [1.0, 2.0, 3.0]}, "for each of the 2 trainable layers"),
         ({"optimizer": "adma"}, "Did you mean 'adam'"),
         ({"schedule": "cosin"}, "Did you mean 'cosine'"),
         ({"scale": "standart"}, "Did you mean 'standard'"),
@@ -741,7 +741,7 @@ def test_dropout_is_for_training_only() -> None:
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_options_that_cannot_be_meant(options: dict[str, Any], text: str) -> None:
+def test_invalid_options_are_refused(options: dict[str, Any], text: str) -> None:
     net = regressor()
     before = net.theta.copy()
     with pytest.raises(ArgumentError, match=text):
@@ -750,8 +750,8 @@ def test_options_that_cannot_be_meant(options: dict[str, Any], text: str) -> Non
     assert net.scaler is None
 
 
-def test_training_goes_on_from_where_it_was() -> None:
-    """SGD without momentum has no memory: two runs of one epoch are one of two, unshuffled."""
+def test_training_continues_from_the_current_weights() -> None:
+    """SGD without momentum has no state: two unshuffled runs of one epoch equal one of two."""
     nets = [regressor(), regressor()]
     options: dict[str, Any] = {"optimizer": nn.SGD(0.05), "batch_size": 8, "shuffle": False}
     nn.train(nets[0], X, Y, epochs=2, **options)
@@ -813,7 +813,7 @@ def test_diabetes_about_as_well_as_scikit_learn() -> None:
     assert got > expected - 0.1
 
 
-def test_several_answers_at_once() -> None:
+def test_multilabel_classification() -> None:
     rng = np.random.default_rng(3)
     x = rng.normal(size=(600, 3))
     y = np.stack([x[:, 0] > 0, x[:, 1] * x[:, 2] > 0], axis=1).astype(int)
@@ -824,7 +824,7 @@ def test_several_answers_at_once() -> None:
     assert (predicted == y[400:]).mean(axis=0).min() > 0.93
 
 
-def test_counts_by_poisson() -> None:
+def test_poisson_regression() -> None:
     rng = np.random.default_rng(4)
     x = rng.uniform(-1, 1, size=(3000, 1))
     rate = np.exp(0.5 + 1.2 * x[:, 0])
@@ -838,13 +838,13 @@ def test_counts_by_poisson() -> None:
 
 
 @pytest.mark.parametrize("q", [0.1, 0.5, 0.9])
-def test_a_quantile_covers_its_share(q: float) -> None:
+def test_a_quantile_has_its_coverage(q: float) -> None:
     rng = np.random.default_rng(5)
     x = rng.uniform(0, 1, size=(2000, 1))
     y = x[:, 0] + (0.2 + x[:, 0]) * rng.normal(size=2000)
     net = nn.Network([1, 16, 1], nn.losses.quantile(q), activation="tanh", device="numpy", seed=1)
     nn.train(net, x, y, epochs=60, batch_size=50, optimizer=nn.Adam(0.01), schedule="cosine")
-    for part in (x[:, 0] < 0.5, x[:, 0] >= 0.5):  # the spread grows, and the quantile with it
+    for part in (x[:, 0] < 0.5, x[:, 0] >= 0.5):  # the spread and the quantile grow with x
         covered = (y[part] <= net.predict(x[part])).mean()
         assert covered == pytest.approx(q, abs=0.05)
 

@@ -1,4 +1,4 @@
-"""The seam between the engine and a device: the `Backend` base class and how one is chosen."""
+"""The interface between the engine and a device: the `Backend` base class and its registry."""
 
 from nnbackend.backend.base import API_VERSION, Backend
 from nnbackend.backend.registry import (

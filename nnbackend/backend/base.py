@@ -1,10 +1,10 @@
-"""A backend: one device of one array library, with the kernels of backpropagation.
+"""The backend interface: one device of one array library, with the kernels of backpropagation.
 
-`Backend` is both the contract and the reference. A subclass must give six methods; every kernel
-has a default written over `xp`, the library's namespace of Python array API functions. A backend
-overrides a kernel for speed only, and `nnbackend.testing` compares each override with the default
-here. Kernels write into the arrays they are given, hand nothing to the host, and read whatever
-changes from step to step from small device arrays, so that a step can be captured and replayed.
+`Backend` is both the interface and the reference. A subclass must implement six methods. Every
+kernel has a default implementation with the functions of `xp`, the library's array API namespace.
+A backend overrides a kernel for speed only, and `nnbackend.testing` compares each override with the
+default. Kernels write into their array arguments and transfer nothing to the host. They read values
+that change from step to step from small device arrays, so that a step can be captured and replayed.
 
 Shape letters: B rows of a batch, I inputs and O outputs of a layer, K pieces, P parameters.
 """
@@ -26,25 +26,25 @@ from nnbackend.errors import ArgumentError, BackendError
 # 2: sums and rates in `sum_dtype`, several types of devices in one spec.
 API_VERSION = 2
 
-# Slots of `totals`, the sums in `sum_dtype` that a pass over the data leaves on the device.
+# Indices of `totals`, in `sum_dtype`: the sums of a pass over the data.
 LOSS, WEIGHT, PENALTY, SCORE = range(4)
-# Slots of `clock`, int64: steps made since training began (the first is 1), batch of this epoch.
+# Indices of `clock`, int64: step since training began (from 1), batch of this epoch (from 0).
 STEP, BATCH = range(2)
-# Slots of `hyper`, in `sum_dtype`: what a schedule may change, and the step count once more.
+# Indices of `hyper`, in `sum_dtype`: learning rate and momentum of the step, and the step count.
 RATE, MOMENTUM, COUNT = range(3)
-FAR = 1e15  # clips away before its square could overflow; 1 + FAR^2 is FAR^2 in every dtype
+FAR = 1e15  # limit before squaring, against overflow; 1 + FAR^2 equals FAR^2 in every dtype
 
 
 class Backend(ABC):
-    """One device of one array library: six methods to give, kernels to inherit or override.
+    """One device of one array library: six methods to implement, kernels to inherit or override.
 
-    A device that cannot serve an allocation raises DeviceMemoryError, whichever call asked for it.
-    On the CPU, NumPy's MemoryError will do. A step is then made in parts, a prediction too.
-    name: the registered name, as "numpy".  device: the word that `get_backend` takes for this
-    device, as "cupy:1" or "torch:mps:0".
+    Any method raises DeviceMemoryError when an allocation fails; on the CPU, NumPy's MemoryError is
+    accepted too. Training and prediction then repeat the batch in smaller parts.
+    name: the registered name, such as "numpy".  device: the device string for `get_backend`, such
+    as "cupy:1" or "torch:mps:0".
     xp: namespace of array API functions.  float_dtypes: names of the supported dtypes.
-    capabilities: of "uint64" (wrapping 64-bit integers, for dropout masks made in place) and
-    "capture" (steps really are captured, not called one by one).
+    capabilities: a subset of "uint64" (wrapping 64-bit integers, to draw dropout masks on the
+    device) and "capture" (`capture` records steps instead of calling them one by one).
     """
 
     name: str
@@ -57,18 +57,18 @@ class Backend(ABC):
 
     @property
     def sum_dtype(self) -> str:
-        """The dtype of sums and rates: float64 where the device has it, else float32.
+        """The dtype of `totals`, `rates` and `hyper`: float64 if the device has it, else float32.
 
-        Of `totals`, `rates` and `hyper`. Where it is float32 the engine brings `totals` to the
-        host now and then, and adds them up there, so that long sums lose nothing.
+        If it is float32, the engine regularly adds `totals` to float64 sums on the host, so that
+        long sums stay accurate.
         """
         return "float64" if "float64" in self.float_dtypes else "float32"
 
-    # ---- (a) what a backend must give -------------------------------------------------------
+    # ---- (a) methods that a backend must implement ------------------------------------------
 
     @abstractmethod
     def empty(self, shape: tuple[int, ...], dtype: str) -> Array:
-        """Return a new C-contiguous array with any content; slices and reshapes of it are views."""
+        """Return a new uninitialized C-contiguous array, whose slices and reshapes are views."""
 
     @abstractmethod
     def zeros(self, shape: tuple[int, ...], dtype: str) -> Array:
@@ -76,18 +76,18 @@ class Backend(ABC):
 
     @abstractmethod
     def to_device(self, host: np.ndarray, out: Array | None = None) -> Array:
-        """Bring a NumPy array here, keeping its dtype; into `out` where given.
+        """Copy a NumPy array to the device, into `out` if given; the dtype is unchanged.
 
-        Without `out` the result may share memory with `host`, where that is the same memory.
+        Without `out` the result may share memory with `host`, if the device uses the same memory.
         """
 
     @abstractmethod
     def to_host(self, array: Array) -> np.ndarray:
-        """Return a fresh NumPy copy, never a view; waits for the device."""
+        """Return a new NumPy copy, never a view, after waiting for the device."""
 
     @abstractmethod
     def synchronize(self) -> None:
-        """Wait until all work given to the device is done."""
+        """Wait until the device has completed all submitted work."""
 
     @abstractmethod
     def owns(self, array: object) -> bool:
@@ -117,7 +117,7 @@ class Backend(ABC):
         db: Array,
         dx: Array | None,
     ) -> None:
-        """Take `delta` from dC/da to dC/dz in place, and give the layer's gradients.
+        """Convert `delta` from dC/da to dC/dz in place, and compute the layer's gradients.
 
             delta = da * phi'(z);  dW = x^T delta;  db = sum of delta's rows;  dx = delta W^T
 
@@ -130,7 +130,7 @@ class Backend(ABC):
             dx[...] = delta @ W.T
 
     def maxout_forward(self, z: Array, a: Array, which: Array) -> None:
-        """Keep the largest of each unit's pieces; ties go to the first.
+        """Compute the largest of each unit's pieces and its index; ties select the first.
 
         Shapes: z (B, K * O), piece by piece; a (B, O); which (B, O) int32, the winning piece.
         """
@@ -140,7 +140,7 @@ class Backend(ABC):
         which[...] = self.xp.astype(self.xp.argmax(pieces, axis=1), which.dtype)
 
     def maxout_backward(self, delta: Array, which: Array, dz: Array) -> None:
-        """Send each unit's gradient to its winning piece; the others get zero.
+        """Copy each unit's gradient to its winning piece; set the other pieces to zero.
 
         Shapes: delta and which (B, O), dz (B, K * O).
         """
@@ -159,10 +159,10 @@ class Backend(ABC):
         a: Array,
         mask: Array,
     ) -> None:
-        """Silence units at random and scale the kept ones up: a = x * mask / (1 - rate).
+        """Set random units to zero and scale up the others: a = x * mask / (1 - rate).
 
-        The mask's bits are addressed by key (seed, layer), the step in `clock`, and the row
-        counted from first_row: the same on every backend (see `philox`).
+        The mask is a function of key (seed, layer), the step in `clock` and the row number,
+        counted from first_row; it is the same on every backend (see `philox`).
         Shapes: x and a (B, O); mask (B, O) bool; clock (2,) int64.
         """
         xp = self.xp
@@ -170,13 +170,13 @@ class Backend(ABC):
             rows = xp.astype(self._arange(x.shape[0]), xp.uint64) + first_row
             step = xp.astype(clock[STEP : STEP + 1], xp.uint64)
             mask[...] = philox.mask(key, step, rows, x.shape[1], rate, xp)
-        else:  # made on the host; a backend without uint64 cannot capture steps with dropout
+        else:  # drawn on the host; a backend without uint64 cannot capture steps with dropout
             step = int(self.to_host(clock)[STEP])
             self.to_device(philox.host_mask(*key, step, first_row, x.shape, rate), out=mask)
         a[...] = x * (xp.astype(mask, x.dtype) * (1.0 / (1.0 - rate)))
 
     def dropout_backward(self, da: Array, mask: Array, rate: float, dx: Array) -> None:
-        """Let the gradient through where the units were kept: dx = da * mask / (1 - rate)."""
+        """Propagate the gradient through the same mask: dx = da * mask / (1 - rate)."""
         dx[...] = da * (self.xp.astype(mask, da.dtype) * (1.0 / (1.0 - rate)))
 
     # ---- kernels: loss and scores -----------------------------------------------------------
@@ -184,9 +184,9 @@ class Backend(ABC):
     def loss_and_delta(
         self, loss: Loss, out: Array, y: Array, weight: Array | None, delta: Array, totals: Array
     ) -> None:
-        """Compare the output with the target: delta = d(mean loss)/d(out), and add to totals.
+        """Compute delta = d(mean loss)/d(out), and add the batch's losses to `totals`.
 
-        The mean over the batch is taken here and nowhere else: sum(w * loss) / sum(w).
+        Only this kernel computes the mean over the batch, sum(w * loss) / sum(w).
         totals[LOSS] += sum(w * loss), totals[WEIGHT] += sum(w), in sum_dtype.
         Shapes: out and delta (B, O); y (B, O), or (B,) int32 class labels; weight (B,) or None.
         """
@@ -205,7 +205,7 @@ class Backend(ABC):
     def add_score(
         self, score: Score, out: Array, y: Array, weight: Array | None, totals: Array
     ) -> None:
-        """Add each row's score to the sums: totals[SCORE] += sum(w * score).
+        """Add the scores of the batch to the sums: totals[SCORE] += sum(w * score).
 
         Shapes: as in `loss_and_delta`.
         """
@@ -220,7 +220,7 @@ class Backend(ABC):
     def add_penalty(
         self, weights: Array, gradient: Array, l1: float, l2: float, rows: int, totals: Array
     ) -> None:
-        """Add the gradient of l1 * sum |w| + l2 / 2 * sum w^2, and its value for `rows` rows.
+        """Add the gradient of l1 * sum |w| + l2 / 2 * sum w^2, and `rows` times its value.
 
         totals[PENALTY] += rows * value.  Shapes: weights and gradient (n_weights,), flat.
         """
@@ -231,7 +231,7 @@ class Backend(ABC):
         totals[here] = totals[here] + rows * xp.astype(value, totals.dtype)
 
     def clip_norm(self, gradient: Array, max_norm: float) -> None:
-        """Shrink the gradient to at most `max_norm` long; no branch on the host.
+        """Scale the gradient down to a norm of at most `max_norm`, without a branch on the host.
 
         Shapes: gradient (P,). Source: Pascanu, Mikolov and Bengio 2013, algorithm 1.
         """
@@ -249,9 +249,9 @@ class Backend(ABC):
         weight_decay: float,
         n_weights: int,
     ) -> None:
-        """Make one step of gradient descent on the whole parameter vector, in place.
+        """Update the parameter vector by one optimizer step, in place.
 
-        Decoupled decay comes first and on the weights only: w *= 1 - lr * weight_decay.
+        Decoupled decay is applied first, to the weights only: w *= 1 - lr * weight_decay.
         Shapes: theta, gradient and each array of state (P,); hyper (3,) in sum_dtype.
         """
         xp = self.xp
@@ -266,7 +266,7 @@ class Backend(ABC):
             old[...] = value
 
     def max_norm(self, W: Array, limit: float) -> None:
-        """Shrink the incoming weights of each unit to at most `limit` long.
+        """Scale the incoming weights of each unit down to a norm of at most `limit`.
 
         Shapes: W (I, O), one column a unit. Source: Srivastava et al. 2014, section 5.1.
         """
@@ -275,10 +275,10 @@ class Backend(ABC):
         W[...] = W * (limit / xp.where(norm > limit, norm, limit))
 
     def average(self, theta: Array, ema_weights: Array, decay: float, hyper: Array) -> None:
-        """Move the running average of the parameters: shadow = d shadow + (1 - d) theta.
+        """Update the running average: ema_weights = d ema_weights + (1 - d) theta.
 
-        d is `decay`, and smaller at first, min(decay, (1 + t) / (10 + t)), so that the initial
-        weights are soon forgotten.
+        d = min(decay, (1 + t) / (10 + t)) at step t: a smaller decay in the first steps reduces the
+        influence of the initial weights.
         """
         t = hyper[COUNT : COUNT + 1]
         early = (1.0 + t) / (10.0 + t)
@@ -288,7 +288,7 @@ class Backend(ABC):
     # ---- kernels: batches -------------------------------------------------------------------
 
     def tick(self, clock: Array, rates: Array, hyper: Array) -> None:
-        """Begin a step: count it, and look up its learning rate and momentum.
+        """Increment the clock, and look up the step's learning rate and momentum.
 
         Shapes: clock (2,) int64; rates (2, steps of the epoch) and hyper (3,) in sum_dtype.
         """
@@ -299,9 +299,9 @@ class Backend(ABC):
     def gather_rows(
         self, data: Array, order: Array, clock: Array, batch_size: int, out: Array
     ) -> None:
-        """Collect this step's rows: out[i] = data[order[batch * batch_size + i]].
+        """Gather this step's rows: out[i] = data[order[batch * batch_size + i]].
 
-        Shapes: data (n, ...) of any dtype, order (n,) int64, out (B, ...) in its own dtype.
+        Shapes: data (n, ...), order (n,) int64, out (B, ...); data is cast to the dtype of out.
         """
         places = self._arange(out.shape[0]) + clock[BATCH : BATCH + 1] * batch_size
         rows = self.xp.take(data, self.xp.take(order, places), axis=0)
@@ -312,9 +312,9 @@ class Backend(ABC):
     ) -> None:
         """Scale inputs: t = (rows - shift) * factor; with a clip, t / sqrt(1 + (t / clip)^2).
 
-        Computed in the dtype of shift and factor, float64 where the device has it, and rounded
-        once, so that a shift that is large beside the spread of a column costs no digit.
-        Shapes: rows and out (B, I), of any real dtype and maybe one array; shift, factor (I,).
+        The dtype of the computation is that of shift and factor, float64 if the device has it, so
+        that a shift that is large compared with the spread of a column causes no cancellation.
+        Shapes: rows and out (B, I), of any real dtype, may be one array; shift and factor (I,).
         Source of the smooth clip: Holzmueller et al. 2024 (RealMLP), appendix B.
         """
         xp = self.xp
@@ -330,21 +330,21 @@ class Backend(ABC):
         target[...] = source
 
     def fill(self, array: Array, value: float) -> None:
-        """Set every element."""
+        """Set every element to a value."""
         array[...] = value
 
     # ---- (c) optional -----------------------------------------------------------------------
 
     def capture(self, step: Callable[[], None]) -> Callable[[int], None]:
-        """Return a function that makes n steps, each as `step` would; here by calling it n times.
+        """Return a function that runs n steps, each equivalent to `step()`.
 
-        A device may record `step` once and replay it, so a step calls kernels of this backend and
-        does nothing else, always with the same arrays. Until the result has been used, `step`
-        must not be taken to have run. What a step leaves is its parameters, optimizer state,
-        gradient, totals and clock; arrays that only pass between its kernels (a batch's rows,
-        activations, local gradients) may stay unwritten.
-        The first run asks for all the memory that later ones need, a recording's included: where it
-        raises MemoryError, the engine restores what a step changes and tries smaller parts.
+        The default calls `step` n times. A backend may instead record it once and replay it, so a
+        step must only call kernels of this backend, always with the same arrays. Capturing does not
+        run the step. A step must update parameters, optimizer state, gradient, totals and clock;
+        arrays that only pass data between its kernels (a batch's rows, activations, local
+        gradients) may stay unwritten. The first run allocates all memory that later runs need,
+        including that of the recording. If it raises MemoryError, the engine restores the arrays
+        that a step changes and tries smaller parts.
         """
 
         def run(n: int) -> None:
@@ -354,23 +354,23 @@ class Backend(ABC):
         return run
 
     def active(self, multiplications: int | None = None) -> AbstractContextManager[Any]:
-        """Return a context for work on this device, also for arithmetic outside the kernels.
+        """Return a context in which this device is current, for code outside the kernels too.
 
-        For libraries with a current device, or with threads to choose: a training run says how
-        many multiplications its largest matrix product has.
+        multiplications: those of a training run's largest matrix product, which a backend may use
+        to choose its number of threads.
         """
         return nullcontext()
 
     def release_memory(self) -> None:  # noqa: B027 - most libraries have no pool
-        """Empty the library's pool of freed memory, where it has one.
+        """Empty the library's pool of freed memory, if it has one.
 
-        Called after a MemoryError, before less is asked for.
+        The engine calls it after a MemoryError, before it retries with smaller parts.
         """
 
     def with_precision(self, precision: str) -> Backend:
-        """Return this device with float32 matrix products made in a precision of `precisions`.
+        """Return this device with another precision of float32 matrix products.
 
-        Raises: ArgumentError for one that the device does not have.
+        Raises: ArgumentError for a precision that is not in `precisions`.
         """
         if precision not in self.precisions:
             more = " tf32 and bf16 are for CUDA." if self.precisions == ("float32",) else ""
@@ -383,24 +383,24 @@ class Backend(ABC):
     # ---- shared by the engine and the defaults ----------------------------------------------
 
     def dtype_name(self, array: Array) -> str:
-        """Return the name of a float array's dtype, as "float32"."""
+        """Return the name of a float array's dtype, such as "float32"."""
         return next(n for n in self.float_dtypes if array.dtype == getattr(self.xp, n))
 
     def cast(self, array: Array, dtype: str) -> Array:
-        """Return the array in a float dtype; itself, where it has it already."""
-        wanted = getattr(self.xp, dtype)
-        return array if array.dtype == wanted else self.xp.astype(array, wanted)
+        """Return the array in a float dtype; the array itself if it already has that dtype."""
+        target = getattr(self.xp, dtype)
+        return array if array.dtype == target else self.xp.astype(array, target)
 
     def narrowed(self, host: np.ndarray) -> np.ndarray:
-        """Return a host array in a dtype that the device has: where it has no float64, float32."""
-        lacks_it = host.dtype == np.float64 and "float64" not in self.float_dtypes
-        return host.astype(np.float32) if lacks_it else host
+        """Return a host array, cast from float64 to float32 if the device has no float64."""
+        is_too_wide = host.dtype == np.float64 and "float64" not in self.float_dtypes
+        return host.astype(np.float32) if is_too_wide else host
 
     def _arange(self, n: int) -> Array:
-        """Return 0 .. n-1 as int64 on the device: a view of one of few lengths, made once each.
+        """Return 0 .. n-1 as int64 on the device: a view of a cached array of 2^k elements.
 
-        They are kept for good, as a recorded step may read one; together they take no more than
-        four times the longest that was asked for.
+        The cache is never cleared, because a recorded step may read its arrays. Their total size is
+        less than four times the largest n.
         """
         cache: dict[int, Array] = self.__dict__.setdefault("_ranges", {})
         length = 1 << max(n - 1, 0).bit_length()
@@ -409,7 +409,7 @@ class Backend(ABC):
         return cache[length] if n == length else cache[length][:n]
 
     def _targets(self, y: Array, out: Array) -> Array:
-        """Return targets as (B, O) in the dtype of `out`; class labels become one-hot rows."""
+        """Return targets as (B, O) in the dtype of `out`; class labels are one-hot encoded."""
         if y.ndim == 2:
             return y
         labels = self.xp.reshape(self.xp.astype(y, self.xp.int64), (-1, 1))
@@ -419,13 +419,13 @@ class Backend(ABC):
         return f"<backend {self.device}>"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Backend:
-        return self  # there is no second device to make
+        return self  # a device cannot be copied
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the word for the device, which is opened again where the pickle is read.
+        """Pickle the device string; unpickling opens that device.
 
-        A backend that no entry point leads to is pickled as an object, with its attributes.
-        Raises: BackendError when these cannot be pickled.
+        A backend without an entry point is pickled as an object, with its attributes.
+        Raises: BackendError when the attributes cannot be pickled.
         """
         from nnbackend.backend.registry import is_registered  # which imports this module
 
@@ -434,12 +434,12 @@ class Backend(ABC):
         state = {name: value for name, value in self.__dict__.items() if name != "_ranges"}
         try:
             pickle.dumps((type(self), state))
-        except Exception as error:  # of pickle, or of whatever an attribute is
+        except Exception as error:  # an attribute's __reduce__ may raise anything
             raise BackendError(
                 "A backend in a pickle must be registered under an entry point of "
-                "nnbackend.backends, or have a class and attributes that pickle takes. "
+                "nnbackend.backends, or have a class and attributes that can be pickled. "
                 f"Received: {self!r} ({type(self).__qualname__}; {error}). Register it, "
-                "or save the network by net.save(path)."
+                "or save the network with net.save(path)."
             ) from error
         return _restored, (type(self), state)
 

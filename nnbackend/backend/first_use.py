@@ -1,7 +1,7 @@
-"""What a device must show before the engine computes on it: views that write, and right numbers.
+"""Checks of a device before its first use: writable views and correct results.
 
 The engine writes into slices and reshapes of one vector. A library whose slices are copies would
-train to nonsense without an error, so it is refused. Both checks take a few milliseconds.
+silently train wrongly, so it is refused. Both checks take a few milliseconds.
 """
 
 from __future__ import annotations
@@ -19,53 +19,53 @@ TOLERANCE = {"float32": 1e-5, "float64": 1e-12}  # of the largest element
 
 
 class Tanh:
-    """An `Activation`; the engine's own are above this room."""
+    """An `Activation`, because this package cannot import those of nnbackend.network."""
 
     kernel, params = "tanh", ()
     f_is_plain = df_is_plain = False
 
     def f(self, z: Array, xp: Namespace) -> Array:
-        """a = tanh(z)."""
+        """Return a = tanh(z)."""
         return xp.tanh(z)
 
     def df(self, z: Array, a: Array, xp: Namespace) -> Array:
-        """1 - a^2."""
+        """Return 1 - a^2."""
         return 1.0 - a * a
 
     value = f
 
     def delta(self, da: Array, z: Array, a: Array, xp: Namespace) -> Array:
-        """dC/dz from dC/da."""
+        """Return dC/dz, computed from dC/da."""
         return da * self.df(z, a, xp)
 
 
 def check_views(backend: Backend) -> None:
     """Raise BackendError unless slices and reshapes of an array write into it."""
-    what = "its arrays could be made and written to"
+    requirement = "its arrays can be created and written to"
     try:
-        for what, holds in _views(backend):
-            if not holds():
-                raise BackendError(_missing(backend, what, "it is not so"))
+        for requirement, is_met in _requirements(backend):
+            if not is_met():
+                raise BackendError(_message(backend, requirement, "this does not hold"))
     except BackendError:
         raise
-    except Exception as error:  # whatever an array library raises for what it lacks
+    except Exception as error:  # array libraries raise any type for a missing feature
         raise BackendError(
-            _missing(backend, what, f"{type(error).__name__}: {str(error)[:200]}")
+            _message(backend, requirement, f"{type(error).__name__}: {str(error)[:200]}")
         ) from error
 
 
-def _missing(backend: Backend, what: str, received: str) -> str:
+def _message(backend: Backend, requirement: str, received: str) -> str:
     return (
-        f"{backend.device} cannot be used: the engine needs that {what}. Received: {received}. "
-        "For a library whose slices are copies (as JAX), wrap its arrays in ones that write "
-        "through; see docs/write-a-backend.md, 'The six methods'."
+        f"{backend.device} cannot be used: the engine requires that {requirement}. "
+        f"Received: {received}. For a library whose slices are copies (as JAX), wrap its arrays "
+        "in ones that write through; see docs/write-a-backend.md, 'The six methods'."
     )
 
 
-def _views(backend: Backend) -> list[tuple[str, Callable[[], bool]]]:
-    """Return what must hold, each with its check, in an order that each may rely on."""
+def _requirements(backend: Backend) -> list[tuple[str, Callable[[], bool]]]:
+    """Return the requirements and their checks; each check relies on those before it."""
     vector = backend.empty((12,), "float32")
-    given = np.arange(6, dtype=np.float32).reshape(2, 3)
+    values = np.arange(6, dtype=np.float32).reshape(2, 3)
     matrix: list[Array] = []
 
     def host() -> list[float]:
@@ -93,31 +93,32 @@ def _views(backend: Backend) -> list[tuple[str, Callable[[], bool]]]:
         return host()[:4] == [2.0, 2.0, 4.0, 4.0]
 
     def receives() -> bool:
-        out = backend.to_device(given, out=matrix[0])
-        return backend.owns(out) and host()[2:8] == given.ravel().tolist()
+        out = backend.to_device(values, out=matrix[0])
+        return backend.owns(out) and host()[2:8] == values.ravel().tolist()
 
     def copies() -> bool:
         copy = backend.to_host(vector)
         copy[...] = -1.0
-        kept = host()
+        contents = host()
         before = backend.to_host(vector)
         vector[...] = 7.0
-        return kept[2:8] == given.ravel().tolist() and before.tolist() == kept
+        return contents[2:8] == values.ravel().tolist() and before.tolist() == contents
 
     return [
         ("array[...] = value writes into the array", fills),
         ("a slice of an array is a view, which writes into it", slices),
         ("xp.reshape of a slice is a view, which writes into the array", reshapes),
-        ("in-place arithmetic on a slice (part += 1) shows in the array", adds),
+        ("in-place arithmetic on a slice (part += 1) changes the array", adds),
         ("to_device(host, out=view) writes into the view", receives),
-        ("to_host gives a fresh copy, which may be written to", copies),
+        ("to_host returns a new copy, which can be written to", copies),
     ]
 
 
 def self_test(backend: Backend, kernels: Any) -> str:
-    """Return what a device computes wrongly, or ""; a step of one small layer, in its first dtype.
+    """Return a description of a wrong result, or ""; runs a step of one small layer.
 
-    kernels: the class whose kernels run: the backend's, or `Backend` with its defaults over xp.
+    The dtype is the first of float_dtypes.  kernels: the class whose kernels run: the backend's, or
+    `Backend` with its defaults.
     """
     dtype, sums = backend.float_dtypes[0], backend.sum_dtype
     x = np.linspace(-1.0, 1.0, 15).reshape(5, 3).astype(dtype)
@@ -139,12 +140,12 @@ def self_test(backend: Backend, kernels: Any) -> str:
         kernels.dense_backward(backend, device_x, views[0][0], z, a, phi, delta, *views[1], dx)
         totals[LOSS : WEIGHT + 1] = backend.xp.astype(backend.xp.sum(a, axis=0), totals.dtype)
         theta -= 0.5 * grad
-    wanted = _step_of_numpy(x, W, b, da)
-    found = {"a layer's output": a, "a layer's gradient": grad, "a gradient below": dx,
-             "a step": theta, "a sum": totals[: WEIGHT + 1]}  # fmt: skip
-    found = {name: backend.to_host(array).astype(np.float64) for name, array in found.items()}
-    for name, value in found.items():
-        error = float(np.abs(value - wanted[name]).max() / np.abs(wanted[name]).max())
+    expected = _step_of_numpy(x, W, b, da)
+    results = {"a layer's output": a, "a layer's gradient": grad, "a gradient below": dx,
+               "a step": theta, "a sum": totals[: WEIGHT + 1]}  # fmt: skip
+    results = {name: backend.to_host(array).astype(np.float64) for name, array in results.items()}
+    for name, value in results.items():
+        error = float(np.abs(value - expected[name]).max() / np.abs(expected[name]).max())
         if not error <= TOLERANCE[dtype]:
             return f"{name} is off by {error:.1e} of its size, in {dtype}"
     ticked = [*backend.to_host(clock).tolist(), *backend.to_host(hyper).tolist()]
@@ -154,7 +155,7 @@ def self_test(backend: Backend, kernels: Any) -> str:
 
 
 def _step_of_numpy(x: Any, W: Any, b: Any, da: Any) -> dict[str, np.ndarray]:
-    """Return the same in float64 on the host."""
+    """Return the expected results of `self_test`, computed in float64 on the host."""
     x, W, b, da = (v.astype(np.float64) for v in (x, W, b, da))
     a = np.tanh(x @ W + b)
     delta = da * (1.0 - a * a)

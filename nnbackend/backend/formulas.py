@@ -1,10 +1,9 @@
-"""What a kernel may ask of a formula, whoever wrote it.
+"""Protocols of the formulas that kernels receive: activations, losses, scores, update rules.
 
-The engine's activations, losses, scores and update rules are small objects that hold one formula
-each, written over an array namespace `xp`. The kernels take them as arguments. These protocols
-are all that a backend knows about them, so that a backend never imports the mathematics above it.
-`kernel` names a built-in formula that a backend may have its own code for; it is None for a
-user's own, which runs through the object's formula on every backend.
+Each formula is a small object whose functions use an array namespace `xp`. Backends depend on these
+protocols only, and never import the packages that implement them. `kernel` is the name of a
+built-in formula, for which a backend may have its own code; it is None for a custom formula, which
+runs through the object's functions on every backend.
 """
 
 from __future__ import annotations
@@ -12,16 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias
 
-# An array of whichever library the backend speaks. No useful static type spans them all.
+# An array of the backend's library. No useful static type covers them all.
 Array: TypeAlias = Any
 # The namespace of that library: the functions of the Python array API standard.
 Namespace: TypeAlias = Any
 
 
 class Activation(Protocol):
-    """phi and its slope.
+    """An activation function phi and its slope.
 
-    f(z) or f(z, xp), df(z) or df(z, a, xp): plain says that a formula takes z alone.
+    f(z) or f(z, xp), df(z) or df(z, a, xp); `..._is_plain` is True for a function of z only.
     """
 
     @property
@@ -38,14 +37,14 @@ class Activation(Protocol):
     def params(self) -> tuple[float, ...]: ...
 
     def value(self, z: Array, xp: Namespace) -> Array:
-        """a = phi(z)."""
+        """Return a = phi(z)."""
 
     def delta(self, da: Array, z: Array, a: Array, xp: Namespace) -> Array:
-        """dC/dz from dC/da."""
+        """Return dC/dz, computed from dC/da."""
 
 
 class Loss(Protocol):
-    """The loss of each row and its gradient, from one expression."""
+    """A per-sample loss and its gradient, from one expression."""
 
     @property
     def kernel(self) -> str | None: ...
@@ -55,17 +54,17 @@ class Loss(Protocol):
     def formula(self) -> Callable[..., tuple[Array, Array]]: ...
 
     def rows(self, out: Array, y: Array, xp: Namespace) -> tuple[Array, Array]:
-        """((B,) losses, (B, O) gradient at `out`), neither divided by B; y is (B, O)."""
+        """Return ((B,) losses, (B, O) gradient at `out`), neither divided by B; y is (B, O)."""
 
 
 class Score(Protocol):
-    """A figure of merit of each row."""
+    """A per-sample score."""
 
     @property
     def kernel(self) -> str | None: ...
 
     def rows(self, out: Array, y: Array, xp: Namespace) -> Array:
-        """(B,) figures in the dtype of `out`; y is (B, O)."""
+        """Return the (B,) scores in the dtype of `out`; y is (B, O)."""
 
 
 # (theta, g, state, c, p, xp) -> (new theta, new state), element by element.
@@ -85,4 +84,4 @@ class UpdateRule(Protocol):
     def recurrence(self) -> Recurrence: ...
 
     def coefficients(self, lr: Array, momentum: Array, step: Array) -> tuple[Array, ...]:
-        """c, the numbers of this step, from float64 scalars; step counts from 1."""
+        """Return c, the coefficients of this step, from float64 scalars; step counts from 1."""

@@ -1,9 +1,9 @@
-"""Random bits addressed by where they are used, the same on every backend.
+"""Counter-based random bits, the same on every backend.
 
-A dropout mask is a pure function of (seed, layer, step, row): no state to carry, to save or to
-keep in step between devices, and any split of a batch into parts gives the same mask. The
-generator is Philox4x64-10 with NumPy's conventions, so that NumPy's own C code is one
-implementation of it. A unit is kept when its 16 random bits are below round(keep * 65536).
+A dropout mask is a pure function of (seed, layer, step, row). There is no generator state to save
+or synchronize, and any split of a batch into parts has the same mask. The generator is
+Philox4x64-10 with NumPy's conventions, so that NumPy's C code is one implementation of it. A unit
+is kept when its 16 random bits are below round((1 - rate) * 65536).
 
 Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
 """
@@ -20,14 +20,14 @@ ROUNDS = 10
 UNITS_PER_BLOCK = 16  # one block is 4 words of 64 bits: 16 units at 16 bits each
 LOW_32 = 0xFFFFFFFF
 
-# Streams of the host's generators, in the key's second word. Layers count up from 0, so the
-# streams that are no layer's dropout start far above any layer.
+# Streams of the host's generators, the second word of the key. Dropout uses the layer's index,
+# which counts from 0, so the other streams start far above any layer.
 INITIAL_WEIGHTS = 1 << 32
 BATCH_ORDER = 1 << 33
 
 
 def host_generator(seed: int, stream: int, index: int = 0) -> np.random.Generator:
-    """Return the host's generator for a purpose: initial weights, an epoch's order."""
+    """Return a host generator for a stream, such as INITIAL_WEIGHTS or BATCH_ORDER."""
     return np.random.Generator(_philox((seed, stream), (0, 0, index, 0)))
 
 
@@ -37,12 +37,12 @@ def _philox(key: tuple[int, ...], counter: tuple[int, ...]) -> np.random.Philox:
 
 
 def keep_threshold(rate: float) -> int:
-    """Return the number below which a unit's 16 bits must lie for it to be kept."""
+    """Return the threshold: a unit is kept if its 16 bits are below it."""
     return round((1.0 - rate) * 65536)
 
 
 def blocks_per_row(n_units: int) -> int:
-    """Return how many blocks a row takes; rows never share one, so any split of rows agrees."""
+    """Return the blocks per row; rows never share a block, so any split of rows agrees."""
     return -(-n_units // UNITS_PER_BLOCK)
 
 
@@ -79,9 +79,9 @@ def _product(a: Array, m: int, xp: Namespace) -> tuple[Array, Array]:
 
 
 def blocks(counter: list[Array], key: tuple[int, int], xp: Namespace) -> list[Array]:
-    """Turn counters into random words: four uint64 arrays in, four of the same shape out.
+    """Return the random words of counters: four uint64 arrays, of the shape of the counters.
 
-    The reference in array arithmetic, for any library with wrapping uint64.
+    This is the reference in array arithmetic, for any library with wrapping uint64.
     """
     c0, c1, c2, c3 = counter
     for r in range(ROUNDS):
@@ -95,14 +95,14 @@ def blocks(counter: list[Array], key: tuple[int, int], xp: Namespace) -> list[Ar
 def mask(
     key: tuple[int, int], step: Array, rows: Array, units: int, rate: float, xp: Namespace
 ) -> Array:
-    """Draw a dropout mask where `rows` lives: (rows, units) of bool, as `host_mask` does.
+    """Draw a dropout mask on the device of `rows`: (rows, units) of bool, equal to `host_mask`.
 
-    step is a uint64 scalar array, rows a (B,) uint64 array of row numbers in the whole batch.
-    Nothing is read back to the host.
+    step: a uint64 scalar array.  rows: (B,) uint64, row numbers in the whole batch.
+    Nothing is copied to the host.
     """
     n_blocks = blocks_per_row(units)
     within = xp.cumulative_sum(xp.ones_like(rows[:1] + xp.zeros((n_blocks,), dtype=rows.dtype)))
-    # NumPy raises the counter before it draws, so block j of a row stands at j + 1: `within`.
+    # NumPy increments the counter before it draws, so block j of a row has counter j + 1: `within`.
     c0 = xp.reshape(rows, (-1, 1)) * n_blocks + xp.reshape(within, (1, -1))
     zero = xp.zeros_like(c0)
     words = xp.stack(blocks([c0, zero, zero + step, zero], key, xp), axis=2)

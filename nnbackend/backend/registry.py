@@ -1,10 +1,9 @@
-"""Which backends there are, which one a word means, and why one cannot be had.
+"""The registry of backends: discovery, selection by device string, reasons for unusable ones.
 
-Backends are found through the entry-point group `nnbackend.backends`, ours as anyone's; a table
-of our own stands in for it in a checkout that is not installed. An entry point is a light
-`BackendSpec`: it says whether the device is usable without loading the array library for good.
-Nothing falls back silently: "auto" may choose, "cpu" and "gpu" stay within their kind, and a
-device is used only when its arrays can be written through views and its self-test passes.
+Backends are found through the entry-point group `nnbackend.backends`; the table BUILT_IN replaces
+it in a checkout that is not installed. An entry point is a `BackendSpec`, which is light to import
+and reports whether a device is usable. There is no silent fallback: only "auto" may choose between
+GPU and CPU, and a device is used only if its views are writable and its self-test passes.
 """
 
 from __future__ import annotations
@@ -48,10 +47,10 @@ NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 @dataclass(frozen=True)
 class Device:
-    """One device of a library that has several types of them, as PyTorch.
+    """One device of a library that has several types of devices, such as PyTorch.
 
-    type: the library's word, as "mps" in torch:mps:0.  kind: "cpu" or "gpu".
-    index: its number among those of its type, from 0.
+    type: the library's name of the type, such as "mps" in torch:mps:0.  kind: "cpu" or "gpu".
+    index: its number among the devices of its type, from 0.
     """
 
     type: str
@@ -61,11 +60,11 @@ class Device:
 
 @dataclass(frozen=True)
 class Probe:
-    """What a backend found out about this machine, without raising.
+    """The devices that a backend found on this machine.
 
-    device_count: how many devices there are, all of the spec's kind; or `devices`, one by one.
-    reason and cure say why there is no device and the one command that mends it; details are
-    figures worth showing, as ("BLAS", "OpenBLAS 0.3.31").
+    device_count: the number of devices, all of the spec's kind; or `devices`, a list of them.
+    reason, cure: why no device is usable, and the command that fixes it.
+    details: facts to display, such as ("BLAS", "OpenBLAS 0.3.31").
     """
 
     device_count: int = 0
@@ -81,11 +80,11 @@ class Probe:
 
 @dataclass(frozen=True)
 class BackendSpec:
-    """What an entry point of the group names: light to import, heavy only when loaded.
+    """The object of an entry point: light to import, loads the array library only on demand.
 
-    kind is "cpu" or "gpu", of all devices unless the probe lists them with their own; a higher
-    priority wins within a kind. probe() never raises. load(n) gives the backend of device n, as
-    the probe counts or lists them.
+    kind: "cpu" or "gpu", of all devices unless the probe lists them with their kinds.
+    priority: within a kind, the backend with the highest is chosen.  probe(): never raises.
+    load(n): returns the backend of device n, in the order of the probe.
     """
 
     name: str
@@ -101,7 +100,7 @@ class BackendSpec:
 class BackendRow:
     """One line of `nnbackend.backends()`.
 
-    devices: the words for the devices, as "cupy:0".  kinds: the kind of each.
+    devices: the device strings, such as "cupy:0".  kinds: the kind of each device.
     """
 
     name: str
@@ -118,7 +117,7 @@ class BackendRow:
 
 @dataclass(frozen=True)
 class _Entry:
-    """A name that was found: its spec, or the error that came instead."""
+    """The result of discovery for one name: its spec, or the error."""
 
     name: str
     distribution: str
@@ -127,7 +126,7 @@ class _Entry:
 
 
 def _load_entry(name: str, target: str, distribution: str) -> _Entry:
-    """Import one spec; whatever goes wrong is kept, to be shown only when asked for."""
+    """Import one spec; store an error in the entry, to be raised only on use."""
     try:
         module, _, attribute = target.partition(":")
         spec = getattr(importlib.import_module(module), attribute)
@@ -140,12 +139,12 @@ def _load_entry(name: str, target: str, distribution: str) -> _Entry:
     if not isinstance(spec, BackendSpec) or spec.name != name:
         return _Entry(name, distribution, error=BackendUnavailableError(
             f"entry point {target!r} of {distribution} must name a BackendSpec called {name!r}. "
-            f"Received: {spec!r}. Mend or remove {distribution}."
+            f"Received: {spec!r}. Fix or remove {distribution}."
         ))  # fmt: skip
     if spec.api_version != API_VERSION:
         old = distribution if spec.api_version < API_VERSION else "nnbackend"
         return _Entry(name, distribution, spec, BackendVersionError(
-            f"backend {name!r} ({distribution}) speaks API {spec.api_version}, "
+            f"backend {name!r} ({distribution}) implements API {spec.api_version}, "
             f"nnbackend needs {API_VERSION}; upgrade {old}."
         ))  # fmt: skip
     return _Entry(name, distribution, spec)
@@ -153,7 +152,7 @@ def _load_entry(name: str, target: str, distribution: str) -> _Entry:
 
 @cache
 def _entries() -> dict[str, _Entry]:
-    """Find every backend by name; two distributions with one name are refused at use."""
+    """Return every backend by name; a name of two distributions raises on use."""
     found: dict[str, dict[str, str]] = {
         name: {target: "nnbackend"} for name, target in BUILT_IN.items()
     }
@@ -183,7 +182,7 @@ def _entries() -> dict[str, _Entry]:
 
 @cache
 def _probe(name: str) -> Probe:
-    """Ask a backend about this machine, once; an exception in a probe is a reason too."""
+    """Return the cached probe of a backend; an exception in the probe becomes its reason."""
     entry = _entries()[name]
     if entry.error is not None or entry.spec is None:
         return Probe(0, reason=str(entry.error))
@@ -197,23 +196,23 @@ def _probe(name: str) -> Probe:
 
 
 def _devices(name: str) -> tuple[Device, ...]:
-    """Return the devices that a backend has here; those of a single type have no word for it."""
+    """Return a backend's devices on this machine; `type` is empty if they are only counted."""
     probe, spec = _probe(name), _entries()[name].spec
     kind = spec.kind if spec else ""
     return probe.devices or tuple(Device("", kind, i) for i in range(probe.device_count))
 
 
-def _word(name: str, device: Device) -> str:
-    """Return the word for a device, as Backend.device has it."""
+def _device_string(name: str, device: Device) -> str:
+    """Return the device string, equal to `Backend.device`."""
     return ":".join(filter(None, (name, device.type, str(device.index))))
 
 
-def _words(name: str) -> tuple[str, ...]:
-    return tuple(_word(name, device) for device in _devices(name))
+def _device_strings(name: str) -> tuple[str, ...]:
+    return tuple(_device_string(name, device) for device in _devices(name))
 
 
 def _version(entry: _Entry) -> str:
-    """Return what a backend says of its version; one that cannot tell is shown without."""
+    """Return a backend's version, or "" if it cannot be determined."""
     try:
         return entry.spec.version() if entry.spec and not entry.error else ""
     except Exception:
@@ -222,11 +221,11 @@ def _version(entry: _Entry) -> str:
 
 @cache
 def _backend(name: str, place: int) -> Backend:
-    """Load a device of a usable backend, once; see that its arrays can be computed with.
+    """Load a device of a usable backend, once; check that its views are writable.
 
-    Raises: BackendError, also for whatever a plug-in raises.
+    Raises: BackendError, also for any exception of the plug-in.
     """
-    entry, word = _entries()[name], _words(name)[place]
+    entry, expected = _entries()[name], _device_strings(name)[place]
     assert entry.spec is not None
     try:
         backend = entry.spec.load(place)
@@ -234,12 +233,13 @@ def _backend(name: str, place: int) -> Backend:
         raise
     except Exception as error:
         raise BackendUnavailableError(
-            f"{word} ({entry.distribution}) could not be loaded: {type(error).__name__}: {error}."
+            f"{expected} ({entry.distribution}) could not be loaded: {type(error).__name__}: "
+            f"{error}."
         ) from error
-    if backend.device not in (word, name if word == f"{name}:0" else word):
+    if backend.device not in (expected, name if expected == f"{name}:0" else expected):
         raise BackendError(
-            f"load({place}) of {name} ({entry.distribution}) must give a backend whose `device` is "
-            f"{word!r}, the word for it. Received: {backend.device!r}. Correct it there."
+            f"load({place}) of {name} ({entry.distribution}) must return a backend whose `device` "
+            f"is {expected!r}. Received: {backend.device!r}. Fix or remove {entry.distribution}."
         )
     if name != "numpy":
         first_use.check_views(backend)
@@ -248,23 +248,23 @@ def _backend(name: str, place: int) -> Backend:
 
 @cache
 def _finding(name: str, place: int) -> str:
-    """Return what the self-test of a device found wrong, once per process; "" for nothing."""
-    if name == "numpy":  # what the others are compared with
+    """Return the fault that a device's self-test found, once per process, or ""."""
+    if name == "numpy":  # the reference
         return ""
-    # Our own kernels are tested with the library; to load them may take longer than the test.
+    # The test suite covers the built-in kernels; loading them may take longer than this test.
     kernels = Backend if name in BUILT_IN else type(_backend(name, place))
     return first_use.self_test(_backend(name, place), kernels)
 
 
 def _open(name: str, place: int) -> Backend:
-    """Return a device that computes rightly.
+    """Return a device that passes its self-test.
 
-    Raises: BackendError when its arrays cannot be computed with, or its self-test fails.
+    Raises: BackendError when its views are not writable, or its self-test fails.
     """
     backend = _backend(name, place)
     try:
         finding = _finding(name, place)
-    except Exception as error:  # not kept: it may be a passing want of memory
+    except Exception as error:  # not cached: the cause may be temporary, such as a lack of memory
         finding = f"{type(error).__name__}: {error}"
     if finding:
         owner = _entries()[name].distribution
@@ -276,7 +276,7 @@ def _open(name: str, place: int) -> Backend:
 
 
 def is_registered(backend: Backend) -> bool:
-    """Whether the word for its device leads to such a backend again."""
+    """Return True if `get_backend(backend.device)` returns a backend of the same class."""
     try:
         return type(get_backend(backend.device)) is type(backend)
     except (BackendError, ArgumentError):
@@ -284,13 +284,13 @@ def is_registered(backend: Backend) -> bool:
 
 
 def refresh() -> None:
-    """Forget what was found, so that the next look finds plug-ins installed since."""
-    for remembered in (_entries, _probe, _backend, _finding):
-        remembered.cache_clear()
+    """Clear the caches, so that newly installed plug-ins are found."""
+    for cached in (_entries, _probe, _backend, _finding):
+        cached.cache_clear()
 
 
 def backends() -> list[BackendRow]:
-    """List every known backend: usable or not, and why not.
+    """Return a row for every known backend, with the reason if it is not usable.
 
     >>> "numpy" in {row.name for row in backends() if row.usable}
     True
@@ -306,7 +306,7 @@ def backends() -> list[BackendRow]:
                 reason=probe.reason,
                 cure=probe.cure,
                 version=_version(entry),
-                devices=_words(name),
+                devices=_device_strings(name),
                 distribution=entry.distribution,
                 details=probe.details,
                 kinds=tuple(device.kind for device in _devices(name)),
@@ -319,16 +319,15 @@ def backends() -> list[BackendRow]:
 
 
 def get_backend(device: str | Backend | None = None) -> Backend:
-    """Return the backend that a word means, or a Backend itself.
+    """Return the backend of a device string; return a Backend unchanged.
 
         auto   cpu   gpu   gpu:N   NAME   NAME:N   NAME:TYPE   NAME:TYPE:N
 
-    None asks the environment variable NNBACKEND_DEVICE, and then means "auto". "auto" prefers a
-    GPU; "cpu" and "gpu" mean the best device of the kind. These three pass over a device that
-    cannot be used, and say so in the log. A name, with the number or the type of one of its
-    devices, means that device alone.
+    None means the environment variable NNBACKEND_DEVICE, or "auto" if it is not set. "auto" prefers
+    a GPU; "cpu" and "gpu" mean the best device of the kind. These three skip unusable devices and
+    log it. A backend's name, with the number or type of one of its devices, means only that device.
     Raises: UnknownBackendError, BackendUnavailableError, BackendVersionError; BackendError for a
-    library without writable views; ArgumentError when the word does not follow the grammar.
+    library without writable views; ArgumentError when the string does not follow the grammar.
     >>> get_backend("numpy")
     <backend numpy:0>
     """
@@ -356,7 +355,7 @@ def get_backend(device: str | Backend | None = None) -> Backend:
 
 
 def _named(name: str, type: str | None, number: int, asked: str) -> Backend:
-    """Return one device of one backend, or say why it cannot be had."""
+    """Return one device of one backend; raise BackendError with the reason if it is unusable."""
     if name not in _entries():
         raise UnknownBackendError(
             f"no backend {name!r}: {asked}; kinds: {', '.join(KINDS)}. {suggest(name, _entries())}"
@@ -367,57 +366,57 @@ def _named(name: str, type: str | None, number: int, asked: str) -> Backend:
     if not devices:
         raise BackendUnavailableError(
             f"{asked} but {name} is not usable:\n{_reason(name)}\n"
-            "Use device='cpu', or device='auto' to take the best one found."
+            "Use device='cpu', or device='auto' for the best usable device."
         )
     places = [i for i, d in enumerate(devices) if type in (None, d.type, d.kind)]
     if number >= len(places):
-        raise BackendUnavailableError(f"{asked} asked for, but {_seen(name)}.")
+        raise BackendUnavailableError(f"{asked}, but {_device_list(name)}.")
     return _open(name, places[number])
 
 
-def _seen(name: str) -> str:
-    words = _words(name)
-    return f"{name} sees {len(words)} device{'s' if len(words) > 1 else ''} ({', '.join(words)})"
+def _device_list(name: str) -> str:
+    found = _device_strings(name)
+    return f"{name} has {len(found)} device{'s' if len(found) > 1 else ''} ({', '.join(found)})"
 
 
 def _choose(kind: str, number: int | None, asked: str) -> Backend:
-    """Return the best device of a kind that can be used; "auto" prefers a GPU."""
-    passed_over: list[str] = []
+    """Return the best usable device of a kind; "auto" prefers a GPU."""
+    skipped: list[str] = []
     failed = False
-    for wanted in ("gpu", "cpu") if kind == "auto" else (kind,):
-        for name, place in _candidates(wanted, number, passed_over):
+    for device_kind in ("gpu", "cpu") if kind == "auto" else (kind,):
+        for name, place in _candidates(device_kind, number, skipped):
             try:
                 chosen = _open(name, place)
             except BackendError as error:
-                passed_over.append(f"  {_words(name)[place]}: {error}")
+                skipped.append(f"  {_device_strings(name)[place]}: {error}")
                 failed = True
                 continue
             if kind == "auto" or failed:
-                why = "; passed over:\n" + "\n".join(passed_over) if passed_over else ""
+                why = "; skipped:\n" + "\n".join(skipped) if skipped else ""
                 level = logging.WARNING if failed else logging.INFO
                 logger.log(level, "device %r is %s%s", kind, chosen.device, why)
             return chosen
-    reasons = "\n".join(passed_over) or "  none is installed"
+    reasons = "\n".join(skipped) or "  none is installed"
     what = "" if kind == "auto" else f"{kind.upper()} "
     lacking = (
         f"no {what}device has the number {number}" if number else f"no {what}backend is usable"
     )
     raise BackendUnavailableError(
         f"{asked} but {lacking}:\n{reasons}\n"
-        "Use device='cpu', or device='auto' to take the best one found."
+        "Use device='cpu', or device='auto' for the best usable device."
     )
 
 
-def _candidates(kind: str, number: int | None, passed_over: list[str]) -> Iterator[tuple[str, int]]:
-    """Yield (name, place) of each device of a kind, the best first; note who has none and why."""
+def _candidates(kind: str, number: int | None, skipped: list[str]) -> Iterator[tuple[str, int]]:
+    """Yield (name, place) of each device of a kind, the best first; record backends without one."""
     specs = [e.spec for e in _entries().values() if e.spec is not None and e.error is None]
     for spec in sorted(specs, key=lambda spec: -spec.priority):
         devices = _devices(spec.name)
         places = [place for place, device in enumerate(devices) if device.kind == kind]
         if not devices and spec.kind == kind:
-            passed_over.append(_reason(spec.name))
+            skipped.append(_reason(spec.name))
         elif places and number is not None and number >= len(places):
-            passed_over.append(f"  {_seen(spec.name)}")
+            skipped.append(f"  {_device_list(spec.name)}")
         chosen = places if number is None else places[number : number + 1]
         yield from ((spec.name, place) for place in chosen)
 

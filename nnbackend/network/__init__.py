@@ -1,1 +1,1 @@
-"""The mathematics of the multilayer perceptron: activations, losses, layers, the network."""
+"""The multilayer perceptron: activations, losses, layers and the network."""

@@ -1,7 +1,7 @@
-"""Activation functions phi and their slopes, each formula once, ordered by rising complexity.
+"""Activation functions phi and their slopes, ordered by rising complexity.
 
-A formula is written over an array namespace `xp`, so the same text runs on every backend. The
-slope is given z and a = phi(z) and may use whichever is cheaper.
+A formula uses an array namespace `xp`, so the same code runs on every backend. The slope receives
+z and a = phi(z) and may use whichever is cheaper.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ class Activation:
 
         a = f(z);  phi'(z) = df(z)
 
-    f(z) or f(z, xp), df(z) or df(z, a, xp): with `xp` a formula uses the library of whichever
-    device runs it; without, NumPy's own functions serve NumPy and CuPy arrays alike. A network
-    tries them on a small array, and refuses what does not work element by element.
-    The weights "auto" are Glorot's for any activation of your own; for one of relu's kind say so
-    in the layer: Dense(100, own, weights="he_normal").
-    A name of your own is saved with a model; loading it then needs the object again.
+    f(z) or f(z, xp), df(z) or df(z, a, xp): with `xp` a formula uses the library of the device
+    that runs it; without it, NumPy's functions work on NumPy and CuPy arrays. A network tests
+    them on a small array and refuses formulas that do not work element by element.
+    The weights "auto" are Glorot's for any custom activation; for one similar to relu use
+    Dense(100, phi, weights="he_normal").
+    A model file stores the name of a custom activation; loading the file requires the object.
     >>> import numpy as np
     >>> Activation("cube", lambda z: z**3, lambda z: 3 * z**2).value(np.array([2.0]), np)
     array([8.])
@@ -52,7 +52,7 @@ class Activation:
                     f"{'z, or of z and xp' if role == 'f' else 'z, or of z, a and xp'}. "
                     f"Received: {role}={function!r}."
                 )
-            # Counted once: a kernel asks at every step.
+            # Counted once, because kernels read it at every step.
             object.__setattr__(self, f"{role}_is_plain", n == 1)
 
     def value(self, z: Array, xp: Namespace) -> Array:
@@ -74,7 +74,7 @@ class Activation:
 
 
 class Softmax(Activation):
-    """Softmax over a row: the one activation whose units depend on each other."""
+    """Softmax over a row: the only activation whose units depend on each other."""
 
     def delta(self, da: Array, z: Array, a: Array, xp: Namespace) -> Array:
         """Return dC/dz = a * (da - sum(da * a)), the product with softmax's Jacobian."""
@@ -82,7 +82,7 @@ class Softmax(Activation):
 
 
 def _n_arguments(function: Callable[..., Any]) -> int:
-    """Count the arguments a formula asks for; a NumPy ufunc, which has no signature, takes z."""
+    """Return the number of required arguments; 1 (z) for a NumPy ufunc without a signature."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
@@ -105,14 +105,14 @@ def _built_in(
 
 
 def identity() -> Activation:
-    """a = z."""
+    """Return the identity, a = z."""
     return _built_in("identity", lambda z, xp: z, lambda z, a, xp: xp.ones_like(a), (), True)
 
 
 def step() -> Activation:
-    """a = 1 where z > 0, else 0: the perceptron's; its slope is 0, so nothing is learnt by it.
+    """Return the step of the perceptron, a = 1 where z > 0, else 0.
 
-    Source: Rosenblatt 1957.
+    Its slope is 0, so gradient descent does not train the layers up to it. Source: Rosenblatt 1957.
     """
     return _built_in(
         "step",
@@ -123,7 +123,7 @@ def step() -> Activation:
 
 
 def relu() -> Activation:
-    """a = max(z, 0); the slope at 0 is 0."""
+    """Return ReLU, a = max(z, 0); the slope at 0 is 0."""
     return _built_in(
         "relu",
         lambda z, xp: xp.where(z <= 0, 0.0, z),  # so asked, NaN stays NaN
@@ -133,7 +133,7 @@ def relu() -> Activation:
 
 
 def leaky_relu(alpha: float = 0.1) -> Activation:
-    """a = z where z > 0, else alpha z; the course's max(0.1 z, z). alpha is at least 0."""
+    """Return leaky ReLU, a = z where z > 0, else alpha z; alpha is at least 0."""
     check("alpha", alpha, lambda v: v >= 0, "at least 0", "leaky_relu")
     return _built_in(
         "leaky_relu",
@@ -145,7 +145,7 @@ def leaky_relu(alpha: float = 0.1) -> Activation:
 
 
 def tanh() -> Activation:
-    """a = tanh z;  phi' = 1 - a^2."""
+    """Return the hyperbolic tangent, a = tanh z;  phi' = 1 - a^2."""
     return _built_in(
         "tanh",
         lambda z, xp: xp.tanh(z),
@@ -155,25 +155,28 @@ def tanh() -> Activation:
 
 
 def _sigmoid(z: Array, xp: Namespace) -> Array:
-    """1 / (1 + e^-z), from e^-|z|, which cannot overflow."""
+    """Return 1 / (1 + e^-z), computed from e^-|z|, which cannot overflow."""
     e = xp.exp(-xp.abs(z))
     return xp.where(z >= 0, xp.ones_like(e), e) / (1.0 + e)
 
 
 def sigmoid() -> Activation:
-    """a = 1 / (1 + e^-z);  phi' = a (1 - a)."""
+    """Return the sigmoid, a = 1 / (1 + e^-z);  phi' = a (1 - a)."""
     return _built_in("sigmoid", _sigmoid, lambda z, a, xp: a * (1.0 - a), slope_from_output=True)
 
 
 def exponential() -> Activation:
-    """a = e^z;  phi' = a: the output of a Poisson regression."""
+    """Return the exponential, a = e^z;  phi' = a: the output of a Poisson regression."""
     return _built_in(
         "exponential", lambda z, xp: xp.exp(z), lambda z, a, xp: a, slope_from_output=True
     )
 
 
 def elu(alpha: float = 1.0) -> Activation:
-    """a = z where z > 0, else alpha (e^z - 1). Source: Clevert et al. 2015, equation 15."""
+    """Return ELU, a = z where z > 0, else alpha (e^z - 1).
+
+    Source: Clevert et al. 2015, equation 15.
+    """
     return _built_in(
         "elu",
         lambda z, xp: xp.where(z > 0, z, alpha * xp.expm1(xp.where(z > 0, 0.0, z))),
@@ -187,7 +190,7 @@ SELU_ALPHA = 1.6732632423543772
 
 
 def selu() -> Activation:
-    """a = scale * elu(z, alpha), whose units keep mean 0 and variance 1.
+    """Return SELU, a = scale * elu(z, alpha), whose units keep mean 0 and variance 1.
 
     Source: Klambauer et al. 2017, equation 2, constants from its appendix.
     """
@@ -200,17 +203,17 @@ def selu() -> Activation:
 
 
 def _softplus(z: Array, xp: Namespace) -> Array:
-    """log(1 + e^z), from e^-|z|, which cannot overflow."""
+    """Return log(1 + e^z), computed from e^-|z|, which cannot overflow."""
     return xp.where(z > 0, z, 0.0) + xp.log1p(xp.exp(-xp.abs(z)))
 
 
 def softplus() -> Activation:
-    """a = log(1 + e^z);  phi' = sigmoid(z)."""
+    """Return softplus, a = log(1 + e^z);  phi' = sigmoid(z)."""
     return _built_in("softplus", _softplus, lambda z, a, xp: _sigmoid(z, xp))
 
 
 def silu() -> Activation:
-    """a = z sigmoid(z), also called swish. Source: Elfwing et al. 2017."""
+    """Return SiLU, a = z sigmoid(z), also called swish. Source: Elfwing et al. 2017."""
 
     def slope(z: Array, a: Array, xp: Namespace) -> Array:
         s = _sigmoid(z, xp)
@@ -224,7 +227,7 @@ GELU_CUBIC = 0.044715
 
 
 def gelu() -> Activation:
-    """a = z/2 (1 + tanh(sqrt(2/pi) (z + 0.044715 z^3))).
+    """Return GELU, a = z/2 (1 + tanh(sqrt(2/pi) (z + 0.044715 z^3))).
 
     Source: Hendrycks and Gimpel 2016, section 2: the tanh form, because the array standard has no
     error function. It is at most 5e-4 from the exact z * P(Z <= z).
@@ -242,7 +245,7 @@ def gelu() -> Activation:
 
 
 def mish() -> Activation:
-    """a = z tanh(softplus(z)). Source: Misra 2019."""
+    """Return Mish, a = z tanh(softplus(z)). Source: Misra 2019."""
 
     def slope(z: Array, a: Array, xp: Namespace) -> Array:
         t = xp.tanh(_softplus(z, xp))
@@ -252,7 +255,7 @@ def mish() -> Activation:
 
 
 def softmax() -> Activation:
-    """a_k = e^{z_k} / sum_j e^{z_j}, the classes' probabilities."""
+    """Return softmax, a_k = e^{z_k} / sum_j e^{z_j}, the class probabilities."""
 
     def value(z: Array, xp: Namespace) -> Array:
         e = xp.exp(z - xp.max(z, axis=1, keepdims=True))
@@ -283,9 +286,9 @@ ACTIVATIONS: dict[str, Callable[..., Activation]] = {
 
 
 def get_activation(choice: str | Activation, *params: float) -> Activation:
-    """Return the activation that a name means; an Activation is given back as it is.
+    """Return the activation of a name; return an Activation unchanged.
 
-    Raises: ArgumentError for an unknown name, with the nearest one.
+    Raises: ArgumentError for an unknown name, with the closest known name.
     >>> get_activation("leaky_relu", 0.2)
     Activation(name='leaky_relu', params=(0.2,))
     """

@@ -1,4 +1,4 @@
-"""From what a user writes, [784, 100, 10], to layers; and back to words."""
+"""Conversion of a list such as [784, 100, 10] into layers, and of layers into text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nnbackend.network.losses import OUTPUT_ACTIVATIONS, Loss, get_loss
 def build_layers(
     layers: Sequence[int | AbstractLayer], loss: Loss | None, activation: str | Activation
 ) -> tuple[int, tuple[AbstractLayer, ...]]:
-    """Return n_in and the layers, numbers turned into Dense."""
+    """Return n_in and the layers; a number becomes a Dense layer."""
     items = list(layers) if isinstance(layers, (list, tuple)) else []
     if len(items) < 2:
         raise ArgumentError(
@@ -32,28 +32,28 @@ def build_layers(
         built.append(item)
     if isinstance(built[-1], Dropout):
         raise ArgumentError(
-            "the last layer must give the output. Received: a Dropout at the end. "
+            "the last layer must compute the output. Received: a Dropout at the end. "
             "Put it before the last Dense."
         )
     if any(isinstance(la, Dense) and la.activation.name == "softmax" for la in built[:-1]):
-        raise ArgumentError("softmax belongs to the last layer. Received: it on a hidden layer.")
+        raise ArgumentError("softmax must be on the last layer. Received: on a hidden layer.")
     last = built[-1]
     if isinstance(last, Dense) and last.n_out == 1 and last.activation.name == "softmax":
         raise ArgumentError(
-            "softmax needs at least 2 units, as one alone is always 1. Received: 1. Use 2 units, "
+            "softmax needs at least 2 units: of 1 unit it is always 1. Received: 1. Use 2 units, "
             "or Dense(1, 'sigmoid') with loss='binary_cross_entropy'."
         )
     return check_size("n_in", items[0]), tuple(built)
 
 
 def default_loss(last: AbstractLayer) -> Loss:
-    """Return the loss that suits an output layer: cross-entropy after softmax, else quadratic."""
+    """Return the default loss of an output layer: cross-entropy after softmax, else quadratic."""
     is_softmax = isinstance(last, Dense) and last.activation.name == "softmax"
     return get_loss("cross_entropy" if is_softmax else "quadratic")
 
 
 def describe(layer: AbstractLayer) -> str:
-    """Return a layer in a few words."""
+    """Return a short description of a layer, such as "dense 10 relu"."""
     if isinstance(layer, Dense):
         return f"dense {layer.n_out} {describe_formula(layer.activation)}"
     if isinstance(layer, Maxout):
@@ -62,13 +62,13 @@ def describe(layer: AbstractLayer) -> str:
 
 
 def describe_formula(formula: Activation | Loss) -> str:
-    """Return a formula's name with its numbers, as leaky_relu(0.1)."""
+    """Return a formula's name with its parameters, such as "leaky_relu(0.1)"."""
     numbers = ", ".join(f"{p:g}" for p in formula.params if p)
     return f"{formula.name}({numbers})" if numbers else formula.name
 
 
 def summary(n_in: int, layers: Sequence[AbstractLayer]) -> str:
-    """Return a table: layer, units, parameters."""
+    """Return a table of layers, units and parameters."""
     rows, total, width = [("layer", "units", "parameters"), ("input", str(n_in), "")], 0, n_in
     for layer in layers:
         shapes = layer.parameter_shapes(width)
@@ -83,7 +83,7 @@ def summary(n_in: int, layers: Sequence[AbstractLayer]) -> str:
 
 
 def check_dtype(dtype: Any, backend: Backend) -> str:
-    """Return the name of a dtype that a backend computes in, or say which it has."""
+    """Return the name of a dtype; raise ArgumentError unless the backend supports it."""
     name = getattr(dtype, "name", None) or getattr(dtype, "__name__", None) or str(dtype)
     if name not in backend.float_dtypes:
         raise ArgumentError(
@@ -100,7 +100,7 @@ def _other_dtype(name: str, backend: Backend) -> str:
 
 
 def check_seed(seed: Any) -> int:
-    """Return a seed as an int of 64 bits."""
+    """Return a seed as an int; raise ArgumentError unless it fits in 64 bits."""
     check(
         "seed",
         seed,

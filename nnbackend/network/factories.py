@@ -1,6 +1,6 @@
-"""Factories of built-in formulas: one object for the same parameters, as formulas do not change.
+"""Factories of built-in formulas: one shared, immutable object for each set of parameters.
 
-Backends keep what they compile or trace for a formula; a new object each time would be new to them.
+Backends cache compiled code by formula object; a new object each time would be compiled again.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ T = TypeVar("T")
 
 
 def shared(make: Callable[P, T]) -> Callable[P, T]:
-    """Return a factory that gives the object it made before for the same parameters."""
-    known = lru_cache(maxsize=64, typed=True)(make)  # 1 and 1.0 are parameters of their own
+    """Return a factory that returns the same object for the same parameters."""
+    cached = lru_cache(maxsize=64, typed=True)(make)  # 1 and 1.0 are different parameters
 
     @wraps(make)
     def factory(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             hash((*args, *kwargs.values()))
-        except TypeError:  # such as a list, which the factory refuses in its own words
+        except TypeError:  # such as a list, which the factory refuses with its own message
             return make(*args, **kwargs)
-        return known(*args, **kwargs)  # type: ignore[arg-type]
+        return cached(*args, **kwargs)  # type: ignore[arg-type]
 
     return factory

@@ -1,4 +1,4 @@
-"""Initial weights, drawn on the host so that one seed gives one network on every device."""
+"""Initial weights, drawn on the host so that a seed gives the same network on every device."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Draw = Callable[[np.random.Generator, tuple[int, ...], int, int], np.ndarray]
 
 @dataclass(frozen=True)
 class Initializer:
-    """A way to draw weights: draw(rng, shape, fan_in, fan_out) -> float64 array of that shape."""
+    """A distribution of weights: draw(rng, shape, fan_in, fan_out) -> float64 array."""
 
     name: str
     draw: Draw = field(repr=False, compare=False)
@@ -29,19 +29,19 @@ class Initializer:
 
 
 def zeros() -> Initializer:
-    """All 0: the slides' first choice, under which all units of a layer stay alike."""
+    """Return all zeros; as weights they keep all units of a layer identical."""
     return Initializer("zeros", lambda rng, shape, fan_in, fan_out: np.zeros(shape))
 
 
 def constant(value: float = 0.0) -> Initializer:
-    """All `value`."""
+    """Return an array filled with `value`."""
     return Initializer(
         "constant", lambda rng, shape, fan_in, fan_out: np.full(shape, float(value)), (value,)
     )
 
 
 def normal(std: float = 1.0, mean: float = 0.0) -> Initializer:
-    """Normal with standard deviation `std`; by default the course's N(0, 1)."""
+    """Draw from a normal distribution with standard deviation `std`; by default N(0, 1)."""
     check("std", std, lambda v: v >= 0, "at least 0", "normal")
     return Initializer(
         "normal",
@@ -51,7 +51,7 @@ def normal(std: float = 1.0, mean: float = 0.0) -> Initializer:
 
 
 def uniform(limit: float = 0.05) -> Initializer:
-    """Uniform between -limit and limit."""
+    """Draw uniformly between -limit and limit."""
     check("limit", limit, lambda v: v >= 0, "at least 0", "uniform")
     return Initializer(
         "uniform", lambda rng, shape, fan_in, fan_out: rng.uniform(-limit, limit, shape), (limit,)
@@ -61,7 +61,7 @@ def uniform(limit: float = 0.05) -> Initializer:
 def _by_variance(
     name: str, variance: Callable[[int, int], float], distribution: str
 ) -> Callable[[], Initializer]:
-    """Make an initializer whose variance follows from the fans."""
+    """Return a factory of an initializer whose variance depends on fan-in and fan-out."""
 
     def draw(
         rng: np.random.Generator, shape: tuple[int, ...], fan_in: int, fan_out: int
@@ -76,9 +76,9 @@ def _by_variance(
 
 
 _VARIANCES: dict[str, Callable[[int, int], float]] = {
-    # Glorot and Bengio 2010, equation 12: keeps activations and gradients alike.
+    # Glorot and Bengio 2010, equation 12: keeps the variances of activations and gradients.
     "glorot": lambda fan_in, fan_out: 2.0 / (fan_in + fan_out),
-    # He et al. 2015, equation 10: for units that are off half the time.
+    # He et al. 2015, equation 10: for units that are 0 half of the time.
     "he": lambda fan_in, fan_out: 2.0 / fan_in,
     # LeCun et al. 1998, section 4.6; also Nielsen's 1/sqrt(n) and SELU's.
     "lecun": lambda fan_in, fan_out: 1.0 / fan_in,
@@ -96,20 +96,20 @@ INITIALIZERS: dict[str, Callable[..., Initializer]] = {
     },
 }
 
-_SUITED_TO = {"relu": "he_normal", "leaky_relu": "he_normal", "elu": "he_normal",
-              "selu": "lecun_normal", "gelu": "he_normal", "silu": "he_normal",
-              "mish": "he_normal", "softplus": "he_normal"}  # fmt: skip
+_DEFAULTS = {"relu": "he_normal", "leaky_relu": "he_normal", "elu": "he_normal",
+             "selu": "lecun_normal", "gelu": "he_normal", "silu": "he_normal",
+             "mish": "he_normal", "softplus": "he_normal"}  # fmt: skip
 
 
 def default_initializer(activation: str) -> Initializer:
-    """Return what "auto" means: He for the ReLU family, LeCun for SELU, else Glorot."""
-    return get_initializer(_SUITED_TO.get(activation, "glorot_uniform"))
+    """Return the initializer for "auto": He for the ReLU family, LeCun for SELU, else Glorot."""
+    return get_initializer(_DEFAULTS.get(activation, "glorot_uniform"))
 
 
 def get_initializer(choice: str | float | Initializer, *params: float) -> Initializer:
-    """Return the initializer that a name means; a number means that constant.
+    """Return the initializer of a name; a number means that constant.
 
-    Raises: ArgumentError for an unknown name, with the nearest one.
+    Raises: ArgumentError for an unknown name, with the closest known name.
     >>> get_initializer("normal", 0.01)
     Initializer(name='normal', params=(0.01, 0.0))
     """

@@ -1,8 +1,8 @@
-"""The layers: what each is, its forward pass and, below it, its backward pass.
+"""The layers, each with its forward pass and, below it, its backward pass.
 
-A layer describes, buffers hold: a layer is a frozen record of sizes and formulas, and every array
-it works on stands in the `Slot` it is given. So layers can be shared, saved and compared, and
-every z, a and delta can be looked at. Ordered by rising complexity.
+A layer is a frozen record of sizes and formulas; its arrays are in `LayerBuffers`, which the caller
+passes. So layers can be shared, saved and compared, and every z, a and delta can be inspected.
+Ordered by rising complexity.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ IDENTITY = identity()
 
 @dataclass
 class LayerBuffers:
-    """One layer's arrays for one batch: views of the parameters, and room for its results.
+    """The arrays of one layer for one batch: views of the parameters, and buffers for its results.
 
-    delta holds dC/da when `backward` begins and dC/dz when it ends.
+    delta contains dC/da before `backward` and dC/dz after it.
     """
 
     a: Array  # (B, O)
@@ -40,11 +40,11 @@ class LayerBuffers:
     mask: Array = None  # (B, O), dropout: True where a unit is kept
     key: tuple[int, int] = (0, 0)  # dropout: seed, layer
     clock: Array = None  # dropout: the step
-    first_row: int = 0  # dropout: where this part of the batch begins
+    first_row: int = 0  # dropout: the batch row at which this part begins
 
 
 class AbstractLayer(ABC):
-    """What the network asks of a layer."""
+    """Base class of layers: the interface that a network uses."""
 
     @abstractmethod
     def n_outputs(self, n_in: int) -> int:
@@ -52,13 +52,13 @@ class AbstractLayer(ABC):
 
     @abstractmethod
     def parameter_shapes(self, n_in: int) -> tuple[tuple[int, int], int] | None:
-        """Return the shapes of W and b, or None for a layer that learns nothing."""
+        """Return the shapes of W and b, or None for a layer without parameters."""
 
     @abstractmethod
     def make_buffers(
         self, backend: Backend, dtype: str, rows: int, n_in: int, keep_z: bool
     ) -> LayerBuffers:
-        """Make the arrays of a forward pass; z may share a's where the slope needs a alone."""
+        """Make the arrays of a forward pass; z and a may be one array if the slope needs only a."""
 
     @abstractmethod
     def forward(self, backend: Backend, x: Array, s: LayerBuffers) -> None:
@@ -66,12 +66,12 @@ class AbstractLayer(ABC):
 
     @abstractmethod
     def backward(self, backend: Backend, x: Array, s: LayerBuffers, dx: Array | None) -> None:
-        """Compute the gradients from s.delta; dx, where wanted, becomes dC/dx."""
+        """Compute the gradients from s.delta; write dC/dx into dx unless it is None."""
 
 
 @dataclass(frozen=True)
 class Dropout(AbstractLayer):
-    """Silences a share of the units of the layer before it, at random, in training only.
+    """A layer that sets random units of the layer before it to zero, in training only.
 
         a = x * mask / (1 - drop_rate)
 
@@ -81,7 +81,7 @@ class Dropout(AbstractLayer):
     drop_rate: float = 0.5
 
     def __post_init__(self) -> None:
-        expected = "at least 0 and below 1, the probability of silencing a unit"
+        expected = "at least 0 and below 1, the probability of setting a unit to zero"
         check("drop_rate", self.drop_rate, lambda v: 0.0 <= v < 1.0, expected)
 
     def n_outputs(self, n_in: int) -> int:
@@ -106,12 +106,12 @@ class Dropout(AbstractLayer):
 
 @dataclass(frozen=True)
 class Dense(AbstractLayer):
-    """A layer of units that each see all inputs.
+    """A fully connected layer.
 
         z = x W + b;  a = phi(z)
         delta = dC/da * phi'(z);  dW = x^T delta;  db = sum of delta's rows;  dx = delta W^T
 
-    weights and biases name initializers; "auto" suits the activation.
+    weights, biases: initializers or their names; "auto" selects one for the activation.
     """
 
     n_out: int
@@ -154,7 +154,7 @@ class Dense(AbstractLayer):
 
 @dataclass(frozen=True)
 class Maxout(AbstractLayer):
-    """Units that each take the largest of K affine pieces; they learn their own activation.
+    """A layer of units that each return the largest of K affine pieces.
 
         z_k = x W_k + b_k;  a = max_k z_k;  delta goes to the winning piece
 
@@ -209,7 +209,7 @@ LAYERS: dict[str, type[AbstractLayer]] = {"dense": Dense, "dropout": Dropout, "m
 
 
 def check_size(name: str, value: Any) -> int:
-    """Return a size as an int, or say that it is none."""
+    """Return a size as an int; raise ArgumentError unless it is an integer of at least 1."""
     try:
         size = 0 if isinstance(value, bool) else operator.index(value)
     except TypeError:
@@ -222,5 +222,6 @@ def check_size(name: str, value: Any) -> int:
 
 
 def _initializer(choice: str | float | Initializer, activation: str) -> Initializer:
-    is_auto = isinstance(choice, str) and choice == "auto"  # an array, by mistake, has no one truth
+    # The type first: an array that was passed by mistake has no single truth value.
+    is_auto = isinstance(choice, str) and choice == "auto"
     return default_initializer(activation) if is_auto else get_initializer(choice)

@@ -1,9 +1,9 @@
 """Loss functions: a value and its gradient from one expression.
 
-Each gives the loss of every row and the gradient at the network's output, summed over the
-outputs and not divided by the batch: the mean over the batch is taken in the kernel
-`Backend.loss_and_delta` alone. Where an output activation and a loss belong together, `on_logits`
-takes z instead of a, so that nothing overflows and delta is simply a - y.
+Each returns the loss of every row, summed over the outputs, and the gradient at the network's
+output. Neither is divided by the batch size: only the kernel `Backend.loss_and_delta` computes the
+mean over the batch. If the output activation is the loss's partner, `on_logits` takes z instead of
+a, so that nothing overflows and delta is simply a - y.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Formula = Callable[[Array, Array, Namespace], RowsAndGradient]
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss of one row, and its gradient.
+    """A per-sample loss and its gradient.
 
         formula(a, y, xp) -> ((B,) losses, (B, O) gradient dC/da)
 
-    partner names the output activation with which `on_logits`, the same taken from z, is used.
-    A network tries a formula of your own on a few rows, and refuses one that mixes them.
+    partner: the output activation with which `on_logits`, the same loss as a function of z, is
+    used. A network tests a custom formula on a few rows and refuses one that mixes rows.
     >>> import numpy as np
     >>> Loss("doubled", lambda a, y, xp: (xp.sum((a - y) ** 2, axis=1), 2 * (a - y))).rows(
     ...     np.array([[3.0]]), np.array([[1.0]]), np)
@@ -46,7 +46,7 @@ class Loss:
         return self.formula(out, y, xp)
 
     def fused(self) -> Loss:
-        """Return the loss that takes z, with the partner's activation inside."""
+        """Return the loss as a function of z, which includes the partner's activation."""
         assert self.on_logits is not None
         kernel = f"{self.partner}_{self.kernel}" if self.kernel else None
         return Loss(f"{self.name} on logits", self.on_logits, self.params, kernel=kernel)
@@ -58,18 +58,18 @@ class Loss:
 
 
 def _tiny(a: Array, xp: Namespace) -> float:
-    """Return what probabilities are kept away from 0 and 1 by, in the value and the gradient."""
+    """Return the least distance of clipped probabilities from 0 and 1."""
     return float(xp.finfo(a.dtype).eps)
 
 
 def _inside(a: Array, xp: Namespace) -> Array:
-    """Keep probabilities where their logarithm and its slope are finite."""
+    """Clip probabilities to where their logarithm and its slope are finite."""
     tiny = _tiny(a, xp)
     return xp.where(a < tiny, tiny, xp.where(a > 1.0 - tiny, 1.0 - tiny, a))
 
 
 def quadratic() -> Loss:
-    """C = 1/2 sum_k (a_k - y_k)^2;  dC/da = a - y."""
+    """Return the quadratic loss, C = 1/2 sum_k (a_k - y_k)^2;  dC/da = a - y."""
 
     def formula(a: Array, y: Array, xp: Namespace) -> RowsAndGradient:
         e = a - y
@@ -79,7 +79,7 @@ def quadratic() -> Loss:
 
 
 def absolute() -> Loss:
-    """C = sum_k |a_k - y_k|;  dC/da = sign(a - y)."""
+    """Return the absolute loss, C = sum_k |a_k - y_k|;  dC/da = sign(a - y)."""
 
     def formula(a: Array, y: Array, xp: Namespace) -> RowsAndGradient:
         e = a - y
@@ -89,9 +89,9 @@ def absolute() -> Loss:
 
 
 def huber(threshold: float = 1.0) -> Loss:
-    """C = sum_k e^2 / 2 where |e| <= threshold, else threshold (|e| - threshold / 2); e = a - y.
+    """Return the Huber loss of e = a - y. Source: Huber 1964.
 
-    Source: Huber 1964.
+    C = sum_k e^2 / 2 where |e| <= threshold, else threshold (|e| - threshold / 2).
     """
     check("threshold", threshold, lambda v: v > 0, "above 0", "huber")
 
@@ -104,9 +104,9 @@ def huber(threshold: float = 1.0) -> Loss:
 
 
 def quantile(q: float = 0.5) -> Loss:
-    """C = sum_k q e where e >= 0, else (q - 1) e; e = y - a. Its minimum is the q-quantile.
+    """Return the loss whose minimum is the q-quantile. Source: Koenker and Bassett 1978.
 
-    Source: Koenker and Bassett 1978.
+    C = sum_k q e where e >= 0, else (q - 1) e; e = y - a.
     """
     check("q", q, lambda v: 0 < v < 1, "between 0 and 1", "quantile")
 
@@ -119,7 +119,7 @@ def quantile(q: float = 0.5) -> Loss:
 
 
 def poisson() -> Loss:
-    """C = sum_k a - y + y log(y / a), half the Poisson deviance;  dC/da = 1 - y / a.
+    """Return half the Poisson deviance, C = sum_k a - y + y log(y / a);  dC/da = 1 - y / a.
 
     Targets are counts, at least 0; outputs must be above 0. With the exponential: delta = a - y.
     """
@@ -140,9 +140,9 @@ def poisson() -> Loss:
 
 
 def binary_cross_entropy(label_smoothing: float = 0.0) -> Loss:
-    """C = -sum_k y log a + (1 - y) log(1 - a), a yes-or-no each. With sigmoid: delta = a - y.
+    """Return the cross-entropy of independent outputs; with sigmoid, delta = a - y.
 
-    Smoothing moves y to (1 - s) y + s / 2.
+    C = -sum_k y log a + (1 - y) log(1 - a). Smoothing moves y to (1 - s) y + s / 2.
     """
     _check_smoothing(label_smoothing, "binary_cross_entropy")
 
@@ -166,9 +166,9 @@ def binary_cross_entropy(label_smoothing: float = 0.0) -> Loss:
 
 
 def cross_entropy(label_smoothing: float = 0.0) -> Loss:
-    """C = -sum_k y_k log a_k over exclusive classes. With softmax: delta = a - y.
+    """Return C = -sum_k y_k log a_k over exclusive classes; with softmax, delta = a - y.
 
-    Smoothing moves y to (1 - s) y + s / K. Source of it: Szegedy et al. 2015, section 7.
+    Smoothing moves y to (1 - s) y + s / K. Source: Szegedy et al. 2015, section 7.
     """
     _check_smoothing(label_smoothing, "cross_entropy")
 
@@ -207,7 +207,7 @@ LOSSES: dict[str, Callable[..., Loss]] = {
     )
 }
 
-# What the last layer does when it is given as a number alone.
+# The activation of a last layer that is written as a number.
 OUTPUT_ACTIVATIONS = {
     "cross_entropy": "softmax",
     "binary_cross_entropy": "sigmoid",
@@ -216,9 +216,9 @@ OUTPUT_ACTIVATIONS = {
 
 
 def get_loss(choice: str | Loss, *params: float) -> Loss:
-    """Return the loss that a name means; a Loss is given back as it is.
+    """Return the loss of a name; return a Loss unchanged.
 
-    Raises: ArgumentError for an unknown name, with the nearest one.
+    Raises: ArgumentError for an unknown name, with the closest known name.
     >>> get_loss("huber", 2.0)
     Loss(name='huber', params=(2.0,))
     """

@@ -1,8 +1,8 @@
-"""The multilayer perceptron: layers in a row, one loss, one device.
+"""The multilayer perceptron: a sequence of layers, one loss, one device.
 
-A network holds its parameters in one flat vector `theta` and lends views of it. The mathematics
-(`feedforward`, `backprop`, `trace`) takes rows as the first layer sees them; `predict` and
-`evaluate` take raw rows and scale them as training did.
+A network stores its parameters in one flat vector `theta`; `weights` and `biases` are views of it.
+`feedforward`, `backprop` and `trace` expect scaled rows, the input of the first layer. `predict`
+and `evaluate` expect raw rows and scale them as training did.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from nnbackend.network.scores import ACCURACY, BINARY_ACCURACY, SQUARED_ERROR, S
 from nnbackend.network.sums import Sums
 from nnbackend.network.workspace import DropoutSource, Workspace
 
-# A network may give infinity for finite rows; the figures say so, NumPy need not warn.
+# Infinite outputs for finite rows show in the results; NumPy's warnings would repeat that.
 _QUIET = partial(np.errstate, over="ignore", invalid="ignore", divide="ignore")
-FEW_ROWS = 16  # for so few, making the arrays of a pass takes longer than the pass
-ROWS_AT_ONCE = 4096  # evaluation goes through the data in parts of at most so many rows
+FEW_ROWS = 16  # up to here allocating a workspace takes longer than the pass: reuse it
+ROWS_AT_ONCE = 4096  # evaluation processes the data in parts of at most this many rows
 
 
 @dataclass(frozen=True)
 class Gradient:
-    """What backpropagation gives, layer by layer; l counts the layers that learn, from 0.
+    """The result of backpropagation; l counts the trainable layers, from 0.
 
     loss: the mean loss.  weights[l] (I, O), biases[l] (O,), deltas[l] = dC/dz (B, O).
-    vector: all of it flat, (P,), of which weights and biases are views.
+    vector: the flat gradient (P,), of which weights and biases are views.
     """
 
     loss: float
@@ -54,9 +54,9 @@ class Gradient:
 
 @dataclass(frozen=True)
 class Trace:
-    """What feed-forward computes on its way: z[l] = a[l-1] W[l] + b[l], a[l] = phi(z[l]).
+    """The arrays of a feed-forward pass: z[l] = a[l-1] W[l] + b[l], a[l] = phi(z[l]).
 
-    l counts the layers that learn, from 0; the layer below the first is x.
+    l counts the trainable layers, from 0; the input of the first is x.
     """
 
     x: Array
@@ -67,15 +67,15 @@ class Trace:
 class Network:
     """A multilayer perceptron on one device.
 
-    layers: n_in, then layers; a number means Dense of so many units with `activation`, and for
-    the last layer the activation that suits the loss (softmax for cross_entropy, sigmoid for
+    layers: n_in, then layers; a number n means Dense(n, activation), and as the last layer Dense
+    with the activation that matches the loss (softmax for cross_entropy, sigmoid for
     binary_cross_entropy, exponential for poisson, else identity).
     loss: by default cross_entropy after a softmax, else quadratic.
-    precision: of float32 matrix products: "float32", or where the device has them "tf32" or "bf16",
-    which are faster and less exact; by default the device's own, float32.
-    seed: of the initial weights; the same on every device.
-    classes: the labels that outputs 0, 1, ... stand for.
-    Raises: ArgumentError for layers or sizes that cannot be meant; BackendError for a device.
+    precision: precision of float32 matrix products: "float32" (default), or on some devices "tf32"
+    or "bf16", which are faster and less accurate.
+    seed: seed of the initial weights, which are the same on every device.
+    classes: the labels of the outputs 0, 1, ...
+    Raises: ArgumentError for invalid layers or options; BackendError for an unusable device.
     >>> net = Network([2, 3, 1], activation="tanh", device="numpy", seed=1)
     >>> net.feedforward([[0.0, 1.0]]).shape, net.n_parameters
     ((1, 1), 13)
@@ -97,16 +97,16 @@ class Network:
         self.backend = backend if precision is None else backend.with_precision(precision)
         self.dtype = architecture.check_dtype(dtype, self.backend)
         self.seed = check_seed(seed)
-        given = None if loss is None else get_loss(loss)
-        self.n_in, self.layers = architecture.build_layers(layers, given, activation)
+        chosen = None if loss is None else get_loss(loss)
+        self.n_in, self.layers = architecture.build_layers(layers, chosen, activation)
         probing.check_activations(self.layers, self.backend)
-        self.loss = given or architecture.default_loss(self.layers[-1])
+        self.loss = chosen or architecture.default_loss(self.layers[-1])
         plain = (c.item() if isinstance(c, np.generic) else c for c in classes or ())
         self.classes = None if classes is None else tuple(plain)
         self.scaler: Scaler | None = None
         self.target_scaler: Scaler | None = None
-        self.columns: dict[str, Any] | None = None  # how a table's columns became x
-        self._spare: dict[int, Workspace] = {}  # by their rows
+        self.columns: dict[str, Any] | None = None  # how the columns of a table map to x
+        self._spare: dict[int, Workspace] = {}  # reusable workspaces by their number of rows
 
         shapes, widths = [], [self.n_in]
         for layer in self.layers:
@@ -124,25 +124,25 @@ class Network:
         )
         self.layout = Layout(shapes)
         self.theta = self.backend.empty((self.layout.size,), self.dtype)
-        self._lend_views()
+        self._make_views()
         self.initialize(self.seed)
 
-    def _lend_views(self) -> None:
+    def _make_views(self) -> None:
         views = self.layout.views(self.theta, self.backend.xp)
         self.weights = tuple(W for W, _ in views)
         self.biases = tuple(b for _, b in views)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a pickle or a deep copy takes: the parameters as one host array."""
-        made_again = ("weights", "biases", "_spare")
-        state = {name: v for name, v in self.__dict__.items() if name not in made_again}
+        """Return the state for a pickle or a deep copy, with the parameters as one host array."""
+        rebuilt = ("weights", "biases", "_spare")
+        state = {name: v for name, v in self.__dict__.items() if name not in rebuilt}
         return state | {"theta": self.backend.to_host(self.theta)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _spare={})
         self.theta = self.backend.empty((self.layout.size,), self.dtype)
         self.backend.to_device(state["theta"], out=self.theta)
-        self._lend_views()
+        self._make_views()
 
     # ---- parameters -------------------------------------------------------------------------
 
@@ -153,11 +153,11 @@ class Network:
 
     @property
     def trainable_layers(self) -> tuple[Dense | Maxout, ...]:
-        """The layers that have parameters, as weights[l] and biases[l] count them."""
+        """The layers that have parameters, in the order of `weights` and `biases`."""
         return tuple(layer for layer in self.layers if isinstance(layer, (Dense, Maxout)))
 
     def initialize(self, seed: int) -> None:
-        """Draw the initial weights anew, on the host, layer by layer."""
+        """Draw the initial weights from `seed`, on the host, layer by layer."""
         self.seed = check_seed(seed)
         pairs: list[tuple[np.ndarray, np.ndarray]] = []
         for index, (layer, (W_shape, n_biases)) in enumerate(
@@ -175,20 +175,18 @@ class Network:
 
     def set_parameters(self, weights: Sequence[Any], biases: Sequence[Any]) -> None:
         """Set all parameters from host arrays, shaped like `weights` and `biases`."""
-        for name, given, own in (
+        for name, arrays, views in (
             ("weights", weights, self.weights),
             ("biases", biases, self.biases),
         ):
-            shapes = [np.shape(g) for g in given]
-            if shapes != [tuple(o.shape) for o in own]:
+            shapes = [np.shape(array) for array in arrays]
+            if shapes != [tuple(view.shape) for view in views]:
                 raise ShapeError(
-                    f"{name} must have the shapes {[tuple(o.shape) for o in own]}. "
+                    f"{name} must have the shapes {[tuple(view.shape) for view in views]}. "
                     f"Received: {shapes}."
                 )
-        for given_array, own_array in zip(
-            [*weights, *biases], [*self.weights, *self.biases], strict=True
-        ):
-            self.backend.to_device(np.ascontiguousarray(given_array, self.dtype), out=own_array)
+        for array, view in zip([*weights, *biases], [*self.weights, *self.biases], strict=True):
+            self.backend.to_device(np.ascontiguousarray(array, self.dtype), out=view)
 
     def get_parameters(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Return fresh host copies of (weights, biases)."""
@@ -204,7 +202,7 @@ class Network:
         other.scaler, other.target_scaler = self.scaler, self.target_scaler
         return other
 
-    # ---- the mathematics --------------------------------------------------------------------
+    # ---- feed-forward and backpropagation ---------------------------------------------------
 
     def feedforward(self, x: Any) -> Array:
         """Return the output activations (B, n_out) of rows x (B, n_in) on this device."""
@@ -222,7 +220,7 @@ class Network:
     def backprop(self, x: Any, y: Any, sample_weight: Any = None) -> Gradient:
         """Return the mean loss of rows x (B, n_in) with targets y, and its gradient.
 
-        y: class labels (B,), or targets (B,) or (B, n_out). Dropout layers are left out.
+        y: class labels (B,), or targets (B,) or (B, n_out). Dropout is off.
         """
         x = self.rows_on_device(x)
         target, weight = self.device_targets(y, sample_weight, int(x.shape[0]))
@@ -245,10 +243,10 @@ class Network:
         )
 
     def for_training(self) -> tuple[tuple[AbstractLayer, ...], Loss]:
-        """Return the layers and the loss as a training step runs them.
+        """Return the layers and the loss as a training step uses them.
 
-        Where the output activation is the loss's partner, the output layer gives z and the loss
-        takes it: the same function, with delta = a - y and nothing to overflow.
+        If the output activation is the loss's partner, the output layer returns z and the fused
+        loss applies the activation: the same function, with delta = a - y and no overflow.
         """
         last = self.layers[-1]
         if isinstance(last, Dense) and self.loss.partner == last.activation.kernel is not None:
@@ -265,57 +263,57 @@ class Network:
         dropout: DropoutSource | None = None,
         keep_z: bool = False,
     ) -> Workspace:
-        """Make the arrays for passes over rows x (B, n_in), which it reads in place."""
+        """Return a workspace for passes over rows x (B, n_in), which it reads in place."""
         return Workspace(
             self.backend, layers or self.layers, self.layout, x, self.theta,
             grad=grad, dropout=dropout, keep_z=keep_z,
         )  # fmt: skip
 
-    # ---- on data ----------------------------------------------------------------------------
+    # ---- prediction and evaluation ----------------------------------------------------------
 
     def outputs(self, x: Any) -> np.ndarray:
         """Return the output activations of raw rows, (n, n_out) on the host."""
         x = validation.finite_rows(x, self.n_in, self.dtype, self.backend)
         result = np.empty((int(x.shape[0]), self.n_out), self.dtype)
 
-        def keep(start: int, space: Workspace) -> None:
+        def store(start: int, space: Workspace) -> None:
             result[start : start + space.rows] = self.backend.to_host(space.forward())
 
         with _QUIET():
-            self._pass_over(x, keep)
+            self._pass_over(x, store)
         return result
 
     def predict(self, x: Any) -> np.ndarray:
-        """Return what the network says of raw rows, on the host.
+        """Return the predictions for raw rows, on the host.
 
-        Labels (n,) of a classifier, of `classes` where it has them; yes-or-no (n, n_out) where
-        several can be true; values (n,) or (n, n_out) of a regression, float64 where the targets
-        were scaled: the network's own dtype could lack digits for them.
+        A classifier returns labels (n,), from `classes` if they are set; a multilabel classifier
+        0 or 1 (n, n_out); a regression values (n,) or (n, n_out), in float64 if the targets were
+        scaled, because the network's dtype could round them.
         """
         out = self.outputs(x)
-        if self._is_yes_or_no:
-            yes = (out > 0.5).astype(np.int64)
-            return self._names(yes[:, 0]) if self.n_out == 1 else yes
+        if self._is_binary:
+            positive = (out > 0.5).astype(np.int64)
+            return self._labels(positive[:, 0]) if self.n_out == 1 else positive
         if self.is_classifier:
-            return self._names(out.argmax(axis=1))
+            return self._labels(out.argmax(axis=1))
         values: np.ndarray = out
         if self.target_scaler is not None:
             values = self.target_scaler.inverse(out)
         return values[:, 0] if self.n_out == 1 else values
 
     def predict_proba(self, x: Any) -> np.ndarray:
-        """Return the classes' probabilities for raw rows, (n, n_out) on the host."""
+        """Return the class probabilities for raw rows, (n, n_out) on the host."""
         last = self.layers[-1]
         name = last.activation.name if isinstance(last, Dense) else ""
         if name not in ("softmax", "sigmoid"):
             raise ArgumentError(
-                "predict_proba needs a softmax or sigmoid output, which give probabilities. "
+                "predict_proba needs a softmax or sigmoid output, which returns probabilities. "
                 f"Received: a network that ends in {name or last!r}. Use outputs(x)."
             )
         return self.outputs(x)
 
     def evaluate(self, x: Any, y: Any, sample_weight: Any = None) -> dict[str, float]:
-        """Return the mean loss and the score on raw rows: {"loss", "accuracy"} or {"loss", "r2"}."""
+        """Return the "loss" and the score, "accuracy" or "r2", averaged over raw rows."""
         x = validation.finite_rows(x, self.n_in, self.dtype, self.backend)
         n = int(x.shape[0])
         return self.evaluate_prepared(
@@ -325,11 +323,11 @@ class Network:
     def evaluate_prepared(
         self, x: Array, y: np.ndarray, weight: np.ndarray | None
     ) -> dict[str, float]:
-        """Evaluate with targets and weights as `host_targets` and `host_weights` give them."""
+        """Evaluate with the targets and weights of `host_targets` and `host_weights`."""
         backend, score = self.backend, self.score_for(y)
         layers, loss = self.for_training()
-        kept = Sums(backend)
-        totals, before = kept.totals, backend.zeros((4,), backend.sum_dtype)
+        running = Sums(backend)
+        totals, before = running.totals, backend.zeros((4,), backend.sum_dtype)
         unused: Array | None = None
 
         def add(start: int, space: Workspace) -> None:
@@ -341,19 +339,19 @@ class Network:
                 w = None if weight is None else backend.to_device(weight[part])
                 out = space.forward()
                 if unused is None or unused.shape != out.shape:
-                    unused = None  # gives its memory back
+                    unused = None  # frees its memory before the next allocation
                     unused = backend.empty((space.rows, self.n_out), self.dtype)
                 backend.add_score(score, self._activations(out, loss), target, w, totals)
                 backend.loss_and_delta(loss, out, target, w, unused, totals)
-            except MemoryError:  # these rows will come again, in smaller parts
+            except MemoryError:  # _pass_over repeats these rows in smaller parts
                 unused = None
                 backend.copy(before, totals)
                 raise
-            kept.bring()
+            running.flush()
 
         with _QUIET():
             self._pass_over(x, add, layers)
-        sums = kept.read()
+        sums = running.read()
         value = float(sums[SCORE] / sums[WEIGHT])
         if score is SQUARED_ERROR:
             value = _r2(value, y, weight)
@@ -361,24 +359,24 @@ class Network:
 
     @property
     def is_classifier(self) -> bool:
-        """Whether the outputs stand for classes."""
+        """True if the outputs represent classes."""
         return self.loss.name == "cross_entropy" or self.classes is not None
 
     @property
-    def _is_yes_or_no(self) -> bool:
-        """Whether each output answers a question of its own."""
+    def _is_binary(self) -> bool:
+        """True if each output is an independent yes-or-no decision."""
         return self.loss.name == "binary_cross_entropy" or (self.is_classifier and self.n_out == 1)
 
     def score_for(self, y: np.ndarray) -> Score:
-        """Return what `evaluate` reports beside the loss for targets as `host_targets` gives them."""
-        if self._is_yes_or_no:
+        """Return the score that `evaluate` reports for targets of `host_targets`."""
+        if self._is_binary:
             return BINARY_ACCURACY
         return ACCURACY if y.ndim == 1 or self.is_classifier else SQUARED_ERROR
 
-    # ---- the doors --------------------------------------------------------------------------
+    # ---- validation of data -----------------------------------------------------------------
 
     def host_targets(self, y: Any, n_rows: int) -> np.ndarray:
-        """Return targets as the loss takes them: (n,) int32 class labels, or (n, n_out)."""
+        """Return targets in the form the loss expects: (n,) int32 class labels, or (n, n_out)."""
         if self.target_scaler is None:
             return self._unscaled_targets(y, n_rows, self.dtype)
         target = self._unscaled_targets(y, n_rows, "float64")
@@ -398,7 +396,7 @@ class Network:
         return validation.sample_weights(sample_weight, n_rows, self.dtype, self.backend)
 
     def device_targets(self, y: Any, sample_weight: Any, n_rows: int) -> tuple[Array, Array | None]:
-        """Return targets, as the last layer gives them, and weights on the device."""
+        """Return targets, in the scale of the last layer's output, and weights on the device."""
         weight = self.host_weights(sample_weight, n_rows)
         target = self.backend.to_device(self._unscaled_targets(y, n_rows, self.dtype))
         return target, None if weight is None else self.backend.to_device(weight)
@@ -406,18 +404,18 @@ class Network:
     def device_scaler(self) -> tuple[Array, Array]:
         """Return the scaler's shift and factor on the device, in its `sum_dtype`."""
         assert self.scaler is not None
-        # The factor of a column that hardly varies may be too large for float32.
+        # The factor of a nearly constant column may exceed the range of float32.
         factor = np.minimum(self.scaler.factor, np.finfo(self.backend.sum_dtype).max)
         shift, factor = map(self.backend.narrowed, (self.scaler.shift, factor))
         return self.backend.to_device(shift), self.backend.to_device(factor)
 
     @property
     def scales_on_host(self) -> bool:
-        """Whether host rows are scaled before they go to the device, as that lacks float64."""
+        """True if host rows are scaled on the host, because the device has no float64."""
         return self.scaler is not None and "float64" not in self.backend.float_dtypes
 
     def rows_on_device(self, x: Any) -> Array:
-        """Return rows through the strict door, in the network's dtype."""
+        """Return rows on this device in the network's dtype; raise for arrays of other devices."""
         x = validation.own_rows(x, self.n_in, self.backend)
         return self.backend.cast(x, self.dtype)
 
@@ -427,18 +425,18 @@ class Network:
         use: Callable[[int, Workspace], None],
         layers: Sequence[AbstractLayer] | None = None,
     ) -> None:
-        """Call use(first row, workspace) for all rows, in parts that the device has memory for.
+        """Call use(first row, workspace) for all rows, in parts that fit in the device's memory.
 
-        Raises: MemoryError when a single row finds none.
+        Raises: MemoryError when a single row does not fit.
         """
         n, done, size = int(x.shape[0]), 0, ROWS_AT_ONCE
 
         def proceed() -> None:
             nonlocal done
-            begun = done
-            for start, space in self._passes(x[begun:, ...] if begun else x, layers, size):
-                use(begun + start, space)
-                done = begun + start + space.rows
+            offset = done
+            for start, space in self._passes(x[offset:, ...] if offset else x, layers, size):
+                use(offset + start, space)
+                done = offset + start + space.rows
 
         while done < n:
             try:
@@ -448,7 +446,7 @@ class Network:
                 size = min(size, n - done)
                 if size == 1:
                     raise
-            # Only now are the error and its frames gone, which held the arrays of the failed part.
+            # Outside of the handler: the error's frames, which reference the arrays, are freed.
             self._spare.clear()
             self.backend.release_memory()
             size = -(-size // 2)
@@ -456,60 +454,61 @@ class Network:
     def _passes(
         self, x: Array, layers: Sequence[AbstractLayer] | None, size: int
     ) -> Iterator[tuple[int, Workspace]]:
-        """Go through raw rows in parts: give each part's first row and a loaded workspace."""
+        """Yield each part's first row and a workspace that contains the part's scaled rows."""
         n, backend = int(x.shape[0]), self.backend
-        size, space, own = min(n, size), None, None
+        size, space, buffer = min(n, size), None, None
         scaler = self.device_scaler() if self.scaler is not None else None
         for start in range(0, n, size):
             rows = min(size, n - start)
             if space is None or space.rows != rows:
-                space = own = None  # gives its memory back
+                space = buffer = None  # frees its memory before the next allocation
                 space = self._spare_workspace(rows, layers)
-                own = space.x
+                buffer = space.x
             part = x[start : start + rows, ...]
-            is_foreign = not backend.owns(part)
-            if is_foreign and self.scales_on_host and self.scaler is not None:
-                backend.to_device(self.scaler.transform(part, self.dtype), out=own)
+            is_on_host = not backend.owns(part)
+            if is_on_host and self.scales_on_host and self.scaler is not None:
+                backend.to_device(self.scaler.transform(part, self.dtype), out=buffer)
             elif scaler is not None and self.scaler is not None:
-                part = backend.to_device(np.ascontiguousarray(part)) if is_foreign else part
-                backend.scale_rows(part, *scaler, self.scaler.clip, own)
-            elif is_foreign:
-                backend.to_device(np.ascontiguousarray(part, self.dtype), out=own)
+                part = backend.to_device(np.ascontiguousarray(part)) if is_on_host else part
+                backend.scale_rows(part, *scaler, self.scaler.clip, buffer)
+            elif is_on_host:
+                backend.to_device(np.ascontiguousarray(part, self.dtype), out=buffer)
             elif _can_be_read_in_place(part, self.dtype):
                 space.read(part)
             else:
-                backend.copy(backend.cast(part, self.dtype), own)
+                backend.copy(backend.cast(part, self.dtype), buffer)
             yield start, space
         if space is not None and layers is None and n <= FEW_ROWS:
-            space.read(own)  # so that nobody's rows are held on to
+            space.read(buffer)  # drops the reference to the caller's rows
             self._spare[n] = space
 
     def _spare_workspace(self, rows: int, layers: Sequence[AbstractLayer] | None) -> Workspace:
-        """Take the workspace of an earlier pass over as few rows, or make one.
+        """Return the workspace of an earlier pass over as many rows, or a new one.
 
-        What is taken is gone until it is put back, so no two threads have the same.
+        The workspace is removed from the cache until the pass ends, so threads never share one.
         """
         space = self._spare.pop(rows, None) if layers is None else None
         return space or self.workspace(self.backend.empty((rows, self.n_in), self.dtype), layers)
 
     def _activations(self, out: Array, loss: Loss) -> Array:
-        """Return the output activations, where a fused loss left the pass at z."""
+        """Return the output activations; with a fused loss, compute them from z."""
         last = self.layers[-1]
         if loss is self.loss or not isinstance(last, Dense):
             return out
         with self.backend.active():
             return last.activation.value(out, self.backend.xp)
 
-    def _names(self, codes: np.ndarray) -> np.ndarray:
+    def _labels(self, codes: np.ndarray) -> np.ndarray:
+        """Return the labels of class codes."""
         if self.classes is None:
             return codes
-        # One kind of label makes an array of that kind; several keep their own as objects.
-        one_kind = len({type(c) for c in self.classes}) == 1
-        labels = np.asarray(self.classes, dtype=None if one_kind else object)
-        names: np.ndarray = labels[codes]
-        return names
+        # Labels of one type get an array of that type; mixed labels get an array of objects.
+        is_one_type = len({type(c) for c in self.classes}) == 1
+        labels = np.asarray(self.classes, dtype=None if is_one_type else object)
+        result: np.ndarray = labels[codes]
+        return result
 
-    # ---- to look at -------------------------------------------------------------------------
+    # ---- saving and printing ----------------------------------------------------------------
 
     def save(self, path: Any) -> None:
         """Write the model to one file; see `nnbackend.persistence`."""
@@ -529,12 +528,12 @@ class Network:
 
 
 def _can_be_read_in_place(part: Array, dtype: str) -> bool:
-    """Return True if rows are the host's, one after another, in the dtype of the network."""
+    """Return True if rows are a C-contiguous host array in the network's dtype."""
     return isinstance(part, np.ndarray) and part.dtype == dtype and part.flags.c_contiguous
 
 
 def _r2(mean_square: float, y: np.ndarray, weight: np.ndarray | None) -> float:
-    """Return 1 - sum of squares / variance; of constant targets, as scikit-learn, 1 or 0."""
+    """Return 1 - sum of squares / variance; for constant targets 1 or 0, as in scikit-learn."""
     values = y.astype(np.float64)
     variance = float(
         (

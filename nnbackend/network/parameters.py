@@ -1,6 +1,6 @@
-"""One flat vector for all parameters, and the views of it that layers work on.
+"""One flat vector for all parameters, and the layers' views of it.
 
-All weights come first, then all biases: a penalty or a decay of the weights is one slice, and an
+All weights come first, then all biases: a penalty or decay of the weights uses one slice, and an
 optimizer is one pass over one vector. Gradients and an optimizer's moments have the same layout.
 """
 
@@ -15,9 +15,9 @@ ParameterShapes = tuple[tuple[int, int], int]
 
 
 class Layout:
-    """Where each layer's W and b stand in the flat vector.
+    """The positions of each layer's W and b in the flat vector.
 
-    size: P, the number of parameters.  n_weights: how many of them are weights.
+    size: P, the number of parameters.  n_weights: the number of weights.
     """
 
     def __init__(self, shapes: Sequence[ParameterShapes]) -> None:

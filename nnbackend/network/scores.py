@@ -1,4 +1,4 @@
-"""Scores: figures of merit of a row, averaged over a data set by `Network.evaluate`."""
+"""Per-sample scores, which `Network.evaluate` averages over a data set."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from nnbackend.backend.formulas import Array, Namespace
 
 @dataclass(frozen=True)
 class Score:
-    """A figure of one row: formula(a, y, xp) -> (B,)."""
+    """A per-sample score: formula(a, y, xp) -> (B,)."""
 
     name: str
     formula: Callable[[Array, Array, Namespace], Array] = field(repr=False)
     kernel: str | None = field(default=None, repr=False)
 
     def rows(self, out: Array, y: Array, xp: Namespace) -> Array:
-        """Return the figure of each row, in the dtype of `out`."""
+        """Return the score of each row, in the dtype of `out`."""
         return self.formula(out, y, xp)
 
 
@@ -38,5 +38,5 @@ def _squared_error(a: Array, y: Array, xp: Namespace) -> Array:
 ACCURACY = Score("accuracy", _right_class, "accuracy")
 # A row counts when all its yes-or-no outputs are right.
 BINARY_ACCURACY = Score("accuracy", _right_answers, "binary_accuracy")
-# From which evaluate makes r2 = 1 - sum of squares / variance of the targets.
+# evaluate converts it to r2 = 1 - sum of squares / variance of the targets.
 SQUARED_ERROR = Score("r2", _squared_error, "squared_error")

@@ -1,7 +1,8 @@
-"""The sums of a pass over the data, kept exact on devices without float64 as well.
+"""The sums of a pass over the data, accurate also on devices without float64.
 
-In float32 a count beyond 2^24 loses ones, and the loss of many rows its last digits. So where a
-device sums in float32, its sums are brought to the host every few steps and added up there.
+In float32 a count above 2^24 ignores increments of 1, and the loss of many rows loses its last
+digits. So if a device sums in float32, its sums are added to float64 sums on the host every few
+steps.
 """
 
 from __future__ import annotations
@@ -11,29 +12,29 @@ import numpy as np
 from nnbackend.backend import Backend
 
 SLOTS = 4  # LOSS, WEIGHT, PENALTY, SCORE
-MOST_STEPS, MOST_ROWS = 64, 1 << 24  # between two visits of the host
+MAX_STEPS, MAX_ROWS = 64, 1 << 24  # between two transfers to the host
 
 
 class Sums:
-    """The slots of `totals` on a device, and on the host what was brought from there.
+    """The sums `totals` on a device, and on the host the sums that were moved there.
 
-    every: steps of so many rows after which `bring` must be called; a number of steps, not a time,
-    so that a run gives the same bits each time.
+    rows: rows per step.  every: number of steps after which `flush` must be called; a number of
+    steps, not a time, so that a run is reproducible bit by bit.
     """
 
     def __init__(self, backend: Backend, rows: int = 1) -> None:
         self.backend, self.host = backend, np.zeros(SLOTS)
         self.totals = backend.zeros((SLOTS,), backend.sum_dtype)
         self.is_short = backend.sum_dtype != "float64"
-        self.every = max(1, min(MOST_STEPS, MOST_ROWS // rows)) if self.is_short else 1 << 62
+        self.every = max(1, min(MAX_STEPS, MAX_ROWS // rows)) if self.is_short else 1 << 62
 
     def clear(self) -> None:
-        """Begin anew."""
+        """Set all sums to zero."""
         self.host[...] = 0.0
         self.backend.fill(self.totals, 0.0)
 
-    def bring(self) -> None:
-        """Add the device's sums to the host's, where the device has no float64."""
+    def flush(self) -> None:
+        """Move the device's sums to the host if the device has no float64."""
         if self.is_short:
             self.host += self.backend.to_host(self.totals)
             self.backend.fill(self.totals, 0.0)
@@ -44,9 +45,9 @@ class Sums:
         return total
 
     def put(self, totals: np.ndarray, host: np.ndarray) -> None:
-        """Take the state of another object, perhaps of a device that sums in another dtype."""
+        """Set the sums to saved ones, which may be from a device that sums in another dtype."""
         if totals.dtype.name != self.backend.sum_dtype:
-            whole, nothing = host + totals, np.zeros(SLOTS)
-            totals, host = (nothing, whole) if self.is_short else (whole, nothing)
+            total, zeros = host + totals, np.zeros(SLOTS)
+            totals, host = (zeros, total) if self.is_short else (total, zeros)
         self.host[...] = host
         self.backend.to_device(totals.astype(self.backend.sum_dtype), out=self.totals)

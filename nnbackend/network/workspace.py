@@ -1,7 +1,7 @@
-"""One batch's arrays, and the two passes over them: feed-forward and backpropagation.
+"""The arrays of one batch, and the two passes over them: feed-forward and backpropagation.
 
-All memory of a pass is here, allocated once for a batch size, so that a training step allocates
-nothing and any number of passes can be under way in one network.
+A workspace allocates all memory of a pass once per batch size. So a training step allocates
+nothing, and several passes through one network can run at the same time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from nnbackend.network.parameters import Layout
 
 @dataclass(frozen=True)
 class DropoutSource:
-    """Where dropout's randomness is addressed: a seed, the clock that counts steps, a row."""
+    """The address of dropout's random bits: a seed, the clock that counts steps, a row."""
 
     seed: int
     clock: Array  # (2,) int64 on the device
@@ -25,10 +25,10 @@ class DropoutSource:
 
 
 class Workspace:
-    """The arrays of x's rows (B, I) on their way through the layers and back.
+    """The arrays of a forward and backward pass over rows x (B, I).
 
-    Without `grad` it serves feed-forward only. Without `dropout` the dropout layers are left
-    out. With keep_z, z and a are separate arrays even where one would do.
+    Without `grad` it supports feed-forward only. Without `dropout` it omits the dropout layers.
+    keep_z: allocate separate arrays for z and a even where one array suffices.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Workspace:
         self.backend, self.x, self.rows = backend, x, int(x.shape[0])
         dtype, n_in = backend.dtype_name(theta), int(x.shape[1])
         self.chain: list[tuple[AbstractLayer, LayerBuffers]] = []
-        self.trainable: list[LayerBuffers] = []  # the slots of the layers that have parameters
+        self.trainable: list[LayerBuffers] = []  # the buffers of the trainable layers
         parameters = iter(layout.views(theta, backend.xp))
         gradients = iter(layout.views(grad, backend.xp) if grad is not None else [])
         for index, layer in enumerate(layers):
@@ -71,7 +71,7 @@ class Workspace:
         self._gradients_below = [self._gradient_below(i) for i in range(len(self.chain))]
 
     def read(self, x: Array) -> None:
-        """Take other rows, as many as before."""
+        """Set other rows as the input, of the same shape."""
         self.x = self._inputs[0] = x
 
     def forward(self) -> Array:
@@ -81,12 +81,12 @@ class Workspace:
         return self.out.a
 
     def backward(self) -> None:
-        """Propagate back from dC/da of the output, which the last slot's delta holds."""
+        """Propagate back from dC/da of the output, which is in `self.out.delta`."""
         for i in range(len(self.chain) - 1, -1, -1):
             layer, buffers = self.chain[i]
             layer.backward(self.backend, self._inputs[i], buffers, self._gradients_below[i])
 
     def _gradient_below(self, i: int) -> Array | None:
-        """Return where layer i leaves dC/dx: nowhere when no layer below it learns."""
-        learns_below = any(buffers.W is not None for _, buffers in self.chain[:i])
-        return self.chain[i - 1][1].delta if learns_below else None
+        """Return the array for layer i's dC/dx, or None if no layer below is trainable."""
+        has_trainable = any(buffers.W is not None for _, buffers in self.chain[:i])
+        return self.chain[i - 1][1].delta if has_trainable else None

@@ -1,1 +1,1 @@
-"""How a network learns: update rules, schedules, mini-batches, the loop."""
+"""Training: optimizers, schedules, mini-batches and the training loop."""

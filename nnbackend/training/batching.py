@@ -1,7 +1,7 @@
-"""Mini-batches: in which order the rows come, and how a step gets hold of its own.
+"""Mini-batches: the order of the rows in an epoch, and the loading of a step's rows.
 
-The order of an epoch is drawn on the host and copied, so that every device sees the same batches.
-Data of the device stays there and a step gathers its rows; it is never copied as a whole.
+The order of an epoch is drawn on the host and copied, so that every device uses the same batches.
+The training data stays on the device, and each step gathers its rows from it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Shuffle = bool | Callable[[int], np.ndarray]
 def epoch_order(n: int, seed: int, epoch: int, shuffle: Shuffle) -> np.ndarray:
     """Return the order of the rows in an epoch, a pure function of (seed, epoch): (n,) int64.
 
-    A function as `shuffle` gives the order itself, a permutation of 0 .. n-1 for each epoch.
+    shuffle: True, False, or a function epoch -> permutation of 0 .. n-1.
     """
     if callable(shuffle):
         return shuffle(epoch).astype(np.int64, copy=False)
@@ -39,7 +39,7 @@ def epoch_order(n: int, seed: int, epoch: int, shuffle: Shuffle) -> np.ndarray:
 class Batch:
     """The arrays that a step of `rows` rows fills: inputs, targets, weights.
 
-    raw: the inputs before they are scaled: x itself, unless the data have digits that x has not.
+    raw: the inputs before scaling; x itself, unless the data need a wider dtype.
     """
 
     x: Array
@@ -51,7 +51,7 @@ class Batch:
 class BatchLoader:
     """The training rows on the device, in their own dtype, and the order of the epoch.
 
-    source: the rows as the caller gave them, which tell data sets apart on every device.
+    source: the caller's rows, which identify the data set on every device.
     """
 
     def __init__(
@@ -64,14 +64,14 @@ class BatchLoader:
         self.net, self.backend, self.batch_size = net, backend, batch_size
         self.source, self.rows, self.n = data.x, data.rows, len(data.rows)
         self.is_sparse = isinstance(data.x, SparseRows)
-        is_taken = self.is_sparse or backend.owns(data.x)
+        is_in_place = self.is_sparse or backend.owns(data.x)
         try:
-            self.x = data.x if is_taken else backend.to_device(_to_send(net, data.x))
+            self.x = data.x if is_in_place else backend.to_device(_for_device(net, data.x))
             self.y = backend.to_device(data.y)
             self.weight = None if data.weight is None else backend.to_device(data.weight)
             self.order = backend.zeros((self.n,), "int64")
         except MemoryError as error:
-            raise _no_memory_for(data, is_taken, backend) from error
+            raise _memory_error(data, is_in_place, backend) from error
         self.begin_epoch(np.arange(self.n))
         # Sparse rows are scaled on the host, batch by batch.
         is_for_device = backend.owns(data.x) or not (self.is_sparse or net.scales_on_host)
@@ -82,7 +82,7 @@ class BatchLoader:
         self._y_dtype = str(data.y.dtype)
 
     def new_batch(self, rows: int) -> Batch:
-        """Make the arrays of a batch; one that holds all rows is filled for good."""
+        """Make the arrays of a batch; a batch of all rows is filled once, here."""
         batch = self.new_part(rows)
         if rows == self.n:
             self._gather(batch, self.backend.zeros((2,), "int64"))
@@ -103,21 +103,21 @@ class BatchLoader:
         """Set the order of the rows, a permutation of 0 .. n-1."""
         rows = self.rows[order] if self.batch_size < self.n else self.rows
         self.backend.to_device(rows, out=self.order)
-        if self.is_sparse:  # whose rows are taken on the host
+        if self.is_sparse:  # sparse rows are gathered on the host
             self._host_order = rows
 
     def load(self, batch: Batch, clock: Array) -> None:
-        """Fill a batch with the rows that the clock says, scaled."""
+        """Fill a batch with the scaled rows of the mini-batch that `clock` counts."""
         if self.batch_size < self.n:
             self._gather(batch, clock)
 
     def load_part(self, batch: Batch, clock: Array, first: int) -> None:
-        """Fill a part of the mini-batch, from its row `first` on, scaled."""
+        """Fill a part of the mini-batch with its scaled rows from row `first` on."""
         self._gather(batch, clock, first)
 
     def _gather(self, batch: Batch, clock: Array, first: int = 0) -> None:
         backend, order = self.backend, self.order[first:] if first else self.order
-        if self.is_sparse:  # made dense on the host, so that such a step cannot be captured
+        if self.is_sparse:  # made dense on the host: such a step cannot be captured
             start = int(backend.to_host(clock)[BATCH]) * self.batch_size + first
             rows = self._host_order[start : start + int(batch.x.shape[0])]
             dense, scaler, dtype = self.x[rows], self.net.scaler, self.net.dtype
@@ -132,8 +132,8 @@ class BatchLoader:
             backend.scale_rows(batch.raw, *self.scaler, self.net.scaler.clip, batch.x)
 
 
-def _to_send(net: Network, x: np.ndarray) -> np.ndarray:
-    """Return host rows as they go to the device, which may lack float64: scaled, or narrowed."""
+def _for_device(net: Network, x: np.ndarray) -> np.ndarray:
+    """Return host rows to copy to the device: scaled or narrowed if it lacks float64."""
     if net.scales_on_host and net.scaler is not None:
         return net.scaler.transform(x, net.dtype)
     return net.backend.narrowed(x)
@@ -149,15 +149,15 @@ def numpy_name(dtype: object) -> str:
 
 
 def is_exact(array: Array, dtype: str) -> bool:
-    """Whether a dtype holds all digits of an array's numbers."""
+    """Return True if a dtype represents all values of the array's dtype exactly."""
     return np.can_cast(numpy_name(array.dtype), dtype)
 
 
-def _no_memory_for(data: TrainingData, is_x_taken: bool, backend: Backend) -> DeviceMemoryError:
-    """Return the error for a data set that the device cannot hold: it cannot be divided."""
+def _memory_error(data: TrainingData, is_in_place: bool, backend: Backend) -> DeviceMemoryError:
+    """Return the error for a data set that does not fit on the device."""
     x, y, weight = (data.x, data.y, data.weight)
-    held = [*([] if is_x_taken else [x]), y, *([] if weight is None else [weight])]
-    n_bytes = sum(array.nbytes for array in held) + 8 * len(data.rows)
+    copied = [*([] if is_in_place else [x]), y, *([] if weight is None else [weight])]
+    n_bytes = sum(array.nbytes for array in copied) + 8 * len(data.rows)
     return DeviceMemoryError(
         f"{backend.device} has no memory for the training data, which stays on the device: "
         f"x {tuple(x.shape)} {x.dtype}, {n_bytes:,} bytes with targets, weights and order. Use "

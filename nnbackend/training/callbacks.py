@@ -1,4 +1,4 @@
-"""What may happen between steps and between epochs: stopping early, and a user's own code."""
+"""Callbacks: custom code between steps and epochs, and early stopping."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ if TYPE_CHECKING:
 
 
 class Callback:
-    """The moments at which training calls back; every method may be left as it is."""
+    """Base class of callbacks: override any of its methods; the defaults do nothing."""
 
     def on_train_begin(self, trainer: Trainer) -> None:
-        """Before the first epoch."""
+        """Run before the first epoch."""
 
     def on_progress(self, trainer: Trainer, step: int, n_steps: int) -> None:
-        """Several times in a long epoch, after `step` of its `n_steps` steps."""
+        """Run several times in a long epoch, after `step` of its `n_steps` steps."""
 
     def on_epoch_end(self, trainer: Trainer, row: Row) -> bool | None:
-        """After an epoch, whose figures are in row. True ends training."""
+        """Run after an epoch, whose metrics are in `row`; return True to end training."""
         return None
 
     def on_pause(self, trainer: Trainer) -> None:
-        """After the last step, before the weights to keep take the place of the last ones.
+        """Run after the last step, before the averaged or best weights replace the last ones.
 
-        Also when training was interrupted, unless a second Ctrl-C has cut a step in two.
+        It also runs when training was interrupted, unless a second Ctrl-C has aborted a step.
         """
 
     def on_train_end(self, trainer: Trainer) -> None:
-        """After the last epoch, also when it was stopped or interrupted."""
+        """Run after the last epoch, also when training was stopped or interrupted."""
 
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Stop when the monitored value has not improved for `patience` epochs.
+    """Rule that stops when the monitored value has not improved for `patience` epochs.
 
     monitor: a column of the history; by default valid_loss, or train_loss without validation.
-    min_delta: the least that counts as an improvement.  restore_best: end with the best weights.
-    The decision follows from the history alone, so a resumed run decides the same.
+    min_delta: the smallest improvement that counts.  restore_best: end with the best weights.
+    The decision depends on the history alone, so a resumed run makes the same decision.
     Source: Prechelt 1998, criterion UP.
     """
 
@@ -56,7 +56,7 @@ class EarlyStopping:
         check("min_delta", self.min_delta, lambda v: v >= 0, "at least 0")
 
     def should_stop(self, history: History) -> bool:
-        """Return True if the last `patience` epochs brought nothing."""
+        """Return True if the last `patience` epochs brought no improvement."""
         best, waited = float("inf"), 0
         for cost in history.costs:
             if cost < best - self.min_delta:

@@ -1,4 +1,4 @@
-"""How to train: every option of a run, checked once, with nothing of the data in it."""
+"""The options of a training run, validated once; they do not depend on the data."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from nnbackend.training.schedules import AnySchedule, get_schedule
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The options of `train`; see there what each means.
+    """The options of `train`, which documents them.
 
-    shuffle may be a function that gives the order of an epoch. l2_per_batch is an l2 that is
-    divided by the rows of each mini-batch, as scikit-learn's alpha.
+    shuffle may be a function epoch -> order of the rows. l2_per_batch is an l2 that is divided by
+    the rows of each mini-batch, as scikit-learn's alpha.
     """
 
     optimizer: Any = "adam"
@@ -44,7 +44,10 @@ class TrainConfig:
     l2_per_batch: float = 0.0
 
     def checked(self, net: Network) -> TrainConfig:
-        """Return the recipe with names turned into objects, or say what cannot be meant."""
+        """Return the validated options, with names resolved to objects.
+
+        Raises: ArgumentError for an invalid option.
+        """
         check_size("epochs", self.epochs)
         check_seed(self.seed)
         if self.batch_size is not None:
@@ -71,7 +74,7 @@ class TrainConfig:
         elif self.momentum_schedule is not None:
             if not isinstance(optimizer, SGD):
                 raise ArgumentError(
-                    "momentum_schedule needs SGD, the rule that has a momentum. "
+                    "momentum_schedule needs SGD, the only optimizer with a momentum. "
                     f"Received: optimizer={optimizer}."
                 )
             optimizer = replace(optimizer, is_scheduled=True)
@@ -84,32 +87,32 @@ class TrainConfig:
         )
 
     def penalty(self, rows: int) -> tuple[float, float]:
-        """Return l1 and l2 for a mini-batch of so many rows."""
+        """Return l1 and l2 for a mini-batch of `rows` rows."""
         return self.l1, self.l2 + self.l2_per_batch / rows
 
     @property
     def decay(self) -> float:
-        """The decoupled weight decay: the rule's own, and what was asked for beside it."""
-        own = self.optimizer.weight_decay if isinstance(self.optimizer, Optimizer) else 0.0
-        return float(self.weight_decay + own)
+        """The decoupled weight decay: the optimizer's plus the option `weight_decay`."""
+        default = self.optimizer.weight_decay if isinstance(self.optimizer, Optimizer) else 0.0
+        return float(self.weight_decay + default)
 
     def norm_limits(self, net: Network) -> tuple[float | None, ...]:
-        """Return the max-norm of each layer that learns."""
+        """Return the max-norm of each trainable layer."""
         n = len(net.trainable_layers)
-        given: Any = self.max_norm
-        is_one = given is None or isinstance(given, Real)
-        limits = (given,) * n if is_one else tuple(given)
+        max_norm: Any = self.max_norm
+        is_one = max_norm is None or isinstance(max_norm, Real)
+        limits = (max_norm,) * n if is_one else tuple(max_norm)
         check(
             "max_norm",
             limits,
             lambda v: len(v) == n and all(limit is None or limit > 0 for limit in v),
-            f"a number above 0, or one (or None) for each of the {n} layers that learn",
+            f"a number above 0, or one (or None) for each of the {n} trainable layers",
         )
         return limits
 
     def _check_lbfgs(self, net: Network) -> None:
-        """L-BFGS minimises one fixed function: refuse what would change it under way."""
-        extras: dict[str, Any] = {
+        """Refuse options that change the function which L-BFGS minimises."""
+        options: dict[str, Any] = {
             "weight_decay": self.weight_decay,
             "max_norm": self.max_norm,
             "clip_norm": self.clip_norm,
@@ -117,14 +120,14 @@ class TrainConfig:
             "schedule": self.schedule,
             "momentum_schedule": self.momentum_schedule,
         }
-        given = [
+        refused = [
             name
-            for name, value in extras.items()
+            for name, value in options.items()
             if value is not None and not (isinstance(value, Real) and value == 0)
         ]
-        given += ["Dropout"] if any(isinstance(la, Dropout) for la in net.layers) else []
-        if given:
+        refused += ["Dropout"] if any(isinstance(la, Dropout) for la in net.layers) else []
+        if refused:
             raise ArgumentError(
-                f"L-BFGS minimises one fixed function of all rows. Received: {', '.join(given)}. "
+                f"L-BFGS minimises one fixed function of all rows. Received: {', '.join(refused)}. "
                 "Use l1 or l2 against over-fitting, or another optimizer."
             )

@@ -1,4 +1,4 @@
-"""What happened in training, one row per epoch."""
+"""The history of a training run, one row per epoch."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from nnbackend.errors import ArgumentError, suggest
 
 Row = dict[str, float]
 
-# Values that are better the larger they are; all others, the smaller.
+# For these values larger is better; for all others smaller is better.
 LARGER_IS_BETTER = ("accuracy", "r2")
 
 
 @dataclass
 class History:
-    """Rows of an epoch each: epoch, train_loss, valid_loss, valid_accuracy, learning_rate, ...
+    """The metrics of each epoch: epoch, train_loss, valid_loss, valid_accuracy, learning_rate, ...
 
-    history["valid_loss"] gives one column. monitor names the column that decides which epoch was
-    best. stop_reason says why training ended: "epochs", "early stopping", "converged",
-    "callback" or "interrupted".
+    history["valid_loss"] returns one column. monitor: the column that determines the best epoch.
+    stop_reason: why training ended: "epochs", "early stopping", "converged", "callback" or
+    "interrupted".
     >>> h = History("loss", [{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0}])
     >>> h["loss"], h.best["epoch"]
     ([2.0, 1.0], 2)
@@ -50,7 +50,7 @@ class History:
 
     @property
     def costs(self) -> list[float]:
-        """The monitored column, turned so that smaller is better; each row is read once."""
+        """The monitored column, negated if larger is better; each row is read once."""
         sign = -1.0 if self.monitor.endswith(LARGER_IS_BETTER) else 1.0
         del self._costs[len(self.rows) :]
         self._costs += [sign * row[self.monitor] for row in self.rows[len(self._costs) :]]
@@ -58,7 +58,7 @@ class History:
 
     @property
     def best_index(self) -> int:
-        """The index of the best epoch; the first of equals, and never one that is not a number."""
+        """The index of the best epoch: the first of equals; NaN and infinity count as worst."""
         costs = [c if math.isfinite(c) else math.inf for c in self.costs]
         return costs.index(min(costs))
 

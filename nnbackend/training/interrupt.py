@@ -1,4 +1,4 @@
-"""Signals between steps, so that what was learnt is whole."""
+"""Signal handling: an interrupt takes effect between steps, so the weights stay consistent."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 
 class InterruptGuard:
-    """While it is entered, a first Ctrl-C sets `requested`; a second one raises as usual.
+    """A context in which the first Ctrl-C sets `requested`; the second one raises as usual.
 
-    An update that is cut in the middle would leave half-moved weights. Outside the main thread,
-    where Python delivers no signals, it does nothing.
-    Guards nest: a request is seen by all of them.
-    signals: others that ask to end, as SIGTERM where something can be saved; asked again, they
-    change nothing.  received: the one that asked.
+    An interrupted update would leave some weights updated and some not. Outside the main thread,
+    where Python delivers no signals, the guard does nothing.
+    Guards nest: each of them sees a request.
+    signals: further signals that set `requested`, such as SIGTERM; repeated ones have no effect.
+    received: the number of the signal that was received.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class InterruptGuard:
         self.requested, self.received, self._outer = False, None, None
         if threading.current_thread() is not threading.main_thread():
             return self
-        # A program that ignores or handles a signal itself keeps its way.
+        # A program that ignores or handles a signal itself keeps its own handler.
         for number, default in (
             (signal.SIGINT, signal.default_int_handler),
             *((number, signal.SIG_DFL) for number in self.signals),

@@ -1,7 +1,8 @@
-"""L-BFGS: all rows at once, curvature from the last few steps, a line search for the step length.
+"""L-BFGS: a full-batch quasi-Newton method with a line search for the step length.
 
-It keeps the last pairs (s, y) of steps and gradient changes, and multiplies the gradient by the
-inverse curvature that they imply. Vectors stay on the device; the few scalars come to the host.
+It stores the last pairs (s, y) of steps and gradient changes, and multiplies the gradient by the
+inverse Hessian that they approximate. Vectors stay on the device; the few scalars are copied to
+the host.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ DECREASE, CURVATURE = 1e-4, 0.9
 class LBFGS:
     """Limited-memory BFGS on all rows; one iteration is one epoch.
 
-    memory: pairs kept.  tolerance: it has converged when the gradient's largest element is
-    smaller, or when the loss falls by less than `ftol` of itself.
-    max_evaluations: of the loss in one line search.
+    memory: number of stored pairs.  tolerance: L-BFGS has converged when the gradient's largest
+    element is smaller.  ftol: also when the relative decrease of the loss is smaller.
+    max_evaluations: limit on the loss evaluations in one line search.
     Source: Nocedal and Wright 2006, algorithms 7.4, 3.5 and 3.6.
     """
 
@@ -41,11 +42,11 @@ class LBFGS:
             check(name, getattr(self, name), lambda v: v >= 0, "at least 0")
 
 
-Evaluate = Callable[[], float]  # computes the loss at theta, and the gradient into its vector
+Evaluate = Callable[[], float]  # returns the loss at theta, writes the gradient into its vector
 
 
 class LBFGSSteps:
-    """L-BFGS under way on one parameter vector, which it moves in place."""
+    """The state of L-BFGS on one parameter vector, which it updates in place."""
 
     def __init__(
         self, rule: LBFGS, backend: Backend, theta: Array, grad: Array, evaluate: Evaluate
@@ -58,7 +59,7 @@ class LBFGSSteps:
         self.evaluations = 0
 
     def iterate(self) -> float:
-        """Make one iteration; return the loss after it."""
+        """Run one iteration; return the loss after it."""
         if math.isnan(self.loss):
             self.loss = self._evaluate()
         before = self.loss
@@ -68,7 +69,7 @@ class LBFGSSteps:
             return self.loss
         d = self._direction(g)
         slope = self._dot(g, d)
-        if slope >= 0:  # rounding has spoilt the memory
+        if slope >= 0:  # not a descent direction, because of rounding: restart
             self.pairs.clear()
             d = -1.0 * g
             slope = self._dot(g, d)
@@ -81,15 +82,15 @@ class LBFGSSteps:
 
         try:
             t, self.loss = line_search(along, before, slope, first, self.rule.max_evaluations)
-        except MemoryError:  # the search may have stopped anywhere
+        except MemoryError:  # theta may be at any trial point
             self.backend.copy(theta, self.theta)
             self.backend.copy(g, self.grad)
             raise
-        if t == 0.0:  # no decrease is to be found: the limit of the arithmetic
+        if t == 0.0:  # no decrease found: the limit of the floating-point precision
             self.backend.copy(theta, self.theta)
             self.backend.copy(g, self.grad)
             self.loss, self.converged = before, not self.pairs
-            self.pairs.clear()  # once more along the gradient, before it is called converged
+            self.pairs.clear()  # try the gradient direction before reporting convergence
             return self.loss
         self._remember(self.theta - theta, self.grad - g)
         small = self.rule.ftol * max(abs(before), abs(self.loss), 1e-12)
@@ -135,10 +136,10 @@ def line_search(
     first: float,
     max_evaluations: int,
 ) -> tuple[float, float]:
-    """Find a step length that meets the strong Wolfe conditions; return (length, loss).
+    """Find a step length that satisfies the strong Wolfe conditions; return (length, loss).
 
-    along(t) gives the loss and the slope at t, and leaves theta there. The last point asked for
-    is the one returned; length 0 when nothing lower was found.
+    along(t) moves theta to t and returns the loss and the slope there. The last call is at the
+    returned length. The length is 0 when no lower loss was found.
     Source: Nocedal and Wright 2006, algorithms 3.5 (bracketing) and 3.6 (zoom).
     """
     low, high = (0.0, f0, slope0), None

@@ -1,8 +1,8 @@
-"""Micro-batches: the same step in parts, where the device has no memory for a whole batch.
+"""Micro-batches: run a step in parts when the device has no memory for a whole batch.
 
-The gradients of the parts add up to that of the whole batch, dropout masks included, so that only
-the rounding differs. (Smaller batches would be another training.) The first steps of a run ask for
-all memory that the run needs. If one fails, its effects are undone and it is made in smaller parts.
+The gradients of the parts add up to that of the whole batch, with the same dropout masks, so only
+the rounding differs. (Smaller batches would change the training.) The first steps allocate all
+memory that the run needs. If one fails, its effects are undone and it runs again in smaller parts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Steps = Callable[[int], None]
 
-TRIALS = 2  # calls until the memory that a step needs is known
+TRIALS = 2  # calls until a step has allocated all the memory that it needs
 
 logger = logging.getLogger("nnbackend")
 
@@ -33,10 +33,10 @@ logger = logging.getLogger("nnbackend")
 def halving(
     backend: Backend, most: int, attempt: Callable[[int], T], undo: Callable[[], None] | None = None
 ) -> tuple[T, int]:
-    """Return attempt(most) and `most`, which is halved until the attempt finds memory.
+    """Return attempt(most) and `most`, halved until the attempt raises no MemoryError.
 
     undo: restores what a failed attempt has changed.
-    Raises: MemoryError, after undo, when not even one row finds memory.
+    Raises: MemoryError, after undo, when attempt(1) raises it.
     """
     while True:
         try:
@@ -46,7 +46,7 @@ def halving(
                 if undo is not None:
                     undo()
                 raise
-        # Only now is the error gone, and with it the frames that held the attempt's arrays.
+        # Outside of the handler: the error's frames, which reference the arrays, are freed.
         backend.release_memory()
         if undo is not None:
             undo()
@@ -54,21 +54,21 @@ def halving(
 
 
 class Runs:
-    """What makes the steps of a training run, by their rows; made at the first step of so many.
+    """The captured steps of a training run, one for each batch size.
 
-    The first calls may find no memory, of which one later has less than the first: scratch memory,
-    a recording, steps on other rows have come to stay. They can be undone, and are then divided.
-    It does not keep the trainer, which keeps it, so that the memory of a run is freed at its end.
+    The first calls of a step allocate memory: scratch arrays, a recording, steps of other sizes.
+    A call that fails is undone and repeated in smaller parts.
+    It stores no reference to the trainer, so that the memory of a run is freed at its end.
     """
 
     def __init__(self) -> None:
         self._prepared: dict[int, Steps] = {}
-        self._calls: Counter[int] = Counter()  # since the last of them was made
+        self._calls: Counter[int] = Counter()  # of each size, since a step was last added
 
     def make(self, trainer: Trainer, rows: int, n: int) -> None:
-        """Make n steps on `rows` rows each, in parts where the device has no memory for them.
+        """Run n steps on `rows` rows each, in parts when the device has no memory for all rows.
 
-        Raises: MemoryError when not even one row finds memory, or when it runs out after the first
+        Raises: MemoryError when one row does not fit, or when memory runs out after the first
         steps. The weights are then those before the failed step, and trainer.step_in_epoch counts
         the steps before it. (An update that itself runs out of memory may have changed some.)
         """
@@ -78,16 +78,15 @@ class Runs:
                 return
             except MemoryError:
                 done = int(trainer.backend.to_host(trainer.clock)[BATCH])
-                is_unchanged = (
-                    done < trainer.step_in_epoch
-                )  # else the clock has counted the failed step
+                # Otherwise the clock has counted the failed step.
+                is_unchanged = done < trainer.step_in_epoch
                 trainer.step_in_epoch = max(trainer.step_in_epoch, done)
                 if not (is_unchanged and self.can_divide(trainer)):
                     raise
             self.divide(trainer)
 
     def can_divide(self, trainer: Trainer) -> bool:
-        """Return True if smaller parts would give memory back that steps keep now."""
+        """Return True if smaller parts would free memory that the steps occupy."""
         return trainer.rows_at_once > 1 and bool(self._prepared)
 
     def divide(self, trainer: Trainer) -> None:
@@ -102,37 +101,37 @@ class Runs:
             self._prepared[rows](n)
             return
         backend, before = trainer.backend, min(rows, trainer.rows_at_once)
-        kept = [(vector, backend.to_host(vector)) for vector in _changing(trainer)]
-        held = [self._prepared.pop(rows)] if rows in self._prepared else []
-        if not held:
-            self._calls.clear()  # the others have less memory now
+        saved = [(vector, backend.to_host(vector)) for vector in _changed_by_step(trainer)]
+        existing = [self._prepared.pop(rows)] if rows in self._prepared else []
+        if not existing:
+            self._calls.clear()  # less memory is left for the other steps
 
         def attempt(most: int) -> Steps:
-            if held:
-                made = held.pop()
+            if existing:
+                steps = existing.pop()
             else:
                 step = trainer.new_step(rows, most)
                 is_whole = most == rows and not trainer.loader.is_sparse
-                made = backend.capture(step) if is_whole else _one_by_one(step)
-            made(n)
-            return made
+                steps = backend.capture(step) if is_whole else _uncaptured(step)
+            steps(n)
+            return steps
 
         def restore() -> None:
-            for vector, host in kept:
+            for vector, host in saved:
                 backend.to_device(host, out=vector)
 
         self._prepared[rows], at_once = halving(backend, before, attempt, restore)
         self._calls[rows] += 1
         if at_once < before:
             trainer.rows_at_once = at_once
-            say_divided(backend, rows, at_once)
+            log_divided(backend, rows, at_once)
 
 
-def say_divided(backend: Backend, rows: int, at_once: int) -> None:
-    """Log that steps are made in parts from now on."""
+def log_divided(backend: Backend, rows: int, at_once: int) -> None:
+    """Log that steps run in parts from now on."""
     logger.warning(
-        "%s has no memory for a batch of %d rows; a step makes it in parts of %d, whose "
-        "gradients add up to the same", backend.device, rows, at_once,
+        "%s has no memory for a batch of %d rows; each step processes parts of %d rows and adds "
+        "up their gradients", backend.device, rows, at_once,
     )  # fmt: skip
 
 
@@ -140,11 +139,11 @@ def new_divided_pass(
     net: Network, loader: BatchLoader, rows: int, most: int, *,
     grad: Array, clock: Array, totals: Array, dropout: DropoutSource | None,
 ) -> Callable[[], None]:  # fmt: skip
-    """Return feed-forward, loss and backpropagation of `rows` rows, of at most so many at once.
+    """Return the forward and backward pass over `rows` rows, in parts of at most `most` rows.
 
-        g = sum_i w_i g_i / sum_i w_i;  w_i the weight of part i, the number of its rows
+        g = sum_i w_i g_i / sum_i w_i;  w_i: sum of the sample weights of part i, or its rows
 
-    Shapes: as of the whole pass; every part's gradient goes through `grad` (P,).
+    Shapes: as in the whole pass; `grad` (P,) holds each part's gradient, and the total at the end.
     """
     backend, xp = net.backend, net.backend.xp
     layers, loss = net.for_training()
@@ -166,13 +165,13 @@ def new_divided_pass(
         for first in firsts:
             batch, space = spaces[min(most, rows - first)]
             for _, buffers in space.chain:
-                buffers.first_row = first  # so that dropout draws the masks of these rows
+                buffers.first_row = first  # addresses the dropout masks of these rows
             loader.load_part(batch, clock, first)
             out = space.forward()
             backend.loss_and_delta(loss, out, batch.y, batch.weight, space.out.delta, totals)
             space.backward()
             share = space.rows if batch.weight is None else xp.sum(batch.weight, keepdims=True)
-            # In place: a temporary vector (P,) may be more than there is room for.
+            # In place: there may be no memory for a temporary vector (P,).
             grad *= share
             total += grad
             weight = weight + share
@@ -182,15 +181,15 @@ def new_divided_pass(
     return compute
 
 
-def _changing(trainer: Trainer) -> list[Array]:
-    """Return what a step changes."""
+def _changed_by_step(trainer: Trainer) -> list[Array]:
+    """Return the arrays that a step changes."""
     ema_weights = [] if trainer.ema_weights is None else [trainer.ema_weights]
-    changing = [trainer.net.theta, *trainer.state.values(), *ema_weights]
-    return [*changing, trainer.clock, trainer.totals]
+    vectors = [trainer.net.theta, *trainer.state.values(), *ema_weights]
+    return [*vectors, trainer.clock, trainer.totals]
 
 
-def _one_by_one(step: Callable[[], None]) -> Steps:
-    """Make steps without capturing them: parts would take memory, sparse rows use the host."""
+def _uncaptured(step: Callable[[], None]) -> Steps:
+    """Return a runner that captures nothing: parts need the memory, sparse rows the host."""
 
     def run(n: int) -> None:
         for _ in range(n):

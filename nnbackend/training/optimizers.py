@@ -1,13 +1,13 @@
-"""The update rules of gradient descent, sorted by rising complexity.
+"""The update rules of gradient descent, ordered by rising complexity.
 
-A rule knows one parameter vector, one gradient and its own state, element by element; no network,
-no schedule, no stopping. Above each rule stands its recurrence, written once for every backend:
+A rule depends on the parameter vector, the gradient and its own state, element by element; not on
+the network, the schedule or early stopping. Above each rule is its recurrence, for every backend:
 
     recurrence(theta, g, state, c, p, xp) -> (new theta, new state)
 
-p are the rule's constants, among them 1 - rho and 1 - beta: taken from a rho that was rounded to
-float32 first, they would lose half of their digits. c are the few numbers of a step, worked out in
-float64 from the learning rate, the momentum and the step count (from 1).
+p: the rule's constants, such as 1 - rho and 1 - beta, computed in float64: from a rho in float32
+they would lose half of their digits. c: the coefficients of a step, computed in float64 from the
+learning rate, the momentum and the step count (from 1).
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ LIMITS: dict[str, tuple[str, Callable[[float], bool]]] = {
 
 @dataclass(frozen=True)
 class Optimizer(ABC):
-    """One rule of gradient descent.
+    """Base class of the update rules.
 
-    state: names of its vectors, each (P,) and at first 0.
-    Raises: ArgumentError for a number outside its limits.
+    state: names of its vectors, each (P,) and initially 0.
+    Raises: ArgumentError for a constant outside its limits.
     """
 
     learning_rate: float
@@ -57,11 +57,11 @@ class Optimizer(ABC):
     @property
     @abstractmethod
     def recurrence(self) -> Recurrence:
-        """The rule itself."""
+        """The function that computes the new theta and state."""
 
     @property
     def kernel(self) -> str | None:
-        """The built-in recurrence's name, under which a backend may have code of its own."""
+        """The name of a built-in recurrence, for which a backend may have its own kernel."""
         name = self.recurrence.__name__
         return name if self.recurrence is globals().get(name) else None
 
@@ -71,7 +71,7 @@ class Optimizer(ABC):
         return ()
 
     def coefficients(self, lr: Array, momentum: Array, step: Array) -> Vectors:
-        """Return c, the numbers of this step."""
+        """Return c, the coefficients of this step."""
         return (lr,)
 
 
@@ -98,7 +98,7 @@ def nesterov(
 
 @dataclass(frozen=True)
 class SGD(Optimizer):
-    """Gradient descent, with momentum and Nesterov's look-ahead where asked.
+    """Gradient descent, optionally with momentum and Nesterov's look-ahead.
 
     The velocity includes the learning rate, as in scikit-learn.
     Source: Rumelhart et al. 1986; Sutskever et al. 2013, equations 1 and 3.
@@ -107,7 +107,7 @@ class SGD(Optimizer):
     learning_rate: float = 0.1
     momentum: float = 0.0  # type: ignore[misc]
     nesterov: bool = False
-    # A schedule moves the momentum, so that a velocity is needed whatever its first value.
+    # With a momentum schedule the velocity is needed even if the momentum starts at 0.
     is_scheduled: bool = field(default=False, repr=False)
 
     @property
@@ -132,7 +132,7 @@ def adagrad(theta: Array, g: Array, state: Vectors, c: Numbers, p: Numbers, xp: 
 
 @dataclass(frozen=True)
 class AdaGrad(Optimizer):
-    """Steps divided by the root of all squared gradients so far.
+    """Gradient descent with steps divided by the root of the sum of squared gradients.
 
     Source: Duchi et al. 2011, section 1.3.
     """
@@ -156,7 +156,7 @@ def rmsprop(theta: Array, g: Array, state: Vectors, c: Numbers, p: Numbers, xp: 
 
 @dataclass(frozen=True)
 class RMSProp(Optimizer):
-    """Steps divided by the root of a running mean of squared gradients.
+    """Gradient descent with steps divided by the root of a running mean of squared gradients.
 
     Source: Tieleman and Hinton 2012, lecture 6e.
     """
@@ -188,7 +188,7 @@ def adadelta(
 
 @dataclass(frozen=True)
 class AdaDelta(Optimizer):
-    """Steps in the units of the parameters, which need no learning rate of their own.
+    """Gradient descent with steps in the units of the parameters, without a tuned learning rate.
 
     Source: Zeiler 2012, algorithm 1, where eta is 1.
     """
@@ -217,7 +217,7 @@ def adam(theta: Array, g: Array, state: Vectors, c: Numbers, p: Numbers, xp: Nam
 
 @dataclass(frozen=True)
 class Adam(Optimizer):
-    """Running means of the gradient and its square, corrected for their start at 0.
+    """Gradient descent by running means of the gradient and its square, with bias correction.
 
     Source: Kingma and Ba 2014, algorithm 1 (eps outside the corrected root, as in PyTorch).
     """
@@ -253,9 +253,9 @@ OPTIMIZERS: dict[str, Callable[..., Any]] = {
 
 
 def get_optimizer(choice: str | Optimizer | LBFGS, **options: Any) -> Optimizer | LBFGS:
-    """Return the optimizer that a name means; an optimizer is given back as it is.
+    """Return the optimizer of a name; return an optimizer unchanged.
 
-    Raises: ArgumentError for an unknown name, with the nearest one.
+    Raises: ArgumentError for an unknown name, with the closest known name.
     >>> get_optimizer("sgd", learning_rate=0.5)
     SGD(learning_rate=0.5, momentum=0.0, nesterov=False)
     """

@@ -1,4 +1,4 @@
-"""The learning-rate finder: a short trial with a rate that grows at every step."""
+"""The learning-rate finder: a short trial run in which the rate grows at every step."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from nnbackend.training.lbfgs import LBFGS
 from nnbackend.training.micro_batches import halving
 from nnbackend.training.optimizers import get_optimizer
 
-SMOOTH = 0.9  # each loss counts for a tenth in the running mean
-STOP_AT = 4.0  # times the least loss so far: the trial has diverged
+SMOOTH = 0.9  # decay of the running mean of the losses
+STOP_AT = 4.0  # the trial has diverged when the loss exceeds the least so far times this
 
 
 @dataclass(frozen=True)
 class RateTrial:
-    """What a trial found: rates (n,), smoothed losses (n,), and a rate to begin with."""
+    """The result of a trial: rates (n,), smoothed losses (n,) and the suggested rate."""
 
     rates: np.ndarray
     losses: np.ndarray
@@ -48,9 +48,9 @@ def find_learning_rate(
 
         rate_t = low (high / low)^(t / (steps - 1));  suggestion = (rate of the least loss) / 10
 
-    x: raw rows, scaled as net.scaler says. Dropout is left out.
-    Raises: ArgumentError for limits that enclose nothing, or a rule without a rate.
-    Source: Smith 2017, section 3.3; the tenth is common practice, not in the paper.
+    x: raw rows, which net.scaler scales. Dropout is off.
+    Raises: ArgumentError unless low < high, and for an optimizer without a learning rate.
+    Source: Smith 2017, section 3.3; the factor 1/10 is common practice, not in the paper.
     """
     rule = get_optimizer(optimizer)
     if isinstance(rule, LBFGS):
@@ -67,7 +67,7 @@ def find_learning_rate(
     state = [backend.zeros((net.layout.size,), net.dtype) for _ in rule.state]
     hyper, mean, at_once = np.zeros(3, backend.sum_dtype), 0.0, batches[0].size
     losses: list[float] = []
-    with np.errstate(over="ignore", invalid="ignore"):  # the largest rates are meant to fail
+    with np.errstate(over="ignore", invalid="ignore"):  # the largest rates are expected to diverge
         for t, (rate, batch) in enumerate(zip(rates, batches, strict=True), start=1):
             part = (
                 rows[batch] if net.scaler is None else net.scaler.transform(rows[batch], net.dtype)
@@ -77,7 +77,7 @@ def find_learning_rate(
             )
             (of_batch, vector), at_once = halving(backend, at_once, attempt)
             mean = SMOOTH * mean + (1 - SMOOTH) * of_batch
-            loss = mean / (1 - SMOOTH**t)  # the running mean began at 0
+            loss = mean / (1 - SMOOTH**t)  # corrects for the running mean's start at 0
             if not math.isfinite(loss) or (losses and loss > STOP_AT * min(losses)):
                 break
             losses.append(loss)
@@ -93,20 +93,20 @@ def find_learning_rate(
 
 
 def _gradient(net: Network, x: np.ndarray, y: np.ndarray, most: int) -> tuple[float, Array]:
-    """Return the loss and the gradient (P,) of rows x, of at most so many rows at once."""
+    """Return the loss and the gradient (P,) of rows x, in parts of at most `most` rows."""
     loss, vector = 0.0, net.backend.zeros((net.layout.size,), net.dtype)
     for start in range(0, len(x), most):
         part = slice(start, start + most)
         share = len(x[part]) / len(x)
-        found = net.backprop(net.backend.to_device(x[part]), y[part])
-        loss += share * found.loss
+        gradient = net.backprop(net.backend.to_device(x[part]), y[part])
+        loss += share * gradient.loss
         with net.backend.active():
-            vector[...] = vector + share * found.vector
+            vector[...] = vector + share * gradient.vector
     return loss, vector
 
 
 def _batches(n: int, size: int, steps: int, seed: int) -> list[np.ndarray]:
-    """Return the rows of each step: whole epochs in their order, one after another."""
+    """Return the row indices of each step, from consecutive shuffled epochs."""
     epochs = -(-steps * size // n) + 1
     order = np.concatenate([epoch_order(n, seed, e, True) for e in range(epochs)])
     return [order[t * size : (t + 1) * size] for t in range(steps)]

@@ -1,8 +1,8 @@
-"""Schedules: the learning rate, or the momentum, of every step.
+"""Schedules of the learning rate or the momentum.
 
-A schedule is a function of the step. Ours are given the steps of a whole epoch at once and answer
-with one number for each, before the epoch begins, so that a step on a device only looks one up.
-A plain function step -> value serves as well; steps count from 1.
+A schedule is a function of the step. A `Schedule` computes the values of all steps of an epoch
+before the epoch begins, so that a step on a device only looks one up. A plain function
+step -> value is accepted too; steps count from 1.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Numbers = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ScheduleContext:
-    """Where in training some steps stand.
+    """The positions of steps in a training run.
 
-    step: (n,) updates made before each.  steps_per_epoch, epochs: the plan of the run.
-    values: what plateau watches, one number for each epoch that has ended.
+    step: (n,) number of updates before each step.  steps_per_epoch, epochs: the length of the run.
+    values: the monitored value of each epoch that has ended, for plateau.
     """
 
     step: Numbers
@@ -35,17 +35,17 @@ class ScheduleContext:
 
     @property
     def epoch(self) -> Numbers:
-        """Epochs done, with fractions."""
+        """Completed epochs, as a fraction."""
         return self.step / self.steps_per_epoch
 
     @property
     def share(self) -> Numbers:
-        """The done share of the run, from 0 to 1."""
+        """The completed share of the run, from 0 to 1."""
         return np.minimum(self.step / (self.steps_per_epoch * self.epochs), 1.0)
 
 
 class Schedule(ABC):
-    """A factor on the base value for each step."""
+    """Base class of schedules: a factor on the base value for each step."""
 
     @abstractmethod
     def factor(self, context: ScheduleContext) -> Numbers:
@@ -58,7 +58,7 @@ class Schedule(ABC):
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """Always the base value."""
+    """A constant schedule: always the base value."""
 
     def factor(self, context: ScheduleContext) -> Numbers:
         return np.ones_like(context.step)
@@ -66,7 +66,7 @@ class Constant(Schedule):
 
 @dataclass(frozen=True)
 class Step(Schedule):
-    """Times `gamma` after every `every` epochs."""
+    """A step decay: multiply by `gamma` after every `every` epochs."""
 
     every: int = 10
     gamma: float = 0.1
@@ -81,7 +81,7 @@ class Step(Schedule):
 
 @dataclass(frozen=True)
 class Exponential(Schedule):
-    """Times `gamma` after every step, down to `floor` of the base value."""
+    """An exponential decay: multiply by `gamma` at every step, down to `floor` times the base."""
 
     gamma: float = 0.9999
     floor: float = 0.0
@@ -95,7 +95,7 @@ class Exponential(Schedule):
 
 @dataclass(frozen=True)
 class InverseScaling(Schedule):
-    """Divided by (step + 1)^power, as scikit-learn's "invscaling"."""
+    """Division by (step + 1)^power, as scikit-learn's "invscaling"."""
 
     power: float = 0.5
 
@@ -109,7 +109,7 @@ class InverseScaling(Schedule):
 
 @dataclass(frozen=True)
 class Polynomial(Schedule):
-    """From 1 to `end` over the run (or `epochs` of it), as (1 - share)^power."""
+    """A decay from 1 to `end` over the run (or its first `epochs`), as (1 - share)^power."""
 
     power: float = 1.0
     end: float = 0.0
@@ -127,9 +127,10 @@ class Polynomial(Schedule):
 
 @dataclass(frozen=True)
 class Cosine(Schedule):
-    """Half a cosine from 1 to `end`, begun anew `restarts` times.
+    """A half cosine from 1 to `end`, with `restarts` warm restarts.
 
-    Each cycle lasts `growth` times the one before. Source: Loshchilov and Hutter 2016, equation 5.
+    Each cycle is `growth` times as long as the previous one.
+    Source: Loshchilov and Hutter 2016, equation 5.
     """
 
     restarts: int = 0
@@ -151,7 +152,7 @@ class Cosine(Schedule):
 
 @dataclass(frozen=True)
 class OneCycle(Schedule):
-    """Up from `start` to 1 over the first `warm` share of the run, down to `end` over the rest.
+    """A rise from `start` to 1 over the first `warm` share of the run, then a fall to `end`.
 
     Source: Smith and Topin 2017, with half cosines for the straight lines.
     """
@@ -171,7 +172,7 @@ class OneCycle(Schedule):
 
 @dataclass(frozen=True)
 class WarmUp(Schedule):
-    """A straight line from 0 to 1 over the first `epochs`, times what `then` says."""
+    """A linear rise from 0 to 1 over the first `epochs`, times the factor of `then`."""
 
     epochs: float = 1.0
     then: str | Schedule = "constant"
@@ -191,11 +192,11 @@ class WarmUp(Schedule):
 
 @dataclass(frozen=True)
 class Plateau(Schedule):
-    """Times `gamma` whenever the watched value has not fallen for `patience` epochs.
+    """A decay by `gamma` whenever the monitored value has not fallen for `patience` epochs.
 
-    It watches what training monitors, the validation loss where there is one. A fall counts when
-    it is larger than min_delta. The factor follows from the history alone, so a resumed run
-    needs no other memory.
+    The monitored value is that of the history, by default the validation loss if there is one.
+    A fall counts if it is larger than min_delta. The factor depends on the history alone, so a
+    resumed run needs no other state.
     """
 
     gamma: float = 0.1
@@ -220,9 +221,9 @@ class Plateau(Schedule):
 
 @dataclass(frozen=True)
 class Ramp(Schedule):
-    """A straight line from `start` to `end` over `epochs`, then level: made for the momentum.
+    """A straight line from `start` to `end` over `epochs`, then constant: for the momentum.
 
-    Its numbers are the values themselves, not factors.
+    It returns the values themselves, not factors.
     """
 
     start: float = 0.5
@@ -257,9 +258,9 @@ SCHEDULES: dict[str, type[Schedule]] = {
 
 
 def get_schedule(choice: str | AnySchedule | None, name: str = "schedule") -> AnySchedule:
-    """Return the schedule that a name means; None is constant, a function serves as it is.
+    """Return the schedule of a name; None means constant, a function is returned unchanged.
 
-    Raises: ArgumentError for an unknown name, with the nearest one.
+    Raises: ArgumentError for an unknown name, with the closest known name.
     """
     if choice is None:
         return Constant()
@@ -276,19 +277,19 @@ def get_schedule(choice: str | AnySchedule | None, name: str = "schedule") -> An
 
 
 def values_of(schedule: AnySchedule, base: float, context: ScheduleContext) -> Numbers:
-    """Return the value of each step; of a plain function, by asking it step by step."""
+    """Return the value of each step; call a plain function once for each step."""
     if isinstance(schedule, Schedule):
         return schedule(base, context)
     try:
         return np.array([float(schedule(int(s) + 1)) for s in context.step])
     except (TypeError, ValueError) as error:
         raise ArgumentError(
-            f"a schedule must give one number for a step. Received: {schedule!r} ({error})."
+            f"a schedule must return one number for a step. Received: {schedule!r} ({error})."
         ) from error
 
 
 def _half_cosine(start: float, end: float, share: Numbers) -> Numbers:
-    """From start to end as share goes from 0 to 1, level outside."""
+    """Return the half cosine from start to end for share from 0 to 1, constant outside."""
     fall: Numbers = 0.5 * (1.0 + np.cos(np.pi * np.clip(share, 0.0, 1.0)))
     return end + (start - end) * fall
 

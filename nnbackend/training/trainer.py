@@ -1,7 +1,7 @@
-"""The story: how a network learns.
+"""The training loop.
 
-`Trainer.new_step` is one step of gradient descent, from a mini-batch to moved weights;
-`Trainer.run` goes through the epochs: train, validate, note down, keep the best, perhaps stop.
+`Trainer.new_step` builds one step of gradient descent, from a mini-batch to updated weights.
+`Trainer.run` loops over epochs: train, validate, record the metrics, save the best weights, stop.
 """
 
 from __future__ import annotations
@@ -30,21 +30,19 @@ from nnbackend.training.lbfgs import LBFGS, LBFGSSteps
 from nnbackend.training.micro_batches import (
     Runs,
     halving,
+    log_divided,
     new_divided_pass,
-    say_divided,
 )
 from nnbackend.training.preparation import TrainingData, Validation, prepare_data
 from nnbackend.training.schedules import AnySchedule, ScheduleContext, values_of
 
-POLL_INTERVAL_SECONDS = (
-    0.1  # how long steps run on before Ctrl-C, progress and the loss are looked at
-)
+POLL_INTERVAL_SECONDS = 0.1  # target time between two checks for Ctrl-C and progress reports
 
 
 class Trainer:
-    """One training run: what it carries from step to step, and the loop over epochs.
+    """One training run: its state between steps, and the loop over epochs.
 
-    Made by `train`; by itself it is of use to whoever wants to stop, look and go on.
+    `train` creates a Trainer and runs it. Create one yourself to pause, inspect and continue a run.
     """
 
     def __init__(
@@ -73,12 +71,12 @@ class Trainer:
                 monitor=config.early_stopping.monitor if config.early_stopping else None,
             )  # fmt: skip
             self._prepare(data)
-        except Exception:  # what is refused leaves the network as it was
+        except Exception:  # invalid data or options leave the network unchanged
             net.scaler, net.target_scaler, net.classes = before
             raise
 
     def _prepare(self, data: TrainingData) -> None:
-        """Make everything that the run carries from step to step."""
+        """Create the state of the run."""
         net, config = self.net, self.config
         self.validation = data.validation
 
@@ -93,46 +91,47 @@ class Trainer:
         self.grad = backend.zeros((P,), net.dtype)
         names = () if is_lbfgs else config.optimizer.state
         self.state = {name: backend.zeros((P,), net.dtype) for name in names}
-        self.clock = backend.zeros((2,), "int64")
-        self.hyper = backend.zeros((3,), backend.sum_dtype)
-        self.rates = backend.zeros((2, self.steps_per_epoch), backend.sum_dtype)
+        self.clock = backend.zeros((2,), "int64")  # step, batch of the epoch
+        self.hyper = backend.zeros((3,), backend.sum_dtype)  # learning rate, momentum, step
+        self.rates = backend.zeros((2, self.steps_per_epoch), backend.sum_dtype)  # of each step
         self.sums = Sums(backend, self.batch_size)
         self.totals = self.sums.totals
-        self.best = self._copy(net.theta)
+        self.best = self._copy(net.theta)  # the weights of the best epoch
         self.ema_weights = self._copy(net.theta) if config.ema else None
         is_swapped = self.ema_weights is not None and self.validation is not None
-        self._swapped = self._copy(net.theta) if is_swapped else None  # while the shadow is served
+        # Holds theta while validation evaluates the averaged weights.
+        self._saved_theta = self._copy(net.theta) if is_swapped else None
 
         stopping = config.early_stopping
         monitor = "valid_loss" if self.validation is not None else "train_loss"
         self.history = History((stopping and stopping.monitor) or monitor, seed=config.seed)
         self.history.batch_size = self.batch_size
-        self.epoch = 0  # epochs done
-        self.first_step = 0  # steps made in an earlier run, whose state this one goes on with
-        self.step_in_epoch = 0  # steps made of the epoch under way
-        self.decided = ""  # why a run that is gone on with had stopped already
-        self.rows_at_once = self.batch_size  # fewer where the device's memory is short
-        self._prepared_at = 0.0
-        self._at_once = 1  # steps between two glances at the clock
+        self.epoch = 0  # completed epochs
+        self.first_step = 0  # steps of the earlier run that this run resumes
+        self.step_in_epoch = 0  # completed steps of the current epoch
+        self.decided = ""  # stop reason of the run that this run resumes, if it had stopped
+        self.rows_at_once = self.batch_size  # reduced when the device runs out of memory
+        self._first_step_end = 0.0
+        self._steps_per_poll = 1
         self.interrupt = InterruptGuard()
         self.lbfgs: LBFGSSteps | None = None
         self._runs = Runs()
         if not is_lbfgs:
-            self._epoch_rates()  # a schedule that cannot be meant is refused before the first epoch
+            self._epoch_rates()  # raises for an invalid schedule before the first epoch
 
     @property
     def step(self) -> int:
-        """Steps made since training began."""
+        """Completed steps since training began."""
         return self.steps_done + self.step_in_epoch
 
     # ---- one step ---------------------------------------------------------------------------
 
-    @staticmethod  # for who keeps a pass must not keep the trainer, which keeps it
+    @staticmethod  # a reference to the trainer would form a cycle: the trainer stores the pass
     def _new_pass(
         net: Network, loader: BatchLoader, rows: int, at_once: int, *,
         grad: Array, clock: Array, totals: Array, dropout: DropoutSource | None,
     ) -> Callable[[], None]:  # fmt: skip
-        """Return the pass over `rows` rows to their gradient, at_once at a time, with arrays."""
+        """Return the forward and backward pass over `rows` rows, in parts of at most `at_once`."""
         backend = net.backend
         if at_once < rows:
             return new_divided_pass(
@@ -151,7 +150,7 @@ class Trainer:
         return compute
 
     def new_step(self, rows: int, at_once: int) -> Callable[[], None]:
-        """Return one step of gradient descent on `rows` rows, in passes of at most so many."""
+        """Return one step of gradient descent on `rows` rows, in parts of at most `at_once`."""
         net, backend, config = self.net, self.backend, self.config
         clock, rates, hyper, totals = self.clock, self.rates, self.hyper, self.totals
         theta, grad, ema_weights, ema = net.theta, self.grad, self.ema_weights, config.ema
@@ -181,12 +180,12 @@ class Trainer:
     # ---- one epoch --------------------------------------------------------------------------
 
     def _train_epoch(self) -> Row:
-        """Make the steps of an epoch; return its train_loss and learning_rate."""
+        """Run the steps of an epoch; return its train_loss and learning_rate."""
         backend = self.backend
         rates = self._epoch_rates()
         backend.to_device(rates.astype(backend.sum_dtype, copy=False), out=self.rates)
         clock = np.zeros(2, np.int64)
-        step_in_epoch = self.step_in_epoch  # not 0 where an interrupted epoch is gone on with
+        step_in_epoch = self.step_in_epoch  # above 0 when an interrupted epoch is resumed
         clock[STEP], clock[BATCH] = self.step, step_in_epoch - 1
         backend.to_device(clock, out=self.clock)
         self.loader.begin_epoch(
@@ -201,19 +200,17 @@ class Trainer:
             skipped = max(skipped - count, 0)
             while left and not self.interrupt.requested:
                 begin, every = time.perf_counter(), self.sums.every
-                n = min(self._at_once, left, every - step_in_epoch % every)
+                n = min(self._steps_per_poll, left, every - step_in_epoch % every)
                 self._runs.make(self, rows, n)
                 backend.synchronize()
                 step_in_epoch, left, now = step_in_epoch + n, left - n, time.perf_counter()
                 self.step_in_epoch = step_in_epoch
                 if step_in_epoch % every == 0:
-                    self.sums.bring()
-                if (
-                    self.epoch == 0 and step_in_epoch == 1
-                ):  # a device prepares itself in its first step
-                    self._prepared_at = now
-                suited = max(1, round(n * POLL_INTERVAL_SECONDS / max(now - begin, 1e-9)))
-                self._at_once = min(suited, 2 * self._at_once)
+                    self.sums.flush()
+                if self.epoch == 0 and step_in_epoch == 1:  # compilation happens in the first step
+                    self._first_step_end = now
+                target = max(1, round(n * POLL_INTERVAL_SECONDS / max(now - begin, 1e-9)))
+                self._steps_per_poll = min(target, 2 * self._steps_per_poll)
                 for callback in self.callbacks:
                     callback.on_progress(self, step_in_epoch, self.steps_per_epoch)
                 if now - checked > 1.0:
@@ -226,7 +223,7 @@ class Trainer:
 
     @property
     def steps_done(self) -> int:
-        """Steps made by the end of the last epoch."""
+        """Completed steps at the end of the last epoch."""
         return self.first_step + self.epoch * self.steps_per_epoch
 
     def _epoch_rates(self) -> np.ndarray:
@@ -239,16 +236,16 @@ class Trainer:
         return np.stack([lr, _rates(config.momentum_schedule, rule.momentum, context, 1.0)])
 
     def _lbfgs_epoch(self) -> Row:
-        """Make one iteration of L-BFGS on all rows."""
+        """Run one iteration of L-BFGS on all rows."""
         lbfgs = self.lbfgs_steps()
         if not self.step_in_epoch:
-            with np.errstate(over="ignore", invalid="ignore"):  # the search may look too far
+            with np.errstate(over="ignore", invalid="ignore"):  # a trial step may be too long
                 lbfgs.iterate()
             self.step_in_epoch = 1
         return {"train_loss": self._mean_loss(), "learning_rate": 1.0}
 
     def lbfgs_steps(self) -> LBFGSSteps:
-        """Return L-BFGS under way, which is begun when it is first asked for."""
+        """Return the state of L-BFGS, created on the first call."""
         if self.lbfgs is None:
             theta, objective = self.net.theta, self.new_objective()
             self.lbfgs = LBFGSSteps(
@@ -266,7 +263,7 @@ class Trainer:
 
         def attempt(most: int) -> None:
             if most not in passes:
-                passes.clear()  # gives back what larger parts held
+                passes.clear()  # releases the memory of larger parts
                 passes[most] = new_pass(
                     net, loader, n, most, grad=grad, clock=clock, totals=totals, dropout=None
                 )
@@ -278,7 +275,7 @@ class Trainer:
             before = at_once
             _, at_once = halving(backend, before, attempt)
             if at_once < before:
-                say_divided(backend, n, at_once)
+                log_divided(backend, n, at_once)
             if l1 or l2:
                 backend.add_penalty(weights, slopes, l1, l2, n, totals)
             sums = backend.to_host(totals)
@@ -289,7 +286,7 @@ class Trainer:
     # ---- the run ----------------------------------------------------------------------------
 
     def run(self) -> History:
-        """Train until the epochs are done or a reason comes to stop; return the history."""
+        """Train until the last epoch, a stop rule or an interrupt; return the history."""
         history, is_lbfgs = self.history, isinstance(self.config.optimizer, LBFGS)
         history.stop_reason, self.decided = self.decided, ""
         for callback in self.callbacks:
@@ -299,12 +296,12 @@ class Trainer:
             with self.interrupt, self.backend.active(largest):
                 while not history.stop_reason and self.epoch < self.config.epochs:
                     begin = time.perf_counter()
-                    figures = self._lbfgs_epoch() if is_lbfgs else self._train_epoch()
+                    metrics = self._lbfgs_epoch() if is_lbfgs else self._train_epoch()
                     if self.interrupt.requested:
                         break
                     if self.epoch == 0 and self.steps_per_epoch > 1:
-                        begin = max(begin, self._prepared_at)
-                    self._note(figures, time.perf_counter() - begin)
+                        begin = max(begin, self._first_step_end)
+                    self._end_epoch(metrics, time.perf_counter() - begin)
                 self._check_theta()
                 for callback in self.callbacks:
                     callback.on_pause(self)
@@ -324,18 +321,18 @@ class Trainer:
         return history
 
     def restore_best(self) -> None:
-        """Put back the weights of the best epoch; before the first has ended, the initial ones."""
+        """Restore the weights of the best epoch, or the initial ones if no epoch has ended."""
         self.backend.copy(self.best, self.net.theta)
 
-    def _note(self, figures: Row, seconds: float) -> None:
-        """End an epoch: validate, write the row, keep the best, decide whether to go on."""
+    def _end_epoch(self, metrics: Row, seconds: float) -> None:
+        """Validate, add a row to the history, save the best weights and check the stop rules."""
         self._check_theta()
         self.epoch, self.step_in_epoch = self.epoch + 1, 0
-        row: Row = {"epoch": self.epoch, "train_loss": figures["train_loss"]}
+        row: Row = {"epoch": self.epoch, "train_loss": metrics["train_loss"]}
         weights = self.net.theta if self.ema_weights is None else self.ema_weights
         if self.validation is not None:
             row.update({f"valid_{k}": v for k, v in self._validate(weights).items()})
-        row["learning_rate"] = figures["learning_rate"]
+        row["learning_rate"] = metrics["learning_rate"]
         row["seconds"] = seconds
         self.history.rows.append(row)
         if self.history.best_index == len(self.history) - 1:
@@ -345,17 +342,17 @@ class Trainer:
             self.history.stop_reason = "converged"
         if stopping is not None and stopping.should_stop(self.history):
             self.history.stop_reason = "early stopping"
-        for callback in self.callbacks:  # all see every epoch: none hides behind one that stops
+        for callback in self.callbacks:  # every callback runs, even after one has stopped the run
             if callback.on_epoch_end(self, row):
                 self.history.stop_reason = self.history.stop_reason or "callback"
 
     def _validate(self, weights: Array) -> dict[str, float]:
-        """Evaluate on the validation rows, with the averaged weights where there are such."""
+        """Evaluate `weights` on the validation rows; free the memory of steps if it is needed."""
         assert self.validation is not None
         while True:
             try:
                 return self._evaluate(weights, *self.validation)
-            except MemoryError:  # beside what the steps keep
+            except MemoryError:  # the recorded steps occupy the rest
                 if not self._runs.can_divide(self):
                     raise
             self._runs.divide(self)
@@ -365,12 +362,12 @@ class Trainer:
     ) -> dict[str, float]:
         if weights is self.net.theta:
             return self.net.evaluate_prepared(x, y, weight)
-        self.backend.copy(self.net.theta, self._swapped)
+        self.backend.copy(self.net.theta, self._saved_theta)
         self.backend.copy(weights, self.net.theta)
         try:
             return self.net.evaluate_prepared(x, y, weight)
         finally:
-            self.backend.copy(self._swapped, self.net.theta)
+            self.backend.copy(self._saved_theta, self.net.theta)
 
     # ---- divergence -------------------------------------------------------------------------
 
@@ -379,17 +376,17 @@ class Trainer:
         sums = self.sums.read()
         loss = float(sums[LOSS] / sums[WEIGHT]) if sums[WEIGHT] else 0.0
         if not math.isfinite(loss):
-            self._diverged(f"the training loss became {loss}")
+            self._raise_diverged(f"the training loss became {loss}")
         return loss
 
     def _check_theta(self) -> None:
         with np.errstate(over="ignore", invalid="ignore"):
             total = self.backend.xp.sum(self.net.theta, keepdims=True)
         if not math.isfinite(float(self.backend.to_host(total)[0])):
-            self._diverged("weights became infinite or not a number")
+            self._raise_diverged("weights became infinite or not a number")
 
-    def _diverged(self, what: str) -> None:
-        """Put the best weights back and say what to try."""
+    def _raise_diverged(self, what: str) -> None:
+        """Restore the best weights and raise DivergedError with advice."""
         self.restore_best()
         rule = self.config.optimizer
         lr = getattr(rule, "learning_rate", None)
@@ -397,10 +394,10 @@ class Trainer:
         if self.net.scaler is None:
             advice += "scaled inputs (scale='standard'), "
         advice += "clip_norm=1.0, or fewer layers"
-        kept = f"epoch {self.history.best['epoch']}" if self.history.rows else "the beginning"
+        restored = f"epoch {self.history.best['epoch']}" if self.history.rows else "the beginning"
         error = DivergedError(
             f"training diverged in epoch {self.epoch + 1}: {what}. The network has the weights of "
-            f"{kept} again. Try {advice}."
+            f"{restored} again. Try {advice}."
         )
         error.add_note(f"optimizer: {rule}")
         error.history = self.history
@@ -423,13 +420,13 @@ def _check_callbacks(callbacks: Sequence[Callback]) -> tuple[Callback, ...]:
 
 
 def _rates(schedule: Any, base: float, context: ScheduleContext, below: float) -> np.ndarray:
-    """Return a schedule's value for each step, checked."""
+    """Return a schedule's validated value for each step."""
     values = values_of(schedule, base, context)
     if values.shape != context.step.shape or not ((values >= 0) & (values < below)).all():
         raise ArgumentError(
-            "a schedule must give one finite number, at least 0, for each step"
+            "a schedule must return one finite number, at least 0, for each step"
             f"{f', below {below:g} for a momentum' if below == 1.0 else ''}. "
-            f"Received: {schedule!r}, which gave {values!r}."
+            f"Received: {schedule!r}, which returned {values!r}."
         )
     return values
 
@@ -463,21 +460,22 @@ def train(
 
     x: an array, a table of numbers (pandas, polars, Arrow) or a SciPy sparse matrix.
     y: class labels (n,), codes from 0 or text of net.classes; or targets (n,) or (n, n_out).
-    optimizer: a name or a rule: sgd, adagrad, rmsprop, adadelta, adam, adamw, lbfgs.
-    batch_size: rows per step; None for all of them, 1 for stochastic gradient descent.
-    validation: (x, y), (x, y, sample_weight), or the fraction of the rows to split off.
-    scale: fit a scaler on the training rows ("standard", "robust", "unit"), kept in net.scaler;
+    optimizer: a name or an object: sgd, adagrad, rmsprop, adadelta, adam, adamw, lbfgs.
+    batch_size: rows per step; None for all rows, 1 for stochastic gradient descent.
+    validation: (x, y), (x, y, sample_weight), or the fraction of the rows to hold out.
+    scale: fit a scaler on the training rows ("standard", "robust", "unit"), stored in net.scaler.
     scale_targets: the same for the targets of a regression.
-    l1, l2: penalties in the loss, l1 sum |w| + l2/2 sum w^2; weight_decay: in the step,
-    w *= 1 - lr weight_decay; max_norm: of the incoming weights of a unit, one number or one per
-    layer; clip_norm: of the gradient; ema: decay of a running average of the weights, which is
-    what is validated and kept.
+    l1, l2: penalties in the loss, l1 sum |w| + l2/2 sum w^2.
+    weight_decay: decoupled decay in each step, w *= 1 - lr weight_decay.
+    max_norm: limit on the norm of each unit's incoming weights, one number or one per layer.
+    clip_norm: limit on the norm of the gradient.
+    ema: decay of a running average of the weights, which is validated and returned.
     schedule, momentum_schedule: names or objects of `nnbackend.schedules`, or functions of a step.
-    seed: of the order of the rows, the split and dropout.
+    seed: seed of the shuffling, the validation split and dropout.
     The history's train_loss is the mean over the epoch's steps, without penalties.
-    Ctrl-C ends training after the step under way; the history then says "interrupted".
-    Raises: DataError, ShapeError for the data; ArgumentError for options; DivergedError when the
-    loss leaves the finite numbers, with the best weights put back.
+    Ctrl-C ends training after the current step, with history.stop_reason "interrupted".
+    Raises: DataError or ShapeError for invalid data; ArgumentError for invalid options;
+    DivergedError, with the best weights restored, when the loss is no longer finite.
     >>> net = Network([2, 8, 1], activation="tanh", device="numpy")
     >>> history = train(net, [[0, 0], [0, 1], [1, 0], [1, 1]], [0, 1, 1, 0], epochs=2)
     >>> len(history), history.stop_reason
