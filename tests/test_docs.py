@@ -46,15 +46,6 @@ GIVEN = {
         "from nnbackend.testing import ReferenceBackend\n"
         "MyBackend = lambda index: ReferenceBackend()\n"
     ),
-    "estimators.md": (
-        "from sklearn.datasets import load_iris\n"
-        "X, y = (part[::3] for part in load_iris(return_X_y=True))\n"
-    ),
-    "reliability.md": (
-        "import numpy as np\nimport nnbackend as nn\n"
-        "net = nn.Network([2, 4, 2], 'cross_entropy')\n"
-        "x, y = np.eye(2, dtype='float32').repeat(8, 0), np.arange(2).repeat(8)\n"
-    ),
 }
 PICTURES = "pictures.md"  # the site runs its commands as it is built
 OWN_BACKEND = "write-a-backend.md"  # its blocks are files of a package
