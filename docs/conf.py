@@ -1,7 +1,7 @@
-"""The site: python -m sphinx -W -b html docs docs/_build
+"""Sphinx configuration of the site: python -m sphinx -W -b html docs docs/_build.
 
-Before a build, the command reference is written from the commands' own help, the API reference
-from the public names' docstrings, and the pictures are made by the very blocks that the pages show.
+Before a build it writes the command reference from the commands' help and the API reference from
+the docstrings of the public names, and draws the pictures by running the pages' blocks.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ GENERATED = HERE / "generated"
 
 
 def commands() -> str:
-    """Return every command's help, as a terminal of 100 columns shows it."""
+    """Return every command's help, formatted for 100 columns."""
     os.environ["COLUMNS"], os.environ["NO_COLOR"] = "100", "1"
     parts = ["# Commands and options", "", "As `nnbackend VERB --help` shows them.", ""]
     for verb in VERBS:
@@ -47,7 +47,7 @@ def commands() -> str:
 
 
 def members(thing: Any) -> list[tuple[str, Any]]:
-    """Return what a module of ours defines, or a class has of ours: (name, thing)."""
+    """Return the public functions and classes of a module, or members of a class: (name, value)."""
     if inspect.ismodule(thing):
         listed = getattr(thing, "__all__", None)
         return [
@@ -66,16 +66,16 @@ def members(thing: Any) -> list[tuple[str, Any]]:
 
 
 def signature(thing: Any) -> str:
-    """Return the arguments of what is called, else nothing."""
+    """Return the signature of a callable, else an empty string."""
     try:
         text = str(inspect.signature(thing))
-    except (TypeError, ValueError):  # a module, a property, an exception of Python's own kind
+    except (TypeError, ValueError):  # a module, a property or a built-in exception
         return ""
     return re.sub(r"(: |-> )'([^']*)'", r"\1\2", text)
 
 
 def described(name: str, thing: Any) -> list[str]:
-    """Return a name with its signature and docstring, and its members with theirs."""
+    """Return the signature and docstring of a name and of its members."""
     lines = [f"## {name}", "", "```text", f"{name}{signature(thing)}", ""]
     lines += [inspect.getdoc(thing) or "", "```", ""]
     if inspect.isclass(thing) or isinstance(thing, ModuleType):
@@ -87,17 +87,17 @@ def described(name: str, thing: Any) -> list[str]:
 
 def api() -> str:
     """Return every public name with its signature and docstring."""
-    parts = ["# Python reference", "", "`import nnbackend`, and what it has:", ""]
+    parts = ["# Python reference", "", "The public names of `import nnbackend`:", ""]
     for name in nnbackend.__all__:
         parts += described(name, getattr(nnbackend, name))
-    for room in (plots, explain, testing):
-        for name in room.__all__:
-            parts += described(f"{room.__name__.split('.')[1]}.{name}", getattr(room, name))
+    for module in (plots, explain, testing):
+        for name in module.__all__:
+            parts += described(f"{module.__name__.split('.')[1]}.{name}", getattr(module, name))
     return "\n".join(parts)
 
 
 def run_blocks(page: str, language: str) -> None:
-    """Run a page's blocks where its pictures are looked for; a block that fails ends the build."""
+    """Run a page's blocks in the folder of its pictures. Raise if a block fails."""
     text = (HERE / page).read_text(encoding="utf-8")
     blocks = re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
     shown = io.StringIO()
@@ -124,10 +124,10 @@ run_blocks("backprop.md", "python")
 
 
 def name_files(app: Any, page: str, source: list[str]) -> None:
-    """Name the repository's files that a page links to, as the site does not have them."""
+    """Replace links to the repository's files by their names, as the site does not have them."""
     source[0] = re.sub(r"\[([^\]]*)\]\(\.\./([^)]*)\)", r"\1 (`\2` in the repository)", source[0])
 
 
 def setup(app: Any) -> None:
-    """Listen to the pages as they are read."""
+    """Connect the handler of page sources."""
     app.connect("source-read", name_files)

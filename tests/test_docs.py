@@ -1,8 +1,7 @@
 """The site builds without a warning, every block of its pages runs, its references are complete.
 
-A fenced block is Python or commands, and runs, or it is marked text or toml. A comment before it
-says otherwise: `<!-- not run: WHY -->`, or `<!-- needs: MODULE -->` for what runs where a module
-is installed.
+Fenced blocks of Python or commands run; text and toml do not. A comment before a block changes
+this: `<!-- not run: WHY -->`, or `<!-- needs: MODULE -->` to run only if a module is installed.
 """
 
 from __future__ import annotations
@@ -40,20 +39,11 @@ ENVIRONMENT = {
     "NNBACKEND_DEVICE": "numpy",  # compiles nothing
 }
 LANGUAGES = {"python", "sh", "text", "toml"}
-# What a page takes as the reader's own, by the names in its blocks.
-GIVEN = {
+# Code before a page's blocks that defines the reader's objects.
+PREAMBLES = {
     "conformance.md": (
         "from nnbackend.testing import ReferenceBackend\n"
         "MyBackend = lambda index: ReferenceBackend()\n"
-    ),
-    "estimators.md": (
-        "from sklearn.datasets import load_iris\n"
-        "X, y = (part[::3] for part in load_iris(return_X_y=True))\n"
-    ),
-    "reliability.md": (
-        "import numpy as np\nimport nnbackend as nn\n"
-        "net = nn.Network([2, 4, 2], 'cross_entropy')\n"
-        "x, y = np.eye(2, dtype='float32').repeat(8, 0), np.arange(2).repeat(8)\n"
     ),
 }
 PICTURES = "pictures.md"  # the site runs its commands as it is built
@@ -67,7 +57,7 @@ FENCE = re.compile(
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of a page, and what a comment before it says of running it."""
+    """A fenced block of a page, with the mark and reason of the comment before it."""
 
     language: str
     text: str
@@ -94,7 +84,7 @@ def _blocks(page: str, language: str = "") -> list[Block]:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_block_says_what_it_is(page: str) -> None:
+def test_every_block_has_a_known_language_and_commands_are_fenced(page: str) -> None:
     text = (DOCS / page).read_text(encoding="utf-8")
     blocks = _blocks(page)
     assert text.count("```") == 2 * len(blocks)
@@ -124,13 +114,13 @@ json.dump(results, sys.stdout)
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """All pages' Python, each page in a folder and a namespace of its own; what each printed."""
+    """Run all pages' Python, each in its own folder and namespace. Return output and error."""
     folder = tmp_path_factory.mktemp("pages")
     pages = {}
     for page in PAGES:
         blocks = [block.text for block in _blocks(page, "python") if block.runs]
         if blocks and page != OWN_BACKEND:
-            pages[page] = "\n".join([GIVEN.get(page, ""), *blocks]), str(folder / page)
+            pages[page] = "\n".join([PREAMBLES.get(page, ""), *blocks]), str(folder / page)
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", RUNNER], input=json.dumps(pages),
         env=ENVIRONMENT, capture_output=True, text=True, check=False,
@@ -169,15 +159,15 @@ def test_the_commands_of_a_page_run_in_their_order(
     rows = "\n".join(f"{i % 7},{i % 5},{2 * (i % 7) - i % 5}" for i in range(70))
     (tmp_path / "my.csv").write_text(f"size,age,price\n{rows}\n", encoding="utf-8")
     for name, *words in _commands(page):
-        assert name == "nnbackend", f"{name} {words} is no command of ours: mark it"
+        assert name == "nnbackend", f"{name} {words} is not an nnbackend command: mark it"
         assert main(words) == 0, words
 
 
-# --- what single pages promise --------------------------------------------------------------------
+# --- claims of single pages -----------------------------------------------------------------------
 
 
 def test_the_backend_of_the_page_works(tmp_path: Path) -> None:
-    """Its blocks are written into the files that they name, and its commands are called."""
+    """Write its blocks into the files that they name, then run its commands."""
     page = OWN_BACKEND
     (toml,) = (block.text for block in _blocks(page, "toml"))
     entry = re.search(r'mine = "(\S+)"', toml)
@@ -189,7 +179,7 @@ def test_the_backend_of_the_page_works(tmp_path: Path) -> None:
     (tmp_path / "my_backend").mkdir()
     for block in _blocks(page, "python"):
         where = re.match(r"# (\S+\.py)", block.text)
-        assert where is not None, "a block of this page begins with the name of its file"
+        assert where is not None, "a block of this page must begin with the name of its file"
         (tmp_path / where[1]).write_text(block.text, encoding="utf-8")
     code = (
         "import test_my_backend\nfrom nnbackend.cli import main\n"
@@ -207,7 +197,7 @@ def test_the_backend_of_the_page_works(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("page", ["backprop.md", "es/backprop.md"])
-def test_the_lines_that_compute_the_equations_are_there(page: str) -> None:
+def test_the_code_has_the_lines_that_the_equations_quote(page: str) -> None:
     text = (DOCS / page).read_text(encoding="utf-8")
     rows = re.findall(r"^\|.*\| `(nnbackend/\S+)` \| `(.+)` \|$", text, flags=re.MULTILINE)
     assert len(rows) == text.count("| `nnbackend/") >= 20
@@ -217,7 +207,7 @@ def test_the_lines_that_compute_the_equations_are_there(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", ["backprop.md", "es/backprop.md"])
-def test_the_numbers_on_the_page_are_those_that_its_code_prints(
+def test_the_code_of_the_page_prints_the_numbers_on_it(
     page: str, ran: dict[str, list[str]]
 ) -> None:
     (shown,) = (block.text for block in _blocks(page, "text"))
@@ -235,7 +225,7 @@ def test_both_languages_have_the_same_code_and_equations() -> None:
 
 
 def test_alpha_divided_by_the_batch_size_is_the_penalty_of_scikit_learn() -> None:
-    """As from-scikit-learn.md says, and that the gradient of its squared error is ours."""
+    """Check from-scikit-learn.md, and that both gradients of the squared error are equal."""
     from sklearn.neural_network import MLPRegressor
 
     rng = np.random.default_rng(0)
@@ -256,7 +246,7 @@ def test_alpha_divided_by_the_batch_size_is_the_penalty_of_scikit_learn() -> Non
 
 
 def test_the_losses_of_pytorch_are_ours_divided_by_the_outputs() -> None:
-    """As from-pytorch.md says."""
+    """Check the table of losses in from-pytorch.md."""
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(0)
     a, y = rng.random((2, 5, 3))

@@ -1,4 +1,4 @@
-"""README's Python runs as it stands, and its commands name verbs and options that exist."""
+"""README's Python runs, and the verbs and options of its commands exist."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""Ciresan et al. 2010 (arXiv 1003.0358): large plain networks, digits deformed anew every epoch.
+"""Ciresan et al. 2010 (arXiv 1003.0358): large plain networks, new deformed digits every epoch.
 
-1000-500 (0.49 % error) and 2500-2000-1500-1000-500 (0.35 %): a = 1.7159 tanh(0.6666 z), weights
-U(-0.05, 0.05), rate from 1e-3 down to 1e-6. The sizes of the deformations (elastic sigma 5.5 and
-strength 37, rotation 15 and half of it for 1 and 7, scaling 15 %) and the online steps are the
-paper's as remembered. Differs: mini-batches of 20 with 20 times the rate, softmax and
-cross-entropy at the end, no rows held out, the last epoch's figure. Meant for a GPU.
+- 1000-500 (0.49 % error) and 2500-2000-1500-1000-500 (0.35 %): a = 1.7159 tanh(0.6666 z), weights
+  U(-0.05, 0.05), rate from 1e-3 down to 1e-6.
+- Deformation sizes (elastic sigma 5.5 and strength 37, rotation 15 and half of it for 1 and 7,
+  scaling 15 %) and online steps are quoted from memory of the paper.
+- Differs: mini-batches of 20 with 20 times the rate, softmax and cross-entropy at the end, no
+  validation rows, the last epoch's figure. Meant for a GPU.
 """
 
 from __future__ import annotations

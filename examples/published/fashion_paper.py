@@ -1,9 +1,10 @@
 """Xiao et al. 2017 (arXiv 1708.07747), Table 3: the eight MLP rows. Run it once for each data set.
 
-Their script standardises the pixels and shuffles the rows five times; scikit-learn's defaults of
-2017: Adam 1e-3, batches of 200, alpha 1e-4 (l2 = alpha / 200), at most 200 epochs, stop after three
-epochs without a fall of the training loss by 1e-4, Glorot's uniform weights (biases 0 here).
-The figure is the last epoch's on the test rows.
+- Their script standardises the pixels and shuffles the rows five times.
+- scikit-learn's defaults of 2017: Adam 1e-3, batches of 200, alpha 1e-4 (l2 = alpha / 200), at most
+  200 epochs, stop after three epochs in which the training loss falls by less than 1e-4, Glorot
+  uniform weights (biases 0 here).
+- The figure is the last epoch's on the test rows.
 """
 
 from __future__ import annotations

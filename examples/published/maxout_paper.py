@@ -1,11 +1,13 @@
 """Goodfellow et al. 2013: maxout 2 x 240 units of 5 pieces on MNIST: 0.94 % error.
 
-pylearn2's mnist_pi.yaml: weights U(-0.005, 0.005), max column norm 1.9365, batches of 100, rate
-0.1 divided by 1.000004 each update down to 1e-6, momentum 0.5 -> 0.7 over 250 epochs, dropout 0.2
-and 0.5; 50,000 rows until 100 epochs bring no better validation error, then from the best weights
-on all 60,000 until the loss on the last 10,000 is the training loss of then. Differs: dropped-out
-inputs are scaled by 1 / 0.8 here, not there; and the second part begins with velocity 0 and with
-the rate and momentum of the first update again.
+- pylearn2's mnist_pi.yaml: weights U(-0.005, 0.005), max column norm 1.9365, batches of 100, rate
+  0.1 divided by 1.000004 each update down to 1e-6, momentum 0.5 -> 0.7 over 250 epochs, dropout 0.2
+  and 0.5.
+- Part 1: 50,000 rows, until the validation error has not improved for 100 epochs. Part 2: all
+  60,000 rows from the best weights, until the loss on the last 10,000 falls to part 1's training
+  loss in its best epoch.
+- Differs: dropped-out inputs are scaled by 1 / 0.8 only here; part 2 restarts with velocity 0 and
+  with the rate and momentum of the first update.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
 """Nielsen, Neural Networks and Deep Learning: [784,30,10] and [784,100,10] on MNIST.
 
-Chapter 1 (network.py): sigmoid, quadratic cost, W and b from N(0, 1), eta 3.0, 30 epochs: best
-test accuracy 95.42 %, the best of three runs, and 96.59 % with 100 units. Chapter 3 (network2.py):
-cross-entropy, W from N(0, 1/n_in), b from N(0, 1), eta 0.1, lambda 5.0 (l2 = lambda / n), 60
-epochs: 98.04 %, as readers' copies of the chapter give it. All: the first 50,000 rows, mini-batches
-of 10, pixels from 0 to 1. The figure is the best epoch's on the test rows, as in the book (its
-chapter 3 has it on the validation rows); this flatters a little. Compare chapter 1 with the best of
-the seeds: with these weights and this cost a unit of the output can saturate in the first steps,
-and its digit is never learnt (seed 2 of 30 units, two seeds of 100); hence the means.
+- Chapter 1 (network.py): sigmoid, quadratic cost, W and b from N(0, 1), eta 3.0, 30 epochs.
+  Published: best test accuracy 95.42 % (30 units, best of three runs), 96.59 % (100 units).
+- Chapter 3 (network2.py): cross-entropy, W from N(0, 1/n_in), b from N(0, 1), eta 0.1, lambda 5.0
+  (l2 = lambda / n), 60 epochs. Published: 98.04 %, from readers' copies of the chapter.
+- Both: the first 50,000 rows, mini-batches of 10, pixels from 0 to 1.
+- The figure is the best epoch's on the test rows, as in the book (chapter 3: validation rows),
+  which is slightly optimistic.
+- Compare chapter 1 with the best seed. An output unit can saturate in the first steps and never
+  learn its digit (seed 2 of 30 units, two seeds of 100), which lowers the means.
 """
 
 from __future__ import annotations

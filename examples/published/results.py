@@ -24,20 +24,24 @@ PAGE = HERE.parent.parent / "docs" / "results.md"
 INTRO = """\
 # Published results, reproduced
 
-Accuracy on the 10,000 test rows. *Ours* is the mean over seeds, *spread* their standard
-deviation. A row that was not run says so. One that was run for fewer epochs than published says how
-far it got, which tells nothing about the published figure yet. In brackets beside the device: the
-processor.
+Reproduce a published accuracy on MNIST or Fashion-MNIST. FOLDER holds the four files of the data
+set; the scripts download nothing:
 
-`python examples/published/results.py` makes this page from the files in
-`examples/published/results`, and a test asks that it is what they give. To make a row again, with
-the four files of MNIST or Fashion-MNIST in a folder (the scripts download nothing):
+```sh
+python examples/published/nielsen.py --data FOLDER --out examples/published/results
+python examples/published/results.py   # writes this page
+```
 
-    python examples/published/nielsen.py --data FOLDER --out examples/published/results
-    python examples/published/results.py
+- `--only 784-30-10` runs the rows with that text in their name, `--device gpu` runs them on a GPU.
+- An interrupted script resumes at its current seed, long scripts within the seed.
 
-`--only 784-30-10` runs the rows whose name contains that, `--device gpu` runs them on a GPU. A
-script that was stopped goes on with the seed it was in, the long ones within it.
+The tables give the accuracy on the 10,000 test rows:
+
+| column | meaning |
+|---|---|
+| ours, spread | mean and standard deviation over the seeds; "not yet run" where there is none |
+| "not yet run whole" | fewer epochs than published: not comparable with the published figure |
+| device | the backend and, in brackets, the processor |
 """
 HEAD = (
     "| result | published | ours | spread | best | seeds | minutes a seed | device |\n"
