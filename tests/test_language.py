@@ -88,7 +88,8 @@ def files(roots: list[Path]) -> Iterator[Path]:
 
 
 def test_prose_is_plain_technical_english() -> None:
-    roots = [ROOT / name for name in (*FOLDERS, "README.md", "CHANGELOG.md", "SECURITY.md")]
+    pages = ("README.md", "CHANGELOG.md", "SECURITY.md", "CONTRIBUTING.md")
+    roots = [ROOT / name for name in (*FOLDERS, *pages)]
     assert not [line for path in files(roots) for line in findings(path)]
 
 
