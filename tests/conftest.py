@@ -26,7 +26,7 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 
 @pytest.fixture
 def rng() -> np.random.Generator:
-    """A host generator with a fixed seed, of the kind the engine draws from."""
+    """Return a host generator with a fixed seed, of the engine's kind."""
     return np.random.Generator(np.random.Philox(0))
 
 

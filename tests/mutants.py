@@ -22,9 +22,9 @@ KERNELS, GRADIENTS, TRAINING, CAPTURE, REGISTRATION = SUITES
 
 @dataclass(frozen=True)
 class Mutant:
-    """A faulty backend, the suite and test that must fail, and what the failure must say.
+    """A faulty backend, the suite and test that must fail, and the expected message.
 
-    test: the test's name, then perhaps words of its parameters.
+    test: the test's name, optionally followed by words of its parameters.
     """
 
     make: Callable[[], Backend]

@@ -38,7 +38,7 @@ SECONDS = 0.01
 
 @pytest.fixture(scope="module")
 def measured() -> Iterator[Callable[[str, str], dict[str, Any]]]:
-    """What a contender's own process says of a tiny row, asked once."""
+    """Yield a function that measures a tiny row in a contender's process, once."""
     with runner.Workers(threads=1) as workers:
         yield cache(lambda name, row: workers((name, row), SECONDS))
 
@@ -362,7 +362,7 @@ def test_a_worker_that_hangs_is_given_up() -> None:
 
 @pytest.fixture
 def stored(monkeypatch: pytest.MonkeyPatch, all_installed: None) -> dict[str, Any]:
-    """A result as it is read back from its file."""
+    """Return a result as read back from its file."""
     flags(monkeypatch, {"avx2"})
     result = runner.run(PLAN, FakeWorkers(SPEEDS), lambda line: None)
     result["machine"] |= {"cpu": "AMD EPYC (family 25, model 1)", "load_average": [0.1, 0.1, 0.1]}

@@ -182,7 +182,7 @@ def test_what_concerns_training_counts_in_a_fit_that_goes_on() -> None:
 def test_an_ensemble_does_not_go_on_as_one_network(how: str) -> None:
     model = _fit("ensemble").set_params(preset=None)
     before = model.predict_proba(X)
-    with pytest.raises(ArgumentError, match=r"a fit without preset only.*call fit to begin anew"):
+    with pytest.raises(ArgumentError, match=r"a fit without preset only.*call fit to start again"):
         _go_on(model, how)
     np.testing.assert_array_equal(model.predict_proba(X), before)
     assert not hasattr(model.set_params(warm_start=False).fit(X, LABELS), "estimators_")

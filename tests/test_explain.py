@@ -1,4 +1,4 @@
-"""The story of a sample tells the numbers that the network computes, and its sums add up."""
+"""The explanation of a sample has the network's numbers, and its sums add up."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_every_sum_that_is_written_out_is_true(layers: list[AbstractLayer]) -> N
             assert value == pytest.approx(float(right), rel=5e-3, abs=1e-4)
 
 
-def test_the_story_has_every_delta_and_both_ends() -> None:
+def test_the_explanation_has_every_delta_and_both_ends() -> None:
     net = nn.Network([2, *LAYERS[0]], "quadratic", dtype="float64", device="numpy", seed=5)
     explanation, gradient = explain(net, X, Y), net.backprop(X, Y)
     assert [step.title[:7] for step in explanation.backward] == ["Layer 2", "Layer 1"]

@@ -45,7 +45,7 @@ from nnbackend.testing import ReferenceBackend
 from nnbackend.testing.update_checks import UpdateChecks
 
 class Still(ReferenceBackend):
-    def average(self, theta, shadow, decay, hyper):
+    def average(self, theta, ema_weights, decay, hyper):
         pass
 
 class TestStill(UpdateChecks):

@@ -1,4 +1,4 @@
-"""Fits that go on: partial_fit keeps the optimizer's state, warm_start begins it anew as theirs."""
+"""Continued fits: partial_fit keeps the optimizer's state; warm_start resets it, as scikit-learn's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A backend from another distribution: installed, found, trained with, through every door."""
+"""A backend from another distribution: installation, discovery, training, every interface."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The speed comparison: the same training by this library and by its peers, side by side.
+"""The speed comparison: the same training by this library and by its peers.
 
-A contender runs alone in a process of its own (`worker`); `runner` takes turns between them and
-`report` makes a file, a table and a picture of what came out. Nothing here is imported by the
-engine, and a peer only where it is measured.
+Each contender runs alone in its own process (`worker`); `runner` alternates between them, and
+`report` writes a file, a table and a picture of the results. The engine imports nothing from here;
+a peer is imported only where it is measured.
 """

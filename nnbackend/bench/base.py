@@ -1,4 +1,4 @@
-"""What a contender is: one library, building a network, training it and giving it back."""
+"""The interface of a contender: one library that builds, trains and returns a network."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
 
 
 def library(name: str) -> Any:
-    """Import a contender's library, which only its own process does."""
+    """Import a contender's library; only its own process does."""
     return importlib.import_module(name)
 
 
 class AbstractContender(ABC):
     """One library on one row, with the data in its memory.
 
-    `steps` and `epochs` return when the work is done, not when it is ordered.
+    `steps` and `epochs` return when the work is finished, not when it is queued.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
-    modules: ClassVar[tuple[str, ...]]  # what must be installed; the first is the library itself
+    modules: ClassVar[tuple[str, ...]]  # required packages; the first is the library itself
     is_ours: ClassVar[bool] = False
-    step_note: ClassVar[str] = ""  # where a step on a resident batch is more than a step
+    step_note: ClassVar[str] = ""  # if a step on a resident batch includes more than a step
 
     def __init__(self, row: Row, x: Floats, y: Labels, start: Parameters, seed: int = 0) -> None:
         self.row, self.x, self.y, self.start, self.seed = row, x, y, start, seed
@@ -42,19 +42,19 @@ class AbstractContender(ABC):
 
     @abstractmethod
     def prepare(self) -> None:
-        """Build the network and bring the data to where the library wants them."""
+        """Build the network and copy the data to the library's device."""
 
     @abstractmethod
     def reset(self) -> None:
-        """Go back to the initial weights, with the optimizer's state empty."""
+        """Restore the initial weights and clear the optimizer's state."""
 
     @abstractmethod
     def steps(self, n: int) -> None:
-        """Make n steps on the first batch, which stays in place."""
+        """Run n steps on the first batch, which stays in place."""
 
     @abstractmethod
     def epochs(self, n: int) -> None:
-        """Make n epochs, each in a new order."""
+        """Run n epochs, each in a new order."""
 
     @abstractmethod
     def parameters(self) -> Parameters:

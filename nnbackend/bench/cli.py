@@ -1,4 +1,4 @@
-"""The verb `bench`: how fast this machine trains, and how its other libraries do."""
+"""The verb `bench`: training speed on this machine, beside other libraries."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_measuring(parser: argparse.ArgumentParser, *, seconds: float) -> None:
-    """Add the options that say how long to measure."""
+    """Add the options for the duration of measurements."""
     parser.add_argument(
         "--rounds", type=int, metavar="N", default=3, help="turns of each (default: %(default)s)"
     )
@@ -50,7 +50,7 @@ def add_measuring(parser: argparse.ArgumentParser, *, seconds: float) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, print the table; exit 1 when a contender of ours failed."""
+    """Measure and print the table; return 1 if one of our contenders failed."""
     plan = make_plan(
         parse_rows(args.rows), (*OURS, *parse_contenders(args.compare)), args, extras=False
     )
@@ -68,9 +68,9 @@ def run(args: argparse.Namespace) -> int:
 def make_plan(
     rows: tuple[Row, ...], names: tuple[str, ...], args: argparse.Namespace, *, extras: bool
 ) -> Plan:
-    """Return the plan that the options mean.
+    """Return the plan from the options.
 
-    Raises: ArgumentError for numbers that cannot be meant.
+    Raises: ArgumentError for invalid numbers.
     """
     for option, value in (("rounds", args.rounds), ("seconds", args.seconds)):
         if not value > 0:
@@ -96,7 +96,7 @@ def parse_contenders(text: str) -> tuple[str, ...]:
 
 
 def our_failures(result: dict[str, Any]) -> list[str]:
-    """Return why contenders of ours failed, if any did."""
+    """Return the reasons for which our contenders failed."""
     return [
         c["error"] for r in result["rows"] for c in r["contenders"] if c["is_ours"] and c["error"]
     ]

@@ -1,8 +1,8 @@
-"""Who trains: this library's two CPU backends and their peers, each doing the very same work.
+"""The contenders: this library's two CPU backends and their peers, all doing the same work.
 
 Float32, ReLU layers, softmax with cross-entropy, the row's batch size and optimizer with the same
 constants, from the same initial weights. An epoch draws a new order, gathers each batch and steps,
-in the manner that the library's own guide shows as the fast one. Sorted from ours to the others.
+in the way that the library's guide recommends for speed. Ours come first.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class OursOnNumPy(AbstractContender):
-    """This library on its readable backend."""
+    """nnbackend on its NumPy backend."""
 
     name, title = "nnbackend-numpy", "nnbackend, NumPy"
     modules: ClassVar[tuple[str, ...]] = ("nnbackend", "numpy")
@@ -57,7 +57,7 @@ class OursOnNumPy(AbstractContender):
         self.trainer = trainer.Trainer(self.net, self.x, self.y, options, callbacks=[self.stop])
 
     def _new_step(self) -> Any:
-        """Return a step on the first batch, put together from the parts the trainer uses."""
+        """Return a step on the first batch, built from the trainer's parts."""
         net, backend, rule = self.net, self.net.backend, self.rule
         x, y = self.first_batch
         rows, targets = backend.to_device(x), backend.to_device(net.host_targets(y, len(y)))
@@ -109,7 +109,7 @@ def _stop_after() -> Any:
 
 
 class OursOnNumba(OursOnNumPy):
-    """This library with compiled loops."""
+    """nnbackend on its numba backend."""
 
     name, title = "nnbackend-numba", "nnbackend, numba"
     modules = ("nnbackend", "numpy", "numba")
@@ -117,8 +117,10 @@ class OursOnNumba(OursOnNumPy):
 
 
 class ScikitLearn(AbstractContender):
-    """MLPClassifier. Its Adam adds epsilon before the bias correction, and two classes share one
-    logistic output."""
+    """scikit-learn's MLPClassifier.
+
+    Its Adam adds epsilon before the bias correction, and two classes share one logistic output.
+    """
 
     name, title = "sklearn", "scikit-learn"
     modules = ("sklearn.neural_network",)
@@ -181,7 +183,7 @@ class ScikitLearn(AbstractContender):
 
 
 class PyTorch(AbstractContender):
-    """PyTorch as its guide has it, with the fused optimizer."""
+    """PyTorch as in its guide, with the fused optimizer."""
 
     name, title = "torch", "PyTorch"
     modules = ("torch",)
@@ -205,7 +207,7 @@ class PyTorch(AbstractContender):
         self.reset()
 
     def compiled(self, function: Any) -> Any:
-        """Return the function as it is; a compiling sibling compiles it."""
+        """Return the function unchanged; a compiling subclass compiles it."""
         return function
 
     def _loss(self, x: Any, y: Any) -> Any:

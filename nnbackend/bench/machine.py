@@ -1,7 +1,7 @@
 """The machine and the settings under which every contender runs.
 
-All are given the same number of threads, by environment variables that are set before their
-process starts. The runner itself imports no array library, whose threads would be in the way.
+All get the same number of threads, by environment variables set before their process starts. The
+runner imports no array library, whose threads would disturb the measurement.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ THREAD_VARIABLES = (
     *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"),
     *("NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"),
 )
-# Settings of the shell that would favour one contender or hide what an installation gives.
+# Shell settings that would favour one contender or differ from a plain installation.
 STRANGE_VARIABLES = (
     *("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "OPENBLAS_VERBOSE", "MKL_DEBUG_CPU_TYPE"),
     *("XLA_FLAGS", "JAX_PLATFORMS", "KMP_AFFINITY", "OMP_WAIT_POLICY", "NNBACKEND_DEVICE"),
@@ -37,8 +37,8 @@ def usable_cpus() -> list[int]:
 def environment(threads: int, coretype: str = "", cache: str = "") -> dict[str, str]:
     """Return the environment of a contender's process.
 
-    coretype: the OpenBLAS kernels to use, where not its own choice.  cache: a folder in which
-    compiling libraries keep their results, so that a run begins with none.
+    coretype: the OpenBLAS kernels to use, instead of its own choice.  cache: an empty folder for
+    the caches of compiling libraries.
     """
     given = {k: v for k, v in os.environ.items() if k not in STRANGE_VARIABLES}
     given.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
@@ -52,9 +52,9 @@ def environment(threads: int, coretype: str = "", cache: str = "") -> dict[str, 
 
 
 def choose_coretype(flags: Iterable[str], core: str) -> str:
-    """Return the OpenBLAS kernels to ask for: AVX-512's where the CPU has it and they lie idle.
+    """Return the OpenBLAS kernels to request: AVX-512's if the CPU has it and they are unused.
 
-    OpenBLAS takes its Haswell kernels on CPUs that it does not know, whatever they can do.
+    OpenBLAS uses its Haswell kernels on unknown CPUs, whatever their instruction sets.
     >>> choose_coretype(sorted(AVX512), "Haswell"), choose_coretype(["avx2"], "Haswell")
     ('SkylakeX', '')
     """
@@ -63,10 +63,10 @@ def choose_coretype(flags: Iterable[str], core: str) -> str:
 
 
 def ask_for_best_kernels() -> None:
-    """Ask OpenBLAS for its AVX-512 kernels where the CPU has AVX-512 and it may not see that.
+    """Request OpenBLAS's AVX-512 kernels if the CPU has AVX-512 and OpenBLAS may not detect it.
 
-    It knows Intel's CPUs and picks older kernels on some of AMD's. It reads the variable when
-    NumPy is loaded; a user's own setting stands.
+    OpenBLAS detects Intel's CPUs, and picks older kernels on some of AMD's. It reads the variable
+    when NumPy is loaded; a setting of the user is kept.
     """
     is_amd = _cpu_lines().get("vendor_id") == "AuthenticAMD"
     if "numpy" not in sys.modules and is_amd and set(cpu_flags()) >= AVX512:
@@ -74,7 +74,7 @@ def ask_for_best_kernels() -> None:
 
 
 def blas_lines() -> list[str]:
-    """Say which BLAS is loaded: its kernels, its threads, and what would make it faster."""
+    """Return the loaded BLAS: its kernels, its threads, and what would make it faster."""
     lines = []
     for pool in thread_pools():
         if pool.get("user_api") != "blas":
@@ -91,7 +91,7 @@ def blas_lines() -> list[str]:
 
 
 def _cpu_lines() -> dict[str, str]:
-    """Return what Linux says of the first CPU."""
+    """Return Linux's description of the first CPU."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
@@ -102,7 +102,7 @@ def _cpu_lines() -> dict[str, str]:
 
 
 def cpu_flags() -> list[str]:
-    """Return the instruction sets of the CPU that matter here; none where they cannot be read."""
+    """Return the CPU's relevant instruction sets; none if they cannot be read."""
     flags = set(_cpu_lines().get("flags", _cpu_lines().get("Features", "")).split())
     wanted = {"avx", "avx2", "fma", "amx_tile", "avx512_bf16", "asimd", "sve"} | AVX512
     return sorted(flags & wanted)
@@ -131,7 +131,7 @@ def versions() -> dict[str, str]:
 
 
 def machine_facts() -> dict[str, Any]:
-    """Return what a reader must know of the machine, without importing an array library."""
+    """Return the facts of the machine for the report, without importing an array library."""
     return {
         "cpu": cpu_name(),
         "cpus": os.cpu_count(),
@@ -144,7 +144,7 @@ def machine_facts() -> dict[str, Any]:
 
 
 def peak_memory() -> int:
-    """Return the most memory this process has had, in bytes; 0 where the system does not say."""
+    """Return the peak memory of this process in bytes; 0 if unknown."""
     try:  # getrusage of a new process counts its parent's memory too
         status = Path("/proc/self/status").read_text(encoding="utf-8")
         found = next(line for line in status.splitlines() if line.startswith("VmHWM"))
@@ -160,7 +160,7 @@ def peak_memory() -> int:
 
 
 def thread_pools() -> list[dict[str, Any]]:
-    """Return the thread pools loaded in this process, where threadpoolctl can look."""
+    """Return the thread pools loaded in this process, if threadpoolctl is installed."""
     try:
         from threadpoolctl import threadpool_info
     except ImportError:

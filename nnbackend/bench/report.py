@@ -1,4 +1,4 @@
-"""From what was measured to something to read: a JSON file, a table in Markdown, a picture."""
+"""The report of measurements: a JSON file, a table in Markdown, a picture."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 from nnbackend.bench.runner import Answer, default_name
 
-QUIET = 0.5  # a load average above this before the run makes its figures doubtful
+QUIET = 0.5  # above this load average before the run the figures are unreliable
 INK, FAINT = "#333333", "#dddddd"
-# Ours in strong colours, peers in quiet ones; each with its mark, for those who see no colours.
+# Ours in strong colours, peers in pale ones; each with its own marker.
 STYLES = {
     "nnbackend-numba": ("#d1402f", "o"),
     "nnbackend-numpy": ("#f0a08c", "o"),
@@ -92,7 +92,7 @@ def facts(result: Answer) -> str:
 
 
 def was_busy(result: Answer) -> bool:
-    """Return True if other programs ran when the run began."""
+    """Return True if other programs were running at the start."""
     return bool(result["machine"]["load_average"]) and result["machine"]["load_average"][0] > QUIET
 
 
@@ -143,7 +143,7 @@ def shares_table(result: Answer) -> str:
 
 
 def losses_table(result: Answer) -> str:
-    """Return the losses."""
+    """Return the table of losses."""
     names = _titles(result)
     lines = []
     for row in result["rows"]:
@@ -157,7 +157,7 @@ def losses_table(result: Answer) -> str:
 
 
 def startup_table(result: Answer) -> str:
-    """Return what each contender needs before it trains, and its memory."""
+    """Return the table of preparation times and memory."""
     lines = []
     for name, title in _titles(result).items():
         good = [
@@ -175,7 +175,7 @@ def startup_table(result: Answer) -> str:
 
 
 def predictions_table(result: Answer) -> str:
-    """Return the times of predictions."""
+    """Return the table of prediction times."""
     lines = [
         (p["title"], _with_spread(p["one_us"]), _with_spread(p["many_ms"]))
         for p in result["predictions"]
@@ -202,7 +202,7 @@ def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 
 def number(value: float) -> str:
-    """Return three digits, or all of a larger number's whole part.
+    """Return a number with three digits, or its whole integer part.
 
     >>> number(0.12345), number(12.345), number(12345.6)
     ('0.123', '12.3', '12 346')
@@ -258,7 +258,7 @@ def picture(result: Answer) -> bytes:
 
 
 def _ours_last(names: Iterable[str]) -> list[str]:
-    """Return names in the order of drawing: ours on top of the others."""
+    """Return names in drawing order: ours are drawn last."""
     return sorted(names, key=lambda name: (name.startswith("nnbackend"), name))
 
 

@@ -1,7 +1,7 @@
-"""What is trained: the rows of the comparison, their made-up data and how much work a step is.
+"""The rows of the comparison: networks, synthetic data, and the work of a step.
 
-A row is written `784-100-10:128`: the layers' sizes and the batch size; then, where they are not
-the usual ones, the optimizer and the steps of an epoch: `784-100-10:128:momentum:50`.
+A row is written `784-100-10:128`: layer sizes and batch size; then optionally the optimizer and the
+steps of an epoch: `784-100-10:128:momentum:50`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from nnbackend.errors import ArgumentError, suggest
 
-if TYPE_CHECKING:  # a contender's import time is measured, so NumPy comes late
+if TYPE_CHECKING:  # imported late: a contender's import time is measured
     from numpy import float32, int64
     from numpy.typing import NDArray
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # a contender's import time is measured, so NumPy comes late
 OPTIMIZERS = {"adam": 1e-3, "momentum": 0.01}  # name -> learning rate
 MOMENTUM = 0.9
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
-# Data larger than a core's caches, as real data are; epochs of at most a second or so.
+# Data larger than a core's caches; epochs of about a second at most.
 MOST_ROWS, MOST_BYTES, MOST_FLOPS = 60_000, 40e6, 4e10
 FEWEST_STEPS = 4
 
@@ -39,7 +39,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        """The row as it is written."""
+        """The row in its text form."""
         words = ["-".join(map(str, self.layers)), str(self.batch)]
         if self.optimizer != "adam" or self.steps_given:
             words.append(self.optimizer)
@@ -47,7 +47,7 @@ class Row:
 
     @property
     def title(self) -> str:
-        """The row as a table shows it.
+        """The row's title in a table.
 
         >>> Row((784, 100, 10), 128, "momentum").title
         '784-100-10 b128, momentum'
@@ -58,7 +58,7 @@ class Row:
 
     @property
     def weight_counts(self) -> tuple[int, ...]:
-        """How many weights each layer has."""
+        """The number of weights of each layer."""
         return tuple(i * o for i, o in zip(self.layers, self.layers[1:], strict=False))
 
     @property
@@ -88,7 +88,7 @@ class Row:
 
 
 def parse_row(text: str) -> Row:
-    """Return the row that is written `sizes:batch[:optimizer[:steps]]`.
+    """Return the row of a text `sizes:batch[:optimizer[:steps]]`.
 
     Raises: ArgumentError for anything else.
     >>> parse_row("784-30-10:10").layers
@@ -131,7 +131,7 @@ QUICK = tuple(parse_row(t) for t in ("784-100-10:128", "20-64-64-2:32", "784-512
 
 
 def make_data(row: Row, seed: int = 0) -> tuple[Floats, Labels]:
-    """Make inputs (n, I) and labels (n,) that a network can learn, though never without fault.
+    """Return inputs (n, I) and labels (n,) that a network can learn, but not perfectly.
 
     Labels are drawn by the softmax of a fixed linear teacher; the first ones are 0, 1, 2, ..., so
     that every class occurs in the first rows.
@@ -148,7 +148,7 @@ def make_data(row: Row, seed: int = 0) -> tuple[Floats, Labels]:
 
 
 def make_parameters(row: Row, seed: int = 0) -> Parameters:
-    """Make the initial weights and biases that every contender starts from.
+    """Return the initial weights and biases of all contenders.
 
     Source: He et al. 2015, equation 10, drawn uniformly.
     """

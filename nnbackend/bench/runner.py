@@ -1,7 +1,7 @@
-"""The programme: contenders take turns, each time in a process of their own.
+"""The runner: contenders alternate, each measurement in its own process.
 
-A round is every row with every contender once, A B C A B C, so that what else the machine does
-falls on all of them. What a contender is compared with was measured in the same round.
+A round measures every row with every contender once, A B C A B C, so that other load on the machine
+affects all of them. Ratios compare measurements of the same round.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from nnbackend.bench.machine import choose_coretype, environment, machine_facts,
 from nnbackend.bench.rows import ROWS, Row
 
 FORMAT = 1
-PATIENCE = 300  # seconds until a worker is given up
+PATIENCE = 300  # timeout of a worker in seconds
 EXTRA_ROUNDS = 2
-IMPORTED = {  # what is imported -> the contender that needs it
+IMPORTED = {  # module -> the contender that needs it
     "numpy": "nnbackend-numpy",
     "nnbackend": "nnbackend-numpy",
     "nnbackend, ready to train": "nnbackend-numpy",
@@ -34,29 +34,29 @@ IMPORTED = {  # what is imported -> the contender that needs it
     "JAX": "jax",
 }
 Answer = dict[str, Any]
-# Runs the worker with these words, seconds and OpenBLAS kernels; raises WorkerError.
+# Arguments: the worker's words, seconds, OpenBLAS kernels; raises WorkerError.
 Launch = Callable[[Sequence[str], float, str], Answer]
 Say = Callable[[str], None]
 
 
 class WorkerError(RuntimeError):
-    """A worker crashed, took too long or gave no answer."""
+    """A worker crashed, timed out or returned no result."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure and how long."""
+    """The rows, contenders and duration of a run."""
 
     rows: tuple[Row, ...] = ROWS
     contenders: tuple[str, ...] = tuple(CONTENDERS)
     rounds: int = 3
     seconds: float = 1.0
-    threads: int = 0  # 0: as many as there are CPUs to use
+    threads: int = 0  # 0: the number of usable CPUs
     extras: bool = True  # imports and predictions too
 
 
 class Workers:
-    """Starts the workers of a run, which share a cache of compiled code that is empty at first."""
+    """Starts the workers of a run; they share an initially empty cache of compiled code."""
 
     def __init__(self, threads: int, patience: float = PATIENCE) -> None:
         self.threads, self.patience = threads, patience
@@ -69,7 +69,7 @@ class Workers:
         self._folder.cleanup()
 
     def __call__(self, words: Sequence[str], seconds: float, coretype: str = "") -> Answer:
-        """Run one worker and give its answer."""
+        """Run one worker and return its result."""
         command = [sys.executable, "-m", "nnbackend.bench.worker", *words]
         try:
             done = subprocess.run(
@@ -90,7 +90,7 @@ class Workers:
 
 
 def run(plan: Plan, launch: Launch | None = None, say: Say | None = None) -> Answer:
-    """Carry out the plan; return everything that was measured, ready for JSON."""
+    """Run the plan; return all measurements in a form for JSON."""
     say = say or _to_stderr
     threads = plan.threads or len(usable_cpus())
     if launch is None:
@@ -147,7 +147,7 @@ def interleave(
     launch: Launch,
     say: Say,
 ) -> dict[tuple[str, ...], list[Answer]]:
-    """Do every job once a round; return each job's answers. One that fails is not tried again."""
+    """Run every job once a round; return each job's results. Failed jobs are not repeated."""
     answers: dict[tuple[str, ...], list[Answer]] = {job: [] for job in jobs}
     failed: set[tuple[str, ...]] = set()
     for turn in range(rounds):
@@ -167,13 +167,13 @@ def interleave(
 
 
 def openblas_core(pools: Sequence[Answer]) -> str:
-    """Return the kernels that OpenBLAS picked; the empty string where that is not known."""
+    """Return the kernels that OpenBLAS picked; the empty string if unknown."""
     cores = [p.get("architecture", "") for p in pools if p.get("internal_api") == "openblas"]
     return str(cores[0]) if cores else ""
 
 
 def describe(row: Row) -> Answer:
-    """Return what a row is, for the file."""
+    """Return the description of a row for the file."""
     return {
         "name": row.name,
         "title": row.title,
@@ -187,7 +187,7 @@ def describe(row: Row) -> Answer:
 
 
 def compare(row: Row, answers: dict[str, list[Answer]], ceiling: float) -> list[Answer]:
-    """Return each contender's median and spread over the rounds, and what it is beside the others.
+    """Return each contender's median and spread over the rounds, and its ratios.
 
     of_fastest_peer is its time divided by the fastest peer's in the same round; below 1 is faster.
     of_ceiling is the share of the machine's sgemm rate that its step reaches.
@@ -238,7 +238,7 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def _ceilings(plan: Plan, coretype: str, launch: Launch, say: Say) -> list[Answer]:
-    """Measure the sgemm rate, with NumPy's own choice of kernels and with the other, if any."""
+    """Measure the sgemm rate with NumPy's choice of kernels, and with the requested ones."""
     found = []
     for choice in dict.fromkeys(["", coretype]):
         job, seconds = ("sgemm",), 2.0 * plan.seconds
@@ -253,7 +253,7 @@ def _ceilings(plan: Plan, coretype: str, launch: Launch, say: Say) -> list[Answe
 def _extras(
     names: Sequence[str], seconds: float, coretype: str, launch: Launch, say: Say
 ) -> Answer:
-    """Measure imports, and predictions of all that are not another's way of training."""
+    """Measure imports, and predictions of one contender per library."""
     imports = [("import", what) for what, needs in IMPORTED.items() if needs in names]
     asked = [("predict", name) for name in names if name != "torch-compile"]
     answers = interleave([*imports, *asked], EXTRA_ROUNDS, seconds / 2, coretype, launch, say)
@@ -279,7 +279,7 @@ def _extras(
 
 
 def _short(answer: Answer) -> str:
-    """Return an answer's main figure, for the progress."""
+    """Return the main figure of a result, for the progress line."""
     if "us_per_step" in answer:
         return f"{answer['us_per_step']['median']:.4g} us per step, loss {answer['loss']:.4f}"
     if "gflops" in answer:

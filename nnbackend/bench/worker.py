@@ -2,7 +2,7 @@
 
     CONTENDER ROW       train, and time it        predict CONTENDER   1 row and many rows
     import NAME         how long an import takes  sgemm               the CPU's ceiling
-    facts               what BLAS there is
+    facts               the BLAS of NumPy
 
 Prints one line of JSON, the last of stdout. Nothing is imported before it is timed.
 """
@@ -25,12 +25,12 @@ from nnbackend.bench.contenders import get_contender
 from nnbackend.bench.machine import peak_memory, thread_pools, usable_cpus
 from nnbackend.bench.rows import Row, make_data, make_parameters, mean_loss, parse_row
 
-WARM_UP_EPOCHS = 2  # after which the loss is taken
+WARM_UP_EPOCHS = 2  # steps before the loss is recorded
 SAMPLES, FEWEST_SAMPLES = 5, 3
 PREDICT_ROW, MANY_ROWS = "784-100-10:128:adam:1", 100_000
 # Square products, and the largest of the rows' own.
 GEMMS = ((512,) * 3, (1024,) * 3, (2048,) * 3, (128, 784, 512), (1024, 784, 512), (128, 2500, 2000))
-# What a user of each library writes first.
+# The first import of a user of each library.
 IMPORTS = {
     "numpy": "import numpy",
     "nnbackend": "import nnbackend",
@@ -43,14 +43,14 @@ Answer = dict[str, Any]
 
 
 def clock(work: Callable[[], object]) -> float:
-    """Return the seconds that some work takes."""
+    """Return the duration of some work in seconds."""
     begin = time.perf_counter()
     work()
     return time.perf_counter() - begin
 
 
 def spread(samples: Sequence[float]) -> dict[str, float]:
-    """Return the median, the least and the most.
+    """Return the median, minimum and maximum.
 
     >>> spread([3.0, 1.0, 2.0])
     {'median': 2.0, 'min': 1.0, 'max': 3.0}
@@ -59,9 +59,9 @@ def spread(samples: Sequence[float]) -> dict[str, float]:
 
 
 def sample(work: Callable[[int], object], seconds: float) -> list[float]:
-    """Call work(n) several times, in all for about `seconds`; return the seconds of each one of n.
+    """Call work(n) repeatedly for about `seconds`; return the seconds per unit of each call.
 
-    n is found by growing it until a call takes long enough to be timed.
+    n grows until a call takes long enough to be timed.
     """
 
     def took(n: int) -> float:
@@ -77,7 +77,7 @@ def sample(work: Callable[[int], object], seconds: float) -> list[float]:
 
 
 def train(name: str, row_text: str, seconds: float) -> Answer:
-    """Train one contender on one row: time of a step, loss, and what getting ready costs."""
+    """Train one contender on one row; return step time, loss and preparation time."""
     kind, row = get_contender(name), parse_row(row_text)
     import_s = clock(kind.load)
     x, y = make_data(row)
@@ -161,14 +161,14 @@ def sgemm(seconds: float) -> Answer:
 
 
 def time_import(name: str) -> Answer:
-    """Time what a user of a library writes first, in an interpreter that has loaded nothing."""
+    """Time the first import of a library in a fresh interpreter."""
     code = f"import time; t = time.perf_counter(); {IMPORTS[name]}; print(time.perf_counter() - t)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return {"import": name, "seconds": float(done.stdout)}
 
 
 def facts() -> Answer:
-    """Say which BLAS NumPy has and which kernels it picked."""
+    """Return NumPy's BLAS and the kernels it picked."""
     import numpy as np
 
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
@@ -180,7 +180,7 @@ def _surroundings() -> Answer:
 
 
 def answer(words: Sequence[str], seconds: float) -> Answer:
-    """Make the measurement that the words ask for."""
+    """Run the measurement named by the words."""
     what, *rest = words
     jobs: dict[str, Callable[..., Answer]] = {
         "predict": lambda name: predict(name, seconds),
@@ -192,9 +192,9 @@ def answer(words: Sequence[str], seconds: float) -> Answer:
 
 
 def _keep_to_own_cpus() -> None:
-    """Where fewer threads are wanted than there are CPUs, use no more CPUs than threads.
+    """Restrict this process to as many CPUs as threads.
 
-    JAX takes a thread for each CPU it may use, whatever the variables say.
+    JAX starts a thread for each CPU, whatever the environment variables.
     """
     threads, cpus = int(os.environ.get("OMP_NUM_THREADS", "0")), usable_cpus()
     if hasattr(os, "sched_setaffinity") and 0 < threads < len(cpus):

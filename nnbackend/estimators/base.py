@@ -1,9 +1,9 @@
-"""What MLPClassifier and MLPRegressor share: from parameters and data to a run of the Trainer.
+"""Common base of MLPClassifier and MLPRegressor: from parameters and data to a run of the Trainer.
 
 A fitted estimator holds host arrays and plain records: `coefs_`, `intercepts_`, its hidden layers,
-loss, output activation and dtype. A network on the device is built from them where one is needed.
-So an estimator can be copied, pickled and sent to another process, a user may set its weights, and
-a parameter that is set later counts for the next fit only.
+loss, output activation and dtype. A network on the device is built from them when needed. So an
+estimator can be copied, pickled and sent to another process, users can set its weights, and a
+parameter that is set later affects the next fit only.
 """
 
 from __future__ import annotations
@@ -55,18 +55,18 @@ NOT_FINITE = (
 )
 AFTER_ENSEMBLE = (
     "A fit can go on from a fit without preset only. Received: an estimator fitted with a preset, "
-    "whose weights belong to scaled rows. Set warm_start=False and call fit to begin anew."
+    "whose weights belong to scaled rows. Set warm_start=False and call fit to start again."
 )
 
 
 class BaseMLP(
     CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 ):
-    """The fit of both estimators; each says what its targets, output and loss are."""
+    """Base class of both estimators; subclasses define targets, output and loss."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = CONSTRAINTS
 
-    _is_member = False  # of an ensemble, whose plan is to train for all epochs
+    _is_member = False  # of an ensemble, whose members train for all epochs
     loss_curve_: list[float]
     validation_scores_: Any  # a list of numbers, or None; so the three below
     validation_loss_curve_: Any
@@ -107,16 +107,16 @@ class BaseMLP(
         return self
 
     def _forget_ensemble(self) -> None:
-        """Drop what an earlier fit with a preset left, by which it would be known as one."""
+        """Delete the attributes of an earlier fit with a preset."""
         for name in ("estimators_", "scaler_", "target_scaler_", "best_member_"):
             self.__dict__.pop(name, None)
 
     def _target_scaler(self, y: np.ndarray) -> Scaler | None:
-        """Return the scale of the targets that the members of an ensemble learn, if any."""
+        """Return the target scaler for the members of an ensemble, or None."""
         return None
 
     def _build(self, data: FitData, first_pass: bool) -> Network:
-        """Return the network to train. A fit that goes on keeps its layers, output and dtype."""
+        """Return the network to train. A continued fit keeps its layers, output and dtype."""
         loss, output = self._loss(), self._output()
         if not first_pass:
             self._know_layers()
@@ -126,20 +126,20 @@ class BaseMLP(
             self._dtype = str(self.dtype or data.dtype)
         elif data.n_outputs != self.n_outputs_:
             raise ShapeError(
-                f"y must have {self.n_outputs_} column(s), as in the fit that goes on. "
-                f"Received: {data.n_outputs}. Set warm_start=False and call fit to begin anew."
+                f"y must have {self.n_outputs_} column(s), as in the fit that is continued. "
+                f"Received: {data.n_outputs}. Set warm_start=False and call fit to start again."
             )
         elif output != self.out_activation_:
             raise ArgumentError(
-                f"A fit that goes on keeps its output activation, {self.out_activation_!r}. "
+                f"A continued fit keeps its output activation, {self.out_activation_!r}. "
                 f"Received: a loss that needs {output!r}. Keep the loss, or set warm_start=False "
-                "and call fit to begin anew."
+                "and call fit to start again."
             )
         self._fitted_loss = loss
         return self._new_network(self.n_features_in_, self._hidden_layers, self.dropout)
 
     def _initialize(self, net: Network) -> None:
-        """Draw the weights, and empty the curves where the solver has such."""
+        """Draw the weights, and clear the curves if the solver has any."""
         self.n_iter_ = self.t_ = 0
         self.coefs_, self.intercepts_ = draw_parameters(self, net, self._random_state)
         self.n_layers_ = len(self.coefs_) + 1
@@ -161,7 +161,7 @@ class BaseMLP(
         is_new = not incremental or not hasattr(self, "_optimizer")
         if is_new:
             self._optimizer = self._new_state()
-        if not hasattr(self, "loss_curve_"):  # the fit before was by lbfgs
+        if not hasattr(self, "loss_curve_"):  # the previous fit used lbfgs
             self._begin_curves()
         if self.early_stopping and incremental and data.validation is None:
             raise ValueError(
@@ -191,7 +191,7 @@ class BaseMLP(
         self._keep_parameters(net)
 
     def _run(self, trainer: Trainer) -> None:
-        """Let the trainer run, and say how it ended."""
+        """Run the trainer, and warn if it was interrupted or did not converge."""
         self._stop_reason = "diverged"
         try:
             with np.errstate(over="ignore", invalid="ignore"):
@@ -272,7 +272,7 @@ class BaseMLP(
         return self._optimizer
 
     def _mask_seed(self, net: Network) -> int:
-        """Return the seed of the dropout masks: the solver's, which a first run draws."""
+        """Return the seed of the dropout masks, drawn in the solver's first run."""
         if self.solver == "lbfgs" or not any(isinstance(la, Dropout) for la in net.layers):
             return 0
         if self._optimizer.seed is None:
@@ -312,19 +312,19 @@ class BaseMLP(
         )  # fmt: skip
 
     def _know_layers(self) -> None:
-        """Take the layers of weights that were set without a fit from the parameters."""
+        """Derive the layers of weights that were set without a fit from the parameters."""
         if not hasattr(self, "_hidden_layers"):
             self._hidden_layers, self._fitted_loss = chosen_layers(self), self._loss()
             self._dtype = str(self.dtype or self.coefs_[0].dtype)
 
     def _key(self) -> tuple[Any, ...]:
-        """Return what a network is built for; with another key it is built anew."""
+        """Return the cache key of the network; a different key means a new network."""
         return self.device, self.out_activation_, *(W.shape for W in self.coefs_)
 
     def _network(self) -> Network:
         """Return a network with the fitted weights, built once; the weights are set each time.
 
-        So it also serves a user who has changed `coefs_`. No parameter but `device` is read.
+        So changes of `coefs_` take effect. Of the parameters only `device` is read.
         """
         check_is_fitted(self)
         self._know_layers()
@@ -356,17 +356,17 @@ class BaseMLP(
         return found
 
     def _score_of(self, net: Network, rows: Any, metric: Any) -> float:
-        """Return a metric on validation rows; not a number where the network's outputs are none."""
+        """Return a metric on validation rows, NaN if the network's outputs are not finite."""
         out = net.outputs(rows.X)
         if not np.isfinite(out).all():
             return float("nan")
         return float(metric(rows.truth, self._decoded(out), sample_weight=rows.weight))
 
     def _set(self, arguments: dict[str, Any]) -> None:
-        """Take the constructor's arguments as attributes, unchecked, as scikit-learn asks.
+        """Store the constructor's arguments as attributes, unchecked, as scikit-learn requires.
 
-        It reads the parameters off each class's own constructor, as editors do. So both classes
-        write all of them out, and a test compares the two lists.
+        scikit-learn and editors read the parameters from each class's own constructor. So both
+        classes list all of them, and a test compares the two lists.
         """
         for name, value in arguments.items():
             if name not in ("self", "__class__"):
@@ -374,16 +374,16 @@ class BaseMLP(
 
     @classmethod
     def from_sklearn(cls, model: Any) -> Any:
-        """Return an estimator with the parameters and the fit of scikit-learn's own.
+        """Return an estimator with the parameters and the fit of a scikit-learn estimator.
 
-        A later partial_fit begins with a fresh optimizer.
+        A later partial_fit starts with a new optimizer state.
         """
         return from_theirs(cls, model)
 
     def to_sklearn(self) -> Any:
-        """Return scikit-learn's own estimator with this fit, for whoever can read only that.
+        """Return scikit-learn's estimator with this fit, for programs that require its class.
 
-        Raises: ArgumentError where it lacks the activations, layers or loss.
+        Raises: ArgumentError for activations, layers or a loss that scikit-learn lacks.
         """
         check_is_fitted(self)
         self._know_layers()
@@ -406,7 +406,7 @@ class BaseMLP(
         return state
 
     def __sklearn_is_fitted__(self) -> bool:
-        """Return True if there are weights; a fit that was refused may leave other attributes."""
+        """Return True if there are weights; a failed fit may leave other attributes."""
         return hasattr(self, "coefs_")
 
     def __sklearn_tags__(self) -> Any:

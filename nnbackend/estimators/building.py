@@ -32,7 +32,7 @@ def hidden_layers(sizes: Any) -> list[Any]:
 
 
 def engine_activation(choice: Any) -> Activation:
-    """Return the engine's activation for a name of scikit-learn's or ours."""
+    """Return the activation for one of scikit-learn's names or ours."""
     return _named_activation(choice) if isinstance(choice, str) else get_activation(choice)
 
 
@@ -54,10 +54,10 @@ def chosen_layers(estimator: Any) -> tuple[AbstractLayer, ...]:
 def fitted_layers(
     hidden: Sequence[AbstractLayer], weights: Sequence[np.ndarray]
 ) -> list[AbstractLayer]:
-    """Return the hidden layers with as many units as there are weights, which a user may set."""
+    """Return the hidden layers with the sizes of the weights, which users can set."""
     widths, layers = [W.shape[1] for W in weights], []
     for layer in hidden:
-        if isinstance(layer, (Dense, Maxout)) and widths:  # other depths: set_parameters refuses
+        if isinstance(layer, (Dense, Maxout)) and widths:  # other depths: set_parameters raises
             n_out = widths.pop(0) // getattr(layer, "n_pieces", 1)
             layer = layer if layer.n_out == n_out else replace(layer, n_out=n_out)
         layers.append(layer)
@@ -74,10 +74,12 @@ def build_network(
     dtype: str,
     dropout: Any = 0.0,
 ) -> Network:
-    """Return a network whose weights are still to be set. output: its units and activation."""
+    """Return a network without fitted weights. output: its units and activation."""
     rates = _dropout_rates(dropout, len(hidden))
     layers: list[int | AbstractLayer] = [n_in]
-    for layer, rate in zip((*hidden, None), rates, strict=True):  # a rate stands before its layer
+    for layer, rate in zip(
+        (*hidden, None), rates, strict=True
+    ):  # a rate applies to its layer's inputs
         if rate:
             layers.append(Dropout(rate))
         if layer is not None:
@@ -92,9 +94,9 @@ def draw_parameters(
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Return the initial (coefs_, intercepts_).
 
-    Where scikit-learn could build the network too, they are its numbers for the same
+    If scikit-learn could build the network too, they equal its numbers for the same
     random_state: weights and biases uniform within the bound of Glorot and Bengio 2010, a third
-    of its square for the logistic function. Other layers have the engine's initializers.
+    of its square for the logistic function. Other layers use nnbackend's initializers.
     """
     phi = estimator.activation
     plain = isinstance(phi, str) and phi in SKLEARN_ACTIVATIONS
@@ -111,7 +113,7 @@ def draw_parameters(
 
 
 def _one_each(choice: Any, n: int, name: str) -> Sequence[Any]:
-    """Return one choice for each hidden layer."""
+    """Return one activation for each hidden layer."""
     if isinstance(choice, (str, Activation)):
         return [choice] * n
     choices = list(choice)
@@ -124,7 +126,7 @@ def _one_each(choice: Any, n: int, name: str) -> Sequence[Any]:
 
 
 def _dropout_rates(choice: Any, n: int) -> list[float]:
-    """Return the rate of the inputs, and of each hidden layer: one number means the hidden ones."""
+    """Return the dropout rates of inputs and hidden layers; a number applies to hidden layers."""
     if np.ndim(choice) == 0:
         return [0.0] + [float(choice)] * n
     check(

@@ -29,7 +29,7 @@ from nnbackend.network.network import Network
 
 
 def _check_labels(y: np.ndarray) -> None:
-    """Refuse labels that cannot be put in order, as None among numbers."""
+    """Raise an error for labels that cannot be sorted, such as None among numbers."""
     try:
         if y.dtype == object:
             np.unique(y)
@@ -42,10 +42,10 @@ def _check_labels(y: np.ndarray) -> None:
 
 
 class MLPClassifier(ClassifierMixin, BaseMLP):
-    """A multilayer perceptron that tells classes apart, in the manner of scikit-learn.
+    """A multilayer perceptron classifier with scikit-learn's interface.
 
-    The parameters, attributes and methods of scikit-learn's own, on any device, and more; see
-    docs/estimators.md.
+    It has the parameters, attributes and methods of scikit-learn's MLPClassifier, on any device,
+    and further ones: see docs/estimators.md.
     >>> from sklearn.datasets import load_iris
     >>> X, y = load_iris(return_X_y=True)
     >>> model = MLPClassifier(20, learning_rate_init=0.02, max_iter=500, random_state=0).fit(X, y)
@@ -110,7 +110,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     def _validate_input(
         self, X: Any, y: Any, incremental: bool, reset: bool
     ) -> tuple[Any, np.ndarray, np.ndarray | None]:
-        """Check X and y; code y as columns of False and True."""
+        """Check X and y; encode y as columns of False and True."""
         X, y = validate_data(
             self, X, y, accept_sparse=["csr", "csc"], multi_output=True,
             dtype=(np.float64, np.float32), reset=reset,
@@ -130,7 +130,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return X, self._coded(y), weight
 
     def _check_class_weight(self, y: np.ndarray) -> None:
-        """Refuse a list that is not one of each label's weights, which scikit-learn leaves open."""
+        """Check the class weights more strictly than scikit-learn does."""
         if isinstance(self.class_weight, list):
             check(
                 "class_weight",
@@ -150,7 +150,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             )
 
     def _check_classes(self, classes: np.ndarray) -> None:
-        """Compare the classes of new data with those learnt so far."""
+        """Raise ValueError if new data has classes that an earlier fit did not see."""
         if self.warm_start and set(classes) != set(self.classes_):
             raise ValueError(
                 "warm_start can only be used where `y` has the same classes as in the previous "
@@ -164,7 +164,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     def _coded(self, y: np.ndarray) -> np.ndarray:
         """Return known labels as columns of False and True, as the binarizer does."""
-        if y.ndim == 1 and len(self.classes_) > 1:  # at once: it checks y four times over
+        if y.ndim == 1 and len(self.classes_) > 1:  # faster: the binarizer checks y four times
             codes = np.searchsorted(self.classes_, y)
             if self._output() == "logistic":
                 return np.equal(codes, 1).reshape(-1, 1)
@@ -174,7 +174,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return coded
 
     def _eval_targets(self, y: np.ndarray) -> np.ndarray:
-        """Code the labels of a validation set; the coding itself takes unknown ones for none."""
+        """Encode the labels of a validation set; raise an error for unknown ones."""
         _check_labels(y)
         unknown = np.setdiff1d(unique_labels(y), self.classes_)
         if len(unknown):
@@ -221,9 +221,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any, sample_weight: Any = None, eval_set: Any = None) -> Any:
-        """Learn from rows X (n, n_features) and their labels y (n,), or (n, n_labels) of 0 and 1.
+        """Fit to rows X (n, n_features) with labels y (n,), or (n, n_labels) of 0 and 1.
 
-        eval_set: (X, y) or (X, y, sample_weight) to watch, and to stop early by.
+        eval_set: (X, y) or (X, y, sample_weight) for validation and early stopping.
         """
         return self._fit(X, y, sample_weight, eval_set)
 
@@ -233,7 +233,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     def partial_fit(
         self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None, eval_set: Any = None
     ) -> Any:
-        """Learn for one epoch more; the first call names all classes."""
+        """Train for one more epoch; the first call needs all classes."""
         y, classes = on_host(self, y), on_host(self, classes)
         if _check_partial_fit_first_call(self, classes):
             is_multilabel = type_of_target(y).startswith("multilabel")

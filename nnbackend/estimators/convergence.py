@@ -1,4 +1,4 @@
-"""What scikit-learn's MLP does at the end of an epoch: curves, the best epoch, when to stop."""
+"""scikit-learn's end of an epoch: curves, best epoch, convergence."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from nnbackend.training.trainer import Trainer
 
 
 class ConvergenceMonitor(Callback):
-    """Writes the attributes of an estimator epoch by epoch, and decides when it has converged.
+    """Updates the attributes of an estimator after each epoch, and decides when it has converged.
 
-    score: gives the validation score, where there are validation rows. loss_share: what the
-    engine's loss is multiplied with to be scikit-learn's, which averages over outputs.
-    one_epoch: stop after it, as partial_fit does.
+    score: returns the validation score; None without validation rows. loss_share: factor from
+    our loss to scikit-learn's, which averages over outputs. one_epoch: stop after one epoch, as
+    partial_fit does.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class ConvergenceMonitor(Callback):
         self.has_converged = False
 
     def on_epoch_end(self, trainer: Trainer, row: Row) -> bool | None:
-        """Note the epoch down; True ends training."""
+        """Record the epoch; return True to stop training."""
         e = self.estimator
         e.n_iter_ += 1
         e.t_ += trainer.n
@@ -53,10 +53,12 @@ class ConvergenceMonitor(Callback):
         return self.has_converged or self.one_epoch
 
     def _count(self, trainer: Trainer) -> None:
-        """Count the epochs without progress, and keep the weights of the best one."""
+        """Count the epochs without improvement, and keep the weights of the best one."""
         e = self.estimator
         if not e.early_stopping:
-            best = np.inf if e.best_loss_ is None else e.best_loss_  # None: it stopped early before
+            best = (
+                np.inf if e.best_loss_ is None else e.best_loss_
+            )  # None: an earlier fit used early stopping
             e._no_improvement_count = self._waited(-e.loss_, -best)
             e.best_loss_ = min(best, e.loss_)
             return
@@ -73,12 +75,12 @@ class ConvergenceMonitor(Callback):
         e.best_validation_loss_ = min(e.best_validation_loss_, e.validation_loss_curve_[-1])
 
     def _waited(self, value: float, best: float) -> int:
-        """Return the count after an epoch of this value, the larger the better."""
+        """Return the count of epochs without improvement; a larger value is better."""
         e = self.estimator
         return int(e._no_improvement_count + 1) if value < best + e.tol else 0
 
     def _is_enough(self) -> bool:
-        """Return True if to stop, after trying a smaller learning rate where that is wanted."""
+        """Return True to stop; an adaptive learning rate is reduced first."""
         e = self.estimator
         if e._no_improvement_count <= e.n_iter_no_change:
             return False
@@ -102,7 +104,7 @@ class ConvergenceMonitor(Callback):
 
 @contextmanager
 def evaluation_weights(trainer: Trainer) -> Iterator[None]:
-    """For a while, give the network the averaged weights, where there are such."""
+    """Load the averaged weights, if there are any, into the network inside the context."""
     if trainer.ema_weights is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""To scikit-learn's own estimators and back, and to networks of the engine."""
+"""Conversion to scikit-learn's estimators and back, and to networks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _THEIR_LOSSES = {
 
 
 def from_theirs(kind: Any, model: Any) -> Any:
-    """Return our estimator of a kind with the parameters and the fit of scikit-learn's.
+    """Return an estimator of a class with the parameters and the fit of scikit-learn's.
 
     Raises: ArgumentError for anything else.
     """
@@ -54,15 +54,15 @@ def from_theirs(kind: Any, model: Any) -> Any:
         ours._hidden_layers = tuple(Dense(W.shape[1], phi) for W in ours.coefs_[:-1])
         ours._fitted_loss = ours._loss()
         ours.validation_loss_curve_ = ours.best_validation_loss_ = None
-        if getattr(ours, "validation_scores_", None) is not None:  # lbfgs has no such curve
+        if getattr(ours, "validation_scores_", None) is not None:  # lbfgs has no curve
             ours.validation_loss_curve_, ours.best_validation_loss_ = [], np.inf
     return ours
 
 
 def to_theirs(kind: Any, model: Any) -> Any:
-    """Return scikit-learn's estimator of a kind with our fit; dropout and the like play no part.
+    """Return scikit-learn's estimator of a class with our fit, without dropout.
 
-    Raises: ArgumentError for what scikit-learn's network cannot compute.
+    Raises: ArgumentError for layers that scikit-learn does not have.
     """
     if hasattr(model, "estimators_"):
         raise _several(model)
@@ -80,9 +80,9 @@ def to_theirs(kind: Any, model: Any) -> Any:
 
 
 def _their_names(model: Any) -> set[str]:
-    """Return scikit-learn's names of the hidden layers' activations; others have their own.
+    """Return the hidden layers' activations by scikit-learn's names, ours for other ones.
 
-    Dropout plays no part in predictions.
+    Dropout does not affect predictions.
     """
     names = set()
     for layer in model._hidden_layers:
@@ -97,7 +97,7 @@ def _their_names(model: Any) -> set[str]:
 
 
 def _several(model: Any) -> ArgumentError:
-    """Say what can be converted of an ensemble: a member, if scikit-learn knows its activation."""
+    """Return the hint for an ensemble: convert a member, if scikit-learn has its activation."""
     names = sorted(_their_names(model))
     phi, cure = ", ".join(names) or "identity", "Convert"
     if names and (len(names) > 1 or phi not in SKLEARN_ACTIVATIONS):
@@ -112,18 +112,18 @@ def _several(model: Any) -> ArgumentError:
 
 def _converted(kind: Any, model: Any, phi: str, loss: str) -> Any:
     names = kind().get_params()
-    fitted = {  # what theirs predicts and goes on with; the other parameters as they are set now
+    fitted = {  # needed for predictions and further fits; other parameters as set now
         "activation": phi,
         "hidden_layer_sizes": tuple(W.shape[1] for W in model.coefs_[:-1]),
         "loss": loss,
     }
     options = {k: v for k, v in {**model.get_params(), **fitted}.items() if k in names}
     if options["solver"] not in ("lbfgs", "sgd", "adam"):
-        options["solver"] = "adam"  # only for a fit that goes on; predictions do not ask
+        options["solver"] = "adam"  # only for a continued fit, not for predictions
     options["verbose"] = bool(options["verbose"])
     theirs = kind(**options)
     _copy_fit(model, theirs)
-    # What early stopping of a fit that goes on compares with, and ends with if nothing is better.
+    # Early stopping of a continued fit compares with these, and restores them if nothing is better.
     theirs._best_coefs = [W.copy() for W in theirs.coefs_]
     theirs._best_intercepts = [b.copy() for b in theirs.intercepts_]
     return theirs
@@ -141,7 +141,7 @@ def _copy_fit(source: Any, target: Any) -> None:
 def as_networks(model: Any) -> list[Network]:
     """Return the fit as networks on raw rows, one for each member of an ensemble.
 
-    Raises: ArgumentError for a classifier of one class, which has nothing to compute.
+    Raises: ArgumentError for a classifier of one class.
     """
     classes = getattr(model, "classes_", None)
     if classes is not None and len(classes) < 2:
@@ -157,7 +157,7 @@ def as_networks(model: Any) -> list[Network]:
 
 
 def _as_network(model: Any, classes: Any) -> Network:
-    """Return a member's network. One output that tells two classes apart becomes a softmax of two.
+    """Return a member's network. One logistic output becomes a softmax of two.
 
     softmax(0, z) = (1 - sigmoid(z), sigmoid(z))
     """

@@ -1,7 +1,7 @@
-"""An ensemble in an estimator: members with other seeds on scaled rows, their outputs averaged.
+"""Ensembles: members with different seeds on scaled rows, whose outputs are averaged.
 
-The members are trained one after another. As one batched product they would need kernels for
-stacks of matrices, for the product and for each activation, loss and update, in every backend.
+The members are trained one after another. Training them as one batch would need batched kernels
+for the product and for each activation, loss and update, in every backend.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ MIRRORED = (
 
 
 def fit_ensemble(estimator: Any, X: Any, y: Any, sample_weight: Any, eval_set: Any) -> None:
-    """Fit the scales and the members; show the best member's arrays and curves as the estimator's.
+    """Fit the scalers and the members; set the best member's arrays and curves as the estimator's.
 
-    The members hold out different rows, as their seeds are different. Ctrl-C ends the fit, and the
-    members that have ended an epoch stay.
-    Raises: KeyboardInterrupt when no member has ended an epoch.
+    The members hold out different rows, as their seeds are different. Ctrl-C ends the fit and keeps
+    the members that have completed an epoch.
+    Raises: KeyboardInterrupt if no member has completed an epoch.
     """
     X, y, _ = estimator._validate_input(X, y, False, reset=True)
-    y = estimator._truth(y)  # labels once more, which the members code for themselves
+    y = estimator._truth(y)  # labels again: each member encodes them itself
     random = check_random_state(estimator.random_state)
     options = {**filled(estimator, X.shape[0]), "preset": None}
     scaler = None if issparse(X) else fit_scaler("robust", X)
@@ -47,7 +47,9 @@ def fit_ensemble(estimator: Any, X: Any, y: Any, sample_weight: Any, eval_set: A
     if eval_set is not None:
         validation = _scaled_set(estimator, eval_set, scaler, target_scaler)
     members: list[Any] = []
-    with InterruptGuard() as guard:  # also between the members, whose own guard is for the steps
+    with (
+        InterruptGuard() as guard
+    ):  # between the members too; a member's own guard covers its steps
         for _ in range(estimator.n_members):
             options["random_state"] = int(random.randint(np.iinfo(np.int32).max))
             member = type(estimator)(**options)
@@ -61,7 +63,7 @@ def fit_ensemble(estimator: Any, X: Any, y: Any, sample_weight: Any, eval_set: A
     if not members:
         raise KeyboardInterrupt
     best = min(members, key=_loss_of)
-    # All at once at the end: a fit that fails leaves the members and scales of the one before.
+    # All at once at the end: a failed fit keeps the members and scalers of the previous fit.
     estimator.estimators_, estimator.best_member_ = members, members.index(best)
     estimator.scaler_, estimator.target_scaler_ = scaler, target_scaler
     for name in MIRRORED:
@@ -74,7 +76,7 @@ def mean_outputs(estimator: Any, X: Any) -> np.ndarray:
     out = sum(member._network().outputs(x) for member in estimator.estimators_)
     mean: np.ndarray = out / len(estimator.estimators_)
     if estimator.target_scaler_ is not None:
-        mean = estimator.target_scaler_.inverse(mean)  # float64: float32 may lack its digits
+        mean = estimator.target_scaler_.inverse(mean)  # float64: float32 may have too few digits
     return mean
 
 
@@ -89,7 +91,7 @@ def prediction_rows(estimator: Any, X: Any) -> Any:
 
 
 def _scaled(scaler: Scaler | None, X: Any) -> Any:
-    """Scale rows. Where the scale was fitted to dense rows, sparse ones are made dense."""
+    """Scale rows. With a scaler fitted to dense rows, sparse rows become dense."""
     if scaler is None:
         return X
     X = X.toarray() if issparse(X) else X
@@ -115,7 +117,7 @@ def _scaled_set(
 
 
 def _can_hold_out(estimator: Any, y: np.ndarray, share: float) -> bool:
-    """Return True if a part can be held out: of two rows at least, and of each of two classes."""
+    """Return True if at least two rows, and a row of each class, can be held out."""
     n, counts = y.shape[0], [y.shape[0]]
     held = math.ceil(share * n)
     if estimator._stratifies and estimator._output() != "softmax" and y.ndim == 1:
@@ -124,7 +126,7 @@ def _can_hold_out(estimator: Any, y: np.ndarray, share: float) -> bool:
 
 
 def _loss_of(member: Any) -> float:
-    """What members are compared by; each is measured on the rows that it held out."""
+    """Return the loss for comparing members, each on its own held-out rows."""
     if member.early_stopping and member.validation_scores_:
         if member.monitor == "valid_loss":
             return float(member.best_validation_loss_)

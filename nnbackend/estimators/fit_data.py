@@ -1,4 +1,4 @@
-"""The data of a fit: checked by scikit-learn's rules, and coded as the engine takes it."""
+"""The data of a fit: checked by scikit-learn's rules, and encoded for the Trainer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from nnbackend.errors import ArgumentError, ShapeError
 
 @dataclass(frozen=True)
 class Validation:
-    """Rows that are not learnt from: as the engine takes them, and `truth` for the score."""
+    """Validation rows, encoded for the Trainer, with `truth` for the score."""
 
     X: Any
     y: np.ndarray
@@ -32,7 +32,7 @@ class Validation:
 
     @property
     def for_trainer(self) -> tuple[Any, Any, Any]:
-        """What `Trainer` takes as validation."""
+        """The `validation` argument of `Trainer`."""
         return self.X, self.y, self.weight
 
 
@@ -40,7 +40,7 @@ class Validation:
 class FitData:
     """X: rows (n, n_features), dense or sparse. Y: targets (n, n_outputs), classes as 0 and 1.
 
-    y: the same as the engine takes them.
+    y: the same encoded for the Trainer.
     """
 
     X: Any
@@ -61,17 +61,17 @@ class FitData:
 
     @property
     def dtype(self) -> str:
-        """What a fit computes in unless told, where the device has it."""
+        """The default dtype of the fit, if the device supports it."""
         return "float32" if self.X.dtype == np.float32 else "float64"
 
 
 def rows(X: Any) -> Any:
-    """Return checked rows as the engine takes them."""
+    """Return checked rows in the form that the Trainer takes."""
     return SparseRows(X) if issparse(X) else X
 
 
 def on_host(estimator: Any, array: Any) -> Any:
-    """Return an array of the estimator's device on the host; anything else as it is.
+    """Copy an array of the estimator's device to the host; return anything else unchanged.
 
     Raises: ArgumentError for an array of another GPU or GPU library.
     """
@@ -90,7 +90,7 @@ def on_host(estimator: Any, array: Any) -> Any:
 
 
 def like(estimator: Any, X: Any, out: np.ndarray) -> Any:
-    """Return a result where X is: output follows input. Labels that are no numbers stay here."""
+    """Return a result on the device of X. Labels that are not numbers stay on the host."""
     if on_host(estimator, X) is X or out.dtype.kind not in "fiub":
         return out
     backend = get_backend(estimator.device)
@@ -98,13 +98,13 @@ def like(estimator: Any, X: Any, out: np.ndarray) -> Any:
 
 
 def dtype_on_device(estimator: Any) -> str:
-    """Return what a fit computes in: without float64 on the device float32, unless told."""
+    """Return the dtype of a fit: float32 if the device has no float64, unless one is given."""
     dtype, has = str(estimator._dtype), get_backend(estimator.device).float_dtypes
     return has[0] if estimator.dtype is None and dtype not in has else dtype
 
 
 def some_rows(X: Any, index: np.ndarray) -> Any:
-    """Return the rows that are named."""
+    """Return the rows at some indices."""
     return X.take(index) if isinstance(X, SparseRows) else X[index]
 
 
@@ -117,7 +117,7 @@ def prediction_rows(estimator: Any, X: Any) -> Any:
 def fit_data(
     estimator: Any, X: Any, Y: Any, sample_weight: Any, classes_weight: Any, eval_set: Any
 ) -> FitData:
-    """Return the data of a fit, from X and Y as the estimator has checked them."""
+    """Return the data of a fit from validated X and Y."""
     Y = Y.reshape(-1, 1) if Y.ndim == 1 else Y
     weight = None
     if sample_weight is not None:
@@ -129,7 +129,7 @@ def fit_data(
 
 
 def check_eval_set(eval_set: Any) -> None:
-    """Raise ArgumentError unless it is (X, y) or (X, y, sample_weight)."""
+    """Raise ArgumentError unless eval_set is (X, y) or (X, y, sample_weight)."""
     if not isinstance(eval_set, (tuple, list)):
         received = type(eval_set).__name__
     elif len(eval_set) in (2, 3):
@@ -142,7 +142,7 @@ def check_eval_set(eval_set: Any) -> None:
 
 
 def check_outputs(y: np.ndarray, n: int, n_outputs: int) -> None:
-    """Raise ShapeError where a validation set's y has another number n of outputs."""
+    """Raise ShapeError if a validation set's y does not have n outputs."""
     if n != n_outputs:
         raise ShapeError(
             f"y of eval_set must have {n_outputs} column(s), as y has. Received: y.shape={y.shape}."
@@ -150,7 +150,7 @@ def check_outputs(y: np.ndarray, n: int, n_outputs: int) -> None:
 
 
 def _eval_set(estimator: Any, eval_set: Any, n_outputs: int) -> Validation:
-    """Check a validation set that was given, for as many outputs as the training rows have."""
+    """Return the validated eval_set; it must have as many outputs as the training rows."""
     check_eval_set(eval_set)
     X, y, *weight = (on_host(estimator, part) for part in eval_set)
     X = validate_data(estimator, X, accept_sparse=["csr", "csc"], reset=False)
@@ -164,9 +164,9 @@ def _eval_set(estimator: Any, eval_set: Any, n_outputs: int) -> Validation:
 
 
 def split_off(estimator: Any, data: FitData) -> FitData:
-    """Hold a part of the rows out for early stopping, unless a validation set was given.
+    """Hold out rows for early stopping, unless there is a validation set.
 
-    The rows are the ones that scikit-learn holds out for the same random_state.
+    They are the rows that scikit-learn holds out for the same random_state.
     """
     if data.validation is not None:
         return data

@@ -1,6 +1,6 @@
-"""The callbacks of scikit-learn 1.9 (`sklearn.callback`), told of every epoch.
+"""Support for the callbacks of scikit-learn 1.9 (`sklearn.callback`), called after every epoch.
 
-An older scikit-learn has no such thing; there the estimators have no `set_callbacks`.
+With an older scikit-learn the estimators have no `set_callbacks`.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ try:
 except ImportError:  # scikit-learn before 1.9
 
     class CallbackSupportMixin:  # type: ignore[no-redef]
-        """Nothing to support."""
+        """Placeholder for scikit-learn before 1.9."""
 
     def with_callbacks(method: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the method as it is."""
+        """Return the method unchanged."""
         return method
 
 
 class FitTasks(Callback):
-    """Opens and closes scikit-learn's tasks: one for the fit, in it one for each epoch.
+    """Opens and closes scikit-learn's tasks: one for the fit, with one for each epoch inside.
 
-    known: the arguments that scikit-learn's hooks may ask for: X, y, metadata.
+    known: the arguments that scikit-learn's hooks may request: X, y, metadata.
     """
 
     def __init__(self, estimator: Any, context: Any, known: dict[str, Any]) -> None:
@@ -41,7 +41,7 @@ class FitTasks(Callback):
         self._open()
 
     def on_epoch_end(self, trainer: Trainer, row: Row) -> bool | None:
-        """Close the epoch, with the weights as they are; a callback may end training."""
+        """Close the epoch with the current weights; return True if a callback stops training."""
         stop = self.epoch.call_on_fit_task_end(
             **self.known, reconstruction_attributes=lambda: _weights(trainer)
         )
@@ -69,7 +69,7 @@ def _weights(trainer: Trainer) -> dict[str, Any]:
 
 
 def fit_tasks(estimator: Any, X: Any, y: Any, sample_weight: Any) -> list[Callback]:
-    """Return the callback that keeps scikit-learn's callbacks informed, where there are such."""
+    """Return the callback that calls scikit-learn's callbacks, or [] if there are none."""
     if not hasattr(estimator, "_skl_callbacks"):
         return []
     context = estimator._init_callback_context(max_subtasks=estimator.max_iter)

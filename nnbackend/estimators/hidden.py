@@ -1,4 +1,4 @@
-"""The activations of hidden layers, which `transform` gives."""
+"""The activations of hidden layers, returned by `transform`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from nnbackend.network.network import ROWS_AT_ONCE
 
 
 def hidden_activations(estimator: Any, X: Any, layer: int) -> Any:
-    """Return the activations (n, units) of a hidden layer, of an ensemble the best member's.
+    """Return the activations (n, units) of a hidden layer; of an ensemble the best member's.
 
-    They are where X is, but on the host where scikit-learn is to make a table of them.
-    Raises: ArgumentError for a layer that is not there, or has no names in a table.
+    They are on the device of X, or on the host if scikit-learn builds a table from them.
+    Raises: ArgumentError for an unknown layer, or one without names in a table.
     """
     if hasattr(estimator, "estimators_"):
         net = estimator.estimators_[estimator.best_member_]._network()
@@ -36,7 +36,7 @@ def hidden_activations(estimator: Any, X: Any, layer: int) -> Any:
 
 
 def _index(estimator: Any, layer: int, n: int, in_table: bool) -> int:
-    """Return the place of a layer among the n hidden ones."""
+    """Return the index of a layer among the n hidden layers."""
     if n == 0:
         raise ArgumentError(
             "transform needs a hidden layer. Received: a network fitted without one. "

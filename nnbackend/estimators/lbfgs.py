@@ -1,7 +1,7 @@
 """The solver "lbfgs": SciPy's L-BFGS-B on the engine's loss and gradient.
 
-It is SciPy's, not the engine's own, because its limits (max_fun) and its path are what users of
-scikit-learn know. Its few vectors live on the host; the passes over the data run on the device.
+It is SciPy's, not nnbackend's LBFGS, because users of scikit-learn expect its limits (max_fun) and
+its iterates. Its few vectors are on the host; the passes over the data run on the device.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ Objective = Callable[[np.ndarray], tuple[float, np.ndarray]]
 def fit_lbfgs(estimator: Any, net: Network, data: FitData, config: TrainConfig) -> None:
     """Minimise the loss of all rows; leave the best weights in the network.
 
-    Ctrl-C ends it with the weights of the last iteration that was done.
-    Raises: ArgumentError for callbacks and validation rows, which belong to epochs.
+    Ctrl-C ends it with the weights of the last completed iteration.
+    Raises: ArgumentError for callbacks and validation rows, which need epochs.
     """
     _refuse_what_needs_epochs(estimator, data)
     find = _by_parts if isinstance(data.X, SparseRows) else _at_once
@@ -64,14 +64,14 @@ def fit_lbfgs(estimator: Any, net: Network, data: FitData, config: TrainConfig) 
 
 
 class _Progress:
-    """Keeps the last iteration's weights, and prints its loss where that is wanted."""
+    """Keeps the last iteration's weights, and prints its loss if verbose."""
 
     def __init__(self, theta: np.ndarray, speaks: bool) -> None:
         self.theta, self.speaks = theta, speaks
         self.n, self.loss = 0, float("nan")
 
     def __call__(self, intermediate_result: Any) -> None:
-        # SciPy tells by the argument's name that this wants the loss too. It reuses the vector.
+        # The argument's name makes SciPy pass the loss too. It reuses the vector.
         self.theta = np.array(intermediate_result.x)
         self.loss = float(intermediate_result.fun)
         self.n += 1
@@ -107,7 +107,7 @@ def _at_once(net: Network, data: FitData, config: TrainConfig) -> Objective:
 
 
 def _by_parts(net: Network, data: FitData, config: TrainConfig) -> Objective:
-    """Return the same from sparse rows, of which a part at a time is made dense."""
+    """Return the same from sparse rows, made dense part by part."""
     weight = np.ones(data.n) if data.weight is None else data.weight
     l1, l2 = config.penalty(data.n)
     n_weights = net.layout.n_weights

@@ -1,4 +1,4 @@
-"""What each parameter of the estimators may be; scikit-learn's own checker reads it."""
+"""The valid values of each estimator parameter, for scikit-learn's parameter validation."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""What a preset puts in place of the estimators' defaults.
+"""The values with which a preset replaces the estimators' defaults.
 
-A parameter is taken as set by the user where it differs, in value or type, from the default in
-the constructor. So an estimator holds what it was given and nothing else, as scikit-learn's clone
-and searches need, and a copy means the same as the original.
+A parameter counts as set by the user if it differs, in value or type, from the constructor's
+default. So an estimator stores its arguments only, as scikit-learn's clone and searches require.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ PRESETS = {"tabular": TABULAR}
 def filled(estimator: Any, n: int) -> dict[str, Any]:
     """Return all parameters of a fit of n rows: the user's, else the preset's, else the defaults.
 
-    Raises: ArgumentError for what a preset cannot go with.
+    Raises: ArgumentError for parameters that exclude a preset.
     """
     given: dict[str, Any] = estimator.get_params(deep=False)
     for name, value in (("solver", "lbfgs"), ("warm_start", True)):
@@ -46,7 +45,7 @@ def filled(estimator: Any, n: int) -> dict[str, Any]:
             )
     values = {**PRESETS[estimator.preset], "batch_size": _rows_per_batch(n)}
     if given["schedule"] is None and given["learning_rate"] != "constant":
-        del values["schedule"]  # scikit-learn's name for a schedule is one as well
+        del values["schedule"]  # one of scikit-learn's schedule names is valid too
     signature = inspect.signature(type(estimator).__init__).parameters
     for name in given.keys() & values.keys():
         if _same(given[name], signature[name].default):
@@ -55,7 +54,7 @@ def filled(estimator: Any, n: int) -> dict[str, Any]:
 
 
 def _rows_per_batch(n: int) -> int:
-    """An eighth of the rows, so that an epoch of a small table has more steps than one."""
+    """Return an eighth of the rows, so that an epoch of a small table has several steps."""
     return min(n, max(LEAST_ROWS, min(MOST_ROWS, n // STEPS)))
 
 

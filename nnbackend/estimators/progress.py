@@ -1,6 +1,6 @@
 """A progress bar for verbose="bar": one line of a terminal, or one output of a notebook.
 
-A program without a console has no error stream (`pythonw`, PyInstaller); then nothing is shown.
+Programs without a console (`pythonw`, PyInstaller) have no error stream; they show nothing.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from nnbackend.training.history import Row
 from nnbackend.training.trainer import Trainer
 
 WIDTH = 30
-PAUSE = 0.1  # seconds between two drawings
+PAUSE = 0.1  # seconds between updates
 
 
 class ProgressBar(Callback):
-    """Shows the done share of max_iter, the losses of the last epoch and the time taken."""
+    """Shows the completed fraction of max_iter, the last epoch's losses and the elapsed time."""
 
     def __init__(self) -> None:
         self._begin = self._drawn = 0.0
@@ -33,17 +33,17 @@ class ProgressBar(Callback):
         self._show = _display()
 
     def on_progress(self, trainer: Trainer, step: int, n_steps: int) -> None:
-        """Draw the bar anew, not too often."""
+        """Update the bar, at most every few tenths of a second."""
         if time.perf_counter() - self._drawn > PAUSE:
             self._draw(trainer, trainer.epoch + step / n_steps)
 
     def on_epoch_end(self, trainer: Trainer, row: Row) -> None:
-        """Remember the losses of the epoch."""
+        """Store the losses of the epoch."""
         losses = {k: row[k] for k in ("train_loss", "valid_loss") if k in row}
         self._losses = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
 
     def on_train_end(self, trainer: Trainer) -> None:
-        """Leave the finished bar standing."""
+        """Draw the final bar."""
         self._draw(trainer, float(trainer.epoch), is_last=True)
 
     def _draw(self, trainer: Trainer, done: float, is_last: bool = False) -> None:
@@ -58,7 +58,7 @@ class ProgressBar(Callback):
 
 
 def _display() -> Callable[[str, bool], None]:
-    """Return the function that shows a bar in place of the one before."""
+    """Return the function that replaces the previous bar by a new one."""
     stream = sys.stderr
     if stream is None:
         return _show_nothing
@@ -71,7 +71,7 @@ def _show_nothing(bar: str, is_last: bool) -> None:
 
 
 def _on_stream(stream: Any) -> Callable[[str, bool], None]:
-    """Return a function that overwrites one line; what cannot be written does not end a fit."""
+    """Return a function that overwrites one line; write errors do not end a fit."""
     width = 0
 
     def show(bar: str, is_last: bool) -> None:
@@ -85,9 +85,9 @@ def _on_stream(stream: Any) -> Callable[[str, bool], None]:
 
 
 def _notebook_display() -> Any:
-    """Return IPython's `display` where a notebook's kernel runs this program, else None.
+    """Return IPython's `display` in a notebook's kernel, else None.
 
-    In a kernel IPython is imported already; elsewhere it is not imported for this.
+    A kernel has IPython imported already; elsewhere it is not imported.
     """
     get_shell = getattr(sys.modules.get("IPython"), "get_ipython", None)
     shell = get_shell() if get_shell else None

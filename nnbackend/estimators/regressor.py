@@ -27,7 +27,7 @@ LOSSES = {
 
 
 def _numbers(y: np.ndarray) -> np.ndarray:
-    """Return values as numbers; refuse text, also where it spells numbers."""
+    """Return values as numbers; raise an error for text, even for digits."""
     if y.dtype.kind in "US":
         raise DataError(
             f"y must hold numbers. Received: text (y.dtype={y.dtype}). "
@@ -37,10 +37,11 @@ def _numbers(y: np.ndarray) -> np.ndarray:
 
 
 class MLPRegressor(RegressorMixin, BaseMLP):
-    """A multilayer perceptron that predicts numbers, in the manner of scikit-learn.
+    """A multilayer perceptron regressor with scikit-learn's interface.
 
-    The parameters, attributes and methods of scikit-learn's own, on any device, and more; see
-    docs/estimators.md. loss may also be an nnbackend loss, as `nn.losses.quantile(0.9)`.
+    It has the parameters, attributes and methods of scikit-learn's MLPRegressor, on any device, and
+    further ones: see docs/estimators.md. loss can also be an nnbackend loss, such as
+    `nn.losses.quantile(0.9)`.
     >>> model = MLPRegressor(solver="lbfgs", random_state=0).fit([[0.0], [1.0]], [0.0, 2.0])
     >>> model.predict([[0.5]]).shape
     (1,)
@@ -135,7 +136,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return self.loss
 
     def _loss_share(self) -> float:
-        """scikit-learn reports the mean over the outputs of all but the Poisson loss."""
+        """Return the factor to scikit-learn's loss: a mean over outputs, but for Poisson."""
         return 1.0 if self._output() == "exp" else 1.0 / float(self.n_outputs_)
 
     def _decoded(self, out: np.ndarray) -> np.ndarray:
@@ -145,7 +146,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return self._score_of(net, rows, r2_score)
 
     def _target_scaler(self, y: np.ndarray) -> Scaler | None:
-        """None before an exponential, whose targets may not be negative."""
+        """Return the target scaler; None for an exponential output (targets of at least 0)."""
         return None if self._output() == "exp" else fit_scaler("standard", y)
 
     # ---- the methods ------------------------------------------------------------------------
@@ -153,9 +154,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any, sample_weight: Any = None, eval_set: Any = None) -> Any:
-        """Learn from rows X (n, n_features) and their values y (n,) or (n, n_outputs).
+        """Fit to rows X (n, n_features) with values y (n,) or (n, n_outputs).
 
-        eval_set: (X, y) or (X, y, sample_weight) to watch, and to stop early by.
+        eval_set: (X, y) or (X, y, sample_weight) for validation and early stopping.
         """
         return self._fit(X, y, sample_weight, eval_set)
 
@@ -163,7 +164,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, eval_set: Any = None) -> Any:
-        """Learn for one epoch more."""
+        """Train for one more epoch."""
         return self._fit(X, y, sample_weight, eval_set, incremental=True)
 
     def predict(self, X: Any) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""`partial_fit`: who has it, and what those who have not say.
+"""Availability of `partial_fit`, and its error messages.
 
-scikit-learn's own `available_if` would hide the reason behind a plain AttributeError.
+scikit-learn's `available_if` would replace the reason by a plain AttributeError.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class OnlyStepByStep:
-    """A method that an estimator has where its parameters let it learn step by step."""
+    """A method that exists only if the estimator's parameters allow incremental training."""
 
     def __init__(self, method: Callable[..., Any]) -> None:
         self.method = method
@@ -27,10 +27,10 @@ class OnlyStepByStep:
 
 
 def _why_not(estimator: Any) -> str:
-    """Say why an estimator cannot learn step by step; nothing where it can."""
+    """Return why an estimator cannot be trained incrementally, or the empty string."""
     if estimator.preset is not None:
         return (
-            f"preset={estimator.preset!r} takes its scale and the rows it holds out from all the "
+            f"preset={estimator.preset!r} computes its scale and held-out rows from all "
             "data. Use fit, or preset=None with rows that are scaled already."
         )
     if isinstance(estimator.solver, str) and estimator.solver == "lbfgs":

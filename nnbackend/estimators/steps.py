@@ -1,7 +1,7 @@
-"""Step sizes and update rules as scikit-learn's solvers have them.
+"""Step sizes and update rules of scikit-learn's solvers.
 
-What an optimizer carries from one call of `partial_fit` to the next stands here as host arrays,
-so that an estimator can be copied and pickled without its device.
+The optimizer state between calls of `partial_fit` is kept as host arrays, so that an estimator can
+be copied and pickled without its device.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from nnbackend.training.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimize
 from nnbackend.training.schedules import Numbers, Schedule, ScheduleContext
 from nnbackend.training.trainer import Trainer
 
-SMALLEST_RATE = 1e-6  # at which "adaptive" gives up
+SMALLEST_RATE = 1e-6  # where "adaptive" stops
 
 
 @dataclass(frozen=True)
 class AdamEpsilonHat(Adam):
-    """Adam with epsilon beside the uncorrected root, as scikit-learn and Keras have it.
+    """Adam with epsilon added to the uncorrected root, as in scikit-learn and Keras.
 
         theta -= eta sqrt(1 - beta2^t) / (1 - beta1^t) m / (sqrt(v) + eps)
 
@@ -36,11 +36,11 @@ class AdamEpsilonHat(Adam):
 
 @dataclass
 class SolverState(Schedule):
-    """The solver under way: its learning rate, and what its rule carries between runs.
+    """The state of a solver: its learning rate, and the optimizer state between runs.
 
-    As a schedule it gives the learning rate of the epoch, which `end_epoch` and `slow_down` move.
-    seed: of the dropout masks, drawn once, so that the steps of later calls draw on from there.
-    rule: the name of the rule whose vectors these are.
+    As a schedule it returns the learning rate of the epoch, set by `end_epoch` and `slow_down`.
+    seed: of the dropout masks, drawn once, so that later calls continue the sequence.
+    rule: the name of the update rule of these vectors.
     """
 
     base: float
@@ -59,29 +59,29 @@ class SolverState(Schedule):
         return np.full_like(when.step, self.learning_rate / self.base)
 
     def end_epoch(self, rows_seen: int) -> None:
-        """Set the rate of the next epoch after so many rows in all."""
+        """Set the rate of the next epoch after t rows in total."""
         if self.mode == "invscaling":
-            with np.errstate(over="ignore"):  # an absurd power makes the rate 0
+            with np.errstate(over="ignore"):  # a very large power makes the rate 0
                 falling = np.float64(rows_seen + 1) ** self.power
             self.learning_rate = float(self.base / falling)
 
     def slow_down(self) -> bool:
-        """Divide an adaptive rate by 5; False where there is no more to be gained by it."""
+        """Divide an adaptive rate by 5; return False if it is at its minimum."""
         if self.mode != "adaptive" or self.learning_rate <= SMALLEST_RATE:
             return False
         self.learning_rate /= 5.0
         return True
 
     def resume(self, trainer: Trainer) -> None:
-        """Put an earlier run's state into a new trainer.
+        """Load an earlier run's state into a new trainer.
 
-        Raises: ArgumentError when its rule is another one.
+        Raises: ArgumentError for another update rule.
         """
         own = rule_name(trainer.config.optimizer)
         if self.rule not in ("", own):
             raise ArgumentError(
-                f"partial_fit must go on with the solver it was begun with, {self.rule}. "
-                f"Received: {own}. Call fit to begin anew (warm_start=True keeps the weights)."
+                f"partial_fit must keep the solver of the first call, {self.rule}. "
+                f"Received: {own}. Call fit to start again (warm_start=True keeps the weights)."
             )
         trainer.first_step = self.steps
         for name in self.vectors.keys() & trainer.state.keys():  # SGD's depends on its momentum
@@ -89,14 +89,14 @@ class SolverState(Schedule):
             trainer.backend.to_device(vector, out=trainer.state[name])
 
     def keep(self, trainer: Trainer) -> None:
-        """Take the state out of a trainer that has run."""
+        """Store the state of a trainer after its run."""
         self.steps = trainer.steps_done
         self.rule = rule_name(trainer.config.optimizer)
         self.vectors = {k: trainer.backend.to_host(v) for k, v in trainer.state.items()}
 
 
 def rule_name(rule: Optimizer) -> str:
-    """Return the word that a user knows a rule by."""
+    """Return the name of an update rule for messages."""
     kind = Adam if isinstance(rule, AdamEpsilonHat) else type(rule)
     return kind.__name__.lower()
 

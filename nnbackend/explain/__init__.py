@@ -1,4 +1,4 @@
-"""One sample's way through a network and back, told step by step with its numbers."""
+"""Feed-forward and backpropagation of one sample, explained step by step with its numbers."""
 
 from nnbackend.explain.explanation import Explanation, explain
 from nnbackend.explain.page import to_html

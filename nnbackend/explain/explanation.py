@@ -1,7 +1,6 @@
-"""The facts of one sample's step: what is computed, in which order, with which numbers.
+"""The steps of one sample: what is computed, in which order, with which numbers.
 
-Nothing is computed here that the network does not compute itself; each line only writes out, for
-one unit, the sum whose result `trace` and `backprop` gave.
+All results come from `trace` and `backprop`; each line writes out the sum of one unit.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ TERMS = 4  # of a sum written out
 
 @dataclass(frozen=True)
 class Step:
-    """One layer in one direction: its heading, its formulas, its numbers, one sum in full.
+    """One layer in one direction: heading, formulas, numbers, one sum written out.
 
     values: (heading, numbers (n,)) pairs.
     """
@@ -42,7 +41,7 @@ class Explanation:
 
 
 def explain(net: Network, x: Any, y: Any) -> Explanation:
-    """Tell how one sample is fed forward and its loss propagated back.
+    """Return how one sample is fed forward and its loss propagated back.
 
     x: (1, n_in) as the first layer sees it.  y: its target, as for `Network.backprop`.
     Layers are counted from 1, as in the course; layer 0 is the input.

@@ -1,4 +1,4 @@
-"""A story as one HTML page that needs nothing beside itself."""
+"""An explanation as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ svg { max-width: 100%; height: auto; }
 
 
 def to_html(explanation: Explanation, diagram: str = "") -> str:
-    """Return the story as a page; diagram: the text of an SVG picture to show first."""
+    """Return the explanation as a page. diagram: the text of an SVG picture, shown first."""
     title = html.escape(explanation.title)
-    # What stands before the picture itself belongs to a file of its own.
+    # The XML header before <svg> is not valid inside HTML.
     picture = diagram[diagram.index("<svg") :] if "<svg" in diagram else ""
     parts = [
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>',

@@ -1,4 +1,4 @@
-"""A story for the terminal."""
+"""An explanation as plain text for the terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SHOWN = 12  # numbers of a vector
 
 
 def to_text(explanation: Explanation) -> str:
-    """Return the story as plain text."""
+    """Return the explanation as plain text."""
     lines = [explanation.title, "=" * len(explanation.title)]
     for heading, steps in (
         ("FEED FORWARD", explanation.forward),
@@ -24,7 +24,7 @@ def to_text(explanation: Explanation) -> str:
 
 
 def numbers(values: np.ndarray) -> str:
-    """Return the first numbers of a vector, and how many more there are; -0 is 0."""
+    """Return the first numbers of a vector and the count of the others; -0 is shown as 0."""
     text = "  ".join(f"{v + 0.0:.4g}" for v in values[:SHOWN])
     return text if len(values) <= SHOWN else f"{text}  ... ({len(values) - SHOWN} more)"
 

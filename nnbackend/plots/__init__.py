@@ -1,7 +1,7 @@
-"""Pictures of a network and of how it learns, a module for each.
+"""Plots of networks and of training, one module each.
 
-Drawn through matplotlib's objects, without its global state and without a window; matplotlib is
-imported when the first picture is drawn. A picture's format follows its file's suffix.
+They use matplotlib's objects without global state or a window; matplotlib is imported at the first
+plot. The suffix of the file sets the format.
 """
 
 from nnbackend.plots.boundary import BoundaryFilm, decision_boundary

@@ -1,4 +1,4 @@
-"""Where a network draws the line between classes, and how the line moved while it learnt."""
+"""The decision boundary of a network, and a film of it during training."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def decision_boundary(
     names: Sequence[str] | None = None,
     title: str = "",
 ) -> None:
-    """Draw the class that the network gives at every point of a plane, and the rows x (n, n_in).
+    """Draw the predicted class at every point of a plane, and the rows x (n, n_in).
 
-    features: the two that span the plane; any others rest at their median.
+    features: the two that span the plane; the others are held at their median.
     names: of all features.  y: class codes (n,).
     Raises: ArgumentError for a network of no or too many classes, or features that are not two.
     """
@@ -48,7 +48,7 @@ def decision_boundary(
 
 
 class BoundaryFilm(Callback):
-    """Films the decision boundary while training: a frame before the first epoch and after each.
+    """Films the decision boundary during training: a frame before the first epoch and after each.
 
     every: epochs between frames.  names: of all features. Call `save(path)` afterwards; the film
     is a GIF.
@@ -76,7 +76,7 @@ class BoundaryFilm(Callback):
         return None
 
     def save(self, path: str | os.PathLike[str], *, seconds: float = 6.0) -> None:
-        """Write the film, which lasts so many seconds and rests on its last frame.
+        """Write the film, which lasts some seconds and pauses on its last frame.
 
         Raises: ArgumentError before any training, or for a suffix other than .gif.
         """
@@ -130,7 +130,7 @@ def _draw(
     leads = _leads(net, plane)
     codes, sure = leads.argmax(axis=1), np.clip(leads.max(axis=1), 0.0, 1.0)
     shade = ListedColormap(PALETTE[:n_classes])(codes.reshape(FINE, FINE))
-    # The less sure, the paler.
+    # Paler where the network is less certain.
     strength = 0.08 + 0.42 * sure.reshape(FINE, FINE, 1)
     picture = 1.0 - strength * (1.0 - shade[..., :3])
     extent = (xs[0], xs[-1], ys[0], ys[-1])
@@ -181,7 +181,7 @@ def _span(values: np.ndarray) -> np.ndarray:
 
 
 def _leads(net: Network, rows: np.ndarray) -> np.ndarray:
-    """Return by how much each class leads the best of the others, (n, n_classes); at most 1."""
+    """Return each class's margin over the best other class, (n, n_classes), at most 1."""
     out = net.outputs(rows)
     if net.n_out == 1:
         return np.concatenate([1.0 - 2.0 * out, 2.0 * out - 1.0], axis=1)

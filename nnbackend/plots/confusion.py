@@ -1,4 +1,4 @@
-"""Which class is taken for which."""
+"""The confusion matrix."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def confusion_matrix(
     classes: Sequence[Any] | None,
     path: str | os.PathLike[str],
 ) -> None:
-    """Draw how often each class (a row) was taken for which (a column), into a file.
+    """Draw the confusion matrix, true classes as rows and predicted ones as columns, into a file.
 
     classes: all labels, in order; by default those that occur.
     Raises: ArgumentError for labels that are not among the classes, or of unequal number.
@@ -57,7 +57,7 @@ def confusion_matrix(
 def count_confusions(
     y_true: Any, y_pred: Any, classes: Sequence[Any] | None = None
 ) -> tuple[np.ndarray, list[str]]:
-    """Count how often class i was taken for class j: (n_classes, n_classes), and the labels.
+    """Count predictions j for class i: (n_classes, n_classes), and return the labels too.
 
     >>> count_confusions([0, 0, 1], [0, 1, 1])[0].tolist()
     [[1, 1], [0, 1]]

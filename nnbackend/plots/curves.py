@@ -22,7 +22,7 @@ def curves(
     """Draw losses and score over the epochs, with the best epoch marked, into a file.
 
     monitor: the column that says which epoch is best; by default valid_loss, or train_loss.
-    Raises: ArgumentError for an empty history or a suffix that is no picture's.
+    Raises: ArgumentError for an empty history or an unknown suffix.
     """
     rows = list(history)
     if not rows:

@@ -11,7 +11,7 @@ from nnbackend.network.architecture import describe
 from nnbackend.network.network import Network
 from nnbackend.plots.figures import INK, SIGNED, new_figure, save
 
-UNITS = 10  # drawn of a layer at most: the first and the last ones
+UNITS = 10  # drawn per layer at most: the first and the last ones
 GAP = 1.0  # between units
 APART = 2.2  # between layers
 WRITTEN = 9  # weights between two layers with their number on the line, at most
@@ -61,7 +61,7 @@ def network_diagram(net: Network, x: Any, y: Any, path: str | os.PathLike[str]) 
 
 
 def _notes(z: np.ndarray, delta: np.ndarray, n: int) -> list[str]:
-    """Return what is written below each of a layer's n units."""
+    """Return the text below each of a layer's n units."""
     if len(delta) == n:
         return [f"z {_short(v)}\nδ {_short(d)}" for v, d in zip(z, delta, strict=True)]
     # Of a maxout unit's pieces only the winner's delta is not 0.
@@ -78,7 +78,7 @@ def _shown(n: int) -> list[int]:
 
 
 def _heights(units: list[int], n: int) -> list[float]:
-    """Return the height of each unit, with a gap where some are left out."""
+    """Return the height of each unit, with a gap where units are omitted."""
     steps = [i + (1 if n > len(units) and i >= len(units) // 2 else 0) for i in range(len(units))]
     return [GAP * (steps[-1] / 2 - s) for s in steps]
 

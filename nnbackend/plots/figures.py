@@ -1,4 +1,4 @@
-"""What all pictures share: colours, a figure without global state, a file written whole."""
+"""Common parts of all plots: colours, a figure without global state, atomic writing."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TRAIN, VALID, INK, FAINT = "#3b6fb6", "#d1603d", "#333333", "#d9d9d9"
-# Okabe and Ito 2008: told apart with any kind of colour blindness. For classes.
+# For classes: distinct with any kind of colour blindness (Okabe and Ito 2008).
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442", "#555555")
 SIGNED = "RdBu_r"  # red above 0, blue below, white between: safe for red-green blindness
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Make a figure of so many inches."""
+    """Return a figure of a size in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=150, layout="constrained")
 
 
 def bare(axes: Any, *sides: str) -> None:
-    """Take away the frame's sides that say nothing."""
+    """Remove the top and right sides of the frame."""
     for side in sides or ("top", "right"):
         axes.spines[side].set_visible(False)
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a figure whole; the suffix says the format.
+    """Write a figure atomically in the format of the suffix.
 
-    Raises: ArgumentError for a suffix that is no picture's.
+    Raises: ArgumentError for an unknown suffix.
     """
     target = Path(path)
     kind = target.suffix.lower().lstrip(".")

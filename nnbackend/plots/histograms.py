@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 BINS = 60
 TINY = 1e-12  # a delta below counts as 0
-ROWS = 256  # looked at each epoch at most
+ROWS = 256  # rows recorded each epoch at most
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class SignalRecorder(Callback):
         trace, gradient = net.trace(x), net.backprop(x, net.host_targets(self.y, n))
         found = []
         for a, delta in zip(trace.a, gradient.deltas, strict=True):
-            d = host(delta) * n  # of each sample by itself, not of their mean
+            d = host(delta) * n  # of each sample, not of their mean
             dead = float((np.abs(d) < TINY).all(axis=0).mean())
             found.append(Signals(host(a).ravel(), d.ravel(), dead))
         self.epochs.append(epoch)
@@ -70,9 +70,9 @@ class SignalRecorder(Callback):
 def signal_histograms(recorder: SignalRecorder, path: str | os.PathLike[str]) -> None:
     """Draw for each layer (a row) the spread of a and of |delta| at every epoch, dark where many.
 
-    Zeros, which ReLUs give plenty of, would hide the rest; a number says how many they are.
+    Zeros, frequent with ReLU, would hide the rest; a number gives their share.
 
-    Raises: ArgumentError when nothing was recorded.
+    Raises: ArgumentError if nothing was recorded.
     """
     if not recorder.layers:
         raise ArgumentError("The recorder must have recorded. Received: nothing. Train with it.")

@@ -11,7 +11,7 @@ from nnbackend.training.rate_finder import RateTrial
 
 
 def learning_rate_curve(trial: RateTrial, path: str | os.PathLike[str]) -> None:
-    """Draw a trial's loss over the learning rate, with the rate to begin with marked."""
+    """Draw a trial's loss over the learning rate, with the suggested rate marked."""
     figure = new_figure(6.0, 4.0)
     axes = figure.subplots()
     axes.plot(trial.rates, trial.losses, color=TRAIN, linewidth=1.8)

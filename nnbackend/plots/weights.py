@@ -1,4 +1,4 @@
-"""What the units of the first layer look for, as images or as one table."""
+"""The weights of the first layer's units, as images or as one table."""
 
 from __future__ import annotations
 

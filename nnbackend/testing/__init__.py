@@ -1,11 +1,11 @@
-"""Proof for users and for authors of backends: gradient checks and the conformance kit.
+"""Gradient checks for users, and the conformance kit for authors of backends.
 
     from nnbackend.testing import BackendConformance, GradientConformance
 
     class TestMine(BackendConformance):
         device = "mine"
 
-docs/conformance.md says what each suite asks. The suites need pytest, the rest does not.
+docs/conformance.md describes the suites. Only the suites need pytest.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 
 def register_assert_rewrite() -> None:
-    """Let pytest explain the kit's own asserts; to be called before the suites are imported."""
+    """Let pytest rewrite the kit's asserts; call it before importing the suites."""
     import pytest
 
     modules = [f"{__name__}.{name}" for name in _WITH_ASSERTS]

@@ -1,8 +1,8 @@
-"""One device against another on a user's own machine: gradients, a short training run, the masks.
+"""Comparison of two devices on the user's machine: gradients, short training runs, masks.
 
-The same network, seed and data on both; every vector compared as a whole,
-max|a - b| <= tolerance * max|b|, where b is the second device's. (Element by element, as the
-conformance kit compares, needs a reference beside both.)
+Same network, seed and data on both. Each vector is compared as a whole,
+max|a - b| <= tolerance * max|b|, b from the second device. (The conformance kit compares
+element-wise, which needs a reference.)
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Difference:
 
     @property
     def passed(self) -> bool:
-        """Whether the error lies within the tolerance; NaN does not."""
+        """Whether the error is within the tolerance; NaN is not."""
         return self.error <= self.tolerance
 
 
@@ -47,7 +47,7 @@ class Agreement:
 
     @property
     def passed(self) -> bool:
-        """Whether every difference lies within its tolerance."""
+        """Whether every difference is within its tolerance."""
         return all(d.passed for d in self.differences)
 
     def __bool__(self) -> bool:
@@ -74,7 +74,7 @@ def compare_devices(
 ) -> Agreement:
     """Compare two devices: initial weights, masks, gradients, and 100 steps of two optimizers.
 
-    Raises: BackendError when either cannot be had.
+    Raises: BackendError if either is not available.
     >>> bool(compare_devices("numpy", "numpy"))
     True
     """

@@ -1,4 +1,4 @@
-"""The six methods that every backend gives: memory, transfer, ownership."""
+"""The six methods of every backend: memory, transfer, ownership."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ArrayChecks(Suite):
     """Memory and transfer."""
 
     def report(self, operation: str, case: object = "") -> FailureReport:
-        """Return what a failure tells."""
+        """Return the context of a failure."""
         return FailureReport(operation, str(case), self.seed)
 
     def sample(self, dtype: str, shape: tuple[int, ...] = (5, 3)) -> np.ndarray:
@@ -115,7 +115,7 @@ class ArrayChecks(Suite):
         self.report("zeros").close("a second array", backend.to_host(second), np.zeros(8), 0.0)
 
     def test_memory_that_there_is_none_of(self, backend: Backend) -> None:
-        # 2^60 bytes: more than a process can address, so that no system promises them.
+        # 2^60 bytes: more than a process can address.
         report = self.report("memory", (HUGE, "float64"))
         for make in (backend.empty, backend.zeros):
             try:

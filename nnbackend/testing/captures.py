@@ -1,4 +1,4 @@
-"""Captured steps: a replay does what the step does, sees what changed, and reads nothing back."""
+"""Captured steps: a replay equals the step, uses changed arrays, and never reads back."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ N, N_IN, CLASSES = 24, 5, 3
 
 
 class CaptureConformance(Suite):
-    """`capture` against calling the step."""
+    """`capture` compared with calling the step."""
 
     def test_replays_equal_steps(self, backend: Backend, dtype: str) -> None:
         captured, eager = Problem(backend, dtype), Problem(backend, dtype)
@@ -65,14 +65,14 @@ class CaptureConformance(Suite):
         self._same(captured, eager, f"{optimizer}, 4 steps")
 
     def test_nothing_is_read_back_or_allocated(self, backend: Backend, dtype: str) -> None:
-        # Without uint64 a mask is made on the host: such a backend captures no dropout.
+        # Without uint64 masks are drawn on the host, so dropout cannot be captured.
         dropout = "uint64" in backend.capabilities
         warm_up = Problem(backend, dtype, dropout=dropout)
         backend.capture(warm_up.step)(2)  # kernels compiled, constants made
         problem = Problem(backend, dtype, dropout=dropout)
 
         def step() -> None:
-            with forbidden(backend):  # what capture itself does around the step is its own affair
+            with forbidden(backend):  # what capture does outside the step is not checked
                 problem.step()
 
         backend.capture(step)(3)
@@ -87,7 +87,7 @@ class CaptureConformance(Suite):
 
 
 class Problem:
-    """A small training run with all its arrays, and a step that may be captured."""
+    """A small training run with all its arrays, and a step for capture."""
 
     def __init__(
         self, backend: Backend, dtype: str, rule: Any = None, dropout: bool = True
@@ -120,7 +120,7 @@ class Problem:
         self.backend.to_device(np.array([3 * epoch, -1]), out=self.clock)
 
     def new_step(self, rows: int) -> Callable[[], None]:
-        """Return a step on `rows` rows, with its own memory."""
+        """Return a step on `rows` rows with its own buffers."""
         backend, net = self.backend, self.net
         x, y = backend.empty((rows, N_IN), self.dtype), backend.empty((rows,), "int32")
         layers, loss = net.for_training()
@@ -142,12 +142,12 @@ class Problem:
         return step
 
     def steps(self, n: int) -> None:
-        """Make n steps by calling."""
+        """Run n steps by calling the step."""
         for _ in range(n):
             self.step()
 
     def watched(self) -> dict[str, np.ndarray]:
-        """Return host copies of what a step moves."""
+        """Return host copies of what a step changes."""
         moving = {"theta": self.net.theta, "clock": self.clock, "totals": self.totals}
         moving |= {f"state {i}": vector for i, vector in enumerate(self.state)}
         return {name: self.backend.to_host(array) for name, array in moving.items()}
@@ -155,7 +155,7 @@ class Problem:
 
 @contextmanager
 def forbidden(backend: Backend) -> Iterator[None]:
-    """Make the backend refuse what a captured step may not do."""
+    """Make the backend raise for operations that are not allowed in a captured step."""
 
     def refuse(name: str, only_without_out: bool = False) -> Callable[..., Any]:
         original = getattr(backend, name)

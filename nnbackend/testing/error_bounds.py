@@ -1,10 +1,10 @@
 """The reference of the conformance kit, in float64, with an error bound for every number.
 
-An array of `ErrorBoundBackend` holds values and, for each of them, how far a correct result may
-lie from it: tolerance * (the sum of the absolute terms that make the element), and the errors of
-the terms themselves, propagated to first order. The kernels are the base class's, so every kernel,
-formula and network has its bound by being run. A comparison whose outcome lies within the error
-is counted: there two correct results may differ, and the kit draws other inputs.
+An array of `ErrorBoundBackend` holds values and the error bound of each value: tolerance * (the sum
+of the element's absolute terms), plus the errors of the terms, propagated to first order. The
+kernels are the base class's, so running a kernel, formula or network gives its bounds. Comparisons
+that are undecided within the error are counted: there two correct results may differ, and the kit
+draws other inputs.
 
 Source: running error analysis, Higham 2002 (Accuracy and Stability), section 3.3; differs in that
 errors of different terms add by their squares, as independent errors do.
@@ -20,9 +20,9 @@ import numpy as np
 
 from nnbackend.backend import Backend
 
-# Of the sum of the absolute terms, in the dtype of the computation.
+# Relative to the sum of the absolute terms, by dtype of the computation.
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5}
-# The share of it that one operation on single elements may take of its result.
+# The fraction of it for one element-wise operation.
 ELEMENTWISE = 1 / 8
 # By dtype: the tolerance, and the smallest number that is not rounded to 0.
 _LIMITS = {
@@ -32,13 +32,13 @@ _LIMITS = {
 
 
 class BoundedArray:
-    """Values in float64, the bound of each one's error, and the dtype that they stand for.
+    """Values in float64, their error bounds, and the dtype that they represent.
 
-    Integers and booleans have bounds too: 0 where they are certain.
+    Integers and booleans have bounds too: 0 if they are certain.
     """
 
     __slots__ = ("bound", "dtype", "value", "xp")
-    __array_ufunc__ = None  # so that `numpy_array + bounded_array` comes to us
+    __array_ufunc__ = None  # so that `numpy_array + bounded_array` calls our operator
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, value: Any, bound: Any, dtype: np.dtype[Any], xp: BoundedNamespace) -> None:
@@ -101,14 +101,14 @@ def _give_operators() -> None:
 
 _give_operators()
 
-quiet = np.errstate(all="ignore")  # overflow far from 0 is what some tests are for
+quiet = np.errstate(all="ignore")  # some tests overflow on purpose
 
 
 class BoundedNamespace:
     """The functions of the array API that the base class and the formulas use.
 
-    undecided: comparisons within the error so far.  kinks: those of them whose two outcomes lie
-    further apart than the errors of both, so that a result is one or the other.
+    undecided: the comparisons within the error so far.  kinks: those whose two outcomes differ by
+    more than both errors.
     """
 
     def __init__(self) -> None:
@@ -149,7 +149,7 @@ class BoundedNamespace:
     def _sum_of_two(self, add: Callable[..., Any], a: Any, b: Any) -> BoundedArray:
         (u, e), (v, f) = _parts(a), _parts(b)
         total = add(u, v)
-        # What cancels exactly, as z - max(z), does so whatever the size of the terms.
+        # Exact cancellation, as in z - max(z), does not depend on the size of the terms.
         terms = np.where(total != 0, np.abs(u) + np.abs(v), 0.0)
         return self._elementwise(total, np.hypot(e, f), terms, a, b)
 
@@ -173,7 +173,7 @@ class BoundedNamespace:
     def pow(self, a: Any, b: Any) -> BoundedArray:
         """Return a ** b, where one of the two is a Python number."""
         if isinstance(a, BoundedArray):
-            # Of |a|, for whose powers the errors upwards are the larger ones.
+            # Of |a| + error, whose powers have the larger errors.
             value, size = a.value**b, np.abs(a.value)
             return self._elementwise(value, np.abs((size + a.bound) ** b - size**b), value, a)
         return self._monotone(b, lambda v: a**v)
@@ -232,7 +232,7 @@ class BoundedNamespace:
         return self._monotone(a, np.tanh)
 
     def abs(self, a: Any) -> BoundedArray:
-        """Return |a|, which is exact but for its kink at 0."""
+        """Return |a|, exact except for the kink at 0."""
         self._unsure(np.abs(a.value), a.bound)
         return BoundedArray(np.abs(a.value), a.bound, a.dtype, self)
 
@@ -245,21 +245,21 @@ class BoundedNamespace:
     # ---- decisions ----------------------------------------------------------------------------
 
     def _unsure(self, distance: Any, bound: Any) -> Any:
-        """Return where a distance might as well be 0; exact operands are compared exactly."""
+        """Return where a distance may be 0; exact operands are compared exactly."""
         unsure = np.logical_and(distance <= bound, np.greater(bound, 0))
         self.undecided += int(unsure.sum())
         return unsure
 
     @quiet
     def compare(self, relation: Callable[..., Any], a: Any, b: Any) -> BoundedArray:
-        """Return relation(a, b), uncertain where both are equal but for their errors."""
+        """Return relation(a, b), uncertain where a and b are equal within their errors."""
         (u, e), (v, f) = _parts(a), _parts(b)
         unsure = self._unsure(np.abs(np.asarray(u, float) - v), e + f)
         return self._made(relation(u, v), 1.0 * unsure, 0.0, np.dtype(bool), 0.0)
 
     @quiet
     def where(self, condition: Any, a: Any, b: Any) -> BoundedArray:
-        """Return a where the condition holds, else b; where it is uncertain, one of both."""
+        """Return a where the condition holds, else b; either where it is uncertain."""
         (u, e), (v, f) = _parts(a), _parts(b)
         largest, apart = np.maximum(e, f), np.abs(np.subtract(u, v))
         unsure = condition.bound > 0
@@ -277,7 +277,7 @@ class BoundedNamespace:
         return BoundedArray(top, bound, a.dtype, self)
 
     def argmax(self, a: Any, axis: int) -> BoundedArray:
-        """Return where the largest stands, the first of equal ones; uncertain where others may."""
+        """Return the index of the first maximum; uncertain where another element may be larger."""
         place = np.expand_dims(a.value.argmax(axis=axis), axis)
         top, error = (np.take_along_axis(part, place, axis) for part in (a.value, a.bound))
         bound = a.bound + error
@@ -289,7 +289,7 @@ class BoundedNamespace:
         )
 
     def all(self, a: Any, axis: int) -> BoundedArray:
-        """Return whether all along an axis hold."""
+        """Return whether all elements along an axis are true."""
         return BoundedArray(a.value.all(axis), 1.0 * (a.bound > 0).any(axis), a.dtype, self)
 
     # ---- shapes and dtypes --------------------------------------------------------------------
@@ -309,7 +309,7 @@ class BoundedNamespace:
         return BoundedArray(a.value.reshape(shape), a.bound.reshape(shape), a.dtype, self)
 
     def take(self, a: Any, indices: Any, axis: int = 0) -> BoundedArray:
-        """Return the chosen rows."""
+        """Return the rows at some indices."""
         value, bound = (np.take(part, indices.value, axis=axis) for part in (a.value, a.bound))
         return BoundedArray(value, bound, a.dtype, self)
 
@@ -323,9 +323,9 @@ class BoundedNamespace:
 
 
 class ErrorBoundBackend(Backend):
-    """The base class's kernels over arrays that carry their error bounds.
+    """The base class's kernels over arrays with error bounds.
 
-    One is made for each computation, as it counts the uncertain comparisons of its namespace.
+    Create one per computation: its namespace counts the uncertain comparisons.
     """
 
     name = "error_bounds"
@@ -353,7 +353,7 @@ class ErrorBoundBackend(Backend):
         return np.array(array.value)
 
     def synchronize(self) -> None:
-        """There is nothing to wait for."""
+        """Return at once: there is nothing to wait for."""
 
     def owns(self, array: object) -> bool:
         return isinstance(array, BoundedArray) and array.xp is self.xp
@@ -367,5 +367,5 @@ def _parts(operand: Any) -> tuple[Any, Any]:
 
 
 def _times(a: Any, error: Any) -> Any:
-    """Return a * error; nothing remains of any error by a factor of 0."""
+    """Return a * error; 0 where a is 0, for any error."""
     return np.where((np.equal(a, 0)) | (np.equal(error, 0)), 0.0, a * error)

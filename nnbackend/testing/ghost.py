@@ -1,13 +1,12 @@
-"""A fake device over NumPy, which refuses what a GPU refuses or silently waits for.
+"""A simulated device over NumPy, which raises errors where a GPU would fail or wait.
 
-Its arrays are NumPy's inside, but nothing of them reaches the host except through `to_host`. So
-any code that runs on `device=GhostBackend()` keeps device and host apart, on a machine without a
-GPU:
+Its arrays wrap NumPy arrays, whose values reach the host through `to_host` only. So code that runs
+on `device=GhostBackend()` keeps device and host apart, on a machine without a GPU:
 
     net = nn.Network([784, 100, 10], loss="cross_entropy", device=GhostBackend())
     nn.train(net, x, y, callbacks=[my_callback])
 
-A `GhostError` names what was done. It serves tests only: no entry point leads to it.
+A `GhostError` names the operation. The device is for tests only and has no entry point.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ _PLAIN = (bool, int, float, complex, type(None), str)
 
 
 class GhostError(BackendError, TypeError):
-    """Device and host were mixed, or a value was read, where a GPU would not allow it."""
+    """An operation mixed device and host, or read a value, where a GPU would not allow it."""
 
 
 class GhostArray:
-    """An array of the fake device: the operators and attributes of the array API, no more."""
+    """An array of the simulated device, with the operators and attributes of the array API only."""
 
     __slots__ = ("_data", "device")
-    __array_ufunc__ = None  # so that `numpy_array + ghost_array` comes to us
+    __array_ufunc__ = None  # so that `numpy_array + ghost_array` calls our operator
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, data: np.ndarray, device: str) -> None:
@@ -43,7 +42,7 @@ class GhostArray:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The sizes, which the host knows."""
+        """The sizes, known to the host."""
         return self._data.shape
 
     @property
@@ -157,7 +156,7 @@ class GhostArray:
 
 
 def _give_operators() -> None:
-    """Return GhostArray the operators, all alike."""
+    """Add the operators to GhostArray."""
 
     def binary(name: str) -> Callable[[GhostArray, Any], GhostArray]:
         return lambda self, other: self._binary(name, other)
@@ -182,7 +181,7 @@ _give_operators()
 
 
 def unwrap(value: Any, device: str, operation: str) -> Any:
-    """Return what NumPy may compute with: an array of this very device, or a Python scalar."""
+    """Return the NumPy array of an array of this device, or a Python scalar; raise otherwise."""
     if isinstance(value, GhostArray):
         if value.device != device:
             raise GhostError(
@@ -202,7 +201,7 @@ def unwrap(value: Any, device: str, operation: str) -> Any:
 
 
 class GhostArray32(GhostArray):
-    """An array of a device without float64, which refuses to hold any, as Apple's GPUs do."""
+    """An array of a device without float64, such as Apple's GPUs; it raises for float64."""
 
     __slots__ = ()
 
@@ -229,11 +228,11 @@ class GhostNamespace:
         found = getattr(np, name)
         is_plain = name in HOST_ANSWERS or isinstance(found, type) or not callable(found)
         value = self._of_dtypes(found) if is_plain else self._on_device(name, found)
-        setattr(self, name, value)  # next time it is found without asking
+        setattr(self, name, value)  # later lookups find the attribute itself
         return value
 
     def _of_dtypes(self, found: Any) -> Any:
-        """Return a dtype, a constant, or a function of dtypes whose answer the host knows."""
+        """Return a dtype, a constant, or a function of dtypes whose result the host knows."""
         if isinstance(found, type) and issubclass(found, np.generic):
             return np.dtype(found)
         return found
@@ -266,14 +265,14 @@ class GhostNamespace:
 
 
 class GhostBackend(Backend):
-    """One fake device: the six methods, and the base class's kernels as they stand.
+    """One simulated device: the six methods, and the base class's kernels.
 
     index: the device's number; arrays of ghost:0 and ghost:1 refuse each other.
-    limit: bytes that its arrays may take together; none by default. Arrays count that `empty`,
-    `zeros` and `to_device` gave, until nothing views them any more (see `live`).
-    has_float64: without it the device is ghost32:0, and refuses every array of float64.
-    Inside a captured step it refuses `to_host`, `synchronize`, and new memory by `empty`, `zeros`
-    or `to_device` without `out`. The temporaries of an expression are allowed, and not counted.
+    limit: maximum bytes of all its arrays; none by default. Arrays of `empty`, `zeros` and
+    `to_device` count until they have no more views (see `live`).
+    has_float64: without it the device is ghost32:0, and raises for every float64 array.
+    Inside a captured step it raises for `to_host`, `synchronize`, and allocations by `empty`,
+    `zeros` or `to_device` without `out`. Temporaries of expressions are allowed and not counted.
     """
 
     name = "ghost"
@@ -286,13 +285,13 @@ class GhostBackend(Backend):
         self.device = f"{self.name}:{index}"
         self.xp = GhostNamespace(self.device, self._array)
         self.limit, self.live = limit, 0
-        self.peak = self.n_refused = 0  # the most bytes that were ever live; allocations refused
+        self.peak = self.n_refused = 0  # peak of live bytes; failed allocations
         self._recording = False
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> GhostArray:
         self._refuse_in_capture("empty", "allocates")
         array = self._allocate(shape, dtype)
-        array.view(np.uint8).fill(0xFF)  # NaN in floats: whoever reads it before writing is seen
+        array.view(np.uint8).fill(0xFF)  # NaN in floats shows reads before the first write
         return self._array(array, self.device)
 
     def zeros(self, shape: tuple[int, ...], dtype: str) -> GhostArray:
@@ -363,7 +362,7 @@ class GhostBackend(Backend):
         return run
 
     def _arange(self, n: int) -> GhostArray:
-        # The base class brings it from the host at first use, which may be inside a step.
+        # The base class copies it from the host at first use, which may be inside a step.
         return cast(GhostArray, self.xp.arange(n, dtype=self.xp.int64))
 
     def _refuse_in_capture(self, method: str, what: str) -> None:

@@ -1,9 +1,9 @@
-"""Backpropagation against finite differences: the check that needs no trust in anybody's algebra.
+"""Gradient check: backpropagation against finite differences.
 
-For random directions v, the slope of the loss along v must be the inner product of v with the
-gradient. One number per direction, whatever the shapes. Small networks are checked parameter by
-parameter as well. Everything runs in float64 on the network's own device. Where that has no
-float64, its gradient is float32 and the differences are made on NumPy, in float64.
+For random directions v, the slope of the loss along v must equal the inner product of v and the
+gradient: one number per direction, whatever the shapes. In small networks each parameter is checked
+too. Everything runs in float64 on the network's device. If that has no float64, its gradient is
+float32, and NumPy computes the differences in float64.
 
 Source of the directional form: HIPS/autograd, `check_grads`.
 """
@@ -40,7 +40,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class GradientCheck:
-    """The verdict of `check_gradients`, printable; true when every slope agrees."""
+    """The result of `check_gradients`, printable; true if all slopes agree."""
 
     comparisons: tuple[Comparison, ...]
     tolerance: float
@@ -54,7 +54,7 @@ class GradientCheck:
 
     @property
     def passed(self) -> bool:
-        """Whether every error lies within the tolerance; NaN does not."""
+        """Whether every error is within the tolerance; NaN is not."""
         return all(c.error <= self.tolerance for c in self.comparisons)
 
     def __bool__(self) -> bool:
@@ -95,8 +95,8 @@ def check_gradients(
         <v, grad> = (C(theta + h v) - C(theta - h v)) / 2h
 
     Errors are relative to max(|slope|, |grad| / sqrt(P)). A kink (ReLU at 0, a tie of maxout)
-    within h of an activation makes a difference that is not backprop's fault; another seed or
-    batch then passes. tolerance: by default 1e-7, and 1e-4 on a device without float64.
+    within h of an activation makes the difference wrong, not backprop; another seed or batch
+    then passes. tolerance: by default 1e-7, and 1e-4 on a device without float64.
     >>> print(bool(check_gradients(Network([2, 3, 1], device="numpy"), [[0.5, 1.0]], [1.0])))
     True
     """
@@ -107,7 +107,7 @@ def check_gradients(
     twin = _twin(net, backend, dtype)
     judge = twin if dtype == "float64" else _twin(twin, "numpy", "float64")
     theta = judge.backend.to_host(judge.theta)
-    # Rows of the host are taken as they are: a check is no step of training.
+    # Host rows are not scaled: a check is not a training step.
     host = backend.to_host(x) if backend.owns(x) else host_array(x, "x")
     x = backend.to_device(host.astype(dtype))
     gradient = backend.to_host(twin.backprop(x, y, sample_weight).vector).astype(np.float64)
@@ -137,7 +137,7 @@ def check_gradients(
 
 
 def _twin(net: Network, device: str | Backend, dtype: str) -> Network:
-    """Return a network with the same parameters, elsewhere."""
+    """Return a network with the same parameters on another device."""
     twin = Network([net.n_in, *net.layers], net.loss, device=device, dtype=dtype)
     twin.set_parameters(*net.get_parameters())
     twin.classes = net.classes
@@ -159,7 +159,7 @@ def _loss(net: Network, x: Any, y: Any, sample_weight: Any) -> float:
 
 
 def _names(net: Network) -> list[tuple[str, int]]:
-    """Name each parameter and its place in the flat vector."""
+    """Return the name of each parameter and its index in the flat vector."""
     names, place = [], 0
     for layer, ((n_in, n_out), _) in enumerate(net.layout.shapes):
         for i in range(n_in):

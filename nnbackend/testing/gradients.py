@@ -21,7 +21,7 @@ from nnbackend.testing.kit import MOST_DRAWS, FailureReport, Suite
 
 _SHARES = {"sigmoid", "softmax"}
 _POSITIVE = _SHARES | {"exponential", "softplus"}
-# The output activations for which a loss has a meaning; any other loss takes all of them.
+# The valid output activations of a loss; other losses take all of them.
 _OUTPUTS = {"cross_entropy": _SHARES, "binary_cross_entropy": _SHARES, "poisson": _POSITIVE}
 PAIRS = [(loss, out) for loss in LOSSES for out in ACTIVATIONS if out in _OUTPUTS.get(loss, {out})]
 LOSS_NUMBERS = {"huber": 0.7, "quantile": 0.8, "cross_entropy": 0.1, "binary_cross_entropy": 0.1}
@@ -135,7 +135,7 @@ class GradientConformance(Suite):
     ) -> tuple[Problem, oracle.Result]:  # fmt: skip
         """Return a problem at no kink and far from overflow, and the error bounds of its solution.
 
-        moved: by how much every parameter may move without one being met.
+        moved: the change of every parameter under which no kink is met.
         """
         for attempt in range(MOST_DRAWS):
             problem = draw(self.rng(*case, attempt))
@@ -178,7 +178,7 @@ class Problem:
         return all(bool((np.abs(result) <= limit).all()) for result in results)
 
     def with_bounds(self, net: Network, moved: float) -> tuple[BoundedNamespace, oracle.Result]:
-        """Return the kinks that were met, and the error bound of each result."""
+        """Return the kinks met, and the error bound of each result."""
         backend = ErrorBoundBackend()
         layers: list[int | AbstractLayer] = [net.n_in, *net.layers]
         twin = Network(layers, net.loss, device=backend, dtype=net.dtype)
@@ -195,7 +195,7 @@ class Problem:
 
 
 def targets(rng: np.random.Generator, loss: str, shape: tuple[int, int]) -> Any:
-    """Return targets (B, O) for which a loss has a meaning."""
+    """Return valid targets (B, O) of a loss."""
     if loss == "cross_entropy":
         return np.eye(shape[1])[rng.integers(0, shape[1], shape[0])]
     if loss == "binary_cross_entropy":

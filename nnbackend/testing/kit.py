@@ -1,6 +1,6 @@
-"""What all suites of the conformance kit share: the backend under test, and how arrays compare.
+"""Common base of the conformance suites: the backend under test, and the comparison of arrays.
 
-A suite is a plain class of pytest tests. It is used by subclass, and needs no fixture but its own:
+A suite is a class of pytest tests. Subclass it; it brings its own fixtures:
 
     class TestMine(BackendConformance):
         device = "mine"
@@ -23,21 +23,21 @@ from nnbackend.errors import BackendError, BackendUnavailableError
 from nnbackend.testing.error_bounds import BoundedArray, ErrorBoundBackend
 from nnbackend.testing.skipping import skip
 
-PROPERTY = "nnbackend"  # under which a test report says whose row and column it belongs to
+PROPERTY = "nnbackend"  # the key in a test report of its row and column in the table
 
-MOST_DRAWS = 50  # of inputs that lie at no kink
+MOST_DRAWS = 50  # attempts to draw inputs away from kinks
 
 Arrays: TypeAlias = Mapping[str, np.ndarray]
 
 
 class Suite:
-    """The base of the suites: which backend is tested, and what is known to fail.
+    """Base class of the suites: the backend under test and its expected failures.
 
-    device: what `get_backend` is asked for; or override `make_backend`.
+    device: the argument of `get_backend`; or override `make_backend`.
     label: the row's name in the table of results; by default the device.
-    expected_failures: {name: reason}, of a whole test, "test_x", or of one case as pytest names
-    it, "test_x[float32-relu]". What is named must fail: once it passes, that is an error.
-    seed: of all random numbers; a failure prints it.
+    expected_failures: {name: reason}, of a test, "test_x", or of one case by pytest's name,
+    "test_x[float32-relu]". A named test must fail: if it passes, that is an error.
+    seed: of all random numbers; failures print it.
     """
 
     device: ClassVar[str | Backend] = ""
@@ -63,7 +63,7 @@ class Suite:
 
     @pytest.fixture
     def backend(self) -> Backend:
-        """The backend under test, made once for each class; skips where it cannot be had."""
+        """Return the backend under test, made once per class; skip if it is not available."""
         made = Suite._made.get(type(self))
         if made is None:
             try:
@@ -77,13 +77,13 @@ class Suite:
 
     @pytest.fixture(params=["float32", "float64"])
     def dtype(self, request: pytest.FixtureRequest, backend: Backend) -> str:
-        """Each float dtype in turn; skips those that the backend does not list."""
+        """Return each float dtype in turn; skip those that the backend does not list."""
         _skip_without(backend, str(request.param))
         return str(request.param)
 
     @pytest.fixture(autouse=True)
     def _kind_is_there(self, request: pytest.FixtureRequest) -> None:
-        """Skip a case whose data have a dtype that the device has not."""
+        """Skip a case whose data have a dtype that the device lacks."""
         callspec = getattr(request.node, "callspec", None)
         if callspec is not None and "float64" in str(callspec.params.get("kind")):
             _skip_without(request.getfixturevalue("backend"), "float64")
@@ -118,7 +118,7 @@ class Suite:
         return suite.removesuffix("Conformance").lower()
 
     def rng(self, *case: object) -> np.random.Generator:
-        """Return the random numbers of one case, always the same for a seed."""
+        """Return the random generator of one case; a seed gives the same numbers."""
         return np.random.default_rng([self.seed, zlib.crc32(repr(case).encode())])
 
     def compare_kernel(
@@ -133,12 +133,12 @@ class Suite:
         in_vector: Sequence[str] = (),
         strided: Sequence[str] = (),
     ) -> None:
-        """Run a kernel here and on the reference; compare every array afterwards.
+        """Run a kernel on the backend and on the reference; compare every array afterwards.
 
-        call(backend, arrays) makes the call. Arrays not in `changes` must come out bit for bit as
-        they went in. Those in `in_vector` are views of a longer vector at an odd offset, as
-        parameters are; those in `strided` are every second row of a larger array. Where a kernel
-        jumps, `arrays` is a function that draws them, until they lie away from the jump.
+        call(backend, arrays) calls the kernel. Arrays not in `changes` must stay bit-identical.
+        Those in `in_vector` are views of a longer vector at an odd offset, like parameters; those
+        in `strided` are every second row of a larger array. If a kernel is not smooth, `arrays` is
+        a function that draws inputs until they are away from its kinks.
         """
         arrays, reference = self._away_from_kinks(backend, operation, arrays, call, case)
         shapes = ", ".join(f"{k} {v.shape} {v.dtype}" for k, v in arrays.items())
@@ -179,7 +179,7 @@ class Suite:
 
 
 class Placed:
-    """A host array brought to a device, perhaps with guard elements around it."""
+    """A host array copied to a device, optionally between guard elements."""
 
     def __init__(
         self, backend: Backend, host: np.ndarray, in_vector: bool = False, strided: bool = False
@@ -196,7 +196,7 @@ class Placed:
             self.array = fresh(backend, host)
 
     def read(self, report: FailureReport, name: str) -> np.ndarray:
-        """Return the array's content, after a look at the guard elements."""
+        """Return the array's content after a check of the guard elements."""
         if self.whole is not None:
             guards = np.delete(self.backend.to_host(self.whole), slice(3, 3 + self.n))
             if (guards != 7).any():
@@ -205,7 +205,7 @@ class Placed:
 
 
 class FailureReport:
-    """What a failure tells beside the numbers: the operation, the case, the seed."""
+    """The context of a failure: operation, case and seed."""
 
     def __init__(self, operation: str, case: str, seed: int) -> None:
         self.operation, self.case, self.seed = operation, case, seed
@@ -217,12 +217,12 @@ class FailureReport:
         raise AssertionError("\n  ".join([head, f"case: {self.case}", *lines, f"seed {self.seed}"]))
 
     def same_dtype(self, name: str, got: np.ndarray, before: np.ndarray) -> None:
-        """The dtype must have stayed."""
+        """Fail if the dtype has changed."""
         if got.dtype != before.dtype:
             self.fail(f"{name} changed its dtype from {before.dtype} to {got.dtype}")
 
     def unchanged(self, name: str, got: np.ndarray, before: np.ndarray) -> None:
-        """An input must not have been written to."""
+        """Fail if an input was modified."""
         __tracebackhide__ = True
         if got.tobytes() != before.tobytes():
             place = tuple(int(i) for i in np.argwhere((got != before) | (got != got))[0])
@@ -232,21 +232,21 @@ class FailureReport:
             )
 
     def close(self, name: str, got: Any, expected: Any, tolerance: float) -> None:
-        """Each float must agree within tolerance * |expected|, all else exactly."""
+        """Fail unless each float agrees within tolerance * |expected|, all else exactly."""
         __tracebackhide__ = True
         expected = np.asarray(expected)
         relative = tolerance if expected.dtype.kind == "f" else 0.0
         self.within(name, got, expected, relative * np.abs(expected.astype(np.float64)))
 
     def alike(self, name: str, got: Any, expected: Any, tolerance: float) -> None:
-        """What one backend computed twice must agree within tolerance * max|expected|."""
+        """Fail unless two results of one backend agree within tolerance * max|expected|."""
         __tracebackhide__ = True
         expected = np.asarray(expected)
         relative = tolerance if expected.dtype.kind == "f" else 0.0
         self.within(name, got, expected, relative * np.abs(expected).max(initial=0))
 
     def within(self, name: str, got: Any, expected: Any, bound: Any) -> None:
-        """Each element must lie within its bound of what is expected; NaN where NaN is."""
+        """Fail unless each element is within its bound of the expected value, NaN for NaN."""
         __tracebackhide__ = True
         got, expected = np.asarray(got), np.asarray(expected)
         if got.shape != expected.shape:
@@ -270,15 +270,15 @@ class FailureReport:
 
 
 def all_were_collected(config: pytest.Config) -> bool:
-    """Whether no test was left out by a choice on the command line."""
+    """Return True if no command-line option deselected a test."""
     options = config.option
     chosen = options.keyword or options.markexpr or options.deselect
-    failed_before = getattr(options, "lf", False)  # of a plug-in that may be switched off
+    failed_before = getattr(options, "lf", False)  # of a pytest plug-in that may be disabled
     return not (chosen or failed_before or any("::" in word for word in config.args))
 
 
 def fresh(backend: Backend, host: np.ndarray) -> Array:
-    """Return a device array of its own memory with a host array's content."""
+    """Return a new device array with a host array's content."""
     host = backend.narrowed(host)
     array = backend.empty(host.shape, host.dtype.name)
     backend.to_device(np.ascontiguousarray(host), out=array)
@@ -286,7 +286,7 @@ def fresh(backend: Backend, host: np.ndarray) -> Array:
 
 
 def _skip_without(backend: Backend, dtype: str) -> None:
-    """Skip a case in a dtype that the device has not; many have no float64, so that is no fault."""
+    """Skip a case in a dtype that the device lacks; a missing float64 is not a fault."""
     if dtype in backend.float_dtypes:
         return
     if dtype == "float64":

@@ -81,7 +81,7 @@ class LayerChecks(Suite):
                 self._compare_backward(backend, phi, arrays, True, True, [])
 
     def test_dense_backward_of_many_rows(self, backend: Backend, dtype: str) -> None:
-        # A column's sum is shared out then; who adds up the parts must wait for all of them.
+        # The sum of a column is then partitioned; adding the parts needs a barrier.
         for rows in (700, 1100, 1500):
             shape = (rows, 2, 5)
             arrays = dense_arrays(self.rng(shape), shape, dtype)
@@ -209,7 +209,7 @@ class LayerChecks(Suite):
 def dense_arrays(
     rng: np.random.Generator, shape: tuple[int, int, int], dtype: str
 ) -> dict[str, np.ndarray]:
-    """Return the arrays of a dense layer; the last unit's z is exactly 0, where a slope may jump."""
+    """Return the arrays of a dense layer; the last unit's z is exactly 0, a kink of some slopes."""
     rows, n_in, n_out = shape
     W, b = rng.standard_normal((n_in, n_out)), rng.standard_normal(n_out)
     if n_out > 1:

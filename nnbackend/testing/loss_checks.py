@@ -31,7 +31,7 @@ SCORES: dict[str, Score] = {
     "squared_error": SQUARED_ERROR,
     "of_a_user": Score("largest error", lambda a, y, xp: xp.max(xp.abs(a - y), axis=1)),
 }
-# Large sums from before: who adds to them in float32 loses what this batch brings.
+# Large previous sums: adding this batch in float32 would lose it.
 TOTALS = np.array([3e7, 2e7, 5.0, 1e7])
 
 
@@ -77,7 +77,7 @@ class LossChecks(Suite):
         )  # fmt: skip
 
     def test_the_mean_over_the_batch_is_in_delta(self, backend: Backend, dtype: str) -> None:
-        # Worked by hand: quadratic loss, a - y is 1 everywhere, four rows.
+        # By hand: quadratic loss, a - y is 1 everywhere, four rows.
         out, y = np.full((4, 2), 3.0, dtype), np.full((4, 2), 2.0, dtype)
         delta, totals = backend.empty((4, 2), dtype), backend.zeros((4,), backend.sum_dtype)
         arrays = fresh(backend, out), fresh(backend, y)
@@ -118,7 +118,7 @@ class LossChecks(Suite):
 
 
 def outputs(rng: np.random.Generator, loss: str, shape: tuple[int, int]) -> Array:
-    """Return outputs such as a loss is given: probabilities, rates, or anything."""
+    """Return typical inputs of a loss: probabilities, rates, or any numbers."""
     z = 2.0 * rng.standard_normal(shape)
     if loss.endswith("on logits") or not FORMULAS[loss].partner:
         return z
@@ -129,7 +129,7 @@ def outputs(rng: np.random.Generator, loss: str, shape: tuple[int, int]) -> Arra
 
 
 def targets(rng: np.random.Generator, loss: str, shape: tuple[int, int]) -> Array:
-    """Return targets for which a loss has a meaning."""
+    """Return valid targets of a loss."""
     if loss.startswith("poisson"):
         return rng.integers(0, 5, shape).astype(float)
     if loss.startswith("binary_cross_entropy"):

@@ -1,7 +1,7 @@
-"""The textbook's multilayer perceptron in float64, to compare the engine with.
+"""The textbook's multilayer perceptron in float64, for comparison with the engine.
 
-Written from the books and papers, one layer after another, on the host; it shares no formula with
-the engine, only the names of things. It is slow, and clear.
+Written from books and papers, layer by layer, on the host. It shares names with the engine, but no
+formula. It is slow and simple.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def describe(net: Any) -> list[Layer]:
 
 @dataclass
 class Result:
-    """What backpropagation gives; deltas are dC/dz of the layers that learn."""
+    """The result of backpropagation; deltas are dC/dz of the trainable layers."""
 
     loss: float
     output: Array
@@ -164,7 +164,7 @@ def backprop(
 ) -> Result:
     """Run the five steps of the algorithm on a batch; y is (B, O), float64 throughout.
 
-    masks: of each layer, for dropout; without any, dropout layers let everything pass.
+    masks: of each layer, for dropout; without masks, dropout layers are the identity.
     """
     a, learning, memory = x, 0, []
     for i, layer in enumerate(layers):  # feed forward
@@ -257,4 +257,4 @@ class Descent:
         return -rule.learning_rate * m_hat / (np.sqrt(v_hat) + rule.eps)
 
     def _adamw(self, g: Array, rule: Any) -> Array:
-        return self._adam(g, rule)  # its decay belongs to the weights alone: tested apart
+        return self._adam(g, rule)  # its decay applies to weights only: tested separately

@@ -42,7 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Remember what the option names, before the tests are collected."""
+    """Store the option's names before the tests are collected."""
     _asked_for[:] = config.getoption("--nnb-backend")
     _results.clear()
     _reasons.clear()

@@ -1,4 +1,4 @@
-"""The reference of the conformance kit: the base class's kernels as they stand, over NumPy."""
+"""The reference of the conformance kit: the base class's kernels over NumPy."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from nnbackend.backend import Backend, BackendSpec, Probe
 
 
 class ReferenceBackend(Backend):
-    """The six methods over NumPy and nothing else: the shortest backend there can be.
+    """The six methods over NumPy, nothing else: the shortest possible backend.
 
-    It is what every override is compared with, in float64, and an example to begin one from.
+    Every override is compared with it in float64. It is also a template for new backends.
     """
 
     name = "defaults"
@@ -34,7 +34,7 @@ class ReferenceBackend(Backend):
         return np.array(array)
 
     def synchronize(self) -> None:
-        """There is nothing to wait for."""
+        """Return at once: NumPy has nothing to wait for."""
 
     def owns(self, array: object) -> bool:
         return isinstance(array, np.ndarray)

@@ -1,4 +1,4 @@
-"""How a backend enters the house: its spec, its probe, its names, its signatures."""
+"""Registration of a backend: its spec, probe, names and signatures."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ HEAVY = ("cupy", "numba", "torch", "jax", "tensorflow", "mlx", "sklearn", "scipy
 
 
 class RegistrationConformance(Suite):
-    """What the registry and the engine may take for granted of a backend."""
+    """The assumptions of the registry and the engine about a backend."""
 
     def spec_target(self, backend: Backend) -> str:
-        """Return "module:attribute" of the backend's spec; skips where it is not registered."""
+        """Return "module:attribute" of the backend's spec; skip if it is not registered."""
         points = metadata.entry_points(group=registry.GROUP, name=backend.name)
         found = {point.value for point in points} or {registry.BUILT_IN.get(backend.name, "")}
         target = found.pop()
@@ -84,12 +84,12 @@ class RegistrationConformance(Suite):
     def test_probe_is_calm(self, backend: Backend) -> None:
         spec = self.spec(backend)
         first = spec.probe()
-        for _ in range(20):  # a slow probe makes this test the slowest of all
+        for _ in range(20):  # includes a slow probe
             assert spec.probe() == first, "probe() changes its mind from call to call"
         assert first.device_count > 0, f"the backend was loaded but probe() says {first.reason!r}"
 
     def test_probe_never_raises(self, backend: Backend) -> None:
-        # As on a machine without the array libraries: it says so, and how to mend it.
+        # As on a machine without the array libraries: the probe reports it with a cure.
         blocked = f"sys.modules.update(dict.fromkeys({self._heavy(backend)}))"
         shown = "p = spec.probe(); print(json.dumps([p.device_count, p.reason]))"
         found = _elsewhere(f"{blocked}; {shown}", self.spec_target(backend))
@@ -101,7 +101,7 @@ class RegistrationConformance(Suite):
         with pytest.raises(MemoryError) as raised:
             backend.empty(HUGE, "float64")
         kind, message = type(raised.value), str(raised.value)
-        if self.spec(backend).kind == "gpu":  # the host's memory is its own matter
+        if self.spec(backend).kind == "gpu":  # a CPU backend may raise MemoryError
             assert issubclass(kind, DeviceMemoryError), f"raised {kind.__name__}: {message}"
             assert backend.device in message, f"does not name {backend.device}: {message}"
 
@@ -113,7 +113,7 @@ class RegistrationConformance(Suite):
         assert not loaded, f"importing {self.spec_target(backend)} loads {loaded}"
 
     def _heavy(self, backend: Backend) -> list[str]:
-        """Return the array libraries that a spec may not import, the backend's own among them.
+        """Return the array libraries that a spec must not import, including the backend's own.
 
         Not the package of the spec itself, which may define the class of its arrays.
         """
@@ -158,7 +158,7 @@ def _parameters(function: object) -> str:
 
 
 def _elsewhere(code: str, target: str) -> object:
-    """Import a spec in a fresh interpreter, run code there, and give what it prints as JSON."""
+    """Import a spec in a new interpreter, run code there, and return its JSON output."""
     module, _, attribute = target.partition(":")
     program = f"import json, sys; from {module} import {attribute} as spec; {code}"
     done = subprocess.run(

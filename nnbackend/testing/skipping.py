@@ -1,4 +1,4 @@
-"""Skipping a test for want of a backend, and where that is not allowed."""
+"""Skips of tests without a backend, which NNBACKEND_REQUIRE forbids."""
 
 from __future__ import annotations
 

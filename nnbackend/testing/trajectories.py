@@ -19,9 +19,9 @@ from nnbackend.training.optimizers import OPTIMIZERS, SGD, Optimizer
 from nnbackend.training.trainer import train
 
 ROWS, N_IN, CLASSES = 60, 7, 3
-# Of the sum of the absolute terms: |first theta| and all |changes|.
+# Relative to the sum of absolute terms: |first theta| and all |changes|.
 AFTER_100_STEPS = {"float64": 1e-11, "float32": 1e-4}
-# How near a jump of the gradient the reference may pass, while rounding errors grow.
+# The reference must stay this far from kinks, because rounding errors grow.
 NEAR_A_JUMP = {"float64": 1e-10, "float32": 1e-5}
 
 Seed: TypeAlias = int | tuple[int, ...]
@@ -29,7 +29,7 @@ Seed: TypeAlias = int | tuple[int, ...]
 
 @dataclass(frozen=True)
 class TrainingCase:
-    """How to train: an optimizer, options of `train`, and whether there is dropout."""
+    """A training run: an optimizer, options of `train`, with or without dropout."""
 
     optimizer: Any
     dropout: bool = False
@@ -76,7 +76,7 @@ class TrainingConformance(Suite):
         report.within("theta", theta, wanted.theta, tolerance * wanted.terms)
 
     def test_lbfgs(self, backend: Backend, dtype: str) -> None:
-        # Its line search decides by comparing losses, so only the way down can be compared.
+        # Its line search compares losses, so only the descent can be compared.
         _, losses = _train(_network(backend, dtype, False), dtype, "lbfgs", {"epochs": 15})
         reference = _network(ReferenceBackend(), dtype, False)
         _, wanted = _train(reference, dtype, "lbfgs", {"epochs": 15})
@@ -119,10 +119,10 @@ class TrainingConformance(Suite):
 
 
 class WatchedReference(ReferenceBackend):
-    """The reference, which adds up what moves the parameters, and notes how near a jump it came.
+    """The reference, which sums all changes of the parameters and records the distance to kinks.
 
-    Where the pieces of a maxout unit are equal, and where a weight under l1 is 0, the gradient
-    jumps: a rounding error decides, and two correct runs part.
+    Where the pieces of a maxout unit are equal, or a weight under l1 is 0, the gradient is not
+    continuous: after a rounding error two correct runs diverge.
     """
 
     def __init__(self) -> None:
@@ -146,7 +146,7 @@ class WatchedReference(ReferenceBackend):
         self.read(theta)
 
     def read(self, theta: Any) -> None:
-        """Add what has moved since the last look."""
+        """Add the changes since the last call."""
         self.terms = self.terms + np.abs(theta - self._last)
         self._last = theta.copy()
 
@@ -156,9 +156,9 @@ class WatchedReference(ReferenceBackend):
 
 @dataclass(frozen=True)
 class Wanted:
-    """Where the reference ends: its theta, the absolute terms of each element, and its losses.
+    """The reference's result: theta, the absolute terms of each element, and the losses.
 
-    seed: of data on whose way no jump lies.
+    seed: of data whose run meets no kink.
     """
 
     theta: np.ndarray
@@ -170,7 +170,7 @@ class Wanted:
 def run(
     name: str, backend: Backend, dtype: str, rounded: str, seed: Seed, **options: Any
 ) -> tuple[Network, np.ndarray]:
-    """Train by a recipe in `dtype`, from data and weights rounded to `rounded`."""
+    """Run a case in `dtype`, from data and weights rounded to `rounded`."""
     net = _network(backend, dtype, CASES[name].dropout)
     start = _network(ReferenceBackend(), rounded, CASES[name].dropout)
     net.set_parameters(*start.get_parameters())
@@ -181,7 +181,7 @@ def run(
 
 @cache
 def reference_run(name: str, rounded: str, seed: int) -> Wanted:
-    """Train by a recipe on the reference in float64, on the first data that lead past no jump."""
+    """Run a case on the reference in float64, with the first data whose run meets no kink."""
     for attempt in range(MOST_DRAWS):
         reference, drawn = WatchedReference(), (seed, attempt)
         net, losses = run(name, reference, "float64", rounded, drawn)
@@ -213,7 +213,7 @@ def _network(backend: Backend, dtype: str, dropout: bool) -> Network:
 
 
 def _options(name: str, rounded: str, seed: Seed) -> dict[str, Any]:
-    """Return `train`'s options of a recipe."""
+    """Return the options of `train` for a case."""
     options = {"epochs": 25, "batch_size": 16, "seed": 5, **CASES[name].options}
     if options.get("sample_weight"):
         options["sample_weight"] = data(rounded, seed)[2]

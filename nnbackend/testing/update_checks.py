@@ -114,7 +114,7 @@ class UpdateChecks(Suite):
 
 
 class BatchChecks(Suite):
-    """How a step counts itself and gets hold of its rows."""
+    """The step counter, and the gathering of a batch's rows."""
 
     def test_tick(self, backend: Backend) -> None:
         rates = np.stack([np.arange(7) / 3, np.arange(7) / 11])
@@ -158,7 +158,7 @@ class BatchChecks(Suite):
             )  # fmt: skip
 
     def test_gather_rows_in_their_order(self, backend: Backend, dtype: str) -> None:
-        # Worked by hand: the second batch of two rows of the order 4, 2, 0, 3, 1.
+        # By hand: the second batch of two rows of the order 4, 2, 0, 3, 1.
         data, order = np.arange(5.0).reshape(5, 1), np.array([4, 2, 0, 3, 1])
         out = backend.empty((2, 1), dtype)
         backend.gather_rows(
@@ -175,7 +175,7 @@ class BatchChecks(Suite):
     def test_scale_rows(self, backend: Backend, dtype: str, kind: str, clip: float | None) -> None:
         for rows, n_in in ((1, 1), (5, 1), (1, 7), (33, 21)):
             rng = self.rng(rows, n_in, kind)
-            # A shift that is large beside the spread; a value far beyond what the clip keeps.
+            # A shift that is large relative to the spread; a value far beyond the clip.
             is_wide = kind in ("float64", "int64") and backend.sum_dtype == "float64"
             offset = 1_760_000_000 if is_wide else 100
             x = (offset + 9 * rng.standard_normal((rows, n_in))).astype(kind)
