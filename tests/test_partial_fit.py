@@ -115,7 +115,7 @@ def test_warm_start_keeps_the_weights_and_begins_the_optimizer_anew_as_theirs(
 def test_another_solver_cannot_go_on() -> None:
     model = nn.MLPRegressor(**SMALL, device="numpy").partial_fit(X, TARGETS["MLPRegressor"])
     model.set_params(solver="adagrad")
-    with pytest.raises(ValueError, match=r"begun with, adam\. Received: adagrad"):
+    with pytest.raises(ValueError, match=r"the first call, adam\. Received: adagrad"):
         model.partial_fit(X, TARGETS["MLPRegressor"])
     assert np.isfinite(model.fit(X, TARGETS["MLPRegressor"]).loss_)
 
