@@ -20,7 +20,7 @@ import pytest
 import nnbackend as nn
 from nnbackend.backend import BackendRow
 from nnbackend.bench import machine
-from nnbackend.cli import VERBS, main
+from nnbackend.cli import COMMANDS, main
 from nnbackend.cli.settings import TABLE, Settings, read_config, to_toml
 
 FILES = {
@@ -187,7 +187,7 @@ def test_a_config_has_every_value_and_survives_any_text(tmp_path: Path) -> None:
         ("epochs = ", "must be TOML"),
         ("epochs = " + "[" * 20_000, "must be TOML"),
         ("epochs = " + "9" * 5_000, "must be TOML"),
-        ("epochs = 0x" + "f" * 5_000, "must be a number of 64 bits"),
+        ("epochs = 0x" + "f" * 5_000, "must be a 64-bit number"),
     ],
     ids=lambda value: value[:20],
 )
@@ -209,7 +209,7 @@ def test_a_wrong_config_is_refused(run: Run, text: str, why: str) -> None:
         ("train iris --hiden 3", "Did you mean '--hidden'"),
         ("train iris --lr 0.1", "Did you mean '--learning-rate'"),
         ("train iris --batch 9", "Did you mean '--batch-size'"),
-        ("train iris --hidden 10 5", "with commas and no blanks, as 100,50"),
+        ("train iris --hidden 10 5", "with commas and no blanks, as in 100,50"),
         ("train iris --hidden 10,-3", "Received: '10,-3'"),
         ("train iris --hidden 10.5", "whole numbers"),
         ("train iris --activation rellu", "Did you mean 'relu'"),
@@ -225,7 +225,7 @@ def test_a_wrong_config_is_refused(run: Run, text: str, why: str) -> None:
         ("train iris --schedule step:evry=3", "Did you mean 'every'"),
         ("train iris --schedule step:every=x", "must be a number"),
         ("train iris --momentum 0.9", "is for sgd"),
-        ("train iris --optimizer lbfgs --learning-rate 1", "itself"),
+        ("train iris --optimizer lbfgs --learning-rate 1", "line search"),
         ("train iris --optimizer lbfgs --dropout 0.5", "L-BFGS"),
         ("train iris --learning-rate 0", "above 0"),
         ("train iris --learning-rate nan", "above 0"),
@@ -245,18 +245,18 @@ def test_a_wrong_config_is_refused(run: Run, text: str, why: str) -> None:
         ("train iris --seed -1", "whole number"),
         ("train iris --device cpu:x", "gpu:0"),
         ("train iris --device nump", "Did you mean 'numpy'"),
-        ("train iris --config nowhere.toml", "--config must be a file"),
+        ("train iris --config nowhere.toml", "--config must be a readable file"),
         ("evaluate", "required"),
         ("evaluate nowhere iris", "which does not exist"),
         ("predict . iris", "without model.safetensors"),
         ("predict nowhere iris --out answers.txt", ".csv or .npy"),
         ("evaluate . iris --part tset", "Did you mean 'test'"),
         ("train iris --device cuda", "Did you mean 'cupy'"),
-        ("plot .", "holds no history.csv"),
+        ("plot .", "has no history.csv"),
         ("check --device nump", "Did you mean 'numpy'"),
     ],
 )
-def test_wrong_usage_says_what_would_mend_it(run: Run, words: str, why: str) -> None:
+def test_wrong_usage_names_the_cure(run: Run, words: str, why: str) -> None:
     done = run(*words.split())
     assert done.code == 2
     assert done.err.startswith("nnbackend: error: ")
@@ -670,7 +670,9 @@ def test_devices_fails_when_a_usable_one_computes_wrongly(
     done = run("devices", "--json")
     assert done.code == 1
     assert "numpy:0  cpu  self-test FAILED: a " in done.out
-    assert re.search(r"^the self-test of .*numpy:0.* FAILED: do not compute there", done.out, re.M)
+    assert re.search(
+        r"^the self-test of .*numpy:0.* FAILED: do not use these devices", done.out, re.M
+    )
     (row,) = (row for row in done.json["backends"] if row["name"] == "numpy")
     assert row["self_test"].startswith("FAILED")
 
@@ -696,7 +698,7 @@ def test_check_passes_on_numpy_and_fails_where_a_gradient_is_wrong(
     assert done.out.count("FAILED") == 2
 
 
-@pytest.mark.parametrize("verb", ["", *VERBS])
+@pytest.mark.parametrize("verb", ["", *COMMANDS])
 def test_help_shows_an_example(run: Run, verb: str) -> None:
     done = run(*[verb] if verb else [], "--help")
     assert done.code == 0

@@ -98,7 +98,7 @@ def test_ctrl_c_leaves_a_whole_run(tmp_path: Path) -> None:
         *("model.safetensors", "last.safetensors", "config.toml", "history.csv", "curves.png"),
         *("environment.json", "checkpoints"),
     }
-    assert "Go on with: nnbackend train --resume out" in err
+    assert "Resume with: nnbackend train --resume out" in err
     shown = _run("evaluate", "out", "digits", "--device", "numpy", "--json", cwd=tmp_path)
     assert json.loads(shown.stdout.splitlines()[-1])["accuracy"] == figures["test_accuracy"]
     assert _run("predict", "out/last.safetensors", "digits", cwd=tmp_path).returncode == 0

@@ -122,16 +122,16 @@ def test_answers_keep_their_lines_where_rows_have_gaps(run: Run) -> None:
     assert "--missing drop" in refused.err
     done = run("predict runs/train-001 new.csv --device numpy --missing drop")
     assert done.out.splitlines() == ["prediction", "a", '""', "b", '""']
-    assert "2 of 4 rows have gaps; their answers are empty" in done.err
+    assert "2 of 4 rows have missing values; their predictions are empty" in done.err
     proba = run("predict runs/train-001 new.csv --device numpy --missing drop --proba")
     assert [line == "," for line in proba.out.splitlines()[1:]] == [False, True, False, True]
     array = run("predict runs/train-001 new.csv --device numpy --missing drop --out a.npy")
-    assert "--out must be a .csv file where rows have gaps" in array.err
+    assert "--out must be a .csv file if rows have missing values" in array.err
     whole = run("predict runs/train-001 train.csv --device numpy --out a.npy")
     assert (whole.code, len(np.load("a.npy"))) == (0, 60)
     _write("known.csv", "p,q,kind", *rows[:4], ",1,a")
     shown = run("evaluate runs/train-001 known.csv --device numpy --missing drop")
-    assert "all: 4 rows, 1 with gaps left out" in shown.out
+    assert "all: 4 rows, 1 with missing values dropped" in shown.out
 
 
 def test_a_target_without_header_is_passed_over(run: Run) -> None:

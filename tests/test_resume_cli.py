@@ -81,7 +81,7 @@ def test_ended_by_a_signal_and_resumed(
         assert done.returncode == -number
     else:
         assert done.returncode == 128 + number, done.stderr
-        assert "everything is saved in run. Go on with: nnbackend train --resume run" in done.stderr
+        assert "everything is saved in run. Resume with: nnbackend train --resume run" in done.stderr
     assert 1 <= len(rows(folder)) < 25
     stale = folder / ".model.safetensors.00ff.tmp"  # as a kill within a save leaves it
     stale.write_bytes(b"half")
@@ -89,7 +89,7 @@ def test_ended_by_a_signal_and_resumed(
     monkeypatch.chdir(tmp_path)
     assert main(["train", "--resume", "run", "--json"]) == 0
     out, err = capsys.readouterr()
-    assert "going on after step" in err
+    assert "resuming after step" in err
     assert json.loads(out.splitlines()[-1])["epochs"] == len(rows(whole))
     assert rows(folder) == rows(whole)
     for name in ("model.safetensors", "last.safetensors"):
@@ -133,7 +133,7 @@ def test_ctrl_c_after_the_last_epoch_loses_nothing(
         with monkeypatch.context() as patch:
             patch.setattr(f"nnbackend.cli.train.{place}", interrupted)
             assert main([*words, str(folder)]) == 130
-        said = f"everything is saved in {folder}. Go on with: nnbackend train --resume {folder}"
+        said = f"everything is saved in {folder}. Resume with: nnbackend train --resume {folder}"
         assert said in capsys.readouterr().err
         assert main(["train", "--resume", str(folder), "--quiet"]) == 0
         for name in ("model.safetensors", "last.safetensors"):
@@ -155,7 +155,7 @@ def test_a_second_ctrl_c_says_what_is_left(
 
     monkeypatch.setattr("nnbackend.persistence.checkpoints.Checkpoints.on_progress", cut)
     assert main([*IRIS, "--epochs", "5", "--checkpoint", "1 epoch", "--out", "out"]) == 130
-    said = "the run up to step 4 is saved in out. Go on with: nnbackend train --resume out"
+    said = "the run up to step 4 is saved in out. Resume with: nnbackend train --resume out"
     assert said in capsys.readouterr().err
 
 
@@ -202,7 +202,7 @@ def test_no_room_for_the_last_checkpoint_leaves_the_model(
         assert main([*words, str(tmp_path / "run")]) == 1
     assert "No space left" in (err := capsys.readouterr().err)
     assert f"the model is saved in {tmp_path / 'run'}" in err
-    assert "Begin anew with: nnbackend train --config" in err
+    assert "Restart with: nnbackend train --config" in err
     for name in ("model.safetensors", "last.safetensors"):
         content = (tmp_path / "run" / name).read_bytes()
         assert content == (tmp_path / "whole" / name).read_bytes()
