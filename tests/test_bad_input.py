@@ -113,7 +113,7 @@ def test_what_is_not_finite_is_named_with_its_place(door: str, bad: float, dtype
     x[13, 2] = bad
     x[17, 1] = bad
     net = classifier()
-    text = f"x must be finite.*Received: {bad} in row 13, column 2. Drop such rows or fill the gaps"
+    text = f"x must be finite.*Received: {bad} in row 13, column 2. Drop such rows or fill in the"
     refused(net, lambda: through(door, net, x), DataError, text)
 
 

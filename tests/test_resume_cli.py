@@ -81,7 +81,8 @@ def test_ended_by_a_signal_and_resumed(
         assert done.returncode == -number
     else:
         assert done.returncode == 128 + number, done.stderr
-        assert "everything is saved in run. Resume with: nnbackend train --resume run" in done.stderr
+        expected = "everything is saved in run. Resume with: nnbackend train --resume run"
+        assert expected in done.stderr
     assert 1 <= len(rows(folder)) < 25
     stale = folder / ".model.safetensors.00ff.tmp"  # as a kill within a save leaves it
     stale.write_bytes(b"half")
