@@ -271,7 +271,7 @@ def test_a_run_on_sparse_rows_is_resumed(tmp_path: Path) -> None:
     net, history = nn.resume(tmp_path, x, LABELS, epochs=4, device="numpy")
     assert len(history) == 4
     np.testing.assert_array_equal(net.theta, whole.theta)
-    with pytest.raises(ArgumentError, match="data it was begun with"):
+    with pytest.raises(ArgumentError, match="data must be those of the run"):
         nn.resume(tmp_path, x * 2.0, LABELS, epochs=5, device="numpy")
 
 
