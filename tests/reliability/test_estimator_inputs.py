@@ -212,8 +212,8 @@ def test_any_input_is_accepted_or_refused(kind: Any, drawn: st.DataObject, ways:
 @pytest.mark.parametrize("kind", [nn.MLPClassifier, nn.MLPRegressor])
 @settings(SETTINGS, max_examples=EXAMPLES)
 @given(drawn=st.data(), ways=st.lists(st.booleans(), min_size=1, max_size=3))
-def test_any_parameters_are_accepted_or_refused(kind: Any, drawn: st.DataObject, ways: Any) -> None:
-    """Parameters also change between fits."""
+def test_any_parameters_are_taken_or_refused(kind: Any, drawn: st.DataObject, ways: Any) -> None:
+    """Also changed between one fit and the next."""
     x = np.random.default_rng(0).normal(size=(12, 2))
     y = np.arange(12) % drawn.draw(st.integers(2, 3))
     model = kind(hidden_layer_sizes=3, max_iter=2, device="numpy", random_state=0)
