@@ -116,20 +116,20 @@ def _main(words: list[str]) -> int:
         _abandon_stdout()
         return PIPE_CLOSED
     except KeyboardInterrupt:
-        _say("interrupted")
+        _print_message("interrupted")
         return INTERRUPTED
     except (DivergedError, DeviceLostError, DeviceMemoryError) as error:
-        _say(f"failed: {error}")
+        _print_message(f"failed: {error}")
         return FAILED
     except NNBackendError as error:
-        _say(f"error: {error}")
+        _print_message(f"error: {error}")
         return WRONG_USAGE
     except MemoryError as error:
         what = str(error).rstrip(".") or "an allocation failed"
-        _say(f"failed: the machine is out of memory: {what}. {FEWER}")
+        _print_message(f"failed: the machine is out of memory: {what}. {FEWER}")
         return FAILED
     except OSError as error:
-        _say(f"failed: {error or type(error).__name__}")
+        _print_message(f"failed: {error or type(error).__name__}")
         return FAILED
 
 
@@ -198,7 +198,7 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _say(message: str) -> None:
+def _print_message(message: str) -> None:
     # The reader of stderr may have closed it.
     with contextlib.suppress(OSError, ValueError):
         print(f"nnbackend: {message}", file=sys.stderr, flush=True)

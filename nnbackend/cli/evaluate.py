@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nnbackend.cli.parts import Known, fingerprint, read_data, read_known, split_test, whole
+from nnbackend.cli.parts import Known, all_rows, fingerprint, read_data, read_known, split_test
 from nnbackend.cli.places import check_places, check_same_rows
 from nnbackend.cli.run_folder import Run, open_run, to_json
 from nnbackend.data import Dataset
@@ -123,7 +123,7 @@ def choose_part(found: Run, data: Dataset, asked: str | None) -> tuple[str, Data
     if asked == "test" and test is not None:
         return "test", test
     if asked == "all":
-        return "all", whole(data)
+        return "all", all_rows(data)
     if asked == "train" and (is_same or data.test is not None):
         return "train", training
     why = (
@@ -153,8 +153,10 @@ def per_class(counts: np.ndarray, labels: Sequence[str]) -> dict[str, dict[str, 
 
 
 def _print(results: dict[str, Any]) -> None:
-    gaps = f", {results['dropped']:,} with missing values dropped" if "dropped" in results else ""
-    print(f"{'data':<10}{results['data']}, {results['part']}: {results['rows']:,} rows{gaps}")
+    dropped = (
+        f", {results['dropped']:,} with missing values dropped" if "dropped" in results else ""
+    )
+    print(f"{'data':<10}{results['data']}, {results['part']}: {results['rows']:,} rows{dropped}")
     for name in ("loss", "accuracy", "r2", "rmse", "mae"):
         if name in results:
             digits = ".4f" if name in ("accuracy", "r2") else ".6g"

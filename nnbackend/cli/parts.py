@@ -179,7 +179,7 @@ def split_test(data: Dataset, settings: Settings) -> Parts:
     return Parts(replace(rest, test=None), held_out)
 
 
-def with_sources(settings: Settings, data: Dataset) -> Settings:
+def resolve_sources(settings: Settings, data: Dataset) -> Settings:
     """Fill in the sources of the rows, so that the settings are valid in any working folder."""
     columns = data.columns
     if columns is not None:
@@ -203,7 +203,7 @@ def _test_choice(settings: Settings, data: Dataset) -> float | str:
     return OWN if data.test is not None else TEST_SHARE
 
 
-def whole(data: Dataset) -> Dataset:
+def all_rows(data: Dataset) -> Dataset:
     """Return all rows, the distributed test part after the others."""
     if data.test is None:
         return data

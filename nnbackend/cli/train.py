@@ -21,7 +21,14 @@ from nnbackend.cli.building import (
     build_network,
     complete,
 )
-from nnbackend.cli.parts import Parts, fingerprint, read_data, read_more, split_test, with_sources
+from nnbackend.cli.parts import (
+    Parts,
+    fingerprint,
+    read_data,
+    read_more,
+    resolve_sources,
+    split_test,
+)
 from nnbackend.cli.progress import EpochTable, RunWriter
 from nnbackend.cli.run_folder import (
     CHECKPOINTS,
@@ -153,7 +160,7 @@ def run(args: argparse.Namespace) -> int:
         except KeyboardInterrupt:  # after training, which handles the signal itself
             return _interrupted(plan.trainer, folder)
         except (BackendError, RuntimeError, OSError, MemoryError):  # device, disk or host memory
-            _say(_describe_saved(plan.trainer, folder))
+            _print_message(_describe_saved(plan.trainer, folder))
             raise
     results |= {
         "seconds": round(time.perf_counter() - begin, 3),
@@ -185,7 +192,7 @@ def prepare(settings: Settings, backend: Backend) -> Plan:
             "--target-accuracy needs rows that training does not use. Received: no test and no "
             "validation part. Add --test or --validation."
         )
-    settings = complete(with_sources(settings, data), parts.training, backend)
+    settings = complete(resolve_sources(settings, data), parts.training, backend)
     net = build_network(settings, parts.training, backend)
     trainer = Trainer(
         net, parts.training.x, parts.training.y, build_config(settings),
@@ -226,7 +233,7 @@ def _learn(plan: Plan, folder: Path, is_quiet: bool, checkpoint: Checkpoint | No
         trainer.restore_best()
     save(plan.net, folder / MODEL)
     if failure is not None:
-        _say(f"the model is saved in {folder}, but the last checkpoint is not")
+        _print_message(f"the model is saved in {folder}, but the last checkpoint is not")
         raise failure
 
 
@@ -309,7 +316,7 @@ def _draw(trainer: Trainer, folder: Path) -> Path | None:
     try:
         curves(trainer.history.rows, path, monitor=trainer.history.monitor)
     except Exception as error:  # matplotlib raises many types
-        _say(f"the curves could not be drawn ({type(error).__name__}: {error})")
+        _print_message(f"the curves could not be drawn ({type(error).__name__}: {error})")
         return None
     return path
 
@@ -322,13 +329,13 @@ def _verdict(results: Mapping[str, Any], settings: Settings) -> int:
     if target is None or name is None or results[name] >= target:
         return GOOD
     missed = target - results[name]
-    _say(f"target missed: {name} {results[name]:.4f} is {missed:.4f} below {target:g}")
+    _print_message(f"target missed: {name} {results[name]:.4f} is {missed:.4f} below {target:g}")
     return FAILED
 
 
 def _interrupted(trainer: Trainer, folder: Path) -> int:
     """Print how to resume and return the exit code."""
-    _say(f"interrupted; {_describe_saved(trainer, folder)}")
+    _print_message(f"interrupted; {_describe_saved(trainer, folder)}")
     return SIGNALLED + (trainer.interrupt.received or signal.SIGINT)
 
 
@@ -361,5 +368,5 @@ def _quiet_logging(is_quiet: bool) -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _say(message: str) -> None:
+def _print_message(message: str) -> None:
     print(f"nnbackend: {message}", file=sys.stderr, flush=True)

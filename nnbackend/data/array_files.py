@@ -158,11 +158,11 @@ def array_dataset(
             )
         kept = np.flatnonzero(~lacking)
         x, y = x[kept], None if y is None else y[kept]
-    gaps: dict[str, Any] = {"n_dropped": n_lacking, "kept": ~lacking} if n_lacking else {}
+    dropped: dict[str, Any] = {"n_dropped": n_lacking, "kept": ~lacking} if n_lacking else {}
     if y is None:
-        return Dataset(x, None, name, None, **gaps)
+        return Dataset(x, None, name, None, **dropped)
     coded = code_target(y, task, where)
-    return Dataset(x, coded.y, name, coded.task, coded.classes, **gaps)
+    return Dataset(x, coded.y, name, coded.task, coded.classes, **dropped)
 
 
 def _features(x: NDArray[Any], where: str) -> NDArray[Any]:

@@ -244,7 +244,7 @@ def _to_numbers(cells: Sequence[str]) -> Numbers | None:
         values = np.array(cells, dtype=np.float64)
     except ValueError:
         try:
-            known = ["nan" if _is_gap(cell) else cell for cell in cells]
+            known = ["nan" if _is_missing_number(cell) else cell for cell in cells]
             values = np.array(known, dtype=np.float64)
         except ValueError:
             return None
@@ -263,7 +263,7 @@ def _loses_digits(values: Numbers, cells: Sequence[str]) -> bool:
     return bool((np.abs(values) >= EXACT).any()) and has_long_integer(cells)
 
 
-def _is_gap(cell: str) -> bool:
+def _is_missing_number(cell: str) -> bool:
     """Return True if a cell among numbers is missing; "None" counts too, unlike among text."""
     return is_missing(cell) or cell.strip() == "None"
 

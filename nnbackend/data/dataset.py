@@ -124,15 +124,15 @@ class Dataset:
         unknown = [label for label in self.classes if str(label) not in position]
         if unknown:
             raise DataError(
-                f"The classes of {self.name!r} must be among {_some(classes)}. "
-                f"Received: also {_some(unknown)}. Remove those rows, or train with them."
+                f"The classes of {self.name!r} must be among {_list_labels(classes)}. "
+                f"Received: also {_list_labels(unknown)}. Remove those rows, or train with them."
             )
         codes = np.array([position[str(label)] for label in self.classes], dtype=np.int64)
         test = None if self.test is None else self.test.recode(classes)
         return replace(self, y=codes[self.y], classes=tuple(classes), test=test)
 
 
-def _some(labels: Sequence[Label], most: int = 10) -> str:
+def _list_labels(labels: Sequence[Label], most: int = 10) -> str:
     """Return the labels for a message, at most `most` of them."""
     shown = ", ".join(repr(label) for label in labels[:most])
     return shown if len(labels) <= most else f"{shown}, ... ({len(labels)} in total)"

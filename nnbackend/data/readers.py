@@ -66,10 +66,10 @@ def load(
         raise ArgumentError(f"missing must be 'error' or 'drop'. Received: missing={missing!r}.")
     lists = {"categorical": list(categorical) or None, "ignore": list(ignore) or None}
     if isinstance(source, str) and source in BUILTIN:
-        _refuse(
+        _check_unused(
             f"the built-in set {source!r}", target=target, header=header, coding=coding, **lists
         )
-        return _of_task(BUILTIN[source](), task)
+        return _check_data_task(BUILTIN[source](), task)
     if not isinstance(source, (str, os.PathLike)):
         raise ArgumentError(
             "source must be the name of a built-in set or the path of a file. Received: "
@@ -85,21 +85,21 @@ def load(
             return fit_dataset(
                 table, name, target=target, task=task, missing=missing, categorical=named
             )
-        _refuse(
+        _check_unused(
             "a file read with coding=, which settles it,", target=target, header=header, **lists
         )
         return _load_coded(path, kind, task, missing, coding)
-    _refuse(f"{path.name}, which is no table,", header=header, coding=coding, **lists)
+    _check_unused(f"{path.name}, which is no table,", header=header, coding=coding, **lists)
     if kind == "npz":
         if target is not None and not isinstance(target, str):
             raise ArgumentError(
                 f"target must be the name of an array for a .npz file. Received: target={target!r}."
             )
         return read_npz(path, target=target, task=task, missing=missing)
-    _refuse(f"{path.name}, which has no named columns,", target=target)
+    _check_unused(f"{path.name}, which has no named columns,", target=target)
     if kind == "npy":
         return read_npy(path, task=task, missing=missing)
-    return _of_task(read_idx_folder(path) if path.is_dir() else read_idx_file(path), task)
+    return _check_data_task(read_idx_folder(path) if path.is_dir() else read_idx_file(path), task)
 
 
 def _load_coded(
@@ -130,7 +130,7 @@ def _read_table(
     Indices count all columns of the file, also the ignored ones.
     """
     if kind == "parquet":
-        _refuse(f"{path.name}, whose columns always have names,", header=header)
+        _check_unused(f"{path.name}, whose columns always have names,", header=header)
         table = read_parquet(path)
     else:
 
@@ -159,7 +159,7 @@ def _format(path: Path) -> str:
     """Return the format by name and suffix; raise DataError for a missing file or other suffix."""
     lowered = path.name.lower()
     if not path.exists():
-        raise DataError(_not_there(path))
+        raise DataError(_missing_source(path))
     if path.is_dir() or is_idx_name(path.name):
         return "idx"
     if lowered.removesuffix(".gz").endswith(TEXT_TABLES):
@@ -173,7 +173,7 @@ def _format(path: Path) -> str:
     )
 
 
-def _not_there(path: Path) -> str:
+def _missing_source(path: Path) -> str:
     if path.suffix or path.parent != Path():
         return f"The file must exist. Received: {str(path)!r}. Formats: {FORMATS}."
     return (
@@ -182,7 +182,7 @@ def _not_there(path: Path) -> str:
     )
 
 
-def _refuse(what: str, **options: object) -> None:
+def _check_unused(what: str, **options: object) -> None:
     """Raise ArgumentError for an option that would be ignored."""
     for option, value in options.items():
         if value is not None:
@@ -193,7 +193,7 @@ def _refuse(what: str, **options: object) -> None:
             )
 
 
-def _of_task(data: Dataset, task: Task | None) -> Dataset:
+def _check_data_task(data: Dataset, task: Task | None) -> Dataset:
     if task not in (None, data.task):
         raise ArgumentError(
             f"{data.name!r} is a {data.task} set; task must be that or None. "

@@ -113,7 +113,7 @@ def with_long_integers(column: Column) -> Column:
     if not has_long_integer(cells) or not all(map(is_number, cells)):
         return column
     try:
-        return np.array([int(cell or "gap") for cell in column], np.int64)
+        return np.array([int(cell or "missing") for cell in column], np.int64)
     except ValueError:  # a missing value or a fraction
         return np.array([np.nan if cell is None else float(cell) for cell in column])
     except OverflowError:  # longer than int64: treated as names

@@ -22,10 +22,10 @@ from nnbackend.persistence.atomic_file import atomic_write
 from nnbackend.persistence.building import build_network, plan
 from nnbackend.persistence.container import encode, read_header, read_model
 from nnbackend.persistence.description import (
-    OwnFormulas,
+    CustomFormulas,
+    custom_formulas,
     describe_network,
     network_tensors,
-    own_formulas,
 )
 
 Formula = TypeVar("Formula", Activation, Loss)
@@ -43,7 +43,7 @@ def save(net: Network, path: str | os.PathLike[str]) -> None:
     data = encode(describe_network(net), network_tensors(net))
     try:  # refuse to write a file that could not be loaded
         header = read_header(io.BytesIO(data), len(data))
-        plan(header.description, header.tensors, own_formulas(net))
+        plan(header.description, header.tensors, custom_formulas(net))
     except (ModelFileError, ArgumentError) as error:
         message = f"The saved network could not be loaded again. Received: {net!r}. {error}"
         raise ArgumentError(message) from error
@@ -64,7 +64,7 @@ def load(
 
     Raises: ModelFileError for a file that is not a valid model; BackendError for a device.
     """
-    own = OwnFormulas(
+    own = CustomFormulas(
         _by_name(activations, Activation, "activations"), _by_name(losses, Loss, "losses")
     )
     try:

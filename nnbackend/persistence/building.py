@@ -23,7 +23,7 @@ from nnbackend.network.layers import LAYERS, AbstractLayer, check_size
 from nnbackend.network.losses import LOSSES, Loss
 from nnbackend.network.network import Network
 from nnbackend.persistence.container import Arrays, TensorSpec
-from nnbackend.persistence.description import LABEL_TYPES, OwnFormulas, plain_number
+from nnbackend.persistence.description import LABEL_TYPES, CustomFormulas, plain_number
 
 ENTRIES = {
     *("format", "versions", "dtype", "seed", "n_in", "layers", "loss"),
@@ -45,14 +45,17 @@ class Plan:
 
 
 def build_network(
-    description: Mapping[str, Any], arrays: Arrays, device: str | Backend | None, own: OwnFormulas
+    description: Mapping[str, Any],
+    arrays: Arrays,
+    device: str | Backend | None,
+    own: CustomFormulas,
 ) -> Network:
     """Build the network of a description and its arrays.
 
     Raises: ModelFileError when they do not match; BackendError or ArgumentError for the device.
     """
     specs = {name: TensorSpec(a.dtype.name, a.shape) for name, a in arrays.items()}
-    with refusing():
+    with as_model_file_error():
         plan_ = plan(description, specs, own)
     backend, dtype = get_backend(device), description["dtype"]
     if dtype not in backend.float_dtypes:
@@ -65,7 +68,7 @@ def build_network(
         backend = backend.with_precision(precision)
     else:
         logger.info("%s computes in float32, the model's precision was %s", backend, precision)
-    with refusing():
+    with as_model_file_error():
         net = Network(
             [description["n_in"], *plan_.layers], plan_.loss,
             device=backend, dtype=dtype, seed=description["seed"], classes=description["classes"],
@@ -80,7 +83,9 @@ def build_network(
     return net
 
 
-def plan(description: Mapping[str, Any], specs: Mapping[str, TensorSpec], own: OwnFormulas) -> Plan:
+def plan(
+    description: Mapping[str, Any], specs: Mapping[str, TensorSpec], own: CustomFormulas
+) -> Plan:
     """Build the layers, and check that the tensors are exactly theirs.
 
     Raises: ModelFileError or ArgumentError for an invalid description or other tensors.
@@ -263,7 +268,7 @@ def _check_tensors(specs: Mapping[str, TensorSpec], expected: Mapping[str, Tenso
 
 
 @contextmanager
-def refusing() -> Iterator[None]:
+def as_model_file_error() -> Iterator[None]:
     """Raise ModelFileError for errors of the engine on the contents of a file."""
     try:
         yield

@@ -12,7 +12,7 @@ from dataclasses import fields
 from typing import Any
 
 from nnbackend.errors import ArgumentError
-from nnbackend.persistence.building import refusing
+from nnbackend.persistence.building import as_model_file_error
 from nnbackend.training.callbacks import EarlyStopping
 from nnbackend.training.config import TrainConfig
 from nnbackend.training.lbfgs import LBFGS
@@ -69,7 +69,7 @@ def build_config(described: Mapping[str, Any], own: Mapping[str, Any]) -> TrainC
         if is_own:
             value = own[entry.name]
         elif table is not None and value is not None:
-            with refusing():
+            with as_model_file_error():
                 value = _build_object(value, table)
         options[entry.name] = _from_plain(value)
     return TrainConfig(**options)

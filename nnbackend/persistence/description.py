@@ -27,7 +27,7 @@ LABEL_TYPES = (str, int, bool, float)
 
 
 @dataclass(frozen=True)
-class OwnFormulas:
+class CustomFormulas:
     """The custom activations and losses of a network, by name."""
 
     activations: Mapping[str, Activation] = field(default_factory=dict)
@@ -92,7 +92,7 @@ def describe_layer(layer: AbstractLayer) -> dict[str, Any]:
     return described
 
 
-def own_formulas(net: Network) -> OwnFormulas:
+def custom_formulas(net: Network) -> CustomFormulas:
     """Return the network's custom activations and loss.
 
     Raises: ArgumentError when two activations have the same name, by which they are stored.
@@ -109,7 +109,7 @@ def own_formulas(net: Network) -> OwnFormulas:
                 f"Received: two different ones named {phi.name!r}. Rename one of them."
             )
     losses = {} if _is_built_in(net.loss, LOSSES) else {net.loss.name: net.loss}
-    return OwnFormulas(activations, losses)
+    return CustomFormulas(activations, losses)
 
 
 def _describe_formula(

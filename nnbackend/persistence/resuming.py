@@ -14,10 +14,10 @@ from nnbackend.errors import ArgumentError, BackendError, ModelFileError, NNBack
 from nnbackend.network.activations import Activation
 from nnbackend.network.losses import Loss
 from nnbackend.network.network import Network
-from nnbackend.persistence.building import build_network, refusing
+from nnbackend.persistence.building import as_model_file_error, build_network
 from nnbackend.persistence.checkpoints import Checkpoint, Checkpoints, newest_checkpoint
 from nnbackend.persistence.config_data import build_config
-from nnbackend.persistence.description import OwnFormulas, describe_network
+from nnbackend.persistence.description import CustomFormulas, describe_network
 from nnbackend.persistence.run_state import DECISIONS, load_state_dict, step_of
 from nnbackend.training.callbacks import Callback, EarlyStopping
 from nnbackend.training.config import TrainConfig
@@ -66,7 +66,7 @@ def resume(
     of the run.
     """
     checkpoint = newest_checkpoint(Path(folder))
-    own = OwnFormulas({a.name: a for a in activations}, {lo.name: lo for lo in losses})
+    own = CustomFormulas({a.name: a for a in activations}, {lo.name: lo for lo in losses})
     own_parts = {
         "optimizer": optimizer, "schedule": schedule, "momentum_schedule": momentum_schedule,
         "early_stopping": early_stopping,
@@ -148,7 +148,7 @@ def _read_config(
     facts = checkpoint.state.facts
     try:
         config, share = build_config(facts["config"], own), facts["validation"]
-        with refusing():
+        with as_model_file_error():
             config.checked(net)
         if share is not None and not 0.0 < share < 1.0:
             raise ValueError(f"validation={share!r}")
@@ -183,7 +183,7 @@ def _intervals(checkpoint: Checkpoint) -> dict[str, Any]:
     every = checkpoint.every
     if set(every) != {"epochs", "steps", "minutes"}:
         raise _invalid_state(checkpoint, ValueError(f"every={every!r}"))
-    with refusing():
+    with as_model_file_error():
         Checkpoints("", **every)
     return dict(every)
 
