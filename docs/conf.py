@@ -19,7 +19,7 @@ from typing import Any
 
 import nnbackend
 from nnbackend import explain, plots, testing
-from nnbackend.cli import VERBS, main
+from nnbackend.cli import COMMANDS, main
 
 project, author = "nnbackend", "nnbackend contributors"
 release = nnbackend.__version__
@@ -37,8 +37,8 @@ GENERATED = HERE / "generated"
 def commands() -> str:
     """Return every command's help, formatted for 100 columns."""
     os.environ["COLUMNS"], os.environ["NO_COLOR"] = "100", "1"
-    parts = ["# Commands and options", "", "As `nnbackend VERB --help` shows them.", ""]
-    for verb in VERBS:
+    parts = ["# Commands and options", "", "As `nnbackend COMMAND --help` shows them.", ""]
+    for verb in COMMANDS:
         shown = io.StringIO()
         with contextlib.redirect_stdout(shown):
             main([verb, "--help"])

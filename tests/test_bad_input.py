@@ -118,7 +118,7 @@ def test_a_value_that_is_not_finite_is_reported_with_its_position(
     x[13, 2] = bad
     x[17, 1] = bad
     net = classifier()
-    text = f"x must be finite.*Received: {bad} in row 13, column 2. Drop such rows or fill the gaps"
+    text = f"x must be finite.*Received: {bad} in row 13, column 2. Drop such rows or fill in the"
     refused(net, lambda: call_entry(entry, net, x), DataError, text)
 
 

@@ -1,4 +1,4 @@
-"""The command line, in this process: every verb, every wrong use, and what a run leaves behind."""
+"""The command line, in this process: all commands, wrong usage, and the files of a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import pytest
 import nnbackend as nn
 from nnbackend.backend import BackendRow
 from nnbackend.bench import machine
-from nnbackend.cli import VERBS, main
+from nnbackend.cli import COMMANDS, main
 from nnbackend.cli.settings import TABLE, Settings, read_config, to_toml
 
 FILES = {
@@ -31,7 +31,7 @@ FAST = ("--hidden", "8", "--epochs", "3", "--device", "numpy")
 
 
 class Done(NamedTuple):
-    """What a command gave."""
+    """Result of a command."""
 
     code: int
     out: str
@@ -62,7 +62,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 @pytest.fixture
 def flowers(tmp_path: Path, rng: np.random.Generator) -> Path:
-    """A table with a column of text and classes of text."""
+    """Return a table with a column of text and classes of text."""
     path = tmp_path / "flowers.csv"
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -76,7 +76,7 @@ def flowers(tmp_path: Path, rng: np.random.Generator) -> Path:
 
 @pytest.fixture
 def images(tmp_path: Path, rng: np.random.Generator) -> Path:
-    """A folder of IDX files as MNIST is distributed: 120 images to train, 40 to test."""
+    """Return a folder of IDX files, as MNIST: 120 images to train, 40 to test."""
     folder = tmp_path / "images"
     folder.mkdir()
     for part, n in (("train", 120), ("t10k", 40)):
@@ -166,7 +166,7 @@ def test_a_run_can_be_repeated_from_its_config(run: Run) -> None:
     assert tomllib.loads(Path("runs/wine-003/config.toml").read_text())["seed"] == 7
 
 
-def test_a_config_has_every_value_and_survives_any_text(tmp_path: Path) -> None:
+def test_a_config_has_every_value_and_accepts_any_text(tmp_path: Path) -> None:
     settings = Settings(
         data='odd "name"\\ \x7f \t ü 😀', hidden=(), activation=("relu", "maxout:3"), l2=1e-22
     )
@@ -187,11 +187,11 @@ def test_a_config_has_every_value_and_survives_any_text(tmp_path: Path) -> None:
         ("epochs = ", "must be TOML"),
         ("epochs = " + "[" * 20_000, "must be TOML"),
         ("epochs = " + "9" * 5_000, "must be TOML"),
-        ("epochs = 0x" + "f" * 5_000, "must be a number of 64 bits"),
+        ("epochs = 0x" + "f" * 5_000, "must be a 64-bit number"),
     ],
     ids=lambda value: value[:20],
 )
-def test_a_wrong_config_is_refused(run: Run, text: str, why: str) -> None:
+def test_an_invalid_config_is_refused(run: Run, text: str, why: str) -> None:
     Path("c.toml").write_text(text, encoding="utf-8")
     done = run("train", "iris", "--config", "c.toml")
     assert done.code == 2
@@ -209,7 +209,7 @@ def test_a_wrong_config_is_refused(run: Run, text: str, why: str) -> None:
         ("train iris --hiden 3", "Did you mean '--hidden'"),
         ("train iris --lr 0.1", "Did you mean '--learning-rate'"),
         ("train iris --batch 9", "Did you mean '--batch-size'"),
-        ("train iris --hidden 10 5", "with commas and no blanks, as 100,50"),
+        ("train iris --hidden 10 5", "with commas and no blanks, as in 100,50"),
         ("train iris --hidden 10,-3", "Received: '10,-3'"),
         ("train iris --hidden 10.5", "whole numbers"),
         ("train iris --activation rellu", "Did you mean 'relu'"),
@@ -225,7 +225,7 @@ def test_a_wrong_config_is_refused(run: Run, text: str, why: str) -> None:
         ("train iris --schedule step:evry=3", "Did you mean 'every'"),
         ("train iris --schedule step:every=x", "must be a number"),
         ("train iris --momentum 0.9", "is for sgd"),
-        ("train iris --optimizer lbfgs --learning-rate 1", "itself"),
+        ("train iris --optimizer lbfgs --learning-rate 1", "line search"),
         ("train iris --optimizer lbfgs --dropout 0.5", "L-BFGS"),
         ("train iris --learning-rate 0", "above 0"),
         ("train iris --learning-rate nan", "above 0"),
@@ -245,18 +245,18 @@ def test_a_wrong_config_is_refused(run: Run, text: str, why: str) -> None:
         ("train iris --seed -1", "whole number"),
         ("train iris --device cpu:x", "gpu:0"),
         ("train iris --device nump", "Did you mean 'numpy'"),
-        ("train iris --config nowhere.toml", "--config must be a file"),
+        ("train iris --config nowhere.toml", "--config must be a readable file"),
         ("evaluate", "required"),
         ("evaluate nowhere iris", "which does not exist"),
         ("predict . iris", "without model.safetensors"),
         ("predict nowhere iris --out answers.txt", ".csv or .npy"),
         ("evaluate . iris --part tset", "Did you mean 'test'"),
         ("train iris --device cuda", "Did you mean 'cupy'"),
-        ("plot .", "holds no history.csv"),
+        ("plot .", "has no history.csv"),
         ("check --device nump", "Did you mean 'numpy'"),
     ],
 )
-def test_wrong_usage_says_what_would_mend_it(run: Run, words: str, why: str) -> None:
+def test_wrong_usage_names_the_cure(run: Run, words: str, why: str) -> None:
     done = run(*words.split())
     assert done.code == 2
     assert done.err.startswith("nnbackend: error: ")
@@ -266,17 +266,17 @@ def test_wrong_usage_says_what_would_mend_it(run: Run, words: str, why: str) -> 
     assert not Path("runs").exists()
 
 
-def test_a_gpu_that_is_not_there_is_refused_with_the_reason(run: Run) -> None:
+def test_a_missing_gpu_is_refused_with_the_reason(run: Run) -> None:
     usable = [row for row in nn.backends() if row.kind == "gpu" and row.usable]
     if usable:
-        pytest.skip("there is a GPU")
+        pytest.skip("this machine has a GPU")
     done = run("train", "iris", "--device", "gpu")
     assert done.code == 2
     reason = next(row.reason for row in nn.backends() if row.kind == "gpu")
     assert reason in done.err
 
 
-def test_a_folder_that_holds_something_is_not_touched(run: Run, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_empty_is_not_changed(run: Run, tmp_path: Path) -> None:
     full = tmp_path / "full"
     full.mkdir()
     (full / "mine.txt").write_text("mine")
@@ -295,7 +295,7 @@ def _table(path: Path, *rows: str) -> Path:
     return path
 
 
-def test_data_that_cannot_be_learnt_from_is_refused(run: Run, tmp_path: Path) -> None:
+def test_invalid_training_data_is_refused(run: Run, tmp_path: Path) -> None:
     gap = _table(tmp_path / "gap.csv", "a,b", "1,0", ",1", "3,0", "4,1", "5,0", "2,1")
     done = run("train", gap)
     assert done.code == 2
@@ -314,7 +314,7 @@ def test_data_that_cannot_be_learnt_from_is_refused(run: Run, tmp_path: Path) ->
     assert "needs a target" in run("train", tmp_path / "x.npz").err
 
 
-def test_one_row_alone_can_be_learnt(run: Run, tmp_path: Path) -> None:
+def test_training_on_one_row(run: Run, tmp_path: Path) -> None:
     one_row = _table(tmp_path / "row.csv", "a,b,c", "1,2,0.5")
     done = run("train", one_row, "--test", "0", "--validation", "0", *FAST, "--json")
     assert done.code == 0, done.err
@@ -361,7 +361,7 @@ def test_losses_of_a_regression(run: Run, loss: str) -> None:
     assert shown.json["mae"] <= shown.json["rmse"]
 
 
-def test_two_classes_and_several_answers(run: Run, tmp_path: Path, rng: Any) -> None:
+def test_two_classes_and_several_yes_or_no_targets(run: Run, tmp_path: Path, rng: Any) -> None:
     done = run("train", "xor", *FAST, "--loss", "binary_cross_entropy", "--json")
     assert done.code == 0, done.err
     proba = run("predict", "runs/xor-001", "xor", "--proba", "--device", "numpy").out.splitlines()
@@ -378,14 +378,14 @@ def test_two_classes_and_several_answers(run: Run, tmp_path: Path, rng: Any) -> 
     assert run("evaluate", "runs/many-001", "many.npz", "--confusion").code == 2
 
 
-def test_a_target_that_is_missed_fails_the_run(run: Run) -> None:
+def test_a_missed_target_accuracy_fails_the_run(run: Run) -> None:
     done = run("train", "iris", *FAST, "--target-accuracy", "1", "--learning-rate", "1e-9")
     assert done.code == 1
     assert "below 1" in done.err
     assert run("train", "iris", *FAST, "--target-accuracy", "0").code == 0
 
 
-def test_a_run_that_diverges_keeps_what_there_is(run: Run) -> None:
+def test_a_diverged_run_keeps_its_results(run: Run) -> None:
     words = ["--optimizer", "sgd", "--learning-rate", "1e6", "--device", "numpy", "--hidden", "9"]
     done = run("train", "diabetes", *words)
     assert done.code == 1
@@ -419,7 +419,7 @@ def test_files_for_validation_and_test(run: Run, flowers: Path, tmp_path: Path) 
 # ---- evaluate and predict -----------------------------------------------------------------------
 
 
-def test_evaluate_finds_the_rows_that_training_never_saw(run: Run) -> None:
+def test_evaluate_uses_the_rows_that_training_held_out(run: Run) -> None:
     trained = run("train", "iris", *FAST, "--seed", "3", "--json").json
     shown = run("evaluate", "runs/iris-001", "iris", "--device", "numpy", "--json").json
     assert (shown["part"], shown["rows"]) == ("test", 30)
@@ -430,7 +430,7 @@ def test_evaluate_finds_the_rows_that_training_never_saw(run: Run) -> None:
         assert run("evaluate", *words).json["rows"] == rows
 
 
-def test_evaluate_prints_classes_and_confusions(run: Run) -> None:
+def test_evaluate_prints_classes_and_the_confusion_matrix(run: Run) -> None:
     run("train", "iris", *FAST)
     words = ["runs/iris-001", "iris", "--confusion", "--confusion-plot", "c.png", "--json"]
     done = run("evaluate", *words)
@@ -444,7 +444,7 @@ def test_evaluate_prints_classes_and_confusions(run: Run) -> None:
     assert Path("c.png").stat().st_size > 1000
 
 
-def test_other_rows_are_taken_whole(run: Run, flowers: Path, tmp_path: Path) -> None:
+def test_other_data_is_evaluated_in_full(run: Run, flowers: Path, tmp_path: Path) -> None:
     run("train", flowers, *FAST)
     lines = flowers.read_text().splitlines()
     changed = _table(tmp_path / "flowers2.csv", *lines, "0.5,white,rose")
@@ -458,7 +458,7 @@ def test_other_rows_are_taken_whole(run: Run, flowers: Path, tmp_path: Path) -> 
     assert (shown["part"], shown["rows"]) == ("all", 90)
 
 
-def test_images_have_a_test_part_of_their_own(run: Run, images: Path) -> None:
+def test_images_have_a_distributed_test_part(run: Run, images: Path) -> None:
     words = ["--epochs", "15", "--device", "numpy", "--json"]
     trained = run("train", images, *words)
     assert trained.code == 0, trained.err
@@ -529,7 +529,7 @@ def test_a_table_for_a_network_trained_on_arrays(run: Run, tmp_path: Path, rng: 
     assert "must have the 3 features" in run("predict", "runs/a-001", "iris").err
 
 
-# ---- the other verbs ----------------------------------------------------------------------------
+# ---- the other commands -------------------------------------------------------------------------
 
 
 DEEP = "[" * 100_000
@@ -547,8 +547,10 @@ DEEP = "[" * 100_000
     ],
     ids=range(6),
 )
-def test_odd_files_beside_a_model(run: Run, name: str, text: str, code: int, shown: str) -> None:
-    """Whatever was written there, by hand or by a stranger (the fuzzer and reading found some)."""
+def test_invalid_files_beside_a_model(
+    run: Run, name: str, text: str, code: int, shown: str
+) -> None:
+    """Untrusted or edited files are ignored or refused (the fuzzer found some)."""
     folder = Path("run")
     folder.mkdir()
     nn.Network([2, 3, 2], "cross_entropy", device="numpy").save(folder / "model.safetensors")
@@ -584,7 +586,7 @@ def test_plot_draws_again(run: Run) -> None:
     assert run("plot", folder, "--out", "c.odd").code == 2
 
 
-def test_devices_names_the_blas_and_what_would_make_it_faster(
+def test_devices_names_the_blas_and_a_faster_setting(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool = {"user_api": "blas", "internal_api": "openblas", "version": "0.3.1", "num_threads": 2}
@@ -607,7 +609,7 @@ def test_devices_names_the_blas_and_what_would_make_it_faster(
         ("GenuineIntel", machine.AVX512, False, None, None),
     ],
 )
-def test_the_command_line_asks_for_the_best_kernels(
+def test_the_command_line_selects_the_best_kernels(
     vendor: str,
     flags: set[str],
     loaded: bool,
@@ -656,7 +658,7 @@ def test_devices_breaks_long_reasons_into_lines(run: Run, monkeypatch: pytest.Mo
     assert all(len(line) <= 100 for line in lines if not line.strip().startswith("cure"))
 
 
-def test_devices_fails_when_a_usable_one_computes_wrongly(
+def test_devices_fails_if_a_usable_device_computes_wrongly(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = type(nn.get_backend("numpy"))
@@ -670,12 +672,14 @@ def test_devices_fails_when_a_usable_one_computes_wrongly(
     done = run("devices", "--json")
     assert done.code == 1
     assert "numpy:0  cpu  self-test FAILED: a " in done.out
-    assert re.search(r"^the self-test of .*numpy:0.* FAILED: do not compute there", done.out, re.M)
+    assert re.search(
+        r"^the self-test of .*numpy:0.* FAILED: do not use these devices", done.out, re.M
+    )
     (row,) = (row for row in done.json["backends"] if row["name"] == "numpy")
     assert row["self_test"].startswith("FAILED")
 
 
-def test_check_passes_on_numpy_and_fails_where_a_gradient_is_wrong(
+def test_check_passes_on_numpy_and_fails_for_a_wrong_gradient(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = run("check", "--device", "numpy")
@@ -696,11 +700,11 @@ def test_check_passes_on_numpy_and_fails_where_a_gradient_is_wrong(
     assert done.out.count("FAILED") == 2
 
 
-@pytest.mark.parametrize("verb", ["", *VERBS])
-def test_help_shows_an_example(run: Run, verb: str) -> None:
-    done = run(*[verb] if verb else [], "--help")
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_shows_an_example(run: Run, command: str) -> None:
+    done = run(*[command] if command else [], "--help")
     assert done.code == 0
-    assert f"nnbackend {verb}" in done.out.partition("example:")[2]
+    assert f"nnbackend {command}" in done.out.partition("example:")[2]
 
 
 def test_help_of_train_shows_every_option_and_default(run: Run) -> None:
@@ -712,7 +716,7 @@ def test_help_of_train_shows_every_option_and_default(run: Run) -> None:
     assert "(default: 0.1)" in out
 
 
-def test_version_and_no_verb(run: Run) -> None:
+def test_version_and_no_command(run: Run) -> None:
     assert run("help", "train").out == run("train", "--help").out
     assert run("--version").out == f"nnbackend {nn.__version__}\n"
     done = run()

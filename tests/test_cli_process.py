@@ -1,4 +1,4 @@
-"""The command line in processes of its own: signals, pipes, what is imported, the live bar."""
+"""The command line in separate processes: signals, pipes, imports, the progress bar."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _run(
     )  # fmt: skip
 
 
-def test_another_process_gives_the_same_figures(tmp_path: Path) -> None:
+def test_another_process_prints_the_same_results(tmp_path: Path) -> None:
     words = ["--epochs", "3", "--hidden", "8", "--device", "numpy", "--json"]
     trained = _run("train", "wine", *words, cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
@@ -67,13 +67,13 @@ def test_predict_reads_stdin(tmp_path: Path) -> None:
     assert "stdin.csv" in done.stderr
 
 
-@pytest.mark.skipif(os.name == "nt", reason="signals are sent otherwise there")
-def test_ctrl_c_leaves_a_whole_run(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other signals")
+def test_ctrl_c_saves_a_complete_run(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [*COMMAND, "train", "digits", "--epochs", "1000000", "--patience", "0", "--out", "out",
          "--device", "numpy", "--json"],
         cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        # A shell that starts a job in the background has it ignore Ctrl-C; here it must not be.
+        # A shell makes background jobs ignore Ctrl-C; this process must not ignore it.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     try:
@@ -83,7 +83,7 @@ def test_ctrl_c_leaves_a_whole_run(tmp_path: Path) -> None:
             assert process.poll() is None, process.communicate()[1]
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        # The best model is there while training still goes on.
+        # The best model exists while training continues.
         assert nn.load(folder / "model.safetensors", device="numpy").n_in == 64
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=300)
@@ -98,15 +98,15 @@ def test_ctrl_c_leaves_a_whole_run(tmp_path: Path) -> None:
         *("model.safetensors", "last.safetensors", "config.toml", "history.csv", "curves.png"),
         *("environment.json", "checkpoints"),
     }
-    assert "Go on with: nnbackend train --resume out" in err
+    assert "Resume with: nnbackend train --resume out" in err
     shown = _run("evaluate", "out", "digits", "--device", "numpy", "--json", cwd=tmp_path)
     assert json.loads(shown.stdout.splitlines()[-1])["accuracy"] == figures["test_accuracy"]
     assert _run("predict", "out/last.safetensors", "digits", cwd=tmp_path).returncode == 0
     assert _run("plot", "out", cwd=tmp_path).returncode == 0
 
 
-@pytest.mark.skipif(os.name == "nt", reason="pipes close otherwise there")
-def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.name == "nt", reason="Windows closes pipes differently")
+def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
     net = nn.Network([1, 1], device="numpy")
     net.save(tmp_path / "m.safetensors")
     np.save(tmp_path / "x.npy", np.ones((200_000, 1)))
@@ -123,7 +123,7 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     assert process.wait() == 141
 
 
-def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
+def test_help_imports_no_large_package(tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "from nnbackend.cli import main\n"
@@ -140,11 +140,11 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-# ---- what a terminal shows ----------------------------------------------------------------------
+# ---- the table of epochs ------------------------------------------------------------------------
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
+    """A stream that behaves as a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -157,7 +157,7 @@ def _trainer(**options: Any) -> Trainer:
 
 
 class Clock:
-    """A clock that is put forward by hand."""
+    """A clock that the test sets."""
 
     now = 0.0
 
@@ -181,7 +181,7 @@ def _end_epoch(table: EpochTable, trainer: Trainer) -> list[str]:
     return table.stream.getvalue().rpartition("\x1b[K")[2].splitlines()[-1].split()
 
 
-def test_a_bar_is_drawn_in_long_epochs_and_wiped(clock: Clock) -> None:
+def test_a_bar_is_drawn_in_long_epochs_and_cleared(clock: Clock) -> None:
     stream, trainer = Terminal(), _trainer(batch_size=4)
     table = EpochTable(stream)
     table.on_train_begin(trainer)
@@ -197,7 +197,7 @@ def test_a_bar_is_drawn_in_long_epochs_and_wiped(clock: Clock) -> None:
     assert _end_epoch(table, trainer)[:6] == ["1", "0.5000", "0.6000", "0.7500", "0.001", "8"]
 
 
-def test_the_time_left_does_not_count_what_comes_once(clock: Clock) -> None:
+def test_the_time_left_excludes_the_set_up(clock: Clock) -> None:
     table, trainer = EpochTable(Terminal()), _trainer(batch_size=4)
     table.on_train_begin(trainer)
     clock.now = 60.0
@@ -210,7 +210,7 @@ def test_the_time_left_does_not_count_what_comes_once(clock: Clock) -> None:
     assert _end_epoch(table, trainer)[6:] == ["0:05"]
 
 
-def test_no_time_left_is_made_up_from_one_step(clock: Clock) -> None:
+def test_one_step_gives_no_estimate_of_the_time_left(clock: Clock) -> None:
     table, trainer = EpochTable(Terminal()), _trainer(batch_size=None)
     table.on_train_begin(trainer)
     clock.now = 60.0
@@ -218,7 +218,7 @@ def test_no_time_left_is_made_up_from_one_step(clock: Clock) -> None:
     assert _end_epoch(table, trainer)[6:] == ["*"]
 
 
-def test_the_keeper_saves_the_best_and_leaves_the_weights(
+def test_the_run_writer_saves_the_best_weights_and_keeps_the_current_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nnbackend.cli.progress.SAVE_SECONDS", 0.0)

@@ -1,4 +1,4 @@
-"""Messages of the library, as the command line says them; and rows with gaps in what it reads."""
+"""The library's messages as printed by commands, and rows with missing values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PYTHON = re.compile(r"\w+=[\'\"\[TF\d]|\bNone\b")  # a keyword with its value
 
 
 class Done(NamedTuple):
-    """What a command gave."""
+    """Result of a command."""
 
     code: int
     out: str
@@ -30,7 +30,7 @@ Run = Callable[..., Done]
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command line, words apart by blanks, in an empty folder."""
+    """Run a command line, split at blanks, in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
     def run_command(words: str) -> Done:
@@ -68,7 +68,7 @@ def test_keywords_become_options(message: str, words: str) -> None:
     assert in_options(message, TABLE.keys() - {"data"}) == words
 
 
-def test_errors_of_train_give_their_cures_as_options(run: Run) -> None:
+def test_errors_of_train_name_their_cures_as_options(run: Run) -> None:
     gap = _write("gap.csv", "a,b", "1,0", ",1", "3,0", "4,1")
     few = _write("few.csv", "a,b", *(f"{i},{i % 30}" for i in range(40)))
     word = _write("word.csv", "a,b", *(f"{i},{i % 2}" for i in range(20)), "oops,1")
@@ -77,7 +77,7 @@ def test_errors_of_train_give_their_cures_as_options(run: Run) -> None:
     for words, cure in {
         f"train {gap}": "--missing drop",
         f"train {few}": "--task classification or --task regression",
-        f"train {word}": "--missing drop. If all are names, say --categorical a.",
+        f"train {word}": "--missing drop. If all are names, pass --categorical a.",
         f"train {plain} --target b": "--header yes if that row is a header",
         f"train {many}": "--ignore who",
         "train iris --target kind": "--target must be left out for the built-in set",
@@ -103,18 +103,18 @@ def test_notes_are_reworded_too(run: Run, caplog: pytest.LogCaptureFixture) -> N
     words = f"train {_write('floors.csv', 'floor,y', *rows)} --device numpy --epochs 1"
     assert run(words).code == 0
     assert "nnbackend: note: floors.csv" in caplog.text
-    assert "say --categorical floor" in caplog.text
+    assert "pass --categorical floor" in caplog.text
     caplog.clear()
     assert run(f"{words} --categorical floor").code == 0
     assert not caplog.text
 
 
-def test_answers_keep_their_lines_where_rows_have_gaps(run: Run) -> None:
+def test_predictions_keep_their_lines_if_rows_have_missing_values(run: Run) -> None:
     rows = [f"{i % 7},{i % 2 + 0.1 * (i % 3)},{'ab'[i % 2]}" for i in range(60)]
     _write("train.csv", "p,q,kind", *rows)
     fast = "--hidden 8 --epochs 30 --learning-rate 0.05 --device numpy"
     assert run(f"train train.csv {fast}").code == 0
-    # A target that is absent, or not known, does not matter.
+    # A missing or unknown target is ignored.
     _write("new.csv", "p,q,kind", "1,0.1,", ",1.1,?", "3,1.2,zebra", "2,NA,a")
     refused = run("predict runs/train-001 new.csv --device numpy")
     assert refused.code == 2
@@ -122,26 +122,26 @@ def test_answers_keep_their_lines_where_rows_have_gaps(run: Run) -> None:
     assert "--missing drop" in refused.err
     done = run("predict runs/train-001 new.csv --device numpy --missing drop")
     assert done.out.splitlines() == ["prediction", "a", '""', "b", '""']
-    assert "2 of 4 rows have gaps; their answers are empty" in done.err
+    assert "2 of 4 rows have missing values; their predictions are empty" in done.err
     proba = run("predict runs/train-001 new.csv --device numpy --missing drop --proba")
     assert [line == "," for line in proba.out.splitlines()[1:]] == [False, True, False, True]
     array = run("predict runs/train-001 new.csv --device numpy --missing drop --out a.npy")
-    assert "--out must be a .csv file where rows have gaps" in array.err
+    assert "--out must be a .csv file if rows have missing values" in array.err
     whole = run("predict runs/train-001 train.csv --device numpy --out a.npy")
     assert (whole.code, len(np.load("a.npy"))) == (0, 60)
     _write("known.csv", "p,q,kind", *rows[:4], ",1,a")
     shown = run("evaluate runs/train-001 known.csv --device numpy --missing drop")
-    assert "all: 4 rows, 1 with gaps left out" in shown.out
+    assert "all: 4 rows, 1 with missing values dropped" in shown.out
 
 
-def test_a_target_without_header_is_passed_over(run: Run) -> None:
+def test_a_target_without_header_is_ignored(run: Run) -> None:
     _write("plain.csv", *(f"{i % 5}.5,{i % 2}.0,{i % 2}" for i in range(40)))
     assert run("train plain.csv --hidden 4 --epochs 1 --device numpy").code == 0
     _write("new.csv", "1.5,1.0,?", "2.5,0.0,?")
     assert len(run("predict runs/plain-001 new.csv --device numpy").out.splitlines()) == 3
 
 
-def test_a_probability_of_a_regression_is_refused_in_words_of_the_command(run: Run) -> None:
+def test_proba_of_a_regression_is_refused_with_the_option_name(run: Run) -> None:
     assert run("train diabetes --hidden 3 --epochs 1 --device numpy").code == 0
     err = run("predict runs/diabetes-001 diabetes --proba").err
     assert "--proba needs a softmax or sigmoid output" in err

@@ -1,4 +1,4 @@
-"""Characters that the console's encoding lacks end no verb; tables are UTF-8 always."""
+"""Commands write characters that the console cannot encode as escapes, and tables as UTF-8."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="module")
 def pets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose classes are no ASCII."""
+    """Return a folder with a run whose classes are not ASCII."""
     folder = tmp_path_factory.mktemp("pets")
     values = np.random.default_rng(0).normal(size=(60, 2))
     rows = "".join(f"{a:.3f},{b:.3f},{'猫' if a > 0 else 'Hündin'}\n" for a, b in values)
@@ -40,25 +40,25 @@ def stream(encoding: str) -> tuple[io.BytesIO, io.TextIOWrapper]:
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp949", "utf-16"])
-@pytest.mark.parametrize("verb", ["explain", "predict", "evaluate", "summary"])
-def test_no_verb_ends_for_a_character(
-    pets: Path, verb: str, encoding: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("command", ["explain", "predict", "evaluate", "summary"])
+def test_no_command_fails_for_a_character(
+    pets: Path, command: str, encoding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content, out = stream(encoding)
     monkeypatch.setattr(sys, "stdout", out)
-    words = {"explain": ["0"], "summary": []}.get(verb, [str(pets / "pets.csv")])
-    more = ["--json"] if verb == "evaluate" else []
-    assert main([verb, str(pets / "run"), *words, *more]) == 0
+    words = {"explain": ["0"], "summary": []}.get(command, [str(pets / "pets.csv")])
+    more = ["--json"] if command == "evaluate" else []
+    assert main([command, str(pets / "run"), *words, *more]) == 0
     out.flush()
-    if verb == "predict":
+    if command == "predict":
         assert set(content.getvalue().decode("utf-8").split("\n")) >= {"prediction", "猫", "Hündin"}
         assert b"\r" not in content.getvalue()
-    if verb == "evaluate":
+    if command == "evaluate":
         last = content.getvalue().decode(encoding).splitlines()[-1]
         assert "猫" in json.loads(last)["classes"]
 
 
-def test_the_streams_are_as_before_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_streams_are_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     _, out = stream("ascii")
     monkeypatch.setattr(sys, "stdout", out)
     with escaping():
@@ -71,7 +71,7 @@ def test_the_streams_are_as_before_afterwards(monkeypatch: pytest.MonkeyPatch) -
     assert out.buffer.getvalue() == "\\u03c6\r\nφ\nafter\r\n".encode()  # type: ignore[attr-defined]
 
 
-def test_a_stream_that_is_nobodys_console(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_that_is_not_a_console(monkeypatch: pytest.MonkeyPatch) -> None:
     text = io.StringIO()
     monkeypatch.setattr(sys, "stdout", text)
     with escaping(), utf8_stdout() as table:

@@ -61,7 +61,7 @@ def test_npz_flattens_rows_and_reads_fortran_order(tmp_path):
     assert np.array_equal(load(npz(tmp_path / "f.npz", x=x, y=Y)).x, X)
 
 
-def test_npz_booleans_are_no_pixels(tmp_path):
+def test_npz_booleans_do_not_become_bytes(tmp_path):
     assert load(npz(tmp_path / "b.npz", x=X > 0.5, y=Y)).x.dtype == np.float32
 
 
@@ -90,7 +90,7 @@ def test_the_task_is_inferred(tmp_path, y, task, classes, coded):
     assert data.y.dtype == (np.int64 if task == "classification" else np.float64)
 
 
-def test_the_task_of_whole_numbers_depends_on_how_many_differ(tmp_path):
+def test_the_task_of_whole_numbers_depends_on_the_number_of_distinct_values(tmp_path):
     def of(y, **options):
         return load(npz(tmp_path / "t.npz", x=np.zeros((len(y), 1)), y=y), **options).task
 
@@ -104,7 +104,7 @@ def test_the_task_of_whole_numbers_depends_on_how_many_differ(tmp_path):
         assert of(y, task="classification") == "classification"
 
 
-def test_targets_that_do_not_suit_the_task(tmp_path):
+def test_targets_that_do_not_match_the_task_are_refused(tmp_path):
     path = npz(tmp_path / "t.npz", x=X, y=np.array([0.5, 1, 2, 3]))
     with pytest.raises(DataError, match="fractional part"):
         load(path, task="classification")
@@ -129,7 +129,7 @@ def test_npz_arrays_by_name(tmp_path):
         load(path, target=1)
 
 
-def test_npz_of_x_alone_has_no_target(tmp_path):
+def test_npz_with_only_x_has_no_target(tmp_path):
     data = load(npz(tmp_path / "x.npz", x=X))
     assert (data.y, data.task, data.classes) == (None, None, None)
 
@@ -151,7 +151,7 @@ def test_npz_of_x_alone_has_no_target(tmp_path):
         (np.zeros(4, dtype=[("a", "f8")]), Y, "plain numbers"),
     ],
 )
-def test_npz_arrays_that_do_not_suit(tmp_path, x, y, message):
+def test_npz_with_invalid_arrays_is_refused(tmp_path, x, y, message):
     with pytest.raises(DataError, match=message):
         load(npz(tmp_path / "bad.npz", x=x, y=y))
 
@@ -190,7 +190,7 @@ def test_infinity_and_nan_in_arrays(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-def test_npz_cut_off_at_every_length(tmp_path, compressed):
+def test_npz_truncated_at_every_length(tmp_path, compressed):
     whole = npz(tmp_path / "whole.npz", compressed, x=X, y=Y).read_bytes()
     path = tmp_path / "cut.npz"
     for length in range(len(whole)):
@@ -200,7 +200,7 @@ def test_npz_cut_off_at_every_length(tmp_path, compressed):
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-def test_npz_with_any_byte_changed_is_refused_or_the_same(tmp_path, compressed):
+def test_npz_with_any_byte_changed_is_refused_or_unchanged(tmp_path, compressed):
     whole = npz(tmp_path / "whole.npz", compressed, x=X, y=Y).read_bytes()
     path = tmp_path / "changed.npz"
     refused = 0
@@ -211,12 +211,12 @@ def test_npz_with_any_byte_changed_is_refused_or_the_same(tmp_path, compressed):
         except DataError:
             refused += 1
             continue
-        # Dates and such may change freely; an altered name of y makes a set without target.
+        # Dates may change; with another name for y the set has no target.
         assert np.array_equal(data.x, X)
     assert refused > len(whole) / 3
 
 
-def test_a_header_that_claims_more_than_there_is(tmp_path):
+def test_a_header_that_claims_another_size_is_refused(tmp_path):
     content = npy_bytes(X)
     path = zip_of(tmp_path / "z.npz", x=content + b"more", y=npy_bytes(Y))
     with pytest.raises(DataError, match=r"x\.npy: .*must take 96 bytes. Received: 100"):
@@ -238,7 +238,7 @@ def test_a_header_that_claims_more_than_there_is(tmp_path):
         assert peak < 1e6
 
 
-def test_a_member_that_holds_more_than_it_claims_is_not_read(tmp_path):
+def test_a_member_larger_than_its_header_is_not_read(tmp_path):
     path = tmp_path / "z.npz"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("x.npy", npy_bytes(X) + bytes(50_000_000))
@@ -252,8 +252,8 @@ def test_a_member_that_holds_more_than_it_claims_is_not_read(tmp_path):
 
 @pytest.mark.parametrize("code", [0x110000, 0xFFFFFFFF, 0xD800, 0xDFFF])
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_text_that_is_no_text(tmp_path, code, order):
-    """Python ends with a SystemError where it meets such a number (the fuzzer found it)."""
+def test_invalid_code_points_are_refused(tmp_path, code, order):
+    """Python raises SystemError for such code points (found by the fuzzer)."""
     labels = np.array(["a", "b", "ab", "\U0010ffff"], f"{order}U2")
     content = npy_bytes(labels)
     path = zip_of(tmp_path / "t.npz", x=npy_bytes(X), y=content)
@@ -263,11 +263,11 @@ def test_text_that_is_no_text(tmp_path, code, order):
     (tmp_path / "x.npy").write_bytes(npy_bytes(X))
     (tmp_path / "y.npy").write_bytes(damaged)
     for bad in (path, tmp_path / "x.npy"):
-        with pytest.raises(DataError, match="text must be made of characters"):
+        with pytest.raises(DataError, match="text must be valid Unicode"):
             load(bad)
 
 
-def test_newer_and_foreign_npy_formats(tmp_path):
+def test_other_npy_format_versions(tmp_path):
     content = bytearray(npy_bytes(X))
     content[6] = 9
     with pytest.raises(DataError, match=r"version"):
@@ -307,7 +307,7 @@ def test_npy_fortran_order(tmp_path):
     assert np.array_equal(load(tmp_path / "x.npy").x, X)
 
 
-def test_npy_cut_off_at_every_length_and_too_long(tmp_path):
+def test_npy_truncated_at_every_length_and_too_long(tmp_path):
     path = tmp_path / "x.npy"
     whole = npy_bytes(X)
     for length in range(len(whole)):
@@ -319,7 +319,7 @@ def test_npy_cut_off_at_every_length_and_too_long(tmp_path):
         load(path)
 
 
-def test_npy_refuses_what_does_not_suit(tmp_path):
+def test_npy_with_invalid_arrays_is_refused(tmp_path):
     np.save(tmp_path / "x.npy", X)
     np.save(tmp_path / "y.npy", Y[:2])
     with pytest.raises(DataError, match="same number of rows"):
@@ -452,7 +452,7 @@ def test_idx_compressed_under_a_plain_name(tmp_path):
     np.testing.assert_array_equal(load(tmp_path).x, plain.x)
 
 
-def test_idx_unpacked_by_a_browser_that_left_gz_in_the_name(tmp_path):
+def test_idx_unpacked_by_a_browser_that_kept_gz_in_the_name(tmp_path):
     plain = load(mnist(tmp_path))
     (tmp_path / "named").mkdir()
     folder = mnist(tmp_path / "named", gz=".gz")
@@ -464,7 +464,7 @@ def test_idx_unpacked_by_a_browser_that_left_gz_in_the_name(tmp_path):
 
 
 def test_idx_beside_folders_of_the_same_names(tmp_path):
-    # As an archive of MNIST unpacks: a file, and a folder of nearly its name with the file again.
+    # As unpacked from an archive of MNIST: a file, and a folder of a similar name with a copy.
     plain = load(mnist(tmp_path))
     for path in list(tmp_path.iterdir()):
         inner = tmp_path / path.name
@@ -488,7 +488,7 @@ def test_mnist_as_keras_distributes_it(tmp_path):
 
 @pytest.mark.parametrize("gz", ["", ".gz"])
 @pytest.mark.parametrize("which", ["images-idx3", "labels-idx1"])
-def test_idx_cut_off_at_every_length(tmp_path, gz, which):
+def test_idx_truncated_at_every_length(tmp_path, gz, which):
     path = mnist(tmp_path, gz=gz) / f"train-{which}-ubyte{gz}"
     whole = path.read_bytes()
     for length in range(len(whole)):
@@ -497,7 +497,7 @@ def test_idx_cut_off_at_every_length(tmp_path, gz, which):
             load(tmp_path)
 
 
-def test_idx_cut_off_before_compression_at_every_length(tmp_path):
+def test_idx_truncated_before_compression_at_every_length(tmp_path):
     path = mnist(tmp_path, gz=".gz") / "train-images-idx3-ubyte.gz"
     whole = idx_bytes(IMAGES)
     for length in range(len(whole)):
@@ -528,7 +528,7 @@ def test_idx_gzip_corrupted(tmp_path):
 
 @pytest.mark.parametrize("gz", ["", ".gz"])
 @pytest.mark.parametrize("shape", [(2**32 - 1,) * 3, (2**32 - 1,) * 32, (1000, 1000, 1000)])
-def test_idx_absurd_claims_cost_no_memory(tmp_path, gz, shape):
+def test_idx_huge_claimed_sizes_allocate_no_memory(tmp_path, gz, shape):
     path = mnist(tmp_path, gz=gz) / f"train-images-idx3-ubyte{gz}"
     write(path, idx_bytes(IMAGES, shape=shape))
     tracemalloc.start()
@@ -539,15 +539,15 @@ def test_idx_absurd_claims_cost_no_memory(tmp_path, gz, shape):
     assert peak < 5e6
 
 
-def test_idx_a_size_of_zero_hides_no_absurd_claim(tmp_path):
-    """Found by a fuzzer: nothing to read, and still too large a shape for NumPy."""
+def test_idx_huge_sizes_beside_a_size_of_zero_are_refused(tmp_path):
+    """Found by a fuzzer: an empty array whose shape is too large for NumPy."""
     path = mnist(tmp_path) / "train-images-idx3-ubyte"
     write(path, idx_bytes(IMAGES[:0], shape=(2**31, 2**31, 0, 2**31)))
-    with pytest.raises(DataError, match="which no memory holds"):
+    with pytest.raises(DataError, match="which exceeds any memory"):
         read_idx(path)
 
 
-def test_idx_options_that_mean_nothing(tmp_path):
+def test_idx_options_without_effect_are_refused(tmp_path):
     mnist(tmp_path)
     with pytest.raises(ArgumentError, match="target"):
         load(tmp_path, target="label")
@@ -561,7 +561,7 @@ def test_fashion_mnist_as_distributed():
     folder = os.environ.get("NNBACKEND_FASHION_MNIST")
     if not folder:
         pytest.skip(
-            "NNBACKEND_FASHION_MNIST names no folder; the Debian package dataset-fashion-mnist "
+            "NNBACKEND_FASHION_MNIST is not set; the Debian package dataset-fashion-mnist "
             "has the four files"
         )
     data = load(folder)

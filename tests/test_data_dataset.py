@@ -20,11 +20,11 @@ def dataset(y, task="classification", classes=(0, 1), **more):
 
 
 def identities(data):
-    """The rows of `dataset` are told apart by their first feature."""
+    """Return the numbers of the rows of `dataset`, which its first feature encodes."""
     return set((data.x[:, 0] / 2).astype(int).tolist())
 
 
-def test_importing_the_room_is_light():
+def test_importing_the_package_imports_no_optional_dependency():
     code = (
         "import sys, nnbackend.data; "
         "print([m for m in ('sklearn', 'scipy', 'pyarrow', 'pandas') if m in sys.modules])"
@@ -33,12 +33,12 @@ def test_importing_the_room_is_light():
     assert done.stdout.strip() == "[]"
 
 
-def test_all_is_sorted_and_there():
+def test_all_is_sorted_and_complete():
     assert nnbackend.data.__all__ == sorted(nnbackend.data.__all__)
     assert all(hasattr(nnbackend.data, name) for name in nnbackend.data.__all__)
 
 
-def test_arrays_must_fit_each_other():
+def test_shapes_of_arrays_must_match():
     with pytest.raises(ShapeError, match=r"two dimensions.*\(3,\)"):
         Dataset(np.zeros(3), None, "bad", None)
     with pytest.raises(ShapeError, match="same number of rows"):
@@ -57,27 +57,27 @@ def test_split_is_a_stratified_partition(fraction):
     assert held_out.n_samples == round(fraction * 153)
     counts = np.bincount(held_out.y, minlength=3)
     assert np.all(np.abs(counts - fraction * np.array([100, 40, 13])) <= 1)
-    # Targets went along with their rows.
+    # Targets stay with their rows.
     for part in (rest, held_out):
         np.testing.assert_array_equal(part.y, y[(part.x[:, 0] / 2).astype(int)])
 
 
-def test_split_is_decided_by_the_seed():
+def test_split_depends_on_the_seed():
     data = dataset([0, 1] * 50)
     first, again, other = (identities(data.split(0.3, seed)[1]) for seed in (1, 1, 2))
     assert first == again != other
 
 
-def test_split_keeps_a_row_of_every_class_in_the_rest_where_it_can():
+def test_split_keeps_a_row_of_every_class_in_the_rest_if_possible():
     y = [0] * 17 + [1] * 2 + [2]
     for seed in range(20):
         rest, held_out = dataset(y, classes=(0, 1, 2)).split(0.4, seed)
         assert set(rest.y) == {0, 1, 2}
         assert held_out.n_samples == 8
-        # Of the shares 3.5, 3.5 and 0.7 the last has the largest remainder, but no row to spare.
+        # Of the quotas 3.5, 3.5 and 0.7 the last has the largest remainder, but only one row.
         rest, held_out = dataset([0] * 5 + [1] * 5 + [2], classes=(0, 1, 2)).split(0.7, seed)
         assert np.bincount(rest.y).tolist() == [1, 1, 1]
-    # Every class a single row: then some must go.
+    # With a single row per class, the rest cannot keep all classes.
     rest, held_out = dataset([0, 1, 2, 3, 4], classes=tuple(range(5))).split(0.4, 0)
     assert (rest.n_samples, held_out.n_samples) == (3, 2)
 
@@ -85,7 +85,7 @@ def test_split_keeps_a_row_of_every_class_in_the_rest_where_it_can():
 @pytest.mark.parametrize("fraction", [1e-9, 0.5, 1 - 1e-9])
 @pytest.mark.parametrize("task", ["classification", "regression"])
 @pytest.mark.parametrize("n", [2, 3, 7])
-def test_split_leaves_a_row_on_each_side(fraction, task, n):
+def test_split_leaves_a_row_in_each_part(fraction, task, n):
     rest, held_out = dataset(np.arange(n) % 2, task).split(fraction, 0)
     assert rest.n_samples >= 1
     assert held_out.n_samples >= 1
@@ -93,7 +93,7 @@ def test_split_leaves_a_row_on_each_side(fraction, task, n):
 
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.5, float("nan")])
-def test_split_refuses_a_fraction_outside(fraction):
+def test_split_refuses_an_invalid_fraction(fraction):
     with pytest.raises(ArgumentError, match="between 0 and 1"):
         dataset([0, 1]).split(fraction, 0)
 
@@ -103,7 +103,7 @@ def test_split_refuses_a_single_row():
         dataset([0]).split(0.5, 0)
 
 
-def test_split_leaves_the_test_part_with_the_rest():
+def test_split_keeps_the_test_part_with_the_rest():
     test = dataset([0, 1])
     rest, held_out = dataset([0, 1] * 5, test=test).split(0.2, 0)
     assert rest.test is test
@@ -118,7 +118,7 @@ def test_rows_by_index_mask_and_slice():
         assert part.x.tolist() == [[2.0, 3.0], [4.0, 5.0]]
 
 
-def test_recode_follows_the_classes_of_a_model():
+def test_recode_uses_the_classes_of_a_model():
     data = dataset([0, 1, 0], classes=("cat", "dog"), test=dataset([1], classes=("cat", "dog")))
     recoded = data.recode(["dog", "bird", "cat"])
     assert recoded.y.tolist() == [2, 0, 2]
@@ -158,7 +158,7 @@ def test_builtin_sets(name, shape, n_classes):
         assert all(type(label) in (str, int) for label in data.classes)
 
 
-def test_the_table_of_builtin_sets_is_the_tested_one():
+def test_all_builtin_sets_are_tested():
     assert sorted(BUILTIN) == sorted(
         ["digits", "iris", "wine", "breast_cancer", "diabetes", "xor", "spirals"]
     )
@@ -178,7 +178,7 @@ def test_xor_is_the_truth_table():
     assert noisy.y.tolist() == [int(a != b) for a, b in (noisy.x > 0.5).tolist()]
 
 
-def test_spirals_are_two_turned_copies():
+def test_spirals_are_two_rotated_copies():
     data = spirals(n_samples=200, noise=0.0)
     assert np.bincount(data.y).tolist() == [100, 100]
     radius = np.hypot(*data.x.T)
@@ -188,7 +188,7 @@ def test_spirals_are_two_turned_copies():
 
 
 @pytest.mark.parametrize("make", [xor, spirals])
-def test_made_sets_are_decided_by_the_seed(make):
+def test_synthetic_sets_depend_on_the_seed(make):
     assert np.array_equal(make(seed=1).x, make(seed=1).x)
     assert not np.array_equal(make(seed=1).x, make(seed=2).x)
     with pytest.raises(ArgumentError, match="n_samples=1"):
@@ -197,7 +197,7 @@ def test_made_sets_are_decided_by_the_seed(make):
         make(noise=-0.1)
 
 
-def test_missing_scikit_learn_is_said_with_the_cure(monkeypatch):
+def test_missing_scikit_learn_raises_with_the_cure(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(DataError, match="pip install scikit-learn"):
         load("iris")
@@ -213,7 +213,7 @@ def test_unknown_names_and_suffixes(tmp_path):
         load(tmp_path / "iris.xlsx")
 
 
-def test_options_that_mean_nothing_are_refused():
+def test_options_without_effect_are_refused():
     with pytest.raises(ArgumentError, match="target"):
         load("iris", target="species")
     with pytest.raises(ArgumentError, match="classification set"):

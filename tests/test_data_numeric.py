@@ -1,4 +1,4 @@
-"""Tables, sparse matrices and objects as rows and targets: numbers are taken, the rest is named."""
+"""Tables, sparse matrices and objects as rows and targets: numbers are accepted, others refused."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ LABELS = (X[:, 0] > 7).astype(int)
 
 
 def _pandas() -> Any:
-    return pytest.importorskip("pandas", reason="tables of pandas, where it is installed")
+    return pytest.importorskip("pandas", reason="pandas is not installed")
 
 
 def _polars() -> Any:
-    return pytest.importorskip("polars", reason="tables of polars, where it is installed")
+    return pytest.importorskip("polars", reason="polars is not installed")
 
 
 def _arrow() -> Any:
-    return pytest.importorskip("pyarrow", reason="tables of Arrow, where it is installed")
+    return pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 
 
 def _dummies() -> Any:
@@ -93,7 +93,7 @@ def test_tables_of_numbers_are_rows(title: str, device: str) -> None:
 
 
 @pytest.mark.parametrize("title", ["get_dummies", "nullable", "polars", "csr_array"])
-def test_tables_are_taken_as_the_estimators_take_them(title: str) -> None:
+def test_estimators_accept_the_same_tables(title: str) -> None:
     table, model = TABLES[title](), nn.MLPClassifier(5, max_iter=5, device="numpy")
     with pytest.warns(ConvergenceWarning):
         model.fit(table, LABELS)
@@ -102,20 +102,20 @@ def test_tables_are_taken_as_the_estimators_take_them(title: str) -> None:
     nn.train(net, table, LABELS, epochs=1)
 
 
-def test_a_plain_table_is_read_where_it_is() -> None:
+def test_a_plain_table_is_not_copied() -> None:
     table = _pandas().DataFrame(X.astype(np.float32))
     assert np.shares_memory(numeric.as_array(table, "x"), np.asarray(table))
 
 
-def test_a_mixed_table_keeps_the_dtype_that_its_columns_have_in_common() -> None:
+def test_a_mixed_table_has_the_common_dtype_of_its_columns() -> None:
     table = _pandas().DataFrame({"a": np.ones(3, np.float32), "b": [True, False, True]})
     assert numeric.as_array(table, "x").dtype == np.float32
 
 
-# ---- what is refused ----------------------------------------------------------------------------
+# ---- invalid data -------------------------------------------------------------------------------
 
 
-def _refused(x: Any, kind: type[Exception], said: str, **options: Any) -> None:
+def _check_refused(x: Any, kind: type[Exception], said: str, **options: Any) -> None:
     net = _net()
     before = net.theta.copy()
     with pytest.raises(kind, match=said) as caught:
@@ -140,63 +140,65 @@ def _refused(x: Any, kind: type[Exception], said: str, **options: Any) -> None:
 )
 def test_columns_of_text_are_named(make: Callable[[], Any]) -> None:
     table = make()
-    _refused(
+    _check_refused(
         table, ShapeError,
         rf"x must hold real numbers. Received: a {type(table).__name__} with text in the "
         r"columns 'age', 'smokes'. Encode text and categories .*get_dummies"
     )  # fmt: skip
 
 
-def test_every_kind_of_column_is_named_with_its_cure() -> None:
+def test_all_invalid_columns_are_named_with_their_cures() -> None:
     day = datetime.date(2024, 5, 1)
     table = _pandas().DataFrame({
         "when": np.array(["2024-05-01"] * 30, "M8[s]"), "who": ["a", None, 3] * 10,
         "day": [day] * 30, "n": 1, "how long": np.ones(30, "m8[s]"), 7: [1j] * 30,
     })  # fmt: skip
     said = "dates in the columns 'when', 'day' and text in the column 'who' and durations in the "
-    _refused(table, ShapeError, said + "column 'how long' and complex numbers in the column 7")
+    _check_refused(
+        table, ShapeError, said + "column 'how long' and complex numbers in the column 7"
+    )
     for cure in ("Encode text", r"timedelta64\(1, 'D'\)", r"timedelta64\(1, 's'\)", "x.imag"):
-        _refused(table, ShapeError, cure)
+        _check_refused(table, ShapeError, cure)
 
 
 def test_only_some_of_many_columns_are_named() -> None:
     table = _pandas().DataFrame({f"c{i}": ["a"] * 30 for i in range(500)})
-    _refused(table, ShapeError, r"in the columns 'c0', .*'c9' and 490 more. Encode")
+    _check_refused(table, ShapeError, r"in the columns 'c0', .*'c9' and 490 more. Encode")
 
 
 @pytest.mark.parametrize("dtype", ["Float64", "float64[pyarrow]", "object", "boolean"])
-def test_gaps_are_named_with_their_place(dtype: str) -> None:
+def test_missing_values_are_named_with_their_position(dtype: str) -> None:
     pandas = _pandas()
     table = pandas.DataFrame(TABLE)
     column = "smokes" if dtype == "boolean" else "size"
     values = table[column].astype(dtype)
     values[5] = pandas.NA
     table[column] = values
-    said = f"nan in row 5, column {list(table).index(column)}. Drop such rows or fill the gaps"
-    _refused(table, DataError, said)
+    said = f"nan in row 5, column {list(table).index(column)}. Drop such rows or fill in the values"
+    _check_refused(table, DataError, said)
 
 
 @pytest.mark.parametrize("gap", [None, float("nan")])
-def test_gaps_of_lists_are_named_with_their_place(gap: Any) -> None:
-    _refused([*X[:3].tolist(), [1.0, gap, 2.0, 3.0]], DataError, "nan in row 3, column 1")
+def test_missing_values_of_lists_are_named_with_their_position(gap: Any) -> None:
+    _check_refused([*X[:3].tolist(), [1.0, gap, 2.0, 3.0]], DataError, "nan in row 3, column 1")
 
 
-def test_a_polars_gap_is_named_with_its_place() -> None:
+def test_a_missing_value_of_polars_is_named_with_its_position() -> None:
     table = _polars().DataFrame(TABLE | {"smokes": [None] + [True] * 29})
-    _refused(table, DataError, "nan in row 0, column 2")
+    _check_refused(table, DataError, "nan in row 0, column 2")
 
 
 @pytest.mark.parametrize(
     ("make", "said"),
     [
         (lambda: (row for row in X), "builtins.generator. .*numpy.array.list"),
-        (lambda: iter(X.tolist()), "list_iterator. Make an array of it first"),
+        (lambda: iter(X.tolist()), "list_iterator. Convert it to an array first"),
         (lambda: _polars().LazyFrame(TABLE), r"LazyFrame. Collect it first: .collect\(\)"),
         (lambda: nn.data.load("iris"), "Dataset. Give its arrays: data.x and data.y"),
         (lambda: "iris.csv", r"builtins.str. Read a file first: .*nnbackend.data.load"),
         (lambda: Path("iris.csv"), "Path. Read a file first"),
         (lambda: TABLE, r"builtins.dict. .*numpy.column_stack"),
-        (lambda: {1, 2}, r"builtins.set. Make an array of it first"),
+        (lambda: {1, 2}, r"builtins.set. Convert it to an array first"),
         (lambda: None, "builtins.NoneType"),
         (lambda: object(), "builtins.object"),
         (lambda: [[1.0, 2.0], [1.0]], "builtins.list"),
@@ -204,58 +206,62 @@ def test_a_polars_gap_is_named_with_its_place() -> None:
     ids=["generator", "iterator", "LazyFrame", "Dataset", "str", "Path", "dict", "set", "None",
          "object", "ragged"],
 )  # fmt: skip
-def test_what_is_no_array_is_told_the_way(make: Callable[[], Any], said: str) -> None:
-    _refused(make(), ShapeError, "x must be an array of numbers. Received: .*" + said)
+def test_other_objects_are_refused_with_the_cure(make: Callable[[], Any], said: str) -> None:
+    _check_refused(make(), ShapeError, "x must be an array of numbers. Received: .*" + said)
     net = nn.Network([4, 1], device="numpy")
     with pytest.raises(ShapeError, match="y must be an array of numbers. Received: .*" + said):
         net.evaluate(X, make())
 
 
-def test_rows_that_are_arrays_in_a_column_are_to_be_stacked() -> None:
+def test_a_column_of_arrays_is_refused_with_the_cure() -> None:
     rows = np.empty(30, object)
     rows[:] = list(X)
-    _refused(rows, ShapeError, r"x.dtype=object \(arrays\). .*numpy.stack\(x\)")
+    _check_refused(rows, ShapeError, r"x.dtype=object \(arrays\). .*numpy.stack\(x\)")
 
 
-def test_objects_of_ones_own_are_named() -> None:
-    _refused([[1.0, object(), 2.0, 3.0]], ShapeError, r"\(objects of type object\). Give numbers")
+def test_custom_objects_are_refused() -> None:
+    _check_refused(
+        [[1.0, object(), 2.0, 3.0]], ShapeError, r"\(objects of type object\). Give numbers"
+    )
 
 
 def test_a_whole_number_beyond_float64_is_refused() -> None:
-    _refused([[1, 2, 3, 10**400]], DataError, "must be finite in float64")
+    _check_refused([[1, 2, 3, 10**400]], DataError, "must be finite in float64")
 
 
-def test_a_tensor_that_refuses_is_told_why() -> None:
+def test_an_error_of_array_conversion_is_reported() -> None:
     class NeedsGradient:
         def __array__(self, *args: Any, **options: Any) -> Any:
             raise RuntimeError("Can't call numpy() on Tensor that requires grad")
 
-    _refused(NeedsGradient(), ShapeError, "NeedsGradient .Can't call numpy")
+    _check_refused(NeedsGradient(), ShapeError, "NeedsGradient .Can't call numpy")
 
 
-def test_long_numbers_beyond_float64_are_refused_in_their_place() -> None:
+def test_longdouble_numbers_beyond_float64_are_refused_with_their_position() -> None:
     x = X.astype(np.longdouble)
     if np.finfo(np.longdouble).max == np.finfo(np.float64).max:
         pytest.skip("longdouble is float64 on this machine")
     x[4, 1] = np.longdouble("1e4000")
-    _refused(x, DataError, "inf in row 4, column 1")
+    _check_refused(x, DataError, "inf in row 4, column 1")
 
 
 # ---- sparse -------------------------------------------------------------------------------------
 
 
-def test_sparse_rows_are_refused_where_they_would_have_to_be_dense() -> None:
+def test_sparse_rows_are_refused_if_dense_rows_are_needed() -> None:
     x = scipy.sparse.csr_array(X)
-    _refused(
+    _check_refused(
         x, ArgumentError, "scale must be None for a sparse matrix. .*toarray", scale="standard"
     )
-    _refused(x.astype(complex), ShapeError, "x must hold real numbers. .*complex128")
-    with pytest.raises(ShapeError, match=r"csr_array. Make the sparse matrix dense here: .toarray"):
+    _check_refused(x.astype(complex), ShapeError, "x must hold real numbers. .*complex128")
+    with pytest.raises(
+        ShapeError, match=r"csr_array. Convert the sparse matrix to a dense array: .toarray"
+    ):
         _net().backprop(x, LABELS)
     with pytest.raises(ShapeError, match=r"y must be an array of numbers. .*toarray"):
         nn.Network([4, 4], device="numpy").evaluate(X, x)
     x.data[7] = np.nan
-    _refused(x, DataError, "x must be finite in float64. Received: nan in row")
+    _check_refused(x, DataError, "x must be finite in float64. Received: nan in row")
 
 
 def test_a_run_on_sparse_rows_is_resumed(tmp_path: Path) -> None:
@@ -265,11 +271,11 @@ def test_a_run_on_sparse_rows_is_resumed(tmp_path: Path) -> None:
     net, history = nn.resume(tmp_path, x, LABELS, epochs=4, device="numpy")
     assert len(history) == 4
     np.testing.assert_array_equal(net.theta, whole.theta)
-    with pytest.raises(ArgumentError, match="data it was begun with"):
+    with pytest.raises(ArgumentError, match="data must be those of the run"):
         nn.resume(tmp_path, x * 2.0, LABELS, epochs=5, device="numpy")
 
 
-def test_rates_are_tried_on_sparse_rows() -> None:
+def test_the_rate_finder_accepts_sparse_rows() -> None:
     trials = [
         find_learning_rate(_net(), x, LABELS, steps=12) for x in (X, scipy.sparse.csr_array(X))
     ]
@@ -290,7 +296,7 @@ def _labels() -> list[Any]:
     ]  # fmt: skip
 
 
-def test_labels_of_tables_are_taken() -> None:
+def test_labels_of_tables_are_accepted() -> None:
     _arrow()
     nets = [_net() for _ in range(10)]
     nn.train(nets[0], X, LABELS, epochs=1)
@@ -299,7 +305,7 @@ def test_labels_of_tables_are_taken() -> None:
         np.testing.assert_array_equal(net.theta, nets[0].theta)
 
 
-def test_values_and_weights_of_tables_are_taken() -> None:
+def test_values_and_weights_of_tables_are_accepted() -> None:
     table, weight = TABLES["nullable"](), _pandas().Series(np.arange(30)).astype("Int64")
     nets = [nn.Network([4, 4], device="numpy") for _ in range(2)]
     nn.train(nets[0], X, table, epochs=1, scale_targets=True, sample_weight=weight)
@@ -324,7 +330,7 @@ def test_targets_that_are_neither_numbers_nor_labels_are_refused() -> None:
 
 @pytest.mark.parametrize("device", ["numpy", "ghost", "strict"])
 @pytest.mark.parametrize("form", [np.asarray, scipy.sparse.csr_array])
-def test_infinity_in_float32_is_no_number_of_float64(form: Any, device: str) -> None:
+def test_infinity_in_float32_is_refused_for_float64(form: Any, device: str) -> None:
     x = X.astype(np.float32)
     x[6, 1] = np.inf
     with registered("ghost", "strict"):

@@ -1,4 +1,4 @@
-"""Scales against hand-worked and independent results."""
+"""Scalers against hand-worked and independent results."""
 
 from __future__ import annotations
 
@@ -83,25 +83,25 @@ def test_robust_takes_a_fixed_sample_of_many_rows(rng, monkeypatch):
     sampled, again = fit_scaler("robust", x), fit_scaler("robust", x)
     assert sampled.factor.tolist() == again.factor.tolist() != whole.factor.tolist()
     np.testing.assert_allclose(sampled.factor, whole.factor, rtol=0.1)
-    # The range is that of all rows even so.
+    # The range is still that of all rows.
     spike = np.zeros((5000, 1))
     spike[1234] = 8.0
     assert fit_scaler("robust", spike).factor.tolist() == [0.25]
 
 
-def test_unit_of_bytes_is_by_255_whatever_the_values():
+def test_unit_divides_bytes_by_255():
     x = np.array([[0, 10], [51, 10]], dtype=np.uint8)
     t = fit_scaler("unit", x).transform(x)
     assert t.dtype == np.float32
     np.testing.assert_allclose(t, [[0.0, 10 / 255], [0.2, 10 / 255]], rtol=1e-7)
 
 
-def test_unit_is_min_max_otherwise(chunks):
+def test_unit_is_min_max_for_other_dtypes(chunks):
     x = np.array([[-1.0, 5.0], [3.0, 5.0], [1.0, 5.0]])
     assert fit_scaler("unit", x).transform(x).tolist() == [[0.0, 0.0], [1.0, 0.0], [0.5, 0.0]]
 
 
-def test_none_is_no_scaler():
+def test_none_returns_no_scaler():
     assert fit_scaler("none", np.zeros((2, 2))) is None
 
 
@@ -127,7 +127,7 @@ def scaler_of_vector_round_trip(kind, y):
     return t.shape == y.shape and np.allclose(scaler.inverse(t), y, rtol=1e-12)
 
 
-def test_inverse_with_factor_zero_gives_the_shift():
+def test_inverse_with_factor_zero_returns_the_shift():
     scaler = Scaler("standard", np.array([5.0]), np.array([0.0]))
     assert scaler.inverse(np.array([[0.0], [1.0]])).tolist() == [[5.0], [5.0]]
 
@@ -166,7 +166,7 @@ def test_a_damaged_stored_scaler_is_refused(damage):
         Scaler.from_dict({key: stored[key] for key in stored if key not in damage})
 
 
-def test_what_cannot_be_scaled_is_refused(rng, chunks):
+def test_invalid_data_is_refused(rng, chunks):
     with pytest.raises(ArgumentError, match=r"Did you mean 'robust'\?"):
         fit_scaler("robist", np.zeros((2, 2)))
     for bad in (np.nan, np.inf, -np.inf):
@@ -187,7 +187,7 @@ def test_what_cannot_be_scaled_is_refused(rng, chunks):
         fit_scaler("standard", np.zeros((2, 3))).transform(np.zeros((2, 4)))
 
 
-def test_transform_leaves_its_argument_alone(rng, chunks):
+def test_transform_does_not_change_its_argument(rng, chunks):
     x = rng.standard_normal((20, 3))
     before = x.copy()
     fit_scaler("robust", x).transform(x)

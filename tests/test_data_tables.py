@@ -1,4 +1,4 @@
-"""CSV and Parquet: what is detected, what becomes a feature, what is refused."""
+"""CSV and Parquet: detection of the format, coding of features, invalid files."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_numbers(write, name, delimiter, end, encoding):
         PLAIN.replace("3,4.5", '"3","4.5"').rstrip(),
     ],
 )
-def test_the_quick_and_the_general_reader_agree(write, text, monkeypatch):
+def test_the_fast_and_the_general_reader_agree(write, text, monkeypatch):
     quick = load(write(text))
     monkeypatch.setattr(csv_module, "_read_numbers", lambda path, layout: None)
     general = load(write(text))
@@ -85,7 +85,7 @@ def test_target_by_name_and_index(write, target, names):
     assert data.columns.target == ({"a", "b", "c"} - set(names)).pop()
 
 
-def test_target_that_is_not_there(write):
+def test_a_target_that_does_not_exist_is_refused(write):
     path = write("length,width,species\n1,2,0\n3,4,1\n1,2,0\n3,4,1\n")
     with pytest.raises(DataError, match=r"target='specis'.*Did you mean 'species'\?"):
         load(path, target="specis")
@@ -109,7 +109,7 @@ def test_no_header(write):
     assert data.classes == ("setosa", "virginica")
     assert data.feature_names == ("column_0", "column_1")
     assert data.n_samples == 4
-    with pytest.raises(DataError, match="only where a header names the columns"):
+    with pytest.raises(DataError, match="a target name needs a header"):
         load(path, target="species")
     assert load(write("1,2,0\n3,4,1\n5,6,0\n7,8,1\n")).n_samples == 4
 
@@ -136,7 +136,7 @@ def test_header_detection(write, text, is_header):
     assert data.n_samples + data.n_dropped == n_lines - is_header
 
 
-def test_header_can_be_said(write):
+def test_the_header_option_overrides_detection(write):
     path = write("1,2\n3,4\n5,4\n")
     assert load(path, header=True, task="regression").feature_names == ("1",)
     path = write("name,class\na,x\nb,y\nc,x\n")
@@ -180,7 +180,7 @@ def test_text_and_booleans_become_features(write):
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 1000])
-def test_a_column_that_turns_to_text_late_is_text_from_the_top(write, monkeypatch, chunk):
+def test_a_column_with_late_text_is_text_from_the_first_row(write, monkeypatch, chunk):
     monkeypatch.setattr(csv_module, "CHUNK_CELLS", 3 * chunk)
     rows = "1.0,10,0\n2.50,20,1\n01,30,0\n2.50,x,1\n1.0,10,0\nn,?,1\n"
     data = load(write("code,size,y\n" + rows), missing="drop")
@@ -202,7 +202,7 @@ def test_words_with_underscores_are_text(write):
     assert data.feature_names == ("when=2020_01", "when=2020_02")
 
 
-def test_the_delimiter_is_the_one_that_gives_rows_of_equal_width(write):
+def test_the_delimiter_that_gives_rows_of_equal_width_is_chosen(write):
     data = load(write("x, y, z;class\n1;0\n2;1\n"))
     assert data.feature_names == ("x, y, z",)
     data = load(write("weight;price\n1,5 kg;2\n3,5 kg;4\n1,5 kg;2\n"))
@@ -214,8 +214,8 @@ def test_the_delimiter_is_the_one_that_gives_rows_of_equal_width(write):
     [
         ("w;price\n1;2,5\n2;-4\n", [[1], [2]], [2.5, -4]),
         ('w,y\n"2,5",0.5\n"-4,0e3",1.5\n?,1\n', [[2.5], [-4000]], [0.5, 1.5]),
-        ("w;y\n0,125;1\n2,500;0,5\n", [[0.125], [2.5]], [1, 0.5]),  # no thousands begin with 0
-        ("w;y\n1,250;0,5\n2,500;1\n", [[1.25], [2.5]], [0.5, 1]),  # as y is written, so is w
+        ("w;y\n0,125;1\n2,500;0,5\n", [[0.125], [2.5]], [1, 0.5]),  # thousands do not begin with 0
+        ("w;y\n1,250;0,5\n2,500;1\n", [[1.25], [2.5]], [0.5, 1]),  # w has the format of y
     ],
 )
 def test_decimal_commas_are_read(write, text, x, y):
@@ -228,23 +228,23 @@ def test_decimal_commas_are_read(write, text, x, y):
 
 
 @pytest.mark.parametrize("cells", ["1,250 2,500 7", "1,000,000 5", "1.234,5 0,5", "1,234.5 0.5"])
-def test_commas_that_need_not_be_decimal_are_refused(write, cells):
+def test_ambiguous_commas_are_refused(write, cells):
     rows = [f"{cell};{i % 2}" for i, cell in enumerate(cells.split() * 2)]
     path = write("\n".join(["w;y", *rows]))
-    with pytest.raises(DataError, match=r"no commas but decimal ones.*column 'w'.*categorical="):
+    with pytest.raises(DataError, match=r"must be a decimal comma.*column 'w'.*categorical="):
         load(path)
     first = sorted(set(cells.split()))[0]
     assert load(path, categorical=["w"]).feature_names[0] == f"w={first}"
 
 
-def test_commas_in_names_are_names(write):
+def test_text_with_commas_is_categorical(write):
     assert load(write("w;y\na,b;0\n1,5;1\n2,5;0\nc;0\n")).feature_names[-1] == "w=c"
 
 
-def test_text_of_many_values_is_said(write, caplog):
+def test_text_of_many_values_logs_a_warning(write, caplog):
     path = write("when,y\n" + "".join(f"2024-03-{1 + i % 28:02d},{i % 2}\n" for i in range(60)))
     assert load(path).n_features == 28
-    assert "'when' is text, as '2024-03-01', and its 28 different values become" in caplog.text
+    assert "'when' is text, such as '2024-03-01'; its 28 different values become" in caplog.text
     caplog.clear()
     assert load(path, categorical=["when"]).n_features == 28
     assert not caplog.text
@@ -274,19 +274,19 @@ def test_missing_values(write, word):
     assert data.y.tolist() == [0, 0, 1]
 
 
-def test_none_is_a_gap_among_numbers_and_a_name_among_names(write):
+def test_none_is_missing_among_numbers_and_a_category_among_text(write):
     path = write("size,alley,y\n1,None,0\nNone,brick,1\n3,None,0\n4,brick,1\n")
-    with pytest.raises(DataError, match=r"1 of 4 rows lack some \(size: 1\)"):
+    with pytest.raises(DataError, match=r"missing values in 1 of 4 rows \(size: 1\)"):
         load(path)
     assert load(path, missing="drop").feature_names == ("size", "alley=None", "alley=brick")
 
 
-def test_missing_targets_and_nothing_left(write):
+def test_missing_targets_and_no_complete_row(write):
     path = write("a,y\n1,0\n2,\n3,1\n4,0\n5,1\n")
     with pytest.raises(DataError, match="y: 1"):
         load(path)
     assert load(path, missing="drop").n_samples == 4
-    with pytest.raises(DataError, match="all 2 rows lack some"):
+    with pytest.raises(DataError, match="missing values in all 2 rows"):
         load(write("a,b,y\n1,,0\n2,,1\n"), missing="drop")
 
 
@@ -309,11 +309,11 @@ def test_infinity_is_refused(write, word, other):
         ("a,y\n1,0\n1,2,3\n4,1\n", "3 cells in line 3"),
         ("a,y\n1,0\n\n7\n4,1\n", "1 cells in line 4"),
         ("a,b,y\n1,0\n4,1\n", "2 cells in line 2"),
-        ('a,y\n1,0\n"2,1\n3,0\n', "mark that is not closed"),
+        ('a,y\n1,0\n"2,1\n3,0\n', "unclosed quotation mark"),
         ("a\n1\n2\n", "only the column 'a'"),
     ],
 )
-def test_what_is_no_table_is_refused(write, text, message):
+def test_invalid_tables_are_refused(write, text, message):
     with pytest.raises(DataError, match=message):
         load(write(text))
 
@@ -322,9 +322,9 @@ def test_what_is_no_table_is_refused(write, text, message):
     ("encoding", "byte"), [("latin-1", "0xf6"), ("utf-16", "0xff"), ("cp1252", "0xf6")]
 )
 def test_wrong_encodings_are_refused(write, encoding, byte):
-    with pytest.raises(DataError, match=f"must be UTF-8. Received: byte {byte}"):
+    with pytest.raises(DataError, match=f"must be UTF-8. Received: the invalid byte {byte}"):
         load(write("höhe,y\n1,0\n2,1\n", encoding=encoding))
-    # Also where it comes only after what the detection looked at.
+    # Also after the sample that the detection reads.
     late = "a,y\n" + "1,0\n2,1\n" * 20000 + "ö,1\n"
     with pytest.raises(DataError, match="must be UTF-8"):
         load(write(late, encoding=encoding))
@@ -339,7 +339,7 @@ def test_damaged_gzip_is_refused(write):
             load(path)
 
 
-def test_a_table_that_is_not_compressed_whatever_its_name(write):
+def test_an_uncompressed_table_named_gz_is_read(write):
     path = write(PLAIN, "table.csv.gz")
     whole = load(path)
     path.write_bytes(PLAIN.encode())
@@ -364,12 +364,12 @@ def test_labels_keep_all_their_digits(tmp_path, form):
     data = load(path)
     assert data.classes == tuple(LONG)
     assert data.y.tolist() == [0, 1, 2] * 30
-    if form != "npz":  # and where the coding is known, as when a model is evaluated
+    if form != "npz":  # also with a known coding, as in evaluation
         again = load(path, coding=data.columns)
         assert again.y.tolist() == data.y.tolist()
 
 
-def test_long_numbers_that_are_rounded_are_said(write, caplog):
+def test_rounded_long_numbers_log_a_warning(write, caplog):
     rows = "".join(f"{LONG[0] + 1000 * i},{i / 3}\n" for i in range(30))
     data = load(write("account,size\n" + rows, "a.csv"))
     assert data.x[:, 0].tolist() == [float(LONG[0] + 1000 * i) for i in range(30)]
@@ -380,7 +380,7 @@ def test_long_numbers_that_are_rounded_are_said(write, caplog):
     assert "targets above 2^53 are rounded" in caplog.text
 
 
-def test_long_numbers_with_gaps_or_fractions_stay_numbers(write):
+def test_long_numbers_with_missing_values_or_fractions_stay_numbers(write):
     data = load(write(f"id,y\n{LONG[0]},0.5\n,1.5\n2.5,3.5\n", "a.csv"), missing="drop")
     assert data.x.ravel().tolist() == [float(LONG[0]), 2.5]
 
@@ -399,7 +399,7 @@ def test_a_message_names_the_cure(write, text, cure):
         load(write(text, "table.csv"))
 
 
-def test_what_is_no_path_is_refused_with_the_cure():
+def test_a_source_that_is_no_path_is_refused_with_the_cure():
     for source in (io.StringIO("a,b\n1,2\n"), np.eye(3)):
         with pytest.raises(ArgumentError, match=r"Received: .*Give arrays and DataFrames to"):
             load(source)
@@ -437,7 +437,7 @@ def test_a_column_of_numbers_with_a_word_is_refused(write):
     assert load(path, task="classification").n_classes == 101
 
 
-def test_a_column_of_numbers_with_many_words_is_taken_for_names_and_that_is_said(write, caplog):
+def test_a_column_of_numbers_with_many_words_becomes_categories_with_a_warning(write, caplog):
     path = write("floor,y\n1,0\n2,1\n3,0\n1,1\nG,1\n2,0\n")
     assert load(path).feature_names == ("floor=1", "floor=2", "floor=3", "floor=G")
     assert "text in 1 of 6 rows, first 'G' in data row 5" in caplog.text
@@ -460,7 +460,7 @@ def test_names_that_look_like_numbers(write, column):
     assert rest.feature_names == ("zip=01067", "zip=80331", "b")
 
 
-def test_columns_that_are_left_out(write):
+def test_ignored_columns(write):
     path = write("id,a,b,y,note\n7,1,5,0,?\n8,2,6,1,x\n9,3,7,1,\n6,4,8,0,z\n")
     data = load(path, ignore=["note", 0])
     assert (data.feature_names, data.columns.target, data.n_dropped) == (("a", "b"), "y", 0)
@@ -472,7 +472,7 @@ def test_columns_that_are_left_out(write):
         load(path, categorical=[5])
     with pytest.raises(ArgumentError, match="ignore must be a list of columns"):
         load(path, ignore="note")
-    with pytest.raises(ArgumentError, match="only where a header names them"):
+    with pytest.raises(ArgumentError, match="ignore needs a header"):
         load(write("1,2,0\n3,4,1\n"), ignore=[0])
     with pytest.raises(ArgumentError, match="ignore must be None for the built-in set 'iris'"):
         load("iris", ignore=["note"])
@@ -515,8 +515,8 @@ def test_coding_round_trip_is_equal(write, coding):
 ODD = [None, [], {}, "x", "", 3, -1, 1.5, True, [[]], ["a"], [1], 10**18, "regression", [None]]
 
 
-def test_a_coding_from_a_stranger_fits_or_is_refused(write, coding):
-    """Each entry of another kind, and two of them at once: a DataError, or a data set."""
+def test_an_untrusted_coding_works_or_is_refused(write, coding):
+    """One or two entries of other types: a DataError, or a data set."""
     plain, path, refused = coding.to_dict(), write(TRAIN), 0
     entries = [(None, name) for name in plain] + [(0, name) for name in plain["columns"][0]]
     for (first, second), one, other in product(combinations(entries, 2), ODD, ODD):
@@ -585,7 +585,7 @@ def test_coding_names_the_first_row_with_an_unknown_class(write, coding):
         load(write(text), coding=coding)
 
 
-def test_coding_drops_rows_and_still_counts_as_in_the_file(write, coding):
+def test_coding_drops_rows_and_keeps_the_row_numbers_of_the_file(write, coding):
     text = "colour,size,open\nred,1,no\nred,,no\nblue,3,yes\n"
     data = load(write(text), coding=coding, missing="drop")
     assert (data.n_samples, data.n_dropped) == (2, 1)
@@ -610,7 +610,7 @@ def test_coding_of_whole_number_classes(write):
 
 def test_coding_of_a_regression(write):
     coding = load(write("a,y\n1,3.5\n2,7\n")).columns
-    # Whole numbers here, and few: it stays a regression.
+    # Few whole numbers: it stays a regression.
     data = load(write("a,y\n1,7\n1,7\n"), coding=coding)
     assert data.task == "regression"
     assert data.y.tolist() == [7.0, 7.0]
@@ -620,7 +620,7 @@ def test_coding_without_header(write):
     path = write("x,1,0.5\ny,2,0.5\nx,3,1.5\n")
     coding = load(path, target=1, task="regression").columns
     assert not coding.has_header
-    # Read again, with the target and without; the first row is data whatever it looks like.
+    # Read again, with and without the target; the first row is always data.
     assert load(path, coding=coding).y.tolist() == [1, 2, 3]
     assert load(write("y,7.5\n"), coding=coding).x.tolist() == [[0, 1, 7.5]]
     assert load(write("y,7.5\n"), coding=coding).y is None
@@ -633,7 +633,7 @@ def test_coding_without_header_and_number_like_categories(write):
     assert load(write("1\n2\n"), coding=coding).x.tolist() == [[1, 0, 0], [0, 1, 0]]
 
 
-def test_coding_settles_the_options(write, coding):
+def test_coding_excludes_other_options(write, coding):
     path = write(TRAIN)
     for option in ({"target": "kind"}, {"header": True}, {"task": "regression"}):
         with pytest.raises(ArgumentError, match=next(iter(option))):
@@ -642,7 +642,7 @@ def test_coding_settles_the_options(write, coding):
         load("iris", coding=coding)
 
 
-# ---------------------------------------------------------------- files that others wrote
+# ---------------------------------------------------------------- files of other programs
 
 
 @pytest.fixture
@@ -716,7 +716,7 @@ def test_parquet_from_pandas(tmp_path, frame, parquet):
 
 def test_parquet_target_missing_values_and_coding(parquet):
     path = parquet({"a": [1, None, 3, 4], "b": ["x", "y", None, "y"], "y": [0.5, 1.5, 2.5, 3.5]})
-    with pytest.raises(DataError, match=r"2 of 4 rows lack some .a: 1, b: 1."):
+    with pytest.raises(DataError, match=r"missing values in 2 of 4 rows .a: 1, b: 1."):
         load(path)
     data = load(path, missing="drop")
     assert data.x.tolist() == [[1, 1, 0], [4, 0, 1]]
@@ -755,16 +755,16 @@ def test_parquet_names_that_look_like_numbers(parquet):
     assert data.x.tolist() == [[1.5, 1, 0], [2.5, 0, 1], [3.5, 0, 1]]
 
 
-def test_parquet_that_is_none(tmp_path, parquet):
+def test_invalid_parquet_is_refused(tmp_path, parquet):
     path = parquet({"a": [1, 2, 1, 2], "y": [0, 1, 0, 1]})
     whole = path.read_bytes()
     for length in (0, 3, 4, 8, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:length])
-        with pytest.raises(DataError, match="whole Parquet file"):
+        with pytest.raises(DataError, match="complete Parquet file"):
             load(path)
     path = parquet({"a": ["zz", "b", "zz", "b"], "y": [0, 1, 0, 1]})
-    path.write_bytes(path.read_bytes().replace(b"zz", b"\xf8z"))  # no UTF-8
-    with pytest.raises(DataError, match="whole Parquet file"):
+    path.write_bytes(path.read_bytes().replace(b"zz", b"\xf8z"))  # invalid UTF-8
+    with pytest.raises(DataError, match="complete Parquet file"):
         load(path)
     with pytest.raises(DataError, match="0 rows"):
         load(parquet({"a": [], "y": []}))

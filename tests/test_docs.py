@@ -281,10 +281,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_command_and_option_is_on_the_site(site: Path) -> None:
-    from nnbackend.cli import VERBS, Parser
+    from nnbackend.cli import COMMANDS, Parser
 
     page = (site / "generated" / "commands.html").read_text(encoding="utf-8")
-    for verb in VERBS:
+    for verb in COMMANDS:
         assert f'id="{verb}"' in page
         parser = Parser(prog=verb)
         importlib.import_module(f"nnbackend.cli.{verb}").configure(parser)

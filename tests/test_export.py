@@ -1,4 +1,4 @@
-"""Networks for other programs: what they compute there is what they compute here."""
+"""Exported networks compute the same in onnxruntime and NumPy as here."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TOLERANCE = 1e-6  # of the largest output, at least of 1
 
 
 def run(path: Path, x: np.ndarray) -> np.ndarray:
-    """Compute with onnxruntime, after the checker has had its look at the file."""
+    """Check the file with onnx and compute with onnxruntime."""
     onnx.checker.check_model(str(path), full_check=True)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     wide = session.get_inputs()[0].type == "tensor(double)"
@@ -52,12 +52,12 @@ def check(net: nn.Network, expected: np.ndarray, tmp_path: Path, x: np.ndarray =
 def test_every_activation(name: str, dtype: str, tmp_path: Path) -> None:
     hidden = [nn.Dense(9, name)] if name != "softmax" else []
     net = nn.Network([5, *hidden, nn.Dense(4, name)], device="numpy", dtype=dtype, seed=2)
-    x = X * 0.2 if name == "exponential" else X  # e^e^z magnifies whatever is in the last bit
+    x = X * 0.2 if name == "exponential" else X  # e^e^z magnifies rounding errors
     check(net, net.outputs(x), tmp_path, x)
 
 
 @pytest.mark.parametrize(("name", "number"), [("leaky_relu", 0.3), ("elu", 2.0)])
-def test_an_activations_number(name: str, number: float, tmp_path: Path) -> None:
+def test_an_activation_with_a_parameter(name: str, number: float, tmp_path: Path) -> None:
     net = nn.Network([5, nn.Dense(9, get_activation(name, number)), 2], device="numpy")
     check(net, net.outputs(X), tmp_path)
 
@@ -71,7 +71,7 @@ def test_maxout_and_dropout(pieces: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scale", ["standard", "robust", "unit"])
 @pytest.mark.parametrize("scale_targets", [True, False])
-def test_raw_rows_go_in_and_values_come_out(
+def test_exports_take_raw_rows_and_return_values(
     scale: str, scale_targets: bool, tmp_path: Path
 ) -> None:
     x = X * np.array([1.0, 100.0, 0.01, 5.0, 1.0], np.float32) + 3.0
@@ -110,7 +110,7 @@ def test_any_number_of_rows(tmp_path: Path) -> None:
         assert run(tmp_path / "model.onnx", X[:n]).shape == (n, 2)
 
 
-def test_npz_holds_all_that_is_needed(tmp_path: Path) -> None:
+def test_npz_is_sufficient_to_compute_outputs(tmp_path: Path) -> None:
     net = nn.Network([5, nn.Dense(6, "tanh"), 2], device="numpy")
     nn.train(net, X, X[:, :2], epochs=1, scale="standard")
     nn.export(net, tmp_path / "model.npz")
@@ -125,7 +125,7 @@ def test_npz_holds_all_that_is_needed(tmp_path: Path) -> None:
     np.testing.assert_allclose(a, net.outputs(X), rtol=0, atol=1e-5)
 
 
-def test_what_cannot_be_exported_is_refused(
+def test_networks_that_cannot_be_exported_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own: Any = nn.Activation("relu", lambda z: z**3, lambda z: 3 * z**2)
@@ -134,11 +134,11 @@ def test_what_cannot_be_exported_is_refused(
         nn.export(net, tmp_path / "model.onnx")
 
     class Doubled(nn.Dense):
-        """A layer of one's own, which would silently count as a dense one."""
+        """A custom layer, which must not be exported as a dense one."""
 
     with pytest.raises(ArgumentError, match="Only layers of nnbackend"):
         nn.export(nn.Network([5, Doubled(2)], device="numpy"), tmp_path / "model.onnx")
-    with pytest.raises(ArgumentError, match=r"exported to \.onnx or \.npz"):
+    with pytest.raises(ArgumentError, match=r"file must be \.onnx or \.npz"):
         nn.export(net, tmp_path / "model.onx")
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ArgumentError, match=r'pip install "nnbackend\[onnx\]"'):
@@ -146,7 +146,7 @@ def test_what_cannot_be_exported_is_refused(
     assert not list(tmp_path.iterdir())
 
 
-def test_the_verb(
+def test_the_export_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -199,7 +199,7 @@ def fitted(kind: str) -> Any:
 
 
 @pytest.mark.parametrize("kind", FITS)
-def test_an_estimator_answers_there_as_here(kind: str, tmp_path: Path) -> None:
+def test_an_exported_estimator_predicts_the_same(kind: str, tmp_path: Path) -> None:
     model = fitted(kind)
     model.set_params(activation="relu", hidden_layer_sizes=3)  # for the next fit
     is_classifier = hasattr(model, "predict_proba")
@@ -219,7 +219,7 @@ def test_an_estimator_answers_there_as_here(kind: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(nets[0].predict(X), model.predict(X))
 
 
-def test_the_networks_of_an_estimator_are_kept_as_any_other(tmp_path: Path) -> None:
+def test_the_networks_of_an_estimator_can_be_saved_and_exported(tmp_path: Path) -> None:
     model = fitted("two classes")
     nn.export(model, tmp_path / "m.npz")
     with np.load(tmp_path / "m.npz", allow_pickle=False) as stored:
@@ -232,7 +232,7 @@ def test_the_networks_of_an_estimator_are_kept_as_any_other(tmp_path: Path) -> N
     np.testing.assert_array_equal(net.predict(X), model.predict(X))
 
 
-def test_an_ensemble_fitted_to_sparse_rows_has_no_scale(tmp_path: Path) -> None:
+def test_an_ensemble_fitted_to_sparse_rows_has_no_scaler(tmp_path: Path) -> None:
     sparse = scipy.sparse.csr_array(X * (X > 0.5))
     model = nn.MLPClassifier(preset="tabular", n_members=2, **SMALL).fit(sparse, CODES)
     nn.export(model, tmp_path / "m.onnx")
@@ -262,7 +262,7 @@ def test_an_ensemble_fitted_to_sparse_rows_has_no_scale(tmp_path: Path) -> None:
     ids=["not fitted", "one class", "ensemble", "pipeline", "class", "scikit-learn's", "None"],
 )
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_what_is_no_fitted_estimator_is_refused(
+def test_models_other_than_fitted_estimators_are_refused(
     make: Any, kind: Any, said: str, tmp_path: Path
 ) -> None:
     with pytest.raises(kind, match=said):

@@ -1,4 +1,4 @@
-"""Runs whose folder or data moved are still resumed, drawn and explained."""
+"""Commands find the files of a run after its folder or data has moved."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def table(path: Path, n: int = 60, seed: int = 0) -> Path:
 
 @pytest.fixture
 def old(tmp_path: Path) -> Path:
-    """A folder with data, a validation file and a run of them."""
+    """Return a folder with data, a validation file and a run trained on them."""
     folder = tmp_path / "old"
     folder.mkdir()
     words = ["train", str(table(folder / "data.csv")), *QUICK, "--out", str(folder / "run")]
@@ -31,7 +31,7 @@ def old(tmp_path: Path) -> Path:
     return folder
 
 
-VERBS = [
+COMMANDS = [
     ["train", "--resume", "RUN", "--epochs", "3", "--quiet"],
     ["plot", "RUN", "--kind", "boundary", "--device", "numpy"],
     ["plot", "RUN", "--kind", "rates", "--device", "numpy"],
@@ -40,9 +40,9 @@ VERBS = [
 ]
 
 
-@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: " ".join(verb[:4]))
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command[:4]))
 @pytest.mark.parametrize("moved", ["both", "run alone", "data alone"])
-def test_every_verb_finds_a_moved_run(old: Path, verb: list[str], moved: str) -> None:
+def test_every_command_finds_a_moved_run(old: Path, command: list[str], moved: str) -> None:
     new = old.parent / "new" / "deep"
     if moved == "both":
         new.parent.mkdir()
@@ -56,25 +56,25 @@ def test_every_verb_finds_a_moved_run(old: Path, verb: list[str], moved: str) ->
         for name in ("data.csv", "valid.csv"):
             (old / name).rename(old / "run" / name)
         run, data = old / "run", old / "run" / "data.csv"
-    words = [{"RUN": str(run), "DATA": str(data)}.get(word, word) for word in verb]
+    words = [{"RUN": str(run), "DATA": str(data)}.get(word, word) for word in command]
     assert main(words) == 0
-    if verb[0] == "train":
-        assert main(words) == 0  # the places that were found are kept
+    if command[0] == "train":
+        assert main(words) == 0  # the new paths are saved
         assert str(data) in (run / "config.toml").read_text(encoding="utf-8")
 
 
-def away(old: Path) -> Path:
-    """Put the data where nobody looks."""
+def move_away(old: Path) -> Path:
+    """Move the data to a folder that is not searched."""
     elsewhere = old.parent / "elsewhere"
     elsewhere.mkdir()
     (old / "data.csv").rename(elsewhere / "rows.csv")
     return elsewhere / "rows.csv"
 
 
-def test_data_that_are_nowhere_are_named_with_all_paths_tried(
+def test_missing_data_is_reported_with_all_paths_tried(
     old: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = away(old)
+    data = move_away(old)
     for words in (["train", "--resume"], ["plot", "--kind", "boundary"], ["explain", "0"]):
         words.insert(1, str(old / "run")) if words[0] != "train" else words.append(str(old / "run"))
         assert main(words) == 2
@@ -84,12 +84,12 @@ def test_data_that_are_nowhere_are_named_with_all_paths_tried(
         assert "new path (train DATA --resume RUN; plot RUN --data DATA), or correct 'data'" in said
     run = str(old / "run")
     assert main(["train", str(data), "--resume", run, "--epochs", "3", "--quiet"]) == 0
-    assert main(["plot", run, "--kind", "boundary"]) == 0  # resuming kept the new path
+    assert main(["plot", run, "--kind", "boundary"]) == 0  # resuming saved the new path
 
 
 @pytest.mark.parametrize("kind", ["boundary", "rates"])
-def test_plot_is_told_where_the_data_are(old: Path, kind: str) -> None:
-    data = away(old)
+def test_plot_accepts_the_new_path_of_the_data(old: Path, kind: str) -> None:
+    data = move_away(old)
     words = ["plot", str(old / "run"), "--kind", kind, "--device", "numpy"]
     assert main([*words, "--data", str(data)]) == 0
 
@@ -97,7 +97,7 @@ def test_plot_is_told_where_the_data_are(old: Path, kind: str) -> None:
 def test_a_file_of_the_same_name_with_other_rows_is_refused(
     old: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    away(old)
+    move_away(old)
     run = old / "run"
     table(run / "data.csv", seed=5)
     before = (run / "last.safetensors").read_bytes()
@@ -108,7 +108,7 @@ def test_a_file_of_the_same_name_with_other_rows_is_refused(
     assert (run / "last.safetensors").read_bytes() == before
 
 
-def test_a_run_of_an_earlier_version_knows_no_folder(old: Path) -> None:
+def test_a_run_of_an_earlier_version_without_folder_in_environment_json(old: Path) -> None:
     path = old / "run" / "environment.json"
     facts = json.loads(path.read_text(encoding="utf-8"))
     del facts["folder"]

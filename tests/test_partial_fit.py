@@ -1,4 +1,4 @@
-"""Continued fits: partial_fit keeps the optimizer's state; warm_start resets it, as scikit-learn's."""
+"""Continued fits: partial_fit keeps the optimizer state, warm_start resets it like scikit-learn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model file: the same network comes back bit for bit, or a ModelFileError."""
+"""The model file: loading returns the same network bit for bit, or raises ModelFileError."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def assert_same(loaded: Network, net: Network) -> None:
-    """Everything a file holds is equal, arrays in every bit."""
+    """Check that all stored attributes are equal, arrays bit for bit."""
     assert loaded.n_in == net.n_in
     assert loaded.layers == net.layers
     assert loaded.loss == net.loss
@@ -86,12 +86,12 @@ def round_trip(net: Network, path: Path, **options: Any) -> Network:
     return loaded
 
 
-# --- what is saved comes back ---------------------------------------------------------------------
+# --- round trips ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS))
-def test_activations_come_back(name: str, dtype: str, path: Path) -> None:
+def test_activations_round_trip(name: str, dtype: str, path: Path) -> None:
     params = [0.3 for p in get_activation(name).params]
     phi = get_activation(name, *params)
     layers = [phi] if name == "softmax" else [phi, "identity"]
@@ -103,7 +103,7 @@ def test_activations_come_back(name: str, dtype: str, path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", sorted(LOSSES))
-def test_losses_come_back(name: str, dtype: str, path: Path) -> None:
+def test_losses_round_trip(name: str, dtype: str, path: Path) -> None:
     loss = get_loss(name, *[0.3 for p in get_loss(name).params])
     loaded = round_trip(network([3, 4, 2], loss, dtype=dtype), path)
     assert loaded.loss.params == loss.params
@@ -111,7 +111,7 @@ def test_losses_come_back(name: str, dtype: str, path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(INITIALIZERS))
-def test_initializers_come_back(name: str, path: Path) -> None:
+def test_initializers_round_trip(name: str, path: Path) -> None:
     draw = get_initializer(name, *[0.3 for p in get_initializer(name).params])
     net = network([3, Dense(4, "relu", draw, draw), Maxout(3, 2, draw, draw), 1])
     loaded = round_trip(net, path)
@@ -128,7 +128,7 @@ LAYER_EXAMPLES: dict[str, AbstractLayer] = {
 
 
 @pytest.mark.parametrize("kind", sorted(LAYERS))
-def test_layers_come_back(kind: str, path: Path) -> None:
+def test_layers_round_trip(kind: str, path: Path) -> None:
     layer = LAYER_EXAMPLES[kind]
     described = json.loads(json.dumps(describe_layer(layer)))
     assert described["kind"] == kind
@@ -138,7 +138,7 @@ def test_layers_come_back(kind: str, path: Path) -> None:
 
 @pytest.mark.parametrize("clip", [None, 2.5])
 @pytest.mark.parametrize("kind", KINDS)
-def test_scalers_come_back(kind: Any, clip: float | None, path: Path, rng: Any) -> None:
+def test_scalers_round_trip(kind: Any, clip: float | None, path: Path, rng: Any) -> None:
     net = network([4, 5, 2])
     net.scaler = Scaler(kind, rng.normal(size=4), np.array([0.1, 1 / 3, 0.0, 5e-324]), clip)
     net.target_scaler = fit_scaler("standard", rng.normal(size=(9, 2)))
@@ -164,7 +164,7 @@ def test_classes_keep_their_types(classes: list[Any], path: Path) -> None:
     assert [*map(repr, loaded.classes)] == [*map(repr, net.classes or ())]
 
 
-def test_classes_found_in_training_come_back(path: Path) -> None:
+def test_classes_found_in_training_round_trip(path: Path) -> None:
     net = network([2, 4, 3], "quadratic")
     x = np.arange(12.0).reshape(6, 2) / 12
     nnbackend.train(net, x, np.array([0, 1, 2, 0, 1, 2]), epochs=1, seed=0, scale="standard")
@@ -172,13 +172,13 @@ def test_classes_found_in_training_come_back(path: Path) -> None:
     round_trip(net, path)
 
 
-def test_columns_and_seed_come_back(path: Path) -> None:
+def test_columns_and_seed_round_trip(path: Path) -> None:
     net = network([2, 1], seed=2**63)
     net.columns = {"columns": [{"name": "größe", "x": [1.5, None, True]}], "format": {"sha256": ""}}
     assert round_trip(net, path).columns == net.columns
 
 
-def test_values_no_arithmetic_produces_come_back(path: Path) -> None:
+def test_nan_payloads_and_infinities_round_trip(path: Path) -> None:
     net = network([2, 2])
     bits = np.array([[0x7FC01234, 0xFF800000], [0x80000000, 0x00000001]], np.uint32)
     net.set_parameters([bits.view(np.float32)], [np.array([np.inf, -0.0])])
@@ -186,17 +186,17 @@ def test_values_no_arithmetic_produces_come_back(path: Path) -> None:
     assert_same(load(path, "numpy"), net)
 
 
-def test_parameters_without_an_end_come_back(path: Path) -> None:
+def test_infinite_parameters_round_trip(path: Path) -> None:
     round_trip(network([2, Dense(1, "identity", "normal")], get_loss("huber", np.inf)), path)
 
 
-def test_an_own_activation_must_be_handed_back(path: Path) -> None:
+def test_a_custom_activation_must_be_passed_again(path: Path) -> None:
     net = network([2, Dense(3, cube), Maxout(2), Dense(1, cube)])
     round_trip(net, path, activations=[cube])
     with pytest.raises(ModelFileError, match=r"'cube'.*Load with activations=\[\.\.\.\]"):
         load(path, "numpy")
     other = Activation("cube", cube.f, cube.df, params=(2.0,))
-    with pytest.raises(ModelFileError, match="'cube' must have the numbers"):
+    with pytest.raises(ModelFileError, match="'cube' must have the saved parameters"):
         load(path, "numpy", activations=[other])
     with pytest.raises(ArgumentError, match="activations must be a list"):
         load(path, "numpy", activations=["cube"])  # type: ignore[list-item]
@@ -204,13 +204,13 @@ def test_an_own_activation_must_be_handed_back(path: Path) -> None:
         load(path, "numpy", losses=[cube])  # type: ignore[list-item]
 
 
-def test_an_own_loss_must_be_handed_back(path: Path) -> None:
+def test_a_custom_loss_must_be_passed_again(path: Path) -> None:
     round_trip(network([2, 3, 1], doubled), path, losses=(doubled,))
     with pytest.raises(ModelFileError, match=r"'doubled'.*Load with losses=\[\.\.\.\]"):
         load(path, "numpy", activations=[cube])
 
 
-def test_an_own_formula_may_have_a_known_name(path: Path) -> None:
+def test_a_custom_formula_may_have_a_built_in_name(path: Path) -> None:
     mine = Activation("relu", cube.f, cube.df)
     net = network([2, Dense(3, mine), Dense(3, "relu"), 1])
     loaded = round_trip(net, path, activations=[mine])
@@ -221,7 +221,7 @@ def test_an_own_formula_may_have_a_known_name(path: Path) -> None:
         load(path, "numpy")
 
 
-def test_an_own_initializer_is_needed_no_more(path: Path) -> None:
+def test_a_custom_initializer_is_not_needed_to_load(path: Path) -> None:
     ones = Initializer("ones", lambda rng, shape, fan_in, fan_out: np.ones(shape))
     net = network([2, Dense(3, "relu", ones, ones), Dense(1, "identity")])
     net.save(path)
@@ -231,13 +231,13 @@ def test_an_own_initializer_is_needed_no_more(path: Path) -> None:
     assert loaded.layers[0] == Dense(3, "relu")
 
 
-def test_the_doors_lead_here(path: Path) -> None:
+def test_the_public_functions_are_these(path: Path) -> None:
     assert nnbackend.load is load
     save(small(), str(path))
     assert_same(load(str(path)), small())
 
 
-def test_a_saved_network_goes_on_learning(path: Path) -> None:
+def test_a_loaded_network_trains_like_the_saved_one(path: Path) -> None:
     net = small()
     net.save(path)
     loaded = load(path, "numpy")
@@ -265,8 +265,8 @@ def test_outputs_are_the_same_in_another_process(path: Path, rng: Any) -> None:
     assert np.load(files[2]).tobytes() == net.outputs(x).tobytes()
 
 
-def test_files_of_any_device_load_on_any_other(backend: Backend, path: Path, rng: Any) -> None:
-    """Bit for bit, from the backend to NumPy and back."""
+def test_files_of_one_device_load_on_another(backend: Backend, path: Path, rng: Any) -> None:
+    """The values are equal bit for bit, from the backend to NumPy and back."""
     x = rng.normal(size=(12, 4)).astype("float32")
     net = Network([4, Dense(5, "tanh"), Dropout(0.2), Maxout(3), 2], device=backend)
     nnbackend.train(net, x, x[:, :2], epochs=1, scale="standard", scale_targets=True)
@@ -279,7 +279,7 @@ def test_files_of_any_device_load_on_any_other(backend: Backend, path: Path, rng
     np.testing.assert_array_equal(back.predict(x), net.predict(x))
 
 
-def test_one_network_gives_one_file(path: Path) -> None:
+def test_the_same_network_gives_the_same_file(path: Path) -> None:
     small().save(path)
     first = path.read_bytes()
     load(path, "numpy").save(path)
@@ -298,17 +298,17 @@ def test_any_safetensors_reader_reads_it(path: Path) -> None:
     assert b"pickle" not in path.read_bytes()
 
 
-def test_a_device_that_is_not_there_is_no_fault_of_the_file(path: Path) -> None:
+def test_an_unknown_device_raises_backend_error(path: Path) -> None:
     small().save(path)
     with pytest.raises(BackendError):
         load(path, "nosuchdevice")
 
 
-# --- what cannot be saved is not ------------------------------------------------------------------
+# --- networks that cannot be saved ----------------------------------------------------------------
 
 
 class Strange(Dropout):
-    """A layer of somebody's own."""
+    """A custom layer."""
 
 
 def two_cubes(net: Network) -> None:
@@ -343,7 +343,7 @@ BAD_NETWORKS: dict[str, tuple[Callable[[Network], object], str]] = {
 
 
 @pytest.mark.parametrize("what", sorted(BAD_NETWORKS))
-def test_what_would_not_load_is_not_written(what: str, path: Path) -> None:
+def test_a_network_that_could_not_be_loaded_is_not_written(what: str, path: Path) -> None:
     small().save(path)
     before = path.read_bytes()
     net = small()
@@ -355,22 +355,22 @@ def test_what_would_not_load_is_not_written(what: str, path: Path) -> None:
     assert os.listdir(path.parent) == [path.name]
 
 
-def test_the_folder_must_be_there(tmp_path: Path) -> None:
+def test_the_folder_must_exist(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="folder of the file must exist"):
         small().save(tmp_path / "nowhere" / "model.safetensors")
-    with pytest.raises(ArgumentError, match="only replace a file"):
+    with pytest.raises(ArgumentError, match="must be that of a file"):
         small().save(tmp_path)
     assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX files")
-def test_a_link_a_mode_and_a_device(tmp_path: Path) -> None:
-    kept, link, model = tmp_path / "kept", tmp_path / "link", tmp_path / "model"
-    kept.write_text("kept")
-    link.symlink_to(kept)
+def test_links_permissions_and_devices(tmp_path: Path) -> None:
+    original, link, model = tmp_path / "original", tmp_path / "link", tmp_path / "model"
+    original.write_text("text")
+    link.symlink_to(original)
     small().save(link)
     assert not link.is_symlink()
-    assert kept.read_text() == "kept"
+    assert original.read_text() == "text"
     small().save(model)
     model.chmod(0o600)
     small().save(model)
@@ -379,13 +379,13 @@ def test_a_link_a_mode_and_a_device(tmp_path: Path) -> None:
     model.symlink_to(link)
     assert_same(load(model, "numpy"), small())
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ArgumentError, match="only replace a file"):
+    with pytest.raises(ArgumentError, match="must be that of a file"):
         small().save(tmp_path / "pipe")
-    with pytest.raises(ArgumentError, match="only replace a file"):
+    with pytest.raises(ArgumentError, match="must be that of a file"):
         small().save("/dev/null")
 
 
-# --- written whole, or not at all -----------------------------------------------------------------
+# --- atomic writes --------------------------------------------------------------------------------
 
 
 def fail(*_: object, **__: object) -> None:
@@ -393,7 +393,7 @@ def fail(*_: object, **__: object) -> None:
 
 
 def write_in_place(net: Network, path: Path) -> None:
-    """How not to do it: the old file is gone before the new one is there."""
+    """Write the file in place, without atomicity, as a counterexample."""
     data = encode(describe_network(net), network_tensors(net))
     with path.open("wb") as file:
         file.write(data[: len(data) // 2])
@@ -403,7 +403,7 @@ def write_in_place(net: Network, path: Path) -> None:
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace", "open"])
-def test_a_failing_disk_leaves_the_old_file(
+def test_a_failing_disk_keeps_the_old_file(
     call: str, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, new = small(), network([5, 7, 1])
@@ -418,7 +418,7 @@ def test_a_failing_disk_leaves_the_old_file(
     assert_same(load(path, "numpy"), new)
 
 
-def test_the_same_failure_ruins_a_file_written_in_place(
+def test_the_same_failure_destroys_a_file_written_in_place(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, new = small(), network([5, 7, 1])
@@ -433,7 +433,7 @@ def test_the_same_failure_ruins_a_file_written_in_place(
         load(path, "numpy")
 
 
-def test_an_interrupt_leaves_the_old_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_keeps_the_old_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -445,9 +445,9 @@ def test_an_interrupt_leaves_the_old_file(path: Path, monkeypatch: pytest.Monkey
     assert os.listdir(path.parent) == [path.name]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="folders are brought to the disk on POSIX only")
+@pytest.mark.skipif(os.name == "nt", reason="folders are synced on POSIX only")
 @pytest.mark.parametrize(("number", "is_error"), [(22, False), (5, True)])
-def test_the_folder_is_brought_to_the_disk_last(
+def test_the_folder_is_synced_last(
     number: int, is_error: bool, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
@@ -468,7 +468,7 @@ def test_the_folder_is_brought_to_the_disk_last(
     if is_error:
         with pytest.raises(OSError, match="no"):
             small().save(path)
-    else:  # EINVAL: a file system that knows no such thing
+    else:  # EINVAL: the file system does not support it
         small().save(path)
     assert calls == ["file", "replace", "folder"]
     monkeypatch.undo()
@@ -478,8 +478,8 @@ def test_the_folder_is_brought_to_the_disk_last(
 # --- damage ---------------------------------------------------------------------------------------
 
 
-def refused(data: bytes, path: Path) -> str:
-    """Return the message with which `data` is refused."""
+def error_of(data: bytes, path: Path) -> str:
+    """Return the error message of loading `data`."""
     path.write_bytes(data)
     with pytest.raises(ModelFileError) as caught:
         load(path, "numpy")
@@ -493,8 +493,8 @@ def test_every_truncation_is_refused(path: Path) -> None:
     small().save(path)
     data = path.read_bytes()
     for length in range(len(data)):
-        refused(data[:length], path)
-    refused(data + b"\0", path)
+        error_of(data[:length], path)
+    error_of(data + b"\0", path)
 
 
 def test_flipped_bits_are_refused(path: Path, rng: np.random.Generator) -> None:
@@ -503,7 +503,7 @@ def test_flipped_bits_are_refused(path: Path, rng: np.random.Generator) -> None:
     for bit in rng.choice(8 * len(data), 500, replace=False):
         damaged = bytearray(data)
         damaged[bit // 8] ^= 1 << (bit % 8)
-        refused(bytes(damaged), path)
+        error_of(bytes(damaged), path)
 
 
 def test_exchanged_tensors_are_refused(path: Path) -> None:
@@ -512,10 +512,10 @@ def test_exchanged_tensors_are_refused(path: Path) -> None:
     exchanged = data.replace(b'"weights.0"', b'"weights.x"').replace(b'"weights.1"', b'"weights.0"')
     exchanged = exchanged.replace(b'"weights.x"', b'"weights.1"')
     assert exchanged != data
-    assert "checksum" in refused(exchanged, path)
+    assert "checksum" in error_of(exchanged, path)
 
 
-# --- malice: every checksum below is right --------------------------------------------------------
+# --- forged descriptions with valid checksums -----------------------------------------------------
 
 
 def parts() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -523,7 +523,7 @@ def parts() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return json.loads(json.dumps(describe_network(net))), network_tensors(net)
 
 
-def test_the_forger_can_forge(path: Path) -> None:
+def test_an_unchanged_forgery_loads(path: Path) -> None:
     path.write_bytes(encode(*parts()))
     assert_same(load(path, "numpy"), small())
 
@@ -532,7 +532,7 @@ def wide(described: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     described["n_in"] = described["layers"][0]["n_out"] = 10**9
 
 
-def nothing_but_claims(described: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+def false_sizes(described: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     wide(described, arrays)
     arrays.clear()
     arrays["weights.0"] = np.zeros((1, 1), np.float32)
@@ -553,7 +553,7 @@ def put(name: str, array: Any) -> Callable[[dict[str, Any], dict[str, np.ndarray
 
 FORGERIES: dict[str, tuple[Callable[[dict[str, Any], dict[str, np.ndarray]], object], str]] = {
     "wide": (wide, r"must be float32 of shape \(1000000000, 1000000000\)"),
-    "nothing but claims": (nothing_but_claims, "missing"),
+    "false sizes": (false_sizes, "missing"),
     "newer": (edit("format", value=FORMAT + 1), "newer nnbackend"),
     "format 0": (edit("format", value=0), "format must be a version"),
     "format true": (edit("format", value=True), "format must be a version"),
@@ -568,7 +568,7 @@ FORGERIES: dict[str, tuple[Callable[[dict[str, Any], dict[str, np.ndarray]], obj
     "n_in of text": (edit("n_in", value="2"), "n_in must be"),
     "n_in true": (edit("n_in", value=True), "n_in must be"),
     "layers of text": (edit("layers", value="dense"), "list of layers"),
-    "no layers": (edit("layers", value=[]), "too many"),
+    "no layers": (edit("layers", value=[]), "unexpected"),
     "no layers, no tensors": (
         lambda d, t: (d.update(layers=[], scaler=None), t.clear()),
         "at least one layer",
@@ -590,14 +590,14 @@ FORGERIES: dict[str, tuple[Callable[[dict[str, Any], dict[str, np.ndarray]], obj
     ),
     "hidden softmax": (edit("layers", 0, "activation", "name", value="softmax"), "softmax"),
     "activation": (edit("layers", 0, "activation", value="tanh"), "activation must have"),
-    "activation's name": (edit("layers", 0, "activation", "name", value="os"), "known one"),
+    "activation's name": (edit("layers", 0, "activation", "name", value="os"), "known name"),
     "activation's name a list": (edit("layers", 0, "activation", "name", value=[]), "a name"),
-    "activation's params": (edit("layers", 0, "activation", "params", value=[1]), "own numbers"),
+    "activation's params": (edit("layers", 0, "activation", "params", value=[1]), "valid param"),
     "params of lists": (edit("layers", 0, "activation", "params", value=[[1]]), "must be numbers"),
     "params of text": (edit("layers", 0, "weights", "params", value="12"), "list of numbers"),
     "own": (edit("layers", 0, "activation", "own", value=1), "true or false"),
-    "initializer": (edit("layers", 0, "weights", "name", value="eval"), "known one"),
-    "loss": (edit("loss", value={"name": "hinge", "params": [], "own": False}), "known one"),
+    "initializer": (edit("layers", 0, "weights", "name", value="eval"), "known name"),
+    "loss": (edit("loss", value={"name": "hinge", "params": [], "own": False}), "known name"),
     "loss's params": (
         edit("loss", value={"name": "huber", "params": [-1], "own": False}),
         "threshold",
@@ -615,14 +615,14 @@ FORGERIES: dict[str, tuple[Callable[[dict[str, Any], dict[str, np.ndarray]], obj
         edit("target_scaler", value={"kind": "unit", "clip": None}),
         "missing",
     ),
-    "tensors without scaler": (edit("scaler", value=None), "too many"),
+    "tensors without scaler": (edit("scaler", value=None), "unexpected"),
     "scaler of nan": (put("scaler.shift", [0.0, np.nan]), "finite"),
     "scaler of inf": (put("scaler.factor", [0.0, np.inf]), "finite"),
     "scaler's shape": (put("scaler.shift", [0.0]), r"shape \(2,\)"),
     "scaler's dtype": (put("scaler.shift", np.zeros(2, np.float32)), "must be float64"),
     "absent tensor": (lambda d, t: t.pop("biases.1"), "'biases.1'.*missing"),
-    "extra tensor": (put("weights.2", [1.0]), "'weights.2'.*too many"),
-    "path in a name": (put("../../weights.0", [1.0]), "too many"),
+    "extra tensor": (put("weights.2", [1.0]), "'weights.2'.*unexpected"),
+    "path in a name": (put("../../weights.0", [1.0]), "unexpected"),
     "misshapen": (put("weights.0", np.zeros((3, 2), np.float32)), r"Received: .*\(3, 2\)"),
     "flat": (put("weights.0", np.zeros(6, np.float32)), r"Received: .*\(6,\)"),
     "wrong dtype": (put("weights.0", np.zeros((2, 3))), "Received: float64"),
@@ -639,12 +639,12 @@ def test_forgeries_are_refused(what: str, path: Path) -> None:
     forge, message = FORGERIES[what]
     forge(described, arrays)
 
-    text = refused(encode(described, arrays), path)
+    text = error_of(encode(described, arrays), path)
     assert re.search(message, text), text
 
 
-def test_nothing_is_built_for_a_claim(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The refusal comes before any array, whatever the sizes."""
+def test_no_network_is_built_for_false_sizes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error is raised before any array is allocated."""
 
     def build(*_: object, **__: object) -> None:
         raise AssertionError("a network was built")
@@ -652,10 +652,10 @@ def test_nothing_is_built_for_a_claim(path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("nnbackend.persistence.building.Network", build)
     described, arrays = parts()
     wide(described, arrays)
-    refused(encode(described, arrays), path)
+    error_of(encode(described, arrays), path)
 
 
-# --- malice in the header -------------------------------------------------------------------------
+# --- forged headers -------------------------------------------------------------------------------
 
 TEXT = json.dumps({"format": FORMAT, "sha256": "0" * 64})
 METADATA = json.dumps({"__metadata__": {"nnbackend": TEXT}})[1:-1]
@@ -678,7 +678,7 @@ HEADERS: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "nothing in a file of 0 bytes"),
     "short": (b"\x10\0\0", "file of 3 bytes"),
     "zeros": (bytes(64), "length of its header"),
-    "text": (b"# not a model, but a page of text that somebody renamed\n" * 9, "length"),
+    "text": (b"# not a model, but a page of text that was renamed\n" * 9, "length"),
     "zip": (b"PK\x03\x04" + bytes(200), "length of its header"),
     "pickle": (b"\x80\x05\x95" + bytes(200), "length of its header"),
     "huge header": (raw("{}", length=2**63), "length of its header"),
@@ -809,20 +809,20 @@ HEADERS: dict[str, tuple[bytes, str]] = {
 def test_hostile_headers_are_refused(what: str, path: Path) -> None:
 
     data, message = HEADERS[what]
-    text = refused(data, path)
+    text = error_of(data, path)
     assert re.search(message, text), text
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a file with holes")
-def test_a_sparse_file_is_refused_by_its_header(path: Path) -> None:
-    """A terabyte that takes no room is not read to find that it is no model."""
+def test_a_huge_sparse_file_is_refused_by_its_header(path: Path) -> None:
+    """A sparse file of a terabyte is refused without reading it."""
     path.write_bytes(raw("{" + tensor([2**38], 0, 2**40) + "}"))
     os.truncate(path, path.stat().st_size + 2**40)
     with pytest.raises(ModelFileError, match="another program"):
         load(path, "numpy")
 
 
-# --- what is no file ------------------------------------------------------------------------------
+# --- paths that are not files ---------------------------------------------------------------------
 
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
@@ -864,8 +864,8 @@ def test_a_failing_read_is_reported(path: Path, monkeypatch: pytest.MonkeyPatch)
         load(path)
 
 
-def test_what_is_read_is_what_was_checked(path: Path) -> None:
-    """The reader's own view of a file, as other programs may want it."""
+def test_read_model_returns_description_and_arrays(path: Path) -> None:
+    """The low-level reader, which other programs may use."""
     small().save(path)
     description, arrays = read_model(path)
     assert description["versions"]["nnbackend"] == nnbackend.__version__
@@ -889,7 +889,7 @@ FORMAT_1 = (
 )
 
 
-def test_a_file_of_format_1_stays_readable(path: Path) -> None:
+def test_a_file_of_format_1_is_readable(path: Path) -> None:
     path.write_bytes(zlib.decompress(base64.b64decode(FORMAT_1)))
     net = load(path, "numpy")
     np.testing.assert_array_equal(net.theta, np.arange(18) / 8)

@@ -1,4 +1,4 @@
-"""The progress bar of the estimators, and programs that have no console to write to."""
+"""The progress bar of the estimators, and programs without a console."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def _fit(verbose: Any = "bar", **options: Any) -> nn.MLPClassifier:
 
 
 @pytest.fixture
-def _every_step_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+def _draw_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nnbackend.estimators.progress.PAUSE", -1.0)
 
 
-@pytest.mark.usefixtures("_every_step_is_drawn")
-def test_the_bar_is_one_line_that_ends_with_the_last_epoch(
+@pytest.mark.usefixtures("_draw_every_step")
+def test_the_bar_is_one_line_and_ends_with_the_last_epoch(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     _fit()
@@ -43,7 +43,7 @@ def test_the_bar_is_one_line_that_ends_with_the_last_epoch(
     assert drawn[-1].startswith(FULL)
 
 
-def test_a_shorter_bar_covers_the_one_before(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_shorter_bar_overwrites_a_longer_one(capsys: pytest.CaptureFixture[str]) -> None:
     from nnbackend.estimators.progress import _on_stream
 
     show = _on_stream(sys.stderr)
@@ -75,7 +75,7 @@ def test_the_bar_is_not_written_to_another_stream(
     assert not capsys.readouterr().out
 
 
-def test_a_closed_stream_does_not_end_a_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_stream_does_not_fail_a_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     stream.close()
     monkeypatch.setattr(sys, "stderr", stream)
@@ -102,7 +102,7 @@ def test_the_command_line_runs_without_a_console(
 
 
 class DisplayHandle:
-    """IPython's, over a list of what the cell shows."""
+    """A replacement of IPython's handle that records the output of the cell."""
 
     def __init__(self, shown: list[Any], display_id: str) -> None:
         self.shown, self.display_id = shown, display_id
@@ -114,7 +114,7 @@ class DisplayHandle:
 
 @pytest.fixture
 def shown(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What the cell shows. The names, signatures and results are those of IPython 9."""
+    """Return the output of the cell. Names, signatures and results are those of IPython 9."""
     cell: list[Any] = []
 
     def display(
@@ -140,7 +140,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return cell
 
 
-@pytest.mark.usefixtures("_every_step_is_drawn")
+@pytest.mark.usefixtures("_draw_every_step")
 def test_a_notebook_shows_one_output_for_each_fit(
     shown: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -156,7 +156,7 @@ def test_a_notebook_shows_one_output_for_each_fit(
 
 
 @pytest.mark.parametrize("shell", [None, types.SimpleNamespace()], ids=["plain", "IPython"])
-def test_ipython_in_a_terminal_has_the_line(
+def test_ipython_in_a_terminal_prints_the_line(
     shell: Any, shown: list[Any], monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip

@@ -1,4 +1,4 @@
-"""Exact resume: a run that was interrupted anywhere ends as if it never was, bit for bit."""
+"""Exact resume: an interrupted and resumed run equals the uninterrupted one bit for bit."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Y = X @ np.array([[1.0, 0.5], [-2.0, 0.0], [0.5, 1.0], [0.0, 3.0]], np.float32)
 
 
 class Interrupt(nn.Callback):
-    """Asks training to end after so many steps, as a signal does."""
+    """A callback that requests an interrupt after a number of steps, as a signal does."""
 
     def __init__(self, step: int) -> None:
         self.at = step
@@ -42,7 +42,7 @@ class Interrupt(nn.Callback):
 
 
 class Spy(nn.Callback):
-    """Notes the last weights and the state at the end, before the best come back."""
+    """A callback that records weights and state at the end, before the best weights return."""
 
     seen: tuple[Any, ...] = ()
 
@@ -54,13 +54,13 @@ class Spy(nn.Callback):
 
 
 @pytest.fixture(autouse=True)
-def look_after_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def _poll_after_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer_module, "POLL_INTERVAL_SECONDS", 0.0)
 
 
 @pytest.fixture
 def _python_handles_ctrl_c() -> Iterator[None]:
-    """Python's own handler, also where the tests run in the background, which ignores Ctrl-C."""
+    """Install Python's handler of Ctrl-C, which is ignored if the tests run in the background."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -119,7 +119,7 @@ def outcome(net: nn.Network, history: nn.History, spy: Spy) -> tuple[Any, ...]:
 
 
 def again(options: dict[str, Any]) -> dict[str, Any]:
-    """What resume must be given of a run's options: its data only."""
+    """Return the options of a run that `resume` needs: its data only."""
     given = {name: options[name] for name in ("sample_weight",) if name in options}
     if isinstance(options.get("validation"), tuple):
         given["validation"] = options["validation"]
@@ -167,7 +167,7 @@ def test_many_interruptions_of_one_run(tmp_path: Path) -> None:
     assert outcome(net, history, spy) == expected
 
 
-def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
+def test_a_killed_run_resumes_from_its_last_checkpoint(tmp_path: Path) -> None:
     class Killed(Exception):
         pass
 
@@ -201,7 +201,7 @@ def fit(folder: Path, *more: nn.Callback, **options: Any) -> nn.History:
                     callbacks=[*more, nn.Checkpoints(folder, **every)], **options)  # fmt: skip
 
 
-def test_a_finished_run_is_given_as_it_ended_and_can_be_prolonged(tmp_path: Path) -> None:
+def test_a_finished_run_is_returned_unchanged_and_can_be_extended(tmp_path: Path) -> None:
     fit(tmp_path, early_stopping=nn.EarlyStopping(patience=9))
     _, history = nn.resume(tmp_path, X, LABELS, device="numpy")
     assert (len(history), history.stop_reason) == (3, "epochs")
@@ -217,8 +217,8 @@ def test_a_finished_run_is_given_as_it_ended_and_can_be_prolonged(tmp_path: Path
             nn.resume(tmp_path, X, LABELS, device="numpy", epochs=wrong)  # type: ignore[arg-type]
 
 
-def test_a_stop_that_was_decided_stays_decided(tmp_path: Path) -> None:
-    """Early stopping at epoch 2, and the machine fails before the run has ended."""
+def test_a_decided_stop_is_final(tmp_path: Path) -> None:
+    """Early stopping at epoch 2, and a failure before the run has ended."""
 
     class Fail(nn.Callback):
         def on_pause(self, trainer: Any) -> None:
@@ -230,13 +230,13 @@ def test_a_stop_that_was_decided_stays_decided(tmp_path: Path) -> None:
     for same in ({}, {"epochs": 9}):
         _, history = nn.resume(tmp_path, X, LABELS, device="numpy", **same)
         assert (len(history), history.stop_reason) == (2, "early stopping")
-    with pytest.raises(ArgumentError, match=r"epochs=12 for one that ended with epoch 2 \(early"):
+    with pytest.raises(
+        ArgumentError, match=r"epochs=12 for a run that stopped after epoch 2 \(early"
+    ):
         nn.resume(tmp_path, X, LABELS, device="numpy", epochs=12)
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_damaged_checkpoint_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     expected = figures(fit(tmp_path))
     older, newest = checkpoint_paths(tmp_path)
     data = bytearray(newest.read_bytes())
@@ -244,8 +244,8 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     newest.write_bytes(data)
     _, history = nn.resume(tmp_path, X, LABELS, device="numpy")
     assert figures(history) == expected
-    assert "passed over" in caplog.text
-    assert checkpoint_paths(tmp_path) == [older, newest]  # and whole again
+    assert "skipping a damaged checkpoint" in caplog.text
+    assert checkpoint_paths(tmp_path) == [older, newest]  # both complete again
 
     for path in checkpoint_paths(tmp_path):
         path.write_bytes(b"")
@@ -253,7 +253,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
         nn.resume(tmp_path, X, LABELS, device="numpy")
 
 
-def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
+def test_temporary_files_of_killed_processes_are_removed(tmp_path: Path) -> None:
     for name in (".checkpoint-000000000002.safetensors.00ff.tmp", ".other.tmp", "notes.txt"):
         (tmp_path / name).write_text("half")
     fit(tmp_path)
@@ -261,7 +261,7 @@ def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
     assert names == [".other.tmp", "notes.txt"]
 
 
-def test_a_failed_periodic_checkpoint_is_a_warning_and_a_failed_last_one_an_error(
+def test_a_failed_periodic_checkpoint_warns_and_a_failed_last_one_raises(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(path: Path, data: bytes) -> None:
@@ -280,8 +280,8 @@ def test_a_failed_periodic_checkpoint_is_a_warning_and_a_failed_last_one_an_erro
     with pytest.raises(OSError, match="No space left") as caught:
         nn.train(net, X, LABELS, epochs=3, batch_size=25, early_stopping=stop, callbacks=callbacks)
     assert seen == [1, 2]
-    assert caplog.text.count("training goes on") == 2
-    # Nothing that was learnt is lost: the best weights are in the network, the history is there.
+    assert caplog.text.count("training continues") == 2
+    # No result is lost: the network has the best weights, the error has the history.
     reference = classifier("numpy")
     expected = nn.train(reference, X, LABELS, epochs=3, batch_size=25, early_stopping=stop)
     np.testing.assert_array_equal(net.theta, reference.theta)
@@ -289,8 +289,8 @@ def test_a_failed_periodic_checkpoint_is_a_warning_and_a_failed_last_one_an_erro
     assert (figures(history), history.stop_reason) == (figures(expected), "early stopping")
 
 
-def test_every_so_many_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a clock of which every step takes 20 seconds, and every second checkpoint 15."""
+def test_checkpoints_by_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a fake clock each step takes 20 seconds, and every second checkpoint 15."""
     clock = SimpleNamespace(now=1000.0, written=[])
 
     class Work(nn.Callback):
@@ -306,11 +306,11 @@ def test_every_so_many_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("nnbackend.persistence.checkpoints.time", watch)
     monkeypatch.setattr("nnbackend.persistence.checkpoints.atomic_write", write)
     fit(tmp_path, Work(), epochs=6, batch_size=10, every={"minutes": 0.9})
-    # 54 seconds after the last one was done: counted from its beginning, step 8 would be next to 6.
+    # 54 seconds after the end of the last one; counted from its beginning, step 8 would follow 6.
     assert clock.written == [3, 6, 9, 12, 15, 18, 21, 24, 27, 30]
 
 
-def test_room_is_looked_for_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disk_space_is_checked_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Usage:
         free = 10_000
 
@@ -320,9 +320,9 @@ def test_room_is_looked_for_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not checkpoint_paths(tmp_path)
 
 
-def test_a_folder_belongs_to_one_run(tmp_path: Path) -> None:
+def test_a_folder_holds_checkpoints_of_one_run(tmp_path: Path) -> None:
     fit(tmp_path)
-    with pytest.raises(ArgumentError, match="a folder of their own"):
+    with pytest.raises(ArgumentError, match="a folder without those of another run"):
         fit(tmp_path)
 
 
@@ -344,8 +344,8 @@ def test_a_signal_ends_the_run_with_a_checkpoint(number: int, tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("_python_handles_ctrl_c")
-def test_torn_weights_are_not_written(tmp_path: Path) -> None:
-    """A second Ctrl-C may cut a step in two."""
+def test_partially_updated_weights_are_not_saved(tmp_path: Path) -> None:
+    """A second Ctrl-C may interrupt within a step."""
 
     class Twice(nn.Callback):
         def on_progress(self, trainer: Any, step: int, n_steps: int) -> None:
@@ -363,18 +363,18 @@ def test_torn_weights_are_not_written(tmp_path: Path) -> None:
     [{"epochs": 0}, {"steps": 1.5}, {"minutes": -1}, {"minutes": 0}, {"minutes": float("inf")},
      {"minutes": float("nan")}, {"minutes": "5"}],
 )  # fmt: skip
-def test_intervals_out_of_range(options: dict[str, Any]) -> None:
+def test_invalid_intervals_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ArgumentError, match="Received"):
         nn.Checkpoints("unused", **options)
 
 
-def test_intervals_of_numpys_numbers(tmp_path: Path) -> None:
+def test_intervals_may_be_numpy_numbers(tmp_path: Path) -> None:
     fit(tmp_path, Interrupt(3), every={"steps": np.int64(2), "minutes": np.float32(5.0)})
     _, history = nn.resume(tmp_path, X, LABELS, device="numpy")
     assert len(history) == 3
 
 
-def test_what_cannot_be_written_down_is_said_at_once(tmp_path: Path) -> None:
+def test_options_that_cannot_be_saved_are_refused_before_training(tmp_path: Path) -> None:
     begun: list[int] = []
 
     class Note(nn.Callback):
@@ -384,7 +384,7 @@ def test_what_cannot_be_written_down_is_said_at_once(tmp_path: Path) -> None:
     def backwards(epoch: int) -> np.ndarray:
         return np.arange(50)[::-1]
 
-    with pytest.raises(ArgumentError, match="options that are numbers or names"):
+    with pytest.raises(ArgumentError, match="must be numbers or names"):
         fit(tmp_path / "shuffle", Note(), shuffle=backwards)
     net = classifier("numpy")
     net.columns = {"columns": {1, 2}}  # type: ignore[dict-item]
@@ -393,7 +393,7 @@ def test_what_cannot_be_written_down_is_said_at_once(tmp_path: Path) -> None:
     assert not begun
 
 
-# ---- what is refused --------------------------------------------------------------------------
+# ---- other data and invalid files --------------------------------------------------------------
 
 
 def test_other_data_is_refused(tmp_path: Path) -> None:
@@ -409,49 +409,49 @@ def test_other_data_is_refused(tmp_path: Path) -> None:
         (X, LABELS, {"validation": 0.3}),
         (X, LABELS, {"validation": (X, LABELS)}),
     ):
-        with pytest.raises(ArgumentError, match="the data it was begun with"):
+        with pytest.raises(ArgumentError, match="data must be those of the run"):
             nn.resume(tmp_path, x, y, device="numpy", **more)
 
 
-def test_own_code_is_asked_for_again(tmp_path: Path) -> None:
+def test_custom_code_must_be_passed_again(tmp_path: Path) -> None:
     def halves(step: int) -> float:
         return 0.5**step
 
     expected = figures(fit(tmp_path / "whole", schedule=halves))
     fit(tmp_path / "cut", Interrupt(3), schedule=halves)
-    with pytest.raises(ArgumentError, match="schedule must be given again"):
+    with pytest.raises(ArgumentError, match="schedule must be passed again"):
         nn.resume(tmp_path / "cut", X, LABELS)
-    with pytest.raises(ArgumentError, match="knows its optimizer"):
+    with pytest.raises(ArgumentError, match="stores its optimizer"):
         nn.resume(tmp_path / "cut", X, LABELS, schedule=halves, optimizer="adam")
     _, history = nn.resume(tmp_path / "cut", X, LABELS, schedule=halves, device="numpy")
     assert figures(history) == expected
 
 
-def test_a_stopping_rule_of_ones_own_is_asked_for_again(tmp_path: Path) -> None:
+def test_a_custom_stopping_rule_must_be_passed_again(tmp_path: Path) -> None:
     class Second(nn.EarlyStopping):
         def should_stop(self, history: nn.History) -> bool:
             return len(history) == 2
 
     fit(tmp_path, Interrupt(1), epochs=9, early_stopping=Second())
-    with pytest.raises(ArgumentError, match="early_stopping must be given again"):
+    with pytest.raises(ArgumentError, match="early_stopping must be passed again"):
         nn.resume(tmp_path, X, LABELS, device="numpy")
     _, history = nn.resume(tmp_path, X, LABELS, device="numpy", early_stopping=Second())
     assert (len(history), history.stop_reason) == (2, "early stopping")
 
 
-def test_models_and_checkpoints_are_told_apart(tmp_path: Path) -> None:
+def test_models_and_checkpoints_are_distinguished(tmp_path: Path) -> None:
     fit(tmp_path)
     with pytest.raises(ModelFileError, match=r"checkpoint of a run.*nnbackend\.resume"):
         nn.load(checkpoint_paths(tmp_path)[0])
     classifier("numpy").save(tmp_path / "checkpoint-999999999999.safetensors")
-    _, history = nn.resume(tmp_path, X, LABELS, device="numpy")  # the one before serves
+    _, history = nn.resume(tmp_path, X, LABELS, device="numpy")  # the one before is used
     assert len(history) == 3
     for folder in (tmp_path / "absent", tmp_path.parent):
         with pytest.raises(ModelFileError, match=r"no such folder|no checkpoint in it"):
             nn.resume(folder, X, LABELS)
 
 
-def test_on_another_device_it_goes_on_within_rounding(
+def test_on_another_device_it_resumes_within_rounding(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     net = classifier("numpy")
@@ -462,10 +462,10 @@ def test_on_another_device_it_goes_on_within_rounding(
     assert "within rounding" in caplog.text
 
 
-def test_it_stays_on_the_device_that_the_run_had(
+def test_it_resumes_on_the_device_of_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv("NNBACKEND_DEVICE", "numba")  # what a new run would be on
+    monkeypatch.setenv("NNBACKEND_DEVICE", "numba")  # the device of a new run
     fit(tmp_path, Interrupt(3))
     net, _ = nn.resume(tmp_path, X, LABELS)
     assert net.backend.device == "numpy:0"
@@ -473,7 +473,7 @@ def test_it_stays_on_the_device_that_the_run_had(
 
 
 @pytest.mark.parametrize("word", ["torch:mps:0", "numpy:7", "a:b:c:d", "", None, 3])
-def test_without_the_device_of_the_run_it_takes_another_and_says_so(
+def test_without_the_device_of_the_run_it_uses_another_and_warns(
     word: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("NNBACKEND_DEVICE", "numpy")
@@ -496,10 +496,10 @@ FORGED: dict[str, Callable[[dict[str, Any]], Any]] = {
     "epoch of text": lambda run: run.update(epoch="1"),
     "epoch below 0": lambda run: run.update(epoch=-1),
     "more steps than an epoch has": lambda run: run.update(step_in_epoch=99),
-    "an epoch without history": lambda run: run.update(epoch=2, made=1),
+    "an epoch without history": lambda run: run.update(epoch=2, step_in_epoch=1),
     "an earlier version": lambda run: run.update(recipe=run.pop("config")),
     "no config": lambda run: run.pop("config"),
-    "recipe of text": lambda run: run.update(config="adam"),
+    "config of text": lambda run: run.update(config="adam"),
     "unknown optimizer": lambda run: run["config"]["optimizer"].update(kind="os.system"),
     "optimizer's number": lambda run: run["config"]["optimizer"].update(eps="evil"),
     "optimizer's extra": lambda run: run["config"]["optimizer"].update(x=1),
@@ -523,7 +523,7 @@ FORGED: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 @pytest.mark.parametrize("what", sorted(FORGED))
 def test_forged_checkpoints_are_refused(what: str, tmp_path: Path) -> None:
-    """With a checksum that fits: whoever can write a file can also compute it."""
+    """The checksum is valid: an attacker can compute it too."""
     fit(tmp_path, Interrupt(3), every={"minutes": 60})
     (path,) = checkpoint_paths(tmp_path)
     description, arrays = read_model(path)

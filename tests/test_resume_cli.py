@@ -1,4 +1,4 @@
-"""`nnbackend train --resume`: runs that a signal ended, or killed, go on in their folder."""
+"""`nnbackend train --resume`: runs ended or killed by a signal resume in their folder."""
 
 from __future__ import annotations
 
@@ -43,26 +43,26 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing disturbed."""
+    """Return the folder of an uninterrupted run."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     assert main([*TRAIN, "--quiet", "--out", str(folder)]) == 0
     return folder
 
 
-# Sends the process a signal, when a checkpoint is there and the second epoch has begun.
+# Sends the process a signal once a checkpoint exists and the second epoch has started.
 PROGRAM = """
 import os, sys
 from nnbackend.cli import main
 from nnbackend.persistence.checkpoints import Checkpoints, checkpoint_paths
 
-look = Checkpoints.on_progress
+on_progress = Checkpoints.on_progress
 
-def look_and_send(self, trainer, step, n_steps):
-    look(self, trainer, step, n_steps)
+def send_signal(self, trainer, step, n_steps):
+    on_progress(self, trainer, step, n_steps)
     if trainer.epoch > 0 and checkpoint_paths(self.folder):
         os.kill(os.getpid(), int(sys.argv[1]))
 
-Checkpoints.on_progress = look_and_send
+Checkpoints.on_progress = send_signal
 sys.exit(main(sys.argv[2:]))
 """
 
@@ -81,15 +81,16 @@ def test_ended_by_a_signal_and_resumed(
         assert done.returncode == -number
     else:
         assert done.returncode == 128 + number, done.stderr
-        assert "everything is saved in run. Go on with: nnbackend train --resume run" in done.stderr
+        expected = "everything is saved in run. Resume with: nnbackend train --resume run"
+        assert expected in done.stderr
     assert 1 <= len(rows(folder)) < 25
-    stale = folder / ".model.safetensors.00ff.tmp"  # as a kill within a save leaves it
+    stale = folder / ".model.safetensors.00ff.tmp"  # as left by a kill within a save
     stale.write_bytes(b"half")
 
     monkeypatch.chdir(tmp_path)
     assert main(["train", "--resume", "run", "--json"]) == 0
     out, err = capsys.readouterr()
-    assert "going on after step" in err
+    assert "resuming after step" in err
     assert json.loads(out.splitlines()[-1])["epochs"] == len(rows(whole))
     assert rows(folder) == rows(whole)
     for name in ("model.safetensors", "last.safetensors"):
@@ -102,7 +103,7 @@ IRIS = ["train", "iris", "--device", "numpy", "--hidden", "6", "--schedule", "co
 
 
 @pytest.mark.parametrize("patience", ["20", "0"])
-def test_a_run_that_has_ended_can_be_prolonged(patience: str, tmp_path: Path, capsys: Any) -> None:
+def test_a_finished_run_can_be_extended(patience: str, tmp_path: Path, capsys: Any) -> None:
     run, whole = str(tmp_path / "run"), tmp_path / "whole"
     words = [*IRIS, "--patience", patience]
     assert main([*words, "--epochs", "5", "--out", str(whole)]) == 0
@@ -124,7 +125,7 @@ def test_a_run_that_has_ended_can_be_prolonged(patience: str, tmp_path: Path, ca
 def test_ctrl_c_after_the_last_epoch_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """While the results are saved and drawn."""
+    """Interrupt while the results are saved and drawn."""
     words = [*IRIS, "--epochs", "3", "--out"]
     assert main([*words, str(tmp_path / "whole")]) == 0
     for place in ("save", "figures", "_draw"):
@@ -133,7 +134,7 @@ def test_ctrl_c_after_the_last_epoch_loses_nothing(
         with monkeypatch.context() as patch:
             patch.setattr(f"nnbackend.cli.train.{place}", interrupted)
             assert main([*words, str(folder)]) == 130
-        said = f"everything is saved in {folder}. Go on with: nnbackend train --resume {folder}"
+        said = f"everything is saved in {folder}. Resume with: nnbackend train --resume {folder}"
         assert said in capsys.readouterr().err
         assert main(["train", "--resume", str(folder), "--quiet"]) == 0
         for name in ("model.safetensors", "last.safetensors"):
@@ -144,7 +145,7 @@ def interrupted(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_a_second_ctrl_c_says_what_is_left(
+def test_a_second_ctrl_c_reports_the_last_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -155,14 +156,14 @@ def test_a_second_ctrl_c_says_what_is_left(
 
     monkeypatch.setattr("nnbackend.persistence.checkpoints.Checkpoints.on_progress", cut)
     assert main([*IRIS, "--epochs", "5", "--checkpoint", "1 epoch", "--out", "out"]) == 130
-    said = "the run up to step 4 is saved in out. Go on with: nnbackend train --resume out"
+    said = "the run up to step 4 is saved in out. Resume with: nnbackend train --resume out"
     assert said in capsys.readouterr().err
 
 
-def test_a_folder_that_cannot_be_written_is_no_end(
+def test_a_failed_write_of_the_history_does_not_stop_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The history and the best model so far: training goes on, and both are whole in the end."""
+    """Training continues, and the history is complete at the end."""
     fails = iter([False, True, False, False, False, True, True])
     append = RunWriter._append
 
@@ -173,13 +174,13 @@ def test_a_folder_that_cannot_be_written_is_no_end(
         append(self, line, mode)
 
     monkeypatch.setattr(RunWriter, "_append", now_and_then)
-    words = [word for word in IRIS if word != "--quiet"]  # which keeps warnings away
+    words = [word for word in IRIS if word != "--quiet"]  # --quiet hides warnings
     assert main([*words, "--epochs", "6", "--out", str(tmp_path / "run")]) == 0
-    assert caplog.text.count("training goes on") == 2  # once for each time that it is so
+    assert caplog.text.count("training continues") == 2  # once per period of failures
     assert [row["epoch"] for row in rows(tmp_path / "run")] == [str(n) for n in range(1, 7)]
 
 
-def test_a_best_model_that_cannot_be_written_yet_is_no_end(
+def test_a_failed_write_of_the_best_model_does_not_stop_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nnbackend.cli.progress.save_best", full)
@@ -191,7 +192,7 @@ def full(*_: object) -> None:
     raise OSError(28, "No space left on device")
 
 
-def test_no_room_for_the_last_checkpoint_leaves_the_model(
+def test_a_full_disk_at_the_last_checkpoint_keeps_the_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [*IRIS, "--epochs", "3", "--out"]
@@ -202,7 +203,7 @@ def test_no_room_for_the_last_checkpoint_leaves_the_model(
         assert main([*words, str(tmp_path / "run")]) == 1
     assert "No space left" in (err := capsys.readouterr().err)
     assert f"the model is saved in {tmp_path / 'run'}" in err
-    assert "Begin anew with: nnbackend train --config" in err
+    assert "Restart with: nnbackend train --config" in err
     for name in ("model.safetensors", "last.safetensors"):
         content = (tmp_path / "run" / name).read_bytes()
         assert content == (tmp_path / "whole" / name).read_bytes()
@@ -210,7 +211,7 @@ def test_no_room_for_the_last_checkpoint_leaves_the_model(
 
 
 class FailsLater(GhostBackend):
-    """Raises an error from the 4th epoch on."""
+    """A backend that raises an error from the 4th epoch on."""
 
     epoch = 0
 
@@ -239,7 +240,7 @@ class FailsLater(GhostBackend):
     ],
     ids=["full", "lost"],
 )
-def test_a_device_that_fails_is_a_failed_run_whose_checkpoint_stays(
+def test_a_failed_device_fails_the_run_and_keeps_the_checkpoint(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -250,8 +251,8 @@ def test_a_device_that_fails_is_a_failed_run_whose_checkpoint_stays(
     words = ["iris", "--hidden", "4", "--epochs", "5", "--checkpoint", "1 epochs"]
     assert main(["train", *words, "--device", "numpy", "--out", str(tmp_path / "whole")]) == 0
 
-    def count(keeper: RunWriter, trainer: Trainer, row: Any) -> None:
-        ended(keeper, trainer, row)
+    def count(writer: RunWriter, trainer: Trainer, row: Any) -> None:
+        ended(writer, trainer, row)
         device.epoch = row["epoch"]
 
     with monkeypatch.context() as patch:
@@ -270,7 +271,7 @@ def test_a_device_that_fails_is_a_failed_run_whose_checkpoint_stays(
         assert float(mine["train_loss"]) == pytest.approx(float(reference["train_loss"]), rel=1e-5)
 
 
-def test_a_machine_out_of_memory_is_a_failed_command(
+def test_a_machine_out_of_memory_fails_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def full(*args: Any) -> None:
@@ -283,12 +284,12 @@ def test_a_machine_out_of_memory_is_a_failed_command(
     assert "fewer rows" in said
 
 
-def test_a_run_goes_on_in_float32_on_a_device_without_its_precision(
+def test_a_run_resumes_in_float32_on_a_device_without_its_precision(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "run"
 
-    def interrupt(keeper: RunWriter, trainer: Trainer, row: object) -> None:
+    def interrupt(writer: RunWriter, trainer: Trainer, row: object) -> None:
         trainer.interrupt.requested = True
 
     with monkeypatch.context() as during:
@@ -304,12 +305,12 @@ def test_a_run_goes_on_in_float32_on_a_device_without_its_precision(
     assert len(rows(folder)) == 2
 
 
-def test_a_run_stays_on_its_device_or_says_where_it_goes(
+def test_a_run_resumes_on_its_device_or_warns_about_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / "run"
 
-    def interrupt(keeper: RunWriter, trainer: Trainer, row: object) -> None:
+    def interrupt(writer: RunWriter, trainer: Trainer, row: object) -> None:
         trainer.interrupt.requested = True
 
     def begin() -> None:
@@ -336,7 +337,7 @@ def test_a_run_stays_on_its_device_or_says_where_it_goes(
     assert len(rows(folder)) == 2
 
 
-def test_a_second_ctrl_c_promises_nothing_that_is_not_there(
+def test_a_second_ctrl_c_before_the_first_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "run"
@@ -353,15 +354,15 @@ def test_a_second_ctrl_c_promises_nothing_that_is_not_there(
     assert (folder / "model.safetensors").is_file()
 
 
-def test_wrong_uses(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def refused(*words: str) -> str:
         assert main(["train", *words]) == 2
         return capsys.readouterr().err
 
-    assert "without config.toml" in refused("--resume", str(tmp_path))
+    assert "has no config.toml" in refused("--resume", str(tmp_path))
     (tmp_path / "config.toml").write_bytes((whole / "config.toml").read_bytes())
     killed = refused("--resume", str(tmp_path))
-    assert "was killed before the first was due (see --checkpoint)" in killed
+    assert "was killed before the first one was due (see --checkpoint)" in killed
     assert f"nnbackend train --config {tmp_path / 'config.toml'}" in killed
     assert "Received: --seed" in refused("--resume", str(whole), "--seed", "9")
     assert "--epochs must be a whole number" in refused("--resume", str(whole), "--epochs", "x")

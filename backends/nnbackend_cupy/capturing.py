@@ -64,7 +64,6 @@ class Captures:
         self, run: Callable[[int], None], general: Callable[[int], None], grid: Grid
     ) -> Callable[[int], None]:
         """Return the whole steps of one kernel, or the general ones where it cannot be launched."""
-
         chosen: Callable[[int], None] | None = None
 
         def make(n: int) -> None:

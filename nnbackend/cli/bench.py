@@ -1,4 +1,4 @@
-"""`nnbackend bench`: steps per second on this machine, beside other libraries where asked."""
+"""`nnbackend bench`: time per training step on this machine, and that of other libraries."""
 
 from __future__ import annotations
 

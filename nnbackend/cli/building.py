@@ -1,4 +1,4 @@
-"""From settings and data to a network and a recipe; here the defaults that depend are filled in."""
+"""Build a network and a TrainConfig from settings and data, and fill in data-dependent defaults."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from nnbackend.training.config import TrainConfig
 from nnbackend.training.optimizers import get_optimizer
 from nnbackend.training.schedules import SCHEDULES, Schedule
 
-# Which losses have a meaning for a task; the first is the default.
+# Valid losses of each task; the first is the default.
 LOSSES_OF: dict[str, tuple[str, ...]] = {
     "classification": ("cross_entropy", "binary_cross_entropy", "quadratic", "absolute", "huber"),
     "regression": (
         *("quadratic", "absolute", "huber", "quantile", "poisson"),
-        "binary_cross_entropy",  # several yes-or-no answers a row
+        "binary_cross_entropy",  # several yes-or-no targets per row
     ),
 }
-# Losses of distances in the target's own units: scaling the target helps and changes no meaning.
+# Losses of distances in the target's units: scaling the target helps and keeps their meaning.
 SCALES_TARGETS = ("quadratic", "absolute", "huber", "quantile")
-NEVER = 10**9  # epochs without improvement before training stops, where it should not
-WIDE, WIDE_RATE = 128, 0.2  # units of a layer that gets dropout unless told, and how much
+NEVER = 10**9  # patience that disables early stopping
+WIDE, WIDE_RATE = 128, 0.2  # least units of a layer with dropout by default, and its rate
 
 
 def complete(settings: Settings, data: Dataset, backend: Backend) -> Settings:
-    """Fill in what was left to the data, so that the settings alone say what is run.
+    """Fill in the data-dependent defaults, so that the settings alone define the run.
 
-    Raises: ArgumentError for settings that do not go together.
+    Raises: ArgumentError for incompatible settings.
     """
     assert data.task is not None
     loss = settings.loss or LOSSES_OF[data.task][0]
@@ -44,13 +44,13 @@ def complete(settings: Settings, data: Dataset, backend: Backend) -> Settings:
     rate, schedule = settings.learning_rate, settings.schedule
     if optimizer == "lbfgs" and rate is not None:
         raise ArgumentError(
-            "lbfgs finds the length of its steps itself. "
-            f"Received: --learning-rate {rate:g}. Leave it out."
+            "--optimizer lbfgs has no learning rate: it finds its step lengths by line search. "
+            f"Received: --learning-rate {rate:g}. Omit it."
         )
     if optimizer != "sgd" and settings.momentum is not None:
         raise ArgumentError(
-            f"--momentum is for sgd. Received: it with --optimizer {optimizer}. "
-            "Leave it out, or use --optimizer sgd."
+            f"--momentum is for sgd. Received: --momentum with --optimizer {optimizer}. "
+            "Omit --momentum, or use --optimizer sgd."
         )
     if rate is None:
         rate = getattr(get_optimizer(optimizer), "learning_rate", None)
@@ -72,30 +72,30 @@ def complete(settings: Settings, data: Dataset, backend: Backend) -> Settings:
 
 
 def _scale(data: Dataset) -> str:
-    """Return "unit" for images of bytes; else "robust", which far-off values cannot spoil."""
+    """Return "unit" for images of bytes, else "robust", which resists outliers."""
     return "unit" if default_scaler_kind(data.x) == "unit" else "robust"
 
 
 def _dropout(settings: Settings) -> tuple[float, ...]:
-    """Return the rate of each hidden layer: wide layers can spare units, narrow ones cannot."""
+    """Return the default rate of each hidden layer: only wide layers get dropout."""
     if settings.optimizer == "lbfgs" or not settings.hidden:
         return (0.0,)
     return tuple(WIDE_RATE if width >= WIDE else 0.0 for width in settings.hidden)
 
 
 def _check_loss(loss: str, data: Dataset) -> None:
-    """Refuse a loss that has no meaning for the target."""
+    """Raise ArgumentError for a loss that does not suit the target."""
     assert data.task is not None
     name, known = loss.partition(":")[0], LOSSES_OF[data.task]
     if name not in known:
         raise ArgumentError(
-            f"--loss must suit a {data.task} target; {', '.join(known)} do. Received: {loss!r}."
-            " Say --task if the target was misread."
+            f"--loss must suit a {data.task} target: {', '.join(known)}. Received: {loss!r}."
+            " Set --task if the detected task is wrong."
         )
     if name == "binary_cross_entropy" and (data.n_classes or 2) > 2:
         raise ArgumentError(
-            "--loss binary_cross_entropy needs two classes, or several yes-or-no targets a row. "
-            f"Received: {data.n_classes} classes, of which one is right. Use cross_entropy."
+            "--loss binary_cross_entropy needs two classes, or several yes-or-no targets per row. "
+            f"Received: one label of {data.n_classes} classes per row. Use cross_entropy."
         )
 
 
@@ -109,7 +109,7 @@ def _output_activation(loss: str, data: Dataset) -> str:
 
 
 def build_network(settings: Settings, data: Dataset, backend: Backend) -> Network:
-    """Build the network that completed settings describe."""
+    """Build the network of completed settings."""
     n = len(settings.hidden)
     activations = _one_for_each(settings.activation, n, "--activation")
     rates = _one_for_each(settings.dropout or (0.0,), n, "--dropout")
@@ -131,13 +131,13 @@ def build_network(settings: Settings, data: Dataset, backend: Backend) -> Networ
 
 
 def build_config(settings: Settings) -> TrainConfig:
-    """Return the recipe of completed settings; the best weights are put back by the caller."""
+    """Return the TrainConfig of completed settings. The caller restores the best weights."""
     options: dict[str, Any] = {}
     if settings.learning_rate is not None:
         options["learning_rate"] = settings.learning_rate
     if settings.momentum:
         options["momentum"] = settings.momentum
-    # Without patience nothing stops early, but the monitor still says which epoch is best.
+    # Without patience, training does not stop early, but the monitor still selects the best epoch.
     patience = settings.patience or NEVER
     return TrainConfig(
         optimizer=get_optimizer(settings.optimizer, **options),
@@ -163,7 +163,7 @@ def build_schedule(text: str) -> Schedule | None:
     name, _, numbers = text.partition(":")
     if name not in SCHEDULE_NAMES:
         raise ArgumentError(
-            f"--schedule must be a known one. Received: {name!r}. {suggest(name, SCHEDULE_NAMES)}"
+            f"--schedule must be a known name. Received: {name!r}. {suggest(name, SCHEDULE_NAMES)}"
         )
     kind: Any = SCHEDULES[name]
     known = {
@@ -175,8 +175,8 @@ def build_schedule(text: str) -> Schedule | None:
     for item in filter(None, numbers.split(",")):
         key, _, value = item.partition("=")
         if key not in known:
-            choices = suggest(key, known) if known else "It has none."
-            raise ArgumentError(f"--schedule {name} has no number {key!r}. {choices}")
+            choices = suggest(key, known) if known else "It has no parameters."
+            raise ArgumentError(f"--schedule {name} has no parameter {key!r}. {choices}")
         try:
             options[key] = int(value) if isinstance(known[key], int) else float(value)
         except ValueError:
@@ -214,6 +214,6 @@ def _one_for_each(given: tuple[Any, ...], n: int, option: str) -> tuple[Any, ...
     if len(given) != n:
         raise ArgumentError(
             f"{option} must be one value, or one for each of the {n} hidden layers. "
-            f"Received: {len(given)}."
+            f"Received: {len(given)} values."
         )
     return given

@@ -1,4 +1,4 @@
-"""`nnbackend check`: is backpropagation right on this machine? Against finite differences."""
+"""`nnbackend check`: check backpropagation against finite differences on this machine."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--against",
         metavar="DEVICE",
-        help="compare with this device instead: initial weights, masks, gradients, short trainings",
+        help="compare the device with this one instead: initial weights, dropout masks, "
+        "gradients, short trainings",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check network after network; exit 1 when one is wrong."""
+    """Check each network and return the exit code, 1 if any fails."""
     backend = get_backend(args.device)
     if args.against is not None:
         agreement = compare_devices(backend, args.against)
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def networks(device: Backend, dtype: str) -> Iterator[tuple[str, Network, np.ndarray]]:
-    """Return small networks with targets: every activation, layer and loss."""
+    """Yield small networks with targets: every activation, layer and loss."""
     rng = np.random.Generator(np.random.Philox(2))
     values = rng.standard_normal((ROWS, N_OUT))
     shares = rng.uniform(0.1, 0.9, (ROWS, N_OUT))
@@ -75,7 +76,7 @@ def networks(device: Backend, dtype: str) -> Iterator[tuple[str, Network, np.nda
         net = network(Dense(HIDDEN, "tanh"), Dense(N_OUT, output), loss=name)
         y = np.exp(values) if name == "poisson" else shares if output == "sigmoid" else values
         yield f"dense tanh, {output}, {name}", net, y
-    # Pairs that are not fused: the loss's slope goes through the activation's.
+    # Pairs that are not fused: the chain rule multiplies the slopes of loss and activation.
     for output, name, y in (
         ("sigmoid", "quadratic", shares),
         ("softmax", "quadratic", shares),

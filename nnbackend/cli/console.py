@@ -1,7 +1,7 @@
-"""Text on consoles and in pipes, whatever their encoding, and without a console.
+"""Output to consoles and pipes of any encoding, and without a console.
 
-On Windows, and under an old locale elsewhere, stdout knows few characters. What it does not know
-is written as an escape, as \\u03c6; tables for other programs are UTF-8 always.
+On Windows, and with an old locale elsewhere, stdout encodes few characters. Other characters are
+written as escapes such as \\u03c6. Tables for other programs are always UTF-8.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Any, TextIO
 
 @contextlib.contextmanager
 def present() -> Iterator[None]:
-    """Discard output inside the context where a program has no console (pythonw, PyInstaller)."""
+    """Discard output inside the context if the program has no console (pythonw, PyInstaller)."""
     with contextlib.ExitStack() as stack:
         for stream, redirect in (
             (sys.stdout, contextlib.redirect_stdout),
             (sys.stderr, contextlib.redirect_stderr),
         ):
             if stream is None:
-                nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
-                stack.enter_context(redirect(nowhere))
+                null = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+                stack.enter_context(redirect(null))
         yield
 
 
@@ -72,7 +72,7 @@ def escaping() -> Iterator[None]:
     """Write characters that stdout and stderr cannot encode as escapes inside the context."""
     before: list[tuple[Any, str]] = []
     for stream in (sys.stdout, sys.stderr):
-        # A stream that is absent, closed or somebody's own stays as it is.
+        # An absent, closed or custom stream stays as it is.
         if isinstance(stream, io.TextIOWrapper) and not stream.closed:
             before.append((stream, stream.errors or "strict"))
             stream.reconfigure(errors="backslashreplace")
@@ -86,9 +86,9 @@ def escaping() -> Iterator[None]:
 
 @contextlib.contextmanager
 def utf8_stdout() -> Iterator[TextIO]:
-    """Return stdout for a table that other programs read: UTF-8, lines end in one character.
+    """Yield stdout for a table that other programs read: UTF-8, lines end in one character.
 
-    A terminal, and a stream without bytes beneath, are written to in their own encoding.
+    Terminals and streams without a byte buffer keep their own encoding.
     """
     stream = sys.stdout
     if not isinstance(stream, io.TextIOWrapper) or stream.isatty():
@@ -100,4 +100,4 @@ def utf8_stdout() -> Iterator[TextIO]:
         yield table
         table.flush()
     finally:
-        table.detach()  # which leaves the bytes' stream open
+        table.detach()  # keeps the byte stream open

@@ -1,4 +1,4 @@
-"""`nnbackend devices`: which devices there are, why others cannot be used, what auto takes."""
+"""`nnbackend devices`: list the devices, why others cannot be used, and what auto selects."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print each backend with its devices; exit 1 when the self-test of a usable one fails."""
-    blas = blas_lines()  # before a self-test loads another library's
+    """Print each backend with its devices; return 1 if the self-test of a usable one fails."""
+    blas = blas_lines()  # before a self-test loads the BLAS of another library
     rows = backends()
     tests = {device: self_test(device) for row in rows for device in row.devices}
     try:
@@ -36,12 +36,12 @@ def run(args: argparse.Namespace) -> int:
         auto = f"none ({error})"
     for row in rows:
         print("\n".join(_lines(row, tests)))
-    print(f"auto would take {auto}")
+    print(f"auto selects {auto}")
     for line in blas:
         print(f"BLAS of NumPy: {line}")
     failed = [device for device, result in tests.items() if result != "passed"]
     if failed:
-        print(f"the self-test of {', '.join(failed)} FAILED: do not compute there")
+        print(f"the self-test of {', '.join(failed)} FAILED: do not use these devices")
     if args.json:
         facts = [
             {**asdict(row), "self_test": _worst([tests[device] for device in row.devices])}
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def self_test(device: str) -> str:
-    """Return "passed", or what a device computed wrongly: a product of matrices, a gradient."""
+    """Return "passed", or the wrong result of a device: a matrix product, a gradient."""
     try:
         backend = get_backend(device)
         dtype = "float64" if "float64" in backend.float_dtypes else "float32"
@@ -62,7 +62,7 @@ def self_test(device: str) -> str:
         weights, biases = net.get_parameters()
         error = float(np.abs(z - (x @ weights[0] + biases[0])).max())
         if not error < TOLERANCE[dtype]:
-            return f"FAILED: a product of matrices is off by {error:.1e}"
+            return f"FAILED: a matrix product is off by {error:.1e}"
         check = check_gradients(net, x, np.linspace(0.0, 1.0, 10).reshape(5, 2))
         if not check:
             return f"FAILED: a gradient is off by {check.max_error:.1e}"
@@ -72,7 +72,7 @@ def self_test(device: str) -> str:
 
 
 def _worst(results: list[str]) -> str | None:
-    """Return the first failure of a backend's devices, else that they passed; None without any."""
+    """Return the first failure of a backend's devices, else "passed"; None without devices."""
     return next((r for r in results if r != "passed"), "passed" if results else None)
 
 
@@ -87,7 +87,7 @@ def _lines(row: BackendRow, tests: dict[str, str]) -> Iterator[str]:
     for cause in filter(None, row.reason.split("; ")):
         yield from _wrapped(f"why: {cause}")
     for cure in filter(None, row.cure.split(", then ")):
-        yield f"    cure: {cure}"  # a command, to be copied whole
+        yield f"    cure: {cure}"  # a command, never broken into lines
 
 
 def _wrapped(text: str) -> list[str]:

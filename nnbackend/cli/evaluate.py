@@ -1,4 +1,4 @@
-"""`nnbackend evaluate`: how good a trained network is, on the rows that training did not see."""
+"""`nnbackend evaluate`: loss and scores of a trained network, on rows not used in training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nnbackend.cli.parts import Known, fingerprint, read_data, read_known, split_test, whole
+from nnbackend.cli.parts import Known, all_rows, fingerprint, read_data, read_known, split_test
 from nnbackend.cli.places import check_places, check_same_rows
 from nnbackend.cli.run_folder import Run, open_run, to_json
 from nnbackend.data import Dataset
@@ -24,32 +24,32 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_run_and_data(parser)
     parser.add_argument(
         "--part", choices=PARTS,
-        help="rows to take (default: test where the data has such a part, else all)",
+        help="rows to evaluate (default: test if the data has a test part, else all)",
     )  # fmt: skip
+    parser.add_argument("--confusion", action="store_true", help="print the confusion matrix")
     parser.add_argument(
-        "--confusion", action="store_true", help="print which class is taken for which"
+        "--confusion-plot", metavar="FILE", help="write the confusion matrix as a picture"
     )
-    parser.add_argument("--confusion-plot", metavar="FILE", help="draw it into a picture")
     parser.add_argument("--json", action="store_true", help="end stdout with one line of JSON")
 
 
 def add_run_and_data(parser: argparse.ArgumentParser) -> None:
-    """Add what `evaluate` and `predict` have in common."""
+    """Add the arguments shared by `evaluate` and `predict`."""
     parser.add_argument("run", metavar="RUN", help="a run folder or a model file")
     parser.add_argument(
         "data", metavar="DATA",
-        help="data as it was given for training, unscaled; - reads a .csv from stdin",
+        help="unscaled data in the format of the training data; - reads a .csv from stdin",
     )  # fmt: skip
     parser.add_argument("--device", metavar="DEVICE", help="as for train (default: auto)")
     parser.add_argument(
         "--missing", choices=("error", "drop"), metavar="error|drop",
-        help="rows that lack a value: refuse the data, or leave them out, where predict gives an "
-        "empty answer (default: as for train)",
+        help="rows with missing values: fail, or drop them, for which predict writes an empty "
+        "line (default: as for train)",
     )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate; return the exit code."""
+    """Evaluate and return the exit code."""
     found = open_run(args.run)
     net = found.network(args.device)
     data = read_for(found, net, args.data, args.missing)
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     if rows.y is None:
         raise DataError(
             f"{data.name}: evaluation needs the target. Received: only features. "
-            "For answers without a target use: nnbackend predict"
+            "To predict without a target, use: nnbackend predict"
         )
     results: dict[str, Any] = {"data": data.name, "part": part, "rows": rows.n_samples}
     if data.n_dropped:
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     predicted = net.predict(rows.x)
     is_labels = net.classes is not None and predicted.ndim == 1
     if not is_labels and (args.confusion or args.confusion_plot):
-        raise ArgumentError("--confusion needs a network that tells classes apart.")
+        raise ArgumentError("--confusion needs a classifier. Received: a network without classes.")
     if net.classes is not None and is_labels:
         true = np.asarray(net.classes)[rows.y]
         counts, labels = count_confusions(true, predicted, net.classes)
@@ -88,15 +88,15 @@ def run(args: argparse.Namespace) -> int:
 def read_for(
     found: Run, net: Network, source: str, missing: str | None = None, with_target: bool = True
 ) -> Dataset:
-    """Read data as the training data of a run was read."""
+    """Read data in the same way as the training data of a run."""
     known = Known(net.n_in, net.classes, net.columns)
     return read_known(source, known, found.settings, missing, with_target)
 
 
 def read_data_of(found: Run) -> Dataset:
-    """Read the data that a run was trained on, wherever they are now.
+    """Read the training data of a run, even if the files have moved.
 
-    Raises: ArgumentError when they are nowhere, or are other rows.
+    Raises: ArgumentError if the files are missing or hold other rows.
     """
     assert found.settings is not None
     check_places(found.settings, found.folder, found.environment)
@@ -108,9 +108,9 @@ def read_data_of(found: Run) -> Dataset:
 def choose_part(found: Run, data: Dataset, asked: str | None) -> tuple[str, Dataset]:
     """Return the part's name and its rows.
 
-    The training data itself is divided as it was then; other data has only the test part that
-    it may have been distributed with.
-    Raises: ArgumentError for a part that there is not.
+    The training data is split as for training. Other data has a test part only if it was
+    distributed with one.
+    Raises: ArgumentError for a part that does not exist.
     """
     known = found.environment.get("data", {})
     is_same = found.settings is not None and known.get("fingerprint") == fingerprint(data)
@@ -123,19 +123,19 @@ def choose_part(found: Run, data: Dataset, asked: str | None) -> tuple[str, Data
     if asked == "test" and test is not None:
         return "test", test
     if asked == "all":
-        return "all", whole(data)
+        return "all", all_rows(data)
     if asked == "train" and (is_same or data.test is not None):
         return "train", training
     why = (
-        "the run held no rows out"
+        "the run held out no rows"
         if is_same
         else "these are not the rows the network was trained on"
     )
-    raise ArgumentError(f"--part {asked} cannot be had from {data.name}: {why}. Use --part all.")
+    raise ArgumentError(f"{data.name} has no part for --part {asked}: {why}. Use --part all.")
 
 
 def per_class(counts: np.ndarray, labels: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Return precision, recall, F1 and rows of each class; 0 where a share is of nothing."""
+    """Return precision, recall, F1 and rows of each class; 0 where a denominator is 0."""
     right = np.diag(counts).astype(np.float64)
     rows, taken = counts.sum(axis=1), counts.sum(axis=0)
     precision = right / np.maximum(taken, 1)
@@ -153,8 +153,10 @@ def per_class(counts: np.ndarray, labels: Sequence[str]) -> dict[str, dict[str, 
 
 
 def _print(results: dict[str, Any]) -> None:
-    gaps = f", {results['dropped']:,} with gaps left out" if "dropped" in results else ""
-    print(f"{'data':<10}{results['data']}, {results['part']}: {results['rows']:,} rows{gaps}")
+    dropped = (
+        f", {results['dropped']:,} with missing values dropped" if "dropped" in results else ""
+    )
+    print(f"{'data':<10}{results['data']}, {results['part']}: {results['rows']:,} rows{dropped}")
     for name in ("loss", "accuracy", "r2", "rmse", "mae"):
         if name in results:
             digits = ".4f" if name in ("accuracy", "r2") else ".6g"
@@ -175,7 +177,7 @@ def _print_confusion(counts: list[list[int]], labels: list[str]) -> None:
     largest = max(map(max, counts))
     left = max(map(len, labels))
     width = max(len(str(largest)), min(left, 8))
-    print("\nconfusion: rows are true classes, columns predicted ones")
+    print("\nconfusion matrix: rows are true classes, columns are predicted classes")
     print(" " * left + "".join(f"  {label[:width]:>{width}}" for label in labels))
     for label, row in zip(labels, counts, strict=True):
         print(f"{label:<{left}}" + "".join(f"  {n or '.':>{width}}" for n in row))

@@ -1,4 +1,4 @@
-"""`nnbackend explain`: one row's feed-forward and backpropagation, on the terminal or as a page."""
+"""`nnbackend explain`: feed-forward and backpropagation of one row, as text or as a page."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from nnbackend.plots import network_diagram
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of `explain`."""
     parser.add_argument("run", metavar="RUN", help="a run folder or a model file")
-    parser.add_argument("row", metavar="ROW", type=int, help="the row, from 0")
+    parser.add_argument("row", metavar="ROW", type=int, help="index of the row, from 0")
     parser.add_argument(
-        "--data", metavar="DATA", help="rows with targets (default: the test part of the run's)"
+        "--data", metavar="DATA", help="rows with targets (default: the run's test part)"
     )
-    parser.add_argument("--html", metavar="FILE", help="write a page with a diagram as well")
+    parser.add_argument("--html", metavar="FILE", help="also write an HTML page with a diagram")
     parser.add_argument("--device", metavar="DEVICE", help="as for train (default: auto)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Explain; return the exit code."""
+    """Explain one row and return the exit code."""
     found = open_run(args.run)
     net = found.network(args.device)
     if args.data is not None:
@@ -34,7 +34,10 @@ def run(args: argparse.Namespace) -> int:
     elif found.settings is not None:
         data = choose_part(found, read_data_of(found), None)[1]
     else:
-        raise ArgumentError("A model file does not know its data. Give --data DATA.")
+        raise ArgumentError(
+            "explain needs data. Received: a model file, which stores no path of its data. "
+            "Add --data DATA."
+        )
     x, y = sample(net, data, args.row)
     rows = net.backend.to_device(x)
     explanation = explain(net, rows, y)

@@ -1,4 +1,4 @@
-"""`nnbackend export`: a trained network for other programs."""
+"""`nnbackend export`: export a trained network as ONNX or NPZ."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run folder or a model file")
     parser.add_argument(
         "--out", metavar="FILE",
-        help="a .onnx or .npz file to write (default: model.onnx beside the model)",
+        help=".onnx or .npz file to write (default: model.onnx beside the model)",
     )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
-    """Export; return the exit code."""
+    """Export and return the exit code."""
     found = open_run(args.run)
     path = Path(args.out) if args.out else found.model.with_suffix(".onnx")
     export(found.network("cpu"), path)

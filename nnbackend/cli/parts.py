@@ -1,7 +1,7 @@
-"""Which rows are for training and which for the final figure, now and when a run is evaluated.
+"""Read data and split it into a training and a test part.
 
-The split depends on the rows, the seed and the fraction alone, so `evaluate` finds the rows that
-`train` never saw. A fingerprint of the data says whether they are the same rows at all.
+The split depends only on the rows, the seed and the fraction, so `evaluate` finds the rows that
+`train` held out. A fingerprint of the data detects other rows.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from nnbackend.data.parquet_files import read_parquet
 from nnbackend.data.readers import TEXT_TABLES
 from nnbackend.errors import ArgumentError, DataError
 
-TEST_SHARE = 0.2  # held out where the data has no test part of its own
-FINGERPRINT_BYTES = 1 << 26  # of a larger x, evenly spaced rows stand for all
+TEST_SHARE = 0.2  # held out if the data has no test part
+FINGERPRINT_BYTES = 1 << 26  # a larger x is sampled at evenly spaced rows
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The rows that training may see, and those for the final figure."""
+    """The training rows and the test rows, which only the final evaluation uses."""
 
     training: Dataset
     test: Dataset | None
@@ -41,9 +41,9 @@ class Parts:
 
 
 def read_data(settings: Settings) -> Dataset:
-    """Read what a network is to learn from.
+    """Read the training data.
 
-    Raises: DataError when there is no target, or only one class.
+    Raises: DataError for data without a target, or with only one class.
     """
     if not settings.data:
         raise ArgumentError("DATA is missing: a built-in set such as digits, or a file.")
@@ -55,8 +55,8 @@ def read_data(settings: Settings) -> Dataset:
     )  # fmt: skip
     if data.y is None:
         raise DataError(
-            f"{data.name}: training needs a target. Received: only features. Put the targets "
-            "beside them: the array y of a .npz file, or NAME_y.npy beside NAME_x.npy."
+            f"{data.name}: training needs a target. Received: only features. Add the targets: "
+            "the array y in a .npz file, or the file NAME_y.npy beside NAME_x.npy."
         )
     if data.task == "classification" and data.n_classes == 1:
         raise DataError(
@@ -67,21 +67,21 @@ def read_data(settings: Settings) -> Dataset:
 
 
 def read_more(source: str, data: Dataset, settings: Settings) -> Dataset:
-    """Read another file of the same kind of rows, for validation or test, with its target."""
-    net_like = Known(
+    """Read another file in the format of the training data, for validation or test."""
+    known = Known(
         data.n_features,
         data.classes,
         None if data.columns is None else data.columns.to_dict(),
     )
-    more = read_known(source, net_like, settings)
+    more = read_known(source, known, settings)
     if more.y is None:
-        raise DataError(f"{source}: the file must have the target too. Received: only features.")
+        raise DataError(f"{source}: the file must have the target. Received: only features.")
     return more
 
 
 @dataclass(frozen=True)
 class Known:
-    """What a trained network knows of its data."""
+    """Facts about its data that a trained network stores."""
 
     n_features: int
     classes: tuple[Any, ...] | None
@@ -95,11 +95,11 @@ def read_known(
     missing: str | None = None,
     with_target: bool = True,
 ) -> Dataset:
-    """Read data as a network's training data was read; the target may be absent.
+    """Read data in the same way as a network's training data; the target may be absent.
 
-    `-` is a table on stdin. missing: as for training, where it is not said. with_target: False
-    passes over a table's target, which may then have gaps.
-    Raises: DataError when the data does not suit the network.
+    `-` reads a table from stdin. missing: None means as for training. with_target: False ignores
+    a table's target, which may then have missing values.
+    Raises: DataError if the data does not suit the network.
     """
     if source == "-":
         with tempfile.TemporaryDirectory() as folder:
@@ -122,7 +122,7 @@ def read_known(
     if data.n_features != known.n_features:
         raise DataError(
             f"{data.name}: the data must have the {known.n_features} features that the network was "
-            f"trained on. Received: {data.n_features}."
+            f"trained on. Received: {data.n_features} features."
         )
     return data if known.classes is None else data.recode(known.classes)
 
@@ -133,18 +133,18 @@ def _is_table(source: str) -> bool:
 
 
 def _read_plain_table(path: Path, known: Known, missing: str, with_target: bool) -> Dataset:
-    """Read a table for a network that was not trained on one: features, and perhaps the target."""
+    """Read a table for a network not trained on a table: features, and optionally the target."""
     table = read_parquet(path) if path.suffix.lower() == ".parquet" else read_csv(path)
     n, width = known.n_features, len(table.names)
     if width not in (n, n + 1):
         raise DataError(
-            f"{path.name}: the table must have {n} columns, as the network was trained on, or "
-            f"{n + 1} with the target as the last. Received: {width}."
+            f"{path.name}: the table must have {n} columns, the features of the network, or "
+            f"{n + 1} with the target as the last. Received: {width} columns."
         )
     if table.has_header:
         print(
-            f"nnbackend: note: the model knows no column names; {path.name}'s columns are taken by "
-            f"their places, {table.names[0]!r} first",
+            f"nnbackend: note: the model stores no column names; the columns of {path.name} are "
+            f"used in their order, {table.names[0]!r} first",
             file=sys.stderr,
         )
     coding = ColumnCoding(
@@ -162,13 +162,13 @@ def _read_plain_table(path: Path, known: Known, missing: str, with_target: bool)
 
 
 def split_test(data: Dataset, settings: Settings) -> Parts:
-    """Divide the data as the settings say; `test` None is the data's own part, else a share."""
+    """Split the data by the settings; `test` None means the distributed part, else a fraction."""
     test = _test_choice(settings, data)
     if test == OWN:
         if data.test is None:
             raise ArgumentError(
-                f"--test own needs data that was distributed with a test part. Received: "
-                f"{data.name}, which has none. Give a fraction or a file."
+                f"--test own needs data that is distributed with a test part. Received: "
+                f"{data.name}, which has none. Use a fraction or a file."
             )
         return Parts(replace(data, test=None), data.test)
     if isinstance(test, str):
@@ -179,8 +179,8 @@ def split_test(data: Dataset, settings: Settings) -> Parts:
     return Parts(replace(rest, test=None), held_out)
 
 
-def with_sources(settings: Settings, data: Dataset) -> Settings:
-    """Fill in where the rows come from, so that the settings mean the same in another folder."""
+def resolve_sources(settings: Settings, data: Dataset) -> Settings:
+    """Fill in the sources of the rows, so that the settings are valid in any working folder."""
     columns = data.columns
     if columns is not None:
         named = columns.has_header
@@ -197,13 +197,13 @@ def with_sources(settings: Settings, data: Dataset) -> Settings:
 
 
 def _test_choice(settings: Settings, data: Dataset) -> float | str:
-    """Return where the rows for the final figure come from; the default depends on the data."""
+    """Return the source of the test rows; the default depends on the data."""
     if settings.test is not None:
         return settings.test
     return OWN if data.test is not None else TEST_SHARE
 
 
-def whole(data: Dataset) -> Dataset:
+def all_rows(data: Dataset) -> Dataset:
     """Return all rows, the distributed test part after the others."""
     if data.test is None:
         return data
@@ -214,7 +214,7 @@ def whole(data: Dataset) -> Dataset:
 
 
 def fingerprint(data: Dataset) -> str:
-    """Return a text that is the same for the same rows in the same order, and else another."""
+    """Return a hash of the rows and their order."""
     digest = hashlib.blake2b(digest_size=16)
     every = max(1, -(-data.x.nbytes // FINGERPRINT_BYTES))
     for values in (data.x[::every], data.y):

@@ -1,8 +1,8 @@
 """`nnbackend plot`: pictures of a run.
 
-Curves come from its history.csv; boundary, confusion, weights and diagram from the trained network.
-Film, signals and rates show the training itself, which is made again from config.toml: the same
-seed gives the same run.
+Curves are drawn from history.csv; boundary, confusion, weights and diagram from the trained
+network. Film, signals and rates show the training itself, which is repeated from config.toml: the
+same seed gives the same run.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from nnbackend.network.network import Network
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.rate_finder import find_learning_rate
 
-FRAMES = 60  # of a film at most, beside the one before training
+FRAMES = 60  # at most, in addition to the frame before training
 
 
 @dataclass
 class Subject:
-    """What a picture is drawn of: a run's folder, and what it holds, read when it is asked for."""
+    """The subject of a picture: a run folder, whose contents are read on first use."""
 
     run: str
     device: str | None
     row: int
     features: tuple[int, int]
     out: Path
-    source: str | None = None  # rows, or the new path of the run's own
+    source: str | None = None  # rows to draw, or the new path of the run's data
 
     @cached_property
     def found(self) -> Run:
@@ -63,7 +63,7 @@ class Subject:
 
     @cached_property
     def data(self) -> Dataset:
-        """The rows that the run held out, or all; or those of --data."""
+        """The rows of --data, else the rows that the run held out, else all."""
         if self.source is not None:
             data = read_for(self.found, self.net, self.source)
         else:
@@ -87,9 +87,7 @@ class Subject:
 def _curves(s: Subject) -> None:
     history = Path(s.run) / HISTORY
     if not history.is_file():
-        raise ArgumentError(
-            f"RUN must be a run folder. Received: {s.run}, which holds no {HISTORY}."
-        )
+        raise ArgumentError(f"RUN must be a run folder. Received: {s.run}, which has no {HISTORY}.")
     config = Path(s.run) / CONFIG
     monitor = read_config(config).get("monitor") if config.is_file() else None
     plots.curves(read_history(history), s.out, monitor=monitor)
@@ -121,7 +119,7 @@ def _film(s: Subject) -> None:
 def _confusion(s: Subject) -> None:
     net, data = s.net, s.data
     if net.classes is None or data.y is None or data.y.ndim != 1:
-        raise ArgumentError("--kind confusion needs a network that tells classes apart.")
+        raise ArgumentError("--kind confusion needs a classifier and rows with targets.")
     true = np.asarray(net.classes)[data.y]
     plots.confusion_matrix(true, net.predict(data.x), net.classes, s.out)
 
@@ -152,7 +150,7 @@ def _rates(s: Subject) -> None:
         batch_size=plan.trainer.batch_size, seed=plan.settings.seed,
     )  # fmt: skip
     plots.learning_rate_curve(trial, s.out)
-    print(f"begin with a learning rate of about {trial.suggestion:.2g}")
+    print(f"suggested learning rate: {trial.suggestion:.2g}")
 
 
 KINDS: dict[str, Callable[[Subject], None]] = {
@@ -168,10 +166,10 @@ KINDS: dict[str, Callable[[Subject], None]] = {
 
 
 def sample(net: Network, data: Dataset, row: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return one row as the first layer sees it (1, n_in), and its target as the loss takes it."""
+    """Return one row as input of the first layer (1, n_in), and its target as input of the loss."""
     if not 0 <= row < data.n_samples or data.y is None:
         raise ArgumentError(
-            f"ROW must be from 0 to {data.n_samples - 1}, of rows with a target. Received: {row}."
+            f"ROW must be from 0 to {data.n_samples - 1}, of data with a target. Received: {row}."
         )
     x = np.ascontiguousarray(data.x[row : row + 1], net.dtype)
     x = x if net.scaler is None else net.scaler.transform(x, net.dtype)
@@ -180,34 +178,34 @@ def sample(net: Network, data: Dataset, row: int) -> tuple[np.ndarray, np.ndarra
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of `plot`."""
-    parser.add_argument("run", metavar="RUN", help="a run folder, also of a run under way")
+    parser.add_argument("run", metavar="RUN", help="a run folder, also of a running training")
     parser.add_argument(
         "--kind", choices=KINDS, default="curves", metavar="KIND",
-        help=f"which picture: {', '.join(KINDS)}; film, signals and rates train again "
+        help=f"kind of picture: {', '.join(KINDS)}; film, signals and rates repeat the training "
         "(default: curves)",
     )  # fmt: skip
     parser.add_argument(
         "--row", type=int, default=0, metavar="N",
-        help="diagram: the row of the test part, from 0 (default: 0)",
+        help="for diagram: index of the row in the test part, from 0 (default: 0)",
     )  # fmt: skip
     parser.add_argument(
         "--features", default="0,1", metavar="I,J",
-        help="boundary and film: the two features that are drawn (default: 0,1)",
+        help="for boundary and film: the two features to draw (default: 0,1)",
     )  # fmt: skip
     parser.add_argument(
         "--data", metavar="DATA",
-        help="rows with targets to draw; for film, signals and rates the run's own, at their new "
-        "path (default: the run's)",
+        help="rows with targets to draw; for film, signals and rates the new path of the run's "
+        "data (default: the run's data)",
     )  # fmt: skip
     parser.add_argument("--device", metavar="DEVICE", help="as for train (default: auto)")
     parser.add_argument(
         "--out", metavar="FILE",
-        help="the picture: .png, .svg or .pdf; a film .gif (default: RUN/KIND.png)",
+        help=".png, .svg or .pdf file to write, .gif for film (default: RUN/KIND.png)",
     )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
-    """Draw; return the exit code."""
+    """Draw the picture and return the exit code."""
     suffix = "gif" if args.kind == "film" else "png"
     given = Path(args.run)
     folder = given if given.is_dir() else given.parent
@@ -222,5 +220,7 @@ def _features(text: str) -> tuple[int, int]:
     try:
         i, j = (int(word) for word in text.split(","))
     except ValueError:
-        raise ArgumentError(f"--features must be two places, as 0,1. Received: {text}.") from None
+        raise ArgumentError(
+            f"--features must be two indices, as in 0,1. Received: {text}."
+        ) from None
     return i, j

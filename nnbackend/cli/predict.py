@@ -1,4 +1,4 @@
-"""`nnbackend predict`: what a trained network says of new rows, as CSV on stdout or in a file."""
+"""`nnbackend predict`: predictions for new rows, as CSV on stdout or in a file."""
 
 from __future__ import annotations
 
@@ -23,27 +23,29 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of `predict`."""
     add_run_and_data(parser)
     parser.add_argument(
-        "--proba", action="store_true", help="probabilities of all classes instead of labels"
+        "--proba", action="store_true", help="write probabilities of all classes, not labels"
     )
     parser.add_argument(
-        "--out", metavar="FILE", help="a .csv or .npy file to write (default: CSV on stdout)"
+        "--out", metavar="FILE", help=".csv or .npy file to write (default: CSV on stdout)"
     )
-    parser.add_argument("--part", choices=PARTS, default="all", help="rows to take (default: all)")
+    parser.add_argument(
+        "--part", choices=PARTS, default="all", help="rows to predict (default: all)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Predict; return the exit code."""
+    """Predict and return the exit code."""
     suffix = Path(args.out).suffix.lower() if args.out else ".csv"
     if suffix not in (".csv", ".npy"):
         raise ArgumentError(f"--out must be a .csv or .npy file. Received: {args.out}.")
     found = open_run(args.run)
     net = found.network(args.device)
-    # A part is found again by its rows with their targets; to predict all, none is needed.
+    # The fingerprint that identifies a part includes the targets; predicting all rows needs none.
     data = read_for(found, net, args.data, args.missing, with_target=args.part != "all")
     _, data = choose_part(found, data, args.part)
     kept = data.kept
     if kept is not None:
-        _say_gaps(data.n_dropped, len(kept), suffix)
+        _check_missing(data.n_dropped, len(kept), suffix)
     if args.proba:
         values, names = _probabilities(net, data.x)
     else:
@@ -75,27 +77,29 @@ def _probabilities(net: Network, x: Any) -> tuple[np.ndarray, list[str]]:
     return values, [str(label) for label in net.classes]
 
 
-def _say_gaps(n_dropped: int, n: int, suffix: str) -> None:
-    """Say what becomes of rows with gaps: empty cells, which an array does not have."""
+def _check_missing(n_dropped: int, n: int, suffix: str) -> None:
+    """Print a note on rows with missing values, whose cells are empty; refuse a .npy file."""
     if suffix == ".npy":
         raise ArgumentError(
-            f"--out must be a .csv file where rows have gaps, as their answers are empty cells. "
-            f"Received: .npy, and {n_dropped} of {n} rows with gaps. Fill them, or write a .csv."
+            "--out must be a .csv file if rows have missing values: their predictions are empty. "
+            f"Received: .npy, and {n_dropped} of {n} rows with missing values. "
+            "Fill the missing values, or write a .csv file."
         )
     print(
-        f"nnbackend: note: {n_dropped} of {n} rows have gaps; their answers are empty",
+        f"nnbackend: note: {n_dropped} of {n} rows have missing values; their predictions are "
+        "empty",
         file=sys.stderr,
     )
 
 
 def _write_csv(file: TextIO, values: np.ndarray, names: list[str], kept: np.ndarray | None) -> None:
-    """Write a line for each row of the data; an empty one for a row that was not kept."""
+    """Write a line for each row of the data; empty cells for a row that was dropped."""
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(names)
     table = values.reshape(len(values), -1)
     kept = np.ones(len(table), bool) if kept is None else kept
-    answers, nothing = iter(table), [""] * len(names)
+    predictions, empty = iter(table), [""] * len(names)
     # str() of a NumPy number has as many digits as its dtype needs to be read back exactly.
     writer.writerows(
-        [str(value) for value in next(answers)] if is_kept else nothing for is_kept in kept
+        [str(value) for value in next(predictions)] if is_kept else empty for is_kept in kept
     )

@@ -1,4 +1,4 @@
-"""What is seen of training: a row for each epoch, and on a terminal a bar within long ones."""
+"""Progress of training: a row per epoch, a bar on terminals, and the files written during a run."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from nnbackend.training.trainer import Trainer
 
 BAR = 28  # characters
 REDRAW_SECONDS = 0.2
-SAVE_SECONDS = 10.0  # least time between two saved models within a run
-SAVE_SHARE = 20  # a save that takes s seconds is followed by this many times s without one
+SAVE_SECONDS = 10.0  # minimum time between two saves of the best model
+SAVE_SHARE = 20  # after a save of s seconds, the next one waits at least SAVE_SHARE * s seconds
 
 logger = logging.getLogger("nnbackend")
 
 
 class EpochTable(Callback):
-    """Writes the table of epochs; the best one so far is marked with a star."""
+    """The printed table of epochs; a star marks the best one so far."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
         self.is_live = stream.isatty()
         self._is_drawn = False
         self._drawn_at = 0.0
-        # From when, and from which share of it on, the epoch is timed: in the first one from the
-        # end of the first step, in which a device prepares itself.
+        # (time, share of the epoch) at which timing starts: in the first epoch the end of the
+        # first step, because that step includes the set-up of the device.
         self._timed_from: tuple[float, float] | None = None
         self._steps_done_at = self._second_began = 0.0
 
     def on_train_begin(self, trainer: Trainer) -> None:
         self._timed_from = None
-        self._first = trainer.epoch  # not 0 where a run is gone on with
+        self._first = trainer.epoch  # not 0 for a resumed run
         titles = ["epoch", "train loss"]
         if trainer.validation is not None:
             titles += ["valid loss", f"valid {score_name(trainer)}"]
@@ -79,10 +79,10 @@ class EpochTable(Callback):
         self._print(cells, " *" if is_best else "")
 
     def _seconds_left(self, trainer: Trainer) -> float | None:
-        """Return the time that the epochs left will take; None where nothing is known yet.
+        """Return the estimated time of the remaining epochs; None if there is no estimate yet.
 
-        The first epoch tells by its steps after the first, as preparing does not come again; the
-        others by their mean, validation included.
+        After the first epoch the estimate uses its steps after the first one, to exclude the
+        set-up. Later it uses the mean time of the epochs after the first, validation included.
         """
         now = time.perf_counter()
         began, first = self._timed_from or (now, 1.0)
@@ -94,25 +94,25 @@ class EpochTable(Callback):
         return None if first == 1.0 else (self._steps_done_at - began) / (1.0 - first) * left
 
     def on_train_end(self, trainer: Trainer) -> None:
-        self._wipe()
+        self._clear_bar()
 
     def _print(self, cells: list[str], mark: str = "") -> None:
-        self._wipe()
+        self._clear_bar()
         aligned = [f"{cell:>{width}}" for cell, width in zip(cells, self._widths, strict=True)]
         self.stream.write("  ".join(aligned) + mark + "\n")
         self.stream.flush()
 
-    def _wipe(self) -> None:
+    def _clear_bar(self) -> None:
         if self._is_drawn:
             self.stream.write("\r\x1b[K")
             self._is_drawn = False
 
 
 class RunWriter(Callback):
-    """Keeps history.csv up to date, and the best model so far at sensible intervals.
+    """Callback that writes history.csv after each epoch, and the best model at intervals.
 
-    What cannot be written is a warning, and training goes on; the history is whole again with the
-    next epoch that can be.
+    If a write fails, it logs a warning and training continues. The next write that succeeds
+    completes the history.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -130,27 +130,27 @@ class RunWriter(Callback):
             if self._is_behind:
                 self._write_history(trainer)
             else:
-                self._is_behind = True  # unless the line is whole
+                self._is_behind = True  # until the whole line is written
                 self._append(_csv_line(row))
             self._is_behind = False
             self._save_if_due(trainer)
             self._has_warned = False
         except OSError as error:
             if not self._has_warned:
-                logger.warning("the folder is not up to date, training goes on (%s)", error)
+                logger.warning("the run folder is not up to date, training continues (%s)", error)
             self._has_warned = True
 
     def on_train_end(self, trainer: Trainer) -> None:
-        if self._is_behind:  # perhaps there is room by now
+        if self._is_behind:  # retry: the disk may have space again
             self.on_epoch_end(trainer, trainer.history.rows[-1])
 
     def _write_history(self, trainer: Trainer) -> None:
-        """Begin the file anew, with the epochs there have been."""
+        """Rewrite the file with all epochs so far."""
         names = ["epoch", "train_loss"]
         if trainer.validation is not None:
             names += ["valid_loss", f"valid_{score_name(trainer)}"]
         self._append(",".join([*names, "learning_rate", "seconds"]), "w")
-        for row in trainer.history:  # of a run that is gone on with
+        for row in trainer.history:  # not empty for a resumed run
             self._append(_csv_line(row))
 
     def _save_if_due(self, trainer: Trainer) -> None:
@@ -173,25 +173,25 @@ def _csv_line(row: Row) -> str:
 
 
 def score_name(trainer: Trainer) -> str:
-    """Return what is reported beside the validation loss: accuracy or r2."""
+    """Return the name of the validation score: accuracy or r2."""
     assert trainer.validation is not None
     return trainer.net.score_for(trainer.validation[1]).name
 
 
 def save_best(trainer: Trainer, path: Path) -> None:
-    """Write the network with the best weights, and leave it with those it has."""
+    """Write the network with the best weights; the network keeps its current weights."""
     net: Network = trainer.net
-    kept = net.backend.empty(tuple(net.theta.shape), net.dtype)
-    net.backend.copy(net.theta, kept)
+    current = net.backend.empty(tuple(net.theta.shape), net.dtype)
+    net.backend.copy(net.theta, current)
     trainer.restore_best()
     try:
         save(net, path)
     finally:
-        net.backend.copy(kept, net.theta)
+        net.backend.copy(current, net.theta)
 
 
 def loss_text(loss: float) -> str:
-    """Return a loss in a few characters.
+    """Return a loss as short text.
 
     >>> loss_text(0.12345), loss_text(0.00012345), loss_text(123456.0)
     ('0.1235', '1.23e-04', '1.23e+05')
@@ -200,7 +200,7 @@ def loss_text(loss: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time to read.
+    """Return a time as minutes and seconds, with hours if needed.
 
     >>> duration(7.2), duration(75), duration(3725)
     ('0:07', '1:15', '1:02:05')

@@ -1,9 +1,8 @@
-"""The folder of a run: what training leaves behind, and how the other verbs find it again.
+"""The run folder: the files that training writes and the other commands read.
 
-model.safetensors (the best weights), last.safetensors (the last ones), config.toml,
-history.csv (a row at the end of every epoch), curves.png and environment.json; checkpoints/, of
-which the last stays, so that more epochs can follow. Every file but the growing history is written
-whole or not at all.
+model.safetensors (best weights), last.safetensors (last weights), config.toml, history.csv (a row
+per epoch), curves.png, environment.json, and checkpoints/, of which the last one remains so that a
+run can be extended. All files except the growing history are written atomically.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_
 
 
 def check_out(out: str | None) -> None:
-    """Refuse a folder that holds something, before any work is done."""
+    """Raise ArgumentError for an output folder that is not empty, before any work is done."""
     if out is None:
         return
     folder = Path(out)
@@ -53,13 +52,13 @@ def check_out(out: str | None) -> None:
     if folder.is_dir() and any(folder.iterdir()):
         raise ArgumentError(
             f"--out must be a new or empty folder. Received: {out}, which holds "
-            f"{len(list(folder.iterdir()))} files. Name another one, remove it, or leave --out "
-            "out to get a new number."
+            f"{len(list(folder.iterdir()))} files. Choose another folder, remove this one, or "
+            "omit --out to get the next number."
         )
 
 
 def new_folder(out: str | None, name: str) -> Path:
-    """Make the folder of a run: the one asked for, or runs/NAME-001 with the next free number."""
+    """Create the folder of a run: `out`, or runs/NAME-001 with the next free number."""
     if out is not None:
         Path(out).mkdir(parents=True, exist_ok=True)
         return Path(out)
@@ -71,20 +70,20 @@ def new_folder(out: str | None, name: str) -> Path:
         folder = PARENT / f"{name}-{number:03d}"
         try:
             folder.mkdir()
-        except FileExistsError:  # another run began at the same moment
+        except FileExistsError:  # created by another run in the meantime
             number += 1
         else:
             return folder
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole; bytes of file names that are no characters as JSON escapes."""
+    """Write a text file atomically; undecodable bytes of file names become JSON escapes."""
     atomic_write(path, text.encode(errors="backslashreplace"))
 
 
 def to_json(value: Any) -> str:
-    """Return one line of JSON; what is infinite or not a number becomes null."""
-    return json.dumps(_finite(value), allow_nan=False)  # ASCII, whatever the console's encoding
+    """Return one line of JSON; infinities and NaN become null."""
+    return json.dumps(_finite(value), allow_nan=False)  # ASCII, for consoles of any encoding
 
 
 def _finite(value: Any) -> Any:
@@ -96,7 +95,7 @@ def _finite(value: Any) -> Any:
 
 
 def write_environment(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Write environment.json, one indented entry a line."""
+    """Write environment.json, one indented entry per line."""
     text = json.dumps(_finite(dict(facts)), indent=2, ensure_ascii=False, allow_nan=False)
     write_text(folder / ENVIRONMENT, text + "\n")
 
@@ -104,7 +103,7 @@ def write_environment(folder: Path, facts: Mapping[str, Any]) -> None:
 def environment(
     backend: Backend, seed: int, data: Mapping[str, Any], folder: Path
 ) -> dict[str, Any]:
-    """Return what a run stands on: versions, device, processor, threads, command, data, folder."""
+    """Return the environment of a run: versions, device, processor, threads, command and data."""
     from nnbackend import __version__
 
     row = next((row for row in backends() if row.name == backend.device.partition(":")[0]), None)
@@ -151,7 +150,7 @@ def _cpu_model() -> str:
 
 
 def _threads() -> dict[str, Any]:
-    """Return the thread counts that the environment asks for and those that libraries use."""
+    """Return the thread counts set in environment variables and those that libraries use."""
     facts: dict[str, Any] = {name: os.environ[name] for name in THREADS if name in os.environ}
     try:
         threadpoolctl: Any = importlib.import_module("threadpoolctl")
@@ -162,30 +161,30 @@ def _threads() -> dict[str, Any]:
     return facts
 
 
-def at_config(settings: Settings, folder: Path) -> Settings:
-    """Return settings from a config file of a folder, with files that moved beside it."""
+def relocated_config(settings: Settings, folder: Path) -> Settings:
+    """Return the settings of a config file in a folder, with the new paths of moved files."""
     now = relocated(settings, folder, _read_environment(folder / ENVIRONMENT))
     announce(settings, now)
     return now
 
 
 def settings_of_run(folder: Path, given: Mapping[str, str], other: str | None) -> Settings:
-    """Return the settings of a run to resume; DATA's place, device and epochs may be others.
+    """Return the settings of a run to resume; only DATA's path, device and epochs may change.
 
-    Raises: ArgumentError for other settings, a folder that is no run's, or data that are nowhere.
+    Raises: ArgumentError for other settings, a folder without a run, or data that is not found.
     """
-    strangers = sorted(given.keys() - {"data", "device", "epochs"})
-    strangers += ["out or config"] if other else []
-    if strangers:
+    fixed = sorted(given.keys() - {"data", "device", "epochs"})
+    fixed += ["out or config"] if other else []
+    if fixed:
         raise ArgumentError(
-            "--resume takes all settings from the run's folder; only DATA (the new path of the "
-            "same rows), --device and --epochs may be others. "
-            f"Received: {', '.join(strangers)}. Leave them out, or begin a new run."
+            "--resume uses the settings of the run folder; only DATA (the new path of the same "
+            "rows), --device and --epochs may change. "
+            f"Received: {', '.join(fixed)}. Omit them, or start a new run."
         )
     config = folder / CONFIG
     if not config.is_file():
         raise ArgumentError(
-            f"--resume must be the folder of a run. Received: {folder}, without {CONFIG}."
+            f"--resume must be a run folder. Received: {folder}, which has no {CONFIG}."
         )
     facts = _read_environment(folder / ENVIRONMENT)
     stored = resolve(given, str(config))
@@ -195,8 +194,8 @@ def settings_of_run(folder: Path, given: Mapping[str, str], other: str | None) -
     return settings
 
 
-def keep_changes(folder: Path, now: Settings) -> None:
-    """Put a resumed run's number of epochs and places of its data into its config.toml."""
+def save_changes(folder: Path, now: Settings) -> None:
+    """Write the epochs and the data paths of a resumed run to its config.toml."""
     stored = resolve({}, str(folder / CONFIG))
     changed = replace(stored, **{name: getattr(now, name) for name in ("epochs", *NAMES)})
     if changed != stored:
@@ -204,13 +203,13 @@ def keep_changes(folder: Path, now: Settings) -> None:
 
 
 def checkpoint_of_run(folder: Path) -> Checkpoint:
-    """Return the newest checkpoint of a run that is to go on."""
+    """Return the newest checkpoint of a run to resume."""
     checkpoints = folder / CHECKPOINTS
     if not checkpoints.is_dir() or not checkpoint_paths(checkpoints):
         raise ArgumentError(
-            f"A run goes on from its checkpoints. Received: {folder}, which has none: the run was "
-            "killed before the first was due (see --checkpoint), or they were removed. Begin it "
-            f"anew with: nnbackend train --config {folder / CONFIG}"
+            f"--resume needs a checkpoint. Received: {folder}, which has none: the run was killed "
+            "before the first one was due (see --checkpoint), or they were removed. Restart it "
+            f"with: nnbackend train --config {folder / CONFIG}"
         )
     return newest_checkpoint(checkpoints)
 
@@ -220,7 +219,7 @@ def checkpoint_of_run(folder: Path) -> Checkpoint:
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder, or a model file by itself, whose settings and history are then not known."""
+    """A run folder, or a model file alone, which has no settings and no history."""
 
     model: Path
     settings: Settings | None
@@ -238,9 +237,9 @@ class Run:
 
 
 def open_run(path: str) -> Run:
-    """Find what belongs to a run, given its folder or a model file.
+    """Open a run by its folder or its model file.
 
-    Raises: ModelFileError when there is no model.
+    Raises: ModelFileError if there is no model.
     """
     given = Path(path)
     model = given / MODEL if given.is_dir() else given
@@ -248,7 +247,7 @@ def open_run(path: str) -> Run:
         what = f"a folder without {MODEL}" if given.is_dir() else "which does not exist"
         raise ModelFileError(
             f"RUN must be a run folder or a model file. Received: {path}, {what}. "
-            "Make one with: nnbackend train DATA"
+            "Create one with: nnbackend train DATA"
         )
     folder = model.parent
     config = folder / CONFIG
@@ -261,9 +260,9 @@ def open_run(path: str) -> Run:
 
 
 def read_history(path: Path) -> list[Row]:
-    """Read history.csv; a last line that was cut off in the middle is left out.
+    """Read history.csv and skip a truncated last line.
 
-    Raises: ArgumentError when the file is none.
+    Raises: ArgumentError if the file is not the history of a run.
     """
     rows: list[Row] = []
     try:

@@ -1,9 +1,9 @@
-"""The settings of a run: one table from which come the options, their help and the config file.
+"""The settings of a run: one table that defines the options, their help and the config file.
 
-A value is read from text by the same parser wherever it stands, so `--hidden 100,50` and
-`hidden = [100, 50]` are checked alike. The command line wins over the file, the file over the
-defaults. A default that depends on the data or on another setting is None here, and is filled in
-by `nnbackend.cli.building`; the run folder's config.toml then has every value.
+Options and config file use the same parser, so `--hidden 100,50` and `hidden = [100, 50]` are
+checked alike. The command line overrides the file, the file overrides the defaults. A default that
+depends on the data or on another setting is None here; `nnbackend.cli.building` fills it in, and
+the config.toml of the run folder has every value.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ HIDDEN_ACTIVATIONS: dict[str, Callable[..., Any]] = {
 
 @dataclass(frozen=True)
 class Kind:
-    """How a value is read from text; parse raises ValueError for what is not as expected."""
+    """A parser of values from text; `parse` raises ValueError for anything but `expected`."""
 
     expected: str
     parse: Callable[[str], Any]
@@ -78,11 +78,11 @@ def _one_of(*names: str) -> Kind:
             raise ValueError(suggest(text, names))
         return text
 
-    return Kind("one of the names there are", parse)
+    return Kind("a known name", parse)
 
 
 def _formula(known: Mapping[str, Callable[..., Any]]) -> Kind:
-    """A name, with a number behind a colon where the formula has one."""
+    """Return the kind of a name, with a number after a colon if the formula has one."""
 
     def parse(text: str) -> str:
         name, colon, number = text.partition(":")
@@ -98,7 +98,7 @@ def _formula(known: Mapping[str, Callable[..., Any]]) -> Kind:
 
 
 def _part(*words: str) -> Kind:
-    """A share of the rows, or a file; a number is never taken for a file's name."""
+    """Return the kind of a fraction of the rows, or a file; a number is never a file's name."""
 
     def parse(text: str) -> float | str:
         try:
@@ -156,7 +156,7 @@ SHARE = _number("a number, at most 1", lambda v: v <= 1)
 def _setting(
     topic: str, metavar: str, kind: Kind, default: Any, help: str, shown: str | None = None
 ) -> Any:
-    """Describe one setting; `shown` is what the help says of a default that is worked out."""
+    """Return the field of one setting; `shown` is the help text of a computed default."""
     about = {"topic": topic, "metavar": metavar, "kind": kind, "help": help, "shown": shown}
     return field(default=default, metadata=about)
 
@@ -167,108 +167,116 @@ class Settings:
 
     data: str = _setting("data", "DATA", TEXT, "", "")
     target: str | None = _setting(
-        "data", "COLUMN", TEXT, None, "what to learn: a column's name or index, or a .npz array",
-        "the last column",
+        "data", "COLUMN", TEXT, None,
+        "target: the name or index of a column, or the name of a .npz array", "the last column",
     )  # fmt: skip
     task: str | None = _setting(
-        "data", "TASK", _one_of(*TASKS), None, "classification or regression", "from the target"
-    )
+        "data", "TASK", _one_of(*TASKS), None, "classification or regression",
+        "detected from the target",
+    )  # fmt: skip
     header: str | None = _setting(
-        "data", "yes|no", _one_of("yes", "no"), None, "whether a .csv begins with names",
-        "looked at",
+        "data", "yes|no", _one_of("yes", "no"), None,
+        "whether the first row of a .csv holds column names", "detected",
     )  # fmt: skip
     missing: str = _setting(
         "data", "error|drop", _one_of("error", "drop"), "error",
-        "rows that lack a value: refuse the file, or leave them out",
+        "rows with missing values: fail, or drop them",
     )  # fmt: skip
     categorical: tuple[str, ...] = _setting(
         "data", "COLUMN,...", COLUMNS, (),
-        "columns of a table whose values are names though they look like numbers, as postal codes",
-        "none",
+        "columns to treat as categories although their values look like numbers, such as postal "
+        "codes", "none",
     )  # fmt: skip
     ignore: tuple[str, ...] = _setting(
-        "data", "COLUMN,...", COLUMNS, (), "columns of a table to leave out", "none"
+        "data", "COLUMN,...", COLUMNS, (), "columns to ignore", "none"
     )
     validation: float | str = _setting(
         "data", "FRACTION|FILE", _part(), 0.1,
-        "rows to choose the best epoch by: a share of the training rows, a file, or 0",
+        "rows that select the best epoch: a fraction of the training rows, a file, or 0 for none",
     )  # fmt: skip
     test: float | str | None = _setting(
         "data", "FRACTION|FILE", _part("own"), None,
-        "rows for the final figure, which training never sees: a share, a file, 0, or own, the "
-        "part distributed with the data", "own where there is one, else 0.2",
+        "rows for the final test, not used in training: a fraction, a file, 0 for none, or own "
+        "for the part distributed with the data", "own if it exists, else 0.2",
     )  # fmt: skip
     scale: str | None = _setting(
         "data", "KIND", _one_of("auto", *SCALES, "none"), None,
-        f"scale of the features: auto, {', '.join(SCALES)}, none",
-        "auto: unit for bytes, else robust",
+        f"scaling of the features: auto, {', '.join(SCALES)}, none",
+        "auto: unit for images of bytes, else robust",
     )  # fmt: skip
 
     hidden: tuple[int, ...] = _setting(
         "network", "N,N,...",
-        _list_of(_whole(1), "whole numbers of at least 1, as 100,50, or none", none=True), (200,),
+        _list_of(_whole(1), "whole numbers of at least 1, as in 100,50, or none", none=True),
+        (200,),
         "units of each hidden layer; none for no hidden layer",
     )  # fmt: skip
     activation: tuple[str, ...] = _setting(
         "network", "NAME,...",
-        _list_of(_formula(HIDDEN_ACTIVATIONS), "names of activations, as relu,tanh"), ("relu",),
-        "of the hidden layers, one for all or one for each: "
-        f"{', '.join(HIDDEN_ACTIVATIONS)}; leaky_relu:0.2 and maxout:3 set their number",
+        _list_of(_formula(HIDDEN_ACTIVATIONS), "names of activations, as in relu,tanh"), ("relu",),
+        "activation of the hidden layers, one for all or one for each: "
+        f"{', '.join(HIDDEN_ACTIVATIONS)}; leaky_relu:0.2 and maxout:3 set their parameter",
     )  # fmt: skip
     output_activation: str | None = _setting(
-        "network", "NAME", _formula(ACTIVATIONS), None, "of the output layer",
-        "what suits the loss",
+        "network", "NAME", _formula(ACTIVATIONS), None, "activation of the output layer",
+        "the one that suits the loss",
     )  # fmt: skip
     dropout: tuple[float, ...] | None = _setting(
         "network", "RATE,...", _list_of(BELOW_ONE, "numbers of at least 0 and below 1"), None,
-        "share of units silenced in training, one for all hidden layers or one for each",
+        "fraction of units dropped in training, one for all hidden layers or one for each",
         "0.2 for layers of at least 128 units, else 0; 0 for lbfgs",
     )  # fmt: skip
 
     loss: str | None = _setting(
         "training", "NAME", _formula(LOSSES), None,
-        f"{', '.join(LOSSES)}; huber:2 and quantile:0.9 set their number",
+        f"loss function: {', '.join(LOSSES)}; huber:2 and quantile:0.9 set their parameter",
         "cross_entropy for classes, else quadratic",
     )  # fmt: skip
     optimizer: str = _setting(
-        "training", "NAME", _one_of(*OPTIMIZER_NAMES), "adam", ", ".join(OPTIMIZER_NAMES)
-    )
+        "training", "NAME", _one_of(*OPTIMIZER_NAMES), "adam",
+        f"optimizer: {', '.join(OPTIMIZER_NAMES)}",
+    )  # fmt: skip
     learning_rate: float | None = _setting(
-        "training", "X", POSITIVE, None, "size of the steps", "the optimizer's own: adam 0.001"
-    )
-    momentum: float | None = _setting(
-        "training", "X", BELOW_ONE, None, "share of the last step that sgd goes on with", "0"
-    )
+        "training", "X", POSITIVE, None, "learning rate, to which the schedule applies",
+        "that of the optimizer: 0.001 for adam",
+    )  # fmt: skip
+    momentum: float | None = _setting("training", "X", BELOW_ONE, None, "momentum of sgd", "0")
     schedule: str | None = _setting(
         "training", "NAME", TEXT, None,
-        f"course of the learning rate: {', '.join(SCHEDULE_NAMES)}; "
-        "step:every=10,gamma=0.5 sets numbers", "cosine; constant for lbfgs",
+        f"learning-rate schedule: {', '.join(SCHEDULE_NAMES)}; "
+        "step:every=10,gamma=0.5 sets parameters", "cosine; constant for lbfgs",
     )  # fmt: skip
     batch_size: int | str = _setting(
         "training", "N|full", Kind("a whole number of at least 1, or full", _batch), 32,
-        "rows of a step",
+        "rows per step; full for all rows",
     )  # fmt: skip
-    epochs: int = _setting("training", "N", _whole(1), 100, "most passes through the data")
-    patience: int = _setting(
-        "training", "N", _whole(0), 20, "epochs without improvement to stop after; 0 for never"
+    epochs: int = _setting(
+        "training", "N", _whole(1), 100, "maximum number of passes through the training rows"
     )
+    patience: int = _setting(
+        "training", "N", _whole(0), 20,
+        "stop after N epochs without improvement; 0 for no early stopping",
+    )  # fmt: skip
     monitor: str | None = _setting(
-        "training", "COLUMN", TEXT, None, "column of the history that says which epoch is best",
+        "training", "COLUMN", TEXT, None, "column of the history that selects the best epoch",
         "valid_loss, or train_loss without validation",
     )  # fmt: skip
 
-    l1: float = _setting("regularisation", "X", NOT_NEGATIVE, 0.0, "penalty l1 sum |w|")
-    l2: float = _setting("regularisation", "X", NOT_NEGATIVE, 0.0, "penalty l2/2 sum w^2")
+    l1: float = _setting("regularisation", "X", NOT_NEGATIVE, 0.0, "L1 penalty: X sum |w|")
+    l2: float = _setting("regularisation", "X", NOT_NEGATIVE, 0.0, "L2 penalty: X/2 sum w^2")
     weight_decay: float = _setting(
-        "regularisation", "X", NOT_NEGATIVE, 0.0, "decoupled: each step takes w *= 1 - rate X"
-    )
+        "regularisation", "X", NOT_NEGATIVE, 0.0,
+        "decoupled weight decay: each step also does w *= 1 - rate X",
+    )  # fmt: skip
     max_norm: float = _setting(
-        "regularisation", "X", NOT_NEGATIVE, 0.0, "most of a unit's incoming weights' norm; 0: any"
-    )
+        "regularisation", "X", NOT_NEGATIVE, 0.0,
+        "upper limit for the norm of each unit's incoming weights; 0 for none",
+    )  # fmt: skip
 
     clip_norm: float = _setting(
-        "regularisation", "X", NOT_NEGATIVE, 0.0, "most of the gradient's norm; 0: any"
-    )
+        "regularisation", "X", NOT_NEGATIVE, 0.0,
+        "upper limit for the norm of the gradient; 0 for none",
+    )  # fmt: skip
 
     device: str | None = _setting(
         "machine", "DEVICE", TEXT, None, "auto, cpu, gpu, gpu:1, or a backend's name",
@@ -279,21 +287,22 @@ class Settings:
     )
     precision: str | None = _setting(
         "machine", "NAME", _one_of(*PRECISIONS), None,
-        f"of float32 matrix products: {', '.join(PRECISIONS)}; on a CUDA GPU the last two are "
-        "faster and less exact", "the device's own: float32",
+        f"precision of float32 matrix products: {', '.join(PRECISIONS)}; on a CUDA GPU the last "
+        "two are faster and less exact", "that of the device: float32",
     )  # fmt: skip
     seed: int = _setting(
-        "machine", "N", _whole(0), 0, "of the weights, the splits, the order and dropout"
+        "machine", "N", _whole(0), 0, "seed of the weights, the splits, the row order and dropout"
     )
     target_accuracy: float | None = _setting(
         "results", "X", SHARE, None,
-        "fail (exit 1) below this test accuracy; without a test part, validation; r2 of a "
-        "regression", "none",
+        "exit with 1 if the test accuracy is below X; without a test part, the validation "
+        "accuracy; for a regression, r2", "none",
     )  # fmt: skip
     checkpoint: str = _setting(
         "results", "EVERY",
         Kind("N minutes, N epochs or N steps, with N above 0", _interval), "10 minutes",
-        "how often the run is written down, to go on from by --resume: N minutes, epochs or steps",
+        "interval between checkpoints, from which --resume continues: N minutes, N epochs or "
+        "N steps",
     )  # fmt: skip
 
 
@@ -301,9 +310,9 @@ TABLE: dict[str, Field[Any]] = {f.name: f for f in fields(Settings)}
 
 
 def resolve(given: Mapping[str, str], config: str | None) -> Settings:
-    """Return the settings of a command line, where each option's text stands by its name.
+    """Return the settings of a command line, given as {option name: text}.
 
-    Raises: ArgumentError for a value that cannot be meant, or a config file that cannot be read.
+    Raises: ArgumentError for an invalid value, or a config file that cannot be read.
     """
     values = {} if config is None else read_config(Path(config))
     for name, text in given.items():
@@ -317,7 +326,7 @@ def _parse(name: str, text: str, shown: str) -> Any:
     try:
         return kind.parse(text)
     except ValueError as error:
-        # int() and float() explain themselves in Python's words; ours begin with a capital.
+        # Messages of int() and float() are about Python; only our messages are shown.
         why = str(error) if str(error).startswith("Known") else ""
         raise ArgumentError(
             f"{shown} must be {kind.expected}. Received: {text!r}. {why}".rstrip()
@@ -328,18 +337,16 @@ def _parse(name: str, text: str, shown: str) -> Any:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read a config file: the settings it has, by name.
+    """Read the settings of a config file, by name.
 
-    Raises: ArgumentError when it cannot be read, or has a key or a value that cannot be meant.
+    Raises: ArgumentError if it cannot be read, or has an unknown key or an invalid value.
     """
     try:
         with path.open("rb") as file:
             stored = tomllib.load(file)
     except OSError as error:
-        raise ArgumentError(
-            f"--config must be a file that can be read. Received: {error}."
-        ) from error
-    except (ValueError, RecursionError) as error:  # also of numbers too long, nests too deep
+        raise ArgumentError(f"--config must be a readable file. Received: {error}.") from error
+    except (ValueError, RecursionError) as error:  # also for too long numbers, too deep nesting
         raise ArgumentError(f"{path}: the file must be TOML. Received: {error}.") from error
     values = {}
     for key, value in stored.items():
@@ -351,18 +358,14 @@ def read_config(path: Path) -> dict[str, Any]:
                 f"{path}: {key} must be text, a number or a list of them. Received: {value!r}."
             )
         if any(isinstance(item, int) and abs(item) >= 1 << 64 for item in items):
-            raise ArgumentError(
-                f"{path}: {key} must be a number of 64 bits. Received: a longer one."
-            )
+            raise ArgumentError(f"{path}: {key} must be a 64-bit number. Received: a larger one.")
         values[key] = _parse(key, ",".join(map(str, items)), f"{path}: {key}")
     return values
 
 
 def to_toml(settings: Settings) -> str:
-    """Return the text of a config file; what is None has no meaning in this run and is left out."""
-    lines = [
-        "# The settings of a run, all of them resolved. Use again: nnbackend train --config FILE"
-    ]
+    """Return the text of a config file; settings that are None do not apply and are omitted."""
+    lines = ["# All settings of a run, defaults included. Repeat it: nnbackend train --config FILE"]
     topic = ""
     for name, setting in TABLE.items():
         value = getattr(settings, name)
@@ -384,7 +387,7 @@ def _toml(value: Any) -> str:
                 "names of files and folders must be text in UTF-8, as config.toml is. Received: "
                 f"{value!r}. Rename it, or set PYTHONUTF8=1 if the system's locale is not UTF-8."
             )
-        # A JSON string is a TOML one, but for the one control character that JSON leaves as it is.
+        # A JSON string is a TOML string, except that JSON does not escape DEL.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return repr(value)
 
@@ -395,7 +398,7 @@ def _is_unicode(text: str) -> bool:
 
 
 def default_text(setting: Field[Any]) -> str:
-    """Return a default as the help shows it."""
+    """Return a default as text for the help."""
     if setting.metadata["shown"] is not None:
         return str(setting.metadata["shown"])
     value = setting.default

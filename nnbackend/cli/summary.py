@@ -1,4 +1,4 @@
-"""`nnbackend summary`: what a run folder or a model file holds."""
+"""`nnbackend summary`: show the contents of a run folder or a model file."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ from nnbackend.training.history import History
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of `summary`."""
     parser.add_argument("run", metavar="RUN", help="a run folder or a model file")
-    parser.add_argument("--device", metavar="DEVICE", default="cpu", help="(default: cpu)")
+    parser.add_argument(
+        "--device", metavar="DEVICE", default="cpu", help="as for train (default: cpu)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what there is; return the exit code."""
+    """Print the summary and return the exit code."""
     found = open_run(args.run)
     net = found.network(args.device)
     print(f"model    {found.model}")
     print(f"scale    {net.scaler.kind if net.scaler else 'none'}")
     if net.classes is not None:
         shown = ", ".join(str(label) for label in net.classes[:20])
-        more = f", ... ({len(net.classes)} in all)" if len(net.classes) > 20 else ""
+        more = f", ... ({len(net.classes)} in total)" if len(net.classes) > 20 else ""
         print(f"classes  {shown}{more}")
     print(f"\n{net.summary()}\n")
     print(_norms(net))
@@ -39,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _norms(net: Network) -> str:
-    """Return a table of the parameters' sizes, layer by layer."""
+    """Return a table of the shapes and norms of the parameters, one line per layer."""
     lines = ["layer   weights      norm  largest |w|  largest |b|"]
     weights, biases = net.get_parameters()
     for i, (W, b) in enumerate(zip(weights, biases, strict=True)):
@@ -67,12 +69,12 @@ def _settings(found: Run) -> str:
 
 
 def _best(found: Run) -> str:
-    """Return the figures of the best epoch, and of the test part as training ended with them."""
+    """Return the results of the best epoch, and those of the test part at the end of training."""
     names = [found.settings.monitor if found.settings else None, "valid_loss", "train_loss"]
     monitor = next(name for name in names if name in found.history[0])
     history = History(monitor, found.history)
     results = found.environment.get("results", {})
-    reason = f"; ended: {results['stop_reason']}" if results.get("stop_reason") else ""
+    reason = f"; stop reason: {results['stop_reason']}" if results.get("stop_reason") else ""
     lines = [f"best of {len(history)} epochs by {monitor}{reason}"]
     for name, value in history.best.items():
         lines.append(f"  {name:<17}  {value:.6g}")

@@ -1,4 +1,4 @@
-"""`nnbackend train`: read, build, train, and leave a run folder behind."""
+"""`nnbackend train`: read the data, build and train a network, and write a run folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,14 @@ from nnbackend.cli.building import (
     build_network,
     complete,
 )
-from nnbackend.cli.parts import Parts, fingerprint, read_data, read_more, split_test, with_sources
+from nnbackend.cli.parts import (
+    Parts,
+    fingerprint,
+    read_data,
+    read_more,
+    resolve_sources,
+    split_test,
+)
 from nnbackend.cli.progress import EpochTable, RunWriter
 from nnbackend.cli.run_folder import (
     CHECKPOINTS,
@@ -30,12 +37,12 @@ from nnbackend.cli.run_folder import (
     ENVIRONMENT,
     LAST,
     MODEL,
-    at_config,
     check_out,
     checkpoint_of_run,
     environment,
-    keep_changes,
     new_folder,
+    relocated_config,
+    save_changes,
     settings_of_run,
     to_json,
     write_environment,
@@ -64,7 +71,7 @@ SCORES = ("accuracy", "r2")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add an option for every setting, by topic."""
+    """Add an option for every setting, grouped by topic."""
     absent: Any = argparse.SUPPRESS
     parser.usage = "nnbackend train DATA [options]"
     parser.add_argument(
@@ -73,8 +80,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         default=absent,
         help="a built-in set (digits, iris, wine, breast_cancer, diabetes, xor, spirals), a .csv "
-        "(.tsv, .txt, .data), .npz, .npy or .parquet file, or a folder of IDX files; "
-        "--config may name it instead",
+        "(.tsv, .txt, .data), .npz, .npy or .parquet file, or a folder of IDX files; not needed "
+        "with --config or --resume",
     )
     groups: dict[str, Any] = {}
     for name, setting in TABLE.items():
@@ -88,25 +95,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
         option = f"--{name.replace('_', '-')}"
         group.add_argument(option, dest=name, metavar=about["metavar"], default=absent, help=help)
     group = groups["results"]
-    group.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/NAME-001)")
+    group.add_argument("--out", metavar="DIR", help="run folder to write (default: runs/NAME-001)")
     group.add_argument(
         "--resume",
         metavar="DIR",
-        help="go on with the run of a folder as it was begun: to its end, or to more --epochs",
+        help="resume the run of a folder from its last checkpoint, with its settings; --epochs "
+        "extends it",
     )
-    group.add_argument("--config", metavar="FILE", help="settings from a run's config.toml")
+    group.add_argument(
+        "--config", metavar="FILE", help="read the settings from the config.toml of a run"
+    )
     group.add_argument("--json", action="store_true", help="end stdout with one line of JSON")
-    group.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    group.add_argument("--quiet", action="store_true", help="print no progress to stderr")
     parser.epilog = (
-        f"{parser.epilog}\n\nCtrl-C, SIGTERM and SIGUSR1 end after the step under way with "
-        "everything saved, and exit\nwith 130, 143 and 138; --resume goes on. "
-        "A diverged run or a missed target exits with 1,\nwrong usage with 2."
+        f"{parser.epilog}\n\nCtrl-C, SIGTERM and SIGUSR1 stop training after the current step and "
+        "save everything, for\n--resume; the exit codes are 130, 143 and 138. A diverged run or a "
+        "missed target exits with 1,\nwrong usage with 2."
     )
 
 
 @dataclass
 class Plan:
-    """All that a run needs, checked, before anything is written."""
+    """The validated parts of a run, before anything is written."""
 
     settings: Settings
     data: Dataset
@@ -116,7 +126,7 @@ class Plan:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train; return the exit code."""
+    """Train and return the exit code."""
     begin = time.perf_counter()
     given = {name: text for name, text in vars(args).items() if name in TABLE}
     checkpoint = None
@@ -126,20 +136,20 @@ def run(args: argparse.Namespace) -> int:
     else:
         settings = resolve(given, args.config)
         if args.config is not None:
-            settings = at_config(settings, Path(args.config).parent)
+            settings = relocated_config(settings, Path(args.config).parent)
         check_out(args.out)
-    with _warnings_kept_from(args.quiet):
+    with _quiet_logging(args.quiet):
         if checkpoint is None or "device" in given:
             backend = get_backend(settings.device)
         else:
             backend = device_of(checkpoint)
         if checkpoint and settings.precision not in backend.precisions:
-            settings = replace(settings, precision=None)  # as a model that is loaded elsewhere
+            settings = replace(settings, precision=None)  # as for a model loaded on another device
         plan = prepare(settings, backend)
         config = to_toml(plan.settings)  # refuses names of files that have no place in it
         folder = Path(args.resume) if checkpoint else new_folder(args.out, plan.data.name)
         facts = environment(plan.net.backend, settings.seed, _facts(plan), folder)
-        for name in (MODEL, LAST, CONFIG, ENVIRONMENT):  # which a kill may have left half-written
+        for name in (MODEL, LAST, CONFIG, ENVIRONMENT):  # a kill may leave temporary files
             sweep(folder, name)
         if checkpoint is None:
             write_text(folder / CONFIG, config)
@@ -148,10 +158,10 @@ def run(args: argparse.Namespace) -> int:
             _learn(plan, folder, args.quiet, checkpoint)
             results = figures(plan)
             drawn = _draw(plan.trainer, folder)
-        except KeyboardInterrupt:  # while nothing listened to it: at the very end
+        except KeyboardInterrupt:  # after training, which handles the signal itself
             return _interrupted(plan.trainer, folder)
-        except (BackendError, RuntimeError, OSError, MemoryError):  # of a device, a disk, the host
-            _say(_what_is_left(plan.trainer, folder))
+        except (BackendError, RuntimeError, OSError, MemoryError):  # device, disk or host memory
+            _print_message(_describe_saved(plan.trainer, folder))
             raise
     results |= {
         "seconds": round(time.perf_counter() - begin, 3),
@@ -171,7 +181,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def prepare(settings: Settings, backend: Backend) -> Plan:
-    """Read the data and build network and trainer; whatever is wrong is found here."""
+    """Read the data and build network and trainer; raises the errors of all settings."""
     data = read_data(settings)
     parts = split_test(data, settings)
     validation: Any = settings.validation or None
@@ -180,10 +190,10 @@ def prepare(settings: Settings, backend: Backend) -> Plan:
         validation = part.x, part.y
     if settings.target_accuracy is not None and parts.test is None and validation is None:
         raise ArgumentError(
-            "--target-accuracy needs rows that training does not see. Received: no test and no "
-            "validation part. Give --test or --validation."
+            "--target-accuracy needs rows that training does not use. Received: no test and no "
+            "validation part. Add --test or --validation."
         )
-    settings = complete(with_sources(settings, data), parts.training, backend)
+    settings = complete(resolve_sources(settings, data), parts.training, backend)
     net = build_network(settings, parts.training, backend)
     trainer = Trainer(
         net, parts.training.x, parts.training.y, build_config(settings),
@@ -195,7 +205,7 @@ def prepare(settings: Settings, backend: Backend) -> Plan:
 
 
 def _learn(plan: Plan, folder: Path, is_quiet: bool, checkpoint: Checkpoint | None) -> None:
-    """Train and save, from a checkpoint where there is one; the best weights stay."""
+    """Train, from a checkpoint if given, and save; the network ends with the best weights."""
     trainer = plan.trainer
     callbacks: list[Callback] = [RunWriter(folder)]
     if not is_quiet:
@@ -205,31 +215,31 @@ def _learn(plan: Plan, folder: Path, is_quiet: bool, checkpoint: Checkpoint | No
     trainer.callbacks = (*callbacks, Checkpoints(folder / CHECKPOINTS, **every))
     if checkpoint is not None:
         restore(trainer, checkpoint)
-        keep_changes(folder, plan.settings)
+        save_changes(folder, plan.settings)
         if not is_quiet:
-            print(f"going on after step {trainer.step} in {folder}\n", file=sys.stderr)
+            print(f"resuming after step {trainer.step} in {folder}\n", file=sys.stderr)
     failure = None
     try:
         trainer.run()
     except DivergedError as error:
-        save(plan.net, folder / MODEL)  # the best weights are back already
+        save(plan.net, folder / MODEL)  # the trainer has restored the best weights
         _draw(trainer, folder)
-        raise DivergedError(f"{error} What there was by then is in {folder}.") from error
+        raise DivergedError(f"{error} The results until then are in {folder}.") from error
     except (OSError, MemoryError) as error:
-        if not trainer.history.stop_reason:  # not even begun
+        if not trainer.history.stop_reason:  # training has not started
             raise
-        failure = error  # of the last checkpoint, which is larger than what is saved here
+        failure = error  # of the last checkpoint, which is larger than the files saved here
     save(plan.net, folder / LAST)
-    if trainer.history.rows:  # else the last weights, from the midst of the first epoch, are best
+    if trainer.history.rows:  # else the last weights, from within the first epoch, are the best
         trainer.restore_best()
     save(plan.net, folder / MODEL)
     if failure is not None:
-        _say(f"the model is saved in {folder}, but not the state of the run")
+        _print_message(f"the model is saved in {folder}, but the last checkpoint is not")
         raise failure
 
 
 def figures(plan: Plan) -> dict[str, Any]:
-    """Return the figures of the best epoch, and those of the test part, which is used only here."""
+    """Return the results of the best epoch and of the test part, which is used only here."""
     history, test = plan.trainer.history, plan.parts.test
     best: Row = history.best if history.rows else {}
     results: dict[str, Any] = {
@@ -246,7 +256,7 @@ def figures(plan: Plan) -> dict[str, Any]:
 
 
 def report(results: Mapping[str, Any]) -> None:
-    """Print the final figures, one a line, by the names they have in JSON."""
+    """Print the results, one per line, with their names in JSON."""
     width = max(map(len, results))
     for name, value in results.items():
         if isinstance(value, float):
@@ -257,12 +267,12 @@ def report(results: Mapping[str, Any]) -> None:
 
 
 def header(plan: Plan, folder: Path) -> str:
-    """Return what is going to be done: data, parts, network, device, folder."""
+    """Return the header of the output: data, parts, network, device, folder."""
     data, trainer, settings = plan.data, plan.trainer, plan.settings
     kind = f"{data.n_classes} classes" if data.n_classes else "regression"
     if data.columns is not None:
         kind += f" of {data.columns.target!r}"
-    dropped = f", {data.n_dropped} rows with gaps left out" if data.n_dropped else ""
+    dropped = f", {data.n_dropped} rows with missing values dropped" if data.n_dropped else ""
     sizes = [f"train {trainer.n:,}"]
     if trainer.validation is not None:
         sizes.append(f"validation {len(trainer.validation[1]):,}")
@@ -284,7 +294,7 @@ def header(plan: Plan, folder: Path) -> str:
 
 
 def _facts(plan: Plan) -> dict[str, Any]:
-    """Return what environment.json says of the data."""
+    """Return the entry of environment.json on the data."""
     data, test, validation = plan.data, plan.parts.test, plan.trainer.validation
     return {
         "name": data.name,
@@ -300,55 +310,55 @@ def _facts(plan: Plan) -> dict[str, Any]:
 
 
 def _draw(trainer: Trainer, folder: Path) -> Path | None:
-    """Draw the curves; a run is not lost because they cannot be drawn."""
+    """Draw the curves; if that fails, print a warning and return None."""
     if not trainer.history.rows:
         return None
     path = folder / CURVES
     try:
         curves(trainer.history.rows, path, monitor=trainer.history.monitor)
-    except Exception as error:  # matplotlib raises many kinds
-        _say(f"the curves could not be drawn ({type(error).__name__}: {error})")
+    except Exception as error:  # matplotlib raises many types
+        _print_message(f"the curves could not be drawn ({type(error).__name__}: {error})")
         return None
     return path
 
 
 def _verdict(results: Mapping[str, Any], settings: Settings) -> int:
-    """Compare with the target, where there is one."""
+    """Return the exit code: FAILED if the score is below the target accuracy."""
     target = settings.target_accuracy
     names = [f"{part}_{score}" for part in ("test", "valid") for score in SCORES]
     name = next((name for name in names if name in results), None)
     if target is None or name is None or results[name] >= target:
         return GOOD
     missed = target - results[name]
-    _say(f"target missed: {name} {results[name]:.4f} is {missed:.4f} below {target:g}")
+    _print_message(f"target missed: {name} {results[name]:.4f} is {missed:.4f} below {target:g}")
     return FAILED
 
 
 def _interrupted(trainer: Trainer, folder: Path) -> int:
-    """Say how to go on; return the exit code."""
-    _say(f"interrupted; {_what_is_left(trainer, folder)}")
+    """Print how to resume and return the exit code."""
+    _print_message(f"interrupted; {_describe_saved(trainer, folder)}")
     return SIGNALLED + (trainer.interrupt.received or signal.SIGINT)
 
 
-def _what_is_left(trainer: Trainer, folder: Path) -> str:
-    """Return what is saved of a run, and how to go on."""
+def _describe_saved(trainer: Trainer, folder: Path) -> str:
+    """Return a message on what is saved of a run, and how to resume it."""
     checkpoints = folder / CHECKPOINTS
     saved = checkpoint_paths(checkpoints) if checkpoints.is_dir() else []
     if not saved:
         has_model = (folder / MODEL).is_file()
         return (
             f"{f'the best weights so far are in {folder}, but ' if has_model else ''}no checkpoint "
-            "was written yet (see --checkpoint). Begin anew with: "
+            "was written yet (see --checkpoint). Restart with: "
             f"nnbackend train --config {folder / CONFIG}"
         )
     step = step_in_name(saved[-1])
     what = "everything" if step == trainer.step else f"the run up to step {step}"
-    return f"{what} is saved in {folder}. Go on with: nnbackend train --resume {folder}"
+    return f"{what} is saved in {folder}. Resume with: nnbackend train --resume {folder}"
 
 
 @contextlib.contextmanager
-def _warnings_kept_from(is_quiet: bool) -> Iterator[None]:
-    """With --quiet the library's notes, as of compiling, are not shown either."""
+def _quiet_logging(is_quiet: bool) -> Iterator[None]:
+    """Hide the library's log messages below errors inside the context if `is_quiet`."""
     logger = logging.getLogger("nnbackend")
     before = logger.level
     if is_quiet:
@@ -359,5 +369,5 @@ def _warnings_kept_from(is_quiet: bool) -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _say(message: str) -> None:
+def _print_message(message: str) -> None:
     print(f"nnbackend: {message}", file=sys.stderr, flush=True)

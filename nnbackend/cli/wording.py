@@ -1,8 +1,7 @@
-"""The library's messages in the words of the command line.
+"""Rewrite the library's messages for the command line.
 
-Errors and notes of the library give their cures as Python spells them: missing='drop'. Where the
-verb has an option of that name, whoever typed the command is told --missing drop. It is done here,
-once, for every verb.
+Errors and notes of the library name Python arguments, as in missing='drop'. If the command has an
+option of that name, this module rewrites the argument as --missing drop.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from contextlib import contextmanager
 from nnbackend.errors import NNBackendError
 
 VALUE = r"'[^']*'|\"[^\"]*\"|\[[^\]]*\]|-?\d+(?:\.\d+)?(?:e[-+]?\d+)?|True|False"
-# What is no option with its value.
+# Phrases that are not an option with its value.
 PHRASES = {
     r"\bpredict_proba needs": "--proba needs",
     r"Use outputs\(x\)\.": "Leave --proba out.",
@@ -31,7 +30,7 @@ PHRASES = {
 
 @contextmanager
 def in_options_of(parser: argparse.ArgumentParser) -> Iterator[None]:
-    """Reword what is raised and logged inside, for the options of a verb."""
+    """Reword errors raised and messages logged inside the context for a command's options."""
     known = {o[2:].replace("-", "_") for o in parser._option_string_actions if o[:2] == "--"}
     logger = logging.getLogger("nnbackend")
 
@@ -52,10 +51,10 @@ def in_options_of(parser: argparse.ArgumentParser) -> Iterator[None]:
 
 
 def in_options(message: str, known: Collection[str]) -> str:
-    """Return a message with the keywords that are known as options.
+    """Return a message with its known keywords written as options.
 
-    >>> in_options("Say header=True or max_norm=1.0, y=3", {"header", "max_norm"})
-    'Say --header yes or --max-norm 1.0, y=3'
+    >>> in_options("Set header=True or max_norm=1.0, y=3", {"header", "max_norm"})
+    'Set --header yes or --max-norm 1.0, y=3'
     """
     for pattern, words in PHRASES.items():
         message = re.sub(pattern, words, message)
@@ -73,7 +72,7 @@ def _option(name: str) -> str:
 
 
 def _word(value: str) -> str:
-    """Return a Python value as it is typed in a shell."""
+    """Return a Python value in the syntax of a shell."""
     read = ast.literal_eval(value)
     if isinstance(read, bool):
         return "yes" if read else "no"

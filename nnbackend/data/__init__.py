@@ -1,7 +1,7 @@
-"""Reading data and scaling it: everything that happens before the first array reaches a device.
+"""Reading, validation and scaling of data, before the first array reaches a device.
 
 Formats that need another package (scikit-learn's sets, Parquet) import it when they are read, so
-importing this room costs NumPy and nothing else.
+importing this package needs only NumPy.
 """
 
 from nnbackend.data.builtin import BUILTIN, spirals, xor

@@ -1,7 +1,7 @@
-"""Reading `.npz` archives and `.npy` pairs, the latter as memory maps.
+"""Readers of `.npz` archives and `.npy` pairs, the latter as memory maps.
 
-Nothing is unpickled, and what a header claims is compared with the size of the file before any
-memory is set aside for it.
+Nothing is unpickled, and the size in a header is compared with the size of the file before any
+memory is allocated for it.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class _Header(NamedTuple):
 def read_npz(path: Path, *, target: str | None, task: Task | None, missing: str) -> Dataset:
     """Read x and y from an archive; `target` names another array than y.
 
-    An archive of nothing but x gives a data set without target. One of x_train, y_train, x_test
-    and y_test, as Keras's mnist.npz, has a test part.
+    An archive with only x gives a data set without target. An archive with x_train, y_train,
+    x_test and y_test, such as Keras's mnist.npz, gives a data set with a test part.
 
     Raises: DataError when the archive is damaged or the arrays are not usable.
     """
@@ -71,9 +71,9 @@ def read_npz(path: Path, *, target: str | None, task: Task | None, missing: str)
     except DataError:
         raise
     except Exception as error:
-        # zipfile raises a dozen kinds for damaged archives, down to struct.error and zlib.error.
+        # zipfile raises many types for damaged archives, including struct.error and zlib.error.
         raise DataError(
-            f"{path.name}: the file must be a whole .npz archive. "
+            f"{path.name}: the file must be a complete .npz archive. "
             f"Received: {type(error).__name__}: {error}"
         ) from error
     return array_dataset(x, y, path.name, path.stem, task=task, missing=missing)
@@ -82,7 +82,7 @@ def read_npz(path: Path, *, target: str | None, task: Task | None, missing: str)
 def _keras_dataset(
     arrays: dict[str, NDArray[Any]], path: Path, task: Task | None, missing: str
 ) -> Dataset:
-    """Make a data set of x_train, y_train, x_test and y_test, as Keras distributes MNIST."""
+    """Build a data set from x_train, y_train, x_test and y_test, as Keras distributes MNIST."""
     data, test = (
         array_dataset(
             arrays[f"x_{part}"], arrays[f"y_{part}"], f"{path.name}, {part}", path.stem,
@@ -104,7 +104,7 @@ def read_npy(path: Path, *, task: Task | None, missing: str) -> Dataset:
     if stem == "y" or stem.endswith("_y"):
         x_path = path.with_name(f"{stem[:-1]}x{path.suffix}")
         raise DataError(
-            f"{path.name}: the file to give is the one with the features. Received: the one with "
+            f"{path.name}: the path must be the file with the features. Received: the file with "
             f"the targets. Give {x_path.name}; the targets are found beside it."
         )
     x = _map_array(path)
@@ -113,7 +113,7 @@ def read_npy(path: Path, *, task: Task | None, missing: str) -> Dataset:
     if stem == "x" or stem.endswith("_x"):
         name = stem[:-2] or stem
         y_path = path.with_name(f"{stem[:-1]}y{path.suffix}")
-        # Targets are small and are turned into codes anyway.
+        # Targets are small and are copied as codes anyway.
         y = np.array(_map_array(y_path)) if y_path.exists() else None
     return array_dataset(x, y, path.name, name, task=task, missing=missing)
 
@@ -127,9 +127,9 @@ def array_dataset(
     task: Task | None,
     missing: str,
 ) -> Dataset:
-    """Make a data set of two arrays; x of more than two dimensions is flattened row by row.
+    """Build a data set from two arrays; x of more than two dimensions is flattened row by row.
 
-    Raises: DataError when shapes, dtypes or values do not suit.
+    Raises: DataError for invalid shapes, dtypes or values.
     """
     x = _features(x, where)
     if y is not None:
@@ -158,11 +158,11 @@ def array_dataset(
             )
         kept = np.flatnonzero(~lacking)
         x, y = x[kept], None if y is None else y[kept]
-    gaps: dict[str, Any] = {"n_dropped": n_lacking, "kept": ~lacking} if n_lacking else {}
+    dropped: dict[str, Any] = {"n_dropped": n_lacking, "kept": ~lacking} if n_lacking else {}
     if y is None:
-        return Dataset(x, None, name, None, **gaps)
+        return Dataset(x, None, name, None, **dropped)
     coded = code_target(y, task, where)
-    return Dataset(x, coded.y, name, coded.task, coded.classes, **gaps)
+    return Dataset(x, coded.y, name, coded.task, coded.classes, **dropped)
 
 
 def _features(x: NDArray[Any], where: str) -> NDArray[Any]:
@@ -177,30 +177,30 @@ def _features(x: NDArray[Any], where: str) -> NDArray[Any]:
     if 0 in x.shape:
         raise DataError(f"{where}: x must not be empty. Received: x.shape={x.shape}.")
     if x.dtype.kind == "b":
-        # Not bytes: those are taken for pixels from 0 to 255.
+        # Not uint8, which counts as pixels from 0 to 255.
         x = x.astype(np.float32)
     return x if x.ndim == 2 else x.reshape(len(x), -1)
 
 
 def _check_text(values: NDArray[Any], where: str) -> None:
-    """Refuse numbers that stand for no character: Python fails where it meets one."""
+    """Raise DataError for invalid code points, on which Python fails."""
     if values.dtype.kind != "U":
         return
     codes = np.ascontiguousarray(values).view(np.uint32)
     if (codes > sys.maxunicode).any() or ((codes >= 0xD800) & (codes <= 0xDFFF)).any():
         raise DataError(
-            f"{where}: text must be made of characters. Received: numbers that stand for none. "
+            f"{where}: text must be valid Unicode. Received: invalid code points. "
             "The file is damaged."
         )
 
 
 def _native(values: NDArray[Any]) -> NDArray[Any]:
-    """Return the array in this machine's byte order; the same array where it is already."""
+    """Return the array in native byte order; the same array if it is native already."""
     return values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("="))
 
 
 def _scan(values: NDArray[Any], which: str, where: str) -> NDArray[np.bool_]:
-    """Return true for rows with NaN; raise DataError for the first infinity.  (n,)"""
+    """Return the mask (n,) of rows with NaN; raise DataError for the first infinity."""
     lacking = np.zeros(len(values), dtype=bool)
     if values.dtype.kind != "f":
         return lacking
@@ -256,7 +256,7 @@ def _read_header(stream: IO[bytes], where: str) -> _Header:
         else:
             raise ValueError(f"format version {version}, which only structured arrays use")
     except Exception as error:
-        # The header is a Python literal: damaged ones raise whatever the parser does.
+        # The header is a Python literal: a damaged one raises any error of the parser.
         raise DataError(
             f"{where}: the content must be a .npy array. Received: {type(error).__name__}: {error}"
         ) from error

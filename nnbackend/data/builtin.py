@@ -1,6 +1,6 @@
-"""Data sets that need no file: five that come with scikit-learn, and two that are made here.
+"""Data sets that need no file: five from scikit-learn, and two synthetic ones.
 
-Nothing is downloaded. The two made here are the classical ones that a single perceptron cannot
+Nothing is downloaded. The synthetic ones are classical problems that a single perceptron cannot
 separate: the exclusive or, and two interleaved spirals.
 """
 
@@ -20,8 +20,8 @@ from nnbackend.errors import ArgumentError, DataError
 def xor(n_samples: int = 400, noise: float = 0.1, seed: int = 0) -> Dataset:
     """Return the exclusive or: class 1 where exactly one of two inputs is 1.
 
-    The corners of the unit square take turns, each copy moved by Gaussian noise; `n_samples=4,
-    noise=0` is the truth table itself.
+    The samples are the corners of the unit square in turn, plus Gaussian noise; `n_samples=4,
+    noise=0` is the truth table.
 
     Raises: ArgumentError when n_samples < 4 or noise < 0.
     """
@@ -63,12 +63,12 @@ def _check_toy(name: str, n_samples: int, noise: float, least: int) -> None:
 
 
 def _from_sklearn(name: str, seed: int = 0) -> Dataset:
-    """Return one of the sets inside the scikit-learn package; the seed changes nothing."""
+    """Return one of the data sets of scikit-learn; the seed has no effect."""
     try:
         sets: Any = importlib.import_module("sklearn.datasets")
     except ImportError as error:
         raise DataError(
-            f"The built-in data {name!r} is part of scikit-learn, which must be importable. "
+            f"The built-in set {name!r} is part of scikit-learn, which must be importable. "
             f"Received: {error}. Install it with: pip install scikit-learn"
         ) from error
     bunch = getattr(sets, f"load_{name}")()
@@ -93,4 +93,4 @@ BUILTIN: dict[str, Callable[..., Dataset]] = {
     "xor": xor,
     "spirals": spirals,
 }
-"""The built-in sets by name; each value may be called with `seed=`."""
+"""The built-in sets by name; each value accepts `seed=`."""

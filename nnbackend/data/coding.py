@@ -1,8 +1,8 @@
-"""How the columns of a table become features, remembered so that the next file is read alike.
+"""The coding of a table's columns as features, stored so that later files are read alike.
 
-Numbers are taken as they are, a column of boolean words becomes 0 and 1, and any other text becomes
-one feature for each category. Nothing is guessed for a new file: a value that was not there when
-the coding was made is refused, since the model has no weight for it.
+Numbers stay as they are, a column of boolean words becomes 0 and 1, and any other text becomes one
+feature per category (one-hot). A category that is not in the coding is refused, because the model
+has no weights for it.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ logger = logging.getLogger("nnbackend")
 ColumnKind = Literal["numeric", "boolean", "categorical"]
 
 MAX_CATEGORIES = 100
-MANY_CATEGORIES = 20  # more are worth a line in the log: they may be dates, or have units
+MANY_CATEGORIES = 20  # more log a warning: the cells may be dates, or have units
 BOOLEAN_WORDS = {"false": 0.0, "true": 1.0, "no": 0.0, "yes": 1.0}
 BOOLEAN_CELLS = {**BOOLEAN_WORDS, "0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0}
 
 
 @dataclass(frozen=True)
 class RawColumn:
-    """One column of a table: its name, and the categories of one that is categorical."""
+    """One column of a table: its name, its kind, and its categories if it is categorical."""
 
     name: str
     kind: ColumnKind
@@ -61,11 +61,11 @@ class RawColumn:
 
 @dataclass(frozen=True)
 class ColumnCoding:
-    """How raw columns became features, and the target a class code.
+    """The coding of raw columns as features, and of the target as class codes.
 
-    `columns` are in the order of the features. `has_header` false means that columns are known by
-    position only; `target_position` is then where the target stood. With `target` None a target
-    that is there is not read.
+    `columns` are in the order of the features. If `has_header` is false, columns are matched by
+    position, and `target_position` is the position of the target. With `target` None the target
+    column of a table is ignored.
     """
 
     columns: tuple[RawColumn, ...]
@@ -94,9 +94,9 @@ class ColumnCoding:
         return positions
 
     def match(self, names: tuple[str, ...], where: str) -> tuple[list[int], int | None]:
-        """Return the positions of the coded columns among `names`, and the target's if it is there.
+        """Return the positions in `names` of the coded columns, and of the target or None.
 
-        Raises: DataError when a coded column is not there.
+        Raises: DataError when a coded column is missing.
         """
         if not self.has_header:
             return self._match_by_position(len(names), where)
@@ -104,8 +104,9 @@ class ColumnCoding:
         absent = [column.name for column in self.columns if column.name not in position]
         if absent:
             raise DataError(
-                f"{where}: the columns the model was trained on must be there. Received: no "
-                f"column {', '.join(map(repr, absent[:10]))}. {near_names(absent[0], names)}"
+                f"{where}: the table must have the columns that the model was trained on. "
+                f"Received: no column {', '.join(map(repr, absent[:10]))}. "
+                f"{near_names(absent[0], names)}"
             )
         target = None if self.target is None else position.get(self.target)
         return [position[column.name] for column in self.columns], target
@@ -138,9 +139,9 @@ class ColumnCoding:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> ColumnCoding:
-        """Restore what `to_dict` gave.
+        """Restore a coding from the result of `to_dict`.
 
-        Raises: DataError when an entry is missing, or of another kind: it may come from a stranger.
+        Raises: DataError when an entry is missing or invalid: the file may be untrusted.
         """
         try:
             columns = tuple(
@@ -165,7 +166,7 @@ class ColumnCoding:
             ) from error
 
     def _check(self) -> None:
-        """Raise ValueError for what no coding has."""
+        """Raise ValueError for invalid entries."""
         position = self.target_position
         for name, is_good in {
             "kind": all(column.kind in get_args(ColumnKind) for column in self.columns),
@@ -176,7 +177,7 @@ class ColumnCoding:
             or (type(position) is int and 0 <= position <= len(self.columns)),
         }.items():
             if not is_good:
-                raise ValueError(f"another {name}")
+                raise ValueError(f"invalid {name}")
 
 
 def fit_dataset(
@@ -188,18 +189,18 @@ def fit_dataset(
     missing: str,
     categorical: Sequence[str | int] = (),
 ) -> Dataset:
-    """Make a data set of a table, and the coding that did it; the default target is the last.
+    """Build a data set and its coding from a table; the default target is the last column.
 
-    categorical: columns whose values are names, even where they look like numbers.
-    Raises: DataError when the table cannot be learnt from.
+    categorical: columns whose values are names, even if they look like numbers.
+    Raises: DataError when the table cannot be used for training.
     """
     position = find_column(-1 if target is None else target, table)
     named = find_columns(categorical, "categorical", table.names, table.where)
     if len(table.names) < 2:
         raise DataError(
             f"{table.where}: a table must have a feature and a target. Received: only the column "
-            f"{table.names[0]!r}. Columns are separated by a comma, semicolon or tab; a table "
-            "parted by blanks or | is converted with pandas.read_csv(path, sep=...).to_csv(...)."
+            f"{table.names[0]!r}. Separate columns by comma, semicolon or tab; convert a table "
+            "with blanks or | with pandas.read_csv(path, sep=...).to_csv(...)."
         )
     table = read_decimal_commas(table, named)
     check_no_infinity(table)
@@ -208,9 +209,9 @@ def fit_dataset(
     table = replace(table, columns=tuple(_as_text(c) if i in named else c for i, c in columns))
     for i, column in enumerate(table.names):
         if i == position and task != "classification":
-            check_not_mixed(table, i, "For classes say task='classification'.")
+            check_not_mixed(table, i, "For classes pass task='classification'.")
         elif i != position and i not in named:
-            check_not_mixed(table, i, f"If all are names, say categorical=[{column!r}].")
+            check_not_mixed(table, i, f"If all are names, pass categorical=[{column!r}].")
     others = [i for i in range(len(table.names)) if i != position]
     features = table.select(others, [table.names[i] for i in others])
     where = f"{table.where}, column {table.names[position]!r}"
@@ -227,9 +228,9 @@ def fit_dataset(
 
 
 def code_dataset(table: Table, name: str, coding: ColumnCoding, *, missing: str) -> Dataset:
-    """Make a data set of a table as an earlier one was made; the target may be absent.
+    """Build a data set from a table with an existing coding; the target may be absent.
 
-    Columns are matched by name, further columns are ignored.
+    Columns are matched by name; other columns are ignored.
 
     Raises: DataError when a column or category does not match.
     """
@@ -291,20 +292,20 @@ def _fit_column(table: Table, index: int, is_categorical: bool) -> RawColumn:
         )
         raise DataError(
             f"{table.where}: a column of text must have at most {MAX_CATEGORIES} different values. "
-            f"Received: {len(distinct)} in column {name!r}, as {value!r} in data row {row}. Leave "
-            f"the column out with ignore=[{name!r}], or make it numeric or coarser."
+            f"Received: {len(distinct)} in column {name!r}, such as {value!r} in data row {row}. "
+            f"Ignore the column with ignore=[{name!r}], or make it numeric or coarser."
         )
     if len(distinct) > MANY_CATEGORIES and not is_categorical:
         logger.warning(
-            "%s: column %r is text, as %r, and its %d different values become as many features; "
-            "ignore=[%r] leaves it out, categorical=[%r] says that they are names.",
+            "%s: column %r is text, such as %r; its %d different values become one feature each. "
+            "ignore=[%r] ignores the column, categorical=[%r] silences this warning.",
             *(table.where, name, column[0], len(distinct), name, name),
         )
     return RawColumn(name, "categorical", tuple(sorted(distinct)))
 
 
 def _encode(table: Table, coding: ColumnCoding) -> Numbers:
-    """Fill the features of all columns into one array.  (n_rows, n_features)"""
+    """Return the features of all columns in one array (n_rows, n_features)."""
     x = np.zeros((table.n_rows, len(coding.feature_names)))
     at = 0
     for raw, column in zip(coding.columns, table.columns, strict=True):
@@ -322,7 +323,7 @@ def _encode(table: Table, coding: ColumnCoding) -> Numbers:
 
 
 def _codes(table: Table, raw: RawColumn, column: Column, known: Mapping[str, float]) -> Numbers:
-    """Look every cell up among the known values.  (n_rows,)"""
+    """Return the codes (n_rows,) of the cells; raise DataError for an unknown value."""
     cells = _as_text(column)
     codes = np.empty(len(cells))
     for i, cell in enumerate(cells):
@@ -338,7 +339,7 @@ def _codes(table: Table, raw: RawColumn, column: Column, known: Mapping[str, flo
 
 
 def _as_text(column: Column) -> Text:
-    """Return the cells as text; whole numbers as they are usually written, without a point."""
+    """Return the cells as text; whole numbers without a decimal point."""
     if isinstance(column, list):
         return column
     values = column.tolist()
@@ -356,5 +357,5 @@ def _as_numbers(table: Table, raw: RawColumn, column: Text) -> Numbers:
 
 
 def _target_values(column: Column) -> Any:
-    """Return a target column as an array; text never has a missing cell at this point."""
+    """Return a target column as an array; text has no missing cells at this point."""
     return np.array(column, dtype=np.str_) if isinstance(column, list) else column

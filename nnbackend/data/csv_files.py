@@ -1,7 +1,7 @@
-"""Reading `.csv` and `.csv.gz`: delimiter and header are detected, then columns are collected.
+"""Reader of `.csv` and `.csv.gz` files, which detects the delimiter and the header.
 
-A file of nothing but numbers goes through NumPy's compiled reader; any other through the csv
-module, in chunks that become numbers at once where they can. Either way the same table results.
+NumPy's compiled reader reads files with only numbers. The csv module reads other files, in chunks
+that are converted to numbers if possible. Both give the same table.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ TextPositions = Callable[[tuple[str, ...], str], set[int]]
 
 @dataclass(frozen=True)
 class _Layout:
-    """How the file is written, found from its beginning."""
+    """The format of a file, detected from its beginning."""
 
     delimiter: str
     has_header: bool
     names: tuple[str, ...]
-    first: str  # cell, which may be the line's only one
+    first: str  # the first cell
 
 
 def read_csv(
@@ -58,9 +58,9 @@ def read_csv(
 ) -> Table:
     """Read a table of numbers and text.
 
-    The first row is a header when it has text above a column of numbers, or when nothing in it is
-    a number and no cell recurs below; `header` settles it. `text_positions`, given the names and
-    the file's name, says which columns to read as text even if they look like numbers.
+    The first row is a header if it has text above a column of numbers, or if it has no numbers and
+    none of its cells recurs in its column; `header` overrides this. `text_positions(names, where)`
+    returns the columns to read as text even if they look like numbers.
 
     Raises: DataError when the file is not such a table.
     """
@@ -71,7 +71,7 @@ def read_csv(
     columns = None if text else _read_numbers(path, layout)
     if columns is None:
         columns = _read_any(path, layout, text)
-        # Whole numbers beyond float64's digits were kept as text; they become int64 where they fit.
+        # Whole numbers too long for float64 are still text here; they become int64 if they fit.
         columns = [c if at in text else with_long_integers(c) for at, c in enumerate(columns)]
     n_rows = len(columns[0])
     if n_rows == 0:
@@ -85,7 +85,7 @@ def read_csv(
 
 @contextmanager
 def _open_text(path: Path) -> Iterator[TextIO]:
-    """Open for the csv module, and turn what can go wrong while reading into a DataError."""
+    """Open a file for the csv module; errors while reading become DataError."""
     try:
         if is_gzip(path):
             with gzip.open(path, "rt", encoding="utf-8-sig", newline="") as stream:
@@ -95,13 +95,13 @@ def _open_text(path: Path) -> Iterator[TextIO]:
                 yield stream
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{path.name}: the text must be UTF-8. Received: byte "
-            f"0x{error.object[error.start]:02x}, which is not. Save the file as UTF-8."
+            f"{path.name}: the text must be UTF-8. Received: the invalid byte "
+            f"0x{error.object[error.start]:02x}. Save the file as UTF-8."
         ) from error
     except csv.Error as error:
         raise DataError(
-            f"{path.name}: the text must be rows of delimited cells. Received: {error}. Look for "
-            "a quotation mark that is not closed; a cell holds at most "
+            f"{path.name}: the text must be rows of delimited cells. Received: {error}. Check for "
+            "an unclosed quotation mark; a cell holds at most "
             f"{csv.field_size_limit():,} characters."
         ) from error
     except (OSError, EOFError, zlib.error) as error:
@@ -121,7 +121,7 @@ def _detect(sample: str, header: bool | None, where: str) -> _Layout:
         score = (len(widths) == 1 and max(widths) > 1, len(rows[0]) if rows else 0)
         if best is None or score > best[0]:
             best = (score, delimiter, rows)
-    assert best is not None  # there are delimiters
+    assert best is not None  # DELIMITERS is not empty
     _, delimiter, rows = best
     if not rows:
         raise DataError(f"{where}: a table must have rows. Received: an empty file.")
@@ -137,7 +137,7 @@ def _looks_like_header(first: Sequence[str], below: Sequence[Sequence[str]]) -> 
         return not is_missing(cell) and not _are_numbers([cell])
 
     below = [row for row in below if len(row) == len(first)]
-    # Names may be whole numbers too, as pandas writes them; 5.1 is no name.
+    # Names may be whole numbers, as pandas writes them, but not numbers like 5.1.
     if all(is_text(cell) or is_missing(cell) or cell.isdigit() for cell in first):
         for cell, *cells in zip(first, *below, strict=True):
             filled = [c for c in cells if not is_missing(c)]
@@ -149,9 +149,9 @@ def _looks_like_header(first: Sequence[str], below: Sequence[Sequence[str]]) -> 
 
 
 def _read_numbers(path: Path, layout: _Layout) -> list[Column] | None:
-    """Read a file of nothing but numbers quickly; None where there is anything else."""
+    """Read a file of only numbers quickly; return None for other files."""
     with _open_text(path) as stream:
-        # The first row of data decides cheaply whether a try is worth it.
+        # A cheap check: give up if the first row of data is not all numbers.
         reader = csv.reader(stream, delimiter=layout.delimiter, skipinitialspace=True)
         start = list(islice(filter(_is_filled, reader), 2 if layout.has_header else 1))
         if len(start) < (2 if layout.has_header else 1):
@@ -165,15 +165,15 @@ def _read_numbers(path: Path, layout: _Layout) -> list[Column] | None:
             values = np.loadtxt(
                 lines, delimiter=layout.delimiter, comments=None, quotechar='"', ndmin=2
             )
-        except ValueError:  # text, a missing value, a ragged row: the slow reader says which
+        except ValueError:  # text, a missing value or a ragged row: left to the slow reader
             return None
-    if (np.abs(values) >= EXACT).any():  # the slow reader keeps the digits of whole numbers
+    if (np.abs(values) >= EXACT).any():  # the slow reader keeps all digits of whole numbers
         return None
     return list(values.T)
 
 
 def _read_any(path: Path, layout: _Layout, text: set[int]) -> list[Column]:
-    """Read numbers and text; a column is text from the top if any cell of it is."""
+    """Read numbers and text; a column is text if any of its cells is."""
     text = set(text)
     while True:
         found = set(text)
@@ -184,10 +184,10 @@ def _read_any(path: Path, layout: _Layout, text: set[int]) -> list[Column]:
 
 
 def _collect(path: Path, layout: _Layout, text: set[int]) -> list[Column] | None:
-    """Collect the columns, adding to `text` those that turn out to be.
+    """Collect the columns, and add those with text to `text`.
 
-    Returns None when a column did so after its first cells had already become numbers: their
-    spelling is lost, and the file must be read again with what is in `text` now.
+    Returns None if text is found in a column of which earlier chunks are numbers already: their
+    original text is lost, so the file must be read again with the updated `text`.
     """
     width = len(layout.names)
     numbers: list[list[Numbers]] = [[] for _ in range(width)]
@@ -203,7 +203,7 @@ def _collect(path: Path, layout: _Layout, text: set[int]) -> list[Column] | None
                     continue
                 again = again or bool(numbers[at])
                 text.add(at)
-                # Interned: a category is stored once, however many rows have it.
+                # Interned: each category is stored once.
                 words[at].extend(None if is_missing(c) else sys.intern(c.strip()) for c in cells)
     if again:
         return None
@@ -214,7 +214,7 @@ def _collect(path: Path, layout: _Layout, text: set[int]) -> list[Column] | None
 
 
 def _rows(stream: TextIO, layout: _Layout, where: str) -> Iterator[list[str]]:
-    """Return the data rows, refusing one of another width."""
+    """Yield the data rows; raise DataError for a row of another width."""
     reader = csv.reader(stream, delimiter=layout.delimiter, skipinitialspace=True, strict=True)
     is_header = layout.has_header
     for row in reader:
@@ -222,7 +222,7 @@ def _rows(stream: TextIO, layout: _Layout, where: str) -> Iterator[list[str]]:
             continue
         if len(row) != len(layout.names):
             raise DataError(
-                f"{where}: every row must have {len(layout.names)} cells, as the first one. "
+                f"{where}: every row must have {len(layout.names)} cells, as the first row. "
                 f"Received: {len(row)} cells in line {reader.line_num}. {_ragged_cure(layout)}"
             )
         if not is_header:
@@ -232,23 +232,23 @@ def _rows(stream: TextIO, layout: _Layout, where: str) -> Iterator[list[str]]:
 
 def _ragged_cure(layout: _Layout) -> str:
     if layout.first.lower().startswith("sep="):
-        return f"Remove the first line, {layout.first!r}: the separator is found without it."
+        return f"Remove the first line, {layout.first!r}: the separator is detected without it."
     if len(layout.names) == 1:
         return f"If the first line, {layout.first!r}, is a title, remove it."
     return "Correct that line, or put cells that contain the delimiter in quotation marks."
 
 
 def _to_numbers(cells: Sequence[str]) -> Numbers | None:
-    """Return the cells as numbers, NaN where one is missing; None when any is text."""
+    """Return the cells as numbers, with NaN for missing values; None if any cell is text."""
     try:
         values = np.array(cells, dtype=np.float64)
     except ValueError:
         try:
-            known = ["nan" if _is_gap(cell) else cell for cell in cells]
+            known = ["nan" if _is_missing_number(cell) else cell for cell in cells]
             values = np.array(known, dtype=np.float64)
         except ValueError:
             return None
-    # Python reads "2020_01" as a number; in a table it is a word.
+    # Python reads "2020_01" as a number; in a table it is text.
     if any("_" in cell for cell in cells):
         return None
     return values
@@ -259,17 +259,17 @@ def _are_numbers(cells: Sequence[str]) -> bool:
 
 
 def _loses_digits(values: Numbers, cells: Sequence[str]) -> bool:
-    """Return True if a cell is a whole number that its float64 may not be."""
+    """Return True if a cell is a whole number that float64 may round."""
     return bool((np.abs(values) >= EXACT).any()) and has_long_integer(cells)
 
 
-def _is_gap(cell: str) -> bool:
-    """Return True if a cell among numbers is none: Python's None too, which among names is one."""
+def _is_missing_number(cell: str) -> bool:
+    """Return True if a cell among numbers is missing; "None" counts too, unlike among text."""
     return is_missing(cell) or cell.strip() == "None"
 
 
 def _is_filled(row: Sequence[str]) -> bool:
-    """Tell a row from a blank line."""
+    """Return True if a row is not a blank line."""
     return len(row) > 1 or (len(row) == 1 and bool(row[0].strip()))
 
 

@@ -1,7 +1,7 @@
-"""What every reader gives: rows, targets and what is known about them.
+"""The data set that every reader returns: rows, targets and their description.
 
-The arrays stay in the dtype and place they were stored in (bytes for images, a memory map for a
-`.npy` file), so that a large set costs its own size once. Scaling and batching come later.
+The arrays keep their stored dtype and location (bytes for images, a memory map for a `.npy` file),
+so that a large set uses memory once at most. Scaling and batching come later.
 """
 
 from __future__ import annotations
@@ -28,13 +28,12 @@ class Dataset:
     """Samples as rows, with their targets.
 
     Class code i in `y` stands for `classes[i]`; for regression `classes` is None. `y` and `task`
-    are None where the file has no target. `columns` remembers how the columns of a table became
-    features, and `test` is the test part where one was distributed with the data. `n_dropped`
-    counts the rows left out because of missing values; where there are such, `kept` tells of each
-    row of the file whether it is here.
+    are None if the file has no target. `columns` is the coding of a table's columns as features.
+    `test` is the test part, if one was distributed with the data. `n_dropped` counts the rows
+    dropped because of missing values; `kept` is then a mask over the rows of the file.
 
     Shapes: x (n_samples, n_features); y (n_samples,) or (n_samples, n_outputs).
-    Raises: ShapeError when the arrays do not fit each other.
+    Raises: ShapeError when the shapes of the arrays do not match.
     """
 
     x: NDArray[Any]
@@ -77,32 +76,32 @@ class Dataset:
 
     @property
     def n_classes(self) -> int | None:
-        """Number of classes; None for regression and where there is no target."""
+        """Number of classes; None for regression and without a target."""
         return None if self.classes is None else len(self.classes)
 
     def rows(self, indices: Any) -> Dataset:
-        """Return the rows that an index array, boolean mask or slice selects, without a test part."""
+        """Return the rows selected by an index array, mask or slice, without the test part."""
         y = None if self.y is None else self.y[indices]
         return replace(self, x=self.x[indices], y=y, test=None, kept=None)
 
     def split(self, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
-        """Divide into (rest, held_out), held_out having about `fraction` of the rows.
+        """Split into (rest, held_out), where held_out has about `fraction` of the rows.
 
-        For classification each class gives its share (to within one row), and the rest keeps a
-        row of every class where that is possible. The same seed gives the same rows; both parts
+        For classification the split is stratified (to within one row per class), and the rest
+        keeps a row of every class if possible. The same seed gives the same rows; both parts
         keep the order of the file. The distributed test part stays with the rest.
 
-        Raises: ArgumentError when fraction is not between 0 and 1; DataError for less than 2 rows.
+        Raises: ArgumentError when fraction is not between 0 and 1; DataError for fewer than 2 rows.
         """
         labels = self.y if self.task == "classification" else None
-        # Index arrays, not a mask: on a memory map they read only the rows they name.
+        # Index arrays, not a mask: on a memory map they read only the selected rows.
         rest, held_out = split_rows(self.n_samples, fraction, seed, labels)
         return replace(self.rows(rest), test=self.test), self.rows(held_out)
 
     def with_test(self, test: Dataset) -> Dataset:
-        """Return the data with a test part, both with one numbering of all classes.
+        """Return the data with a test part; both use the same class codes.
 
-        Raises: DataError when the two have different numbers of features.
+        Raises: DataError when the numbers of features differ.
         """
         if test.n_features != self.n_features:
             raise DataError(
@@ -116,24 +115,24 @@ class Dataset:
     def recode(self, classes: Sequence[Label]) -> Dataset:
         """Return the same data with class codes that index `classes`, such as a trained model's.
 
-        Raises: DataError when the data has a class that is not among them.
+        Raises: DataError when the data has a class that is not in `classes`.
         """
         if self.y is None or self.classes is None or self.classes == tuple(classes):
             return self
-        # By spelling: 7 in one format may have been "7" in another.
+        # Classes are compared as text: 7 in one format may be "7" in another.
         position = {str(label): code for code, label in enumerate(classes)}
         unknown = [label for label in self.classes if str(label) not in position]
         if unknown:
             raise DataError(
-                f"The classes of {self.name!r} must be among {_some(classes)}. "
-                f"Received besides: {_some(unknown)}. Remove those rows, or train with them."
+                f"The classes of {self.name!r} must be among {_list_labels(classes)}. "
+                f"Received: also {_list_labels(unknown)}. Remove those rows, or train with them."
             )
         codes = np.array([position[str(label)] for label in self.classes], dtype=np.int64)
         test = None if self.test is None else self.test.recode(classes)
         return replace(self, y=codes[self.y], classes=tuple(classes), test=test)
 
 
-def _some(labels: Sequence[Label], most: int = 10) -> str:
-    """Return the labels for a message, cut short when they are many."""
+def _list_labels(labels: Sequence[Label], most: int = 10) -> str:
+    """Return the labels for a message, at most `most` of them."""
     shown = ", ".join(repr(label) for label in labels[:most])
-    return shown if len(labels) <= most else f"{shown}, ... ({len(labels)} in all)"
+    return shown if len(labels) <= most else f"{shown}, ... ({len(labels)} in total)"

@@ -1,4 +1,4 @@
-"""Compressed files, told by their content: browsers unpack some and leave .gz in the name."""
+"""Detection of gzip files by content: browsers unpack some and keep .gz in the name."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ MAGIC = b"\x1f\x8b"
 
 
 def is_gzip(path: Path) -> bool:
-    """Return True if a file's content is compressed, whatever its name."""
+    """Return True if a file's content is gzip, regardless of its name."""
     with path.open("rb") as stream:
         return stream.read(2) == MAGIC

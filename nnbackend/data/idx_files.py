@@ -1,10 +1,10 @@
-"""Reading IDX, the format of MNIST and Fashion-MNIST, as distributed: compressed or not.
+"""Reader of IDX files, the format of MNIST and Fashion-MNIST, compressed or not.
 
     bytes 0-1   zero
     byte 2      element type, byte 3 number of dimensions
     then        one big-endian 32-bit size for each dimension, and the elements, big-endian
 
-The size that a header claims is compared with what is there; nothing is allocated on its word.
+The size in a header is compared with the size of the file before any memory is allocated.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from nnbackend.errors import DataError
 
 ELEMENT_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 CHUNK_BYTES = 1 << 20
-# Deflate cannot do better than 1032 to 1; what claims more is refused unread.
+# The highest compression ratio of deflate is 1032 to 1; a header that claims more is refused.
 BEST_RATIO = 1032
 NAME = re.compile(
     r"(?P<part>.*?)(?P<what>images|labels)(?P<mark>[-.])idx(?P<ndim>\d)-(?P<type>[a-z]+)"
@@ -36,16 +36,16 @@ NAME = re.compile(
 
 
 def is_idx_name(name: str) -> bool:
-    """Return True if a file is named as IDX files are, such as train-images-idx3-ubyte.gz."""
+    """Return True for the name of an IDX file, such as train-images-idx3-ubyte.gz."""
     return NAME.fullmatch(name) is not None
 
 
 def read_idx_folder(folder: Path) -> Dataset:
     """Read train-images and train-labels, and t10k-images and t10k-labels as the test part.
 
-    Raises: DataError when a file is missing, damaged or does not fit its companion.
+    Raises: DataError when a file is missing, damaged or does not match its companion.
     """
-    # Files only: archives of MNIST hold folders of the same names beside them.
+    # Files only: archives of MNIST also hold folders of the same names.
     files = sorted(path for path in folder.iterdir() if is_idx_name(path.name) and path.is_file())
     train = [path for path in files if path.name.lower().startswith("train-")]
     if not train:
@@ -53,7 +53,7 @@ def read_idx_folder(folder: Path) -> Dataset:
             f"{folder.name}: an IDX folder must hold train-images-idx3-ubyte and "
             "train-labels-idx1-ubyte, or the same with .gz. Received: "
             f"{', '.join(path.name for path in files) or 'no IDX file'}. "
-            "For another part name its images file."
+            "For other names, pass the path of the images file."
         )
     data = _read_pair(train[0], folder.name)
     t10k = [path for path in files if path.name.lower().startswith("t10k-")]
@@ -63,17 +63,17 @@ def read_idx_folder(folder: Path) -> Dataset:
 
 
 def read_idx_file(path: Path) -> Dataset:
-    """Read one pair of images and labels, named by either file of it.
+    """Read a pair of images and labels, given by either file.
 
-    Raises: DataError when a file is missing, damaged or does not fit its companion.
+    Raises: DataError when a file is missing, damaged or does not match its companion.
     """
     return _read_pair(path, path.name.split(".")[0])
 
 
 def read_idx(path: Path) -> NDArray[Any]:
-    """Read one IDX file into an array of this machine's byte order.
+    """Read one IDX file into an array of native byte order.
 
-    Raises: DataError when the content is not what its header claims.
+    Raises: DataError when the content does not match its header.
     """
     compressed = False
     try:
@@ -86,22 +86,22 @@ def read_idx(path: Path) -> NDArray[Any]:
             if n_expected > most:
                 raise DataError(
                     f"{path.name}: the header claims shape {shape}, which takes {n_expected} "
-                    f"bytes. Received: a file that can hold at most {most}. It is cut off or "
-                    "damaged; fetch it again."
+                    f"bytes. Received: a file that can hold at most {most}. It is truncated or "
+                    "damaged; download it again."
                 )
-            # One byte more than claimed: it must not be there, and asking for it makes gzip
-            # compare its checksum.
+            # Try to read one extra byte: it must not exist, and this makes gzip verify its
+            # checksum.
             content = _read_at_most(stream, n_expected + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(
             f"{path.name}: the file must be readable{' gzip data' if compressed else ''}. "
-            f"Received: {error}. It is damaged; fetch it again."
+            f"Received: {error}. It is damaged; download it again."
         ) from error
     if len(content) != n_expected:
         received = str(len(content)) if len(content) < n_expected else f"more than {n_expected}"
         raise DataError(
             f"{path.name}: the header claims shape {shape}, which takes {n_expected} bytes. "
-            f"Received: {received}. The file is damaged; fetch it again."
+            f"Received: {received}. The file is damaged; download it again."
         )
     values = np.frombuffer(content, dtype=dtype).reshape(shape)
     return values if dtype.isnative else values.astype(dtype.newbyteorder("="))
@@ -129,8 +129,8 @@ def _read_pair(path: Path, name: str) -> Dataset:
     if len(images) != len(labels):
         raise DataError(
             f"{images_path.name} and {labels_path.name} must have the same number of entries. "
-            f"Received: {len(images)} images and {len(labels)} labels. One of them is of another "
-            "part."
+            f"Received: {len(images)} images and {len(labels)} labels. One of them belongs to "
+            "another part."
         )
     if images.dtype.kind == "f" and not np.isfinite(images).all():
         raise DataError(f"{images_path.name}: images must be finite. Received: infinity or NaN.")
@@ -141,7 +141,7 @@ def _read_pair(path: Path, name: str) -> Dataset:
 
 
 def _companion(path: Path, what: str) -> Path:
-    """Find the images or labels file that belongs to a file, in any spelling, compressed or not."""
+    """Return the images or labels file that belongs to a file, compressed or not."""
     wanted = NAME.fullmatch(path.name)
     if wanted is None or wanted["what"].lower() == what:
         return path
@@ -154,9 +154,9 @@ def _companion(path: Path, what: str) -> Path:
     if not found:
         ndim = 1 if what == "labels" else 3
         raise DataError(
-            f"{path.name}: the file with the {what} must lie beside it. Received: no "
+            f"{path.name}: the file with the {what} must be beside it. Received: no "
             f"{wanted['part']}{what}-idx{ndim}-ubyte, with or without .gz, in "
-            f"{path.parent.name}. Fetch it from where this file came from."
+            f"{path.parent.name}. Download it from the source of this file."
         )
     # The shortest name is the uncompressed one, which is read faster.
     return min(found, key=lambda other: len(other.name))
@@ -176,19 +176,19 @@ def _read_header(stream: IO[bytes], where: str) -> tuple[np.dtype[Any], tuple[in
     if len(sizes) != 4 * n_dims:
         raise DataError(
             f"{where}: the header must have {4 + 4 * n_dims} bytes for {n_dims} dimensions. "
-            f"Received: {4 + len(sizes)}. The file is cut off; fetch it again."
+            f"Received: {4 + len(sizes)}. The file is truncated; download it again."
         )
     shape = struct.unpack(f">{n_dims}I", sizes)
     if n_dims > 32:
         raise DataError(f"{where}: at most 32 dimensions can be read. Received: {n_dims}.")
-    # A size of 0 hides what the others claim; NumPy multiplies them all the same.
+    # A size of 0 makes the product 0, but NumPy fails on the product of the other sizes.
     if 0 in shape and math.prod(n for n in shape if n) >= 1 << 60:
-        raise DataError(f"{where}: the header claims shape {shape}, which no memory holds.")
+        raise DataError(f"{where}: the header claims shape {shape}, which exceeds any memory.")
     return np.dtype(ELEMENT_TYPES[magic[2]]), shape, 4 + 4 * n_dims
 
 
 def _read_at_most(stream: IO[bytes], n_bytes: int) -> bytearray:
-    """Read up to a number of bytes, growing only with what comes."""
+    """Read up to `n_bytes`; memory grows only with the bytes received."""
     content = bytearray()
     while len(content) < n_bytes:
         piece = stream.read(min(CHUNK_BYTES, n_bytes - len(content)))

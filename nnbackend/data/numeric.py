@@ -1,7 +1,7 @@
-"""Arrays, tables and objects that hold numbers, as NumPy arrays of numbers.
+"""Conversion of arrays, tables and objects to NumPy arrays of numbers.
 
-Tables of pandas, polars and Arrow are known by their methods, so none of these is imported. What
-holds no real numbers is refused with the columns and the cure.
+Tables of pandas, polars and Arrow are detected by their methods, so none of these is imported.
+Anything but real numbers raises an error with the columns and the cure.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from nnbackend.errors import DataError, ShapeError
 Host = NDArray[Any]
 MOST_NAMES = 10  # columns named in a message
 CURES = {
-    "text": "Encode text and categories as numbers first, as pandas.get_dummies, scikit-learn's "
-    "OneHotEncoder and the readers in nnbackend.data do.",
+    "text": "Encode text and categories as numbers first, for example with pandas.get_dummies, "
+    "scikit-learn's OneHotEncoder or the readers in nnbackend.data.",
     "dates": "Turn dates into numbers first, for example days: "
     "(dates - dates.min()) / numpy.timedelta64(1, 'D').",
     "durations": "Divide durations by a unit first: durations / numpy.timedelta64(1, 's').",
@@ -45,9 +45,9 @@ _CLASSES: tuple[tuple[Any, str], ...] = (
 
 
 def as_array(x: Any, what: str) -> Host:
-    """Return a NumPy array of anything but NumPy's; a table becomes numbers.
+    """Return a NumPy array of an object that is not a NumPy array; tables become numbers.
 
-    Raises: ShapeError for what is no array and no table, and for a table of anything else.
+    Raises: ShapeError for anything but arrays and tables, and for tables of other values.
     """
     columns = _columns(x)
     if columns is not None:
@@ -68,7 +68,7 @@ def as_array(x: Any, what: str) -> Host:
 def numbers(array: Host, what: str) -> Host:
     """Return an array of bool, int or float in native byte order; objects become float64.
 
-    Raises: ShapeError for anything else, naming it.
+    Raises: ShapeError for anything else.
     """
     kind = array.dtype.kind
     if kind == "O":
@@ -79,20 +79,20 @@ def numbers(array: Host, what: str) -> Host:
     if kind not in "fiub":
         word = kind_of(array.dtype)
         raise _refusal(what, f"{what}.dtype={array.dtype} ({word})", {word})
-    if array.dtype.itemsize > 8:  # longdouble, which no device has
-        with np.errstate(over="ignore"):  # infinity is refused later, in its place
+    if array.dtype.itemsize > 8:  # longdouble, which no device supports
+        with np.errstate(over="ignore"):  # a later check reports the infinity with its position
             return array.astype(np.float64)
-    # Devices need not know foreign byte orders; any other layout is theirs to read.
+    # Devices need not support foreign byte orders; they read any other layout.
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def kind_of(dtype: Any) -> str:
-    """Return what an array of a dtype that is no number holds, in a word."""
+    """Return the name of the contents of a non-numeric dtype, for messages."""
     return "named fields" if dtype.names else _KINDS.get(dtype.kind, "raw bytes")
 
 
 def kinds_of(array: Host) -> set[str]:
-    """Return what an array of objects holds, in words; missing values are "nothing"."""
+    """Return the names of the contents of an object array; missing values are "nothing"."""
     return {_word(kind) for kind in set(map(type, array.flat))}
 
 
@@ -102,7 +102,7 @@ def type_name(x: Any) -> str:
 
 
 def _word(kind: type) -> str:
-    if kind is type(None) or kind.__name__ == "NAType":  # pandas' NA, which is of no other type
+    if kind is type(None) or kind.__name__ == "NAType":  # NAType: pandas.NA
         return "nothing"
     if kind.__name__ == "NaTType":
         return "dates"
@@ -113,7 +113,7 @@ def _word(kind: type) -> str:
 
 
 def _floats(array: Host, what: str) -> Host:
-    """Return objects that are numbers as float64, those that are nothing as NaN."""
+    """Return objects that are numbers as float64, with NaN for missing values."""
     try:
         return array.astype(np.float64)
     except TypeError:  # NA has no float
@@ -121,15 +121,15 @@ def _floats(array: Host, what: str) -> Host:
         return np.array(flat, np.float64).reshape(array.shape)
     except OverflowError as error:
         raise DataError(
-            f"{what} must be finite in float64. Received: a whole number beyond it ({error}). "
+            f"{what} must be finite in float64. Received: a larger whole number ({error}). "
             "Drop such rows or divide by a unit."
         ) from error
 
 
 def _columns(x: Any) -> Iterable[tuple[Any, Any]] | None:
-    """Return the names and columns of a table; None for other things and for plain tables.
+    """Return the names and columns of a table; None for other objects and for plain tables.
 
-    A table is plain where NumPy makes an array of numbers of it at once, perhaps without a copy.
+    A table is plain if NumPy converts it to an array of numbers at once, possibly without a copy.
     """
     if isinstance(x, Mapping) or hasattr(x, "__array_interface__"):
         return None
@@ -137,7 +137,7 @@ def _columns(x: Any) -> Iterable[tuple[Any, Any]] | None:
         return zip(x.column_names, x.itercolumns(), strict=True)
     if hasattr(x, "iter_columns"):  # polars
         return zip(x.columns, x.iter_columns(), strict=True)
-    # `items` first: a lazy table has none, and would plan its work to name its columns.
+    # `items` first: a lazy table has none, and its `columns` would start a query plan.
     if not (hasattr(x, "items") and hasattr(x, "columns") and hasattr(x, "dtypes")):
         return None
     kinds = {d.kind if isinstance(d, np.dtype) else "O" for d in x.dtypes}
@@ -146,7 +146,7 @@ def _columns(x: Any) -> Iterable[tuple[Any, Any]] | None:
 
 
 def _table(x: Any, columns: Iterable[tuple[Any, Any]], what: str) -> Host:
-    """Return a table as one array, column by column, in the dtype that they have in common."""
+    """Return a table as one array in the common dtype of its columns."""
     arrays: list[Host] = []
     wrong: dict[str, list[Any]] = {}
     for name, column in columns:
@@ -178,7 +178,7 @@ def _refusal(what: str, received: str, found: Iterable[str]) -> ShapeError:
 
 
 def _cure(x: Any) -> str:
-    """Return what to do with something that is no array but leads to one; else nothing."""
+    """Return how to convert an object that is not an array to one; "" if unknown."""
     if isinstance(x, Dataset):
         return "Give its arrays: data.x and data.y."
     if hasattr(x, "toPandas"):  # Spark
@@ -186,11 +186,11 @@ def _cure(x: Any) -> str:
     if hasattr(x, "collect"):  # polars, lazy
         return "Collect it first: .collect()."
     if hasattr(x, "tocsr"):
-        return "Make the sparse matrix dense here: .toarray()."
+        return "Convert the sparse matrix to a dense array: .toarray()."
     if isinstance(x, (str, bytes, PathLike)):
         return "Read a file first: data = nnbackend.data.load(path), then data.x and data.y."
     if isinstance(x, Mapping):
-        return "Make one array of its columns: numpy.column_stack(list(columns.values()))."
+        return "Stack its columns into one array: numpy.column_stack(list(columns.values()))."
     if isinstance(x, (Iterator, set, frozenset)):
-        return "Make an array of it first: numpy.array(list(rows))."
+        return "Convert it to an array first: numpy.array(list(rows))."
     return ""

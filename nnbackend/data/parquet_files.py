@@ -1,4 +1,4 @@
-"""Reading `.parquet` with pyarrow, which only this module needs: the extra `parquet`."""
+"""Reader of `.parquet` files; needs pyarrow, from the extra `parquet`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def read_parquet(path: Path) -> Table:
     Raises: DataError when pyarrow is missing, or the file is not such a table.
     """
     try:
-        # By way of import_module, as pyarrow carries no types.
+        # import_module, because pyarrow has no type annotations.
         arrow: Any = importlib.import_module("pyarrow")
         parquet: Any = importlib.import_module("pyarrow.parquet")
     except ImportError as error:
@@ -28,13 +28,13 @@ def read_parquet(path: Path) -> Table:
             f"Received: {error}. Install it with: pip install 'nnbackend[parquet]'"
         ) from error
     try:
-        # ParquetFile, not read_table: that one adds columns for folders named like key=value.
+        # ParquetFile, not read_table, which adds columns for folders named like key=value.
         with parquet.ParquetFile(path) as file:
             table = file.read()
-        table.validate(full=True)  # text that is none, places outside of the file
+        table.validate(full=True)  # finds invalid text and offsets outside the file
     except (arrow.ArrowException, OSError, ValueError) as error:
         raise DataError(
-            f"{path.name}: the file must be a whole Parquet file. Received: {error}"
+            f"{path.name}: the file must be a complete Parquet file. Received: {error}"
         ) from error
     names = tuple(str(name) for name in table.column_names)
     check_names(names, path.name)

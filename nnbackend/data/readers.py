@@ -1,4 +1,4 @@
-"""One door for all data: a built-in name or a path, told apart by name and suffix."""
+"""`load`: read a built-in set or a file; the name and the suffix select the reader."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nnbackend.data.tables import Table, find_column, find_columns
 from nnbackend.data.targets import check_task
 from nnbackend.errors import ArgumentError, DataError, suggest
 
-TEXT_TABLES = (".csv", ".tsv", ".txt", ".data")  # one reader: how cells are parted is detected
+TEXT_TABLES = (".csv", ".tsv", ".txt", ".data")  # one reader, which detects the delimiter
 FORMATS = (
     ".csv, .tsv, .txt or .data (also .gz), .parquet, .npz, .npy (NAME_x.npy beside NAME_y.npy), "
     "an IDX folder or file (train-images-idx3-ubyte.gz)"
@@ -35,28 +35,29 @@ def load(
     categorical: Sequence[str | int] = (),
     ignore: Sequence[str | int] = (),
 ) -> Dataset:
-    """Read a built-in set or a file, ready to learn from.
+    """Read a built-in set or a file as training data.
 
     `source` is a built-in name (digits, iris, wine, breast_cancer, diabetes, xor, spirals) or a
     path: .csv, .tsv, .txt or .data (also .gz), .parquet, .npz (arrays x and y), .npy (NAME_x.npy
-    with NAME_y.npy beside it, memory-mapped), or an IDX folder or file. A file named like a
-    built-in set is `./iris`.
+    with NAME_y.npy beside it, memory-mapped), or an IDX folder or file. Write `./iris` for a file
+    with the name of a built-in set.
 
     `target` is a column's name or index (negative from the end). **The default is the last
-    column.** For .npz it names the array of targets, "y" by default. `header` says whether a .csv
-    has one, where detection fails.
+    column.** For .npz it names the array of targets, "y" by default. `header` sets whether a .csv
+    has a header, if detection fails.
 
-    `task` None infers: text and booleans are classes; numbers with a fraction are regression;
-    whole numbers are classes where two differ, or up to 20 (if each occurs twice on average),
-    regression where more than 100 differ, and otherwise the task must be said.
+    `task` None infers the task. Text and booleans are classes; numbers with a fraction are
+    regression. Whole numbers are classes if there are one or two different values, or up to 20 (if
+    each occurs twice on average), and regression if there are more than 100. Otherwise `task` is
+    required.
 
-    `missing` "error" refuses cells without a value, "drop" leaves their rows out and counts them
-    in `n_dropped`. `coding`, the `columns` of an earlier data set, reads a table as that one was
-    read; its target may then be absent. `categorical` are columns of a table whose values are
-    names though they look like numbers, as postal codes; `ignore`, columns to leave out.
+    `missing` "error" refuses cells without a value, "drop" drops their rows and counts them in
+    `n_dropped`. `coding`, the `columns` of an earlier data set, reads a table in the same way as
+    that one; the target may then be absent. `categorical` are columns to treat as categories
+    although their values look like numbers, such as postal codes; `ignore` are columns to ignore.
 
-    Raises: DataError when the data cannot be read or learnt from; ArgumentError for an option
-    that does not suit.
+    Raises: DataError when the data cannot be read or used for training; ArgumentError for an
+    option that does not apply.
     >>> load("iris").x.shape
     (150, 4)
     """
@@ -65,15 +66,15 @@ def load(
         raise ArgumentError(f"missing must be 'error' or 'drop'. Received: missing={missing!r}.")
     lists = {"categorical": list(categorical) or None, "ignore": list(ignore) or None}
     if isinstance(source, str) and source in BUILTIN:
-        _refuse(
+        _check_unused(
             f"the built-in set {source!r}", target=target, header=header, coding=coding, **lists
         )
-        return _of_task(BUILTIN[source](), task)
+        return _check_data_task(BUILTIN[source](), task)
     if not isinstance(source, (str, os.PathLike)):
         raise ArgumentError(
             "source must be the name of a built-in set or the path of a file. Received: "
             f"{type(source).__module__}.{type(source).__name__}. Give arrays and DataFrames to "
-            "nnbackend.train(net, x, y) or an estimator; write text to a file first."
+            "nnbackend.train(net, x, y) or an estimator; write CSV text to a file first."
         )
     path = Path(source)
     kind = _format(path)
@@ -84,28 +85,27 @@ def load(
             return fit_dataset(
                 table, name, target=target, task=task, missing=missing, categorical=named
             )
-        _refuse(
+        _check_unused(
             "a file read with coding=, which settles it,", target=target, header=header, **lists
         )
         return _load_coded(path, kind, task, missing, coding)
-    _refuse(f"{path.name}, which is no table,", header=header, coding=coding, **lists)
+    _check_unused(f"{path.name}, which is no table,", header=header, coding=coding, **lists)
     if kind == "npz":
         if target is not None and not isinstance(target, str):
             raise ArgumentError(
-                "The target of a .npz file is given by the name of its array. "
-                f"Received: target={target!r}."
+                f"target must be the name of an array for a .npz file. Received: target={target!r}."
             )
         return read_npz(path, target=target, task=task, missing=missing)
-    _refuse(f"{path.name}, which has no named columns,", target=target)
+    _check_unused(f"{path.name}, which has no named columns,", target=target)
     if kind == "npy":
         return read_npy(path, task=task, missing=missing)
-    return _of_task(read_idx_folder(path) if path.is_dir() else read_idx_file(path), task)
+    return _check_data_task(read_idx_folder(path) if path.is_dir() else read_idx_file(path), task)
 
 
 def _load_coded(
     path: Path, kind: str, task: Task | None, missing: str, coding: ColumnCoding
 ) -> Dataset:
-    """Read a table as an earlier one was read."""
+    """Read a table with the coding of an earlier one."""
     if task not in (None, coding.task):
         raise ArgumentError(
             f"task must be that of the coding, {coding.task!r}, or None. Received: {task!r}."
@@ -125,12 +125,12 @@ def _read_table(
     categorical: Sequence[str | int],
     ignore: Sequence[str | int],
 ) -> tuple[Table, str | int | None, list[str]]:
-    """Read a table without the columns to ignore; return it, its target and the categorical ones.
+    """Read a table without the ignored columns; return (table, target, categorical columns).
 
-    An index counts the columns of the file, whichever are left out.
+    Indices count all columns of the file, also the ignored ones.
     """
     if kind == "parquet":
-        _refuse(f"{path.name}, whose columns always have names,", header=header)
+        _check_unused(f"{path.name}, whose columns always have names,", header=header)
         table = read_parquet(path)
     else:
 
@@ -145,9 +145,9 @@ def _read_table(
         return table, target, named
     if not table.has_header:
         raise ArgumentError(
-            f"{table.where}: columns can be left out only where a header names them, as the next "
-            f"file must be read alike. Received: ignore={list(ignore)!r}. Add a header, or say "
-            "header=True if the first row is one."
+            f"{table.where}: ignore needs a header, so that later files match by column name. "
+            f"Received: ignore={list(ignore)!r}. Add a header, or set header=True if the first "
+            "row is one."
         )
     if target is not None:
         target = names[find_column(target, table)]
@@ -156,10 +156,10 @@ def _read_table(
 
 
 def _format(path: Path) -> str:
-    """Tell the format from name and suffix; raise DataError for a path that is none."""
+    """Return the format by name and suffix; raise DataError for a missing file or other suffix."""
     lowered = path.name.lower()
     if not path.exists():
-        raise DataError(_not_there(path))
+        raise DataError(_missing_source(path))
     if path.is_dir() or is_idx_name(path.name):
         return "idx"
     if lowered.removesuffix(".gz").endswith(TEXT_TABLES):
@@ -168,12 +168,12 @@ def _format(path: Path) -> str:
         if lowered.endswith(f".{suffix}"):
             return suffix
     raise DataError(
-        f"The format of a file must be known by its name. Received: {path.name!r}. "
+        f"The file name must have the suffix of a known format. Received: {path.name!r}. "
         f"Formats: {FORMATS}. {suggest(path.stem, BUILTIN)}"
     )
 
 
-def _not_there(path: Path) -> str:
+def _missing_source(path: Path) -> str:
     if path.suffix or path.parent != Path():
         return f"The file must exist. Received: {str(path)!r}. Formats: {FORMATS}."
     return (
@@ -182,18 +182,18 @@ def _not_there(path: Path) -> str:
     )
 
 
-def _refuse(what: str, **options: object) -> None:
+def _check_unused(what: str, **options: object) -> None:
     """Raise ArgumentError for an option that would be ignored."""
     for option, value in options.items():
         if value is not None:
             shown = "a coding" if option == "coding" else repr(value)
             raise ArgumentError(
-                f"{option} must be None for {what} where it means nothing. "
+                f"{option} must be None for {what} where it has no effect. "
                 f"Received: {option}={shown}."
             )
 
 
-def _of_task(data: Dataset, task: Task | None) -> Dataset:
+def _check_data_task(data: Dataset, task: Task | None) -> Dataset:
     if task not in (None, data.task):
         raise ArgumentError(
             f"{data.name!r} is a {data.task} set; task must be that or None. "

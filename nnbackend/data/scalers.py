@@ -1,4 +1,4 @@
-"""Bringing features to a common scale, with numbers that can be stored beside a model.
+"""Scaling of features and targets, with parameters that are stored in the model file.
 
 A scaler is one shift and one factor for each column, fitted on the host. Fitting reads the data
 in chunks, so a memory map larger than memory can be fitted; it refuses data that is not finite.
@@ -25,13 +25,13 @@ QUANTILE_SEED = 0
 
 @dataclass(frozen=True, eq=False)
 class Scaler:
-    """A fitted scale.
+    """A fitted scaler.
 
     t = (x - shift) * factor
     t = t / sqrt(1 + (t / clip)^2)      only with a clip: smooth, so that |t| < clip
 
     Shapes: shift, factor (n_features,).
-    Raises: ArgumentError when the values are not those of a scale.
+    Raises: ArgumentError for invalid values.
     """
 
     kind: ScalerKind
@@ -56,7 +56,7 @@ class Scaler:
             raise ArgumentError(f"clip must be positive or None. Received: clip={self.clip!r}.")
 
     def transform(self, x: NDArray[Any], dtype: DTypeLike = np.float32) -> NDArray[Any]:
-        """Return the scaled copy of x; the arithmetic is float64 whatever the dtypes.
+        """Return the scaled copy of x; the arithmetic is always float64.
 
         Shapes: x (n, n_features), or (n,) for one feature; result as x.
         Raises: ShapeError when x has another number of columns.
@@ -73,14 +73,14 @@ class Scaler:
         return result.reshape(x.shape)
 
     def inverse(self, t: NDArray[Any]) -> Floats:
-        """Return the values that `transform` would take to t; a factor of 0 gives back the shift.
+        """Return the values that `transform` maps to t; a factor of 0 yields the shift.
 
-        Raises: ArgumentError with a clip, whose far values float32 cannot tell apart; ShapeError
-        when t has another number of columns.
+        Raises: ArgumentError with a clip, which maps distant values to the same float32 number;
+        ShapeError when t has another number of columns.
         """
         if self.clip is not None:
             raise ArgumentError(
-                "Only a scale without clip can be inverted. "
+                "Only a scaler without clip can be inverted. "
                 f"Received: kind={self.kind!r}, clip={self.clip}. Use kind='standard'."
             )
         usable = self.factor != 0.0
@@ -101,7 +101,7 @@ class Scaler:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Scaler:
-        """Restore what `to_dict` gave.
+        """Restore a scaler from the result of `to_dict`.
 
         Raises: DataError when an entry is missing or not a number.
         """
@@ -117,7 +117,7 @@ class Scaler:
             ) from error
 
     def _columns(self, x: NDArray[Any]) -> NDArray[Any]:
-        """Return x with two dimensions; a vector is the one column of a scaler of one feature."""
+        """Return x with two dimensions; a vector becomes one column."""
         columns = x.reshape(-1, 1) if x.ndim == 1 else x
         if columns.ndim != 2 or columns.shape[1] != len(self.shift):
             raise ShapeError(
@@ -128,26 +128,26 @@ class Scaler:
 
 
 def default_scaler_kind(x: NDArray[Any]) -> ScalerKind:
-    """Return "unit" for bytes, which are nearly always images, and else "standard"."""
+    """Return "unit" for bytes, which are nearly always images, else "standard"."""
     return "unit" if x.dtype == np.uint8 else "standard"
 
 
 def fit_scaler(kind: str, x: NDArray[Any]) -> Scaler | None:
-    """Fit a scale to the columns of x.
+    """Fit a scaler to the columns of x.
 
     standard: (x - mean) / std                        a constant column is only shifted
     robust:   (x - median) / (q75 - q25), clip 3      else 2 / (max - min), else 0
-    unit:     (x - min) / (max - min)                 bytes: x / 255, whatever the values
+    unit:     (x - min) / (max - min)                 bytes: always x / 255
     none:     None
 
     Shapes: x (n, n_features), or (n,) for one feature.
     Raises: ArgumentError for another kind; ShapeError and DataError when x cannot be scaled.
     Source: robust is Holzmueller et al. 2024 (RealMLP), robust scaling and smooth clipping;
-    differs in taking the quantiles of 100 000 rows, drawn with a fixed seed, where there are more.
+    differs in that the quantiles are those of at most 100 000 rows, drawn with a fixed seed.
     """
     if kind not in (*KINDS, "none"):
         raise ArgumentError(
-            f"The scale must be of a known kind. Received: kind={kind!r}. "
+            f"A scaler must be of a known kind. Received: kind={kind!r}. "
             + suggest(str(kind), (*KINDS, "none"))
         )
     if kind == "none":
@@ -165,13 +165,13 @@ def fit_scaler(kind: str, x: NDArray[Any]) -> Scaler | None:
 
 
 def _fit_standard(x: NDArray[Any], lowest: Floats, highest: Floats) -> Scaler:
-    """Mean and standard deviation by merging chunks (Chan, Golub and LeVeque 1979).
+    """Fit mean and standard deviation by merging chunks (Chan, Golub and LeVeque 1979).
 
     Works on u = (x - min) / (max - min): subtracting the minimum keeps the digits of a small
     spread around a large offset, and the squares of u cannot overflow.
     """
-    # A constant column has spread 0. Its factor is 1, not 1/0: what arrives later in that column
-    # is then only shifted, and a rounding error in the mean is not blown up to noise of size 1.
+    # A constant column has spread 0. Its factor is 1, not 1/0: later values in that column are only
+    # shifted, and a rounding error in the mean is not amplified to noise of size 1.
     spread = highest - lowest
     per_spread = _reciprocal(spread, otherwise=0.0)
     count = 0
@@ -196,7 +196,7 @@ def _fit_robust(x: NDArray[Any], lowest: Floats, highest: Floats) -> Scaler:
         rng = np.random.Generator(np.random.Philox(QUANTILE_SEED))
         x = x[np.sort(rng.choice(len(x), QUANTILE_ROWS, replace=False))]
     quartiles = np.empty((3, x.shape[1]))
-    for column in range(x.shape[1]):  # one by one: np.quantile copies what it is given
+    for column in range(x.shape[1]):  # one by one: np.quantile copies its argument
         quartiles[:, column] = np.quantile(x[:, column].astype(np.float64), [0.25, 0.5, 0.75])
     by_range = 2.0 * _reciprocal(highest - lowest, otherwise=0.0)
     by_quartiles = _reciprocal(quartiles[2] - quartiles[0], otherwise=0.0)
@@ -212,19 +212,19 @@ def _as_columns(x: NDArray[Any]) -> NDArray[Any]:
             f"Received: x.shape={x.shape}, x.dtype={x.dtype}."
         )
     if len(columns) == 0:
-        raise DataError(f"A scale needs at least one row to fit. Received: x.shape={x.shape}.")
+        raise DataError(f"A scaler needs at least one row to fit. Received: x.shape={x.shape}.")
     return columns
 
 
 def _chunks(x: NDArray[Any]) -> Iterator[tuple[int, Floats]]:
-    """Return (first row, float64 copy of some rows), about 8 MB at a time."""
+    """Yield (first row, float64 copy of some rows), about 8 MB at a time."""
     n_rows = max(1, CHUNK_ELEMENTS // max(1, x.shape[1]))
     for start in range(0, len(x), n_rows):
         yield start, np.array(x[start : start + n_rows], dtype=np.float64)
 
 
 def _extremes(x: NDArray[Any]) -> tuple[Floats, Floats]:
-    """Return the smallest and largest value of each column; refuse what is not finite."""
+    """Return the smallest and largest value of each column; raise DataError if not finite."""
     lowest = np.full(x.shape[1], np.inf)
     highest = np.full(x.shape[1], -np.inf)
     for _, chunk in _chunks(x):
@@ -234,7 +234,7 @@ def _extremes(x: NDArray[Any]) -> tuple[Floats, Floats]:
     if not finite.all():
         column = int(np.argmin(finite))
         raise DataError(
-            "x must be finite to fit a scale. "
+            "x must be finite to fit a scaler. "
             f"Received: infinity or NaN in column {column} (from 0). Remove or replace it."
         )
     too_wide = highest / 2.0 - lowest / 2.0 > np.finfo(np.float64).max / 4.0

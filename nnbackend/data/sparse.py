@@ -1,7 +1,7 @@
-"""Rows of a sparse matrix, made dense a few at a time.
+"""Rows of a sparse matrix, converted to dense arrays batch by batch.
 
-A table of words is nearly all zeros: whole, it would not fit in memory. So only the rows of a
-mini-batch are ever made dense.
+The dense form of a large sparse matrix, such as word counts, does not fit in memory. So only the
+rows of a mini-batch become dense.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 
 class SparseRows:
-    """The rows of a SciPy sparse matrix; indexing gives some of them as a dense array.
+    """The rows of a SciPy sparse matrix; indexing returns some of them as a dense array.
 
     >>> import numpy as np, scipy.sparse
     >>> rows = SparseRows(scipy.sparse.eye_array(3, format="csc"))
@@ -28,13 +28,13 @@ class SparseRows:
         self.ndim = 2
 
     def __getitem__(self, rows: Any) -> NDArray[Any]:
-        """Return some rows, named by a slice or an array, as a dense array."""
+        """Return the rows selected by a slice or an array as a dense array."""
         rows = rows[0] if isinstance(rows, tuple) else rows
         dense: NDArray[Any] = self.matrix[rows].toarray()
         return dense
 
     def take(self, rows: NDArray[Any]) -> SparseRows:
-        """Return the rows that are named, still sparse."""
+        """Return the rows at some indices, still sparse."""
         return SparseRows(self.matrix[rows])
 
     def is_within(self, largest: float) -> bool:

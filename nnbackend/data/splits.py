@@ -1,4 +1,4 @@
-"""Which rows are held out: at random, every class giving its share."""
+"""Random splits of rows, stratified by class."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ Rows = NDArray[np.int64]
 def split_rows(
     n: int, fraction: float, seed: int, labels: NDArray[Any] | None
 ) -> tuple[Rows, Rows]:
-    """Return (rows that stay, rows held out), both in order; `fraction` of the n are held out.
+    """Return (remaining rows, held-out rows), both sorted; about `fraction` of n are held out.
 
-    With labels (n,) each class gives its share, to within one row, and keeps a row where that is
-    possible. The same seed gives the same rows.
-    Raises: ArgumentError when fraction is not between 0 and 1; DataError for less than 2 rows.
+    With labels (n,) the split is stratified, to within one row per class, and each class keeps a
+    row if possible. The same seed gives the same rows.
+    Raises: ArgumentError when fraction is not between 0 and 1; DataError for fewer than 2 rows.
     """
     if not 0.0 < fraction < 1.0:
         raise ArgumentError(
             "fraction must lie between 0 and 1, both excluded. "
-            f"Received: fraction={fraction!r}. For a fifth of the rows give 0.2."
+            f"Received: fraction={fraction!r}. For a fifth of the rows use 0.2."
         )
     if n < 2:
         raise DataError(f"A split needs at least 2 rows, one for each side. Received: {n}.")
@@ -40,9 +40,9 @@ def split_rows(
 
 
 def _shares(y: NDArray[Any], fraction: float, n_held_out: int) -> list[tuple[Rows, int]]:
-    """Return for each class its row numbers and how many of them to hold out, `n_held_out` in all.
+    """Return for each class its rows and how many to hold out, `n_held_out` in total.
 
-    Largest remainder, where a class that would lose its last row comes after all others.
+    Largest remainder method; a class that would lose its last row comes after all others.
     """
     _, codes, counts = np.unique(y, return_inverse=True, return_counts=True)
     quota = fraction * counts

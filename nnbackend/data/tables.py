@@ -1,7 +1,7 @@
-"""A table of named columns as it was read, before any of it is a feature.
+"""A table of named columns, as read from a `.csv` or `.parquet` file, before feature coding.
 
-Both table formats (`.csv` and `.parquet`) arrive here as the same thing: a column is numbers, with
-NaN for a missing value, or a list of text, with None for one.
+A column is an array of numbers, with NaN for missing values, or a list of text, with None for
+missing values.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ logger = logging.getLogger("nnbackend")
 
 MISSING = frozenset({
     *("", "na", "n/a", "nan", "?", "null"),
-    # What pandas and spreadsheets write besides.
+    # Further markers that pandas and spreadsheets write.
     *("<na>", "#na", "#n/a", "#n/a n/a", "-nan", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"),
 })  # fmt: skip
-"""Cells that mean "no value", in any case and with blanks around them."""
+"""Cells that mean "no value", in upper or lower case and with blanks around them."""
 
-EXACT = 2.0**53  # from here on float64 skips whole numbers
+EXACT = 2.0**53  # float64 does not hold all whole numbers above
 LONG = re.compile(r"\s*[+-]?\d{16,}\s*")
 
-FEW_WORDS = 0.1  # a share of text up to which a column is taken for numbers with mistakes
+FEW_WORDS = 0.1  # up to this fraction of text a column counts as numbers with mistakes
 
 DECIMAL_COMMA = re.compile(r"[+-]?\d+(,\d+)?([eE][+-]?\d+)?")
-# With these alone a comma may stand between thousands.
+# If all cells match, the comma may be a thousands separator.
 THOUSANDS = re.compile(r"[+-]?([1-9]\d{0,2}(,\d{3})+|\d+)")
 DIGITS = re.compile(r"[+-]?[\d.,]*\d[\d.,]*([eE][+-]?\d+)?")
 
@@ -46,8 +46,8 @@ DIGITS = re.compile(r"[+-]?[\d.,]*\d[\d.,]*([eE][+-]?\d+)?")
 class Table:
     """Columns of equal length with different names.
 
-    `where` names the file in messages; `row_numbers` counts the rows below the header from 1, as
-    they stood in the file. Without a header the columns are named column_0, column_1, ...
+    `where` names the file in messages; `row_numbers` are the row numbers in the file, from 1 below
+    the header. Without a header the columns are named column_0, column_1, ...
     """
 
     where: str
@@ -78,12 +78,12 @@ class Table:
 
 
 def default_names(n_columns: int) -> tuple[str, ...]:
-    """Return the names of columns that have none."""
+    """Return the names of the columns of a table without header."""
     return tuple(f"column_{position}" for position in range(n_columns))
 
 
 def is_missing(cell: str) -> bool:
-    """Return True if a cell of text stands for no value."""
+    """Return True if a cell of text marks a missing value."""
     return cell.strip().lower() in MISSING
 
 
@@ -93,7 +93,7 @@ def is_number(cell: str) -> bool:
         float(cell)
     except ValueError:
         return False
-    # float() reads "1_000" as a thousand, the readers of tables do not.
+    # float() accepts "1_000"; the table readers do not.
     return "_" not in cell
 
 
@@ -103,9 +103,9 @@ def has_long_integer(cells: Iterable[str]) -> bool:
 
 
 def with_long_integers(column: Column) -> Column:
-    """Return a column of text as int64 where it is whole numbers with a long one among them.
+    """Return a column of text as int64 if it is whole numbers of which some exceed float64.
 
-    Numbers with gaps or fractions become float64, with a warning. Other columns stay.
+    Numbers with missing values or fractions become float64. Other columns stay as they are.
     """
     if not isinstance(column, list):
         return column
@@ -113,54 +113,54 @@ def with_long_integers(column: Column) -> Column:
     if not has_long_integer(cells) or not all(map(is_number, cells)):
         return column
     try:
-        return np.array([int(cell or "gap") for cell in column], np.int64)
-    except ValueError:  # a gap or a fraction
+        return np.array([int(cell or "missing") for cell in column], np.int64)
+    except ValueError:  # a missing value or a fraction
         return np.array([np.nan if cell is None else float(cell) for cell in column])
-    except OverflowError:  # longer than int64: names
+    except OverflowError:  # longer than int64: treated as names
         return column
 
 
 def warn_of_lost_digits(name: str, column: Column, where: str) -> None:
-    """Log a warning for whole numbers that float64, in which they are learnt from, rounds."""
+    """Log a warning for whole numbers that the conversion to float64 rounds."""
     if isinstance(column, list) or column.dtype.kind == "f":
         return
     if (np.abs(column.astype(np.float64)) >= EXACT).any():
         logger.warning(
             "%s: column %r has whole numbers above 2^53, which are rounded to 16 digits. "
-            "If they are names, say categorical=[%r].", where, name, name,
+            "If they are names, pass categorical=[%r].", where, name, name,
         )  # fmt: skip
 
 
 def missing_mask(column: Column) -> NDArray[np.bool_]:
-    """Return true where a column has no value."""
+    """Return a mask that is true where a value is missing."""
     if isinstance(column, list):
         return np.fromiter((cell is None for cell in column), dtype=bool, count=len(column))
     return np.isnan(column)
 
 
 def check_names(names: Sequence[str], where: str) -> None:
-    """Raise DataError unless every column has a name of its own."""
+    """Raise DataError unless every column has a unique name."""
     seen: set[str] = set()
     for position, name in enumerate(names):
         if not name:
             raise DataError(
                 f"{where}: every column must have a name. Received: no name for column {position} "
-                "(from 0). Name it; a row index that pandas wrote is left out with index=False."
+                "(from 0). Name it; pandas omits its row index with to_csv(index=False)."
             )
         if name in seen:
             raise DataError(
-                f"{where}: every column must have a name of its own. "
+                f"{where}: every column must have a unique name. "
                 f"Received: {name!r} more than once. Rename one of them."
             )
         seen.add(name)
 
 
 def find_column(target: str | int, table: Table) -> int:
-    """Return the position of the column meant by a name or an index (negative from the end).
+    """Return the position of a column given by name or index (negative from the end).
 
-    A text that is no name but a whole number counts as an index, as it comes from a command line.
+    Text that is not a name but a whole number counts as an index, for the command line.
 
-    Raises: DataError when there is no such column; ArgumentError when target is neither.
+    Raises: DataError when there is no such column; ArgumentError for other types.
     """
     names, n = table.names, len(table.names)
     if isinstance(target, bool) or not isinstance(target, str | int):
@@ -182,9 +182,10 @@ def find_column(target: str | int, table: Table) -> int:
 def find_columns(
     wanted: Sequence[str | int], option: str, names: tuple[str, ...], where: str
 ) -> set[int]:
-    """Return the positions of columns meant by names or indices, as `find_column` does.
+    """Return the positions of columns given by names or indices, as `find_column` does.
 
-    Raises: DataError when there is no such column; ArgumentError for anything but a list of them.
+    Raises: DataError when there is no such column; ArgumentError for anything but a list of
+    columns.
     """
     if isinstance(wanted, str) or not all(isinstance(w, str | int) for w in wanted):
         raise ArgumentError(f"{option} must be a list of columns. Received: {option}={wanted!r}.")
@@ -206,7 +207,7 @@ def find_columns(
 def _no_such_column(target: str, table: Table) -> str:
     if not table.has_header:
         return (
-            f"{table.where}: a target can be given by name only where a header names the columns. "
+            f"{table.where}: a target name needs a header with column names. "
             f"Received: target={target!r} for a file whose first row looks like data. Give the "
             "index of the column (-1 is the last), or header=True if that row is a header."
         )
@@ -215,16 +216,16 @@ def _no_such_column(target: str, table: Table) -> str:
 
 
 def near_names(name: str, names: Iterable[str], most: int = 20) -> str:
-    """Return the columns there are, and the nearest to a name; only the first of very many."""
+    """Return a message with the columns, at most `most` of them, and the nearest to a name."""
     known = list(names)
     near = nearest(name, known)
     hint = f" Did you mean {near!r}?" if near else ""
-    more = f", ... ({len(known)} in all)" if len(known) > most else ""
+    more = f", ... ({len(known)} in total)" if len(known) > most else ""
     return f"Columns: {', '.join(known[:most])}{more}.{hint}"
 
 
 def check_no_infinity(table: Table) -> None:
-    """Raise DataError naming row and column of the first infinite number."""
+    """Raise DataError with row and column of the first infinite number."""
     for name, column in zip(table.names, table.columns, strict=True):
         if isinstance(column, list):
             continue
@@ -238,10 +239,10 @@ def check_no_infinity(table: Table) -> None:
 
 
 def read_decimal_commas(table: Table, text: Collection[int]) -> Table:
-    """Return the table with columns of numbers like 2,5 as numbers, but for those meant as text.
+    """Return the table with columns like 2,5 as numbers, except the columns `text`.
 
-    As a file has one manner of writing, a comma that must be decimal settles what the others are.
-    Raises: DataError where commas cannot be decimal, or all of them may be between thousands.
+    A file has one number format, so a comma that must be decimal decides for all other columns.
+    Raises: DataError if commas cannot be decimal, or all of them may be thousands separators.
     """
     found: dict[int, set[str]] = {}
     for at, column in enumerate(table.columns):
@@ -256,10 +257,10 @@ def read_decimal_commas(table: Table, text: Collection[int]) -> Table:
         if at not in decimal or not is_sure:
             name, example = table.names[at], min(cell for cell in cells if "," in cell)
             raise DataError(
-                f"{table.where}: numbers must have no commas but decimal ones. Received: "
-                f"{example!r} in column {name!r}, where not every comma can be one, or each may be "
-                "one between thousands. Write the numbers with decimal points and nothing between "
-                f"thousands. If they are names, say categorical=[{name!r}]."
+                f"{table.where}: a comma in a number must be a decimal comma. Received: "
+                f"{example!r} in column {name!r}, whose commas are or may be thousands separators. "
+                "Write the numbers with decimal points and without thousands separators. "
+                f"If they are names, pass categorical=[{name!r}]."
             )
         columns[at] = np.array(
             ["nan" if cell is None else cell.replace(",", ".") for cell in table.columns[at]],
@@ -269,10 +270,9 @@ def read_decimal_commas(table: Table, text: Collection[int]) -> Table:
 
 
 def check_not_mixed(table: Table, position: int, cure: str) -> None:
-    """Refuse a column of numbers with some words in it: read as text it would become classes.
+    """Raise DataError for a column of numbers with a few words: as text it would become classes.
 
-    Raises: DataError naming the first word. Where words are many the column passes, with a line
-    in the log.
+    The message names the first word. A column with more words passes, with a warning.
     """
     column, name = table.columns[position], table.names[position]
     if not isinstance(column, list):
@@ -290,18 +290,18 @@ def check_not_mixed(table: Table, position: int, cure: str) -> None:
         f"{word!r} in data row {row}"
     )
     if n_words > FEW_WORDS * n:
-        logger.warning("%s: each different value is taken for a name. %s", what, cure)
+        logger.warning("%s: each different value becomes a category. %s", what, cure)
         return
     raise DataError(
         f"A column must be numbers or text. Received: {what}. Correct the cells, or make them "
-        f"empty and leave those rows out with missing='drop'. {cure}"
+        f"empty and drop those rows with missing='drop'. {cure}"
     )
 
 
 def handle_missing(table: Table, missing: str) -> tuple[Table, NDArray[np.bool_] | None]:
-    """Return the table without rows that lack a value, and which rows are left; None for all.
+    """Return the table without rows with missing values, and the mask of its rows; None for all.
 
-    Raises: DataError with missing="error" when a value is missing, and when no row is left.
+    Raises: DataError for missing values with missing="error", and if every row has some.
     """
     lacking = np.zeros(table.n_rows, dtype=bool)
     counts: list[str] = []
@@ -316,13 +316,13 @@ def handle_missing(table: Table, missing: str) -> tuple[Table, NDArray[np.bool_]
     summary = ", ".join(counts[:20]) + (", ..." if len(counts) > 20 else "")
     if missing == "error":
         raise DataError(
-            f"{table.where}: every cell must have a value. Received: {n_lacking} of "
-            f"{table.n_rows} rows lack some ({summary}). Fill them in, or drop those rows with "
+            f"{table.where}: every cell must have a value. Received: missing values in {n_lacking} "
+            f"of {table.n_rows} rows ({summary}). Fill them in, or drop those rows with "
             "missing='drop'."
         )
     if n_lacking == table.n_rows:
         raise DataError(
-            f"{table.where}: some rows must have all their values. Received: all "
-            f"{table.n_rows} rows lack some ({summary}). Remove the columns that are empty."
+            f"{table.where}: at least one row must have all values. Received: missing values in "
+            f"all {table.n_rows} rows ({summary}). Remove the columns that are empty."
         )
     return table.keep(~lacking), ~lacking

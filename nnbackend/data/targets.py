@@ -1,6 +1,7 @@
-"""What a target is: classes or numbers, and class codes where it is classes.
+"""Inference of the task from the target, and coding of classes.
 
-One rule for every format, so that the same values give the same task from a `.csv` and a `.npz`.
+All formats use the same rules, so that the same values give the same task from a `.csv` and a
+`.npz`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Target(NamedTuple):
 
 
 def check_task(task: str | None) -> None:
-    """Raise ArgumentError unless the task is one of the two, or None to have it inferred."""
+    """Raise ArgumentError unless the task is one of the two, or None to infer it."""
     if task is not None and task not in TASKS:
         raise ArgumentError(
             f"task must be 'classification', 'regression' or None. Received: task={task!r}."
@@ -40,14 +41,13 @@ def check_task(task: str | None) -> None:
 
 
 def infer_task(values: NDArray[Any], where: str) -> Task:
-    """Tell classes from numbers.
+    """Return the task that suits the target values.
 
-    Text and booleans are classes, and so is a (n, k) array with exactly one 1 in each row, else 0.
-    Numbers with a fractional part are regression. Whole numbers are classes where one or two
-    differ, or up to 20 with two rows or more for each on average; where more than 100 differ they
-    are regression.
+    Text, booleans and one-hot arrays (n, k) are classes. Numbers with a fractional part are
+    regression. Whole numbers are classes if there are one or two different values, or up to 20
+    that occur twice or more on average; with more than 100 different values they are regression.
 
-    Raises: DataError for whole numbers that are neither.
+    Raises: DataError for whole numbers in between.
     """
     if values.dtype.kind in "US" or values.dtype.kind == "b":
         return "classification"
@@ -63,12 +63,12 @@ def infer_task(values: NDArray[Any], where: str) -> Task:
     raise DataError(
         f"{where}: the target is whole numbers that could be classes or amounts. Received: "
         f"{n_distinct} different values in {len(values)} rows. "
-        "Say which: task='classification' or task='regression'."
+        "Pass task='classification' or task='regression'."
     )
 
 
 def code_target(values: NDArray[Any], task: Task | None, where: str) -> Target:
-    """Turn target values into y, inferring the task when it is None.
+    """Return target values as a coded target; infer the task if it is None.
 
     Classes are the different values in sorted order; (n, 1) counts as (n,).
 
@@ -90,7 +90,7 @@ def code_target(values: NDArray[Any], task: Task | None, where: str) -> Target:
         if values.dtype.kind in "iu" and (np.abs(numbers) >= EXACT).any():
             logger.warning(
                 "%s: targets above 2^53 are rounded to 16 digits. "
-                "If they are names, say task='classification'.", where,
+                "If they are names, pass task='classification'.", where,
             )  # fmt: skip
         return Target(numbers, task, None)
     if values.ndim == 2:
@@ -116,9 +116,9 @@ def code_labels(
     """Return the position of each value among known classes.
 
     Shapes: values, row_numbers, result (n,).
-    Raises: DataError naming the row of the first value that is no known class.
+    Raises: DataError with the row of the first value that is not a known class.
     """
-    # By spelling: a class 7 may arrive as text where another cell of its column is text.
+    # Compared as text: a class 7 is read as text if another cell of its column is text.
     position = {str(label): code for code, label in enumerate(classes)}
     distinct, first, inverse = np.unique(values, return_index=True, return_inverse=True)
     codes = np.empty(len(distinct), dtype=np.int64)
@@ -129,7 +129,7 @@ def code_labels(
         if label not in position:
             known = ", ".join(repr(known) for known in classes)
             raise DataError(
-                f"{where}: the target must be one of the classes the model knows: {known}. "
+                f"{where}: the target must be one of the model's classes: {known}. "
                 f"Received: {value.item()!r} in data row {row_numbers[first[i]]}. "
                 "Correct or remove the row, or train with such rows."
             )
@@ -145,7 +145,7 @@ def _is_one_hot(values: NDArray[Any]) -> bool:
 
 
 def _label(value: Any) -> Label:
-    """Return a class as Python str or int; numbers are whole here, booleans become words."""
+    """Return a class as Python str or int; numbers are whole here, booleans become text."""
     if isinstance(value, np.bool_):
         return str(bool(value))
     if isinstance(value, np.bytes_):

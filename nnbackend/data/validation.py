@@ -1,8 +1,8 @@
-"""Where arrays come in: what is accepted as rows, targets and weights, and what is said else.
+"""Validation of the arrays that users pass: rows, targets and sample weights.
 
-Two doors for rows. The strict one (`own_rows`) is for the mathematics: arrays of the network's
-own device, never copied silently. The wide one (`any_rows`) is for data: host arrays too, which
-then travel batch by batch.
+Rows have two checks. `own_rows` is strict, for the network's computations: it accepts arrays on the
+network's device and never copies arrays silently. `any_rows` is for data sets: it also accepts host
+arrays, which are later copied batch by batch.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from nnbackend.data.sparse import SparseRows
 from nnbackend.errors import DataError, DeviceMismatchError, ShapeError
 
 Host = NDArray[Any]
-CHUNK = 1 << 22  # elements looked at in one go, so that a memory-mapped file stays on the disk
+CHUNK = 1 << 22  # elements checked at once, so that a memory-mapped file stays on the disk
 DEVICE_CHUNK = 1 << 24
 
 
 def own_rows(x: Any, n_in: int, backend: Backend) -> Array:
-    """Return rows that are on the device already; lists and tables are brought there."""
+    """Return validated rows that are on the device; lists and tables are copied to it."""
     if backend.owns(x):
         x = host_array(x, "x") if isinstance(x, np.ndarray) else x
         return _check_rows(x, n_in, "x")
@@ -43,7 +43,7 @@ def own_rows(x: Any, n_in: int, backend: Backend) -> Array:
 
 
 def any_rows(x: Any, n_in: int, backend: Backend, what: str = "x") -> Array:
-    """Return rows of this device or of the host, uncopied; those of a SciPy matrix stay sparse."""
+    """Return validated rows on this device or the host, uncopied; SciPy matrices stay sparse."""
     if hasattr(x, "tocsr"):
         x = SparseRows(x)
     is_foreign = isinstance(x, np.ndarray) or not (backend.owns(x) or isinstance(x, SparseRows))
@@ -51,14 +51,14 @@ def any_rows(x: Any, n_in: int, backend: Backend, what: str = "x") -> Array:
 
 
 def finite_rows(x: Any, n_in: int, dtype: str, backend: Backend, what: str = "x") -> Array:
-    """Return rows as `any_rows` does, and refuse what is not finite in `dtype`."""
+    """Return rows as `any_rows` does; raise DataError for values that are not finite in `dtype`."""
     rows = any_rows(x, n_in, backend, what)
     _check_finite(rows, what, dtype, backend)
     return rows
 
 
 def some_rows(x: Array, rows: Host, backend: Backend) -> Array:
-    """Return the rows (n,) of x that are named, where x is."""
+    """Return the rows of x at the indices `rows` (n,), on the device of x."""
     if isinstance(x, np.ndarray):
         return x[rows]
     if isinstance(x, SparseRows):
@@ -70,24 +70,24 @@ def some_rows(x: Array, rows: Host, backend: Backend) -> Array:
 def host_array(x: Any, what: str, backend: Backend | None = None) -> Host:
     """Return a NumPy array of real numbers, in a dtype that every device can read.
 
-    Raises: ShapeError for what holds no real numbers, DataError for masked values, and
-    DeviceMismatchError for an array of a GPU that is not the backend's.
+    Raises: ShapeError for anything but real numbers, DataError for masked values, and
+    DeviceMismatchError for an array on a GPU that is not the backend's.
     """
     if type(x) is np.ndarray:
         return numeric.numbers(x, what)
     if np.ma.is_masked(x):
         raise DataError(
-            f"{what} must have all its values. Received: a masked array with "
-            f"{int(np.sum(x.mask))} masked ones. Fill them, or leave their rows out."
+            f"{what} must have no masked values. Received: a masked array with "
+            f"{int(np.sum(x.mask))} masked values. Fill them, or drop their rows."
         )
     if isinstance(x, np.ndarray):
-        array = np.asarray(x)  # subclasses compute in ways of their own
+        array = np.asarray(x)  # subclasses may override the arithmetic
     elif backend is not None and backend.owns(x):
         array = backend.to_host(x)
     elif hasattr(x, "__cuda_array_interface__"):
         raise DeviceMismatchError(
             f"{what} is {numeric.type_name(x)} on a GPU and the network is not. "
-            f"Build the network with device='gpu', or bring {what} to the host."
+            f"Build the network with device='gpu', or copy {what} to the host."
         )
     else:
         check_readable(x, what)
@@ -96,8 +96,8 @@ def host_array(x: Any, what: str, backend: Backend | None = None) -> Host:
 
 
 def _check_rows(x: Array, n_in: int, what: str) -> Array:
-    """Check the shape of rows: (n, n_in), at least one."""
-    if getattr(x.dtype, "kind", "f") not in "fiub":  # of a device, or sparse
+    """Return x if its shape is (n, n_in) with n >= 1; otherwise raise."""
+    if getattr(x.dtype, "kind", "f") not in "fiub":  # a device array or a sparse one
         raise ShapeError(f"{what} must hold real numbers. Received: {what}.dtype={x.dtype}.")
     shape = tuple(int(n) for n in x.shape)
     if len(shape) != 2 or shape[1] != n_in:
@@ -115,7 +115,7 @@ def _check_rows(x: Array, n_in: int, what: str) -> Array:
 
 
 def _check_finite(x: Array, what: str, dtype: str, backend: Backend | None = None) -> None:
-    """Refuse NaN, infinity and what would become infinite in `dtype`, naming the first one."""
+    """Raise DataError for the first element that is NaN, or infinite in `dtype`."""
     largest = _largest(dtype)
     if isinstance(x, np.ndarray):
         if x.dtype.kind != "f":
@@ -123,7 +123,7 @@ def _check_finite(x: Array, what: str, dtype: str, backend: Backend | None = Non
     elif isinstance(x, SparseRows):
         if x.is_within(_largest_of(x, largest, np)):
             return
-    # On a device one number comes back, and rows only to name a culprit.
+    # A device returns one flag; rows are copied to the host only to locate a bad element.
     elif backend is not None and _is_bounded_on_device(
         x, _largest_of(x, largest, backend.xp), backend
     ):
@@ -140,12 +140,12 @@ def _check_finite(x: Array, what: str, dtype: str, backend: Backend | None = Non
             where = f"row {start + row}" + "".join(f", column {c}" for c in column)
             raise DataError(
                 f"{what} must be finite in {dtype}. Received: {part[(row, *column)]} in {where}. "
-                "Drop such rows or fill the gaps before training."
+                "Drop such rows or fill in the values before training."
             )
 
 
 def _largest_of(x: Array, largest: Any, xp: Any) -> float:
-    """Return the largest number that is allowed in x; beside float32, 1e300 would be infinity."""
+    """Return the largest number allowed in x; a float32 array cannot be compared with 1e300."""
     try:
         return min(float(largest), float(xp.finfo(x.dtype).max))
     except (TypeError, ValueError):  # whole numbers
@@ -158,7 +158,7 @@ def _largest(dtype: str) -> Any:
 
 
 def _is_bounded_on_device(x: Array, largest: float, backend: Backend) -> bool:
-    """Return True if no element is larger; in chunks, as x may fill the device's memory."""
+    """Return True if no element is larger; works in chunks, as x may fill the device's memory."""
     xp, fine = backend.xp, None
     rows = max(1, DEVICE_CHUNK // (int(x.shape[1]) if x.ndim == 2 else 1))
     with backend.active():
@@ -170,9 +170,10 @@ def _is_bounded_on_device(x: Array, largest: float, backend: Backend) -> bool:
 
 
 def _is_bounded(part: Host, largest: Any) -> bool:
-    """Tell, by one product, that no element is larger; False says only that one may be.
+    """Return True only if no element is larger; False means that one may be.
 
-    The sum of squares bounds every square. NaN and infinity are in it, and overflow is infinity.
+    One dot product: the sum of squares bounds every square. NaN and infinity propagate into it,
+    and an overflow gives infinity.
     """
     if part.dtype.itemsize < 4 or not part.flags.c_contiguous:
         return False
@@ -190,10 +191,10 @@ def targets(
     classes: tuple[Any, ...] | None,
     labels_only: bool,
 ) -> Host:
-    """Return targets as a loss takes them: (n,) int32 class labels, or (n, n_out) in `dtype`.
+    """Return targets for a loss: (n,) int32 class labels, or (n, n_out) in `dtype`.
 
     Labels stand for one-hot rows. They are codes 0 .. n_out - 1, or text found in `classes`.
-    labels_only says that targets (n,) are labels even where n_out is 1.
+    labels_only: targets (n,) are labels even if n_out is 1.
     """
     if isinstance(y, np.ndarray) or not (backend.owns(y) or hasattr(y, "__cuda_array_interface__")):
         if not isinstance(y, np.ndarray):
@@ -221,7 +222,7 @@ def targets(
 
 
 def _codes(y: Host, classes: tuple[Any, ...] | None) -> Host:
-    """Turn labels of text into their places in `classes`; objects that are numbers, to numbers."""
+    """Return labels of text as indices into `classes`, and objects that are numbers as numbers."""
     kinds = numeric.kinds_of(y) if y.dtype.kind == "O" else {"text"}
     if kinds <= {"numbers", "nothing"} or (classes is None and "text" not in kinds):
         return numeric.numbers(y, "y")
@@ -240,7 +241,7 @@ def _codes(y: Host, classes: tuple[Any, ...] | None) -> Host:
 
 
 def _labels(y: Host, n_out: int) -> Host:
-    """Check class labels: whole numbers in 0 .. n_out - 1."""
+    """Return class labels as int32; raise DataError unless they are whole and in 0 .. n_out - 1."""
     if y.min() < 0 or y.max() >= n_out:
         raise DataError(
             f"y must hold class labels from 0 to {n_out - 1}, one per output. "
@@ -258,7 +259,7 @@ def _labels(y: Host, n_out: int) -> Host:
 
 
 def check_range(y: Host, loss: str) -> None:
-    """Refuse targets for which the loss has no meaning."""
+    """Raise DataError for targets outside the range of the loss."""
     limits = {"binary_cross_entropy": (0, 1), "cross_entropy": (0, 1), "poisson": (0, np.inf)}
     low, high = limits.get(loss, (-np.inf, np.inf))
     if y.min() < low or y.max() > high:
@@ -275,7 +276,7 @@ def sample_weights(weight: Any, n_rows: int, dtype: str, backend: Backend) -> Ho
     array = host_array(weight, "sample_weight", backend)
     if array.shape != (n_rows,):
         raise ShapeError(
-            f"sample_weight must have shape ({n_rows},), one weight a row. "
+            f"sample_weight must have shape ({n_rows},), one weight per row. "
             f"Received: sample_weight.shape={array.shape}."
         )
     _check_finite(array, "sample_weight", dtype)
@@ -285,7 +286,7 @@ def sample_weights(weight: Any, n_rows: int, dtype: str, backend: Backend) -> Ho
 
 
 def check_some_weight(weights: Host, what: str = "every row") -> None:
-    """Refuse weights that are negative, or zero throughout."""
+    """Raise DataError for weights that are negative, or all zero."""
     if weights.min() < 0 or not weights.any():
         raise DataError(
             f"sample_weight must not be negative, nor zero (in {weights.dtype}) for {what}. "

@@ -1,8 +1,8 @@
-"""The model file: a network with all that is needed to use it again, in one safetensors file.
+"""The model file: a complete network in one safetensors file.
 
-The architecture is stored as data and looked up in fixed tables, so that reading a file never runs
-code from it; there is no pickle. A file is written whole or not at all, and read with distrust: it
-is either the model that was saved, bit for bit, or a ModelFileError.
+The architecture is stored as data and its names are looked up in fixed tables, so that reading a
+file never runs code from it; there is no pickle. Files are written atomically and treated as
+untrusted: loading returns the saved model, bit for bit, or raises ModelFileError.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from nnbackend.persistence.atomic_file import atomic_write
 from nnbackend.persistence.building import build_network, plan
 from nnbackend.persistence.container import encode, read_header, read_model
 from nnbackend.persistence.description import (
-    OwnFormulas,
+    CustomFormulas,
+    custom_formulas,
     describe_network,
     network_tensors,
-    own_formulas,
 )
 
 Formula = TypeVar("Formula", Activation, Loss)
 
 
 def save(net: Network, path: str | os.PathLike[str]) -> None:
-    """Write a network to one file, in a folder that exists; an older file is replaced at once.
+    """Write a network to one file in an existing folder; an older file is replaced atomically.
 
-    The file holds weights, biases, architecture, loss, scalers, classes, columns and seed. An
-    activation or a loss of your own is stored by name. A link at `path` is replaced, not followed.
+    The file holds weights, biases, architecture, loss, scalers, classes, columns and seed. A custom
+    activation or loss is stored by name. A link at `path` is replaced, not followed.
 
-    Raises: ArgumentError for a network or a path that cannot be saved; OSError when writing fails,
-    after which the older file is as it was.
+    Raises: ArgumentError for a network that cannot be saved or an invalid path; OSError when
+    writing fails, in which case the older file is unchanged.
     """
     data = encode(describe_network(net), network_tensors(net))
-    try:  # what could not be read back is not written
+    try:  # refuse to write a file that could not be loaded
         header = read_header(io.BytesIO(data), len(data))
-        plan(header.description, header.tensors, own_formulas(net))
+        plan(header.description, header.tensors, custom_formulas(net))
     except (ModelFileError, ArgumentError) as error:
-        message = f"A network must load again to be saved. Received: {net!r}. {error}"
+        message = f"The saved network could not be loaded again. Received: {net!r}. {error}"
         raise ArgumentError(message) from error
     atomic_write(Path(path), data)
 
@@ -58,13 +58,13 @@ def load(
 ) -> Network:
     """Return the network that `save` wrote, on any device, with the same values bit for bit.
 
-    activations, losses: those of your own that the network uses; the file knows their names only.
-    An initializer of your own is not asked for, as its work is done: `initialize` would then draw
-    as "auto" for weights, and zeros for biases.
+    activations, losses: the custom ones that the network uses; the file stores only their names.
+    Custom initializers are not needed: if you call `initialize`, it uses "auto" for weights and
+    zeros for biases in their place.
 
-    Raises: ModelFileError for whatever is wrong with the file; BackendError for a device.
+    Raises: ModelFileError for a file that is not a valid model; BackendError for a device.
     """
-    own = OwnFormulas(
+    own = CustomFormulas(
         _by_name(activations, Activation, "activations"), _by_name(losses, Loss, "losses")
     )
     try:

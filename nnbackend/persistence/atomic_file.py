@@ -1,7 +1,8 @@
-"""Writing a file whole or not at all.
+"""Atomic writes of files.
 
-The bytes go to a temporary file beside the target, reach the disk, and only then take the target's
-name, so that a crash, a full disk or a lost connection leaves either the old file or the new one.
+The bytes are written to a temporary file beside the target and synced to disk; then the file is
+renamed to the target. A crash, a full disk or a lost connection leaves either the old or the new
+file.
 """
 
 from __future__ import annotations
@@ -15,30 +16,30 @@ from pathlib import Path
 
 from nnbackend.errors import ArgumentError
 
-# What file systems answer that cannot bring a folder's entries to the disk on request.
+# Errors of file systems that do not support fsync of a folder.
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM}
 
 
 def atomic_write(path: Path, data: bytes) -> None:
-    """Write `data` to `path`; after an error, the file that was there is still there, unchanged.
+    """Write `data` to `path`; after an error, the previous file is unchanged.
 
-    The one exception is an OSError that names the folder: the new file is there, whole, but a power
-    cut could still bring the old one back.
+    One exception: after an OSError that names the folder the new file is complete, but a power
+    failure may restore the previous one. A killed process may leave a file `.<name>.<random>.tmp`.
 
-    Raises: ArgumentError for a folder that is not there, or a path that is no plain file; OSError
-    when writing fails. A process that is killed may leave `.<name>.<random>.tmp` behind.
+    Raises: ArgumentError for a missing folder, or a path that is not a regular file; OSError when
+    writing fails.
     """
     if not path.parent.is_dir():
         raise ArgumentError(
-            f"The folder of the file must exist. Received: {path}, and {path.parent} is no folder. "
+            f"The folder of the file must exist. Received: {path}; {path.parent} is no folder. "
             "Create it first."
         )
     if path.exists() and not path.is_file():
         raise ArgumentError(
-            f"A file can only replace a file. Received: {path}, which is a folder or a device. "
-            "Give a file's name."
+            f"The path must be that of a file. Received: {path}, which is a folder or a device. "
+            "Choose another path."
         )
-    # Not more readable than the file it replaces.
+    # Keep the permissions of the file that is replaced.
     mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o666
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
@@ -57,9 +58,9 @@ def atomic_write(path: Path, data: bytes) -> None:
 
 
 def sweep(folder: Path, name: str) -> None:
-    """Remove what killed processes have left behind of files of the pattern `name`.
+    """Remove temporary files that killed processes left, of files that match the pattern `name`.
 
-    The folder must be one into which nobody else is writing such files now.
+    No other process may be writing such files to the folder.
     """
     for stale in folder.glob(f".{name}.*.tmp"):
         with contextlib.suppress(OSError):
@@ -67,8 +68,8 @@ def sweep(folder: Path, name: str) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring the new name to the disk, where the system can."""
-    if os.name == "nt":  # has no such call
+    """Sync the folder's entries to disk, if the system supports it."""
+    if os.name == "nt":  # Windows has no such call
         return
     try:
         handle = os.open(folder, os.O_RDONLY)
@@ -78,5 +79,5 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
     except OSError as error:
         if error.errno not in _NO_FOLDER_SYNC:
-            reason = f"{error.strerror} (the new file is there, but a power cut could undo it)"
+            reason = f"{error.strerror} (the new file is written, but a power failure may undo it)"
             raise OSError(error.errno, reason, str(folder)) from error

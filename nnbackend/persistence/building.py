@@ -1,7 +1,7 @@
-"""A network from plain data, every name looked up in a fixed table.
+"""Construction of a network from plain data, with every name looked up in a fixed table.
 
-A network is built only after each tensor that its description calls for was found in the file, so
-that the sizes a description claims cost nothing.
+A network is built only after all tensors of its description were found in the file, so that false
+sizes in a description allocate no memory.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from nnbackend.network.layers import LAYERS, AbstractLayer, check_size
 from nnbackend.network.losses import LOSSES, Loss
 from nnbackend.network.network import Network
 from nnbackend.persistence.container import Arrays, TensorSpec
-from nnbackend.persistence.description import LABEL_TYPES, OwnFormulas, plain_number
+from nnbackend.persistence.description import LABEL_TYPES, CustomFormulas, plain_number
 
 ENTRIES = {
     *("format", "versions", "dtype", "seed", "n_in", "layers", "loss"),
@@ -37,22 +37,25 @@ logger = logging.getLogger("nnbackend")
 
 @dataclass(frozen=True)
 class Plan:
-    """What a description says, built and checked, before there is a network."""
+    """The validated layers and loss of a description, before the network is built."""
 
     layers: list[AbstractLayer]
     loss: Loss
-    n_learning: int
+    n_trainable: int  # layers
 
 
 def build_network(
-    description: Mapping[str, Any], arrays: Arrays, device: str | Backend | None, own: OwnFormulas
+    description: Mapping[str, Any],
+    arrays: Arrays,
+    device: str | Backend | None,
+    own: CustomFormulas,
 ) -> Network:
-    """Build the network that a description and arrays stand for.
+    """Build the network of a description and its arrays.
 
-    Raises: ModelFileError when they do not fit; BackendError or ArgumentError for the device.
+    Raises: ModelFileError when they do not match; BackendError or ArgumentError for the device.
     """
     specs = {name: TensorSpec(a.dtype.name, a.shape) for name, a in arrays.items()}
-    with refusing():
+    with as_model_file_error():
         plan_ = plan(description, specs, own)
     backend, dtype = get_backend(device), description["dtype"]
     if dtype not in backend.float_dtypes:
@@ -65,14 +68,14 @@ def build_network(
         backend = backend.with_precision(precision)
     else:
         logger.info("%s computes in float32, the model's precision was %s", backend, precision)
-    with refusing():
+    with as_model_file_error():
         net = Network(
             [description["n_in"], *plan_.layers], plan_.loss,
             device=backend, dtype=dtype, seed=description["seed"], classes=description["classes"],
         )  # fmt: skip
         net.set_parameters(
-            [arrays[f"weights.{i}"] for i in range(plan_.n_learning)],
-            [arrays[f"biases.{i}"] for i in range(plan_.n_learning)],
+            [arrays[f"weights.{i}"] for i in range(plan_.n_trainable)],
+            [arrays[f"biases.{i}"] for i in range(plan_.n_trainable)],
         )
         net.scaler = _build_scaler("scaler", description, arrays)
         net.target_scaler = _build_scaler("target_scaler", description, arrays)
@@ -80,37 +83,39 @@ def build_network(
     return net
 
 
-def plan(description: Mapping[str, Any], specs: Mapping[str, TensorSpec], own: OwnFormulas) -> Plan:
-    """Build the layers, and check that the tensors are just those they call for.
+def plan(
+    description: Mapping[str, Any], specs: Mapping[str, TensorSpec], own: CustomFormulas
+) -> Plan:
+    """Build the layers, and check that the tensors are exactly theirs.
 
-    Raises: ModelFileError or ArgumentError when they are not.
+    Raises: ModelFileError or ArgumentError for an invalid description or other tensors.
     """
     if "run" in description:
         raise ModelFileError(
-            "The file must be a model. Received: the checkpoint of a run. Go on with it by "
-            "nnbackend.resume or `nnbackend train --resume`, or give the model of the run."
+            "The file must be a model. Received: the checkpoint of a run. Resume it with "
+            "nnbackend.resume or `nnbackend train --resume`, or load the model of the run."
         )
     _check_entries("The description", description, ENTRIES | (description.keys() & {"precision"}))
     if description.get("precision", "float32") not in PRECISIONS:
         raise ModelFileError(
-            f"The description must give a precision of {', '.join(PRECISIONS)}. "
+            f"The precision must be one of {', '.join(PRECISIONS)}. "
             f"Received: {reprlib.repr(description['precision'])}."
         )
     dtype, layers = description["dtype"], description["layers"]
     if dtype not in DTYPES or not isinstance(layers, list):
         raise ModelFileError(
-            "The description must give dtype (float32 or float64) and a list of layers. "
+            "The description must have dtype (float32 or float64) and a list of layers. "
             f"Received: dtype={reprlib.repr(dtype)}, layers={reprlib.repr(layers)}."
         )
     built = [build_layer(layer, own.activations) for layer in layers]
     width = n_in = check_size("n_in", description["n_in"])
     expected: dict[str, TensorSpec] = {}
-    n_learning = 0
+    n_trainable = 0
     for layer in built:
         if (shapes := layer.parameter_shapes(width)) is not None:
-            expected[f"weights.{n_learning}"] = TensorSpec(dtype, shapes[0])
-            expected[f"biases.{n_learning}"] = TensorSpec(dtype, (shapes[1],))
-            n_learning += 1
+            expected[f"weights.{n_trainable}"] = TensorSpec(dtype, shapes[0])
+            expected[f"biases.{n_trainable}"] = TensorSpec(dtype, (shapes[1],))
+            n_trainable += 1
         width = layer.n_outputs(width)
     for name, n in (("scaler", n_in), ("target_scaler", width)):
         if description[name] is not None:
@@ -118,13 +123,13 @@ def plan(description: Mapping[str, Any], specs: Mapping[str, TensorSpec], own: O
             expected[f"{name}.shift"] = expected[f"{name}.factor"] = TensorSpec("float64", (n,))
     _check_tensors(specs, expected)
     _check_plain(description, max(width, 2))
-    return Plan(built, _build_formula(description["loss"], LOSSES, own.losses, "loss"), n_learning)
+    return Plan(built, _build_formula(description["loss"], LOSSES, own.losses, "loss"), n_trainable)
 
 
 def build_layer(described: Any, own: Mapping[str, Activation]) -> AbstractLayer:
-    """Build the layer that `describe_layer` described.
+    """Build a layer from the result of `describe_layer`.
 
-    Raises: ModelFileError or ArgumentError when it describes none.
+    Raises: ModelFileError or ArgumentError for an invalid description.
     """
     kind = described.get("kind") if isinstance(described, dict) else None
     if not isinstance(kind, str) or kind not in LAYERS:
@@ -150,20 +155,20 @@ def build_layer(described: Any, own: Mapping[str, Activation]) -> AbstractLayer:
 def _build_formula(
     described: Any, table: Mapping[str, Callable[..., Any]], own: Mapping[str, Any], what: str
 ) -> Any:
-    """Look an activation or a loss up, in the table or in what the caller gave."""
+    """Return an activation or a loss, from the table or from the custom ones of the caller."""
     name, params = _read_formula(described, what)
     if not described["own"]:
         return _make(name, params, table, what)
     plural = {"activation": "activations", "loss": "losses"}[what]
     if name not in own:
         raise ModelFileError(
-            f"The model uses the {what} {name!r} of its author's own, and the file knows its name "
-            f"only. Received: {plural}={sorted(own)}. Load with {plural}=[...] that holds it."
+            f"The model uses the custom {what} {name!r}, of which the file stores only the name. "
+            f"Received: {plural}={sorted(own)}. Load with {plural}=[...] that holds it."
         )
     formula = own[name]
     if [plain_number(p) for p in formula.params] != described["params"]:
         raise ModelFileError(
-            f"The {what} {name!r} must have the numbers it was saved with, {tuple(params)}. "
+            f"The {what} {name!r} must have the saved parameters {tuple(params)}. "
             f"Received: params={formula.params}."
         )
     return formula
@@ -174,17 +179,17 @@ def _build_initializer(described: Any, otherwise: str) -> str | Initializer:
     if not described["own"]:
         initializer: Initializer = _make(name, params, INITIALIZERS, "initializer")
         return initializer
-    logger.info("initializer %r is not nnbackend's; %r takes its place", name, otherwise)
+    logger.info("the custom initializer %r is replaced by %r", name, otherwise)
     return otherwise
 
 
 def _read_formula(described: Any, what: str) -> tuple[str, list[float]]:
-    """Return name and numbers of a stored formula."""
+    """Return name and parameters of a stored formula."""
     _check_entries(f"The {what}", described, {"name", "params", "own"})
     name, params, own = described["name"], described["params"], described["own"]
     if not isinstance(name, str) or not isinstance(params, list) or not isinstance(own, bool):
         raise ModelFileError(
-            f"The {what} must have a name, a list of numbers, and true or false for own. "
+            f"The {what} must have a name, a list of numbers params, and true or false for own. "
             f"Received: {reprlib.repr(described)}."
         )
     params = [float(p) if p in ("inf", "-inf", "nan") else p for p in params]
@@ -197,14 +202,14 @@ def _make(
 ) -> Any:
     if name not in table:
         raise ModelFileError(
-            f"The {what} must be a known one. Received: {reprlib.repr(name)}. "
+            f"The {what} must be a known name. Received: {reprlib.repr(name)}. "
             + suggest(name[:50], table)
         )
     try:
         return table[name](*params)
     except TypeError as error:
         raise ModelFileError(
-            f"The {what} {name!r} must have its own numbers. Received: {params}."
+            f"The {what} {name!r} must have valid parameters. Received: {params}."
         ) from error
 
 
@@ -232,7 +237,7 @@ def _check_numbers(what: str, values: Sequence[Any]) -> None:
 
 
 def _check_plain(description: Mapping[str, Any], n_classes: int) -> None:
-    """Check what the network takes as it is."""
+    """Check classes and columns, which the network does not check."""
     classes, columns = description["classes"], description["columns"]
     if columns is not None and not isinstance(columns, dict):
         raise ModelFileError(f"columns must be an object. Received: {reprlib.repr(columns)}.")
@@ -242,7 +247,7 @@ def _check_plain(description: Mapping[str, Any], n_classes: int) -> None:
         or any(type(label) not in LABEL_TYPES for label in classes)
     ):
         raise ModelFileError(
-            f"classes must be {n_classes} labels, text, numbers or booleans. "
+            f"classes must be {n_classes} labels: text, numbers or booleans. "
             f"Received: {reprlib.repr(classes)}."
         )
 
@@ -252,19 +257,19 @@ def _check_tensors(specs: Mapping[str, TensorSpec], expected: Mapping[str, Tenso
     if absent or extra:
         raise ModelFileError(
             "The tensors must be those of the described network. "
-            f"Received: {reprlib.repr(absent)} missing, {reprlib.repr(extra)} too many."
+            f"Received: {reprlib.repr(absent)} missing, {reprlib.repr(extra)} unexpected."
         )
     for name, spec in expected.items():
         if specs[name] != spec:
             raise ModelFileError(
-                f"The tensor {name} must be {spec.dtype} of shape {spec.shape}, as the described "
-                f"network has it. Received: {specs[name].dtype} of shape {specs[name].shape}."
+                f"The tensor {name} must be {spec.dtype} of shape {spec.shape} for the described "
+                f"network. Received: {specs[name].dtype} of shape {specs[name].shape}."
             )
 
 
 @contextmanager
-def refusing() -> Iterator[None]:
-    """Turn the engine's refusals of what a file describes into the file's."""
+def as_model_file_error() -> Iterator[None]:
+    """Raise ModelFileError for errors of the engine on the contents of a file."""
     try:
         yield
     except (ArgumentError, DataError, ShapeError) as error:

@@ -1,7 +1,7 @@
-"""Checkpoints: a run written down while it goes on, so that a crash costs minutes and no bits.
+"""Checkpoints: the saved state of a run, from which it can be resumed bit for bit.
 
-A checkpoint is a file like a model's, with the state of the run beside the network. The two newest
-are kept, each written whole or not at all; what a killed process left behind is swept at the start.
+A checkpoint is a model file that also holds the state of the run. The two newest are kept. Each is
+written atomically; temporary files of killed processes are removed at the start.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from nnbackend.training.trainer import Trainer
 
 NAME = "checkpoint-{:012d}.safetensors"
 PATTERN = re.compile(r"checkpoint-(\d{12,19})\.safetensors")
-PREFIX = "run."  # of the state's arrays, beside those of the network
+PREFIX = "run."  # of the names of the state's arrays
 DEFAULT_MINUTES = 10.0
 KEPT = 2
-OVERHEAD = 100_000  # bytes of a checkpoint that are no vectors, about
-# What batch systems send some time before they kill.
+OVERHEAD = 100_000  # approximate bytes of a checkpoint besides its vectors
+# Signals that batch systems send some time before they kill a job.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 logger = logging.getLogger("nnbackend")
@@ -46,7 +46,7 @@ logger = logging.getLogger("nnbackend")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was read of a checkpoint: the network's description and arrays, the run's state."""
+    """The contents of a checkpoint: description and arrays of the network, state of the run."""
 
     path: Path
     description: Mapping[str, Any]
@@ -56,18 +56,18 @@ class Checkpoint:
 
 
 class Checkpoints(Callback):
-    """Writes checkpoints of a run into a folder of its own; `nnbackend.resume` goes on from them.
+    """A callback that writes checkpoints of a run to a folder, for `nnbackend.resume`.
 
-    epochs, steps, minutes: write one every so many; by default every 10 minutes. Within an epoch
-    training is looked at about ten times a second. At the end, and on Ctrl-C, SIGTERM or SIGUSR1,
-    which end training after the step under way, a last one is written. The newest two are kept.
-    It should stand last in the list of callbacks, so that it writes what the others decided.
+    epochs, steps, minutes: the interval between checkpoints; by default 10 minutes. Within an epoch
+    the interval is checked about ten times a second. A last checkpoint is written at the end, and
+    on Ctrl-C, SIGTERM or SIGUSR1, which stop training after the current step. The two newest are
+    kept. Put it last in the list of callbacks, so that it saves the decisions of the others.
 
-    A periodic checkpoint that cannot be written is a warning in the log, and training goes on.
-    Raises: ArgumentError for a folder that holds another run's checkpoints, or a run that cannot be
-    written down; OSError when there is no room for two of them. When the last one cannot be
-    written, its error comes after training has ended as ever: the network has its weights, and
-    the error's `history` the history.
+    If a periodic checkpoint cannot be written, a warning is logged and training continues.
+    Raises: ArgumentError for a folder with the checkpoints of another run, or a run that cannot be
+    saved; OSError without disk space for two checkpoints. If the last checkpoint cannot be written,
+    its error is raised after training has ended: the network has its weights, and the error's
+    attribute `history` is the history.
     """
 
     def __init__(
@@ -87,13 +87,13 @@ class Checkpoints(Callback):
             every["minutes"] = DEFAULT_MINUTES
         self.folder = Path(folder)
         self.every = {name: v if v is None else float(v) for name, v in every.items()}
-        self._good: list[Path] = []  # checkpoints known to be whole, oldest first
+        self._good: list[Path] = []  # complete checkpoints, oldest first
         self._saved: tuple[int, str] | None = None  # step and stop_reason of the newest
         self._tried = (0, 0, 0.0)  # epoch, step, time of the last attempt
         self._failure: Exception | None = None  # of the last checkpoint
 
     def restored_from(self, checkpoint: Checkpoint) -> None:
-        """Take the folder's checkpoints for this run's own."""
+        """Continue the checkpoints of a resumed run."""
         facts = checkpoint.state.facts
         self._good = [checkpoint.path]
         self._saved = (step_of(facts), facts["stop_reason"])
@@ -102,20 +102,20 @@ class Checkpoints(Callback):
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self._good and checkpoint_paths(self.folder):
             raise ArgumentError(
-                "Checkpoints need a folder of their own. Received: "
-                f"{self.folder}, which holds those of a run. Go on with that run by "
-                "nnbackend.resume, or name another folder."
+                "Checkpoints need a folder without those of another run. Received: "
+                f"{self.folder}, which holds checkpoints. Resume that run with nnbackend.resume, "
+                "or choose another folder."
             )
         sweep(self.folder, "checkpoint-*")
-        self._check_room(trainer)
-        # What has no place in a file is found now, not after hours.
+        self._check_disk_space(trainer)
+        # Find options that cannot be stored now, not after hours.
         config = {"config": describe_config(trainer.config), "every": self.every}
         encode(describe_network(trainer.net) | {"run": config}, {})
         trainer.interrupt.signals = SIGNALS
         self._tried = self._now(trainer)
 
     def on_progress(self, trainer: Trainer, step: int, n_steps: int) -> None:
-        if step < n_steps:  # else the epoch is about to end
+        if step < n_steps:  # else on_epoch_end follows
             self._save_if_due(trainer)
 
     def on_epoch_end(self, trainer: Trainer, row: Row) -> None:
@@ -126,7 +126,7 @@ class Checkpoints(Callback):
         if self._saved != (trainer.step, trainer.history.stop_reason):
             try:
                 self._save(trainer)
-            except Exception as error:  # raised once the best weights are back
+            except Exception as error:  # raised after the best weights are restored
                 self._failure = error
 
     def on_train_end(self, trainer: Trainer) -> None:
@@ -134,9 +134,9 @@ class Checkpoints(Callback):
         if failure is not None:
             failure.history = trainer.history  # type: ignore[attr-defined]
             failure.add_note(
-                "The last checkpoint could not be written. Training itself has ended "
-                f"({trainer.history.stop_reason}): the network has its weights, and this error "
-                "the history."
+                "The last checkpoint could not be written. Training has ended "
+                f"({trainer.history.stop_reason}): the network has its weights, and the attribute "
+                "`history` of this error is the history."
             )
             raise failure
 
@@ -151,7 +151,7 @@ class Checkpoints(Callback):
             self._save(trainer)
         except (OSError, MemoryError) as error:
             logger.warning(
-                "a checkpoint could not be written, training goes on (%s)",
+                "a checkpoint could not be written, training continues (%s)",
                 error or type(error).__name__,
             )
         self._tried = self._now(trainer)
@@ -168,8 +168,8 @@ class Checkpoints(Callback):
             if old not in self._good:
                 old.unlink(missing_ok=True)
 
-    def _check_room(self, trainer: Trainer) -> None:
-        """Refuse to begin what could not be written down."""
+    def _check_disk_space(self, trainer: Trainer) -> None:
+        """Raise OSError if the disk has no space for the checkpoints."""
         net = trainer.net
         width = np.dtype(net.dtype).itemsize
         vectors = (
@@ -184,12 +184,12 @@ class Checkpoints(Callback):
             raise OSError(
                 errno.ENOSPC,
                 f"Checkpoints need {needed / 1e6:,.2f} MB of free disk. Received: "
-                f"{free / 1e6:,.2f} MB in {self.folder}. Make room, or name another folder",
+                f"{free / 1e6:,.2f} MB in {self.folder}. Free some, or choose another folder",
             )
 
 
 def encode_checkpoint(trainer: Trainer, every: Mapping[str, Any]) -> bytes:
-    """Return a checkpoint's bytes."""
+    """Return the bytes of a checkpoint."""
     state = state_dict(trainer)
     description = describe_network(trainer.net) | {"run": {**state.facts, "every": dict(every)}}
     arrays = network_tensors(trainer.net)
@@ -198,18 +198,18 @@ def encode_checkpoint(trainer: Trainer, every: Mapping[str, Any]) -> bytes:
 
 
 def checkpoint_paths(folder: Path) -> list[Path]:
-    """Return a folder's checkpoints, the oldest first."""
+    """Return the checkpoints in a folder, oldest first."""
     found = [path for path in folder.iterdir() if PATTERN.fullmatch(path.name)]
     return sorted(found, key=step_in_name)
 
 
 def step_in_name(path: Path) -> int:
-    """Return the step after which a checkpoint was written, by its name."""
+    """Return the step of a checkpoint by its name."""
     return int(path.name[len("checkpoint-") : -len(".safetensors")])
 
 
 def keep_newest(folder: Path) -> None:
-    """Remove what a run that has ended needs no more: all checkpoints but the one of its end."""
+    """Remove all checkpoints of a finished run except the last one."""
     for path in checkpoint_paths(folder)[:-1]:
         path.unlink(missing_ok=True)
 
@@ -217,14 +217,14 @@ def keep_newest(folder: Path) -> None:
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read one checkpoint.
 
-    Raises: ModelFileError when it is none, or not whole.
+    Raises: ModelFileError for a file that is not a complete checkpoint.
     """
     description, arrays = read_model(path)
     run = description.pop("run", None)
     if not isinstance(run, dict) or not isinstance(every := run.pop("every", None), dict):
         raise ModelFileError(
-            "A checkpoint must have the state of a run. Received: a file without it, perhaps a "
-            "model. Give a folder that nnbackend.Checkpoints wrote."
+            "A checkpoint must have the state of a run. Received: a file without one, such as a "
+            "model. Use a folder that nnbackend.Checkpoints wrote."
         )
     if "recipe" in run:
         raise ModelFileError(
@@ -237,9 +237,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def newest_checkpoint(folder: Path) -> Checkpoint:
-    """Read the newest checkpoint of a folder; the one before it where that one is damaged.
+    """Read the newest checkpoint of a folder; if it is damaged, the one before it.
 
-    Raises: ModelFileError when there is none that is whole.
+    Raises: ModelFileError when there is no complete checkpoint.
     """
     paths = checkpoint_paths(folder) if folder.is_dir() else []
     reasons = []
@@ -248,10 +248,10 @@ def newest_checkpoint(folder: Path) -> Checkpoint:
             checkpoint = read_checkpoint(path)
         except ModelFileError as error:
             reasons.append(f"{path.name}: {error}")
-            logger.warning("a checkpoint is passed over: %s", reasons[-1])
+            logger.warning("skipping a damaged checkpoint: %s", reasons[-1])
         else:
             return checkpoint
     what = " ".join(reasons) or ("no checkpoint in it" if folder.is_dir() else "no such folder")
     raise ModelFileError(
-        f"A folder with a checkpoint of a run is needed. Received: {folder}: {what}."
+        f"The folder must hold a complete checkpoint of a run. Received: {folder}: {what}."
     )

@@ -1,7 +1,7 @@
-"""A recipe as plain data, and back: every name looked up in a fixed table.
+"""Conversion of a TrainConfig to plain data and back, with every name looked up in a fixed table.
 
-What is a user's own code, a function for a schedule or an optimizer of one's own, is stored as
-"own" and has to be given again.
+Custom code, such as a function for a schedule or a custom optimizer, is stored as "own" and must be
+passed again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import fields
 from typing import Any
 
 from nnbackend.errors import ArgumentError
-from nnbackend.persistence.building import refusing
+from nnbackend.persistence.building import as_model_file_error
 from nnbackend.training.callbacks import EarlyStopping
 from nnbackend.training.config import TrainConfig
 from nnbackend.training.lbfgs import LBFGS
@@ -21,7 +21,7 @@ from nnbackend.training.schedules import SCHEDULES, Constant, Schedule
 
 OWN = "own"
 PLAIN = (bool, int, float, str, type(None))
-# The entries of a recipe that are objects, and the tables in which their kinds are looked up.
+# The options that are objects, and the tables in which their kinds are looked up.
 TABLES: dict[str, Mapping[str, Callable[..., Any]]] = {
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
@@ -31,14 +31,14 @@ TABLES: dict[str, Mapping[str, Callable[..., Any]]] = {
 
 
 def describe_config(config: TrainConfig) -> dict[str, Any]:
-    """Return a checked recipe as data for JSON.
+    """Return a validated config as data for JSON.
 
-    Raises: ArgumentError for an option that has no name in a file, as a function for `shuffle`.
+    Raises: ArgumentError for an option that cannot be stored, such as a function for `shuffle`.
     """
     described: dict[str, Any] = {}
     for entry in fields(TrainConfig):
         value, table = getattr(config, entry.name), TABLES.get(entry.name)
-        if isinstance(value, Constant):  # what None was turned into
+        if isinstance(value, Constant):  # validation replaces None by it
             value = None
         if isinstance(value, (tuple, list)):
             limits = [_plain(item) for item in value]
@@ -51,10 +51,10 @@ def describe_config(config: TrainConfig) -> dict[str, Any]:
 
 
 def build_config(described: Mapping[str, Any], own: Mapping[str, Any]) -> TrainConfig:
-    """Return the recipe that was described; `own` has what is the user's own code, by its entry.
+    """Build a config from the result of `describe_config`; `own` has the custom options by name.
 
-    Raises: ArgumentError when `own` lacks something, or has what the description knows itself;
-    ModelFileError, KeyError, TypeError or ValueError for data that describes no recipe.
+    Raises: ArgumentError when `own` lacks a custom option, or has one that is stored;
+    ModelFileError, KeyError, TypeError or ValueError for invalid data.
     """
     options: dict[str, Any] = {}
     for entry in fields(TrainConfig):
@@ -62,14 +62,14 @@ def build_config(described: Mapping[str, Any], own: Mapping[str, Any]) -> TrainC
         is_own = isinstance(value, dict) and value.get("kind") == OWN
         if is_own != (own.get(entry.name) is not None):
             raise ArgumentError(
-                f"{entry.name} must be given again exactly when it is code of your own, which no "
-                f"file holds. Received: {entry.name}={own.get(entry.name)!r}, where the run "
-                f"{'had one of its own' if is_own else f'knows its {entry.name}'}."
+                f"{entry.name} must be passed again if it is custom code, which a checkpoint does "
+                f"not hold, and only then. Received: {entry.name}={own.get(entry.name)!r} for a "
+                f"run {'with custom code' if is_own else f'that stores its {entry.name}'}."
             )
         if is_own:
             value = own[entry.name]
         elif table is not None and value is not None:
-            with refusing():
+            with as_model_file_error():
                 value = _build_object(value, table)
         options[entry.name] = _from_plain(value)
     return TrainConfig(**options)
@@ -104,15 +104,15 @@ def _build_object(described: Any, table: Mapping[str, Callable[..., Any]]) -> An
 
 
 def _plain(value: Any) -> Any:
-    """Return a value for JSON; a number of NumPy becomes Python's."""
+    """Return a value for JSON; NumPy scalars become Python numbers."""
     plain = value.item() if hasattr(value, "item") else value
     if type(plain) not in PLAIN:
         try:
             plain = float(plain)
         except (TypeError, ValueError) as error:
             raise ArgumentError(
-                "A run that is to be gone on with has options that are numbers or names. "
-                f"Received: {value!r}. Leave it out, or train without checkpoints."
+                "The options of a run with checkpoints must be numbers or names. "
+                f"Received: {value!r}. Omit it, or train without checkpoints."
             ) from error
     return str(plain) if plain == math.inf else plain
 
@@ -120,4 +120,4 @@ def _plain(value: Any) -> Any:
 def _from_plain(value: Any) -> Any:
     if isinstance(value, list):
         return tuple(_from_plain(item) for item in value)
-    return math.inf if value == "inf" else value  # which JSON does not know
+    return math.inf if value == "inf" else value  # JSON has no infinity

@@ -1,9 +1,9 @@
-"""The container: a safetensors file with a description and a checksum in its metadata.
+"""The container format: a safetensors file with a description and a checksum in its metadata.
 
-The format itself has no checksum and promises little about its header, so the header is read here,
-strictly: nothing is allocated on a claim before the file's own size has borne it out. Both ways are
-written out here, and not left to the safetensors library, because that ends the whole process where
-memory runs out, and a training run with it.
+The safetensors format has no checksum and few rules for its header, so this module validates the
+header strictly: sizes are checked against the file's size before anything is allocated. Reader and
+writer do not use the safetensors library, because it aborts the process, and a training run with
+it, when memory runs out.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from nnbackend.errors import ArgumentError, ModelFileError
 FORMAT = 1
 KEY = "nnbackend"  # the one entry of the safetensors metadata
 HEADER_LIMIT = 10_000_000  # bytes
-# Values, keys and brackets in it, at most: a hundred thousand columns, or 0.1 s of reading JSON.
+# Limit for values, keys and brackets in the header: 100 000 columns, or 0.1 s of parsing JSON.
 PIECES_LIMIT = 250_000
 DTYPES = {"F32": "float32", "F64": "float64"}
 CODES = {name: code for code, name in DTYPES.items()}
@@ -36,14 +36,14 @@ Arrays = Mapping[str, np.ndarray]
 
 
 class Place(NamedTuple):
-    """Where a tensor's bytes stand, counted from the end of the header."""
+    """The byte range of a tensor, counted from the end of the header."""
 
     begin: int
     end: int
 
 
 class TensorSpec(NamedTuple):
-    """What a tensor is: dtype and shape."""
+    """Dtype and shape of a tensor."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -51,10 +51,10 @@ class TensorSpec(NamedTuple):
 
 @dataclass(frozen=True)
 class Header:
-    """The checked beginning of a model file.
+    """The validated header of a model file.
 
-    n_body: how many bytes follow, in which the tensors have their places.
-    text, digest: what the checksum covers beside the tensors, and its value.
+    n_body: number of bytes after the header, which hold the tensors.
+    text, digest: the text that the checksum covers in addition to the tensors, and its value.
     """
 
     n_body: int
@@ -66,7 +66,7 @@ class Header:
 
 
 def encode(description: Mapping[str, Any], arrays: Arrays) -> bytes:
-    """Return a model file's bytes; the same network gives the same bytes.
+    """Return the bytes of a model file; the same network gives the same bytes.
 
     Raises: ArgumentError for a description that is not plain JSON data.
     """
@@ -79,14 +79,14 @@ def encode(description: Mapping[str, Any], arrays: Arrays) -> bytes:
             f"Received: {error}."
         ) from error
     header: dict[str, Any] = {"__metadata__": {KEY: text + _checksum_entry(checksum(text, arrays))}}
-    # Wide numbers first, so that every tensor begins at a multiple of its numbers' width.
+    # Wide dtypes first, so that every tensor is aligned to its item size.
     names = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
     begin = 0
     for name in names:
         array = arrays[name]
         end = begin + array.nbytes
         header[name] = {
-            "dtype": CODES.get(array.dtype.name, array.dtype.name),  # the reader knows two
+            "dtype": CODES.get(array.dtype.name, array.dtype.name),  # the reader accepts two
             "shape": list(array.shape),
             "data_offsets": [begin, end],
         }  # fmt: skip
@@ -97,7 +97,7 @@ def encode(description: Mapping[str, Any], arrays: Arrays) -> bytes:
 
 
 def _bytes_of(array: np.ndarray) -> memoryview:
-    """Return an array's bytes, little-endian, without a copy where they are so already."""
+    """Return an array's bytes in little-endian order, without a copy if possible."""
     array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
     return array.reshape(-1).view(np.uint8).data
 
@@ -116,15 +116,15 @@ def checksum(text: str, arrays: Arrays) -> str:
 
 
 def read_model(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return a model file's description and arrays, unchanged since they were written.
+    """Return the description and the arrays of a model file, verified by the checksum.
 
-    Raises: ModelFileError when it is no such file.
+    Raises: ModelFileError for an invalid or damaged file.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait, a device may act
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe blocks, a device may act
             raise ModelFileError(
                 "A model must be a regular file. Received: a folder, a pipe or a device. "
-                "Give the file itself."
+                "Use the path of the file."
             )
         with path.open("rb") as file:
             header = read_header(file, os.fstat(file.fileno()).st_size)
@@ -136,24 +136,24 @@ def read_model(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     except (OSError, ValueError) as error:
         raise ModelFileError(f"The file must be readable. Received: {error}.") from error
     if len(body) != header.n_body:
-        raise ModelFileError(f"The file must stay as it is while it is read. {AGAIN}")
+        raise ModelFileError(f"The file must not change while it is read. {AGAIN}")
     arrays = {}
     for name, spec in header.tensors.items():
         place, stored = header.places[name], np.dtype(spec.dtype).newbyteorder("<")
         array = np.frombuffer(body, stored, math.prod(spec.shape), place.begin)
-        arrays[name] = array.reshape(spec.shape).astype(spec.dtype)  # a copy of its own
+        arrays[name] = array.reshape(spec.shape).astype(spec.dtype)  # a copy
     if checksum(header.text, arrays) != header.digest:
         raise ModelFileError(
-            "The content must be as it was written. Received: another checksum than the stored "
-            f"one, so the file was changed or damaged. {AGAIN}"
+            "The content must match the stored checksum. Received: another checksum; the file was "
+            f"changed or damaged. {AGAIN}"
         )
     return header.description, arrays
 
 
 def read_header(file: BinaryIO, size: int) -> Header:
-    """Read and check the beginning of a model file of `size` bytes.
+    """Read and validate the header of a model file of `size` bytes.
 
-    Raises: ModelFileError when it is not that of a complete file.
+    Raises: ModelFileError for an invalid header or a truncated file.
     """
     prefix = file.read(8)
     n_header = int.from_bytes(prefix, "little")
@@ -161,14 +161,14 @@ def read_header(file: BinaryIO, size: int) -> Header:
         raise ModelFileError(
             "A model file begins with the length of its header, 8 bytes little-endian, at most "
             f"{HEADER_LIMIT} and within the file. Received: {prefix.hex(' ') or 'nothing'} in a "
-            f"file of {size} bytes. It was cut off, or is no model file. {AGAIN}"
+            f"file of {size} bytes. It is truncated, or is no model file. {AGAIN}"
         )
     raw = file.read(n_header)
     pieces = sum(raw.count(mark) for mark in (b",", b":", b"[", b"{"))
     if pieces > PIECES_LIMIT:
         raise ModelFileError(
             f"The header must have at most {PIECES_LIMIT} entries. Received: about {pieces}. "
-            "Fewer columns or classes can be saved."
+            "Use fewer columns or classes."
         )
     header = _parse(raw, "The header")
     if len(raw) < n_header or not isinstance(header, dict):
@@ -177,7 +177,7 @@ def read_header(file: BinaryIO, size: int) -> Header:
     if not isinstance(metadata, dict) or not isinstance(metadata.get(KEY), str):
         raise ModelFileError(
             f"The metadata must have the entry {KEY!r}. Received: a file without it, written by "
-            "another program. Give a file that Network.save wrote."
+            "another program. Use a file that Network.save wrote."
         )
     description, text, digest = _read_description(metadata[KEY])
     if len(metadata) != 1:
@@ -193,14 +193,16 @@ def _read_description(text: str) -> tuple[dict[str, Any], str, str]:
     description = _parse(text, "The description")
     version = description.get("format") if isinstance(description, dict) else None
     if type(version) is not int or version < 1:
-        raise ModelFileError(f"The format must be a version. Received: format={_shown(version)}.")
+        raise ModelFileError(
+            f"The format must be a version number. Received: format={_shown(version)}."
+        )
     if version > FORMAT:
         raise ModelFileError(
-            f"The format must be one this version of nnbackend knows, up to {FORMAT}. "
+            f"The format must be one this version of nnbackend supports, up to {FORMAT}. "
             f"Received: format={version}, written by a newer nnbackend. Upgrade nnbackend."
         )
     digest = description.pop("sha256", None)
-    # Its place is fixed, so that what comes before is exactly what it covers.
+    # The checksum is the last entry and covers exactly the text before it.
     entry = _checksum_entry(digest) if isinstance(digest, str) and len(digest) == 64 else "}"
     if len(entry) == 1 or not text.endswith(entry):
         raise ModelFileError(f"The description must end with its checksum (sha256). {AGAIN}")
@@ -212,7 +214,7 @@ def _checksum_entry(digest: str) -> str:
 
 
 def _tensors(header: dict[str, Any], n_body: int) -> tuple[dict[str, TensorSpec], dict[str, Place]]:
-    """Check that the tensors fill the body without a gap, in any order."""
+    """Return the tensors and their byte ranges, which must fill the body without gap or overlap."""
     specs, places = {}, {}
     for name, entry in header.items():
         try:
@@ -234,16 +236,16 @@ def _tensors(header: dict[str, Any], n_body: int) -> tuple[dict[str, TensorSpec]
     claimed = max((place.end for place in places.values()), default=0)
     raise ModelFileError(
         "The tensors must fill the file from the header to its end, without gap or overlap. "
-        f"Received: claims of {claimed} bytes, of which the first "
-        f"{end} are in a row, in a file with {n_body} bytes of them. {AGAIN}"
+        f"Received: tensors up to byte {claimed}, contiguous up to byte {end}, in a file with "
+        f"{n_body} bytes after the header. {AGAIN}"
     )
 
 
 def _tensor(entry: Any) -> tuple[TensorSpec, Place]:
-    """Return one entry's dtype and shape, and where its bytes stand; anything else is an error."""
+    """Return the dtype, shape and byte range of one entry; raise ValueError if it is invalid."""
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     name = DTYPES[dtype]
-    # Types first: a product with text or a list in it would repeat that, at any length.
+    # Types first: a product with text or a list would repeat it to any length.
     if any(type(n) is not int or n < 0 for n in [*shape, *offsets]) or len(entry) != 3:
         raise ValueError
     begin, end = offsets
@@ -254,7 +256,7 @@ def _tensor(entry: Any) -> tuple[TensorSpec, Place]:
 
 
 def _parse(text: str | bytes, what: str) -> Any:
-    """Read JSON as it was meant: no double keys, no NaN or infinity, whole numbers of 64 bits."""
+    """Parse strict JSON: no duplicate keys, no NaN or infinity, whole numbers of 64 bits."""
     try:
         return json.loads(
             text.decode("utf-8") if isinstance(text, bytes) else text,
@@ -290,5 +292,5 @@ def _whole(digits: str) -> int:
 
 
 def _shown(value: Any) -> str:
-    """Show a value that a stranger may have written: shortened, and with nothing unprintable."""
+    """Return untrusted text for a message: shortened, without unprintable characters."""
     return reprlib.repr(value)

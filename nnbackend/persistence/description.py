@@ -1,7 +1,7 @@
-"""A network as plain data: what is said of it beside its arrays.
+"""Description of a network as plain data, without its arrays.
 
-A formula is stored by its name in the tables of activations, losses and initializers, or marked as
-the user's own, of which only the name is known.
+A formula is stored by its name in the tables of activations, losses and initializers. For a custom
+formula only the name is stored.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ LABEL_TYPES = (str, int, bool, float)
 
 
 @dataclass(frozen=True)
-class OwnFormulas:
-    """The user's own activations and losses, by name."""
+class CustomFormulas:
+    """The custom activations and losses of a network, by name."""
 
     activations: Mapping[str, Activation] = field(default_factory=dict)
     losses: Mapping[str, Loss] = field(default_factory=dict)
 
 
 def describe_network(net: Network) -> dict[str, Any]:
-    """Return what must be known to build the network again, as data for JSON.
+    """Return the description from which the network can be rebuilt, as data for JSON.
 
     Raises: ArgumentError for a layer or a label that cannot be stored.
     """
@@ -56,7 +56,7 @@ def describe_network(net: Network) -> dict[str, Any]:
 
 
 def network_tensors(net: Network) -> dict[str, np.ndarray]:
-    """Return host copies of all arrays, by the names they have in a file."""
+    """Return host copies of all arrays, by their names in the file."""
     weights, biases = net.get_parameters()
     tensors = {f"weights.{i}": W for i, W in enumerate(weights)}
     tensors |= {f"biases.{i}": b for i, b in enumerate(biases)}
@@ -92,10 +92,10 @@ def describe_layer(layer: AbstractLayer) -> dict[str, Any]:
     return described
 
 
-def own_formulas(net: Network) -> OwnFormulas:
-    """Return the network's activations and loss that are the user's own.
+def custom_formulas(net: Network) -> CustomFormulas:
+    """Return the network's custom activations and loss.
 
-    Raises: ArgumentError when two of them share a name, by which they are stored.
+    Raises: ArgumentError when two activations have the same name, by which they are stored.
     """
     activations: dict[str, Activation] = {}
     for layer in net.layers:
@@ -105,11 +105,11 @@ def own_formulas(net: Network) -> OwnFormulas:
         other = activations.setdefault(phi.name, phi)
         if (other.f, other.df, other.params) != (phi.f, phi.df, phi.params):
             raise ArgumentError(
-                "Activations of your own must have names of their own to be saved. "
+                "Custom activations must have unique names to be saved. "
                 f"Received: two different ones named {phi.name!r}. Rename one of them."
             )
     losses = {} if _is_built_in(net.loss, LOSSES) else {net.loss.name: net.loss}
-    return OwnFormulas(activations, losses)
+    return CustomFormulas(activations, losses)
 
 
 def _describe_formula(
@@ -123,7 +123,7 @@ def _describe_formula(
 
 
 def _is_built_in(formula: Any, table: Mapping[str, Callable[..., Any]]) -> bool:
-    """Whether the table gives it again: a user's own may have the name of a built-in one."""
+    """Return True if the table builds an equal formula; custom ones may share a built-in name."""
     try:
         return bool(table[formula.name](*formula.params) == formula)
     except (KeyError, TypeError, ArgumentError):
@@ -131,7 +131,7 @@ def _is_built_in(formula: Any, table: Mapping[str, Callable[..., Any]]) -> bool:
 
 
 def plain_number(value: Any) -> int | float | str:
-    """Return a number for JSON, which has no infinity."""
+    """Return a number for JSON; infinities and NaN become text."""
     plain = value.item() if isinstance(value, np.generic) else value
     if type(plain) not in (int, float):
         try:

@@ -1,7 +1,7 @@
-"""Networks for other programs: ONNX for runtimes, NPZ for anything that reads NumPy's arrays.
+"""Export of networks: ONNX for runtimes, NPZ for programs that read NumPy arrays.
 
-Both take raw rows: the scaling of training is part of them. They are for use, not for keeping: to
-train on, or to load with nnbackend, save the model.
+Exports include the scalers, so they take raw rows. They cannot be loaded by nnbackend: save the
+model as well to load it or to continue training.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from nnbackend.persistence.onnx_mean import mean_bytes
 
 
 def export(model: Any, path: str | os.PathLike[str]) -> None:
-    """Write a network or a fitted estimator for other programs: to `.onnx` or `.npz`, by the name.
+    """Export a network or a fitted estimator to `.onnx` or `.npz`, chosen by the suffix.
 
-    ONNX: input "x" (n, n_in) of raw rows and output "y" (n, n_out): what `predict` gives for a
-    regression, `predict_proba` of an MLPClassifier, else `outputs`. Both are float32. They are
-    float64 where float32 lacks digits: where the scale shows raw values far from zero (as Unix
-    time), and in a float64 network without a scale. The metadata have `classes` and
-    `feature_names`, where they are known. It needs the extra: pip install "nnbackend[onnx]".
-    NPZ: the arrays weights.0, biases.0, ..., scaler.shift, scaler.factor, and `description`, a text
-    of JSON; z = a W + b.
+    ONNX: input "x" (n, n_in) of raw rows and output "y" (n, n_out): the result of `predict` for a
+    regression, of `predict_proba` for an MLPClassifier, else of `outputs`. Both are float32, or
+    float64 where float32 lacks digits: for raw values or targets far from zero (such as Unix time),
+    and in a float64 network without a scaler. The metadata have `classes` and `feature_names`, if
+    known. ONNX needs an extra: pip install "nnbackend[onnx]".
+    NPZ: the arrays weights.0, biases.0, ..., scaler.shift, scaler.factor, and `description`, a JSON
+    text; z = a W + b.
 
-    Raises: ArgumentError for another kind of file or model, an ensemble as NPZ, an activation of
-    your own or an absent extra; scikit-learn's NotFittedError; OSError when writing fails, after
-    which an older file is as it was.
+    Raises: ArgumentError for another file type or model, an ensemble as NPZ, a custom activation or
+    a missing extra; scikit-learn's NotFittedError; OSError when writing fails, in which case an
+    older file is unchanged.
     """
     target = Path(path)
     suffix = target.suffix.lower()
     if suffix not in (".onnx", ".npz"):
         raise ArgumentError(
-            f"A network is exported to .onnx or .npz. Received: {target.name!r}. "
+            f"The file must be .onnx or .npz. Received: {target.name!r}. "
             f"{suggest(target.suffix, ['.onnx', '.npz'])}"
         )
     nets = [model] if isinstance(model, Network) else _networks_of(model)
@@ -52,21 +52,21 @@ def export(model: Any, path: str | os.PathLike[str]) -> None:
     else:
         raise ArgumentError(
             f"An NPZ file holds one network. Received: an ensemble of {len(nets)}. Export it to "
-            ".onnx, or each member: for net in model.to_networks()."
+            ".onnx, or export each member: for net in model.to_networks()."
         )
     atomic_write(target, content)
 
 
 def _networks_of(model: Any) -> list[Network]:
-    """Return the networks whose mean output is an estimator's answer."""
+    """Return the networks of an estimator; their mean output is its prediction."""
     if hasattr(model, "to_networks") and not isinstance(model, type):
         nets: list[Network] = model.to_networks()
         return nets
     steps = getattr(model, "steps", None)
-    cure = "Export its last step, pipeline[-1]; it takes rows as the steps before give them."
+    cure = "Export its last step, pipeline[-1]; its input is the output of the steps before."
     raise ArgumentError(
-        "export takes an nnbackend Network, or a fitted MLPClassifier or MLPRegressor of "
-        f"nnbackend. Received: {model if isinstance(model, type) else type(model).__name__}."
+        "model must be a Network, or a fitted MLPClassifier or MLPRegressor of nnbackend. "
+        f"Received: {model if isinstance(model, type) else type(model).__name__}."
         + (f" {cure}" if steps else "")
     )
 

@@ -1,6 +1,6 @@
-"""A network as an ONNX graph, in the operators that every runtime has.
+"""Conversion of a network to an ONNX graph with widely supported operators.
 
-Operator set 17 of 2022: what came later, as Gelu and Mish, is put together from older operators.
+Operator set 17 of 2022: later operators, such as Gelu and Mish, are composed of older ones.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from nnbackend.network.network import Network
 from nnbackend.persistence.description import describe_layer
 
 OPSET, IR_VERSION = 17, 8
-LARGEST = 2**31 - 1  # bytes of one message of protobuf
+LARGEST = 2**31 - 1  # bytes of one protobuf message
 FLOAT, DOUBLE = 1, 11  # of onnx.TensorProto
-# Rounding raw values to float32 may move a scaled value by so much, and not more.
+# Largest allowed change of a scaled value by rounding raw values to float32.
 MOST_ROUNDING = 1e-4
 
 
 class Graph:
-    """Nodes and constants of a graph under way."""
+    """Nodes and constants of a graph under construction."""
 
     def __init__(self, helper: Any, numpy_helper: Any) -> None:
         self.helper, self.numpy_helper = helper, numpy_helper
@@ -44,23 +44,23 @@ class Graph:
         self.constants: list[Any] = []
 
     def constant(self, values: Any, dtype: str = "float32") -> str:
-        """Enter a constant; return its name."""
+        """Add a constant and return its name."""
         name = f"c{len(self.constants)}"
         array = np.ascontiguousarray(values, dtype).reshape(np.shape(values))
         self.constants.append(self.numpy_helper.from_array(array, name))
         return name
 
     def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
-        """Enter a node; return the name of its output."""
+        """Add a node and return the name of its output."""
         name = f"t{len(self.nodes)}"
         self.nodes.append(self.helper.make_node(operator, list(inputs), [name], **attributes))
         return name
 
 
 def onnx_bytes(net: Network) -> bytes:
-    """Return a network as an ONNX model, checked.
+    """Return a network as a validated ONNX model.
 
-    Raises: ArgumentError when onnx is not installed, or the network has no such form.
+    Raises: ArgumentError when onnx is not installed, or the network cannot be converted.
     """
     try:
         onnx: Any = importlib.import_module("onnx")
@@ -96,14 +96,14 @@ def onnx_bytes(net: Network) -> bytes:
 
 
 def _network(net: Network, graph: Graph) -> None:
-    """Enter everything from raw rows to predicted values, which the last node gives."""
+    """Add all nodes from raw rows to predictions, the output of the last node."""
     a = "x" if net.scaler is None else _scaled("x", net.scaler, graph)
     is_wide = net.scaler is None and _has_wide_input(net)  # a is float64
     ends_wide = net.target_scaler is None and _has_wide_output(net)
     parameters = zip(*net.get_parameters(), strict=True)
     for place, layer in enumerate(net.layers, start=1):
-        describe_layer(layer)  # refuses what is not ours
-        if isinstance(layer, Dropout):  # is nothing outside training
+        describe_layer(layer)  # raises for custom layers
+        if isinstance(layer, Dropout):  # the identity outside training
             continue
         W, b = next(parameters)
         is_last = place == len(net.layers)
@@ -123,7 +123,7 @@ def _network(net: Network, graph: Graph) -> None:
 
 
 def _metadata(net: Network) -> dict[str, str]:
-    """Return what a program needs to name inputs and outputs: lists in JSON."""
+    """Return the names of inputs and outputs as JSON lists."""
     known = {} if net.classes is None else {"classes": json.dumps(list(net.classes))}
     if net.columns is not None:
         names = ColumnCoding.from_dict(net.columns).feature_names
@@ -132,7 +132,7 @@ def _metadata(net: Network) -> dict[str, str]:
 
 
 def needs_float64(scaler: Scaler | None) -> bool:
-    """Whether raw values, rounded to float32, would lose digits that the scaled values have."""
+    """Return True if rounding raw values to float32 would change the scaled values noticeably."""
     if scaler is None:
         return False
     rounding = np.abs(scaler.shift) * scaler.factor * np.finfo(np.float32).epsneg
@@ -158,9 +158,9 @@ def _type(is_wide: bool) -> int:
 
 
 def _scaled(x: str, scaler: Scaler, graph: Graph) -> str:
-    """Enter t = (x - shift) * factor and the smooth clip; the result is float32.
+    """Add t = (x - shift) * factor and the smooth clip; the result is float32.
 
-    In float32, the shift is taken off in two parts: together they have its digits.
+    In float32 the shift is subtracted in two parts, whose sum has its full precision.
     """
     is_wide = needs_float64(scaler)
     dtype = "float64" if is_wide else "float32"
@@ -184,7 +184,7 @@ def _scaled(x: str, scaler: Scaler, graph: Graph) -> str:
 
 
 def _unscaled(a: str, scaler: Scaler, n_out: int, graph: Graph) -> str:
-    """Enter the values that outputs a stand for, in float64 where float32 lacks the digits."""
+    """Add the inverse scaling of outputs a, in float64 if float32 lacks the digits."""
     dtype = "float64" if needs_float64(scaler) else "float32"
     ones = np.ones((1, n_out))
     shift = scaler.inverse(0.0 * ones)
@@ -195,26 +195,26 @@ def _unscaled(a: str, scaler: Scaler, n_out: int, graph: Graph) -> str:
 
 
 def activate(z: str, phi: Activation, graph: Graph) -> str:
-    """Enter an activation of z; return the name of a.
+    """Add an activation of z and return the name of a.
 
-    Raises: ArgumentError for one of the user's own, which is code.
+    Raises: ArgumentError for a custom activation, which is Python code.
     """
     known = phi.name in ACTIVATIONS and ACTIVATIONS[phi.name](*phi.params) == phi
     if not known or phi.kernel is None:
         raise ArgumentError(
-            "Only activations of nnbackend can be written as ONNX. "
+            "Only activations of nnbackend can be exported to ONNX. "
             f"Received: {phi!r}. Use one of {', '.join(OPERATORS)}."
         )
     return OPERATORS[phi.name](z, phi.params, graph)
 
 
 def _plain(operator: str, *names: str, **fixed: float) -> Callable[..., str]:
-    """Return a function that enters one operator, whose attributes are the activation's numbers."""
+    """Return a function that adds one operator, with the activation's parameters as attributes."""
 
-    def enter(z: str, params: tuple[float, ...], graph: Graph) -> str:
+    def add(z: str, params: tuple[float, ...], graph: Graph) -> str:
         return graph.add(operator, z, **dict(zip(names, map(float, params), strict=True)), **fixed)
 
-    return enter
+    return add
 
 
 def _identity(z: str, params: tuple[float, ...], graph: Graph) -> str:

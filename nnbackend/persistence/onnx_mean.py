@@ -1,4 +1,4 @@
-"""The members of an ensemble as one ONNX model, whose output is the mean of theirs."""
+"""Merging of an ensemble into one ONNX model, whose output is the mean of its members."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from nnbackend.persistence.onnx_graph import LARGEST
 
 
 def mean_bytes(members: Sequence[bytes]) -> bytes:
-    """Return the ONNX model of the mean of several with the same inputs.
+    """Return an ONNX model that computes the mean of several models with the same inputs.
 
-    Raises: ArgumentError when together they are too large for one file.
+    Raises: ArgumentError when they are too large for one file.
     """
     size = sum(map(len, members))
     if size > LARGEST:
         raise ArgumentError(
             f"An ONNX file holds at most 2 GB. Received: {len(members)} members of "
-            f"{size / 1e9:.1f} GB in all. Export each: for net in model.to_networks()."
+            f"{size / 1e9:.1f} GB in total. Export each member: for net in model.to_networks()."
         )
     onnx: Any = importlib.import_module("onnx")
     first, *others = [onnx.ModelProto.FromString(member) for member in members]
@@ -43,11 +43,11 @@ def mean_bytes(members: Sequence[bytes]) -> bytes:
 
 
 def _rename(graph: Any, inputs: set[str], prefix: str) -> None:
-    """Put a prefix before all names inside a graph, those of its inputs excepted."""
+    """Add a prefix to all names in a graph except its inputs."""
     for node in graph.node:
         node.input[:] = [n if n in inputs or not n else prefix + n for n in node.input]
         node.output[:] = [prefix + name for name in node.output]
         node.name = prefix + node.name if node.name else ""
     for constant in graph.initializer:
         constant.name = prefix + constant.name
-    del graph.value_info[:]  # shapes of names that are no more; the checker finds them again
+    del graph.value_info[:]  # shapes by the old names; the checker infers them again

@@ -1,4 +1,4 @@
-"""Going on with an interrupted run, as if it had not been interrupted."""
+"""Resuming of an interrupted run, with the same result as without the interruption."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from nnbackend.errors import ArgumentError, BackendError, ModelFileError, NNBack
 from nnbackend.network.activations import Activation
 from nnbackend.network.losses import Loss
 from nnbackend.network.network import Network
-from nnbackend.persistence.building import build_network, refusing
+from nnbackend.persistence.building import as_model_file_error, build_network
 from nnbackend.persistence.checkpoints import Checkpoint, Checkpoints, newest_checkpoint
 from nnbackend.persistence.config_data import build_config
-from nnbackend.persistence.description import OwnFormulas, describe_network
+from nnbackend.persistence.description import CustomFormulas, describe_network
 from nnbackend.persistence.run_state import DECISIONS, load_state_dict, step_of
 from nnbackend.training.callbacks import Callback, EarlyStopping
 from nnbackend.training.config import TrainConfig
@@ -25,8 +25,8 @@ from nnbackend.training.history import History
 from nnbackend.training.preparation import Validation
 from nnbackend.training.trainer import Trainer
 
-# What data that is no state of a run leads to, where it is used.
-NO_STATE = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
+# Errors that an invalid state of a run causes when it is used.
+STATE_ERRORS = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 
 logger = logging.getLogger("nnbackend")
 
@@ -48,24 +48,25 @@ def resume(
     device: str | Backend | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> tuple[Network, History]:
-    """Go on with the run whose checkpoints are in a folder; return its network and history.
+    """Resume the run whose checkpoints are in a folder; return its network and history.
 
-    x, y, sample_weight, validation: the data of the run, which a checkpoint does not hold; a
-    validation that was a fraction is known. optimizer, schedule, momentum_schedule,
-    early_stopping, activations, losses: only where they were code of your own, of which a file
-    knows the name at most. epochs: to train on for longer, counted from the beginning; a schedule
-    that depends on their number then takes another course. Scaling is known, too. device: by
-    default the one that the run had, where it can be used here, else the automatic choice.
+    x, y, sample_weight, validation: the data of the run, which a checkpoint does not hold. Scaling
+    and a fraction for validation are stored.
+    optimizer, schedule, momentum_schedule, early_stopping, activations, losses: only if they are
+    custom code, which a checkpoint does not hold.
+    epochs: a larger number extends the run; it counts from the beginning. A schedule that depends
+    on the number of epochs then changes. device: by default that of the run if it can be used here,
+    else the automatic choice.
 
-    Parameters, optimizer state, history and the decision to stop become what they would have been
-    without the interruption: bit for bit on the same device and versions, else within rounding.
-    What callbacks of your own have counted is theirs to keep.
+    Parameters, optimizer state, history and stopping decision become the same as without the
+    interruption: bit for bit on the same device and versions, else within rounding. The state of
+    custom callbacks is not stored.
 
-    Raises: ModelFileError for whatever is wrong with the files; ArgumentError when data or options
-    are not those of the run.
+    Raises: ModelFileError for invalid files; ArgumentError when data or options differ from those
+    of the run.
     """
     checkpoint = newest_checkpoint(Path(folder))
-    own = OwnFormulas({a.name: a for a in activations}, {lo.name: lo for lo in losses})
+    own = CustomFormulas({a.name: a for a in activations}, {lo.name: lo for lo in losses})
     own_parts = {
         "optimizer": optimizer, "schedule": schedule, "momentum_schedule": momentum_schedule,
         "early_stopping": early_stopping,
@@ -92,7 +93,7 @@ def resume(
 
 
 def device_of(checkpoint: Checkpoint) -> Backend:
-    """Return the device that a run had; where it cannot be used here, the automatic choice."""
+    """Return the device of a run; if it cannot be used here, the automatic choice."""
     word = checkpoint.state.facts.get("device")
     try:
         if not isinstance(word, str):
@@ -108,9 +109,9 @@ def device_of(checkpoint: Checkpoint) -> Backend:
 
 
 def restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
-    """Bring a new run to where a checkpoint was taken of it.
+    """Restore the state of a run from a checkpoint.
 
-    Raises: ArgumentError when the checkpoint is another run's; ModelFileError when it is none.
+    Raises: ArgumentError for a checkpoint of another run; ModelFileError for an invalid one.
     """
     described, net = dict(checkpoint.description), trainer.net
     differing = [
@@ -119,11 +120,11 @@ def restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
     ]  # fmt: skip
     if differing:
         raise ArgumentError(
-            f"A run goes on with the network it was begun with. Received: other "
-            f"{', '.join(differing)} than {checkpoint.path} has. Begin a new run."
+            f"The network must be that of the run. Received: other {', '.join(differing)} than in "
+            f"{checkpoint.path}. Start a new run."
         )
     _check_epochs(trainer.config.epochs, checkpoint.state.facts)
-    _tell_differences(trainer, checkpoint)
+    _warn_of_differences(trainer, checkpoint)
     try:
         n, arrays = len(net.weights), checkpoint.arrays
         net.set_parameters(
@@ -133,12 +134,12 @@ def restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
         step = step_of(checkpoint.state.facts)
     except NNBackendError:
         raise
-    except NO_STATE as error:
-        raise _no_state(checkpoint, error) from error
+    except STATE_ERRORS as error:
+        raise _invalid_state(checkpoint, error) from error
     for callback in trainer.callbacks:
         if isinstance(callback, Checkpoints):
             callback.restored_from(checkpoint)
-    logger.info("going on after step %d, from %s", step, checkpoint.path)
+    logger.info("resuming after step %d, from %s", step, checkpoint.path)
 
 
 def _read_config(
@@ -147,33 +148,33 @@ def _read_config(
     facts = checkpoint.state.facts
     try:
         config, share = build_config(facts["config"], own), facts["validation"]
-        with refusing():
+        with as_model_file_error():
             config.checked(net)
         if share is not None and not 0.0 < share < 1.0:
             raise ValueError(f"validation={share!r}")
     except NNBackendError:
         raise
-    except NO_STATE as error:
-        raise _no_state(checkpoint, error) from error
+    except STATE_ERRORS as error:
+        raise _invalid_state(checkpoint, error) from error
     return config, share
 
 
 def _check_epochs(epochs: int, facts: Mapping[str, Any]) -> None:
-    """Refuse fewer epochs than the run has begun already, and more for one that is decided."""
+    """Raise ArgumentError for fewer epochs than already started, or more after a decided stop."""
     done, begun, config = facts.get("epoch"), bool(facts.get("step_in_epoch")), facts.get("config")
     before = config.get("epochs") if isinstance(config, dict) else None
     if type(done) is not int or type(before) is not int or epochs == before:
-        return  # for `put_state` to say what is wrong, if anything is
+        return  # `load_state_dict` raises for invalid values
     if epochs < done + begun:
         raise ArgumentError(
-            f"epochs must be at least {done + begun}: it counts from the beginning of the run, "
-            f"which has got that far. Received: epochs={epochs}."
+            f"epochs must be at least {done + begun}, the epochs that the run has already started. "
+            f"Received: epochs={epochs}."
         )
     if facts.get("stop_reason") in DECISIONS:
         raise ArgumentError(
-            "epochs can only prolong a run that was not told to stop. "
-            f"Received: epochs={epochs} for one that ended with epoch {done} "
-            f"({facts['stop_reason']}). Begin a new run, or train its network on by "
+            "epochs cannot extend a run that was stopped by a decision. "
+            f"Received: epochs={epochs} for a run that stopped after epoch {done} "
+            f"({facts['stop_reason']}). Start a new run, or continue to train its network with "
             "nnbackend.train."
         )
 
@@ -181,25 +182,25 @@ def _check_epochs(epochs: int, facts: Mapping[str, Any]) -> None:
 def _intervals(checkpoint: Checkpoint) -> dict[str, Any]:
     every = checkpoint.every
     if set(every) != {"epochs", "steps", "minutes"}:
-        raise _no_state(checkpoint, ValueError(f"every={every!r}"))
-    with refusing():
+        raise _invalid_state(checkpoint, ValueError(f"every={every!r}"))
+    with as_model_file_error():
         Checkpoints("", **every)
     return dict(every)
 
 
-def _no_state(checkpoint: Checkpoint, error: Exception) -> ModelFileError:
+def _invalid_state(checkpoint: Checkpoint, error: Exception) -> ModelFileError:
     return ModelFileError(
         "A checkpoint must have the state of a run, as nnbackend.Checkpoints writes it. "
         f"Received: {type(error).__name__}: {str(error)[:300]} in {checkpoint.path}."
     )
 
 
-def _tell_differences(trainer: Trainer, checkpoint: Checkpoint) -> None:
-    """Say what may make a difference in the last bits."""
+def _warn_of_differences(trainer: Trainer, checkpoint: Checkpoint) -> None:
+    """Log a warning if the device or versions differ, which may change the last bits."""
     own = {"device": trainer.backend.device, **describe_network(trainer.net)["versions"]}
     versions = checkpoint.description.get("versions")
     stored = {"device": checkpoint.state.facts.get("device")}
     stored |= versions if isinstance(versions, dict) else {}
     other = [f"{k} {stored.get(k)}, now {v}" for k, v in own.items() if stored.get(k) != v]
     if other:
-        logger.warning("the run goes on within rounding, not bit for bit: %s", "; ".join(other))
+        logger.warning("the run resumes within rounding, not bit for bit: %s", "; ".join(other))

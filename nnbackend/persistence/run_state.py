@@ -1,7 +1,7 @@
-"""What a run carries from step to step, taken out as plain data and arrays, and put back.
+"""The state of a run between two steps, saved as plain data and arrays, and restored.
 
-Exactly so much that training goes on as if it had never stopped: the same batches, masks and
-learning rates follow from the seed and the step; the rest is here.
+Batches, dropout masks and learning rates follow from the seed and the step. Everything else that
+the next steps need is part of the state.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from nnbackend.network.sums import SLOTS
 from nnbackend.persistence.config_data import describe_config
 from nnbackend.training.trainer import Trainer
 
-SAMPLED_ROWS = 4096  # of larger data, evenly spaced rows stand for all
-COUNTS = ("epoch", "step_in_epoch", "steps_per_epoch", "n")  # whole numbers of the trainer
-DECISIONS = ("early stopping", "converged", "callback")  # to stop, which stay decided
+SAMPLED_ROWS = 4096  # rows in the fingerprint of larger data, evenly spaced
+COUNTS = ("epoch", "step_in_epoch", "steps_per_epoch", "n")  # integer attributes of the trainer
+DECISIONS = ("early stopping", "converged", "callback")  # stop reasons that are final
 
 Arrays = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class RunState:
-    """A run between two steps: plain data for JSON, and host arrays by name."""
+    """The state of a run between two steps: plain data for JSON, and host arrays by name."""
 
     facts: Mapping[str, Any]
     arrays: Arrays
 
 
 def state_dict(trainer: Trainer) -> RunState:
-    """Return a copy of all that a run carries; the network's own parameters are not in it."""
+    """Return a copy of the state of a run, without the parameters of the network."""
     history, lbfgs = trainer.history, trainer.lbfgs
     to_host = trainer.backend.to_host
     arrays = {name: to_host(array) for name, array in _vectors(trainer).items()}
@@ -66,10 +66,10 @@ def state_dict(trainer: Trainer) -> RunState:
 
 
 def load_state_dict(trainer: Trainer, state: RunState) -> None:
-    """Bring a run to the state that was taken of another with the same recipe and data.
+    """Restore the state of a run with the same config and data.
 
-    Raises: ArgumentError when it was another run; ValueError, KeyError or TypeError for a state
-    that `take_state` cannot have given. The trainer is then not to be used.
+    Raises: ArgumentError for the state of another run; ValueError, KeyError or TypeError for an
+    invalid state. The trainer is unusable after an error.
     """
     facts, arrays = state.facts, dict(state.arrays)
     if any(type(facts[name]) is not int for name in COUNTS):
@@ -80,10 +80,10 @@ def load_state_dict(trainer: Trainer, state: RunState) -> None:
         raise ValueError(f"epoch={epoch}, step_in_epoch={step_in_epoch}")
     rows = _history_rows(facts["columns"], arrays.pop("history", None), epoch, trainer)
     if facts["lbfgs"] is not None:
-        _put_lbfgs(trainer, facts["lbfgs"], arrays)
+        _restore_lbfgs(trainer, facts["lbfgs"], arrays)
     vectors = _vectors(trainer)
     del vectors["totals"]
-    _put_sums(trainer, arrays)
+    _restore_sums(trainer, arrays)
     if vectors.keys() != arrays.keys():
         raise ValueError(f"arrays {sorted(vectors.keys() ^ arrays.keys())}")
     for name, vector in vectors.items():
@@ -102,13 +102,13 @@ def load_state_dict(trainer: Trainer, state: RunState) -> None:
 
 
 def step_of(facts: Mapping[str, Any]) -> int:
-    """Return the number of steps made since training began."""
+    """Return the number of steps since the beginning of training."""
     step: int = facts["epoch"] * facts["steps_per_epoch"] + facts["step_in_epoch"]
     return step
 
 
 def fingerprint(trainer: Trainer) -> str:
-    """Return a text that is the same for the same rows, targets and weights, and else another."""
+    """Return a hash of the rows (a sample of large data), the targets and the sample weights."""
     loader, backend = trainer.loader, trainer.backend
     parts: list[tuple[Array, Any]] = [(loader.source, loader.rows)]
     digest = hashlib.sha256()
@@ -139,7 +139,7 @@ def _add(digest: Any, name: str, array: np.ndarray | None) -> None:
 
 
 def _vectors(trainer: Trainer) -> dict[str, Array]:
-    """Return the device arrays that training changes in place, by the names of the state."""
+    """Return the device arrays that training updates in place, by their names in the state."""
     vectors = {f"state.{name}": array for name, array in trainer.state.items()}
     vectors |= {"best": trainer.best, "totals": trainer.totals}
     if trainer.ema_weights is not None:
@@ -152,19 +152,19 @@ def _vectors(trainer: Trainer) -> dict[str, Array]:
 def _check_same_run(trainer: Trainer, facts: Mapping[str, Any]) -> None:
     stored = dict(facts["config"])
     own = describe_config(trainer.config)
-    # Further epochs may be asked for; a schedule that depends on them then takes another course.
+    # The number of epochs may change; a schedule that depends on it changes too.
     differing = [name for name in own if name != "epochs" and stored.get(name) != own[name]]
     if differing:
         raise ArgumentError(
-            "A run goes on with the options it was begun with. Received: other "
+            "The options must be those of the run. Received: other "
             f"{', '.join(differing)}: {[own[n] for n in differing]} where the checkpoint has "
-            f"{[stored.get(n) for n in differing]}. Give the same, or begin a new run."
+            f"{[stored.get(n) for n in differing]}. Use the same, or start a new run."
         )
     if facts["monitor"] != trainer.history.monitor or facts["data"] != fingerprint(trainer):
         raise ArgumentError(
-            "A run goes on with the data it was begun with: x, y, sample_weight, validation, in "
-            f"the same order and dtypes. Received: other data ({trainer.n:,} rows to train on; "
-            f"the checkpoint has {facts['n']:,}). Give the same, or begin a new run."
+            "The data must be those of the run: x, y, sample_weight and validation, in the same "
+            f"order and dtypes. Received: other data ({trainer.n:,} training rows; the checkpoint "
+            f"has {facts['n']:,}). Use the same data, or start a new run."
         )
     if facts["steps_per_epoch"] != trainer.steps_per_epoch:
         raise ValueError(f"steps_per_epoch={facts['steps_per_epoch']}")
@@ -184,8 +184,8 @@ def _history_rows(
     return [row | {"epoch": int(row["epoch"])} for row in rows]
 
 
-def _put_sums(trainer: Trainer, arrays: dict[str, np.ndarray]) -> None:
-    """Put the sums of the epoch under way back; the run may come from a device without float64."""
+def _restore_sums(trainer: Trainer, arrays: dict[str, np.ndarray]) -> None:
+    """Restore the sums of the current epoch; the run may be from a device without float64."""
     dtype = "float32" if "sums" in arrays else "float64"
     totals, host = arrays.pop("totals"), arrays.pop("sums", np.zeros(SLOTS))
     if totals.dtype.name != dtype or host.dtype != np.float64:
@@ -195,7 +195,9 @@ def _put_sums(trainer: Trainer, arrays: dict[str, np.ndarray]) -> None:
     trainer.sums.put(totals, host)
 
 
-def _put_lbfgs(trainer: Trainer, facts: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> None:
+def _restore_lbfgs(
+    trainer: Trainer, facts: Mapping[str, Any], arrays: dict[str, np.ndarray]
+) -> None:
     steps = trainer.lbfgs_steps()
     to_device, shape = trainer.backend.to_device, tuple(steps.theta.shape)
     loss, *rhos = arrays.pop("lbfgs.loss").tolist()

@@ -1,4 +1,4 @@
-"""What the fault tests share: long and short, figures for the report, programs run as a user would.
+"""Fixtures of the fault tests: short and long forms, figures for the report, scripts.
 
 `pytest tests/reliability` runs the short forms, `pytest tests/reliability --long` the long ones.
 """
@@ -32,19 +32,19 @@ Script = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def count(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
-    """Choose between the short number and the long one."""
+    """Return a function that selects the short or the long number."""
     is_long = request.config.getoption("--long")
     return lambda short, long: long if is_long else short
 
 
 @pytest.fixture
 def note(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Put a line of figures into the report at the end."""
+    """Return a function that adds a line of figures to the report."""
     return lambda text: FIGURES.append(f"{request.node.name}: {text}")
 
 
 def command(name: str) -> str:
-    """Return a program's path, or skip the test with the reason."""
+    """Return the path of a program, or skip the test if it is not installed."""
     path = shutil.which(name)
     if path is None:
         pytest.skip(f"{name} is not installed")
@@ -53,7 +53,7 @@ def command(name: str) -> str:
 
 @pytest.fixture
 def script() -> Script:
-    """Run a script of this folder, perhaps under another program; return its last line as JSON."""
+    """Return a function that runs a script of this folder and parses its last line as JSON."""
 
     def run(name: str, *words: object, under: Sequence[str] = (), **more: str) -> dict[str, Any]:
         done = subprocess.run(

@@ -1,13 +1,12 @@
-"""Fuzz one target for a while.
+"""Fuzz one target for a given time.
 
     python tests/reliability/fuzz.py TARGET SECONDS [CORPUS]
 
-CORPUS is a folder in which atheris keeps the inputs that reached new code, so that a later run
-goes on from there.
+CORPUS is a folder in which atheris keeps the inputs that reached new code, for later runs.
 
-With atheris where it is installed, guided by the coverage of our readers; else, or with a number of
-inputs in place of the seconds as `300x`, by random changes to whole files. An input that makes
-anything but an error of our own escape is written to `crash-TARGET`, and the script fails.
+Uses atheris if it is installed, guided by the coverage of our readers. Otherwise, or with a number
+of inputs such as `300x` in place of the seconds, it applies random changes to valid files. An input
+that raises anything but one of our errors is written to `crash-TARGET`, and the script fails.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from pathlib import Path
 
 
 def change(data: bytes, rng: random.Random) -> bytes:
-    """Return a whole file with a few random changes."""
+    """Return a valid file with a few random changes."""
     changed = bytearray(data)
     for _ in range(rng.choice([1, 1, 2, 4, 8])):
         place = rng.randrange(len(changed) + 1)
@@ -47,28 +46,28 @@ def change(data: bytes, rng: random.Random) -> bytes:
 
 
 def at_random(target: str, seconds: float, most: float) -> dict[str, object]:
-    """Try random changes until the time is over or so many inputs were tried."""
+    """Try random changes until the time is over or `most` inputs were tried."""
     from targets import seeds, try_one
 
     rng, originals = random.Random(7), list(seeds(target))
     accepted = sum(try_one(target, original) for original in originals)
     assert accepted, "all seeds are refused"
-    tried = taken = 0
+    tried = n_accepted = 0
     end = time.monotonic() + seconds
     while tried < most and time.monotonic() < end:
         data = change(rng.choice(originals), rng)
         tried += 1
         try:
-            taken += try_one(target, data)
+            n_accepted += try_one(target, data)
         except BaseException:
             Path(f"crash-{target}").write_bytes(data)
             traceback.print_exc()
             return {"target": target, "tried": tried, "crash": f"crash-{target}"}
-    return {"target": target, "tried": tried, "taken": taken, "crash": None}
+    return {"target": target, "tried": tried, "accepted": n_accepted, "crash": None}
 
 
 def with_atheris(target: str, seconds: int, corpus: Path) -> None:
-    """Hand over to atheris, which ends the process itself."""
+    """Run atheris, which ends the process itself."""
     import atheris
 
     with atheris.instrument_imports(include=["nnbackend"]):
@@ -84,7 +83,7 @@ def with_atheris(target: str, seconds: int, corpus: Path) -> None:
 
 
 if __name__ == "__main__":
-    name, amount, *kept = sys.argv[1:]
+    name, amount, *corpus = sys.argv[1:]
     if amount.endswith("x"):
         result = at_random(name, 3600.0, float(amount[:-1]))
     else:
@@ -94,6 +93,6 @@ if __name__ == "__main__":
             result = at_random(name, float(amount), float("inf"))
         else:
             with tempfile.TemporaryDirectory(prefix=f"corpus-{name}-") as fresh:
-                with_atheris(name, int(amount), Path(*kept or [fresh]))
+                with_atheris(name, int(amount), Path(*corpus or [fresh]))
     print(json.dumps(result))
     sys.exit(result["crash"] is not None)

@@ -1,6 +1,6 @@
-"""Files made to hurt whoever opens them, for the model and the checkpoint loader alike.
+"""Malicious files for the loaders of models and checkpoints.
 
-Each must be refused quickly, in little memory, as a ModelFileError.
+Each must raise ModelFileError quickly and with little memory.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def described(*tensors: dict[str, Any], text: str = TEXT, body: bytes = b"") -> 
 
 
 def files() -> Iterator[tuple[str, bytes]]:
-    """Return the hostile set: name, content."""
+    """Yield the hostile files as (name, content)."""
     huge = HEADER_LIMIT - 100
     yield "empty", b""
     yield "header of 2^63 bytes", raw("{}", length=2**63)
@@ -73,12 +73,12 @@ def files() -> Iterator[tuple[str, bytes]]:
 
 
 def write(folder: Path) -> int:
-    """Write the set, with links and a pipe in place of files; return how many."""
+    """Write the files, some links, a pipe and a sparse file; return the number of entries."""
     for number, (name, data) in enumerate(files()):
         (folder / f"{number:02d} {name}").write_bytes(data)
     for name, target in {"loop": "loop", "zero": "/dev/zero", "passwd": "/etc/passwd"}.items():
         (folder / name).symlink_to(target)
     os.mkfifo(folder / "pipe")
-    with (folder / "terabyte").open("wb") as file:  # of which nothing is on the disk
+    with (folder / "terabyte").open("wb") as file:  # sparse
         file.truncate(2**40)
     return len(list(folder.iterdir()))

@@ -1,9 +1,9 @@
-"""Interrupt a run at random moments, go on, and compare the end with the undisturbed run's.
+"""Interrupt a run at random moments, resume it, and compare it with the uninterrupted run.
 
     python tests/reliability/interruptions.py DEVICE RUNS FOLDER
 
-Each of RUNS runs has dropout, a schedule, early stopping and settings drawn at random; it is ended
-at up to four random steps: by a request, or by an exception that no checkpoint follows, as a crash.
+Each of RUNS runs has dropout, a schedule, early stopping and random settings. It is ended at up to
+four random steps, by a request or by a crash: an exception without a following checkpoint.
 Prints one line of JSON.
 """
 
@@ -29,11 +29,11 @@ SCHEDULES = ["cosine", "one_cycle", "exponential", nn.schedules.Plateau(0.5, pat
 
 
 class Crash(Exception):
-    """Ends a run as a crash does: nothing is written any more."""
+    """An exception that ends a run like a crash, without writing anything."""
 
 
 class Ender(nn.Callback):
-    """Ends a run after so many steps, and keeps a hash of everything a run carries at its end."""
+    """A callback that ends a run after a number of steps and stores a hash of its final state."""
 
     def __init__(self, step: float = np.inf, crash: bool = False) -> None:
         self.at, self.crash, self.hash, self.steps = step, crash, "", 0
@@ -74,7 +74,7 @@ def network(device: str) -> nn.Network:
 
 
 def one_run(device: str, folder: Path, rng: np.random.Generator) -> tuple[bool, int]:
-    """Return whether the end was the same, and how often the run was ended before it."""
+    """Return whether the results are equal, and the number of interruptions."""
     options = options_of(rng)
     whole = Ender()
     net = network(device)

@@ -1,12 +1,12 @@
-"""Kills while saving: SIGKILL at a random moment, look at the files, and again.
+"""Kill a writer with SIGKILL at random moments, and check the files after each kill.
 
     python tests/reliability/kill_loop.py KIND KILLS FOLDER [until-unreadable]
 
-KIND: a writer of `writers.py`, or `checkpoints`: a training run that writes one after every step;
-`checkpoints_in_place`: the same, but as a naive program writes files.
-KILLS: how many; with the last word, how many at most.
-The children are forked from a process that has everything imported, so a kill takes milliseconds.
-Prints one line of JSON: how many kills, unreadable files, mixtures, and stale temporary files.
+KIND: a writer of `writers.py`; `checkpoints`, a training run with a checkpoint after every step; or
+`checkpoints_in_place`, the same with naive writes in place.
+KILLS: the number of kills; with until-unreadable, the maximum.
+Children are forked from a process with all imports, so a kill takes milliseconds.
+Prints one line of JSON: numbers of kills, unreadable files, mixtures, and stale temporary files.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _train(callbacks: list[nn.Callback]) -> None:
 
 
 class Course(nn.Callback):
-    """The weights after each step of a run that nobody disturbs."""
+    """A callback that records the weights after each step of an uninterrupted run."""
 
     def __init__(self) -> None:
         self.thetas: dict[int, bytes] = {}
@@ -51,13 +51,13 @@ class Course(nn.Callback):
         self.thetas[trainer.step] = trainer.net.theta.tobytes()
 
 
-def _look(kind: str, folder: Path, course: Course) -> None:
-    """Raise when a file is not whole, or not what its stamp says."""
+def _check_files(kind: str, folder: Path, course: Course) -> None:
+    """Raise if a file is incomplete, or its content differs from its stamp."""
     if not kind.startswith("checkpoints"):
         read(kind, folder / "file")
         return
     paths = checkpoint_paths(folder)
-    assert 1 <= len(paths) <= 3  # a third, killed between the new one and the oldest's removal
+    assert 1 <= len(paths) <= 3  # three if killed before the oldest was removed
     for path in paths:
         checkpoint = read_checkpoint(path)
         step = step_of(checkpoint.state.facts)
@@ -67,7 +67,7 @@ def _look(kind: str, folder: Path, course: Course) -> None:
 
 
 def _child(work: Callable[[], None]) -> int:
-    """Fork a process that works until it is killed."""
+    """Fork a process that calls `work` until it is killed; return its id."""
     child = os.fork()
     if child == 0:
         try:
@@ -107,7 +107,7 @@ def main(kind: str, kills: int, folder: Path, is_over_when_unreadable: bool) -> 
         found["kills"] += os.WIFSIGNALED(status)
         found["stale"] += any(path.name.endswith(".tmp") for path in folder.iterdir())
         try:
-            _look(kind, folder, course)
+            _check_files(kind, folder, course)
         except AssertionError:
             found["mixed"] += 1
         except Exception:  # a reader of a broken file may raise anything

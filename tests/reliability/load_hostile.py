@@ -1,8 +1,8 @@
-"""Open every file of a folder, all hostile, and print the worst time of the CPU and memory.
+"""Load every hostile file of a folder, and print the largest CPU time and memory.
 
     python tests/reliability/load_hostile.py FOLDER
 
-A line of JSON: how many there are, those not refused, the longest time, the most memory.
+Prints a line of JSON: number of files, files that were accepted, largest time, peak memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nnbackend.persistence.checkpoints import read_checkpoint
 
 
 def memory() -> float:
-    """Return the most memory this process ever had, in MB."""
+    """Return the peak memory of this process, in MB."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1000.0
 
@@ -27,7 +27,7 @@ def main(folder: Path) -> dict[str, object]:
     before, accepted, times = memory(), [], {}
     for path in [*sorted(folder.iterdir()), folder]:
         for read in (lambda p: nn.load(p, "numpy"), read_checkpoint):
-            begin = time.process_time()  # that of others on the machine does not count
+            begin = time.process_time()  # not affected by other processes
             try:
                 read(path)
             except ModelFileError:

@@ -1,8 +1,8 @@
-"""How far the memory of a process grows while it trains and loads small models over and over.
+"""Measure the memory growth of a process that repeatedly trains and loads small models.
 
 python tests/reliability/memory_growth.py DEVICE [FITS [LOADS]]
 
-DEVICE is numpy, numba, or cupy-emulated: the CUDA kernels on the CPU, which takes far longer.
+DEVICE is numpy, numba, or cupy-emulated (the CUDA kernels on the CPU, which is much slower).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def estimator(device: str, i: int) -> nn.MLPClassifier:
 
 
 def fit(device: str, i: int) -> Any:
-    """Train a classifier; every tenth time a network with formulas defined anew."""
+    """Train a classifier, or every tenth time a network with newly defined formulas."""
     if i % 10:
         return estimator(device, i).fit(X, Y)
     cube = nn.Activation("cube", lambda z: z * z * z, lambda z: 3.0 * z * z)
@@ -50,7 +50,7 @@ def fit(device: str, i: int) -> Any:
 
 
 def growth(do: Callable[[int], Any], n: int) -> str:
-    """Return how much memory n times took, and how long each."""
+    """Return the memory growth of n calls, and the time per call."""
     for i in range(WARM_UP):
         do(i)
     before, begin = _resident(), time.perf_counter()
@@ -67,7 +67,7 @@ def _resident() -> float:
 
 
 def run(device: str, fits: int, loads: int) -> None:
-    """Print both figures of a device."""
+    """Print the memory growth of fits and loads on a device."""
     print(f"{device}: {fits} fits: {growth(lambda i: fit(device, i), fits)}", flush=True)
     stored = pickle.dumps(estimator(device, 0).fit(X, Y))
     figures = growth(lambda i: pickle.loads(stored).predict(X), loads)

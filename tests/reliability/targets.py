@@ -1,7 +1,7 @@
-"""What is fuzzed: every reader of files that a stranger may have written, with files to begin from.
+"""Targets of the fuzzer: all readers of untrusted files, with valid files as seeds.
 
-But Parquet, which pyarrow parses: it sets memory aside on a claim, which would end the fuzzer.
-A target takes bytes; whatever but an error of our own escapes from it is a fault.
+Parquet is excluded: pyarrow allocates memory by claimed sizes, which would end the fuzzer.
+A target takes bytes; any exception other than NNBackendError is a fault.
 """
 
 from __future__ import annotations
@@ -70,10 +70,10 @@ def checkpoint(data: bytes) -> None:
 
 
 def _forge(data: bytes, path: Path) -> bytes:
-    """Return a file with these bytes for a description, and a checksum that is right."""
+    """Return a file with these bytes as description and a valid checksum."""
     try:
         described = json.loads(data)
-    except (ValueError, RecursionError):  # no JSON: nothing to forge with
+    except (ValueError, RecursionError):  # not JSON
         return b""
     if not isinstance(described, dict):
         return b""
@@ -116,13 +116,13 @@ def npz(data: bytes) -> None:
 
 
 def npy(data: bytes) -> None:
-    """Bytes as features and as targets, mapped into memory."""
+    """Load bytes as memory-mapped features and targets."""
     _file(data, "y.npy")
     load_data(str(_file(data, "x.npy")))
 
 
 def forged_npz(data: bytes) -> None:
-    """Bytes as features or as targets, in an archive whose checksums are right."""
+    """Load bytes as features or targets in an archive with valid checksums."""
     sound = io.BytesIO()
     np.save(sound, LABELS if len(data) % 2 else X)
     x, y = (data, sound.getvalue()) if len(data) % 2 else (sound.getvalue(), data)
@@ -133,7 +133,7 @@ def forged_npz(data: bytes) -> None:
 
 
 def run_folder(data: bytes) -> None:
-    """Bytes as one of the files that stand beside a model, as a verb opens them."""
+    """Load bytes as one of the files beside a model in a run folder."""
     folder = FOLDER / "run folder"
     if not folder.exists():
         folder.mkdir()
@@ -148,7 +148,7 @@ def run_folder(data: bytes) -> None:
 
 
 def forged_columns(data: bytes) -> None:
-    """Bytes as what a model says of the columns of its table, where a verb reads another table."""
+    """Load bytes as the columns of a model, which `evaluate` uses to read a table."""
     try:
         columns = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -210,7 +210,7 @@ def _saved_arrays() -> list[bytes]:
 
 
 def seeds(target: str) -> Iterator[bytes]:
-    """Return whole files, from which a fuzzer finds its way to broken ones."""
+    """Yield valid files, from which the fuzzer derives invalid ones."""
     table = b'a,b,kind\n1,2.5,x\n3,,y\n-4e3,NaN,"z, ""w"""\n'
     images = struct.pack(">HBBIII", 0, 8, 3, 2, 2, 2) + bytes(8)
     archive = io.BytesIO()
@@ -235,7 +235,7 @@ def seeds(target: str) -> Iterator[bytes]:
 
 
 def try_one(target: str, data: bytes) -> bool:
-    """Feed a target; return whether it took the bytes. Anything but our own errors goes on up."""
+    """Return True if the target accepts the bytes. Only NNBackendError is caught."""
     try:
         TARGETS[target](data)
     except NNBackendError:

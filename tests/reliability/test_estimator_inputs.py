@@ -1,4 +1,4 @@
-"""Any data, any parameters for the estimators: a clear error, or a fit in finite numbers."""
+"""Any data and parameters for the estimators: a clear error, or a fit with finite numbers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LAYOUTS = [
 
 
 def laid_out(x: np.ndarray, layout: str) -> Any:
-    """Return an array in some form in which a user may hand it over."""
+    """Return an array in some form that a user may pass."""
     if layout in ("csr", "csc", "coo"):
         kept = np.atleast_2d(x) if x.dtype.kind in "fiub" else np.zeros((len(x), 2))
         return scipy.sparse.coo_array(kept.astype("f8")).asformat(layout)
@@ -59,7 +59,7 @@ def laid_out(x: np.ndarray, layout: str) -> Any:
 
 @st.composite
 def arrays(draw: st.DrawFn, shape: tuple[int, ...], *, is_odd: bool) -> Any:
-    """Draw numbers, some of them odd where odd ones are wanted, in some dtype and form."""
+    """Draw an array; if `is_odd`, with some odd numbers, in some dtype and form."""
     made = np.random.default_rng(draw(st.integers(0, 99))).normal(size=shape)
     if not is_odd:
         return made
@@ -142,7 +142,7 @@ OWN: dict[Any, dict[str, st.SearchStrategy[Any]]] = {
     },
 }  # fmt: skip
 
-# What Python says of itself where nobody has looked at an argument.
+# Parts of Python's messages about arguments that were not validated.
 UNCLEAR = re.compile(
     r"operand|'NoneType'|has no attribute|object is not|unpack|not supported between"
 )
@@ -157,12 +157,12 @@ def parameters(draw: st.DrawFn, kind: Any, most: int) -> dict[str, Any]:
 
 
 def refused(call: Any, *args: Any, **more: Any) -> bool:
-    """Call; tell whether it was refused with a clear error. What else comes out goes on up."""
+    """Return True if the call raises a clear error. Other exceptions propagate."""
     with warnings.catch_warnings():
-        # Convergence, clipped batches and columns taken for vectors: what scikit-learn says too.
+        # Warnings of scikit-learn too: convergence, clipped batches, columns used as vectors.
         for kind in (ConvergenceWarning, DataConversionWarning, UserWarning):
             warnings.simplefilter("ignore", kind)
-        # Its checks of targets and its scores meet odd numbers before we do.
+        # scikit-learn's checks of targets and its scores see odd numbers before ours.
         warnings.filterwarnings("ignore", "", RuntimeWarning, r"sklearn\.|numpy\.")
         try:
             call(*args, **more)
@@ -181,7 +181,7 @@ def check_fit(model: Any) -> None:
 
 
 def learn(model: Any, x: Any, y: Any, w: Any, is_partial: bool) -> bool:
-    """Fit once; return whether it was taken."""
+    """Return True if a fit is accepted."""
     if not is_partial:
         return not refused(model.fit, x, y, w)
     if not hasattr(model, "partial_fit"):
@@ -199,7 +199,7 @@ def learn(model: Any, x: Any, y: Any, w: Any, is_partial: bool) -> bool:
 @pytest.mark.parametrize("kind", [nn.MLPClassifier, nn.MLPRegressor])
 @settings(SETTINGS, max_examples=EXAMPLES)
 @given(drawn=st.data(), ways=st.lists(st.booleans(), min_size=1, max_size=3))
-def test_any_input_is_learnt_from_or_refused(kind: Any, drawn: st.DataObject, ways: Any) -> None:
+def test_any_input_is_accepted_or_refused(kind: Any, drawn: st.DataObject, ways: Any) -> None:
     model = kind(hidden_layer_sizes=3, max_iter=2, device="numpy", random_state=0)
     for is_partial in ways:
         x, y, w = drawn.draw(data(kind))

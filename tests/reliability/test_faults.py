@@ -1,6 +1,6 @@
-"""Writing under faults: kills, errors and limits at every moment of a save.
+"""Writing under faults: kills, errors and resource limits during a save.
 
-Each fault is also let loose on a naive writer, which must fail: else the fault proves nothing.
+Each fault is also applied to a naive writer, which must fail: else the test proves nothing.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def test_killed_at_random_moments(
 def test_naive_writers_do_not_survive_kills(
     kind: str, script: Script, count: Count, note: Note, tmp_path: Path
 ) -> None:
-    """The short form looks for one broken file: how many of so few there are is chance."""
+    """The short form stops at the first broken file."""
     words = ["until-unreadable"] if count(1, 0) else []
     found = script("kill_loop.py", kind, count(3000, 1000), tmp_path, *words)
     note(f"{found}")
@@ -48,18 +48,16 @@ def test_naive_writers_do_not_survive_kills(
 
 
 def strace(*words: str) -> list[str]:
-    """Return the beginning of a command under strace, or skip where it cannot trace."""
+    """Return the prefix of a command under strace, or skip the test if it cannot trace."""
     program = command("strace")
     if subprocess.run([program, "-qq", "-e", "trace=none", "true"], check=False).returncode:
-        pytest.skip("strace may not trace here")
+        pytest.skip("strace has no permission to trace")
     return [program, "-f", "-qq", *words]
 
 
 @pytest.mark.parametrize(("kind", "call"), [("ours", "/^rename"), ("in_place", "write")])
-def test_killed_exactly_where_it_counts(
-    kind: str, call: str, script: Script, tmp_path: Path
-) -> None:
-    """At the rename; a writer in place at its write, when the older file is gone."""
+def test_killed_at_the_critical_call(kind: str, call: str, script: Script, tmp_path: Path) -> None:
+    """Kill our writer at the rename, and the in-place writer at its write."""
     path = tmp_path / "file"
     assert script("writers.py", kind, path, 1)["saved"] == 1
     of_the_file = [] if kind == "ours" else ["-P", str(path)]
@@ -73,7 +71,7 @@ def test_killed_exactly_where_it_counts(
             read(kind, path)
 
 
-def test_an_error_of_fsync_leaves_the_older_file(script: Script, tmp_path: Path) -> None:
+def test_an_error_of_fsync_keeps_the_older_file(script: Script, tmp_path: Path) -> None:
     path = tmp_path / "file"
     assert script("writers.py", "ours", path, 1)["saved"] == 1
     under = strace("-e", "trace=fsync", "-e", "inject=fsync:error=EIO")
@@ -81,7 +79,7 @@ def test_an_error_of_fsync_leaves_the_older_file(script: Script, tmp_path: Path)
     assert (done["saved"], done["failed"]) == (0, 3)
     assert read("ours", path) == 1
     assert [p.name for p in tmp_path.iterdir()] == ["file"]  # no temporary file is left
-    # A writer that does not ask takes each for saved.
+    # A writer without fsync does not notice the error.
     assert script("writers.py", "renamed", path, 3, under=under)["saved"] == 3
 
 
@@ -89,7 +87,7 @@ CALL = re.compile(r"(write|fsync|fdatasync|rename|renameat|renameat2)\((.*)")
 
 
 def _is_safe(log: str, folder: Path) -> bool:
-    """Whether the file was written, brought to the disk, renamed, and the folder then, too."""
+    """Return True if the file was written, synced and renamed, and then the folder synced."""
     order = []
     for line in log.splitlines():
         match = CALL.search(line)
@@ -103,7 +101,7 @@ def _is_safe(log: str, folder: Path) -> bool:
 
 @pytest.mark.parametrize(("kind", "safe"), [("ours", True), ("renamed", False), ("savez", False)])
 def test_the_order_of_system_calls(kind: str, safe: bool, script: Script, tmp_path: Path) -> None:
-    """What survives a power cut cannot be tried here; that the disk is asked in order can."""
+    """A power failure cannot be tested here, but the order of the system calls can."""
     log, folder = tmp_path / "log", tmp_path / "there"
     folder.mkdir()
     under = strace("-y", "-e", "trace=/^(write|fsync|rename)", "-o", str(log))
@@ -118,7 +116,7 @@ def test_the_order_of_system_calls(kind: str, safe: bool, script: Script, tmp_pa
 def test_every_fifth_write_fails(
     kind: str, script: Script, count: Count, note: Note, tmp_path: Path
 ) -> None:
-    """Also a tenth of fsync and rename; the errors are of many kinds."""
+    """Also every tenth fsync and rename fails, with various errors."""
     path, steps = tmp_path / "file", count(60, 1000)
     assert script("writers.py", kind, path, 1)["saved"] == 1
     under = [command("fiu-run"), "-x"]
@@ -126,12 +124,12 @@ def test_every_fifth_write_fails(
         under += ["-c", f"enable_random name=posix/io/{name},probability={probability}"]
     found = script("writers.py", kind, path, steps, under=under)
     note(f"{found['saved']} saved, {found['failed']} failed with {found['kinds']} kinds of error")
-    assert found["failed"] > 0  # how many is chance: `fiu-run` takes no seed
+    assert found["failed"] > 0  # `fiu-run` has no seed
     if kind == "ours":
         assert found["saved"] > 0
         assert read(kind, path) == max(found["last"], 1)
         assert [p.name for p in tmp_path.iterdir()] == ["file"]
-    else:  # what was there is gone with the first failure: some step of many ends in no file
+    else:  # the first failure destroys the older file
         assert _loses_its_file(script, tmp_path, under)
 
 
@@ -142,7 +140,7 @@ def _loses_its_file(script: Script, folder: Path, under: list[str]) -> bool:
         if script("writers.py", "in_place", path, 1, under=under)["failed"]:
             try:
                 read("in_place", path)
-            except Exception:  # of whatever kind
+            except Exception:  # of any type
                 return True
     return False
 
@@ -156,7 +154,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
-        pytest.skip(f"a small disk cannot be made: {done.stderr.strip()}")
+        pytest.skip(f"a small disk cannot be mounted: {done.stderr.strip()}")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
 
@@ -175,12 +173,12 @@ def test_a_full_disk(kind: str, script: Script, small_disk: Path) -> None:
         assert read(kind, path) == 1
         assert [p.name for p in small_disk.iterdir()] == ["file"]
     else:
-        with pytest.raises(ValueError, match=r"cut off|fill the file"):
+        with pytest.raises(ValueError, match=r"truncated|fill the file"):
             read(kind, path)
 
 
 def limited(limit: int, most: int, kind: str, path: Path, steps: int) -> str:
-    """Write under a limit of the system; return what was printed."""
+    """Write files under a resource limit and return the output."""
     done = subprocess.run(
         [sys.executable, str(HERE / "writers.py"), kind, str(path), str(steps)],
         env={**ENVIRONMENT, **WIDE}, capture_output=True, text=True, check=False,
@@ -199,12 +197,12 @@ def test_a_limit_of_file_size(kind: str, script: Script, tmp_path: Path) -> None
         assert read(kind, path) == 1
         assert [p.name for p in tmp_path.iterdir()] == ["file"]
     else:
-        with pytest.raises(ValueError, match=r"cut off|fill the file"):
+        with pytest.raises(ValueError, match=r"truncated|fill the file"):
             read(kind, path)
 
 
 def test_a_limit_of_memory(script: Script, tmp_path: Path) -> None:
-    """Memory that runs out while saving is an error like any other; the older file stays."""
+    """Running out of memory during a save is an error; the older file stays."""
     path = tmp_path / "file"
     assert script("writers.py", "ours", path, 1, WRITER_WIDTH="3100")["saved"] == 1  # 38 MB
     outcomes = set()
@@ -213,14 +211,14 @@ def test_a_limit_of_memory(script: Script, tmp_path: Path) -> None:
         outcomes.add(out)
         assert read("ours", path) in (1, 2)
         assert [p.name for p in tmp_path.iterdir()] == ["file"]
-    assert outcomes == {"saved", "failed"}  # both were seen, so the limit bit within a save
+    assert outcomes == {"saved", "failed"}  # both occur, so the limit applies within a save
     assert limited_extra("savez", 0, path) == "failed"
     with pytest.raises(EOFError):
         read("savez", path)
 
 
 def test_a_limit_of_memory_while_training() -> None:
-    """A batch for which there is no memory is divided; so are the rows to predict for."""
+    """Batches and rows to predict are divided when memory is short."""
     code = """
 import gc, resource
 import numpy as np
@@ -252,9 +250,9 @@ print(max(float(np.abs(a - b).max()) for a, b in zip(found, expected)))
 
 
 def limited_extra(kind: str, extra: int, path: Path) -> str:
-    """Save with only so much more memory than is in use already.
+    """Save with a limit of `extra` bytes above the memory in use.
 
-    The arrays are so large that the C library gives them back to the system when they are freed.
+    The arrays are so large that the C library returns them to the system when they are freed.
     """
     code = f"""
 import resource, sys

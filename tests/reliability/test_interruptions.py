@@ -1,4 +1,4 @@
-"""Random interruptions, each run gone on with: the end is the undisturbed run's, bit for bit."""
+"""Runs that are interrupted and resumed equal the uninterrupted run bit for bit."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def test_random_interruptions(
     assert found["interruptions"] > found["runs"]
 
 
-def test_a_naive_resume_ends_elsewhere(tmp_path: Path) -> None:
-    """To save the weights and train on for the epochs that are left is not the same."""
+def test_a_naive_resume_gives_another_result(tmp_path: Path) -> None:
+    """Saving the weights and training for the remaining epochs is not the same."""
     different = 0
     for seed in range(4):
         options: dict[str, Any] = interruptions.options_of(np.random.default_rng(seed))

@@ -1,4 +1,4 @@
-"""Training over and over keeps nothing: no compiled code, no formula, no network, no object."""
+"""Repeated training leaks nothing: no compiled code, formulas, networks or objects."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def device(request: pytest.FixtureRequest) -> str:
     return str(rows.make_or_skip(request.param).device)
 
 
-def compiled_things() -> int:
-    """Count the functions that numba has compiled and that are still there."""
+def n_compiled() -> int:
+    """Return the number of functions in the cache of compiled functions."""
     numba_compiling = pytest.importorskip("nnbackend_numba.compiling")
     return len(numba_compiling._kept)
 
@@ -34,16 +34,16 @@ def test_fits_leave_no_objects(device: str) -> None:
     for i in range(30):
         memory_growth.fit(device, i)
     gc.collect()
-    kept, objects = compiled_things(), len(gc.get_objects())
+    kept, objects = n_compiled(), len(gc.get_objects())
     for i in range(FITS):
         memory_growth.fit(device, i)
     gc.collect()
-    assert compiled_things() == kept
-    assert len(gc.get_objects()) - objects < FITS  # not even one for each
+    assert n_compiled() == kept
+    assert len(gc.get_objects()) - objects < FITS  # fewer than one per fit
 
 
-def test_what_is_dropped_is_freed(device: str) -> None:
-    """A user's formulas, the network, its vectors, and those of the recorded step."""
+def test_unreferenced_objects_are_freed(device: str) -> None:
+    """Custom formulas, the network, its vectors, and those of the recorded step are freed."""
 
     def scaled(z: Any) -> Any:
         return 0.3 * z * z
@@ -58,7 +58,7 @@ def test_what_is_dropped_is_freed(device: str) -> None:
 
 
 class Slope:
-    """A user's formulas as methods."""
+    """Custom formulas as methods."""
 
     k = 0.1
 
@@ -92,7 +92,7 @@ def beyond_numba() -> nn.Activation:
 
 @pytest.mark.parametrize("make", [of_methods, of_a_dict, beyond_numba])
 def test_formulas_that_are_not_compiled_keep_no_network(make: Any, device: str) -> None:
-    """numba stores an error that it raises, with the frames that led to it."""
+    """Errors that numba stores must not keep frames, and thus networks, alive."""
     seen: list[Any] = []
     counts: list[int] = []
     for _ in range(3):
@@ -102,7 +102,7 @@ def test_formulas_that_are_not_compiled_keep_no_network(make: Any, device: str) 
         seen += map(weakref.ref, (net, net.theta, net.layers[0].activation))
         del net
         gc.collect()
-        counts.append(compiled_things())
+        counts.append(n_compiled())
     assert [thing() for thing in seen] == [None] * len(seen)
     assert counts[1] == counts[2]
 
@@ -120,7 +120,7 @@ def test_scratch_arrays_of_a_run_are_freed(device: str) -> None:
 
 
 def test_one_loop_for_one_formula() -> None:
-    """Of two networks with "relu", and of two formulas with one text; not of another text."""
+    """Equal formulas share a compiled loop; different ones do not."""
     numba_backend: Any = pytest.importorskip("nnbackend_numba.backend")
     backend = numba_backend.NumbaBackend()
 
@@ -153,7 +153,7 @@ def test_compiled_formulas_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert compiling.keep(("again",), object) is first
 
 
-def test_the_longest_unused_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_least_recently_used_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     compiling: Any = pytest.importorskip("nnbackend_numba.compiling")
     monkeypatch.setattr(compiling, "_kept", OrderedDict())
     monkeypatch.setattr(compiling, "MOST", 4)

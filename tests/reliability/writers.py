@@ -1,9 +1,9 @@
-"""What the faults are let loose on: our writer, and naive ones that must fail.
+"""The writers under test: our writer, and naive ones that must fail.
 
     python tests/reliability/writers.py KIND PATH STEPS
 
-writes PATH for steps 1, 2, ... STEPS; the file of a step holds the step's number twice, as a stamp
-and in every weight, so that a mixture of two files is seen. It prints one line of JSON at the end.
+writes PATH for steps 1, 2, ... STEPS. The file of a step holds the step number as a stamp and in
+every weight, so that a mixture of two files is detected. It prints one line of JSON at the end.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ def ours(path: Path, step: int) -> None:
 
 
 def savez(path: Path, step: int) -> None:
-    """In place, as np.savez does it."""
+    """Write in place with np.savez."""
     with open(path, "wb") as file:
         np.savez(file, step=step, theta=np.full(SIZE * (SIZE + 1), step, np.float32))
 
 
 def in_place(path: Path, step: int) -> None:
-    """A model file, but in place."""
+    """Write a model file in place."""
     net = _network(step)
     path.write_bytes(encode(describe_network(net), network_tensors(net)))
 
 
 def renamed(path: Path, step: int) -> None:
-    """A temporary file and a rename, but nothing brought to the disk."""
+    """Write a temporary file and rename it, without a sync to disk."""
     temporary = path.with_name("temporary")
     in_place(temporary, step)
     temporary.replace(path)
@@ -62,7 +62,7 @@ WRITERS: dict[str, Callable[[Path, int], None]] = {
 def read(kind: str, path: Path) -> int:
     """Return the step of a file.
 
-    Raises: whatever the reader raises; AssertionError when stamp and content differ.
+    Raises: errors of the reader; AssertionError when stamp and content differ.
     """
     if kind == "savez":
         with np.load(path, allow_pickle=False) as stored:
@@ -76,7 +76,7 @@ def read(kind: str, path: Path) -> int:
 
 
 def _write_out(text: str) -> None:
-    """Print even where every fifth write fails."""
+    """Print even if every fifth write fails."""
     data = text.encode()
     while data:
         try:
@@ -94,7 +94,7 @@ def main(kind: str, path: str, steps: str) -> None:
             failed += 1
             kinds.add(getattr(error, "errno", None) or type(error).__name__)
             if getattr(error, "filename", None) == str(Path(path).parent):
-                last = step  # only the folder's entry may not have reached the disk
+                last = step  # only the sync of the folder failed
         else:
             saved, last = saved + 1, step
     _write_out(
