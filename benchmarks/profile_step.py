@@ -59,8 +59,8 @@ class Profile:
         Program.__init__ = original  # type: ignore[method-assign]
         self.steps, self.program = row.steps, made[0]
         self.table: Lines = self.program._step.table
-        operations = [kept for kept in self.program._step.kept if hasattr(kept, "address")]
-        self.names = {kept.address: kept.native_name for kept in operations}
+        operations = [item for item in self.program._step.references if hasattr(item, "address")]
+        self.names = {item.address: item.native_name for item in operations}
 
     def name(self, line: Lines) -> str:
         """Return a line's operation by name."""

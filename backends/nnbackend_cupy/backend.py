@@ -32,12 +32,12 @@ from nnbackend_cupy.narrow import Device, NarrowSteps
 from nnbackend_cupy.narrow_source import Grid
 from nnbackend_cupy.recorder import Recorder
 from nnbackend_cupy.staging import Staging
-from nnbackend_cupy.streams import Notes, Streams
+from nnbackend_cupy.streams import ThreadState, Streams
 from nnbackend_cupy.tracing import Untraceable
 
 LOG = logging.getLogger("nnbackend.cupy")
 # Kernels of `Kernels` that stand for the method of the same name, and for nothing else.
-OWN = (
+CUDA_KERNELS = (
     *("maxout_forward", "maxout_backward", "dropout_forward", "dropout_backward"),
     *("loss_and_delta", "add_score", "add_penalty", "clip_norm", "optimizer_step"),
     *("max_norm", "average", "tick", "gather_rows", "scale_rows"),
@@ -45,58 +45,58 @@ OWN = (
 
 # Products whose three sizes are all as large fill a GPU each; side by side they take longer
 # (H200, 784-512-512-10 with 1024 rows: 164 us a step against 158).
-FULL = 256
+LARGE = 256
 
 # Weight gradients of at least so many rows and at most so many units on a side, and weights, are
 # made by an own kernel. H200, 65,536 rows, float32: the product takes 60 us for 64 x 64 weights,
 # 35 us for 64 x 1; arithmetic takes 10.5 us, memory 4 to 8 us. A step of 64-64-64-64-1 took
 # 363 us with the products and 239 us with this kernel. With 1024 rows the products take 8.3 and
 # 4.1 us, little more than two launches. Where tensor cores take part, they make the larger ones.
-TALL_ROWS, MOST_TALL_SIDE = 8192, 256
-MOST_TALL, MOST_TALL_BESIDE_TENSOR_CORES = 128 * 128, 64 * 64
+TALL_ROWS, MAX_TALL_SIDE = 8192, 256
+MAX_TALL, MAX_TALL_BESIDE_TENSOR_CORES = 128 * 128, 64 * 64
 
 # Attributes of a backend that `with_precision` hands on.
 SWITCHES = ("uses_narrow", "uses_fused", "uses_tall", "narrow_grid")
 
 # Methods that touch no device, or enter it by themselves.
-_ANYWHERE = {"owns", "dtype_name", "capture", "active", "with_precision", "report"}
+_UNWRAPPED = {"owns", "dtype_name", "capture", "active", "with_precision", "report"}
 
 
-def _on_its_device(method: Callable[..., Any]) -> Callable[..., Any]:
+def _with_device_current(method: Callable[..., Any]) -> Callable[..., Any]:
     """Run a method with the backend's device current; a call within such a call finds it so."""
 
     @functools.wraps(method)
-    def entered(self: CuPyBackend, *args: Any, **kwargs: Any) -> Any:
-        recorder = self._notes.recorder
+    def wrapped(self: CuPyBackend, *args: Any, **kwargs: Any) -> Any:
+        recorder = self._thread_state.recorder
         if recorder is not None:
             return recorder.add(method.__name__, args, kwargs)
         try:
             if cupy.cuda.runtime.getDevice() == self.index:
                 return method(self, *args, **kwargs)
-            with self._own_device:
+            with self._device:
                 return method(self, *args, **kwargs)
         except (MemoryError, RuntimeError) as error:
             failures.raise_meaning(self.device, error)
             raise
 
-    return entered
+    return wrapped
 
 
 def _enter_in_every_method(backend: type[CuPyBackend]) -> type[CuPyBackend]:
     for name, method in inspect.getmembers(backend, inspect.isfunction):
-        if not name.startswith("_") and name not in _ANYWHERE:
-            setattr(backend, name, _on_its_device(method))
+        if not name.startswith("_") and name not in _UNWRAPPED:
+            setattr(backend, name, _with_device_current(method))
     return backend
 
 
-def _with_own_kernels(backend: type[CuPyBackend]) -> type[CuPyBackend]:
+def _use_cuda_kernels(backend: type[CuPyBackend]) -> type[CuPyBackend]:
     """Put the own kernels before the methods of the same names, which take what those refuse."""
-    for name in OWN:
-        setattr(backend, name, _own_first(name, getattr(backend, name)))
+    for name in CUDA_KERNELS:
+        setattr(backend, name, _prefer_cuda_kernel(name, getattr(backend, name)))
     return backend
 
 
-def _own_first(name: str, default: Callable[..., Any]) -> Callable[..., Any]:
+def _prefer_cuda_kernel(name: str, default: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(default)
     def kernel(self: CuPyBackend, *args: Any, **kwargs: Any) -> None:
         self._streams.join()
@@ -107,7 +107,7 @@ def _own_first(name: str, default: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @_enter_in_every_method
-@_with_own_kernels
+@_use_cuda_kernels
 class CuPyBackend(Backend):
     """CuPy on one CUDA device.
 
@@ -127,19 +127,19 @@ class CuPyBackend(Backend):
         self.index = index
         self.device = f"cupy:{index}"
         self.precision = precision
-        self._own_device = cupy.cuda.Device(index)
+        self._device = cupy.cuda.Device(index)
         self._fallbacks: dict[str, str] = {}  # kernel -> why the default took its place
-        self._notes = Notes()
+        self._thread_state = ThreadState()
         self._others: weakref.WeakValueDictionary[Any, Backend] = weakref.WeakValueDictionary()
         self.uses_narrow = self.uses_fused = self.uses_tall = True
         self.narrow_grid: Grid | None = None
         with self.active():
-            facts = _facts(self._own_device)
-            self._kernels = Kernels(cupy.RawKernel, cupy.zeros, facts.multiprocessors)
+            properties = _device_properties(self._device)
+            self._kernels = Kernels(cupy.RawKernel, cupy.zeros, properties.multiprocessors)
             self._blas = BlasLt(precision)
             self._streams = Streams()
             self._staging = Staging()
-            self._narrow = NarrowSteps(_compile_narrow, cupy.zeros, facts)
+            self._narrow = NarrowSteps(_compile_narrow, cupy.zeros, properties)
         self._captures = Captures(self)
 
     def with_precision(self, precision: str) -> Backend:
@@ -183,7 +183,7 @@ class CuPyBackend(Backend):
         return host
 
     def synchronize(self) -> None:
-        self._own_device.synchronize()
+        self._device.synchronize()
 
     def release_memory(self) -> None:
         failures.free_memory()
@@ -225,7 +225,7 @@ class CuPyBackend(Backend):
     def _note_fallback(self, name: str, error: Exception) -> None:
         if self._streams.is_recording():
             raise error  # in a capture there is nothing to fall back on
-        self._notes.fallbacks[name] = str(error)
+        self._thread_state.fallbacks[name] = str(error)
         if name not in self._fallbacks:
             self._fallbacks[name] = str(error)
             LOG.info("%s is computed by CuPy: %s", name, error)
@@ -283,7 +283,7 @@ class CuPyBackend(Backend):
         if dx is None:
             self._weight_gradient(x, delta, dW, db, 0)
             self._streams.join()
-        elif min(*W.shape, x.shape[0]) >= FULL:
+        elif min(*W.shape, x.shape[0]) >= LARGE:
             self._weight_gradient(x, delta, dW, db, 0)
             self._multiply(delta, W.T, dx)
         else:
@@ -306,8 +306,8 @@ class CuPyBackend(Backend):
     def _is_tall(self, x: Array, dW: Array) -> bool:
         """Return True if an own kernel is expected to make this gradient in less time."""
         is_plain = self.precision == "float32" and x.dtype == np.float32
-        most = MOST_TALL if is_plain else MOST_TALL_BESIDE_TENSOR_CORES
-        if not self.uses_tall or x.shape[0] < TALL_ROWS or max(dW.shape) > MOST_TALL_SIDE:
+        most = MAX_TALL if is_plain else MAX_TALL_BESIDE_TENSOR_CORES
+        if not self.uses_tall or x.shape[0] < TALL_ROWS or max(dW.shape) > MAX_TALL_SIDE:
             return False
         return bool(dW.size <= most)
 
@@ -338,17 +338,17 @@ class CuPyBackend(Backend):
     def capture(self, step: Callable[[], None]) -> Callable[[int], None]:
         run: Callable[[int], None] | None = None
 
-        def run_here(n: int) -> None:
+        def run_on_device(n: int) -> None:
             nonlocal run
             try:
-                with self._own_device:  # once for all kernels of all n steps
+                with self._device:  # once for all kernels of all n steps
                     run = run or self._captures.new_run(step)
                     run(n)
             except (MemoryError, RuntimeError) as error:
                 failures.raise_meaning(self.device, error)
                 raise
 
-        return run_here
+        return run_on_device
 
     def report(self) -> dict[str, Any]:
         """Return how this backend ran: what was recorded, what was not and why, each product."""
@@ -365,11 +365,11 @@ class CuPyBackend(Backend):
 
     @property
     def _recorder(self) -> Recorder | None:
-        return self._notes.recorder
+        return self._thread_state.recorder
 
     @_recorder.setter
     def _recorder(self, recorder: Recorder | None) -> None:
-        self._notes.recorder = recorder
+        self._thread_state.recorder = recorder
 
 
 def _compile_narrow(text: str, name: str, is_cooperative: bool) -> Launch:
@@ -384,5 +384,5 @@ def _compile_narrow(text: str, name: str, is_cooperative: bool) -> Launch:
     return launch
 
 
-def _facts(device: Any) -> Device:
+def _device_properties(device: Any) -> Device:
     return Device(device.attributes["MultiProcessorCount"], int(device.compute_capability))

@@ -32,7 +32,7 @@ MAX_WORKSPACE, MIN_ALIGNMENTS = 1, (5, 6, 7, 8)  # cublasLtMatmulPreferenceAttri
 DEFAULT, BIAS, RELU_BIAS, BGRADA = 1, 4, 6, 256  # cublasLtEpilogue_t
 EPILOGUES = {DEFAULT: "plain", BIAS: "bias", RELU_BIAS: "bias+relu", BGRADA: "bias gradient"}
 ALLOC_FAILED = 3  # cublasStatus_t
-MOST_PLANS = 1024  # a deep network has a few dozen; the least recently used is dropped
+MAX_PLANS = 1024  # a deep network has a few dozen; the least recently used is dropped
 
 
 class Refused(Exception):
@@ -152,7 +152,7 @@ class BlasLt:
         self._compute = COMPUTE[precision]
         self._plans: dict[Key, Plan | Refused] = {}  # the least recently used first
         self._library: Any = None
-        self._lacking = ""  # why the library cannot be used
+        self._unavailable = ""  # why the library cannot be used
         self._handle = c_void_p()
         self._workspaces = Workspaces()
         # A plan's bias pointer is set for each launch, so setting and launching are one act.
@@ -247,7 +247,7 @@ class BlasLt:
             except Refused as error:
                 # Not `error` itself: its traceback would keep the operands' memory.
                 plan = Refused(*error.args)
-            while len(self._plans) >= MOST_PLANS:
+            while len(self._plans) >= MAX_PLANS:
                 del self._plans[next(iter(self._plans))]
         self._plans[key] = plan
         if isinstance(plan, Refused):
@@ -256,8 +256,8 @@ class BlasLt:
 
     def _open(self) -> None:
         """Load the library at the first product; a failure is kept."""
-        if self._lacking:
-            raise Refused(self._lacking)
+        if self._unavailable:
+            raise Refused(self._unavailable)
         if self._library is not None:
             return
         try:
@@ -268,8 +268,8 @@ class BlasLt:
         except AllocationFailed:
             raise  # there may be memory the next time
         except Exception as error:
-            self._lacking = f"cuBLASLt cannot be used: {type(error).__name__}: {error}"
-            raise Refused(self._lacking) from error
+            self._unavailable = f"cuBLASLt cannot be used: {type(error).__name__}: {error}"
+            raise Refused(self._unavailable) from error
 
     def _plan(self, key: Key, vector: Array | None) -> Plan:
         """Describe a product and choose its algorithm."""

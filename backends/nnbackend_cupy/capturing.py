@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from nnbackend_cupy.backend import CuPyBackend
 
 LOG = logging.getLogger("nnbackend.cupy")
-LAST = 64  # captures that are reported
+MAX_REPORTED = 64  # captures that are reported
 # What a kernel that does not suit the device raises: at its compilation, or at its launch.
 NOT_LAUNCHED = (cupy.cuda.compiler.CompileException, cupy.cuda.driver.CUDADriverError)
 
@@ -36,9 +36,9 @@ class Captures:
     def __init__(self, backend: CuPyBackend) -> None:
         self._backend = backend
         self.narrow_reason: str | None = None  # why the last step was not made by one kernel
-        self._recorded: deque[dict[int, int | None]] = deque(maxlen=LAST)  # nodes of its graphs
-        self._not_recorded: deque[str] = deque(maxlen=LAST)  # why steps were called one by one
-        self._narrow: deque[str] = deque(maxlen=LAST)  # on which grids
+        self._recorded: deque[dict[int, int | None]] = deque(maxlen=MAX_REPORTED)  # nodes of its graphs
+        self._not_recorded: deque[str] = deque(maxlen=MAX_REPORTED)  # why steps were called one by one
+        self._narrow: deque[str] = deque(maxlen=MAX_REPORTED)  # on which grids
 
     def new_run(self, step: Callable[[], None]) -> Callable[[int], None]:
         """Return a function that makes n steps; nothing of the step has been executed yet."""
@@ -58,9 +58,9 @@ class Captures:
             return general
         self.narrow_reason = None
         self._narrow.append(str(grid))
-        return self._or_otherwise(run, general, grid)
+        return self._with_fallback(run, general, grid)
 
-    def _or_otherwise(
+    def _with_fallback(
         self, run: Callable[[int], None], general: Callable[[int], None], grid: Grid
     ) -> Callable[[int], None]:
         """Return the whole steps of one kernel, or the general ones where it cannot be launched."""
@@ -97,7 +97,7 @@ class Captures:
 
     def _calls(self, step: Callable[[], None]) -> list[Call]:
         """Return the calls of a step, which has no effect."""
-        streams, notes = self._backend._streams, self._backend._notes
+        streams, notes = self._backend._streams, self._backend._thread_state
         notes.recorder = recorder = Recorder()
         try:
             nodes: list[int | None] = []
@@ -115,20 +115,20 @@ class Captures:
         backend = self._backend
 
         def counted() -> None:
-            backend._notes.fallbacks.clear()
+            backend._thread_state.fallbacks.clear()
             step()
             backend._streams.join()
 
         def can_record() -> str | None:
-            return "; ".join(dict.fromkeys(backend._notes.fallbacks.values())) or None
+            return "; ".join(dict.fromkeys(backend._thread_state.fallbacks.values())) or None
 
         def in_use() -> list[Any]:
             return [*backend._kernels.in_use(), *backend._blas.workspaces.values()]
 
-        def say(reason: str) -> None:
+        def on_fallback(reason: str) -> None:
             self._not_recorded.append(reason)
             backend._not_recorded(reason)
 
-        steps = Steps(counted, backend._streams, can_record, in_use, say)
+        steps = Steps(counted, backend._streams, can_record, in_use, on_fallback)
         self._recorded.append(steps.nodes)
         return steps.run

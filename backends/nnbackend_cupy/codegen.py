@@ -15,7 +15,7 @@ import numpy as np
 from nnbackend_cupy.tracing import BOOL, FLOAT, INTEGER, REDUCTIONS, Symbol, Untraceable
 
 C_TYPES = {FLOAT: "T", INTEGER: "int", BOOL: "bool"}
-OWN = {"sign", "maximum", "minimum"}  # functions of cuda/common.cu, for every type
+COMMON_FUNCTIONS = {"sign", "maximum", "minimum"}  # functions of cuda/common.cu, for every type
 INFIX = {"+", "-", "*", "/", "==", "!=", "<", "<=", ">", ">=", "&&", "||"}
 # What a reduction starts from.
 STARTS = {"sum": "0", "prod": "1", "max": "-INFINITE", "min": "INFINITE", "all": "1", "any": "0"}
@@ -105,7 +105,7 @@ class Printer:
             return f"{_bracketed(args[0])} {op} {_bracketed(args[1])}"
         if symbol.kind == INTEGER and op == "fabs":
             return f"abs({args[0]})"
-        suffix = "f" if op not in OWN and self.dtype == np.float32 else ""
+        suffix = "f" if op not in COMMON_FUNCTIONS and self.dtype == np.float32 else ""
         return f"{op}{suffix}({', '.join(args)})"
 
 

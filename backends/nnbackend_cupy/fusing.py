@@ -12,14 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nnbackend_cupy.kernels import MOST_OUTPUTS
+from nnbackend_cupy.kernels import MAX_OUTPUTS
 from nnbackend_cupy.recorder import Call
 from nnbackend_cupy.tracing import Untraceable
 
 if TYPE_CHECKING:
     from nnbackend_cupy.backend import CuPyBackend
 
-MOST_GATHERS = 3  # x, y and weights
+MAX_GATHERS = 3  # x, y and weights
 
 
 def fused(calls: Sequence[Call], backend: CuPyBackend) -> Callable[[], None]:
@@ -61,7 +61,7 @@ def _beginning(calls: Sequence[Call]) -> int:
         return 0
     clock, n = calls[0].arguments["clock"], 1
     first: dict[str, Any] | None = None
-    while n < len(calls) and n <= MOST_GATHERS and calls[n].name == "gather_rows":
+    while n < len(calls) and n <= MAX_GATHERS and calls[n].name == "gather_rows":
         gather = calls[n].arguments
         first = first or gather
         alike = all(gather[name] is first[name] for name in ("order", "clock"))
@@ -110,7 +110,7 @@ def _output_layer(calls: Sequence[Call]) -> int:
     is_one = is_one and compared["out"] is ahead["a"] and compared["delta"] is back["delta"]
     if not is_one or compared["weight"] is not None or back["dx"] is None:
         return 0
-    if ahead["W"].shape[1] > MOST_OUTPUTS:
+    if ahead["W"].shape[1] > MAX_OUTPUTS:
         return 0
     if len(calls) > 3 and calls[3].name == "dense_backward":
         below = calls[3].arguments

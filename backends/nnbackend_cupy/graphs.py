@@ -18,7 +18,7 @@ import cupy
 from nnbackend_cupy import failures
 from nnbackend_cupy.streams import Streams
 
-LONG = 16  # steps of the longer graph: a launch costs the host more than a step of a small net
+GRAPH_STEPS = 16  # steps of the longer graph: a launch costs the host more than a step of a small net
 
 
 class Steps:
@@ -27,7 +27,7 @@ class Steps:
     run(n) makes n steps. The first of a thread is a call, which compiles kernels, chooses
     algorithms and allocates scratch memory; the rest are replays. can_record() is asked after that
     call, and gives the reason where not; in_use() gives what this thread's recordings need as long
-    as they are replayed; say() is told why steps are called one by one.
+    as they are replayed; on_fallback() is told why steps are called one by one.
 
     A graph takes memory of the device, when it is made and when it is first launched. Where there
     is none, the graph of one step serves instead of the longer one, and calls instead of that.
@@ -39,22 +39,22 @@ class Steps:
         streams: Streams,
         can_record: Callable[[], str | None],
         in_use: Callable[[], list[Any]],
-        say: Callable[[str], None],
+        on_fallback: Callable[[str], None],
     ) -> None:
         self._step, self._streams = step, streams
-        self._can_record, self._in_use, self._say = can_record, in_use, say
+        self._can_record, self._in_use, self._on_fallback = can_record, in_use, on_fallback
         # Not by the number of the thread, which a later one may be given again.
-        self._here = threading.local()
+        self._thread = threading.local()
         self._graphs: dict[int, tuple[Any, list[Any]]] = {}  # each with what it uses by address
-        self._longest = LONG
+        self._longest = GRAPH_STEPS
         self.nodes: dict[int, int | None] = {}  # of each graph, by its steps
         self.reason: str | None = None  # why steps are called one by one
 
     def run(self, n: int) -> None:
         """Make n steps."""
-        if n and not hasattr(self._here, "was_called"):
+        if n and not hasattr(self._thread, "has_run"):
             self._step()  # each thread has scratch memory of its own, which this makes
-            self._here.was_called, n = True, n - 1
+            self._thread.has_run, n = True, n - 1
             self._fall_back(self._can_record())
         while n and self.reason is None:
             length = self._longest if n >= self._longest else 1
@@ -66,9 +66,9 @@ class Steps:
     def _fall_back(self, reason: str | None) -> None:
         if reason is not None and self.reason is None:
             self.reason = reason
-            self._say(reason)
+            self._on_fallback(reason)
 
-    def _do_without(self, length: int, reason: str) -> None:
+    def _drop_graph(self, length: int, reason: str) -> None:
         """Drop a graph that finds no memory, and give back what it had for what takes its place."""
         self._graphs.pop(length, None)
         self.nodes.pop(length, None)
@@ -88,7 +88,7 @@ class Steps:
             is_short = failures.is_out_of_memory(error)
         # Only now is the error gone, and with it what its frames held.
         if is_short:
-            self._do_without(length, reason)
+            self._drop_graph(length, reason)
         else:
             self._fall_back(reason)
         return False
@@ -128,7 +128,7 @@ class Steps:
             reason = f"a replay failed: {type(error).__name__}: {error}"
         current.wait_event(stream.record())
         if reason is not None:
-            self._do_without(length, reason)
+            self._drop_graph(length, reason)
         return launched
 
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 # Of a block, as the kernels' text has them.
 THREADS, ROW_THREADS, DROPOUT_THREADS, OUTPUT_WARPS = 256, 128, 64, 4
 FEW_ROWS = 1024  # of an output layer, so that more than one warp takes a row
-MOST_BLOCKS = 1056  # 8 for each of the 132 multiprocessors of the largest GPUs; then threads loop
+MAX_BLOCKS = 1056  # 8 for each of the 132 multiprocessors of the largest GPUs; then threads loop
 FEW_BLOCKS = 128  # fewer leave multiprocessors without work
 # Of a weight gradient: the side of a tile, the rows that a stage holds at most, the numbers that a
 # block adds up at the end. Two blocks fit a multiprocessor.
@@ -16,12 +16,12 @@ TALL_SIDE, TALL_STAGE, TOTAL_WIDTH, TALL_RESIDENT = 64, 16, 16, 2
 
 def over_elements(n: int) -> tuple[int]:
     """Return a grid for n elements: one for each thread until the GPU is full, then more."""
-    return (min(-(-n // THREADS), MOST_BLOCKS),)
+    return (min(-(-n // THREADS), MAX_BLOCKS),)
 
 
 def over_gathered(n: int) -> int:
     """Return how many blocks gather n elements, four to a thread: few, for they all report."""
-    return max(1, min(-(-n // (4 * THREADS)), MOST_BLOCKS // 4))
+    return max(1, min(-(-n // (4 * THREADS)), MAX_BLOCKS // 4))
 
 
 def over_rows(rows: int, columns: int) -> tuple[tuple[int], int]:
@@ -33,7 +33,7 @@ def over_rows(rows: int, columns: int) -> tuple[tuple[int], int]:
 def over_outputs(rows: int) -> tuple[int, int]:
     """Return (warps of a row, blocks) for an output layer in one launch."""
     warps = OUTPUT_WARPS if rows <= FEW_ROWS else 1
-    return warps, min(-(-rows * warps // OUTPUT_WARPS), MOST_BLOCKS)
+    return warps, min(-(-rows * warps // OUTPUT_WARPS), MAX_BLOCKS)
 
 
 @lru_cache(maxsize=1024)
@@ -49,7 +49,7 @@ def over_columns(rows: int, columns: int) -> tuple[int, int, int, int]:
     tiles, strips = -(-columns // width), THREADS // width
     chunks = 1
     if rows > 16 * strips:
-        chunks = max(1, min(-(-MOST_BLOCKS // 2 // tiles), -(-rows // (8 * strips))))
+        chunks = max(1, min(-(-MAX_BLOCKS // 2 // tiles), -(-rows // (8 * strips))))
     rows_of_block = max(1, -(-rows // chunks))
     return width, tiles, max(1, -(-rows // rows_of_block)), rows_of_block
 

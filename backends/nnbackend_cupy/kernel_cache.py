@@ -21,7 +21,7 @@ from nnbackend_cupy.tracing import Untraceable
 
 # Launch(grid, block, arguments); a cupy.RawKernel is one.
 Launch: TypeAlias = Callable[[tuple[int, ...], tuple[int, ...], tuple[Any, ...]], Any]
-MOST_KERNELS = 512  # a network needs about ten
+MAX_KERNELS = 512  # a network needs about ten
 
 
 class KernelCache:
@@ -31,7 +31,7 @@ class KernelCache:
         self._compile = compile
         self._kernels: dict[Any, tuple[Source, Launch] | Untraceable] = {}
         self._launches: dict[str, Launch] = {}  # by the kernel's name, which says its text
-        self._known: dict[int, _Known] = {}  # formulas by their id
+        self._formulas: dict[int, _Formula] = {}  # formulas by their id
         self._lock = threading.RLock()  # reentrant: a formula may die wherever memory is taken
 
     def kernel(
@@ -41,8 +41,8 @@ class KernelCache:
 
         make() traces the formulas. Raises: Untraceable, also for a formula that was refused before.
         """
-        known = [None if formula is None else self._look_up(formula) for formula in formulas]
-        key = (tuple(each and each.word for each in known), role, dtype.char)
+        known = [None if formula is None else self._entry(formula) for formula in formulas]
+        key = (tuple(each and each.identity for each in known), role, dtype.char)
         found = self._kernels.get(key)
         if found is None:
             found = self._make(make)
@@ -80,28 +80,28 @@ class KernelCache:
                 _limit(self._launches)
         return launch
 
-    def _look_up(self, formula: Any) -> _Known:
-        known = self._known.get(id(formula))
+    def _entry(self, formula: Any) -> _Formula:
+        known = self._formulas.get(id(formula))
         if known is None or known.formula() is not formula:
             with self._lock:
-                known = self._known[id(formula)] = _Known(formula, self)
+                known = self._formulas[id(formula)] = _Formula(formula, self)
         return known
 
-    def _forget(self, number: int, known: _Known) -> None:
+    def _forget(self, number: int, known: _Formula) -> None:
         """Forget a formula that is gone; of a user's, also what was made for it."""
         with self._lock:
-            if self._known.get(number) is known:
-                del self._known[number]
-            if not isinstance(known.word, tuple):
+            if self._formulas.get(number) is known:
+                del self._formulas[number]
+            if not isinstance(known.identity, tuple):
                 for key in known.keys:
                     self._kernels.pop(key, None)
 
 
-class _Known:
+class _Formula:
     """A formula that was seen: a weak reference, what it is known by, the keys with its kernels."""
 
     def __init__(self, formula: Any, cache: KernelCache) -> None:
-        self.word: Hashable = _built_in(formula) or object()
+        self.identity: Hashable = _built_in(formula) or object()
         self.keys: set[Any] = set()
         me, owner, number = weakref.ref(self), weakref.ref(cache), id(formula)
 
@@ -129,5 +129,5 @@ def _built_in(formula: Any) -> tuple[Hashable, ...] | None:
 
 
 def _limit(kept: dict[Any, Any]) -> None:
-    while len(kept) > MOST_KERNELS:
+    while len(kept) > MAX_KERNELS:
         kept.pop(next(iter(kept)), None)

@@ -23,8 +23,8 @@ from nnbackend_cupy.kernel_cache import KernelCache, Launch
 from nnbackend_cupy.sources import Source
 from nnbackend_cupy.tracing import Untraceable
 
-MOST_OUTPUTS = 16  # of an output layer in one launch: a lane holds a number of each
-MOST_FEW = 16  # columns of the narrower matrix in one launch of `thin_gradient`
+MAX_OUTPUTS = 16  # of an output layer in one launch: a lane holds a number of each
+MAX_FEW = 16  # columns of the narrower matrix in one launch of `thin_gradient`
 MANY_ROWS = 16384  # above, the sum of the sample weights is worth a launch of its own
 LABELS = ("int32", "int64")
 SUMS = ("float64",)  # of totals, rates, hyper, shifts and factors
@@ -115,10 +115,10 @@ class Kernels:
         n, few, many = dW.size + n_out, min(n_in, n_out), max(n_in, n_out)
         if dW.size == 0:
             raise Untraceable(f"a weight gradient without weights. Received: dW.shape={dW.shape}")
-        tiles = grids.tall_tiles(n_in, n_out, few <= MOST_FEW)
+        tiles = grids.tall_tiles(n_in, n_out, few <= MAX_FEW)
         chunks, rows_of_block = grids.over_tall(rows, tiles, self._multiprocessors)
         partial = self._scratch(f"weight gradient {lane}", (chunks, n), dtype.name)
-        if few <= MOST_FEW:
+        if few <= MAX_FEW:
             is_delta = n_out == few
             _, launch = self._kernel(
                 (), ("thin", few, is_delta), dtype,
@@ -246,8 +246,8 @@ class Kernels:
         dtype, target = _check(*arrays, z_below, dx), _target(arrays[4], y)
         _check(totals, kinds=SUMS)
         rows, (n_in, n_out) = arrays[0].shape[0], arrays[1].shape
-        if not 0 < n_out <= MOST_OUTPUTS or n_in * rows == 0:
-            raise Untraceable(f"an output layer of {n_out} units, at most {MOST_OUTPUTS}")
+        if not 0 < n_out <= MAX_OUTPUTS or n_in * rows == 0:
+            raise Untraceable(f"an output layer of {n_out} units, at most {MAX_OUTPUTS}")
         warps, blocks = grids.over_outputs(rows)
         _, launch = self._kernel(
             (loss, phi, below), ("output", target, n_out, warps), dtype,
@@ -420,7 +420,7 @@ class Kernels:
     def _sums(self) -> tuple[Array, Array]:
         """Return a place for each block's sum, and the counter of blocks."""
         return (
-            self._scratch("sums", (grids.MOST_BLOCKS,), "float64"),
+            self._scratch("sums", (grids.MAX_BLOCKS,), "float64"),
             self._scratch("counter", (1,), "uint32"),
         )
 
@@ -438,7 +438,7 @@ class Kernels:
         self, launch: Launch, arguments: tuple[Any, ...], rows: int, columns: int
     ) -> None:
         (n_blocks,), lanes = grids.over_rows(rows, columns)
-        grid, sizes = (min(n_blocks, grids.MOST_BLOCKS),), map(np.int32, (rows, columns, lanes))
+        grid, sizes = (min(n_blocks, grids.MAX_BLOCKS),), map(np.int32, (rows, columns, lanes))
         launch(grid, (ROW_THREADS,), (*arguments, *self._sums(), *sizes))
 
     def _launch_columns(

@@ -25,10 +25,10 @@ CLUSTERS_FROM = 90  # compute capability
 # barrier takes 1.0 us where that of a cluster takes 0.2. H200, us a step: 2.8 thousand
 # multiplications (8-16-3, 16 rows) 4.0 in a cluster, 4.8 in a grid, 7.7 in one block; 52 thousand
 # (4-50-3, 150 rows) 8.2, 5.4 and 53.
-MOST_FOR_CLUSTER = 16 << 10
+MAX_FOR_CLUSTER = 16 << 10
 # Above, the products of cuBLASLt are faster than ours by more than launches take.
-MOST_WORK = 100 << 20
-MOST_KEPT = 64  # compiled kernels, each for the sizes of one network; a run keeps its own
+MAX_WORK = 100 << 20
+MAX_CACHED = 64  # compiled kernels, each for the sizes of one network; a run keeps its own
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Device:
 
 def choose_grid(work: int, device: Device) -> Grid:
     """Return the grid for a step of so many multiplications forward."""
-    if work <= MOST_FOR_CLUSTER and device.capability >= CLUSTERS_FROM:
+    if work <= MAX_FOR_CLUSTER and device.capability >= CLUSTERS_FROM:
         return Grid(CLUSTER, CLUSTER_BLOCKS)
     return Grid(GRID, device.multiprocessors)
 
@@ -71,8 +71,8 @@ class NarrowSteps:
         """
         try:
             step = match(calls)
-            if grid is None and step.work > MOST_WORK:
-                raise NotNarrow(f"{step.work:,} multiplications, at most {MOST_WORK:,}")
+            if grid is None and step.work > MAX_WORK:
+                raise NotNarrow(f"{step.work:,} multiplications, at most {MAX_WORK:,}")
             grid = grid or choose_grid(step.work, self._device)
             text, size = source(step.net, grid, step.rows)
         except Untraceable as error:
@@ -80,7 +80,7 @@ class NarrowSteps:
         launch = self._launches.pop(text.name, None)
         if launch is None:
             launch = self._compile(sources.program([text]), text.name, grid.barrier == GRID)
-            while len(self._launches) >= MOST_KEPT:
+            while len(self._launches) >= MAX_CACHED:
                 self._launches.pop(next(iter(self._launches)), None)
         self._launches[text.name] = launch
         return self._run(step, grid, launch, size), grid

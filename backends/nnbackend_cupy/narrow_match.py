@@ -12,7 +12,7 @@ from typing import Any
 
 from nnbackend.backend.formulas import Array
 from nnbackend_cupy.kernels import LABELS, _row_stride
-from nnbackend_cupy.narrow_source import DTYPE, MOST_ROWS, MOST_UNITS, Layer, Net, NotNarrow
+from nnbackend_cupy.narrow_source import DTYPE, MAX_ROWS, MAX_UNITS, Layer, Net, NotNarrow
 from nnbackend_cupy.recorder import Call
 from nnbackend_cupy.tracing import Untraceable
 
@@ -79,7 +79,7 @@ def match(calls: Sequence[Call]) -> Step:
     n_parameters = sum((layer.n_in + 1) * layer.n_out for layer in layers)
     _require(n_parameters == update["theta"].size, "parameters of no layer")
     rows = int(forward[0]["x"].shape[0])
-    _require(0 < rows <= MOST_ROWS, f"{rows} rows, at most {MOST_ROWS}")
+    _require(0 < rows <= MAX_ROWS, f"{rows} rows, at most {MAX_ROWS}")
     batch = _batch(parts, compared, forward[0]["x"])
     penalty = _penalty(parts["add_penalty"], update, compared["totals"])
     net = Net(
@@ -107,7 +107,7 @@ def _check_chain(
     """Check that each layer works on what its neighbours leave."""
     for k, (ahead, back) in enumerate(zip(forward, backward, strict=True)):
         n_out = ahead["W"].shape[1]
-        _require(n_out <= MOST_UNITS, f"a layer of {n_out} units, at most {MOST_UNITS}")
+        _require(n_out <= MAX_UNITS, f"a layer of {n_out} units, at most {MAX_UNITS}")
         shared = all(_is_same(ahead[name], back[name]) for name in ("x", "W", "z", "a"))
         _require(shared and ahead["phi"] is back["phi"], "layers that change on the way back")
         if k:

@@ -27,8 +27,8 @@ from nnbackend_cupy.sources import (
 from nnbackend_cupy.tracing import ELEMENTS, XP, as_symbol, inputs, traced
 
 BLOCK, CLUSTER, GRID = range(3)  # the barrier's range, as cuda/narrow.cu has it
-MOST_UNITS = 128  # of a layer; more inputs than that are taken by a phase of their own
-MOST_ROWS = 1024
+MAX_UNITS = 128  # of a layer; more inputs than that are taken by a phase of their own
+MAX_ROWS = 1024
 STATIC_SHARED = 48 << 10  # bytes that a block may have without asking
 TILES = ((8, 16), (16, 16), (16, 36), (24, 36), (32, 36), (48, 36), (64, 36), (96, 36), (128, 36))
 TILE_POOL = 9216  # elements: tiles of 32 x 32 of all 128 rows of a batch at once
@@ -69,7 +69,7 @@ class Net:
     @property
     def is_wide(self) -> bool:
         """Whether layer 1 has more inputs than a block holds of a row."""
-        return self.layers[0].n_in > MOST_UNITS
+        return self.layers[0].n_in > MAX_UNITS
 
 
 @dataclass(frozen=True)

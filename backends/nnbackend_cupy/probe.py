@@ -238,7 +238,7 @@ def _wheel(name: str, cuda: int) -> str:
     return f"{name}-cu12" if cuda < 13 else name
 
 
-def _lacking(what: str, wheel: str, runtime: Any, load: Callable[[], Any]) -> Probe | None:
+def _missing(what: str, wheel: str, runtime: Any, load: Callable[[], Any]) -> Probe | None:
     try:
         load()
     except Exception as error:
@@ -254,13 +254,13 @@ def _lacking(what: str, wheel: str, runtime: Any, load: Callable[[], Any]) -> Pr
 def no_compiler(cupy: Any) -> Probe | None:
     """NVRTC, which compiles every kernel."""
     runtime, load = cupy.cuda.runtime, lambda: cupy.cuda.nvrtc.getVersion()
-    return _lacking("NVRTC, the compiler of the kernels, is", "nvidia-cuda-nvrtc", runtime, load)
+    return _missing("NVRTC, the compiler of the kernels, is", "nvidia-cuda-nvrtc", runtime, load)
 
 
 def no_blas(cupy: Any) -> Probe | None:
     """cuBLAS, which multiplies the matrices; CuPy loads it when it is first asked for."""
     runtime, load = cupy.cuda.runtime, lambda: cupy.cuda.cublas
-    return _lacking("cuBLAS, for matrix products, is", "nvidia-cublas", runtime, load)
+    return _missing("cuBLAS, for matrix products, is", "nvidia-cublas", runtime, load)
 
 
 def no_headers(cupy: Any) -> Probe | None:
@@ -269,7 +269,7 @@ def no_headers(cupy: Any) -> Probe | None:
     if find is None:  # private: where it has gone, the first use will tell
         return None
     runtime, load = cupy.cuda.runtime, lambda: find(())
-    return _lacking("the CUDA headers are", "nvidia-cuda-runtime", runtime, load)
+    return _missing("the CUDA headers are", "nvidia-cuda-runtime", runtime, load)
 
 
 def no_libraries(cupy: Any) -> Probe | None:
@@ -287,13 +287,13 @@ def no_libraries(cupy: Any) -> Probe | None:
 def probe() -> Probe:
     """Say how many GPUs CuPy can use here; where none, why, and what mends it. Never raises."""
     try:
-        return _look()
+        return _diagnose()
     except Exception as error:
         cure = 'python -c "import cupy; cupy.show_config()" (shows what CuPy sees)'
         return Probe(0, f"looking for a GPU failed: {_line(error)}", cure)
 
 
-def _look() -> Probe:
+def _diagnose() -> Probe:
     names, driver, cupy = distributions(), driver_version(), None
     broken = (
         not_installed(names, is_importable(), driver)

@@ -20,14 +20,14 @@ from nnbackend_cupy.failures import is_out_of_memory
 
 # The order of the rows, rates, clocks. A data set comes once, and pinned memory as large would be
 # taken from the host for good: CuPy's pool gives none back.
-LARGEST = 4 << 20  # bytes
+MAX_STAGED = 4 << 20  # bytes
 
 
 class Staging:
     """The copies to one device; those of one object come one after another."""
 
     def __init__(self) -> None:
-        self._under_way: list[tuple[Any, Any]] = []  # an event, the memory that is read before it
+        self._pending: list[tuple[Any, Any]] = []  # an event, the memory that is read before it
 
     def send(self, host: np.ndarray, out: Array) -> None:
         """Copy to `out`, of the same shape and dtype, both contiguous; `host` is free at once.
@@ -37,8 +37,8 @@ class Staging:
         stream = cupy.cuda.get_current_stream()
         if stream.is_capturing():  # each replay would copy what lies there by then
             raise RuntimeError("a recorded step copies from the host")
-        self._under_way = [pair for pair in self._under_way if not pair[0].done]
-        memory = _pinned(host.nbytes) if 0 < host.nbytes <= LARGEST else None
+        self._pending = [pair for pair in self._pending if not pair[0].done]
+        memory = _pinned(host.nbytes) if 0 < host.nbytes <= MAX_STAGED else None
         if memory is None:
             out.set(host)
             stream.synchronize()  # `host` may be read until then: a caller's own pinned memory is
@@ -46,7 +46,7 @@ class Staging:
         staged = np.frombuffer(memory, host.dtype, host.size).reshape(host.shape)
         staged[...] = host
         out.set(staged)
-        self._under_way.append((stream.record(), memory))
+        self._pending.append((stream.record(), memory))
 
 
 def _pinned(n_bytes: int) -> Any:

@@ -17,7 +17,7 @@ from nnbackend.backend.formulas import Array
 from nnbackend_cupy.recorder import Recorder
 
 
-class Notes(threading.local):
+class ThreadState(threading.local):
     """What one thread has under way: a recorder of its calls, and why CuPy replaced kernels."""
 
     def __init__(self) -> None:

@@ -374,7 +374,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 _METHODS = {*REDUCTIONS, "mean", "clip"}
 
 
-def _give_symbols_operators() -> None:
+def _add_operators() -> None:
     """Let `a + b` be what xp.add(a, b) is, also with the symbol on the right."""
     names = {"add": "add", "sub": "subtract", "mul": "multiply", "truediv": "divide"}
     names |= {"pow": "power", "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor"}
@@ -389,7 +389,7 @@ def _give_symbols_operators() -> None:
         setattr(Symbol, f"__{short}__", lambda a, f=_FUNCTIONS[name]: f(a))
 
 
-_give_symbols_operators()
+_add_operators()
 
 
 def traced(formula: Callable[..., Any], *args: Any) -> Any:

@@ -69,7 +69,7 @@ def in_one_launch(
 
 def on_a_small_gpu(row: Any) -> None:
     """Check an output layer whose blocks have several rows each, also with warps that lag."""
-    most, grids.MOST_BLOCKS = grids.MOST_BLOCKS, 3
+    most, grids.MAX_BLOCKS = grids.MAX_BLOCKS, 3
     try:
         for order in range(4, 10):
             os.environ[ORDER] = str(order)
@@ -86,5 +86,5 @@ def on_a_small_gpu(row: Any) -> None:
                 got = row.to_host(on[name])
                 np.testing.assert_allclose(got, exact[name], rtol=1e-10, atol=1e-12)
     finally:
-        grids.MOST_BLOCKS = most
+        grids.MAX_BLOCKS = most
         os.environ.pop(ORDER, None)

@@ -204,7 +204,7 @@ def test_another_threads_fallback_is_not_this_steps() -> None:
 
     def step() -> None:
         backend.clip_norm(gradient, 0.5)
-        if not calls and backend._notes.recorder is None:
+        if not calls and backend._thread_state.recorder is None:
             calls.append(in_a_thread(lambda: backend.dense_forward(x, W, b, flip, z, z)))
 
     backend.uses_fused = False

@@ -55,13 +55,13 @@ def kept(backend: Any) -> dict[str, int]:
         "kernels": len(cache._kernels),
         "compiled": len(cache._launches),
         "formulas that are no more": sum(
-            known.formula() is None for known in cache._known.values()
+            known.formula() is None for known in cache._formulas.values()
         ),
         "whole steps": len(backend._narrow._launches),
         "arrays": len(STATE.memory),
         "graphs": len(STATE.graphs),
         "scratch": len(backend._kernels._local.arrays),
-        "fallbacks": len(backend._notes.fallbacks),
+        "fallbacks": len(backend._thread_state.fallbacks),
     }
 
 
@@ -180,7 +180,7 @@ def test_a_users_formula_is_not_kept(is_good: bool, no_gc: None) -> None:
     del formula, formulas, others
     assert all(reference() is None for reference in gone)
     assert cache._kernels == {}
-    assert [known.formula() for known in cache._known.values()] == [get_activation("relu")]
+    assert [known.formula() for known in cache._formulas.values()] == [get_activation("relu")]
 
 
 def test_a_formula_without_weak_references_stays_itself() -> None:
@@ -211,7 +211,7 @@ def test_a_subclass_of_a_user_is_not_taken_for_the_built_in_formula() -> None:
 
 
 def test_a_sweep_over_parameters_does_not_grow_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel_cache, "MOST_KERNELS", 10)
+    monkeypatch.setattr(kernel_cache, "MAX_KERNELS", 10)
     cache, compiled = counted()
     for n in range(100):
         formula = get_activation("leaky_relu", n / 100)
@@ -240,7 +240,7 @@ def test_a_recording_keeps_its_kernels_when_the_cache_drops_them(
 
 
 def test_whole_steps_of_many_widths_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(narrow, "MOST_KEPT", 2)
+    monkeypatch.setattr(narrow, "MAX_CACHED", 2)
     backend = new_backend()
     for width in (2, 3, 4):
         fit(backend, width, epochs=1)
@@ -251,7 +251,7 @@ def test_whole_steps_of_many_widths_are_limited(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_plans_of_many_shapes_are_limited_and_destroyed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(modules().BlasLt.multiply.__globals__, "MOST_PLANS", 5)
+    monkeypatch.setitem(modules().BlasLt.multiply.__globals__, "MAX_PLANS", 5)
     backend = new_backend()
 
     def multiply(rows: int) -> None:
@@ -316,7 +316,7 @@ def test_reasons_for_fallbacks_are_kept_once() -> None:
         x, b = backend.zeros((rows, 2), "float32"), backend.zeros((3,), "float32")
         W, a = backend.zeros((2, 3), "float32"), backend.zeros((rows, 3), "float32")
         backend.dense_forward(x, W, b, phi, a, a)
-    assert len(backend._notes.fallbacks) == 1
+    assert len(backend._thread_state.fallbacks) == 1
 
 
 def test_networks_of_one_precision_share_a_device() -> None:

@@ -37,7 +37,7 @@ CROSS_ENTROPY = get_loss("cross_entropy").fused()
 @pytest.fixture
 def small_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A GPU that is full with three blocks."""
-    monkeypatch.setattr(grids, "MOST_BLOCKS", 6)
+    monkeypatch.setattr(grids, "MAX_BLOCKS", 6)
     monkeypatch.setattr(grids, "FEW_BLOCKS", 2)
     monkeypatch.setattr(kernels, "MANY_ROWS", 50)
     over_columns.cache_clear()
@@ -182,7 +182,7 @@ def test_dropout_at_its_threshold() -> None:
 def test_a_sum_of_more_parts_than_a_block_has_strips(
     order: int, monkeypatch: pytest.MonkeyPatch, small_gpu: None
 ) -> None:
-    monkeypatch.setattr(grids, "MOST_BLOCKS", 64)
+    monkeypatch.setattr(grids, "MAX_BLOCKS", 64)
     width, _, chunks, _ = over_columns(1300, 37)
     assert chunks > grids.THREADS // width
     delta, db = normal(1300, 37), np.full(37, np.nan)
@@ -390,7 +390,7 @@ def test_the_grid_of_column_sums_covers_all_once(rows: int, columns: int) -> Non
     assert width in (1, 2, 4, 8, 16, 32)
     assert (tiles - 1) * width < columns <= tiles * width
     assert (chunks - 1) * rows_of_block < max(rows, 1) <= chunks * rows_of_block
-    assert tiles * chunks <= max(tiles, grids.MOST_BLOCKS)
+    assert tiles * chunks <= max(tiles, grids.MAX_BLOCKS)
     if rows <= 128 and columns >= 8:
         assert chunks == 1  # a batch of the usual size needs no exchange between blocks
 

@@ -214,7 +214,7 @@ def test_more_shared_memory_than_there_is() -> None:
 
 def test_large_products_are_left_to_cublaslt(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = on()
-    monkeypatch.setitem(type(backend._narrow).plan.__globals__, "MOST_WORK", 800)
+    monkeypatch.setitem(type(backend._narrow).plan.__globals__, "MAX_WORK", 800)
     assert "810 multiplications, at most 800" in str(refused(ShortRun(backend)))
     assert refused(ShortRun(on("block"))) is None
 

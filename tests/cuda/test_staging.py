@@ -49,15 +49,15 @@ def test_pinned_memory_is_kept_until_it_has_been_read(events: list[Any]) -> None
     staging = new_backend()._staging
     for _ in range(3):
         staging.send(np.ones(4), Later())
-    assert [event for event, _ in staging._under_way] == events
+    assert [event for event, _ in staging._pending] == events
     events[1].done = True
     staging.send(np.ones(4), Later())
-    assert [event for event, _ in staging._under_way] == [events[0], *events[2:]]
+    assert [event for event, _ in staging._pending] == [events[0], *events[2:]]
 
 
 def test_a_large_array_is_waited_for(events: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     staging = new_backend()._staging
-    monkeypatch.setitem(type(staging).send.__globals__, "LARGEST", 16)
+    monkeypatch.setitem(type(staging).send.__globals__, "MAX_STAGED", 16)
     with pytest.raises(AssertionError, match="waits for the device"):
         staging.send(np.ones(3), Later())
     staging.send(np.ones(2), Later())

@@ -27,7 +27,7 @@ def device(request: pytest.FixtureRequest) -> str:
 def compiled_things() -> int:
     """Count the functions that numba has compiled and that are still there."""
     numba_compiling = pytest.importorskip("nnbackend_numba.compiling")
-    return len(numba_compiling._kept)
+    return len(numba_compiling._cache)
 
 
 def test_fits_leave_no_objects(device: str) -> None:
@@ -139,27 +139,27 @@ def test_one_loop_for_one_formula() -> None:
 def test_compiled_formulas_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     compiling: Any = pytest.importorskip("nnbackend_numba.compiling")
     monkeypatch.setattr(compiling, "_kept", OrderedDict())
-    monkeypatch.setattr(compiling, "MOST", 5)
+    monkeypatch.setattr(compiling, "MAX_CACHED", 5)
     threads = [
-        threading.Thread(target=lambda k=k: [compiling.keep((k, i), object) for i in range(300)])
+        threading.Thread(target=lambda k=k: [compiling.cached((k, i), object) for i in range(300)])
         for k in range(4)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(compiling._kept) <= 5
-    first = compiling.keep(("again",), object)
-    assert compiling.keep(("again",), object) is first
+    assert len(compiling._cache) <= 5
+    first = compiling.cached(("again",), object)
+    assert compiling.cached(("again",), object) is first
 
 
 def test_the_longest_unused_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     compiling: Any = pytest.importorskip("nnbackend_numba.compiling")
     monkeypatch.setattr(compiling, "_kept", OrderedDict())
-    monkeypatch.setattr(compiling, "MOST", 4)
+    monkeypatch.setattr(compiling, "MAX_CACHED", 4)
     for i in range(4):
-        compiling.keep((i,), object)
-    assert len(compiling._kept) == 4
-    compiling.keep((0,), object)  # used again
-    compiling.keep((4,), object)
-    assert [key for (key,) in compiling._kept] == [2, 3, 0, 4]
+        compiling.cached((i,), object)
+    assert len(compiling._cache) == 4
+    compiling.cached((0,), object)  # used again
+    compiling.cached((4,), object)
+    assert [key for (key,) in compiling._cache] == [2, 3, 0, 4]
