@@ -1,10 +1,10 @@
-"""Captured steps with fewer launches: neighbouring calls that one kernel makes together.
+"""Fuse consecutive calls of a captured step into fewer launches.
 
     begin_step      tick, gather_rows, gather_rows ...: the same bits
     output_layer    dense_forward, loss_and_delta, dense_backward of an output layer of few units,
-                    and the slope of the layer below: the same but for rounding
+                    and the slope of the layer below: the same up to rounding
 
-What a fused kernel refuses is called as it was.
+Calls that a fused kernel does not support are made unchanged.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_GATHERS = 3  # x, y and weights
 
 
 def fused(calls: Sequence[Call], backend: CuPyBackend) -> Callable[[], None]:
-    """Return a function that does what the calls do, in their order."""
+    """Return a function that has the effect of the calls, in order."""
     works: list[Callable[[], None]] = []
     left = list(calls)
     while left:
@@ -52,11 +52,11 @@ def _called(calls: Sequence[Call], backend: CuPyBackend) -> Callable[[], None]:
     return work
 
 
-# ---- the beginning of a step --------------------------------------------------------------------
+# ---- start of a step ----------------------------------------------------------------------------
 
 
 def _beginning(calls: Sequence[Call]) -> int:
-    """Return how many calls, from the first on, begin a step: a tick and gathers by its clock."""
+    """Return how many of the first calls start a step: a tick and gathers with its clock."""
     if calls[0].name != "tick":
         return 0
     clock, n = calls[0].arguments["clock"], 1
@@ -98,9 +98,9 @@ def _begin(calls: Sequence[Call], backend: CuPyBackend) -> Callable[[], None]:
 
 
 def _output_layer(calls: Sequence[Call]) -> int:
-    """Return how many calls make an output layer forward and back: 3, 4 with the layer below.
+    """Return how many calls compute an output layer, forward and backward.
 
-    Of a longer network the calls between, forward and back, are those of other layers.
+    0: the calls are others; 3: the output layer; 4: with the layer below.
     """
     names = [call.name for call in calls[:3]]
     if names != ["dense_forward", "loss_and_delta", "dense_backward"]:

@@ -114,8 +114,8 @@ def test_scratch_arrays_of_a_run_are_freed(device: str) -> None:
         net = nn.Network([4, nn.Dense(width, "sigmoid"), 1], device=device)
         nn.train(net, np.eye(4), np.arange(4.0), epochs=2, batch_size=3, l1=1e-3, max_norm=1.0)
         net.backprop(backend.to_device(np.eye(4, dtype="float32")), np.arange(4.0))
-        kept: Any = backend._kept  # type: ignore[attr-defined]
-        sizes.append(len(vars(kept)))
+        arrays: Any = backend._scratch_arrays  # type: ignore[attr-defined]
+        sizes.append(len(vars(arrays)))
     assert max(sizes) <= 2  # at most one for each dtype
 
 
@@ -138,7 +138,7 @@ def test_one_loop_for_one_formula() -> None:
 
 def test_compiled_formulas_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     compiling: Any = pytest.importorskip("nnbackend_numba.compiling")
-    monkeypatch.setattr(compiling, "_kept", OrderedDict())
+    monkeypatch.setattr(compiling, "_cache", OrderedDict())
     monkeypatch.setattr(compiling, "MAX_CACHED", 5)
     threads = [
         threading.Thread(target=lambda k=k: [compiling.cached((k, i), object) for i in range(300)])
@@ -155,7 +155,7 @@ def test_compiled_formulas_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_longest_unused_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     compiling: Any = pytest.importorskip("nnbackend_numba.compiling")
-    monkeypatch.setattr(compiling, "_kept", OrderedDict())
+    monkeypatch.setattr(compiling, "_cache", OrderedDict())
     monkeypatch.setattr(compiling, "MAX_CACHED", 4)
     for i in range(4):
         compiling.cached((i,), object)
