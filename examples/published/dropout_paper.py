@@ -1,8 +1,8 @@
 """Srivastava et al. 2014, Table 2: dropout + max-norm, ReLU 3x1024 on MNIST: 1.06 % error.
 
 Keep 0.8 of the inputs and 0.5 of the hidden units, max-norm 2, momentum 0.95, a million updates.
-Rate and batch are not in the paper: 0.01 and 128, as a later rerun (1.12 %). 2132 epochs: meant for
-a GPU. The figure is the last epoch's on the test rows.
+Rate and batch are not in the paper: 0.01 and 128, as in a later rerun (1.12 %). 2132 epochs: meant
+for a GPU. The figure is the last epoch's on the test rows.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Keras's example mnist_mlp: 512-512 ReLU, dropout 0.2, RMSprop: 98.40 % after 20 epochs.
 
 RMSprop 1e-3 with rho 0.9, batches of 128, Glorot's uniform weights, pixels from 0 to 1, all 60,000
-rows. The figure is the last epoch's on the test rows. Source: the head of that example.
+rows. The figure is the last epoch's on the test rows. Source: the docstring of that example.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
 pylearn2's mnist_pi.yaml: weights U(-0.005, 0.005), max column norm 1.9365, batches of 100, rate
 0.1 divided by 1.000004 each update down to 1e-6, momentum 0.5 -> 0.7 over 250 epochs, dropout 0.2
-and 0.5; 50,000 rows until 100 epochs bring no better validation error, then from the best weights
-on all 60,000 until the loss on the last 10,000 is the training loss of then. Differs: dropped-out
-inputs are scaled by 1 / 0.8 here, not there; and the second part begins with velocity 0 and with
-the rate and momentum of the first update again.
+and 0.5; 50,000 rows until 100 epochs without a better validation error, then from the best weights
+on all 60,000 until the loss on the last 10,000 equals the training loss at that point. Differs:
+dropout scales the kept inputs by 1 / 0.8; and the second part starts with velocity 0 and the rate
+and momentum of the first update.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import nnbackend as nn
 
 
 class Until(nn.Callback):
-    """Ends training when the validation loss has come down to a value."""
+    """A callback that ends training when the validation loss reaches a value."""
 
     def __init__(self, loss: float) -> None:
         self.loss = loss

@@ -3,11 +3,11 @@
 Chapter 1 (network.py): sigmoid, quadratic cost, W and b from N(0, 1), eta 3.0, 30 epochs: best
 test accuracy 95.42 %, the best of three runs, and 96.59 % with 100 units. Chapter 3 (network2.py):
 cross-entropy, W from N(0, 1/n_in), b from N(0, 1), eta 0.1, lambda 5.0 (l2 = lambda / n), 60
-epochs: 98.04 %, as readers' copies of the chapter give it. All: the first 50,000 rows, mini-batches
-of 10, pixels from 0 to 1. The figure is the best epoch's on the test rows, as in the book (its
-chapter 3 has it on the validation rows); this flatters a little. Compare chapter 1 with the best of
-the seeds: with these weights and this cost a unit of the output can saturate in the first steps,
-and its digit is never learnt (seed 2 of 30 units, two seeds of 100); hence the means.
+epochs: 98.04 %, according to copies of the chapter. All: the first 50,000 rows, mini-batches of 10,
+pixels from 0 to 1. The figure is the best epoch's on the test rows, as in the book (in chapter 3 on
+the validation rows), which is slightly optimistic. Compare chapter 1 with the best of the seeds:
+with these weights and this cost an output unit can saturate in the first steps, and then never
+learns its digit (seed 2 of 30 units, two seeds of 100), which lowers the means.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NETS = (
 
 
 def main() -> None:
-    """Run every net, three seeds each."""
+    """Run every network, three seeds each."""
     args = options("Nielsen's networks on MNIST")
     data = load(args.data, args.quick)
     x, y = data.x[:50_000], data.y[:50_000]

@@ -1,7 +1,7 @@
-"""Writes docs/results.md from the JSONs of the scripts here: python examples/published/results.py
+"""Write docs/results.md from the JSON files of the scripts: python examples/published/results.py.
 
-Every published figure has its row; one that was not run, or only shortened, says so. A JSON of a
-result that no script knows, or whose published figure is not the script's, is refused.
+Every published figure has a row, which shows if it was not run, or only with fewer epochs. A JSON
+with an unknown result, or with another published figure than the script's, is refused.
 """
 
 from __future__ import annotations
@@ -25,19 +25,18 @@ INTRO = """\
 # Published results, reproduced
 
 Accuracy on the 10,000 test rows. *Ours* is the mean over seeds, *spread* their standard
-deviation. A row that was not run says so. One that was run for fewer epochs than published says how
-far it got, which tells nothing about the published figure yet. In brackets beside the device: the
-processor.
+deviation. Rows that were not run are marked. A result after fewer epochs than published cannot be
+compared with the published figure. The processor is in brackets after the device.
 
 `python examples/published/results.py` makes this page from the files in
-`examples/published/results`, and a test asks that it is what they give. To make a row again, with
-the four files of MNIST or Fashion-MNIST in a folder (the scripts download nothing):
+`examples/published/results`; a test checks it. To reproduce a row, put the four files of MNIST or
+Fashion-MNIST into a folder (the scripts download nothing):
 
     python examples/published/nielsen.py --data FOLDER --out examples/published/results
     python examples/published/results.py
 
-`--only 784-30-10` runs the rows whose name contains that, `--device gpu` runs them on a GPU. A
-script that was stopped goes on with the seed it was in, the long ones within it.
+`--only 784-30-10` runs the rows whose name contains that text, `--device gpu` runs them on a GPU. A
+stopped script resumes at the seed it was in; the long ones also resume within it.
 """
 HEAD = (
     "| result | published | ours | spread | best | seeds | minutes a seed | device |\n"
@@ -47,7 +46,7 @@ HEAD = (
 
 @dataclass(frozen=True)
 class Section:
-    """The published figures of one script: its module, a heading, accuracies by name."""
+    """The published figures of one script: its module, heading, and accuracies by name."""
 
     script: str
     title: str
@@ -109,7 +108,7 @@ def line(name: str, published: float, facts: dict[str, Any] | None) -> str:
 
 
 def page(folder: Path) -> str:
-    """Return the page in Markdown: for each script its settings, as its head has them, and rows."""
+    """Return the page in Markdown: the docstring and the rows of each script."""
     found, parts = read(folder), [INTRO]
     for section in sections():
         about = importlib.import_module(section.script).__doc__ or ""
@@ -123,7 +122,7 @@ def main() -> None:
     """Write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?", default=RESULTS, help="of the JSONs")
-    parser.add_argument("--page", type=Path, default=PAGE, help="the file that is written")
+    parser.add_argument("--page", type=Path, default=PAGE, help="the file to write")
     args = parser.parse_args()
     args.page.write_text(page(args.folder), encoding="utf-8")
     print(args.page)

@@ -300,7 +300,7 @@ class RawKernel(cupy.RawKernel):
 
         They have the dtype that CuPy passes: a Python int has 8 bytes, of which a kernel with
         an `int` would read 4. The emulator compares it with the kernel's parameter.
-        Raises: TypeError for types that CuPy does not pass, OverflowError for an int beyond 64 bits.
+        Raises: TypeError for types it does not pass, OverflowError for an int beyond 64 bits.
         """
         if not isinstance(value, cupy.ndarray):
             number = CScalar(value)
