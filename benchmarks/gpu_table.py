@@ -62,8 +62,8 @@ def markdown(content: Answer, picture: str = "") -> str:
         "The kernel for narrow networks (1 launch for all steps) computes in float32 here too.",
         speed_table(parts, rows, "tf32"),
         "## With and without, in µs",
-        "Each variant and its time divided by ours (above 1: the variant is slower); where the "
-        "heading says so, by ours in that precision. Empty: not asked for.",
+        "Each variant and its time divided by ours (above 1: the variant is slower), or by ours in "
+        "the precision of the heading. Empty: not measured.",
         *variants,
         "## Where a step goes",
         *profile(parts),

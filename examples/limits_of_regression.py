@@ -90,7 +90,7 @@ def fit_polynomial(method: str, terms: object, train: Rows, valid: Rows, test: R
     x, (y, y_valid, y_test) = terms(train[0]), (train[1], valid[1], test[1])
     mean, middle = x.mean(axis=0), y.mean()
     x -= mean
-    # Least squares is ridge with a penalty of nearly nothing, which keeps the system solvable.
+    # Least squares is ridge with a tiny penalty, which keeps the system solvable.
     penalties = [100.0, 1000.0, 10000.0] if method.endswith("ridge") else [1e-6 * len(y)]
     candidates = ridge(x, y - middle, penalties)
     x_valid = terms(valid[0]) - mean
@@ -129,8 +129,8 @@ def fit_network(
 
 
 def relative_error(y_hat: np.ndarray, y: np.ndarray) -> float:
-    """Return the mean squared error as a share of the variance; 1 is what guessing the mean gives."""
     """Return the mean squared error divided by the variance; 1 is predicting the mean."""
+    return float(np.mean((y_hat - y) ** 2) / np.var(y))
 
 
 def compare(d: int, sizes: list[int], epochs: int, device: str, seed: int) -> list[Result]:
@@ -223,7 +223,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
 
     print_term_counts()
-    # One size is the number of terms itself, where least squares is at its worst.
+    # One size is the number of terms, where least squares is at its worst.
     d, sizes, epochs = 100, [500, 1000, 2000, 4000, 5151, 8000], 300
     if args.quick:
         d, sizes, epochs = 20, [100, 231, 800], 100

@@ -98,15 +98,15 @@ class Captures:
 
     def _calls(self, step: Callable[[], None]) -> list[Call]:
         """Return the calls of a step, without running them."""
-        streams, notes = self._backend._streams, self._backend._thread_state
-        notes.recorder = recorder = Recorder()
+        streams, state = self._backend._streams, self._backend._thread_state
+        state.recorder = recorder = Recorder()
         try:
             nodes: list[int | None] = []
             calls = recorded(
                 lambda: nodes.append(nodes_without_effect(streams.main, step)), recorder
             )
         finally:
-            notes.recorder = None
+            state.recorder = None
         if nodes[0]:
             raise NotRecorded(f"the step launches {nodes[0]} kernels outside of backend methods")
         return calls

@@ -46,8 +46,8 @@ class Streams(threading.local):
     def beside(self, *arrays: Array) -> Iterator[int]:
         """Launch on the side stream during a capture, until `join`; yield the lane of products.
 
-        arrays: all that the launches read and write. Outside of a capture the stream stays the
-        same, but not the lane, so that the first call of a step allocates what its capture needs.
+        arrays: all that the launches read and write. Outside of a capture the launches stay on the
+        current stream, but use the same lane, whose workspace the capture needs later.
         """
         if not (self.is_forking and self.is_recording()):
             yield 1

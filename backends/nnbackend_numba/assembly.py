@@ -277,7 +277,7 @@ class Assembly:
                 rule.params, **names,
             )  # fmt: skip
         if sum(W.size + b.size for W, b in self._layers) != theta.size:
-            raise NotRecordable("parameters of no layer")
+            raise NotRecordable("parameters outside of the layers")
 
     def max_norm(self, W: Array, limit: float) -> None:
         norms, ready = np.empty(W.shape[1], W.dtype), compiled(loops.limit_columns, W.dtype)
@@ -337,5 +337,7 @@ def _unknown(**given: Any) -> None:
 def _address(value: Array) -> int:
     """Return an array's address."""
     if not value.flags.c_contiguous or not value.dtype.isnative:
-        raise NotRecordable(f"an array that is not C-contiguous: {value.dtype} {value.strides}")
+        raise NotRecordable(
+            f"an array that is not C-contiguous and native: {value.dtype} {value.strides}"
+        )
     return int(value.ctypes.data)

@@ -426,10 +426,10 @@ def new_row() -> Any:
     backend.name, backend.device = "cupy_real_arrays", "cupy_real_arrays:0"
     backend.model, backend.library = model, library
 
-    def say(reason: str) -> None:
+    def check(reason: str) -> None:
         raise AssertionError(reason)
 
-    backend._not_recorded = say
+    backend._not_recorded = check
     return backend
 
 
