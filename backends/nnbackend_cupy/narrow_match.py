@@ -72,19 +72,19 @@ def match(calls: Sequence[Call]) -> Step:
     _require(in_order and all(len(parts[name]) == 1 for name in ONCE), "another order of calls")
     forward, backward = parts["dense_forward"], parts["dense_backward"][::-1]
     _require(len(forward) == len(backward) > 0, "layers without a backward pass")
-    (tick,), (compared,), (update,) = (parts[name] for name in ONCE)
-    _check_chain(forward, compared, backward)
+    (tick,), (loss_call,), (update,) = (parts[name] for name in ONCE)
+    _check_chain(forward, loss_call, backward)
     _check_vectors(tick, update)
     layers = tuple(map(_layer, forward, backward, [update] * len(forward)))
     n_parameters = sum((layer.n_in + 1) * layer.n_out for layer in layers)
     _require(n_parameters == update["theta"].size, "parameters outside of the layers")
     rows = int(forward[0]["x"].shape[0])
     _require(0 < rows <= MAX_ROWS, f"{rows} rows, at most {MAX_ROWS}")
-    batch = _batch(parts, compared, forward[0]["x"])
-    penalty = _penalty(parts["add_penalty"], update, compared["totals"])
+    batch = _batch(parts, loss_call, forward[0]["x"])
+    penalty = _penalty(parts["add_penalty"], update, loss_call["totals"])
     net = Net(
         layers,
-        compared["loss"],
+        loss_call["loss"],
         update["rule"],
         len(update["state"]),
         batch.data.dtype.name,
@@ -96,27 +96,27 @@ def match(calls: Sequence[Call]) -> Step:
     )
     return Step(
         net, rows, batch, update["theta"], update["gradient"], tuple(update["state"]),
-        tick["clock"], tick["rates"], tick["hyper"], compared["totals"], update["weight_decay"],
+        tick["clock"], tick["rates"], tick["hyper"], loss_call["totals"], update["weight_decay"],
         penalty,
     )  # fmt: skip
 
 
 def _check_chain(
-    forward: Sequence[Arguments], compared: Arguments, backward: Sequence[Arguments]
+    forward: Sequence[Arguments], loss_call: Arguments, backward: Sequence[Arguments]
 ) -> None:
     """Check that each layer reads what its neighbors write."""
-    for k, (ahead, back) in enumerate(zip(forward, backward, strict=True)):
-        n_out = ahead["W"].shape[1]
+    for k, (fwd, bwd) in enumerate(zip(forward, backward, strict=True)):
+        n_out = fwd["W"].shape[1]
         _require(n_out <= MAX_UNITS, f"a layer of {n_out} units, at most {MAX_UNITS}")
-        shared = all(_is_same(ahead[name], back[name]) for name in ("x", "W", "z", "a"))
-        _require(shared and ahead["phi"] is back["phi"], "layers that change in the backward pass")
+        shared = all(_is_same(fwd[name], bwd[name]) for name in ("x", "W", "z", "a"))
+        _require(shared and fwd["phi"] is bwd["phi"], "layers that change in the backward pass")
         if k:
-            linked = _is_same(ahead["x"], forward[k - 1]["a"])
-            linked = linked and _is_same(back["dx"], backward[k - 1]["delta"])
+            linked = _is_same(fwd["x"], forward[k - 1]["a"])
+            linked = linked and _is_same(bwd["dx"], backward[k - 1]["delta"])
             _require(linked, "layers that do not follow each other")
     _require(backward[0]["dx"] is None, "a gradient at the inputs")
-    linked = _is_same(compared["out"], forward[-1]["a"])
-    linked = linked and _is_same(compared["delta"], backward[-1]["delta"])
+    linked = _is_same(loss_call["out"], forward[-1]["a"])
+    linked = linked and _is_same(loss_call["delta"], backward[-1]["delta"])
     _require(linked, "a loss of another array than the output")
 
 
@@ -128,19 +128,21 @@ def _check_vectors(tick: Arguments, update: Arguments) -> None:
     _require(_is_same(update["hyper"], tick["hyper"]), "two arrays of rates")
 
 
-def _layer(ahead: Arguments, back: Arguments, update: Arguments) -> Layer:
+def _layer(fwd: Arguments, bwd: Arguments, update: Arguments) -> Layer:
     """Return a layer. Its parameters and gradients must be views of the optimizer's vectors."""
-    W, b = _place(ahead["W"], update["theta"]), _place(ahead["b"], update["theta"])
-    dW, db = _place(back["dW"], update["gradient"]), _place(back["db"], update["gradient"])
-    (n_in, n_out), n_weights = ahead["W"].shape, update["n_weights"]
-    alike = back["dW"].shape == (n_in, n_out) and back["db"].shape == ahead["b"].shape == (n_out,)
-    _require(alike and (W, b) == (dW, db), "gradients with another layout than the parameters")
+    W, b = _offset(fwd["W"], update["theta"]), _offset(fwd["b"], update["theta"])
+    dW, db = _offset(bwd["dW"], update["gradient"]), _offset(bwd["db"], update["gradient"])
+    (n_in, n_out), n_weights = fwd["W"].shape, update["n_weights"]
+    same_shapes = bwd["dW"].shape == (n_in, n_out) and bwd["db"].shape == fwd["b"].shape == (n_out,)
+    _require(
+        same_shapes and (W, b) == (dW, db), "gradients with another layout than the parameters"
+    )
     _require(W + n_in * n_out <= n_weights <= b, "biases among the weights")
-    keeps_z = not _is_same(ahead["z"], ahead["a"])
-    return Layer(int(n_in), int(n_out), W, b, ahead["phi"], keeps_z)
+    keeps_z = not _is_same(fwd["z"], fwd["a"])
+    return Layer(int(n_in), int(n_out), W, b, fwd["phi"], keeps_z)
 
 
-def _place(mine: Array, vector: Array) -> int:
+def _offset(mine: Array, vector: Array) -> int:
     """Return the offset of a view in a vector, in elements."""
     place = int(mine.data.ptr - vector.data.ptr) // int(vector.itemsize)
     is_inside = place >= 0 and place + mine.size <= vector.size and mine.flags.c_contiguous
@@ -148,9 +150,9 @@ def _place(mine: Array, vector: Array) -> int:
     return place
 
 
-def _batch(parts: dict[str, list[Arguments]], compared: Arguments, x: Array) -> Batch:
+def _batch(parts: dict[str, list[Arguments]], loss_call: Arguments, x: Array) -> Batch:
     """Return the source of the rows."""
-    y, weight = compared["y"], compared["weight"]
+    y, weight = loss_call["y"], loss_call["weight"]
     is_known = y.dtype == DTYPE if y.ndim == 2 else y.dtype.name in LABELS
     _require(is_known, f"targets of {y.dtype}")
     gathers, scales = parts["gather_rows"], parts["scale_rows"]
@@ -207,8 +209,8 @@ def _penalty(
     (penalty, *more) = penalties
     n_weights = update["n_weights"]
     known = not more and penalty["weights"].size == penalty["gradient"].size == n_weights
-    known = known and _place(penalty["weights"], update["theta"]) == 0
-    known = known and _place(penalty["gradient"], update["gradient"]) == 0
+    known = known and _offset(penalty["weights"], update["theta"]) == 0
+    known = known and _offset(penalty["gradient"], update["gradient"]) == 0
     _require(known and _is_same(penalty["totals"], totals), "a penalty on other weights")
     return float(penalty["l1"]), float(penalty["l2"]), float(penalty["rows"])
 
