@@ -1,1 +1,1 @@
-"""Programs behind every claim of speed; see README.md."""
+"""Benchmark programs; see README.md."""

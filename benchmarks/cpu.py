@@ -1,6 +1,6 @@
 """The CPU comparison: `python -m benchmarks.cpu`, in under 15 minutes on 2 cores.
 
-Writes `cpu-<model>-<date>.json`, `.md` and `.png` into benchmarks/results.
+It writes `cpu-<model>-<date>.json`, `.md` and `.png` into benchmarks/results.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from nnbackend.errors import NNBackendError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and write; exit 1 when a contender of ours failed, 2 for wrong usage."""
+    """Measure and write the results; exit 1 if a contender of ours failed, 2 for wrong usage."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cpu", allow_abbrev=False)
     parser.add_argument("--quick", action="store_true", help="three rows, one short round")
-    parser.add_argument("--rows", metavar="LIST", default="", help="rows, with commas between")
+    parser.add_argument("--rows", metavar="LIST", default="", help="rows, separated by commas")
     parser.add_argument("--contenders", metavar="LIST", default=",".join(CONTENDERS))
     add_measuring(parser, seconds=0.5)
     parser.add_argument("--out", metavar="DIR", default="benchmarks/results")

@@ -1,11 +1,11 @@
-"""The estimators beside scikit-learn's own, with the same settings on ten data sets.
+"""Compare the estimators with scikit-learn's, with the same settings on ten data sets.
 
     python -m benchmarks.estimators                  # some minutes
     python -m benchmarks.estimators --quick          # three sets, one round: a trial
-    python -m benchmarks.estimators --docs RESULT.json   # its table into docs/estimators.md
+    python -m benchmarks.estimators --docs RESULT.json   # copy its table to docs/estimators.md
 
-Each set is measured in rounds, in each of which either library has a process of its own, so that
-its peak memory is its own and a busy moment meets both. Writes `estimators-<model>-<date>.json`
+Each set is measured in rounds. In a round both libraries run in separate processes, which separates
+their peak memory, and load on the machine affects both. It writes `estimators-<model>-<date>.json`
 and `.md`.
 """
 
@@ -28,7 +28,7 @@ from nnbackend.bench.machine import environment, machine_facts, usable_cpus
 from nnbackend.bench.runner import default_name
 
 CLASSES, NUMBERS = "MLPClassifier", "MLPRegressor"
-PREDICTIONS = 5  # of the test rows after each fit, of which the median counts
+PREDICTIONS = 5  # of the test rows after each fit; the median counts
 DOCS = Path("docs/estimators.md")
 BEGIN, END = "<!-- benchmarks.estimators -->\n", "<!-- /benchmarks.estimators -->\n"
 Answer = dict[str, Any]
@@ -98,7 +98,7 @@ def measure(index: int, whose: str, seeds: int) -> Answer:
 
 
 def _parts(X: Any, y: Any, seed: int) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
-    """Return standardised rows with their targets: three quarters to learn from, the rest to test."""
+    """Return standardized rows and targets: three quarters for training, the rest for the test."""
     from sklearn.model_selection import train_test_split
     from sklearn.preprocessing import StandardScaler
 
@@ -114,7 +114,7 @@ def _seconds(call: Callable[..., Any], *args: Any) -> float:
 
 
 def programme(sets: Sequence[int], seeds: int, rounds: int) -> Answer:
-    """Measure; each measurement says on the error stream that it was made."""
+    """Measure all sets, and report progress on standard error."""
     machine, begin = machine_facts(), time.perf_counter()
     threads = len(usable_cpus())
     measured = []
@@ -145,7 +145,7 @@ def programme(sets: Sequence[int], seeds: int, rounds: int) -> Answer:
 
 
 def table(result: Answer) -> str:
-    """Return how it was made, and a line for each set."""
+    """Return the settings and a table with a row for each set."""
     machine, settings = result["machine"], result["settings"]
     names = ("python", "scikit-learn", "numpy", "numba")
     lines = [
@@ -189,7 +189,7 @@ def write(result: Answer, folder: Path) -> list[Path]:
 
 
 def into_docs(result: Answer, page: Path) -> None:
-    """Put the table of a result in place of the page's."""
+    """Replace the table of a page by that of a result."""
     before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     old, _, after = rest.partition(END)
     if not old:
@@ -198,10 +198,10 @@ def into_docs(result: Answer, page: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and write, or put a result into the docs."""
+    """Measure and write the results, or copy a result into the docs."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.estimators", allow_abbrev=False)
     parser.add_argument("--quick", action="store_true", help="three sets, one round")
-    parser.add_argument("--sets", metavar="LIST", default="", help="numbers, with commas between")
+    parser.add_argument("--sets", metavar="LIST", default="", help="numbers, separated by commas")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", metavar="DIR", type=Path, default=Path("benchmarks/results"))

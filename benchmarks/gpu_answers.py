@@ -1,7 +1,7 @@
-"""Answers of `benchmarks.gpu_check` as they are read for a table, and pieces of Markdown.
+"""Read the answers of `benchmarks.gpu_check` for tables, and format Markdown.
 
-An answer is good, wrong (its own checks failed), an error, left out, or absent. Whatever is not
-good keeps its reason, so that a table can show it.
+An answer is good, wrong (its checks failed), an error, left out, or absent. Every answer that is
+not good has a reason, which a table can show.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from benchmarks.gpu_rows import parse_row
 from nnbackend.bench.report import number
 
 Parts = dict[str, dict[str, Answer]]
-LONGEST = 220  # characters of a reason; the whole text is in the JSON
+LONGEST = 220  # characters of a reason; the JSON has the full text
 FOLDERS = re.compile(r"(?<![\w:/.])/(?:[\w.+-]+/)+")
-ALIKE = 4  # equal widths that are written out, at most
+ALIKE = 4  # equal widths that are written in full, at most
 
 
 @dataclass(frozen=True)
 class Time:
-    """The microseconds of a step, or why there are none.
+    """The microseconds of a step, or the reason why there are none.
 
-    is_good: it may be compared. A time with a reason is shown with it.
+    is_good: the time may be compared. A time with a reason is shown with it.
     """
 
     us: float | None = None
@@ -36,7 +36,7 @@ class Time:
 
 
 class Footnotes:
-    """The reasons below a table; equal ones get one number."""
+    """The reasons below a table; equal reasons share a number."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
@@ -53,7 +53,7 @@ class Footnotes:
         return f"{number(time.us)}{spread}{self.mark(time.why)}"
 
     def below(self, head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-        """Return a table with its footnotes. They are complete once the lines are made."""
+        """Return a table with its footnotes, after all cells have been formatted."""
         text = table(head, list(lines))
         notes = [f"({n}) {reason}  " for reason, n in self._numbers.items()]
         return "\n\n".join([text, "\n".join(notes)]) if notes else text
@@ -63,7 +63,7 @@ class Footnotes:
 
 
 def problem(answer: Answer) -> str:
-    """Return why an answer is not a good one; "" if it is."""
+    """Return why an answer is not good; "" if it is."""
     if "error" in answer:
         return f"error: {plain(answer['error'])}"
     if "left_out" in answer:
@@ -77,7 +77,7 @@ def problem(answer: Answer) -> str:
 def absent(parts: Parts, part: str, whole: str, wanted: str) -> str:
     """Return why there is no answer.
 
-    whole: the name under which a child process is entered that died before its answers.
+    whole: the name of the entry of a child process that ended before its answers.
     """
     if part not in parts:
         return f"{wanted}: the part {part} has not run"
@@ -97,7 +97,7 @@ def our_time(parts: Parts, row: str, contender: str) -> Time:
 
 
 def peer_time(parts: Parts, row: str, contender: str, precision: str) -> Time:
-    """Return a peer's time of a step. What was measured before an error counts."""
+    """Return a peer's time of a step. Measurements before an error count."""
     part = "compiled" if contender.startswith("torch-compile") else "peers"
     answer = parts.get(part, {}).get(f"{row} {contender}")
     if answer is None:
@@ -117,7 +117,7 @@ def peer_time(parts: Parts, row: str, contender: str, precision: str) -> Time:
 
 
 def plain(value: object) -> str:
-    """Return a text as code on one line, without the folders of paths, cut where it is long.
+    """Return a text as code on one line, without the folders of paths, truncated if long.
 
     >>> plain("no file:\\n /usr/lib/a.py")
     '`no file: a.py`'

@@ -1,4 +1,4 @@
-"""Captured training against training step by step: the same bits, and really recorded."""
+"""Compare captured training with called steps: the same bits, and steps were captured."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from benchmarks.gpu_parts import Answer, Task, how_it_ran, new_backend
 
 PLAIN: Answer = {}
 RICH: Answer = {"clip_norm": 1.0, "l2": 1e-3, "ema": 0.9, "max_norm": 2.0}
-# Ways to make captured steps: with separate kernels, which give the bits of called steps; with
-# fused ones and with one kernel, which add up in another order.
+# Ways to run captured steps: with separate kernels, which give the bits of called steps; with fused
+# kernels and with one kernel, which sum in another order.
 WAYS: dict[str, dict[str, bool]] = {
     "separate": {"narrow": False, "fused": False},
     "fused": {"narrow": False},
@@ -22,7 +22,7 @@ TOLERANCE = 1e-3  # of the largest parameter, after hundreds of steps
 
 
 def tasks(is_emulated: bool, words: list[str]) -> Iterator[Task]:
-    """Yield a task for each activation, set of options and way of making steps."""
+    """Yield a task for each activation, set of options and way to run steps."""
     for activation in ("relu", "tanh"):
         for name, options in (("plain", PLAIN), ("rich", RICH)):
             for way in WAYS:
@@ -46,9 +46,9 @@ def capture(is_emulated: bool, activation: str, options: Answer, way: str) -> An
 def trained(
     is_emulated: bool, activation: str, options: Answer, way: str | None
 ) -> tuple[Any, np.ndarray]:
-    """Return the backend and the parameters after some epochs with a rest batch in each.
+    """Return the backend and the parameters after some epochs with a smaller last batch.
 
-    way: how captured steps are made; None: steps are called.
+    way: how captured steps run; None: steps are called.
     """
     import nnbackend as nn
 

@@ -1,12 +1,12 @@
-"""The check of a machine with a GPU, in parts that each fit a short visit.
+"""Check a machine with a GPU, in short parts.
 
     python -m benchmarks.gpu_check --part first [--part conformance ...] --out DIR
     python -m benchmarks.gpu_check --emulated        checks this program itself, without a GPU
 
-Each part has a budget in seconds and runs in processes of its own. Answers are written to one JSON
-file as they come, so that a machine that is taken away, a part that hangs and a device that is lost
-leave what was found before. A part that is run again does what is not answered yet. The logs lie
-beside the JSON. It needs a checkout, Python 3.11, CuPy 14 and pytest; nothing has to be installed.
+Each part has a time budget and runs in separate processes. Answers are written to one JSON file at
+once, so that earlier ones survive a part that hangs, a lost device or a lost machine. Running a
+part again completes its missing answers. The logs are in the folder of the JSON. It needs a
+checkout, Python 3.11, CuPy 14 and pytest, but no installation of the package.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from benchmarks.gpu_speed import CONTENDERS, pairs
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = (".", "backends", "tests", "tests/cuda")  # of PYTHONPATH
 PEERS = ("torch-graphs", "jax", "torch")
-COMPILED = (TABLE[1], TABLE[2])  # rows that are worth the time of torch.compile
-# A line of pytest -v, without and with several workers; not those of the summary at its end.
+COMPILED = (TABLE[1], TABLE[2])  # rows to measure with torch.compile, which is slow
+# A line of pytest -v, with one or several workers, except for the summary at the end.
 VERDICT = re.compile(
     r"^(?:\[gw\d+\].*? )?(?:(?P<early>[A-Z]+) )?(?P<test>tests/\S+)(?: (?P<late>[A-Z]+))?"
 )
@@ -42,7 +42,7 @@ END = re.compile(r"^=+ .*\b(?:passed|failed|errors?)\b.* in [\d.]+s")
 
 
 ENVIRONMENT = {
-    # pytest loads no plug-in that is not asked for: what a machine happens to have is not ours.
+    # pytest loads only the requested plug-ins, whatever the machine has installed.
     "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
     "JAX_COMPILATION_CACHE_DIR": str(Path(tempfile.gettempdir()) / "nnbackend-jax-cache"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -51,7 +51,7 @@ ENVIRONMENT = {
 
 
 class Check:
-    """One run of some parts: their children, their time and the report that grows."""
+    """A run of some parts: their child processes, time and report."""
 
     def __init__(
         self, report: Report, is_emulated: bool, each: float, contenders: Sequence[str]
@@ -70,7 +70,7 @@ class Check:
         self.part, self._end = part, time.monotonic() + budget
 
     def child(self, command: Sequence[str], name: str, hear: Callable[[str], None]) -> None:
-        """Run a child within what is left; how it failed is entered under its name."""
+        """Run a child within the remaining time; enter its failure under its name."""
         if self.left <= 1:
             self.report.enter(self.part, name, {"left_out": "no time left"})
             return
@@ -89,7 +89,7 @@ class Check:
             self.report.take(self.part, name)  # of a run before
 
     def answers(self, command: Sequence[str], name: str, before: str = "") -> None:
-        """Run a child whose answers name themselves; `before` stands before their names."""
+        """Run a child and enter its answers by their names, with the prefix `before`."""
 
         def hear(line: str) -> None:
             answer = gpu_process.answer_in(line)
@@ -107,7 +107,7 @@ def module(name: str, *words: str) -> list[str]:
 
 
 def is_usable(check: Check) -> bool:
-    """Return True if CuPy can use a GPU; else say why, once and in full."""
+    """Return True if CuPy can use a GPU; else print the reason once."""
     said: list[str] = []
     check.begin("usable", 60.0)
     check.report.begin("usable")
@@ -127,14 +127,14 @@ def is_usable(check: Check) -> bool:
 
 
 def first(check: Check) -> None:
-    """The device, every product, capture against eager, and the raw rates."""
+    """Measure the device, every product, capture against eager, and the raw rates."""
     check.answers(module("gpu_parts", "first"), "first")
     check.answers(module("gpu_parts", "capture"), "capture")
 
 
 def conformance(check: Check) -> None:
-    """The kit and the cross-backend matrix on the device, several tests at a time."""
-    # Of the stand-in only the suites that end soon: all of them run with the other tests.
+    """Run the kit and the cross-backend matrix on the device, several tests at a time."""
+    # With the stand-in only the fast suites: all of them run with the other tests.
     chosen = "(TestCupy or cupy) and not CupyEmulated and not cupy_emulated"
     if check.is_emulated:
         chosen = "CupyEmulatedRegistration or CupyEmulatedCapture"
@@ -162,7 +162,7 @@ def conformance(check: Check) -> None:
 
 
 def verdict_in(line: str) -> tuple[str, str]:
-    """Return a test's verdict and its name, as a line of pytest -v has them; else "" and ""."""
+    """Return the verdict and the name of a test from a line of pytest -v; else "" and ""."""
     found = VERDICT.match(line)
     if found is None or not (line.startswith("[gw") or found["late"]):
         return "", ""
@@ -170,7 +170,7 @@ def verdict_in(line: str) -> tuple[str, str]:
 
 
 def speed(check: Check) -> None:
-    """Our step on every row, with and without each gain."""
+    """Measure our step on every row, with and without each optimization."""
     wanted = [
         pair
         for pair in pairs(check.is_emulated)
@@ -181,7 +181,7 @@ def speed(check: Check) -> None:
         left = check.report.lacking(check.part, wanted)
         end = check.report.take(check.part, "speed")
         if "error" in end and left:
-            # The child died at the first that it did not answer: a new process does the rest.
+            # The child ended at the first missing answer: a new process continues after it.
             check.report.enter(check.part, left.pop(0), end)
         if not end or check.left <= 1:
             for name in left:
@@ -189,7 +189,7 @@ def speed(check: Check) -> None:
 
 
 def peers(check: Check) -> None:
-    """PyTorch's and JAX's step on every row, a process for each contender."""
+    """Measure the step of PyTorch and JAX on every row, in one process per contender."""
     rows = TINY if check.is_emulated else TABLE
     todo = {
         contender: [row for row in rows if not check.report.has(check.part, f"{row} {contender}")]
@@ -208,23 +208,23 @@ def peers(check: Check) -> None:
 
 
 def compiled(check: Check) -> None:
-    """torch.compile within a recorded step, on the rows where it is worth its compiling."""
+    """Measure torch.compile within a captured step, on some rows."""
     rows = TINY if check.is_emulated else COMPILED
     check.answers(module("gpu_peers", "torch-compile", *rows), "torch-compile")
 
 
 def profile(check: Check) -> None:
-    """Each launch of a step, timed alone."""
+    """Measure each launch of a step separately."""
     check.answers(module("gpu_parts", "profile"), "profile")
 
 
 def train(check: Check) -> None:
-    """Digits, MNIST and Fashion-MNIST on the GPU and on the CPU."""
+    """Train digits, MNIST and Fashion-MNIST on the GPU and on the CPU."""
     check.answers(module("gpu_parts", "train"), "train")
 
 
 def sanitizer(check: Check) -> None:
-    """Captured steps under compute-sanitizer, where it is installed; its time-out is no failure."""
+    """Run captured steps under compute-sanitizer, if installed; a timeout is not a failure."""
     tool = shutil.which("compute-sanitizer")
     for name in ("memcheck", "racecheck"):
         if tool is None or check.left < 2:
@@ -240,7 +240,7 @@ def sanitizer(check: Check) -> None:
 
 
 Part = Callable[[Check], None]
-# In the order in which to run them; seconds of each.
+# In the order of execution, with their budgets in seconds.
 PARTS: dict[str, tuple[Part, float]] = {
     "first": (first, 90.0),
     "conformance": (conformance, 240.0),
@@ -254,7 +254,7 @@ PARTS: dict[str, tuple[Part, float]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the parts and write what they say; exit 1 when something failed."""
+    """Run the parts and write the report; exit 1 if something failed."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu_check", allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -276,7 +276,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--each", type=float, default=0.3, help="seconds of a measurement; default: 0.3"
     )
     parser.add_argument("--emulated", action="store_true", help="tiny sizes on the stand-in")
-    parser.add_argument("--again", action="store_true", help="ask again what is answered already")
+    parser.add_argument("--again", action="store_true", help="run tasks again that have an answer")
     args = parser.parse_args(argv)
     date = datetime.datetime.now(datetime.UTC).date()
     kind = "emulated" if args.emulated else "gpu"

@@ -1,4 +1,4 @@
-"""The first minute on a GPU: the device, every product's result and way, and the raw rates."""
+"""The first minute on a GPU: the device, the result of every product, and the raw rates."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def products(is_emulated: bool, precision: str) -> Answer:
 
 
 def judged(cases: dict[str, Answer], most: dict[str, float]) -> Answer:
-    """Return the largest error, and what is wrong or was made without its epilogue."""
+    """Return the largest error, and the cases that are wrong or without their epilogue."""
     wrong = {}
     for name, case in cases.items():
         limit = most.get(name.split()[0], next(iter(most.values())))
@@ -112,7 +112,7 @@ def product(backend: Any, rows: int, n_in: int, n_out: int, dtype: str, offset: 
 
 
 def _at(backend: Any, host: np.ndarray, offset: int) -> Any:
-    """Return a device copy that begins `offset` elements into a longer vector."""
+    """Return a device copy that starts at element `offset` of a longer vector."""
     whole = backend.zeros((host.size + offset + 3,), host.dtype.name)
     part = backend.xp.reshape(whole[offset : offset + host.size], host.shape)
     return backend.to_device(host, out=part)
@@ -127,7 +127,7 @@ def _error(backend: Any, array: Any, wanted: np.ndarray) -> float:
 
 
 def timed(backend: Any, work: Callable[[], Any], is_emulated: bool, steps: int = 1) -> float:
-    """Return the microseconds of one call among many, with one wait at the end."""
+    """Return the microseconds per call of many calls, with one synchronization at the end."""
     return measured(Form("", steps, work), backend, is_emulated, 0.1)[0]["us"]
 
 
@@ -165,7 +165,7 @@ def launches(is_emulated: bool) -> Answer:
 
 
 def relu_keeps_nan(backend: Any) -> bool | None:
-    """Return whether cuBLASLt's ReLU keeps NaN, as ours does; None without that epilogue."""
+    """Return True if cuBLASLt's ReLU propagates NaN, as ours does; None without that epilogue."""
     x, W = (backend.to_device(np.full((8, 8), value, np.float32)) for value in (np.nan, 1.0))
     bias, out = backend.zeros((8,), "float32"), backend.empty((8, 8), "float32")
     is_fused = backend._multiply(x, W, out, bias=bias, relu=True)
@@ -184,7 +184,7 @@ def rate(is_emulated: bool, precision: str) -> Answer:
 
 
 def copies(is_emulated: bool) -> Answer:
-    """Measure copies of an array that is far larger than the caches."""
+    """Measure copies of an array that is much larger than the caches."""
     n = 1 << (10 if is_emulated else 28)  # float32: 1 GiB
     backend = new_backend(is_emulated)
     host = np.random.default_rng(0).standard_normal(n // 64, np.float32)

@@ -1,8 +1,8 @@
-"""What the parts of `benchmarks.gpu_check` have in common, and the command that runs one.
+"""Common code of the parts of `benchmarks.gpu_check`, and the command that runs one.
 
     python -m benchmarks.gpu_parts first|speed|profile|train [WORD ...] [--emulated]
 
-A part is a generator of answers; each is printed as soon as it is there.
+A part is a generator of tasks; each answer is printed at once.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ Task = tuple[str, Callable[[], Answer]]
 def new_backend(is_emulated: bool, precision: str = "float32", **switches: Any) -> Any:
     """Return a new CuPy backend, of a real device or over the stand-in.
 
-    switches: `forks`, `fused`, `narrow` and `tall` are ways to make a step, on or off for
-    comparison; `grid` is BARRIER:BLOCKS:THREADS of the kernel for narrow networks.
+    switches: `forks`, `fused`, `narrow` and `tall` turn optimizations of a step on or off; `grid`
+    is BARRIER:BLOCKS:THREADS of the kernel for narrow networks.
     """
     if is_emulated:
         backend = importlib.import_module("stand_in_backend").new_backend(precision)
     else:
         from nnbackend.backend import get_backend
 
-        backend = type(get_backend("cupy"))(0, precision)  # get_backend says what is missing
+        backend = type(get_backend("cupy"))(0, precision)  # get_backend reports what is missing
     for name, value in switches.items():
         SWITCHES[name](backend, value)
     return backend
@@ -79,10 +79,10 @@ _is_warm: list[bool] = []
 def measured(
     form: Form, backend: Any, is_emulated: bool, seconds: float = EACH
 ) -> tuple[Answer, int]:
-    """Return the microseconds of a step, the median of five measurements, least and most.
+    """Return the microseconds of a step: median, minimum and maximum of five measurements.
 
-    The clocks of a GPU that has rested are slow: the first measurement of a process comes after a
-    second of load, the others after as long a load as they take.
+    The clocks of an idle GPU are slow: the first measurement of a process follows a second of load,
+    the others a load as long as the measurement.
     """
     seconds = min(seconds, 0.01) if is_emulated else seconds
     warm_up = seconds if _is_warm or is_emulated else 1.0
@@ -93,7 +93,7 @@ def measured(
 
 
 def how_it_ran(backend: Any) -> Answer:
-    """Return what was recorded and refused, and under "wrong" what should not have happened."""
+    """Return what was captured and refused, and unexpected events under "wrong"."""
     report = backend.report()
     refused = sorted(
         {f"{p['epilogue']} m{p['m']} n{p['n']} k{p['k']}" for p in report["products"]
@@ -115,7 +115,7 @@ def how_it_ran(backend: Any) -> Answer:
 
 
 def main() -> int:
-    """Run a part; an exception in one of its tasks is that task's answer."""
+    """Run a part; an exception in a task becomes its answer."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_parts")
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("words", nargs="*")

@@ -1,4 +1,4 @@
-"""Training steps by PyTorch and JAX for `benchmarks.gpu_peers`, each in its fastest known forms.
+"""Training steps of PyTorch and JAX for `benchmarks.gpu_peers`, in their fastest known forms.
 
 Both classes have the same methods: `forms`, `reset`, `loss`, `multiply`, `wait`. They train the
 same network from the same weights with the same batches: ReLU layers, a linear output, the loss
@@ -22,7 +22,7 @@ COMPILE_MODES = {"torch-compile": "default", "torch-autotune": "max-autotune-no-
 
 
 class LeftOut(Exception):
-    """A contender that cannot run here; the message says why."""
+    """A contender that cannot run on this machine; the message is the reason."""
 
 
 class Torch:
@@ -52,8 +52,8 @@ class Torch:
         self._x, self._y, self._windows = map(self._put, (work.x, work.y, work.windows))
         self._position = torch.zeros(1, dtype=torch.int64, device=self._device)
         self._initial = [self._put(v) for W, b in work.theta for v in (W.T, b)]
-        # The loss's factor as the seed of backward: no kernels to multiply by it, there and back.
-        # It lives as long as the graphs that read it.
+        # The factor of the loss is the initial gradient of backward, which saves two kernels. The
+        # attribute keeps it alive for the graphs.
         self._half = torch.tensor(0.5 / work.batch, device=self._device)
         self.reset()
         net = self._net
@@ -70,7 +70,7 @@ class Torch:
         return self.torch.from_numpy(np.ascontiguousarray(values)).to(self._device)
 
     def reset(self) -> None:
-        """Go back to the initial weights in place: graphs have the addresses of all arrays."""
+        """Restore the initial weights in place: graphs hold the addresses of all arrays."""
         with self.torch.no_grad():
             for parameter, value in zip(self._net.parameters(), self._initial, strict=True):
                 parameter.copy_(value)
@@ -80,7 +80,7 @@ class Torch:
         self._order = itertools.cycle(self._windows)  # of eager steps
 
     def forms(self) -> Iterator[Form]:
-        """Yield the ways to make steps. The second is worth a trial for short steps only."""
+        """Yield the ways to run steps. The second is useful for short steps only."""
         if self.is_eager:
             yield Form("eager", 1, self._eager_step())
             return
@@ -89,7 +89,7 @@ class Torch:
             yield Form(f"graph of {steps}", steps, self._graph(steps, stream))
 
     def _eager_step(self) -> Callable[[], None]:
-        """Return a step as a user writes it."""
+        """Return a step as users write it."""
         mse_loss, half = self.torch.nn.functional.mse_loss, 0.5 / self.work.batch
 
         def step() -> None:
@@ -124,7 +124,7 @@ class Torch:
             for _ in range(3):  # creates the momentum buffers, loads kernels, compiles
                 work()
         torch.cuda.current_stream().wait_stream(stream)
-        # Gradients must be None: capture then gives them memory of the graph's own pool.
+        # Gradients must be None, so that the capture allocates them in the graph's pool.
         self._rule.zero_grad(set_to_none=True)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=stream):
@@ -167,7 +167,7 @@ class Jax:
         self.reset()
 
     def reset(self) -> None:
-        """Go back to the initial weights. Copies, because a round takes the state's memory."""
+        """Restore the initial weights, as copies, because a round donates the state's memory."""
         tree, numpy = self.jax.tree, self.jax.numpy
         self._state = (
             tree.map(numpy.copy, self._initial),
@@ -184,10 +184,10 @@ class Jax:
         return 0.5 * self.jax.numpy.sum(e * e) / len(x)
 
     def forms(self) -> Iterator[Form]:
-        """Yield the way to make steps: a scan, of several steps per turn where they are short.
+        """Yield the way to run steps: a scan, unrolled for short steps.
 
-        On an H200 eight steps per turn took 25 us a step where one took 32 (784-100-10, 128 rows);
-        what a turn costs is less than 2 % of a long step, and compiling eight takes minutes.
+        On an H200, unrolling by eight took 25 us a step instead of 32 (784-100-10, 128 rows); for
+        long steps it saves less than 2 %, and its compilation takes minutes.
         """
         unroll = 8 if self.work.multiplications < LONG else 1
         yield Form(f"scan, unroll {unroll}", len(self._windows), self._scan(unroll))

@@ -1,4 +1,4 @@
-"""Speed of training steps by PyTorch and JAX on a GPU, to compare with ours.
+"""Measure training steps of PyTorch and JAX on a GPU, to compare with ours.
 
 `python -m benchmarks.gpu_peers CONTENDER ROW [ROW ...]` runs one contender over all rows in one
 process and prints one line `ANSWER {json}` per row. Float32 products are exact, then TF32. Data and
@@ -24,7 +24,7 @@ from benchmarks.gpu_peer_libraries import COMPILE_MODES, Jax, LeftOut, Torch
 from benchmarks.gpu_rows import EACH, Form, make_work, measure
 
 PRECISIONS = ("float32", "tf32")
-LONG_STEP = 1e-3  # seconds; from here on, several steps in one graph gain nothing
+LONG_STEP = 1e-3  # seconds; for longer steps, several steps in one graph are not faster
 Answer = dict[str, Any]
 _is_warm: list[bool] = []
 
@@ -93,7 +93,7 @@ def measure_precision(
 
 
 def prepare(peer: Any, precision: str, answer: Answer) -> None:
-    """Compile a contender's steps, for a cache on the disk, and enter how long it took."""
+    """Compile a contender's steps for the disk cache, and enter the time."""
     begin = time.perf_counter()
     for form in peer.forms():
         form.run()
@@ -104,7 +104,7 @@ def prepare(peer: Any, precision: str, answer: Answer) -> None:
 def answer_row(
     contender: str, row: str, is_emulated: bool, seconds: float, only_prepares: bool = False
 ) -> Answer:
-    """Return the row's answer; whatever goes wrong is its `error`."""
+    """Return the row's answer; an exception becomes its `error`."""
     library, make = CONTENDERS[contender]
     head: Answer = {"row": row, "contender": contender}
     if importlib.util.find_spec(library) is None:
@@ -112,7 +112,7 @@ def answer_row(
     # The clocks of an idle GPU are low: one second of load before a process's first measurement.
     warm_up = seconds if is_emulated or _is_warm else 1.0
     found: Answer = {}
-    gc.collect()  # what a row with an error left
+    gc.collect()  # frees memory of an earlier row with an error
     try:
         work = make_work(row, is_emulated)
         for precision in PRECISIONS:
@@ -124,7 +124,7 @@ def answer_row(
             _is_warm.append(True)
             warm_up = seconds
             del peer
-            gc.collect()  # its device memory goes before the next one is made
+            gc.collect()  # frees its device memory before the next one
     except LeftOut as reason:
         return {**head, "left_out": str(reason)}
     except Exception as error:
@@ -136,7 +136,7 @@ def answer_row(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure the rows one after another; print each answer as it comes."""
+    """Measure the rows one after another; print each answer at once."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_peers", allow_abbrev=False)
     parser.add_argument("contender", choices=CONTENDERS)
     parser.add_argument("rows", nargs="+", metavar="ROW", help="such as 784-100-10:128")

@@ -1,8 +1,8 @@
-"""Child processes of `benchmarks.gpu_check`: answers as they come, limits that leave no child.
+"""Child processes of `benchmarks.gpu_check`, with time limits.
 
-A part of the check runs in a process of its own, because a CUDA error may cost the process its
-device. It prints its answers as lines `ANSWER {json}`. Everything it says goes to a log at once, so
-that a part that is killed half-way has lost nothing of what it said before.
+A part of the check runs in a separate process, because a process may lose its device after a CUDA
+error. It prints its answers as lines `ANSWER {json}`. Its output is written to a log at once, so
+that nothing is lost if it is killed.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import Any
 
 MARK = "ANSWER "
-TIMED_OUT = 124  # the exit code that `timeout` gives as well
+TIMED_OUT = 124  # as the exit code of `timeout`
 GRACE = 5.0  # seconds between asking a process group to stop and killing it
 Answer = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Done:
-    """How a child ended: its exit code (124 after its limit), and the end of what it said."""
+    """The result of a child: its exit code (124 after its limit), and the end of its output."""
 
     code: int
     said: str
@@ -36,7 +36,7 @@ class Done:
 
     @property
     def error(self) -> str | None:
-        """What went wrong, in words; None where nothing did."""
+        """The error message, or None."""
         if self.code == TIMED_OUT:
             return f"stopped after its limit, {self.seconds:.0f} s: {self.said[-300:]}"
         return f"exit code {self.code}: {self.said[-600:]}" if self.code else None
@@ -50,9 +50,9 @@ def run(
     env: Mapping[str, str],
     cwd: Path,
 ) -> Done:
-    """Run a command and pass on each line it says, on either output, as soon as it is said.
+    """Run a command, and pass each line of its output and errors to `hear` at once.
 
-    After `limit` seconds the whole process group is ended, also the children of the child.
+    After `limit` seconds the whole process group is killed, including grandchildren.
     """
     begin = time.monotonic()
     said: deque[str] = deque(maxlen=40)
@@ -75,7 +75,7 @@ def run(
             child.wait()
         finally:
             timer.cancel()
-            _kill(child, signal.SIGKILL)  # grandchildren that outlived it
+            _kill(child, signal.SIGKILL)  # remaining grandchildren
             child.wait()
             if child.stdout is not None:
                 child.stdout.close()
@@ -84,7 +84,7 @@ def run(
 
 
 def answer_in(line: str) -> Answer | None:
-    """Return the answer that a line holds; None for any other line."""
+    """Return the answer in a line, or None."""
     if not line.startswith(MARK):
         return None
     answer: Answer = json.loads(line.removeprefix(MARK))
@@ -107,4 +107,4 @@ def _stop(child: subprocess.Popen[str], is_late: threading.Event) -> None:
 
 def _kill(child: subprocess.Popen[str], how: signal.Signals) -> None:
     with suppress(ProcessLookupError, PermissionError):
-        os.killpg(child.pid, how)  # a new session: the group has the child's number
+        os.killpg(child.pid, how)  # a new session: the group has the child's id

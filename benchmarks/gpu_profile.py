@@ -1,4 +1,4 @@
-"""Where a step's time goes: each of its launches, recorded many times in a row and replayed."""
+"""Profile a step: each of its launches, captured many times in a row and replayed."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ def profile(is_emulated: bool, row: str) -> Answer:
     """Return the microseconds of each launch of one step, in order, and of the step itself."""
     backend = new_backend(is_emulated, narrow=False)
     launches: list[tuple[str, Callable[[], Any]]] = []
-    _overhear(backend, launches)
+    _record_launches(backend, launches)
     training = Training(backend, row, is_emulated)
-    training.run(1)  # called, not recorded: compiles, allocates, chooses algorithms
+    training.run(1)  # called, not captured: compiles, allocates, chooses algorithms
     step, n_calls = list(launches), len(launches)
     whole, _ = measured(training.form(), backend, is_emulated, 0.1)
     named = []
     for name, launch in step:
-        # What moves the clock on must not leave the round.
+        # Launches that advance the clock must stay within the round.
         moves = name.startswith(("tick", "begin"))
         n = min(REPEATS, training.steps) if moves else REPEATS
         replay = backend.capture(lambda launch=launch, n=n: [launch() for _ in range(n)])
         before = training.reset if moves else lambda: None
         form = Form(name, n, lambda replay=replay, before=before: (before(), replay(1))[1])
-        training.run(1)  # the clock is where a step leaves it: inside the order and the rates
-        form.run()  # the call that precedes the recording
+        training.run(1)  # a valid clock: within the order and the rates
+        form.run()  # the call before the capture
         took, _ = measured(form, backend, is_emulated, 0.02)
         training.run(1)
         named.append([name, round(took["us"], 3)])
@@ -45,8 +45,8 @@ def profile(is_emulated: bool, row: str) -> Answer:
             "nodes": backend.report()["recorded"][:1]}  # fmt: skip
 
 
-def _overhear(backend: Any, launches: list[tuple[str, Callable[[], Any]]]) -> None:
-    """Note every launch of the backend's own kernels and of products, as it is made."""
+def _record_launches(backend: Any, launches: list[tuple[str, Callable[[], Any]]]) -> None:
+    """Append every launch of the backend's CUDA kernels and products to a list."""
     cache = backend._kernels._cache
     compile_, matmul = cache._compile, backend._blas._matmul
 

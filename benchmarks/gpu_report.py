@@ -1,4 +1,4 @@
-"""What `benchmarks.gpu_check` has found: one JSON file, written whole after every answer."""
+"""The report of `benchmarks.gpu_check`: one JSON file, rewritten after every answer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Report:
         self.path, self.folder = path, path.parent
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
-        self._entered: set[str] = set()  # names answered in the part that is running
+        self._entered: set[str] = set()  # names answered in the current part
         self.content: dict[str, Any] = {
             "begun": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "emulated": is_emulated,
@@ -34,9 +34,9 @@ class Report:
             self.content = json.loads(path.read_text(encoding="utf-8"))
 
     def begin(self, part: str) -> None:
-        """Note that a part has begun: until it ends, it counts as cut off.
+        """Mark a part as begun: until it ends, it counts as cut off.
 
-        What failed or was left out before stays until it is asked again.
+        Earlier failures and left-out answers stay until their tasks run again.
         """
         self.content["ended"].pop(part, None)
         self.content["parts"].setdefault(part, {})
@@ -44,7 +44,7 @@ class Report:
         self._write()
 
     def end(self, part: str, seconds: float) -> None:
-        """Note that a part has ended."""
+        """Mark a part as ended."""
         self.content["ended"][part] = round(seconds, 1)
         self._write()
 
@@ -57,17 +57,17 @@ class Report:
         print(f"{part}: {name}: {_short(answer)}"[:WIDTH], flush=True)
 
     def answer(self, part: str, name: str) -> Answer:
-        """Return an answer; {} where there is none."""
+        """Return an answer, or {}."""
         found: Answer = self.content["parts"].get(part, {}).get(name, {})
         return found
 
     def has(self, part: str, name: str) -> bool:
-        """Return True if there is an answer that need not be asked for again."""
+        """Return True if there is a final answer."""
         answer = self.answer(part, name)
         return bool(answer) and "error" not in answer and "left_out" not in answer
 
     def lacking(self, part: str, names: Sequence[str]) -> list[str]:
-        """Return the names that this run has not answered, nor one before it for good."""
+        """Return the names without an answer of this run or a final one of an earlier run."""
         return [n for n in names if n not in self._entered and not self.has(part, n)]
 
     def take(self, part: str, name: str) -> Answer:
@@ -80,7 +80,7 @@ class Report:
         self.content["parts"].pop(part, None)
 
     def failures(self) -> list[str]:
-        """Return what failed: an error, an answer that is not right, a part that was cut off."""
+        """Return the failures: errors, wrong answers, parts that were cut off."""
         wrong = []
         for part, answers in self.content["parts"].items():
             for name, answer in answers.items():
@@ -107,7 +107,7 @@ class Report:
         lines += [f"  and {len(failures) - 12} more: {self.path}"] if len(failures) > 12 else []
         todo = [part for part in parts if part not in self.content["ended"]]
         if failures:
-            lines.append("next: mend the failures above; the logs lie beside the file")
+            lines.append("next: fix the failures above; the logs are in the folder of the file")
         elif todo:
             lines.append(f"next: --part {todo[0]}")
         return "\n".join(lines)

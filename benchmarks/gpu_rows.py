@@ -1,6 +1,6 @@
-"""The networks that are timed on a GPU, their data, and how a step's time is taken.
+"""The networks that are timed on a GPU, their data, and the measurement of a step's time.
 
-Every contender trains the same: from the same weights, ReLU layers, a linear output,
+Every contender trains the same network from the same weights: ReLU layers, a linear output,
 C = 1/2 sum (y - a)^2 averaged over the batch, momentum 0.9; data and batch order on the device.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 LEARNING_RATE, MOMENTUM = 1e-4, 0.9
 UNROLLED = 16  # steps of one graph
 LOSS_ROWS = 16_384  # rows whose loss is reported, at most
-WIDE = 2048  # inputs; from here on, little data and few steps a round
+WIDE = 2048  # inputs; wider networks have little data and few steps per round
 EACH = float(os.environ.get("NNBACKEND_GPU_EACH", "0.3"))  # seconds of a measurement
 TABLE = (
     *("784-30-10:10", "784-100-10:128", "20-64-64-2:32", "20-64-64-2:256", "784-512-512-10:128"),
@@ -41,20 +41,20 @@ class Work:
 
     @property
     def multiplications(self) -> int:
-        """Multiplications of the products of one step: forward, and back but for dx of layer 1."""
+        """Multiplications of the products of one step, without dx of layer 1."""
         pairs = list(pairwise(self.layers))
         return self.batch * (3 * sum(a * b for a, b in pairs) - pairs[0][0] * pairs[0][1])
 
     @property
     def seen(self) -> np.ndarray:
-        """Rows for the reported loss: the first of those that a round trains on."""
+        """Rows for the reported loss: the first training rows of a round."""
         rows: np.ndarray = self.windows.reshape(-1)[:LOSS_ROWS]
         return rows
 
 
 @dataclass(frozen=True)
 class Form:
-    """One way to make steps: `run()` makes `steps` of them and does not wait for the device."""
+    """A way to run steps: `run()` launches `steps` steps without synchronization."""
 
     name: str
     steps: int
@@ -71,14 +71,14 @@ def parse_row(row: str) -> tuple[list[int], int]:
 
 
 def data_size(layers: list[int], batch: int, is_emulated: bool = False) -> int:
-    """Return the number of rows of data: 400 batches, fewer where a batch is large."""
+    """Return the number of rows of data: 400 batches, fewer for large batches."""
     if layers[0] >= WIDE:
         return 2 * batch
     return max(2 * batch, min(60_000, (8 if is_emulated else 400) * batch))
 
 
 def make_work(row: str, is_emulated: bool = False) -> Work:
-    """Return the row's work. It is the same for every contender, the initial weights included."""
+    """Return the row's work, the same for every contender, including the initial weights."""
     layers, batch = parse_row(row)
     n, rng = data_size(layers, batch, is_emulated), np.random.default_rng(0)
     x = rng.standard_normal((n, layers[0]), np.float32)
@@ -100,7 +100,7 @@ def measure(
 ) -> tuple[list[float], int]:
     """Return the seconds per step of each measurement, and the steps of one measurement.
 
-    Warms up for `warm_up` seconds; each measurement takes at least `seconds`, one wait included.
+    Warm up for `warm_up` seconds; a measurement takes at least `seconds`, with one synchronization.
     """
 
     def timed(calls: int) -> float:

@@ -1,4 +1,4 @@
-"""Our microseconds by the step, on every row, with and without each way of making it faster."""
+"""Our microseconds per step, on every row, with and without each optimization."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.gpu_parts import Answer, Task, how_it_ran, measured, new_backend
 from benchmarks.gpu_rows import LEARNING_RATE, MOMENTUM, TABLE, TINY, Form, Work, make_work
 
-MOST_TICKS = 64  # that may follow each other without a new round
+MOST_TICKS = 64  # in a row without a new round
 NARROW, LARGE = TABLE[:4] + TABLE[7:8], TABLE[5:7] + TABLE[8:9]
 # Precision, switches and rows of each contender.
 CONTENDERS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
@@ -22,7 +22,7 @@ CONTENDERS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "ours-tf32-untall": ("tf32", {"tall": False}, TABLE[8:9]),
     "ours-unfused": ("float32", {"narrow": False, "fused": False}, TABLE[:9]),
     "ours-unforked": ("float32", {"forks": False}, TABLE[4:5] + LARGE),
-    # The kernel for narrow networks on each kind of grid: one block, a cluster, many blocks.
+    # The kernel for narrow networks with each kind of grid: one block, a cluster, many blocks.
     "ours-block": ("float32", {"grid": "0:1:512"}, NARROW),
     "ours-cluster": ("float32", {"grid": "1:8:512"}, NARROW),
     "ours-cluster-256": ("float32", {"grid": "1:8:256"}, NARROW),
@@ -50,7 +50,7 @@ def tasks(is_emulated: bool, words: list[str]) -> Iterator[Task]:
 
 
 class Training:
-    """A training run whose rounds can be made at will: the clock goes back before each."""
+    """A training run whose rounds can be repeated: the clock is reset before each."""
 
     def __init__(self, backend: Any, row: str, is_emulated: bool) -> None:
         import nnbackend as nn
@@ -65,7 +65,7 @@ class Training:
         net.set_parameters(*map(list, zip(*work.theta, strict=True)))
         config = TrainConfig(nn.SGD(LEARNING_RATE, momentum=MOMENTUM), 1, work.batch)
         trainer = Trainer(net, work.x, work.y, config)
-        # The order of all contenders; a round may go over the data several times.
+        # The order of all contenders; a round may pass over the data several times.
         self.steps = len(work.windows)
         trainer.loader.order = backend.to_device(work.windows.reshape(-1))
         n_rates = max(self.steps, MOST_TICKS)
@@ -76,16 +76,16 @@ class Training:
         self._seen = work.x[work.seen], work.y[work.seen]
 
     def run(self, n: int) -> None:
-        """Make the first n steps of a round."""
+        """Run the first n steps of a round."""
         self.reset()
         self._runs.make(self._trainer, self._rows, n)
 
     def reset(self) -> None:
-        """Set the clock to the beginning of a round."""
+        """Set the clock to the start of a round."""
         self.backend.to_device(np.array([0, -1]), out=self._trainer.clock)
 
     def form(self) -> Form:
-        """Return a round as what is timed."""
+        """Return a round as a form to time."""
         return Form("round", self.steps, lambda: self.run(self.steps))
 
     def loss(self) -> float:
@@ -99,7 +99,7 @@ def _work(row: str, is_emulated: bool) -> Work:
 
 
 def speed(is_emulated: bool, row: str, contender: str) -> Answer:
-    """Time one contender on one row; its loss must fall, and every step must be recorded."""
+    """Time one contender on one row; its loss must fall, and every step must be captured."""
     precision, switches, _ = CONTENDERS[contender]
     backend = new_backend(is_emulated, precision, **switches)
     training = Training(backend, row, is_emulated)

@@ -1,8 +1,8 @@
-"""From the JSON of `benchmarks.gpu_check` to a page: tables in Markdown, and a picture of curves.
+"""Convert the JSON of `benchmarks.gpu_check` to a page of Markdown tables and a picture of curves.
 
     python -m benchmarks.gpu_table FILE.json [--out DIR]
 
-Nothing is left out: errors, wrong answers, answers left out and parts that did not run are named.
+The page lists all errors, wrong answers, answers left out and parts that did not run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ GPU, CPU = "#d1402f", "#9db8d6"
 
 
 def write(path: Path, folder: Path | None = None) -> list[Path]:
-    """Write the page, and the picture where there are curves; return their paths."""
+    """Write the page, and the picture if there are curves; return their paths."""
     content = json.loads(path.read_text(encoding="utf-8"))
     folder = folder or path.parent
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,8 +62,8 @@ def markdown(content: Answer, picture: str = "") -> str:
         "The kernel for narrow networks (1 launch for all steps) computes in float32 here too.",
         speed_table(parts, rows, "tf32"),
         "## With and without, in µs",
-        "Each variant and its time divided by ours (above 1: the variant is slower); where the "
-        "heading says so, by ours in that precision. Empty: not asked for.",
+        "Each variant and its time divided by ours (above 1: the variant is slower), or by ours in "
+        "the precision of the heading. Empty: not measured.",
         *variants,
         "## Where a step goes",
         *profile(parts),
@@ -114,7 +114,7 @@ def facts(content: Answer) -> str:
 
 
 def what_ran(content: Answer) -> list[str]:
-    """Return each part with its counts, and every answer that is not a good one."""
+    """Return each part with its counts, and every answer that is not good."""
     parts: Parts = content["parts"]
     ended, lines = content.get("ended", {}), []
     reasons: dict[tuple[str, str], list[str]] = {}
@@ -167,7 +167,7 @@ def profile(parts: Parts) -> list[str]:
 
 
 def numbers(parts: Parts) -> list[str]:
-    """Return rates, errors of the products, launches, captures and what the tests said."""
+    """Return rates, errors of the products, launches, captures and results of the tests."""
     first = parts.get("first", {})
     captures = captures_table({n: a for n, a in first.items() if n.startswith("capture")})
     return [products_table(first), launches_table(first), captures, tests(parts)]
@@ -187,7 +187,7 @@ def products_table(first: dict[str, Answer]) -> str:
 
 
 def launches_table(first: dict[str, Answer]) -> str:
-    """Return what launches and copies cost."""
+    """Return the times of launches and copies."""
     alignment, launch, copies = (first.get(n, {}) for n in ("alignment", "launches", "copies"))
     keeps = {True: "yes", False: "no"}.get(launch.get("relu_epilogue_keeps_nan"), "-")
     lines = [
@@ -205,7 +205,7 @@ def launches_table(first: dict[str, Answer]) -> str:
 
 
 def captures_table(captures: dict[str, Answer]) -> str:
-    """Return how captured steps differ from called ones."""
+    """Return the differences of captured and called steps."""
     if not captures:
         return "No captured steps were compared with called ones."
     lines = [
@@ -218,29 +218,29 @@ def captures_table(captures: dict[str, Answer]) -> str:
 
 
 def value(answer: Answer, key: str) -> str:
-    """Return a figure of an answer."""
+    """Return a number of an answer."""
     found = answer.get(key)
     return "-" if found is None else str(found) if isinstance(found, int) else number(found)
 
 
 def error(answer: Answer, key: str) -> str:
-    """Return a small figure of an answer."""
+    """Return a small number of an answer."""
     found = answer.get(key)
     return "-" if found is None else f"{found:.1e}" if found else "0"
 
 
 def listed(answer: Answer, key: str) -> str:
-    """Return how many entries a list of an answer has."""
+    """Return the length of a list in an answer."""
     return str(len(answer[key])) if key in answer else "-"
 
 
 def verdict(answer: Answer) -> str:
-    """Return "good", or the reason why an answer is not."""
+    """Return "good", or the reason why an answer is not good."""
     return (problem(answer) or "good") if answer else "no answer"
 
 
 def tests(parts: Parts) -> str:
-    """Return the counts of the tests on the device, and what the sanitizer said."""
+    """Return the counts of the tests on the device, and the results of the sanitizer."""
     counts = parts.get("conformance", {}).get("counts", {})
     said = [f"{key} {n}" for key, n in counts.items() if type(n) is int]
     lines = [f"conformance tests: {', '.join(said) or 'no count'}; {verdict(counts)}"]

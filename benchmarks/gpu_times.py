@@ -1,4 +1,4 @@
-"""The tables of training steps: ours beside the floor and the peers, with and without each gain."""
+"""The tables of training steps: ours, the floor, the peers, with and without each optimization."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from benchmarks.gpu_rows import TABLE, TINY, parse_row
 from benchmarks.gpu_speed import CONTENDERS
 from nnbackend.bench.report import number
 
-ALWAYS = PEERS[:2]  # peers that have a column in any case
+ALWAYS = PEERS[:2]  # peers that always have a column
 OURS = {"float32": "ours", "tf32": "ours-tf32"}
 BYTES = 4  # of a float32
 PASSES = 6  # over P numbers: parameters and velocity, read and written; gradient, written and read
 
 
 def rows_of(parts: Parts, is_emulated: bool) -> list[str]:
-    """Return the table's rows, and what other rows have answers."""
+    """Return the table's rows, and other rows that have answers."""
     names = [n for part in ("speed", "peers", "compiled") for n in parts.get(part, {}) if ":" in n]
     return list(dict.fromkeys([*(TINY if is_emulated else TABLE), *(n.split()[0] for n in names)]))
 
@@ -36,7 +36,7 @@ def rows_of(parts: Parts, is_emulated: bool) -> list[str]:
 
 
 def floor_us(row: str, tflops: float, gbps: float) -> float:
-    """Return the microseconds that a step takes at least, at the measured rates.
+    """Return the minimum microseconds of a step at the measured rates.
 
     arithmetic: 2 B (3 sum(I O) - I O of the first layer) / rate, which has no dx
     memory: (6 P + B (inputs + outputs)) * 4 bytes / rate of copies
@@ -51,7 +51,7 @@ def floor_us(row: str, tflops: float, gbps: float) -> float:
 
 
 def floor_cell(parts: Parts, row: str, precision: str, notes: Footnotes) -> str:
-    """Return the floor, or why there is none."""
+    """Return the floor, or the reason why there is none."""
     found = []
     for name, key in ((f"rate {precision}", "tflops"), ("copies", "device_gbps")):
         answer = parts.get("first", {}).get(name, {})
@@ -64,11 +64,11 @@ def floor_cell(parts: Parts, row: str, precision: str, notes: Footnotes) -> str:
     return number(floor_us(row, *found))
 
 
-# ---- beside the peers ---------------------------------------------------------------------------
+# ---- comparison with the peers ------------------------------------------------------------------
 
 
 def speed_table(parts: Parts, rows: list[str], precision: str) -> str:
-    """Return a line for each row, the fastest contender in bold."""
+    """Return a table with a line for each row, and the fastest contender in bold."""
     notes, peers = Footnotes(), peers_of(parts)
     lines = []
     for row in rows:
@@ -88,13 +88,13 @@ def speed_table(parts: Parts, rows: list[str], precision: str) -> str:
 
 
 def peers_of(parts: Parts) -> list[str]:
-    """Return the peers that have a column: some always, the others where there is any answer."""
+    """Return the peers that have a column: some always, the others if they have any answer."""
     found = [n.split()[-1] for part in ("peers", "compiled") for n in parts.get(part, {})]
     return list(dict.fromkeys([*ALWAYS, *(peer for peer in PEERS if peer in found), *found]))
 
 
 def fastest(times: list[Time]) -> Time:
-    """Return the fastest good time; one without figures where there is none."""
+    """Return the fastest good time, or an empty one."""
     good = [time for time in times if time.is_good]
     return min(good, key=lambda time: time.us or 0.0, default=Time())
 
@@ -107,7 +107,7 @@ def ratio(ours: Time, other: Time) -> str:
 
 
 def launches_of(answer: Answer) -> str:
-    """Return the nodes of one recorded step; the kernel for narrow networks makes all in one."""
+    """Return the nodes of one captured step; the kernel for narrow networks runs all in one."""
     counts = [graph.get("1") for graph in answer.get("recorded", []) if "1" in graph]
     words = ["?" if count is None else str(count) for count in counts]
     words = (["1 for all steps"] if answer.get("narrow") else []) + words
@@ -118,7 +118,7 @@ def launches_of(answer: Answer) -> str:
 
 
 def base_of(variant: str) -> str:
-    """Return what a variant is compared with: the same precision, where only a switch differs."""
+    """Return the base of a variant: ours in the same precision if only a switch differs."""
     return "ours-tf32" if variant.startswith("ours-tf32-") else "ours"
 
 
@@ -133,7 +133,7 @@ def variants_tables(parts: Parts, rows: list[str]) -> list[str]:
 
 
 def variants_table(parts: Parts, rows: list[str], variants: list[str]) -> str:
-    """Return the time of each variant, and its quotient by what it is compared with."""
+    """Return the time of each variant, and its quotient by that of its base."""
     notes, lines, speed = Footnotes(), [], parts.get("speed", {})
     for row in rows:
         if not any(f"{row} {name}" in speed for name in ("ours", *variants)):

@@ -1,4 +1,4 @@
-"""Real training on the GPU and on the CPU with one seed: digits, MNIST, Fashion-MNIST."""
+"""Training on the GPU and on the CPU with the same seed: digits, MNIST, Fashion-MNIST."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.gpu_parts import Answer, Task, new_backend
 
-# Where IDX folders called `mnist` and `fashion` lie.
+# The folder of the IDX folders `mnist` and `fashion`.
 DATA = Path(os.environ.get("NNBACKEND_GPU_DATA", "/usr/share/datasets"))
 FOLDERS = {"mnist": ("mnist", "mnist-data"), "fashion": ("fashion", "fashion-mnist")}
 
@@ -23,7 +23,7 @@ def tasks(is_emulated: bool, words: list[str]) -> Iterator[Task]:
 
 
 def train(is_emulated: bool, name: str) -> Answer:
-    """Train on both devices; return the curves and how far apart they end."""
+    """Train on both devices; return the curves and the difference at their ends."""
     found = load(name)
     if found is None:
         return {"left_out": f"no IDX folder of {name} under {DATA} (NNBACKEND_GPU_DATA)"}
@@ -41,7 +41,7 @@ def train(is_emulated: bool, name: str) -> Answer:
 
 
 def load(name: str) -> tuple[np.ndarray, ...] | None:
-    """Return x, y, test x, test y; None where the files are not there."""
+    """Return x, y, test x, test y, or None if the files are missing."""
     if name == "digits":
         from sklearn.datasets import load_digits
 
@@ -59,7 +59,7 @@ def load(name: str) -> tuple[np.ndarray, ...] | None:
 
 
 def one_run(device: Any, data: tuple[np.ndarray, ...], epochs: int) -> Answer:
-    """Train 100 hidden units by Adam; return losses, the test's accuracy and seconds an epoch."""
+    """Train 100 hidden units with Adam; return losses, test accuracy and seconds per epoch."""
     import nnbackend as nn
 
     x, y, test_x, test_y = data

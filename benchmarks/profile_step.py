@@ -1,9 +1,9 @@
-"""Where the time of a CPU step goes: every operation of the recorded step, timed by itself.
+"""Profile a CPU step: every operation of the recorded step, timed separately.
 
     python -m benchmarks.profile_step 784-100-10:128
 
-Each operation is repeated alone by the whole team, so what they cost each other by moving data
-between processors shows only in the last lines: the whole step, beside the sum of its parts.
+All workers repeat each operation alone, so only the last lines include the cost of data transfers
+between cores from one operation to the next: the whole step, compared with the sum of its parts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Lines = np.ndarray
 
 
 def seconds_of(work: Callable[[int], None]) -> float:
-    """Return the least seconds of one of n, n large enough to be timed."""
+    """Return the minimum seconds of one step of n, with n large enough to be timed."""
     begin = time.perf_counter()
     work(3)
     n = max(3, int(SECONDS / max((time.perf_counter() - begin) / 3, 1e-7)))
@@ -39,33 +39,33 @@ def seconds_of(work: Callable[[int], None]) -> float:
 
 
 class Profile:
-    """The program of a row, and what any of its lines take."""
+    """The program of a row, and the times of its lines."""
 
     def __init__(self, row: Row) -> None:
         from nnbackend_numba.program import Program
 
-        made: list[Program] = []
+        programs: list[Program] = []
         original = Program.__init__
 
-        def noting(program: Program, *given: Any) -> None:
-            original(program, *given)
-            made.append(program)
+        def recording(program: Program, *arguments: Any) -> None:
+            original(program, *arguments)
+            programs.append(program)
 
-        Program.__init__ = noting  # type: ignore[method-assign]
+        Program.__init__ = recording  # type: ignore[method-assign]
         OursOnNumba.load()
         self.contender = OursOnNumba(row, *make_data(row), make_parameters(row))
-        del made[:]  # the first was a step on a resident batch
+        del programs[:]  # the first was a step on a resident batch
         self.contender.epochs(1)
         Program.__init__ = original  # type: ignore[method-assign]
-        self.steps, self.program = row.steps, made[0]
+        self.steps, self.program = row.steps, programs[0]
         self.table: Lines = self.program._step.table
-        operations = [kept for kept in self.program._step.kept if hasattr(kept, "address")]
-        self.names = {kept.address: kept.native_name for kept in operations}
+        operations = [item for item in self.program._step.references if hasattr(item, "address")]
+        self.names = {item.address: item.native_name for item in operations}
 
     def name(self, line: Lines) -> str:
         """Return a line's operation by name."""
         if line[0] == 0:
-            return "wait for each other"
+            return "barrier"
         mangled: str = self.names[line[0]]
         from nnbackend_numba import operations
 
@@ -74,7 +74,7 @@ class Profile:
         return known[-1].replace("_", " ")
 
     def seconds(self, lines: Lines, workers: int) -> float:
-        """Return the seconds that some lines take, once, by so many workers."""
+        """Return the seconds of one execution of some lines by the given number of workers."""
         from nnbackend_numba.assembly import STEPS_AT_ONCE
         from nnbackend_numba.intrinsics import yield_address
         from nnbackend_numba.operations import make_steps
@@ -82,22 +82,24 @@ class Profile:
 
         clock, most = self.contender.trainer.clock, STEPS_AT_ONCE
         if any(line[0] and self.name(line) in ("tick", "gather") for line in lines):
-            most = self.steps - 1  # the clock must not run out of the epoch
+            most = self.steps - 1  # the clock must stay within the epoch
 
         def work(n: int) -> None:
-            meeting = np.zeros(16, np.int64)
+            barrier = np.zeros(16, np.int64)
 
-            def member(worker: int, n: int) -> None:
-                make_steps(lines, n, worker, workers, meeting.ctypes.data, yield_address())
+            def run_worker(worker: int, n: int) -> None:
+                make_steps(lines, n, worker, workers, barrier.ctypes.data, yield_address())
 
             while n > 0:
                 clock[1] = -1
                 part, n = min(n, most), n - min(n, most)
-                team = [threading.Thread(target=member, args=(w, part)) for w in range(1, workers)]
-                for thread in team:
+                others = [
+                    threading.Thread(target=run_worker, args=(w, part)) for w in range(1, workers)
+                ]
+                for thread in others:
                     thread.start()
-                member(0, part)
-                for thread in team:
+                run_worker(0, part)
+                for thread in others:
                     thread.join()
 
         with threads.one_each():
@@ -112,7 +114,7 @@ def main() -> int:
     profile = Profile(row)
     workers, total = profile.program.workers, 0.0
     print(f"{row.title}: {workers} worker(s)\n\n| operation | µs |\n|---|---:|")
-    for line in profile.table[2:]:  # the clock and its meeting come with the whole
+    for line in profile.table[2:]:  # without the clock and its barrier
         us = 0.1 if line[0] == 0 and workers == 1 else profile.seconds(line[None], workers) * 1e6
         total += us
         print(f"| {profile.name(line)} | {us:.1f} |")

@@ -1,11 +1,11 @@
-"""How time and memory grow: with rows (memory-mapped from 1e3 on), with width, with depth.
+"""Measure how time and memory grow with rows (memory-mapped from 1e3 on), width and depth.
 
     python -m benchmarks.scale                    # up to 1e6 rows, minutes
     python -m benchmarks.scale --largest 1e7      # a file of 2.6 GB in a temporary folder
-    python -m benchmarks.scale --file-gb 10       # and an epoch over a file of so many GB
+    python -m benchmarks.scale --file-gb 10       # and an epoch over a file of that size
 
-Each point is a process of its own, which says what its steps took and the most memory it had
-beside what the pages of the file take. Writes `scale-<model>-<date>.json` and `.md`.
+Each point is a separate process, which reports the time of its steps and its peak memory without
+the pages of the file. It writes `scale-<model>-<date>.json` and `.md`.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ def write_rows(path: Path, n: int) -> None:
 
 
 def own_memory() -> int:
-    """Return the bytes of this process that no file stands behind."""
+    """Return the bytes of this process that are not backed by a file."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     line = next(line for line in status.splitlines() if line.startswith("RssAnon"))
     return int(line.split()[1]) * 1024
 
 
 def measure(path: str, layers: list[int], epochs: int) -> Point:
-    """Train on a mapped file; return microseconds a step, and memory at the most."""
+    """Train on a mapped file; return microseconds per step, and peak memory."""
     import numpy as np
 
     import nnbackend as nn
@@ -60,7 +60,7 @@ def measure(path: str, layers: list[int], epochs: int) -> Point:
     before, most = own_memory(), 0
 
     class Memory(nn.Callback):
-        """Looks at the memory in every epoch, many times in a long one."""
+        """A callback that measures the memory in every epoch, many times in a long one."""
 
         def on_progress(self, trainer: Any, step: int, n_steps: int) -> None:
             nonlocal most
@@ -80,7 +80,7 @@ def measure(path: str, layers: list[int], epochs: int) -> Point:
 
 
 def run_point(path: Path, layers: list[int], epochs: int) -> Point:
-    """Measure one point in a process of its own."""
+    """Measure one point in a separate process."""
     words = [str(path), json.dumps(layers), str(epochs)]
     command = [sys.executable, "-m", "benchmarks.scale", "--point", *words]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -119,7 +119,7 @@ def table(result: dict[str, Any]) -> str:
         "# How time and memory grow\n",
         f"{machine['cpu']}, {machine['usable_cpus']} CPUs; batches of 128 rows of {COLUMNS} "
         "numbers in a memory-mapped file; Adam. "
-        "Memory is what training added, the file's pages left out.",
+        "Memory: added by training, without the file's pages.",
     ]
     for what in ("rows", "width", "depth", "file"):
         if result[what]:
@@ -134,10 +134,10 @@ def table(result: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    """Measure and write."""
+    """Measure and write the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", allow_abbrev=False)
-    parser.add_argument("--largest", type=float, default=1e6, help="rows at the most")
-    parser.add_argument("--file-gb", type=float, default=0.0, help="also a file of so many GB")
+    parser.add_argument("--largest", type=float, default=1e6, help="maximum number of rows")
+    parser.add_argument("--file-gb", type=float, default=0.0, help="also a file of this size")
     parser.add_argument("--out", default="benchmarks/results")
     parser.add_argument("--point", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()

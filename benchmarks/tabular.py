@@ -1,10 +1,10 @@
-"""The preset for tables beside scikit-learn's MLP and gradient boosting, by score.
+"""Compare the scores of the preset for tables with scikit-learn's MLP and gradient boosting.
 
     python -m benchmarks.tabular --seeds 3 --out FILE.md
 
-A seed is another division into training and test rows (three to one), and other weights. No time
-is taken, so the machine may be busy. scikit-learn's MLP has standardised rows, and for numbers
-standardised targets; all else is at its defaults.
+A seed determines the split into training and test rows (three to one), and the weights. Times are
+not measured, so the machine may be busy. scikit-learn's MLP gets standardized rows, and for
+regression standardized targets; all other options have their defaults.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SETS: list[tuple[str, str, Callable[[], Any]]] = [
     ("moons with noise", CLASSES,
      lambda: datasets.make_moons(1000, noise=0.3, random_state=0)),
     ("20 features, 4 classes", CLASSES, lambda: _made(2000, 20, 4, 0.01)),
-    ("20 features, 2 classes, a fifth of labels drawn anew", CLASSES,
+    ("20 features, 2 classes, a fifth of labels random", CLASSES,
      lambda: _made(2000, 20, 2, 0.2)),
     ("diabetes", NUMBERS, lambda: datasets.load_diabetes(return_X_y=True)),
     ("Friedman 1", NUMBERS,

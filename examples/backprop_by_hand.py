@@ -1,8 +1,8 @@
-"""One step of backpropagation worked out by hand, beside what the library computes.
+"""One step of backpropagation by hand, compared with the library.
 
 A 2-2-1 network with sigmoid units, the cost C = 1/2 (y - a)^2, one sample and one update with
-eta = 0.5. Every number is first written out in plain Python as on paper; the exit code is 1 if
-the library differs from any of them in ten decimals.
+eta = 0.5. Plain Python computes every number as on paper; the exit code is 1 if the library
+differs from any of them in ten decimals.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def sigmoid(z: float) -> float:
 
 
 def by_hand(x1: float, x2: float, y: float, p: dict[str, float], eta: float) -> list[Step]:
-    """Return every number of one step, in the order in which one works it out."""
-    # 1. feed forward
+    """Return every number of one step, in the order of the computation."""
+    # 1. forward pass
     z2_1 = p["w2_11"] * x1 + p["w2_12"] * x2 + p["b2_1"]
     z2_2 = p["w2_21"] * x1 + p["w2_22"] * x2 + p["b2_2"]
     a2_1, a2_2 = sigmoid(z2_1), sigmoid(z2_2)
@@ -76,10 +76,10 @@ def by_hand(x1: float, x2: float, y: float, p: dict[str, float], eta: float) -> 
 
 
 def named(weights: list, biases: list) -> dict[str, float]:
-    """Return the library's arrays by the names used here.
+    """Return the library's arrays by the names in this script.
 
-    The library's weights[l] is (from, to), the transpose of the books' w^l_jk; its l counts the
-    layers that learn from 0, the books' layers begin with the input as layer 1.
+    The library's weights[l] is (from, to), the transpose of the textbooks' w^l_jk; its l counts the
+    trainable layers from 0, while the textbooks' layer 1 is the input.
     """
     values = {}
     for layer, (W, b) in enumerate(zip(weights, biases, strict=True), start=2):
@@ -93,7 +93,7 @@ def named(weights: list, biases: list) -> dict[str, float]:
 def by_library(
     x1: float, x2: float, y: float, p: dict[str, float], eta: float, device: str
 ) -> dict[str, float]:
-    """Return the same numbers from the library: a trace, a gradient, and one step of training."""
+    """Return the same numbers from the library: a trace, a gradient, and one training step."""
     layers = [2, nn.Dense(2, "sigmoid"), nn.Dense(1, "sigmoid")]
     net = nn.Network(layers, loss="quadratic", device=device, dtype="float64")
     net.set_parameters(
@@ -120,7 +120,7 @@ def by_library(
 
 
 def compare(steps: list[Step], library: dict[str, float]) -> bool:
-    """Print both columns; return whether every pair agrees in all printed digits."""
+    """Print both columns; return True if every pair agrees in all printed digits."""
     heads = {
         "z2_1": "feed forward", "delta3_1": "local gradients", "dC/dw2_11": "partial derivatives",
         "new w2_11": f"update, eta = {ETA}",
@@ -200,12 +200,12 @@ def draw(path: Path, p: dict[str, float], steps: list[Step]) -> None:
 
 
 def main() -> int:
-    """Work it out twice, compare, draw."""
+    """Compute the step twice, compare, draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu", help="cpu, gpu, gpu:1 or a backend's name")
     parser.add_argument("--seed", type=int, default=0, help="unused: the weights are given")
     parser.add_argument("--out", type=Path, default=Path("runs/backprop_by_hand"), metavar="FOLDER")
-    parser.add_argument("--quick", action="store_true", help="unused: it is one step anyway")
+    parser.add_argument("--quick", action="store_true", help="unused: there is only one step")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
 

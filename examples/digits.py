@@ -1,7 +1,7 @@
 """Handwritten digits: train, stop early, test, save and load.
 
-scikit-learn's 1797 digits of 8 x 8 pixels in three parts: to learn from, to decide when to stop,
-and to judge by, which is looked at once, at the end.
+scikit-learn's 1797 digits of 8 x 8 pixels in three parts: training, validation for early stopping,
+and test, which is used once, at the end.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BLUE, ORANGE, DARK = "#2f6db3", "#e08214", "#333333"
 
 
 def print_epochs(history: nn.History) -> None:
-    """Print the history, the best epoch marked."""
+    """Print the history and mark the best epoch."""
     print("epoch  train loss  valid loss  valid accuracy")
     best = history.best["epoch"]
     for row in history:
@@ -33,7 +33,7 @@ def print_epochs(history: nn.History) -> None:
 
 
 def confusion_matrix(y: np.ndarray, y_hat: np.ndarray, n_classes: int) -> np.ndarray:
-    """Count how often each digit (row) was taken for each digit (column)."""
+    """Return how often each digit (row) was classified as each digit (column)."""
     counts = np.zeros((n_classes, n_classes), dtype=int)
     np.add.at(counts, (y, y_hat), 1)
     return counts
@@ -59,7 +59,7 @@ def draw(path: Path, history: nn.History, confusion: np.ndarray, accuracy: float
     left.spines[["top", "right"]].set_visible(False)
     left.legend(frameon=False)
 
-    right.imshow(np.log1p(confusion), cmap="Blues")  # log, so that single mistakes can be seen
+    right.imshow(np.log1p(confusion), cmap="Blues")  # log, so that single mistakes are visible
     middle = np.log1p(confusion).max() / 2
     for i, j in np.argwhere(confusion):
         right.text(

@@ -1,7 +1,7 @@
 """Batch, mini-batch and stochastic gradient descent, and fixed against adaptive learning rates.
 
-The same network, the same start and the same data throughout; only the number of samples behind
-each update differs, and then, for mini-batches of 32, the rule of the update.
+All runs have the same network, initial weights and data; only the number of samples per update
+differs, and then, for mini-batches of 32, the update rule.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LAYERS = [64, nn.Dense(30, "sigmoid"), nn.Dense(10, "softmax")]
 
 
 class Run(NamedTuple):
-    """One way to descend."""
+    """One variant of gradient descent."""
 
     name: str
     batch_size: int | None  # None: all rows
@@ -28,8 +28,8 @@ class Run(NamedTuple):
     schedule: object = None
 
 
-# A comparison at one common eta would mislead. Each is the one of 0.01, 0.03, 0.1, 0.3, 1, 3 (of
-# a tenth of these for Adam) that left the lowest loss after 30 epochs, save for "too small".
+# A comparison with one common eta would be misleading. Each is the one of 0.01, 0.03, 0.1, 0.3, 1,
+# 3 (a tenth of these for Adam) with the lowest loss after 30 epochs, except for "too small".
 FLAVOURS = [
     Run("batch (all rows)", None, nn.SGD(3.0)),
     Run("mini-batch (32)", 32, nn.SGD(3.0)),
@@ -46,7 +46,7 @@ COLOURS = ["#2f6db3", "#e08214", "#3a9a5b", "#b5403f", "#7a5aa6"]
 
 
 def descend(run: Run, data: nn.data.Dataset, epochs: int, device: str, seed: int) -> dict:
-    """Train anew; return the loss on all rows and the seconds since the start, from epoch 0 on."""
+    """Train a new network; return its losses on all rows and the seconds, from epoch 0 on."""
     net = nn.Network(LAYERS, loss="cross_entropy", device=device, seed=seed)
     x = data.x / 16.0
     start = net.evaluate(x, data.y)["loss"]
@@ -133,7 +133,7 @@ def main() -> None:
     if args.quick:
         data, epochs = data.rows(slice(0, 300)), 6
     print(f"network 64-30-10 on {data.n_samples} handwritten digits, {epochs} epochs")
-    # Once without looking: what is compiled or loaded at first use is no part of the comparison.
+    # A warm-up, so that compilation and loading do not affect the comparison.
     for run in FLAVOURS + RULES:
         descend(run, data.rows(slice(0, 64)), 1, args.device, args.seed)
 

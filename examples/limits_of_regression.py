@@ -1,14 +1,13 @@
-"""Polynomial regression explodes: 100 features have 4950 pairs, and each wants a weight.
+"""The limits of polynomial regression: 100 features have 4950 pairs, and each needs a weight.
 
-First the count of terms, then a comparison on made data: linear regression, quadratic regression
-with all squares and pairs, and a small multilayer perceptron. The target is a soft "and": it is
-high where two hidden tendencies, u x and v x, are both present,
+This script counts the terms, then compares linear regression, quadratic regression with all squares
+and pairs, and a small multilayer perceptron on synthetic data. The target is a soft "and": it is
+high where two linear combinations, u x and v x, are both high,
 
     y = sigmoid(4 u x + 2) sigmoid(4 v x + 2) + noise,
 
-so that every pair of features interacts, yet only a few directions matter: the situation in
-which a hidden layer pays. Were y itself quadratic, quadratic regression would win, once it has
-more rows than terms.
+so that every pair of features interacts, but only two directions matter: a case for a hidden
+layer. If y were quadratic, quadratic regression would be better, given more rows than terms.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ Rows = tuple[np.ndarray, np.ndarray]
 
 
 class Result(NamedTuple):
-    """What one method did with one number of rows."""
+    """The result of one method with one number of rows."""
 
     method: str
     rows: int
@@ -71,7 +70,7 @@ def quadratic_terms(x: np.ndarray) -> np.ndarray:
 def ridge(terms: np.ndarray, y: np.ndarray, penalties: list[float]) -> list[np.ndarray]:
     """Return for each penalty the weights w that minimise |terms w - y|^2 + penalty |w|^2.
 
-    With fewer rows than terms the smaller system of equations has one unknown for each row.
+    With fewer rows than terms, it solves the smaller system with one unknown per row.
     """
     n, p = terms.shape
     gram = terms @ terms.T if n < p else terms.T @ terms
@@ -86,12 +85,12 @@ def ridge(terms: np.ndarray, y: np.ndarray, penalties: list[float]) -> list[np.n
 
 
 def fit_polynomial(method: str, terms: object, train: Rows, valid: Rows, test: Rows) -> Result:
-    """Fit by least squares, or by ridge with the penalty that suits the validation rows best."""
+    """Fit by least squares, or by ridge with the penalty that is best on the validation rows."""
     begin = time.perf_counter()
     x, (y, y_valid, y_test) = terms(train[0]), (train[1], valid[1], test[1])
     mean, middle = x.mean(axis=0), y.mean()
     x -= mean
-    # Least squares is ridge with a penalty of nearly nothing, which keeps the system solvable.
+    # Least squares is ridge with a tiny penalty, which keeps the system solvable.
     penalties = [100.0, 1000.0, 10000.0] if method.endswith("ridge") else [1e-6 * len(y)]
     candidates = ridge(x, y - middle, penalties)
     x_valid = terms(valid[0]) - mean
@@ -104,7 +103,7 @@ def fit_polynomial(method: str, terms: object, train: Rows, valid: Rows, test: R
 def fit_network(
     train: Rows, valid: Rows, test: Rows, epochs: int, device: str, seed: int
 ) -> Result:
-    """Fit networks with three penalties; keep the one that suits the validation rows best."""
+    """Fit networks with three penalties; return the best one on the validation rows."""
     begin = time.perf_counter()
     d, best = train[0].shape[1], (math.inf, None)
     for l2 in (0.003, 0.03, 0.1):
@@ -130,7 +129,7 @@ def fit_network(
 
 
 def relative_error(y_hat: np.ndarray, y: np.ndarray) -> float:
-    """Return the mean squared error as a share of the variance; 1 is what guessing the mean gives."""
+    """Return the mean squared error divided by the variance; 1 is predicting the mean."""
     return float(np.mean((y_hat - y) ** 2) / np.var(y))
 
 
@@ -224,7 +223,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
 
     print_term_counts()
-    # One size is the number of terms itself, where least squares is at its worst.
+    # One size is the number of terms, where least squares is at its worst.
     d, sizes, epochs = 100, [500, 1000, 2000, 4000, 5151, 8000], 300
     if args.quick:
         d, sizes, epochs = 20, [100, 231, 800], 100

@@ -1,7 +1,7 @@
-"""Over-fitting and its cures, on few noisy rows.
+"""Overfitting and its cures, on few noisy rows.
 
-A network that is much too large learns its training rows by heart, the wrong labels among them.
-Against it: fewer layers, a penalty on the weights (L2), dropout and early stopping.
+A network that is much too large memorizes its training rows, including the wrong labels. Cures:
+fewer layers, a penalty on the weights (L2), dropout and early stopping.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Rows = tuple[np.ndarray, np.ndarray]
 
 
 class Cure(NamedTuple):
-    """A network, and what is done against over-fitting in its training."""
+    """A network, and a cure for overfitting in its training."""
 
     name: str
     layers: list
@@ -49,11 +49,11 @@ CURES = [
 ]
 
 
-class ConvergenceMonitor(nn.Callback):
-    """Notes the losses of training and test rows after every epoch, as no training should use them.
+class LossRecorder(nn.Callback):
+    """A callback that records the losses of training and test rows after every epoch.
 
-    The training loss is taken anew from the whole network: the one in the history is a mean over
-    the epoch, with the penalty and with units dropped.
+    Training must not use the test rows. The training loss is that of the complete network: the one
+    in the history is a mean over the epoch, with the penalty and with units dropped.
     """
 
     def __init__(self, train: Rows, test: Rows) -> None:
@@ -66,7 +66,7 @@ class ConvergenceMonitor(nn.Callback):
 
 
 def two_moons(n: int, rng: np.random.Generator) -> Rows:
-    """Return two blurred half circles, one for each class; a tenth of the labels are wrong."""
+    """Return two noisy half circles, one for each class; a tenth of the labels are wrong."""
     y = np.arange(n) % 2
     angle = np.pi * rng.random(n)
     x = np.column_stack([np.cos(angle), np.sin(angle)])
@@ -78,12 +78,12 @@ def two_moons(n: int, rng: np.random.Generator) -> Rows:
 
 def cure(
     how: Cure, train: Rows, test: Rows, epochs: int, device: str, seed: int
-) -> tuple[nn.Network, ConvergenceMonitor, int]:
+) -> tuple[nn.Network, LossRecorder, int]:
     """Train one network; return it, its curves, and the epoch whose weights it ends with."""
     net = nn.Network(
         how.layers, loss="binary_cross_entropy", device=device, seed=seed, classes=(0, 1)
     )
-    watch = ConvergenceMonitor(train, test)
+    recorder = LossRecorder(train, test)
     stopping = None if how.patience is None else nn.EarlyStopping(patience=how.patience)
     history = nn.train(
         net,
@@ -92,18 +92,18 @@ def cure(
         epochs=epochs,
         batch_size=16,
         l2=how.l2,
-        validation=None if stopping is None else 0.25,  # the price: a quarter less to learn from
+        validation=None if stopping is None else 0.25,  # the cost: a quarter fewer training rows
         early_stopping=stopping,
-        callbacks=[watch],
+        callbacks=[recorder],
         seed=seed,
     )
-    return net, watch, int(history.best["epoch"]) if stopping else len(history)
+    return net, recorder, int(history.best["epoch"]) if stopping else len(history)
 
 
 def draw(
-    path: Path, train: Rows, results: list[tuple[Cure, nn.Network, ConvergenceMonitor, int, float]]
+    path: Path, train: Rows, results: list[tuple[Cure, nn.Network, LossRecorder, int, float]]
 ) -> None:
-    """Draw for each cure what was learnt, and under it the losses of training and test rows."""
+    """Draw the learned function of each cure above its losses on training and test rows."""
     matplotlib.rcParams.update({"font.size": 11, "axes.titlesize": 12})
     figure = Figure(figsize=(16, 6.4), dpi=120, layout="constrained")
     maps, curves = figure.subplots(2, len(results), sharex="row", sharey="row")
@@ -111,7 +111,9 @@ def draw(
     x1, x2 = np.meshgrid(*(np.linspace(low[i], high[i], 200) for i in (0, 1)))
     grid = np.column_stack([x1.ravel(), x2.ravel()])
     shades = ListedColormap(["#c9dcf0", "#fbe0bf"])
-    for upper, lower, (how, net, watch, last, accuracy) in zip(maps, curves, results, strict=True):
+    for upper, lower, (how, net, recorder, last, accuracy) in zip(
+        maps, curves, results, strict=True
+    ):
         a = net.outputs(grid)[:, 0].reshape(x1.shape)
         upper.contourf(x1, x2, a, levels=[-0.001, 0.5, 1.001], cmap=shades)
         upper.contour(x1, x2, a, levels=[0.5], colors=DARK, linewidths=1.4)
@@ -123,9 +125,9 @@ def draw(
         upper.set(title=f"{how.name}\ntest accuracy {accuracy:.1%}", xlabel="$x_1$")
         upper.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
 
-        epochs = np.arange(1, len(watch.losses["train"]) + 1)
-        lower.plot(epochs, watch.losses["train"], color=BLUE, lw=1.6, label="training")
-        lower.plot(epochs, watch.losses["test"], color=ORANGE, lw=1.6, label="test")
+        epochs = np.arange(1, len(recorder.losses["train"]) + 1)
+        lower.plot(epochs, recorder.losses["train"], color=BLUE, lw=1.6, label="training")
+        lower.plot(epochs, recorder.losses["test"], color=ORANGE, lw=1.6, label="test")
         if last < len(epochs):
             lower.axvline(last, color="#777777", lw=1, ls="--", label="best validation")
         lower.set(xlabel="epoch", ylim=(0.0, 1.5))
@@ -161,14 +163,14 @@ def main() -> None:
     )
     results = []
     for how in CURES:
-        net, watch, last = cure(how, train, test, epochs, args.device, args.seed)
+        net, recorder, last = cure(how, train, test, epochs, args.device, args.seed)
         seen, unseen = net.evaluate(*train), net.evaluate(*test)
         print(
             f"{how.name:<14}  {net.n_parameters:10,}  {last:6}  {seen['loss']:7.4f}  "
             f"{seen['accuracy']:8.3f}  {unseen['loss']:7.4f}  {unseen['accuracy']:8.3f}",
             flush=True,
         )
-        results.append((how, net, watch, last, unseen["accuracy"]))
+        results.append((how, net, recorder, last, unseen["accuracy"]))
     draw(args.out / "overfitting.png", train, results)
 
 

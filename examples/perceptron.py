@@ -1,6 +1,6 @@
-"""The perceptron learns what a line can separate, and nothing else; one hidden layer mends that.
+"""The perceptron learns only linearly separable data; a hidden layer removes this limit.
 
-Three experiments: Rosenblatt's rule on two clouds that a line separates, the same rule on the
+Three experiments: Rosenblatt's rule on two linearly separable clouds, the same rule on the
 exclusive or, and a multilayer perceptron with backpropagation on the exclusive or.
 """
 
@@ -22,11 +22,11 @@ XOR_Y = np.array([0.0, 1.0, 1.0, 0.0])
 
 
 def two_clouds(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return n points of the square [-1, 1]^2 and the side of a line on which each lies."""
+    """Return n points of the square [-1, 1]^2, labeled by their side of a line."""
     rng = np.random.default_rng(seed)
     x = rng.uniform(-1.0, 1.0, (20 * n, 2))
     distance = 0.8 * x[:, 0] + 0.6 * x[:, 1] - 0.2
-    far = np.abs(distance) > 0.04  # a gap, without which convergence takes long
+    far = np.abs(distance) > 0.04  # a gap, for faster convergence
     return x[far][:n], (distance[far][:n] > 0).astype(float)
 
 
@@ -37,7 +37,7 @@ def new_perceptron(device: str) -> nn.Network:
 
 
 def rosenblatt_epoch(net: nn.Network, x: np.ndarray, y: np.ndarray, eta: float) -> int:
-    """Show the perceptron every sample once and correct it after each mistake; count those."""
+    """Run one epoch: correct the perceptron after each mistake; return the number of mistakes."""
     n_mistakes = 0
     for k in range(len(x)):
         y_hat = net.outputs(x[k : k + 1])[0, 0]
@@ -52,7 +52,7 @@ def rosenblatt_epoch(net: nn.Network, x: np.ndarray, y: np.ndarray, eta: float) 
 
 
 def learn_clouds(x: np.ndarray, y: np.ndarray, device: str) -> nn.Network:
-    """Go on until an epoch passes without a mistake."""
+    """Train until an epoch without a mistake."""
     net = new_perceptron(device)
     print(f"Rosenblatt's rule, {len(x)} points that a line separates, eta = 0.1")
     print("epoch  mistakes")
@@ -68,7 +68,7 @@ def learn_clouds(x: np.ndarray, y: np.ndarray, device: str) -> nn.Network:
 
 
 def fail_at_xor(device: str, epochs: int) -> nn.Network:
-    """Let the same rule try the exclusive or, and show why more epochs cannot help."""
+    """Apply the same rule to the exclusive or, and show why more epochs cannot help."""
     net = new_perceptron(device)
     print(f"\nRosenblatt's rule on the exclusive or, eta = 1, {epochs} epochs")
     print("epoch  mistakes  right at its end   w1   w2    b")
@@ -89,10 +89,10 @@ def fail_at_xor(device: str, epochs: int) -> nn.Network:
     if cycle is not None:
         print(
             f"w and b after epoch {cycle[1]} are those after epoch {cycle[0]}: "
-            "from there the rule repeats itself for ever"
+            "from there the rule repeats itself forever"
         )
     print(
-        "no w, b can do it: b <= 0, w2 + b > 0, w1 + b > 0 give w1 + w2 + b > 0, "
+        "no w, b is a solution: b <= 0, w2 + b > 0, w1 + b > 0 give w1 + w2 + b > 0, "
         "but (1, 1) needs w1 + w2 + b <= 0"
     )
     return net
@@ -132,7 +132,9 @@ def draw(path: Path, panels: list[tuple[str, nn.Network, np.ndarray, np.ndarray]
         grid = net.backend.to_device(np.column_stack([x1.ravel(), x2.ravel()]))
         z = net.backend.to_host(net.trace(grid).z[-1]).reshape(x1.shape)
         axes.contourf(x1, x2, z, levels=[min(z.min(), -1.0), 0.0, max(z.max(), 1.0)], cmap=colours)
-        if z.min() < 0.0 < z.max():  # the boundary: step(z) and sigmoid(z) both turn at z = 0
+        if (
+            z.min() < 0.0 < z.max()
+        ):  # the boundary: step(z) and sigmoid(z) both change class at z = 0
             axes.contour(x1, x2, z, levels=[0.0], colors=DARK, linewidths=1.6)
         right = (net.outputs(x)[:, 0] > 0.5) == (y > 0.5)
         size = 130 if len(x) == 4 else 45

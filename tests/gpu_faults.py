@@ -1,7 +1,7 @@
-"""Faults on purpose, for tests/test_gpu_check.py, which copies this as a `sitecustomize.py`.
+"""Injected faults for tests/test_gpu_check.py, which copies this file as `sitecustomize.py`.
 
-NNBACKEND_FAULT names one: "recording" fails, the "library" is missing, an "epilogue" is refused,
-the process is "killed" at its second product.
+NNBACKEND_FAULT selects one: the "recording" fails, the "library" is missing, cuBLASLt has no
+algorithm for an "epilogue", or the process is "killed" at its second product.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if FAULT:
     try:
         import stand_in
         import stand_in_blaslt
-    except ImportError:  # a Python that runs no part
+    except ImportError:  # this process runs no part of the check
         pass
     else:
         model = stand_in_blaslt.Model

@@ -1,7 +1,6 @@
-"""Every reason why there is no CUDA GPU is told apart from the others, and its cure is named.
+"""The probe reports the correct reason and cure for every cause of a missing CUDA GPU.
 
-No test needs a GPU: machines are made of fakes. The last ones look at the real CuPy, where there
-is one.
+No test needs a GPU: fakes simulate machines. The last tests use the real CuPy, if installed.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ class HostArray(np.ndarray):
 
 
 class FakeCuda(SimpleNamespace):
-    """cupy.cuda, where cublas is loaded when it is first asked for, or fails to be."""
+    """cupy.cuda, where cublas is loaded, or fails to load, at its first use."""
 
     @property
     def cublas(self) -> Any:
@@ -63,7 +62,7 @@ class FakeCuda(SimpleNamespace):
 
 
 def fake_cupy(**runtime: Any) -> Any:
-    """A CuPy 14.2 for CUDA 13 on a healthy machine with two GPUs; changed by keyword."""
+    """Return a CuPy 14.2 for CUDA 13 on a working machine with two GPUs; change it by keyword."""
     healthy = {
         "driverGetVersion": lambda: 13000,
         "runtimeGetVersion": lambda: 13020,
@@ -93,7 +92,7 @@ def fake_cupy(**runtime: Any) -> Any:
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Put the probe on a made-up machine."""
+    """Return a function that simulates a machine for the probe."""
 
     def put(
         names: tuple[str, ...] = ("cupy-cuda13x",),
@@ -123,10 +122,10 @@ def expect(found: Probe | None, *reason: str, cure: str) -> None:
     assert "\n" not in found.reason + found.cure
 
 
-# ---- a machine with everything ------------------------------------------------------------------
+# ---- a complete machine -------------------------------------------------------------------------
 
 
-def test_a_healthy_machine(machine: Callable[..., Any]) -> None:
+def test_a_working_machine(machine: Callable[..., Any]) -> None:
     machine()
     found = cupy_probe.probe()
     assert (found.device_count, found.reason, found.cure) == (2, "", "")
@@ -135,12 +134,12 @@ def test_a_healthy_machine(machine: Callable[..., Any]) -> None:
     assert details["cupy:1"] == "Fake H200, 80 GiB, compute 9.0"
 
 
-def test_figures_that_cannot_be_had_do_not_take_the_gpu_away(machine: Callable[..., Any]) -> None:
+def test_failed_queries_do_not_disable_the_gpu(machine: Callable[..., Any]) -> None:
     machine(cupy=fake_cupy(getDeviceProperties=fail("not today")))
     assert cupy_probe.probe().device_count == 2
 
 
-def test_a_newer_driver_and_an_older_cupy_agree(machine: Callable[..., Any]) -> None:
+def test_a_newer_driver_supports_an_older_cupy(machine: Callable[..., Any]) -> None:
     machine(("cupy-cuda12x",), fake_cupy(runtimeGetVersion=lambda: 12090))
     assert cupy_probe.probe().device_count == 2
 
@@ -162,7 +161,7 @@ def test_no_cupy(machine: Callable[..., Any], driver: int, reason: str, cure: st
     expect(cupy_probe.probe(), "CuPy is not installed", reason, cure=cure)
 
 
-def test_a_cupy_without_metadata_will_do(machine: Callable[..., Any]) -> None:
+def test_a_cupy_without_metadata_is_usable(machine: Callable[..., Any]) -> None:
     machine((), importable=True)
     assert cupy_probe.probe().device_count == 2
 
@@ -293,7 +292,7 @@ def test_a_missing_library(
     assert "pip" not in found.reason
 
 
-def test_headers_are_left_to_the_first_use_where_cupy_hides_them() -> None:
+def test_headers_are_not_checked_if_cupy_has_no_function_for_it() -> None:
     cupy = fake_cupy()
     del cupy._core.core.assemble_cupy_compiler_options
     assert cupy_probe.no_headers(cupy) is None
@@ -315,7 +314,7 @@ ALSO = "or start the container with --gpus all), then "
         ),
     ],
 )
-def test_without_a_driver_and_without_a_good_cupy(
+def test_without_a_driver_and_without_a_usable_cupy(
     machine: Callable[..., Any], names: tuple[str, ...], what: str, then: str
 ) -> None:
     machine(names, fail("must not be imported"), importable=bool(names), driver=0)
@@ -336,14 +335,14 @@ def test_without_a_driver_and_without_libraries(machine: Callable[..., Any]) -> 
     assert found.cure.endswith(ALSO + then)
 
 
-def test_all_libraries_by_one_command(machine: Callable[..., Any]) -> None:
+def test_one_command_installs_all_libraries(machine: Callable[..., Any]) -> None:
     cupy = machine()
     cupy.cuda.nvrtc.getVersion, cupy.cuda.load_cublas = fail(LOADER), fail(LOADER, ImportError)
     found = cupy_probe.probe()
     expect(found, "NVRTC", "cuBLAS", cure='pip install "nvidia-cuda-nvrtc==13.*" "nvidia-cublas')
 
 
-def test_a_cupy_to_be_replaced_needs_no_libraries(machine: Callable[..., Any]) -> None:
+def test_libraries_are_not_checked_if_cupy_must_be_replaced(machine: Callable[..., Any]) -> None:
     cupy = machine(cupy=fake_cupy(driverGetVersion=lambda: 12040))
     cupy.cuda.nvrtc.getVersion = fail(LOADER)
     found = cupy_probe.probe()
@@ -371,7 +370,7 @@ def test_the_probe_never_raises(
 
 
 @pytest.mark.parametrize("name", ["driverGetVersion", "runtimeGetVersion", "getDeviceCount"])
-def test_the_probe_survives_a_broken_runtime(machine: Callable[..., Any], name: str) -> None:
+def test_the_probe_handles_a_broken_runtime(machine: Callable[..., Any], name: str) -> None:
     machine(cupy=fake_cupy(**{name: fail("")}))
     expect(cupy_probe.probe(), "RuntimeError", cure="")
 
@@ -379,7 +378,7 @@ def test_the_probe_survives_a_broken_runtime(machine: Callable[..., Any], name: 
 # ---- the first use ------------------------------------------------------------------------------
 
 
-def test_the_first_use_of_a_good_device(machine: Callable[..., Any]) -> None:
+def test_the_first_use_of_a_working_device(machine: Callable[..., Any]) -> None:
     machine()
     cupy_probe.check_first_use(1)
 
@@ -407,10 +406,10 @@ def test_the_first_use_gives_wrong_numbers(machine: Callable[..., Any]) -> None:
         cupy_probe.check_first_use(0)
 
 
-# ---- through the door ---------------------------------------------------------------------------
+# ---- through the public functions ---------------------------------------------------------------
 
 
-def test_a_user_reads_cause_and_cure(machine: Callable[..., Any]) -> None:
+def test_the_error_has_cause_and_cure(machine: Callable[..., Any]) -> None:
     machine(("cupy-cuda12x", "cupy-cuda13x"))
     registry.refresh()
     try:
@@ -427,11 +426,11 @@ def test_a_user_reads_cause_and_cure(machine: Callable[..., Any]) -> None:
 def test_the_spec() -> None:
     assert (SPEC.name, SPEC.kind, SPEC.priority) == ("cupy", "gpu", 10)
     assert isinstance(SPEC.version(), str)
-    found = SPEC.probe()  # of this very machine
+    found = SPEC.probe()  # of the real machine
     assert (found.device_count > 0) == (found.reason == "") == (found.cure == "")
 
 
-def test_importing_the_spec_is_light() -> None:
+def test_importing_the_spec_imports_no_cupy() -> None:
     heavy = ["cupy", "cupyx", "nnbackend_cupy.probe", "nnbackend_cupy.backend"]
     code = (
         "import json, sys, nnbackend, nnbackend_cupy; nnbackend_cupy.SPEC; "
@@ -448,11 +447,11 @@ def test_importing_the_spec_is_light() -> None:
     assert json.loads(done.stdout) == []
 
 
-# ---- the real CuPy, where there is one ----------------------------------------------------------
+# ---- the real CuPy, if installed ----------------------------------------------------------------
 
 
 @needs_cupy
-def test_the_namespace_has_what_the_kernels_ask_for() -> None:
+def test_the_namespace_has_the_functions_of_the_kernels() -> None:
     cupy_probe.import_cupy()
     from nnbackend_cupy.namespace import STAND_INS, xp
 
@@ -464,7 +463,7 @@ def test_the_namespace_has_what_the_kernels_ask_for() -> None:
 
 
 @needs_cupy
-def test_every_kernel_keeps_the_signature_of_the_seam() -> None:
+def test_every_kernel_has_the_signature_of_the_base_class() -> None:
     cupy_probe.import_cupy()
     from nnbackend.backend import Backend
     from nnbackend_cupy.backend import CuPyBackend
@@ -475,7 +474,7 @@ def test_every_kernel_keeps_the_signature_of_the_seam() -> None:
 
 
 @needs_cupy
-def test_the_real_cupy_has_what_the_probe_looks_at() -> None:
+def test_the_real_cupy_has_the_functions_of_the_probe() -> None:
     cupy = cupy_probe.import_cupy()
     assert cupy_probe.not_cupy(cupy, []) is None
     assert cupy_probe.too_old(cupy, []) is None

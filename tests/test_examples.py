@@ -1,4 +1,4 @@
-"""Every example runs, quietly, in good time, and shows what it says it shows."""
+"""Every example runs without warnings, in limited time, and prints the expected results."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ pytest.importorskip("matplotlib", reason="the examples draw")
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = {path.name: path for path in sorted((ROOT / "examples").glob("*.py"))}
-# Seconds, to find one that hangs: below ten on a quiet machine, but kernels may have to be compiled
-# first, and the machine may be slow and shared.
+# Seconds, to detect one that hangs: usually below ten, but kernels may have to be compiled first,
+# and the machine may be slow and shared.
 TIME_LIMIT = 900
 
 
 def run(path: Path, out: Path) -> str:
-    """Run an example as CI does; return what it printed."""
+    """Run an example as CI does; return its output."""
     done = subprocess.run(
         [sys.executable, "-W", "error", str(path), "--quick", "--device", "cpu", "--out", str(out)],
         cwd=out,
         env={
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "backends")]),
-            "OPENBLAS_NUM_THREADS": "1",  # so small, threads only wait for one another
+            "OPENBLAS_NUM_THREADS": "1",  # for such small sizes, more threads are slower
         },
         capture_output=True,
         text=True,
@@ -48,7 +48,7 @@ def figures(row: str, printed: str) -> list[float]:
 
 
 def number(pattern: str, printed: str) -> float:
-    """Return the number that a pattern's group finds."""
+    """Return the number that matches a pattern's group."""
     found = re.search(pattern, printed)
     assert found is not None, printed
     return float(found[1])
@@ -60,13 +60,13 @@ def check_perceptron(printed: str) -> None:
     assert re.search(r"^ +\d+ +0$", clouds, re.MULTILINE), "no epoch without a mistake"
     failure, solution = xor.split("multilayer perceptron")
     assert number(r"most right at the end of any of \d+ epochs: (\d) of 4", failure) < 4
-    assert "repeats itself for ever" in failure
+    assert "repeats itself forever" in failure
     assert "right: 4 of 4" in solution
 
 
 def check_limits_of_regression(printed: str) -> None:
     assert figures("     100", printed.split("test error")[0])[:2] == [4950, 5151]
-    # As many rows as terms: least squares fits them all, and errs more than guessing the mean.
+    # As many rows as terms: least squares fits them all, and is worse than predicting the mean.
     assert figures("  231  quadratic, least squares", printed)[-1] > 1.0
     errors = {
         method: figures(f"  800  {method}", printed)[-1]

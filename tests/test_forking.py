@@ -1,4 +1,4 @@
-"""A process that is forked while other threads of its parent train and compile can train itself."""
+"""A process can train after a fork during which threads of its parent trained and compiled."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import nnbackend as nn
 
 X, Y = np.eye(8), np.arange(8) % 2
 
-# Forks while a thread holds the locks of `held` for a moment, as one that trains and compiles does.
+# Forks while another thread holds the locks that it holds when it trains and compiles.
 PROGRAM = """
 import os, sys, threading, time, warnings
 import numpy as np
@@ -46,7 +46,7 @@ threading.Thread(target=hold).start()
 is_holding.wait()
 child = os.fork()
 if child == 0:
-    assert threads._inside == 0
+    assert threads._active == 0
     train("relu")
     train(nn.Activation("own", lambda z: z * z * 0.5, lambda z: z))  # must be compiled
     os._exit(0)
@@ -63,7 +63,7 @@ sys.exit("the child hangs")
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 @pytest.mark.parametrize("device", ["numpy", "numba"])
-def test_a_child_does_not_wait_for_the_parents_threads(device: str) -> None:
+def test_a_forked_child_does_not_wait_for_the_parents_threads(device: str) -> None:
     rows.make_or_skip(device)
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, device], capture_output=True, text=True, check=False,
@@ -72,12 +72,12 @@ def test_a_child_does_not_wait_for_the_parents_threads(device: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_what_is_compiled_is_used_without_the_compiler() -> None:
-    """Training, predicting and a new network of known formulas ask for no lock of numba's."""
+def test_compiled_code_runs_without_the_compiler_lock() -> None:
+    """Training, prediction and a new network of compiled formulas acquire no lock of numba."""
     lock: Any = pytest.importorskip("numba.core.compiler_lock").global_compiler_lock
 
     def train_and_predict() -> None:
-        for loss in ("cross_entropy", "quadratic"):  # the latter is made kernel by kernel
+        for loss in ("cross_entropy", "quadratic"):  # the latter runs kernel by kernel
             net = nn.Network([8, 5, nn.Dense(2, "softmax")], loss, device="numba")
             weight = None if loss == "cross_entropy" else np.ones(8)
             nn.train(net, X, Y, epochs=2, batch_size=4, sample_weight=weight)
@@ -93,8 +93,8 @@ def test_what_is_compiled_is_used_without_the_compiler() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_fork_amid_a_recording() -> None:
-    """The child's kernels work, though a thread of the parent was recording them."""
+def test_a_fork_during_a_recording() -> None:
+    """The child's kernels work although a thread of the parent was recording."""
     numba_backend: Any = pytest.importorskip("nnbackend_numba.backend")
     from nnbackend_numba import recorder
 

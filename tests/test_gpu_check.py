@@ -1,4 +1,4 @@
-"""`benchmarks.gpu_check` runs every part on the stand-in, and each fault made on purpose shows."""
+"""`benchmarks.gpu_check` runs every part on the stand-in, and reports each injected fault."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from benchmarks.gpu_rows import TINY
 from benchmarks.gpu_speed import pairs
 
 pytestmark = pytest.mark.skipif(LACKING is not None, reason=str(LACKING))
-# A PyTorch that hangs when it is imported, and so does a child that it starts.
+# A PyTorch that hangs at its import, with a child that hangs too.
 HANGS = """
 import subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"])
@@ -33,7 +33,7 @@ time.sleep(600)
 
 @pytest.fixture
 def faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that the children of the check look into first: it makes faults happen."""
+    """Return a folder at the start of the children's path, which injects faults."""
     folder = tmp_path / "faults"
     (folder / "torch").mkdir(parents=True)
     (folder / "torch" / "__init__.py").write_text(HANGS, encoding="utf-8")
@@ -59,7 +59,7 @@ def test_every_part_runs_to_its_end(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert code == 0
     assert set(content["ended"]) == set(content["parts"]) == set(PARTS)
     first = content["parts"]["first"]
-    assert first["launches"]["relu_epilogue_keeps_nan"] is False  # as the stand-in's model has it
+    assert first["launches"]["relu_epilogue_keeps_nan"] is False  # as in the stand-in's model
     assert first["products float32"]["largest_error"] < 1e-6
     captures = {name: answer for name, answer in first.items() if name.startswith("capture")}
     assert all(answer["equal"] for name, answer in captures.items() if name.endswith("separate"))
@@ -100,7 +100,7 @@ def test_a_fault_is_a_failure(
     code, content = ran(tmp_path, "--part", part)
     assert code == 1
     assert [failure for failure in content["failures"] if said in failure]
-    if fault == "killed":  # what was answered before is there
+    if fault == "killed":  # earlier answers are present
         assert content["parts"]["first"]["alignment"]["ok"]
 
 
@@ -122,10 +122,10 @@ def is_alive(pid: int) -> bool:
         state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
     except FileNotFoundError:
         return False
-    return state != "Z"  # nobody has asked for the exit code of a zombie
+    return state != "Z"  # a zombie has ended
 
 
-def test_what_is_cut_off_keeps_its_answers_and_goes_on(tmp_path: Path) -> None:
+def test_a_killed_check_keeps_its_answers_and_resumes(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.gpu_check", "--emulated", "--part", "speed"]
     child = subprocess.Popen(
         [*command, "--out", str(tmp_path)], cwd=ROOT, stdout=subprocess.DEVNULL,
@@ -149,7 +149,7 @@ def test_what_is_cut_off_keeps_its_answers_and_goes_on(tmp_path: Path) -> None:
     assert {name: content["parts"]["speed"][name] for name in answers} == answers
 
 
-def test_without_time_everything_is_left_out(tmp_path: Path) -> None:
+def test_without_time_every_task_is_left_out(tmp_path: Path) -> None:
     _, content = ran(tmp_path, "--part", "first", "--seconds", "0")
     assert content["parts"]["first"]["first"] == {"left_out": "no time left"}
 
@@ -169,7 +169,7 @@ def test_verdicts_of_pytest(line: str, verdict: str) -> None:
     assert verdict_in(line)[0] == verdict
 
 
-def test_failures_stay_until_they_are_asked_again(tmp_path: Path, faults: Path) -> None:
+def test_failures_stay_until_they_are_run_again(tmp_path: Path, faults: Path) -> None:
     code, _ = ran(tmp_path, "--part", "peers", "--seconds", "3", "--contender", "torch-graphs")
     assert code == 1
     code, content = ran(tmp_path, "--part", "peers", "--contender", "jax")
@@ -186,7 +186,7 @@ def test_an_unknown_contender_is_refused(
     assert "ours-tf32" in capsys.readouterr().err
 
 
-def test_without_a_gpu_one_message_says_so(
+def test_without_a_gpu_there_is_one_message(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")

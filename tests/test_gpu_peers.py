@@ -17,7 +17,7 @@ from benchmarks.gpu_rows import Form, Work, data_size, make_work, measure, parse
 
 
 class Peer:
-    """Lowers its loss by each step, but for networks of one input."""
+    """A stand-in whose loss falls at each step, except for networks of one input."""
 
     version = "stand-in 1"
 
@@ -53,7 +53,7 @@ Answers = Callable[..., list[dict[str, Any]]]
 
 @pytest.fixture
 def answers(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Answers:
-    """Return the answers to rows, by the stand-in."""
+    """Return a function that returns the stand-in's answers for rows."""
     monkeypatch.setitem(gpu_peers.CONTENDERS, "jax", ("json", Peer))
 
     def run(*rows: str) -> list[dict[str, Any]]:
@@ -102,7 +102,7 @@ def test_batches_are_parts_of_one_permutation(row: str, steps: int) -> None:
     assert np.array_equal(work.windows, make_work(row).windows)
 
 
-def test_every_row_has_an_answer_and_an_error_stays_its_own(answers: Answers) -> None:
+def test_every_row_has_an_answer_and_errors_affect_one_row(answers: Answers) -> None:
     first, broken, misspelt, left_out, last = answers("4-3:2", "13-3:2", "4:2", "14-3:2", "5-3:2")
     assert first["us_per_step"].keys() == first["spread"].keys() == {"float32", "tf32"}
     assert first["spread"]["tf32"]["min"] <= first["us_per_step"]["tf32"]
@@ -135,11 +135,11 @@ def test_without_the_library_every_row_is_left_out(
     assert all("is not installed" in answer["left_out"] for answer in found)
 
 
-def test_measurements_are_as_long_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measurements_have_the_requested_length(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, waits = [0.0], []
 
     def run() -> None:
-        # Cold for the first second.
+        # Slow for the first second.
         clock[0] += 1e-3 if clock[0] < 1 else 1e-4
 
     monkeypatch.setattr(gpu_rows.time, "perf_counter", lambda: clock[0])

@@ -1,4 +1,4 @@
-"""`benchmarks.gpu_table`: floors and ratios by hand, and every answer that is not good is named."""
+"""`benchmarks.gpu_table`: floors and ratios by hand, and a reason for every failed answer."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def peer(float32: float, tf32: float, version: str = "torch 9") -> Answer:
 
 @pytest.fixture
 def content() -> Answer:
-    """Return a report with good, wrong and absent answers, errors, and what was left out."""
+    """Return a report with good, wrong, absent and left-out answers, and errors."""
     product = {"ok": True, "cases": 26, "largest_error": 6e-6, "refused": []}
     narrow = {"recorded": [], "narrow": ["Grid(0)"]}
     run = {"seconds": [9.0, 0.25, 0.5], "device": "x:0", "test_accuracy": 0.875}
@@ -120,7 +120,7 @@ def test_speed_table(content: Answer) -> None:
     assert small[5:] == ["84.0 [82.0–86.0]", "60.0 [58.0–62.0]", "0.70"]
     assert "**42.0 [41.0–43.0]**" in text
     assert len([line for line in text.splitlines() if line.startswith("| ")]) == 2 + len(TABLE)
-    # The wrong answer is shown, and neither bold nor compared; what precedes an error counts.
+    # A wrong answer is shown, but not bold and not compared; measurements before an error count.
     narrow = line_of(text, "20-64-64-2", "32")
     assert narrow[4].startswith("10.0 [9.00–11.0] (")
     assert narrow[5].startswith("30.0 [30.0–30.0] (")
@@ -146,7 +146,7 @@ def test_speed_table_in_tf32(content: Answer) -> None:
     assert line_of(text, "20-64-64-2", "32")[3] == "1 for all steps"
 
 
-def test_other_peers_have_a_column_where_there_is_an_answer(content: Answer) -> None:
+def test_other_peers_have_a_column_if_they_have_an_answer(content: Answer) -> None:
     parts = content["parts"]
     parts["peers"][f"{SMALL} torch"] = peer(50.0, 50.0)
     parts["compiled"] = {f"{SMALL} torch-compile": peer(21.0, 9.0)}
@@ -167,12 +167,12 @@ def test_variants(content: Answer) -> None:
     assert found["ours-unfused"].startswith("- (")
     assert "ours-unfused: left out: `no time left`" in switches
     assert line_of(grids, "784-100-10", "128")[2:] == ["42.0", "21.0, 0.50×"]
-    # What it would be compared with is wrong: no quotient.
+    # The answer to compare with is wrong: no quotient.
     narrow = dict(zip(head, line_of(switches, "20-64-64-2", "32"), strict=True))
     assert narrow["ours-tf32"] == "9.00"
 
 
-def test_every_answer_that_is_not_good_is_named(content: Answer) -> None:
+def test_every_failed_answer_is_listed(content: Answer) -> None:
     table, reasons = what_ran(content)
     assert line_of(table, "first")[1:] == ["30 s", "6", "1", "0"]
     assert line_of(table, "speed")[1:] == ["90 s", "6", "2", "1"]
@@ -229,7 +229,7 @@ def test_files_are_written(
     assert [p.name for p in (tmp_path / "there" / "new").iterdir()] == ["gpu-check.md"]
 
 
-def test_a_report_with_nothing_in_it() -> None:
+def test_an_empty_report() -> None:
     page = markdown({"parts": {}})
     assert "ours: the part speed has not run" in page
     assert "torch-graphs: the part peers has not run" in page
@@ -241,7 +241,7 @@ def test_a_report_with_nothing_in_it() -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}"])
-def test_a_file_of_something_else(
+def test_another_file_is_refused(
     text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "x.json"

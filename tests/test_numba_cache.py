@@ -1,4 +1,4 @@
-"""Where numba can keep nothing on the disk, or finds damage there, kernels work all the same."""
+"""Kernels work if numba's disk cache is not writable, full or damaged."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def doubled(x: Any) -> Any:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Point numba's cache at a folder of the test and reset what has been logged."""
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(caching, "_said", set())
+    monkeypatch.setattr(caching, "_logged", set())
     return tmp_path
 
 
@@ -44,12 +44,12 @@ def files(folder: Path, ending: str) -> list[Path]:
     return found
 
 
-def cut_off(path: Path) -> None:
+def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def changed_inside(path: Path) -> None:
-    """Change the middle, which is compiled code: still a pickle."""
+def corrupt(path: Path) -> None:
+    """Change the compiled code in the middle of a file, which remains a valid pickle."""
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 0xFF
     path.write_bytes(data)
@@ -57,12 +57,12 @@ def changed_inside(path: Path) -> None:
 
 DAMAGES: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "code empty": (".nbc", lambda path: path.write_bytes(b"")),
-    "code cut off": (".nbc", cut_off),
+    "code truncated": (".nbc", truncate),
     "code of zeros": (".nbc", lambda path: path.write_bytes(bytes(path.stat().st_size))),
-    "code changed": (".nbc", changed_inside),
-    "code gone": (".nbc", lambda path: path.unlink()),
+    "code changed": (".nbc", corrupt),
+    "code deleted": (".nbc", lambda path: path.unlink()),
     "index empty": (".nbi", lambda path: path.write_bytes(b"")),
-    "index cut off": (".nbi", cut_off),
+    "index truncated": (".nbi", truncate),
     "index of text": (".nbi", lambda path: path.write_text("numba")),
 }
 
@@ -77,7 +77,7 @@ def test_a_damaged_file_is_replaced(
         harm(path)
     with caplog.at_level(logging.INFO, "nnbackend"):
         assert caching.jit(doubled)(1.5) == 3.0
-    assert caplog.text.count("damaged file, which is replaced") == (damage != "code gone")
+    assert caplog.text.count("damaged file, which is replaced") == (damage != "code deleted")
     again = caching.jit(doubled)
     assert again(1.5) == 3.0
     assert sum(again.stats.cache_hits.values()) == 1
@@ -86,7 +86,7 @@ def test_a_damaged_file_is_replaced(
 def test_a_damaged_file_of_a_c_function_is_replaced(folder: Path) -> None:
     assert caching.c_function(C_TYPE, doubled).ctypes(1.5) == 3.0
     for path in files(folder, ".nbc"):
-        cut_off(path)
+        truncate(path)
     assert caching.c_function(C_TYPE, doubled).cache_hits == 0
     again = caching.c_function(C_TYPE, doubled)
     assert again.ctypes(1.5) == 3.0
@@ -96,19 +96,19 @@ def test_a_damaged_file_of_a_c_function_is_replaced(folder: Path) -> None:
 def test_a_full_disk_is_a_warning(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def no_room(self: Any, path: str) -> Any:
+    def fail_to_write(self: Any, path: str) -> Any:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
 
-    monkeypatch.setattr(numba_caching.IndexDataCacheFile, "_open_for_write", no_room)
+    monkeypatch.setattr(numba_caching.IndexDataCacheFile, "_open_for_write", fail_to_write)
     assert caching.jit(doubled)(1.5) == 3.0
     assert caching.c_function(C_TYPE, doubled).ctypes(1.5) == 3.0
-    (record,) = (r for r in caplog.records if "cannot keep" in r.message)  # said once
+    (record,) = (r for r in caplog.records if "cannot cache" in r.message)  # logged once
     assert record.levelno == logging.WARNING
     assert os.strerror(errno.ENOSPC) in record.message
-    assert "Set NUMBA_CACHE_DIR to a folder" in record.message
+    assert "Set NUMBA_CACHE_DIR to a writable folder" in record.message
 
 
-def test_nowhere_to_write(
+def test_no_writable_folder_is_a_warning(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (folder / "file").touch()
@@ -117,7 +117,7 @@ def test_nowhere_to_write(
     monkeypatch.setattr(numba_caching.CacheImpl, "_locator_classes", only)
     assert caching.jit(doubled)(1.5) == 3.0
     assert caching.c_function(C_TYPE, doubled).ctypes(1.5) == 3.0
-    assert [r.levelno for r in caplog.records if "cannot keep" in r.message] == [logging.WARNING]
+    assert [r.levelno for r in caplog.records if "cannot cache" in r.message] == [logging.WARNING]
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -129,7 +129,7 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.skipif(os.name != "posix", reason="the folders are POSIX's")
 def test_a_read_only_installation_and_home(tmp_path: Path) -> None:
-    """Files stand where folders would be made, which no user can write into, root neither."""
+    """Files replace the cache folders, so that no user can write there, not even root."""
     package = tmp_path / "nnbackend_numba"
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "backends" / "nnbackend_numba", package, ignore=ignored)
@@ -145,11 +145,11 @@ def test_a_read_only_installation_and_home(tmp_path: Path) -> None:
     path = os.pathsep.join(map(str, (tmp_path, ROOT, ROOT / "backends")))
     done = run(code, PYTHONPATH=path, HOME=home, XDG_CACHE_HOME=home, NUMBA_CACHE_DIR="")
     assert done.stdout.splitlines() == ["(1,) numba:0", str(package / "__init__.py")], done.stderr
-    assert done.stderr.count("cannot keep compiled kernels") == 1
+    assert done.stderr.count("cannot cache compiled kernels") == 1
     assert done.stderr.count("numba compiles kernels for this machine; this") == 1
 
 
-def test_a_compiler_that_is_switched_off_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disabled_compiler_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(registry.VARIABLE, raising=False)
     monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
     registry.refresh()
@@ -165,7 +165,7 @@ def test_a_compiler_that_is_switched_off_is_passed_over(monkeypatch: pytest.Monk
         registry.refresh()
 
 
-def test_a_numba_that_cannot_be_imported_is_passed_over(tmp_path: Path) -> None:
+def test_a_numba_that_cannot_be_imported_is_skipped(tmp_path: Path) -> None:
     (tmp_path / "numba.py").write_text("raise ImportError('Numba needs NumPy 2.0 or less')\n")
     code = (
         "import nnbackend as nn; print(nn.get_backend('cpu').device);"

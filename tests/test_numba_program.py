@@ -1,4 +1,4 @@
-"""The numba backend's recorded steps: the same training as kernel by kernel, however shared out."""
+"""Recorded steps of the numba backend train as NumPy does, with any partitioning."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad", "adadelta")
 
 
 @pytest.fixture(autouse=True)
-def _small_work_is_shared_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(program, "WORK_OF_ONE", 1)
-    monkeypatch.setattr(program, "WORK_OF_A_RUN", 1)
-    monkeypatch.setattr(partitioning, "FEWEST", 2)
+def _partition_small_steps_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program, "WORK_PER_WORKER", 1)
+    monkeypatch.setattr(program, "MIN_PARALLEL_WORK", 1)
+    monkeypatch.setattr(partitioning, "MIN_INPUTS_PER_WORKER", 2)
 
 
 def backend_of(workers: int) -> NumbaBackend:
@@ -45,8 +45,8 @@ def backend_of(workers: int) -> NumbaBackend:
     return backend
 
 
-def programs_made(monkeypatch: pytest.MonkeyPatch) -> list[Program]:
-    """Return the list that every program made from now on is put into."""
+def recorded_programs(monkeypatch: pytest.MonkeyPatch) -> list[Program]:
+    """Return a list that receives every program made from now on."""
     made: list[Program] = []
     original = Program.__init__
 
@@ -102,7 +102,7 @@ def test_random_networks_train_as_on_numpy(
     y: Any = rng.integers(0, layers[-1].n_out, 45)
     if network["loss"] != "cross_entropy":
         y = rng.standard_normal((45, layers[-1].n_out))
-    made = programs_made(monkeypatch)
+    made = recorded_programs(monkeypatch)
 
     def trained(device: Any, dtype: str) -> tuple[np.ndarray, list[float]]:
         net = nn.Network(layers, **network, device=device, dtype=dtype, seed=case)
@@ -112,8 +112,8 @@ def test_random_networks_train_as_on_numpy(
     theta, losses = trained(backend_of(1 + case % 4), dtype)
     assert made, "the step was not recorded"
     reference, expected = trained("numpy", "float64")
-    # Adam makes whole steps of gradients that are nothing but rounding: so what NumPy makes of
-    # the same run in single precision is allowed too, and not much more.
+    # Adam turns gradients that are pure rounding error into full steps. So the tolerance also
+    # allows a small multiple of NumPy's error in single precision.
     others = np.abs(trained("numpy", dtype)[0] - reference).max()
     allowed = max(TOLERANCE[dtype] * np.abs(reference).max(), 5 * others)
     assert np.abs(theta - reference).max() <= allowed, (layers, options)
@@ -134,10 +134,10 @@ def test_the_same_run_gives_the_same_bits(workers: int) -> None:
     assert theta().tobytes() == theta().tobytes()
 
 
-def test_layers_are_shared_by_inputs_where_weights_are_many(
+def test_layers_with_many_weights_are_partitioned_by_inputs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    made = programs_made(monkeypatch)
+    made = recorded_programs(monkeypatch)
     net = nn.Network([400, 50, nn.Dense(3, "softmax")], "cross_entropy", device=backend_of(2))
     rng = np.random.default_rng(0)
     nn.train(net, rng.standard_normal((20, 400)), rng.integers(0, 3, 20), epochs=1, batch_size=10)
@@ -147,10 +147,10 @@ def test_layers_are_shared_by_inputs_where_weights_are_many(
     assert made[0].workers == 2
 
 
-def test_what_cannot_be_recorded_is_trained_all_the_same(
+def test_a_step_that_cannot_be_recorded_runs_kernel_by_kernel(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    made = programs_made(monkeypatch)
+    made = recorded_programs(monkeypatch)
     own = nn.Loss("own", lambda a, y, xp: (xp.sum((a - y) ** 4, axis=1), 4 * (a - y) ** 3))
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((20, 4)), rng.standard_normal((20, 2))
@@ -165,7 +165,7 @@ def test_what_cannot_be_recorded_is_trained_all_the_same(
     assert "kernel by kernel" in caplog.text
 
 
-def test_sample_weights_are_trained_with_all_the_same() -> None:
+def test_sample_weights_train_as_on_numpy() -> None:
     rng = np.random.default_rng(0)
     x, y, w = rng.standard_normal((20, 4)), rng.integers(0, 2, 20), rng.random(20)
     results = []
@@ -176,8 +176,8 @@ def test_sample_weights_are_trained_with_all_the_same() -> None:
     np.testing.assert_allclose(results[0], results[1], rtol=1e-11)
 
 
-def test_a_users_activation_is_compiled_into_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = programs_made(monkeypatch)
+def test_a_custom_activation_is_compiled_into_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = recorded_programs(monkeypatch)
     cube = nn.Activation("cube", lambda z: z**3, lambda z: 3 * z**2)
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((20, 4)), rng.standard_normal((20, 2))
@@ -190,8 +190,8 @@ def test_a_users_activation_is_compiled_into_the_step(monkeypatch: pytest.Monkey
     assert made
 
 
-def test_a_formula_from_a_module_that_is_gone_is_loaded_from_the_disk(tmp_path: Path) -> None:
-    """Two modules with one formula share what was compiled; the second may be alone later."""
+def test_the_cache_does_not_depend_on_the_module_of_a_formula(tmp_path: Path) -> None:
+    """Two modules with the same formula share compiled code, even if the first is missing."""
     text = (
         "import nnbackend as nn\n"
         "cube = nn.Activation('cube', lambda z: z * z * z, lambda z: 3.0 * z * z)\n"
@@ -210,25 +210,25 @@ def test_a_formula_from_a_module_that_is_gone_is_loaded_from_the_disk(tmp_path: 
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         answers.append(done.stdout)
-        # It is said once, and only where something is compiled.
+        # Logged once, and only if something is compiled.
         assert done.stderr.count("numba compiles kernels") == (name == "first")
     assert answers[0] == answers[1]
 
 
 def bounded(z: Any) -> Any:
-    """NumPy's functions, which take arrays on NumPy and one number at a time here."""
+    """Apply NumPy functions, to arrays on NumPy and to scalars in compiled loops."""
     bent = np.where(z > 0, z, 0) + np.maximum(z, -1) * np.minimum(0.5, z) + np.clip(z, -2, None)
     return bent + np.abs(z) * np.sign(z) + np.ones_like(z) + np.zeros_like(z) + np.sin(np.pi * z)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_numpys_functions_are_compiled_in_a_users_formula(dtype: str) -> None:
+def test_numpys_functions_are_compiled_in_a_custom_formula(dtype: str) -> None:
     own = nn.Activation("bounded", bounded, lambda z: np.where(z > 0, 1, 0))
     backend, b = NumbaBackend(), np.zeros(5, dtype)
     z = np.array([[-3.0, -0.5, 0.0, 0.7, np.nan]], dtype)
     a, delta = np.empty_like(z), np.ones_like(z)
     loops = [backend._activation(own, role, np.dtype(dtype)) for role in ("f", "df")]
-    assert None not in loops, "NumPy serves"
+    assert None not in loops, "numba did not compile the formula"
     loops[0](z.copy(), b, a, 0, 5)
     loops[1](delta, z, a, 0, 5)
     np.testing.assert_allclose(a, bounded(z), rtol=1e-5)
@@ -271,8 +271,8 @@ def scaled(z: Any, by: float = 2.0) -> Any:
     return by * z
 
 
-def test_formulas_that_differ_in_anything_are_kept_apart_on_the_disk() -> None:
-    """Compiled code is found again by a fingerprint; np.sin and np.cos once shared theirs."""
+def test_different_formulas_have_different_fingerprints() -> None:
+    """Fingerprints are keys of compiled code; np.sin and np.cos once had the same one."""
 
     def with_table(*values: float) -> Any:
         table = np.array(values)
@@ -287,7 +287,7 @@ def test_formulas_that_differ_in_anything_are_kept_apart_on_the_disk() -> None:
     assert fingerprint(with_table(*[0.0] * 2000)) != fingerprint(with_table(1.0, *[0.0] * 1999))
 
     def of_module(scale: float) -> Any:
-        """Return a formula that calls a function of a module, whose body holds the number."""
+        """Return a formula that calls a function of a module with a constant in its body."""
         module = types.ModuleType("helpers")
         exec(f"def curve(z): return {scale} * z", vars(module))
         return lambda z: module.curve(z)
@@ -305,13 +305,13 @@ def test_formulas_that_differ_in_anything_are_kept_apart_on_the_disk() -> None:
     assert fingerprint(lambda z: np.sin(z)) == fingerprint(lambda z: np.sin(z))
 
 
-def test_formulas_are_told_apart_by_types_modules_and_defaults() -> None:
+def test_fingerprints_depend_on_types_modules_and_defaults() -> None:
     first = namedtuple("first", "scale shift")(2.0, 3.0)
     second = namedtuple("second", "shift scale")(2.0, 3.0)
     assert fingerprint(lambda z: first.scale * z) != fingerprint(lambda z: second.scale * z)
 
     def inside(scale: float) -> Any:
-        """Return a formula whose inner function takes a number from a module."""
+        """Return a formula whose inner function reads a number from a module."""
         module = types.ModuleType("helpers")
         vars(module)["scale"] = scale
         return lambda z: (lambda v: module.scale * v)(z)
@@ -327,7 +327,7 @@ def test_formulas_are_told_apart_by_types_modules_and_defaults() -> None:
         assert fingerprint(make(2.0)) == fingerprint(make(2.0))
 
 
-def test_a_function_that_numba_has_compiled_is_known_by_its_text() -> None:
+def test_the_fingerprint_of_a_compiled_function_is_that_of_its_source() -> None:
     def by(scale: float) -> Any:
         return numba.vectorize(lambda z: scale * z)
 
@@ -335,18 +335,18 @@ def test_a_function_that_numba_has_compiled_is_known_by_its_text() -> None:
     assert fingerprint(by(2.0)) != fingerprint(by(3.0))
 
 
-def test_what_cannot_be_described_has_no_fingerprint() -> None:
+def test_a_value_that_cannot_be_described_has_no_fingerprint() -> None:
     thing = object()
 
     def formula(z: Any) -> Any:
         return (z, thing)[0]
 
-    for _ in range(2):  # also when it is known
+    for _ in range(2):  # the second result comes from the cache
         with pytest.raises(NotImplementedError, match="cannot be described"):
             fingerprint(formula)
 
 
-def test_a_fingerprint_is_there_for_another_thread_that_asks_meanwhile(
+def test_two_threads_can_compute_the_same_fingerprint_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def formula(z: Any) -> Any:
@@ -366,7 +366,7 @@ def test_a_fingerprint_is_there_for_another_thread_that_asks_meanwhile(
     assert found == [name]
 
 
-def test_another_threads_kernels_work_while_a_step_is_recorded() -> None:
+def test_kernels_of_other_threads_run_while_a_step_is_recorded() -> None:
     backend = NumbaBackend()
     elsewhere = np.zeros(3)
 
@@ -379,10 +379,10 @@ def test_another_threads_kernels_work_while_a_step_is_recorded() -> None:
     here = np.zeros(3)
     calls = recorder.record(backend, step)
     assert [call.kernel for call in calls] == ["fill"]
-    assert calls[0].given["array"] is here
+    assert calls[0].arguments["array"] is here
     assert (elsewhere == 7).all()
     assert (here == 0).all()
-    backend.fill(here, 2.0)  # and afterwards kernels work again
+    backend.fill(here, 2.0)  # kernels run again after the recording
     assert (here == 2).all()
 
 
@@ -405,7 +405,7 @@ def test_two_threads_record_at_once() -> None:
     for thread in threads:
         thread.join()
     for k in (0, 1):
-        assert [call.given["value"] for call in found[k]] == [float(k)]
+        assert [call.arguments["value"] for call in found[k]] == [float(k)]
     assert not np.any(arrays)
 
 
@@ -416,23 +416,23 @@ def test_kernels_of_a_subclass_are_recorded_and_replaced_ones_refused() -> None:
 
     backend, array = Own(), np.zeros(2)
     calls = recorder.record(backend, lambda: backend.fill(array, 1.0))
-    assert [call.given["value"] for call in calls] == [1.0]
+    assert [call.arguments["value"] for call in calls] == [1.0]
     assert not array.any()
     backend.fill(array, 1.0)
     assert (array == 2.0).all()
     backend.fill = lambda array, value: None  # type: ignore[method-assign]
-    with pytest.raises(recorder.NotRecordable, match="fill of this backend alone"):
+    with pytest.raises(recorder.NotRecordable, match="fill replaced on this instance"):
         recorder.record(backend, lambda: backend.fill(array, 1.0))
 
 
-def test_a_step_that_reads_back_is_not_recorded() -> None:
+def test_a_step_that_copies_to_the_host_is_not_recorded() -> None:
     backend, array = NumbaBackend(), np.zeros(2)
     with pytest.raises(recorder.NotRecordable):
         recorder.record(backend, lambda: backend.to_host(array) is None)
     assert "to_host" not in backend.__dict__
 
 
-def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_runs_on_one_thread_if_no_other_can_start(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((20, 8)), rng.integers(0, 2, 20)
     net = nn.Network([8, 9, nn.Dense(2, "softmax")], "cross_entropy", device=backend_of(3))
@@ -447,14 +447,14 @@ def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", refuse_the_second)
-    program._pool.cache_clear()  # none are waiting
+    program._executor.cache_clear()  # start without waiting threads
     nn.train(net, x, y, epochs=2, batch_size=8)
     assert len(started) >= 2
     np.testing.assert_array_equal(net.theta, reference.theta)
 
 
 @pytest.mark.parametrize("sizes", [(8, 9, 5), (130, 70, 5), (130, 70, 130, 40)])
-def test_one_thread_makes_the_numbers_of_a_team(
+def test_one_thread_computes_the_results_of_several_workers(
     sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(0)
@@ -466,23 +466,23 @@ def test_one_thread_makes_the_numbers_of_a_team(
         nn.train(net, x, y, epochs=3, batch_size=16, clip_norm=0.5, l1=1e-3)
         return np.array(net.theta)
 
-    team, calls = train(), list[int]()
-    monkeypatch.setattr(program, "WORK_OF_A_RUN", 1 << 60)
+    expected, calls = train(), list[int]()
+    monkeypatch.setattr(program, "MIN_PARALLEL_WORK", 1 << 60)
     monkeypatch.setattr(program, "make_steps", lambda *_: calls.append(1))
-    np.testing.assert_array_equal(train(), team)
+    np.testing.assert_array_equal(train(), expected)
     assert not calls
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_forked_process_has_workers_of_its_own() -> None:
+def test_a_forked_process_starts_new_workers() -> None:
     x, y = np.eye(8), np.arange(8) % 2
 
     def train() -> None:
         net = nn.Network([8, 9, nn.Dense(2, "softmax")], "cross_entropy", device=backend_of(2))
         nn.train(net, x, y, epochs=2, batch_size=4)
 
-    train()  # from here on a worker waits
+    train()  # leaves a waiting worker in the pool
     child = multiprocessing.get_context("fork").Process(target=train)
     child.start()
     child.join(60.0)

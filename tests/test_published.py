@@ -1,4 +1,4 @@
-"""The scripts of published results run in their quick mode, and the page says what was run."""
+"""The scripts of published results run in their quick mode, and the page shows what was run."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _write_idx(path: Path, values: np.ndarray) -> None:
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder like MNIST's, small: every class a bright bar at its own place, in noise."""
+    """Return a small folder like MNIST's: each class is a bright bar at another place, in noise."""
     folder, rng = tmp_path_factory.mktemp("mnist"), np.random.default_rng(0)
     for part, n in (("train", 120), ("t10k", 60)):
         y = np.arange(n) % 10
@@ -59,13 +59,13 @@ def _run(script: str, *words: str) -> str:
     return done.stdout
 
 
-def test_every_script_is_tried() -> None:
+def test_every_script_is_tested() -> None:
     scripts = {path.stem for path in FOLDER.glob("*.py")} - {"common", "results"}
     assert scripts == SCRIPTS.keys()
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_a_script_runs_once_and_then_knows_its_result(
+def test_a_script_runs_once_and_then_reads_its_result(
     script: str, digits: Path, tmp_path: Path
 ) -> None:
     words = ["--data", str(digits), "--quick", "--device", "numpy", "--only", SCRIPTS[script]]
@@ -77,8 +77,8 @@ def test_a_script_runs_once_and_then_knows_its_result(
         facts = json.loads(path.read_text(encoding="utf-8"))
         assert facts["shortened"] == "quick trial"
         assert [run["seed"] for run in facts["runs"]] == [0]
-    assert "seed 0" not in _run(script, *words), "a seed that was done is run again"
-    # Here the page's names and published figures are held against the script's own.
+    assert "seed 0" not in _run(script, *words), "a finished seed runs again"
+    # This compares the page's names and published figures with the script's.
     assert _page(tmp_path).count("not yet run (quick trial only)") == len(files)
 
 
@@ -97,7 +97,7 @@ def _write_result(path: Path, reached: list[float], **other: object) -> None:
     path.write_text(json.dumps(facts), encoding="utf-8")
 
 
-def test_the_page_says_what_was_not_run(tmp_path: Path) -> None:
+def test_the_page_shows_what_was_not_run(tmp_path: Path) -> None:
     _write_result(tmp_path / "a.json", [0.95, 0.97])
     name = "Nielsen 784-100-10 quadratic"
     _write_result(tmp_path / "b.json", [0.5], name=name, published=0.9659, shortened="4 epochs")
@@ -107,13 +107,13 @@ def test_the_page_says_what_was_not_run(tmp_path: Path) -> None:
     assert page.count("| not yet run |") == 22
 
 
-def test_a_figure_that_is_not_the_scripts_is_refused(tmp_path: Path) -> None:
+def test_a_figure_that_differs_from_the_scripts_is_refused(tmp_path: Path) -> None:
     _write_result(tmp_path / "a.json", [0.95], published=0.95)
     with pytest.raises(AssertionError, match=r"published 0\.95; the script says 0\.9542"):
         _page(tmp_path)
 
 
-def test_the_page_of_the_site_is_what_the_committed_results_give(tmp_path: Path) -> None:
+def test_the_page_of_the_site_is_made_from_the_committed_results(tmp_path: Path) -> None:
     _run("results", "--page", str(tmp_path / "page.md"))
     made = (tmp_path / "page.md").read_text(encoding="utf-8")
     committed = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
@@ -121,7 +121,7 @@ def test_the_page_of_the_site_is_what_the_committed_results_give(tmp_path: Path)
 
 
 class _Stop(nn.Callback):
-    """Presses Ctrl-C in the second epoch."""
+    """A callback that presses Ctrl-C in the second epoch."""
 
     def on_epoch_end(self, trainer: Any, row: Any) -> None:
         if trainer.epoch == 2:
@@ -129,7 +129,7 @@ class _Stop(nn.Callback):
 
 
 @pytest.mark.usefixtures("python_handles_ctrl_c")
-def test_a_stopped_script_goes_on_within_its_seed(
+def test_a_stopped_script_resumes_within_its_seed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(FOLDER)
@@ -144,7 +144,7 @@ def test_a_stopped_script_goes_on_within_its_seed(
         )
         return net, history
 
-    with pytest.raises(SystemExit, match="the same command goes on"):
+    with pytest.raises(SystemExit, match="the same command resumes"):
         run(tmp_path / "a", _Stop())
     net, history = run(tmp_path / "a")
     whole, _ = run(tmp_path / "b")

@@ -1,4 +1,4 @@
-"""BLAS gets one thread for small products, and its own number back."""
+"""BLAS uses one thread for small products; afterwards its number of threads is restored."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ threadpoolctl = pytest.importorskip("threadpoolctl", reason="threadpoolctl sets 
 
 
 def blas_threads() -> set[int]:
-    """The threads of NumPy's BLAS; SciPy brings one of its own, which we do not use."""
+    """Return the numbers of threads of NumPy's BLAS, without those of SciPy's."""
     found = [b for b in threadpoolctl.threadpool_info() if b["user_api"] == "blas"]
     own = [b for b in found if "numpy" in b["filepath"]]
     return {library["num_threads"] for library in own or found}
 
 
-def test_small_products_take_one_thread_and_large_ones_what_there_is() -> None:
+def test_small_products_use_one_thread_and_large_ones_all() -> None:
     with threadpoolctl.threadpool_limits(2, user_api="blas"):
         with threads_for(ONE_THREAD_BELOW - 1):
             assert blas_threads() == {1}
@@ -32,7 +32,7 @@ def test_small_products_take_one_thread_and_large_ones_what_there_is() -> None:
             assert blas_threads() == {2}
 
 
-def test_overlapping_runs_put_back_what_was_there() -> None:
+def test_overlapping_runs_restore_the_number_of_threads() -> None:
     with threadpoolctl.threadpool_limits(2, user_api="blas"):
         first, second = threads_for(1), threads_for(1)
         first.__enter__()
@@ -45,7 +45,7 @@ def test_overlapping_runs_put_back_what_was_there() -> None:
 
 @pytest.mark.parametrize("device", ["numpy", "cpu"])
 @pytest.mark.parametrize(("batch", "threads"), [(8, 1), (1 << 16, 2)])
-def test_a_run_chooses_by_its_largest_product(device: str, batch: int, threads: int) -> None:
+def test_the_largest_product_of_a_run_decides(device: str, batch: int, threads: int) -> None:
     seen: list[set[int]] = []
 
     class Look(nn.Callback):

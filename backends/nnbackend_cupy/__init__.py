@@ -1,4 +1,4 @@
-"""CuPy: one CUDA GPU. Importing this says only what the backend is; CuPy comes with the probe."""
+"""CuPy on one CUDA GPU. Importing this package does not import CuPy; the probe does."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The kernels on one CUDA GPU: own kernels and cuBLASLt, launched eagerly or from a graph.
+"""The backend of one CUDA GPU: CUDA kernels and cuBLASLt, launched eagerly or from a graph.
 
-What neither of them takes (a formula that cannot be traced, a strided array) is computed by the
-defaults over CuPy, with the same results; a step with such a call is not recorded. Nothing here
-reads a value back to the host, `to_host` excepted. Every public method runs with its own device
-current, whichever device the caller's thread is on.
+The defaults over CuPy compute what these do not support (a formula that cannot be traced, a
+strided array), with the same results; a step with such a call is not captured. Only `to_host`
+copies values to the host. Every public method makes its device current first, whichever device is
+current in the caller's thread.
 """
 
 from __future__ import annotations
@@ -32,71 +32,71 @@ from nnbackend_cupy.narrow import Device, NarrowSteps
 from nnbackend_cupy.narrow_source import Grid
 from nnbackend_cupy.recorder import Recorder
 from nnbackend_cupy.staging import Staging
-from nnbackend_cupy.streams import Notes, Streams
+from nnbackend_cupy.streams import Streams, ThreadState
 from nnbackend_cupy.tracing import Untraceable
 
 LOG = logging.getLogger("nnbackend.cupy")
-# Kernels of `Kernels` that stand for the method of the same name, and for nothing else.
-OWN = (
+# Methods of `Kernels` that replace the backend's method of the same name.
+CUDA_KERNELS = (
     *("maxout_forward", "maxout_backward", "dropout_forward", "dropout_backward"),
     *("loss_and_delta", "add_score", "add_penalty", "clip_norm", "optimizer_step"),
     *("max_norm", "average", "tick", "gather_rows", "scale_rows"),
 )
 
-# Products whose three sizes are all as large fill a GPU each; side by side they take longer
+# Products whose three sizes are all at least this fill the GPU; run concurrently they are slower
 # (H200, 784-512-512-10 with 1024 rows: 164 us a step against 158).
-FULL = 256
+LARGE = 256
 
-# Weight gradients of at least so many rows and at most so many units on a side, and weights, are
-# made by an own kernel. H200, 65,536 rows, float32: the product takes 60 us for 64 x 64 weights,
+# A CUDA kernel computes weight gradients with at least this many rows, and at most this many units
+# per side and weights. H200, 65,536 rows, float32: cuBLASLt takes 60 us for 64 x 64 weights and
 # 35 us for 64 x 1; arithmetic takes 10.5 us, memory 4 to 8 us. A step of 64-64-64-64-1 took
-# 363 us with the products and 239 us with this kernel. With 1024 rows the products take 8.3 and
-# 4.1 us, little more than two launches. Where tensor cores take part, they make the larger ones.
-TALL_ROWS, MOST_TALL_SIDE = 8192, 256
-MOST_TALL, MOST_TALL_BESIDE_TENSOR_CORES = 128 * 128, 64 * 64
+# 363 us with cuBLASLt and 239 us with this kernel. With 1024 rows the products take 8.3 and
+# 4.1 us, little more than two launches. With tensor cores, cuBLASLt is faster on larger ones.
+TALL_ROWS, MAX_TALL_SIDE = 8192, 256
+MAX_TALL, MAX_TALL_BESIDE_TENSOR_CORES = 128 * 128, 64 * 64
 
-# Attributes of a backend that `with_precision` hands on.
+# Attributes of a backend that `with_precision` copies.
 SWITCHES = ("uses_narrow", "uses_fused", "uses_tall", "narrow_grid")
 
-# Methods that touch no device, or enter it by themselves.
-_ANYWHERE = {"owns", "dtype_name", "capture", "active", "with_precision", "report"}
+# Methods that do not use the device, or make it current themselves.
+_UNWRAPPED = {"owns", "dtype_name", "capture", "active", "with_precision", "report"}
 
 
-def _on_its_device(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Run a method with the backend's device current; a call within such a call finds it so."""
+def _with_device_current(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a method that makes the backend's device current, or records its call."""
 
     @functools.wraps(method)
-    def entered(self: CuPyBackend, *args: Any, **kwargs: Any) -> Any:
-        recorder = self._notes.recorder
+    def wrapped(self: CuPyBackend, *args: Any, **kwargs: Any) -> Any:
+        recorder = self._thread_state.recorder
         if recorder is not None:
             return recorder.add(method.__name__, args, kwargs)
         try:
             if cupy.cuda.runtime.getDevice() == self.index:
                 return method(self, *args, **kwargs)
-            with self._own_device:
+            with self._device:
                 return method(self, *args, **kwargs)
         except (MemoryError, RuntimeError) as error:
             failures.raise_meaning(self.device, error)
             raise
 
-    return entered
+    return wrapped
 
 
 def _enter_in_every_method(backend: type[CuPyBackend]) -> type[CuPyBackend]:
     for name, method in inspect.getmembers(backend, inspect.isfunction):
-        if not name.startswith("_") and name not in _ANYWHERE:
-            setattr(backend, name, _on_its_device(method))
+        if not name.startswith("_") and name not in _UNWRAPPED:
+            setattr(backend, name, _with_device_current(method))
     return backend
 
 
-def _with_own_kernels(backend: type[CuPyBackend]) -> type[CuPyBackend]:
-    """Put the own kernels before the methods of the same names, which take what those refuse."""
-    for name in OWN:
-        setattr(backend, name, _own_first(name, getattr(backend, name)))
+def _use_cuda_kernels(backend: type[CuPyBackend]) -> type[CuPyBackend]:
+    """Call the CUDA kernels first; the methods of the same names are the fallback."""
+    for name in CUDA_KERNELS:
+        setattr(backend, name, _prefer_cuda_kernel(name, getattr(backend, name)))
     return backend
 
 
-def _own_first(name: str, default: Callable[..., Any]) -> Callable[..., Any]:
+def _prefer_cuda_kernel(name: str, default: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(default)
     def kernel(self: CuPyBackend, *args: Any, **kwargs: Any) -> None:
         self._streams.join()
@@ -107,15 +107,15 @@ def _own_first(name: str, default: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @_enter_in_every_method
-@_with_own_kernels
+@_use_cuda_kernels
 class CuPyBackend(Backend):
     """CuPy on one CUDA device.
 
     precision: of float32 matrix products: "float32", "tf32", or "bf16" operands.
-    uses_narrow: whether captured steps of narrow networks are made by one kernel; narrow_grid: on
-    which grid, instead of the one of its own choice. uses_fused: whether neighbouring calls of
-    other captured steps share a launch. Without both, a captured step has the bits of a called one.
-    uses_tall: whether own kernels make the weight gradients of many rows and few units.
+    uses_narrow: whether one kernel runs captured steps of narrow networks; narrow_grid: its grid,
+    instead of an automatic choice. uses_fused: whether consecutive calls of other captured steps
+    share a launch. Without both, a captured step gives the same bits as a called one.
+    uses_tall: whether CUDA kernels compute the weight gradients of many rows and few units.
     """
 
     name = "cupy"
@@ -127,19 +127,19 @@ class CuPyBackend(Backend):
         self.index = index
         self.device = f"cupy:{index}"
         self.precision = precision
-        self._own_device = cupy.cuda.Device(index)
-        self._fallbacks: dict[str, str] = {}  # kernel -> why the default took its place
-        self._notes = Notes()
+        self._device = cupy.cuda.Device(index)
+        self._fallbacks: dict[str, str] = {}  # kernel -> why CuPy replaced it
+        self._thread_state = ThreadState()
         self._others: weakref.WeakValueDictionary[Any, Backend] = weakref.WeakValueDictionary()
         self.uses_narrow = self.uses_fused = self.uses_tall = True
         self.narrow_grid: Grid | None = None
         with self.active():
-            facts = _facts(self._own_device)
-            self._kernels = Kernels(cupy.RawKernel, cupy.zeros, facts.multiprocessors)
+            properties = _device_properties(self._device)
+            self._kernels = Kernels(cupy.RawKernel, cupy.zeros, properties.multiprocessors)
             self._blas = BlasLt(precision)
             self._streams = Streams()
             self._staging = Staging()
-            self._narrow = NarrowSteps(_compile_narrow, cupy.zeros, facts)
+            self._narrow = NarrowSteps(_compile_narrow, cupy.zeros, properties)
         self._captures = Captures(self)
 
     def with_precision(self, precision: str) -> Backend:
@@ -149,7 +149,7 @@ class CuPyBackend(Backend):
         switches = {name: getattr(self, name) for name in SWITCHES}
         key = precision, *switches.values()
         other = self._others.get(key)
-        if other is None:  # networks share one: it has streams, workspaces and kernels of its own
+        if other is None:  # shared by networks: it has separate streams, workspaces and kernels
             other = self._others[key] = type(self)(self.index, precision)
             vars(other).update(switches)
         return other
@@ -176,14 +176,14 @@ class CuPyBackend(Backend):
         return out
 
     def to_host(self, array: Array) -> np.ndarray:
-        # Into memory of our own: on machines with unified memory, `get` alone may give a view. It
-        # is not pinned: the caller keeps it, and waits for what is read in either case.
+        # Into a new array: with unified memory, `get` alone may return a view. It is not pinned,
+        # because the caller keeps it, and waits for the copy in either case.
         host = np.empty(array.shape, array.dtype)
         array.get(out=host)
         return host
 
     def synchronize(self) -> None:
-        self._own_device.synchronize()
+        self._device.synchronize()
 
     def release_memory(self) -> None:
         failures.free_memory()
@@ -196,7 +196,7 @@ class CuPyBackend(Backend):
         try:
             with cupy.cuda.Device(self.index):
                 yield
-        except (MemoryError, RuntimeError) as error:  # of arithmetic outside the kernels, too
+        except (MemoryError, RuntimeError) as error:  # also from code outside the kernels
             failures.raise_meaning(self.device, error)
             raise
 
@@ -204,17 +204,17 @@ class CuPyBackend(Backend):
         return isinstance(array, cupy.ndarray) and array.device.id == self.index
 
     def _allocate(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Return an empty array; when there is no room, once more without the pool's free blocks."""
+        """Return an empty array; without memory, free the pool's unused blocks and try again."""
         try:
             return cupy.empty(shape, dtype)
         except OutOfMemoryError:
             failures.free_memory()
             return cupy.empty(shape, dtype)
 
-    # ---- own kernels ------------------------------------------------------------------------
+    # ---- CUDA kernels -----------------------------------------------------------------------
 
     def _try(self, name: str, *args: Any, **kwargs: Any) -> bool:
-        """Launch an own kernel; where it refuses, say so once and give False."""
+        """Launch a CUDA kernel. Return False, and log it once, if it does not support the call."""
         try:
             getattr(self._kernels, name)(*args, **kwargs)
         except Untraceable as error:
@@ -224,8 +224,8 @@ class CuPyBackend(Backend):
 
     def _note_fallback(self, name: str, error: Exception) -> None:
         if self._streams.is_recording():
-            raise error  # in a capture there is nothing to fall back on
-        self._notes.fallbacks[name] = str(error)
+            raise error  # a capture has no fallback
+        self._thread_state.fallbacks[name] = str(error)
         if name not in self._fallbacks:
             self._fallbacks[name] = str(error)
             LOG.info("%s is computed by CuPy: %s", name, error)
@@ -234,7 +234,7 @@ class CuPyBackend(Backend):
         LOG.warning("steps are called one by one, not replayed: %s", reason)
 
     def _multiply(self, a: Array, b: Array, out: Array, **epilogue: Any) -> bool:
-        """Return out = a b, and tell whether the epilogue was done with it."""
+        """Compute out = a b; return True if the product included the epilogue."""
         try:
             return self._blas.multiply(a, b, out, **epilogue)
         except Refused as error:
@@ -247,15 +247,15 @@ class CuPyBackend(Backend):
     def dense_forward(
         self, x: Array, W: Array, b: Array, phi: Activation, z: Array, a: Array
     ) -> None:
-        self._streams.join()  # of a backward pass before, whose gradients may still read x
-        # Only into one array can a product bring its activation: z would be lost otherwise.
+        self._streams.join()  # gradients of an earlier backward pass may still read x
+        # A product with an activation epilogue does not store z, so z and a must be one array.
         fused = phi.kernel in ("identity", "relu") and z is a
         relu = phi.kernel == "relu"
         if self._multiply(x, W, z, bias=b if fused else None, relu=fused and relu):
             return
         if not self._try("bias_activation", z, b, a, phi):
             cupy.add(z, b, out=z)
-            a[...] = phi.value(z, self.xp)  # nothing is copied where this is `a` itself
+            a[...] = phi.value(z, self.xp)  # no copy if the value is `a` itself
 
     def dense_backward(
         self,
@@ -278,16 +278,16 @@ class CuPyBackend(Backend):
     def _gradients(
         self, x: Array, W: Array, delta: Array, dW: Array, db: Array, dx: Array | None
     ) -> None:
-        """Compute the products of `dense_backward`, from delta = dC/dz on."""
+        """Compute the products of `dense_backward` from delta = dC/dz."""
         self._streams.join_before(dW, db, dx)
         if dx is None:
             self._weight_gradient(x, delta, dW, db, 0)
             self._streams.join()
-        elif min(*W.shape, x.shape[0]) >= FULL:
+        elif min(*W.shape, x.shape[0]) >= LARGE:
             self._weight_gradient(x, delta, dW, db, 0)
             self._multiply(delta, W.T, dx)
         else:
-            # The layers below wait for dx, nobody for dW.
+            # The layers below need dx; no layer needs dW.
             with self._streams.beside(x, delta, dW, db) as lane:
                 self._weight_gradient(x, delta, dW, db, lane)
             self._multiply(delta, W.T, dx)
@@ -297,17 +297,17 @@ class CuPyBackend(Backend):
             try:
                 self._kernels.weight_gradient(x, delta, dW, db, lane)
                 return
-            except Untraceable as error:  # no fallback to be told of: the product takes more
-                LOG.debug("a weight gradient is left to cuBLASLt: %s", error)
+            except Untraceable as error:  # not reported as a fallback: cuBLASLt computes it
+                LOG.debug("cuBLASLt computes a weight gradient: %s", error)
         summed = self._multiply(x.T, delta, dW, bias_gradient=db, lane=lane)
         if not summed and not self._try("bias_gradient", delta, db, lane):
             cupy.sum(delta, axis=0, out=db)
 
     def _is_tall(self, x: Array, dW: Array) -> bool:
-        """Return True if an own kernel is expected to make this gradient in less time."""
+        """Return True if the CUDA kernel is expected to be faster for this gradient."""
         is_plain = self.precision == "float32" and x.dtype == np.float32
-        most = MOST_TALL if is_plain else MOST_TALL_BESIDE_TENSOR_CORES
-        if not self.uses_tall or x.shape[0] < TALL_ROWS or max(dW.shape) > MOST_TALL_SIDE:
+        most = MAX_TALL if is_plain else MAX_TALL_BESIDE_TENSOR_CORES
+        if not self.uses_tall or x.shape[0] < TALL_ROWS or max(dW.shape) > MAX_TALL_SIDE:
             return False
         return bool(dW.size <= most)
 
@@ -338,20 +338,20 @@ class CuPyBackend(Backend):
     def capture(self, step: Callable[[], None]) -> Callable[[int], None]:
         run: Callable[[int], None] | None = None
 
-        def run_here(n: int) -> None:
+        def run_on_device(n: int) -> None:
             nonlocal run
             try:
-                with self._own_device:  # once for all kernels of all n steps
+                with self._device:  # made current once for all n steps
                     run = run or self._captures.new_run(step)
                     run(n)
             except (MemoryError, RuntimeError) as error:
                 failures.raise_meaning(self.device, error)
                 raise
 
-        return run_here
+        return run_on_device
 
     def report(self) -> dict[str, Any]:
-        """Return how this backend ran: what was recorded, what was not and why, each product."""
+        """Return how this backend ran: captures, reasons for steps not captured, products."""
         return {
             **self._captures.report(),
             "fallbacks": dict(self._fallbacks),
@@ -360,16 +360,16 @@ class CuPyBackend(Backend):
 
     @property
     def narrow_reason(self) -> str | None:
-        """Why the last captured step was not made by the kernel for narrow networks."""
+        """Why the kernel for narrow networks did not run the last captured step."""
         return self._captures.narrow_reason
 
     @property
     def _recorder(self) -> Recorder | None:
-        return self._notes.recorder
+        return self._thread_state.recorder
 
     @_recorder.setter
     def _recorder(self, recorder: Recorder | None) -> None:
-        self._notes.recorder = recorder
+        self._thread_state.recorder = recorder
 
 
 def _compile_narrow(text: str, name: str, is_cooperative: bool) -> Launch:
@@ -378,11 +378,11 @@ def _compile_narrow(text: str, name: str, is_cooperative: bool) -> Launch:
         return kernel  # type: ignore[no-any-return]
 
     def launch(grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
-        # CuPy's own switch would also link the device runtime, which its wheels lack.
+        # CuPy's own option would also link the device runtime, which its wheels lack.
         kernel.kernel(grid, block, arguments, enable_cooperative_groups=True)
 
     return launch
 
 
-def _facts(device: Any) -> Device:
+def _device_properties(device: Any) -> Device:
     return Device(device.attributes["MultiProcessorCount"], int(device.compute_capability))

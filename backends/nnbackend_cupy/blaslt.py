@@ -1,8 +1,8 @@
-"""Matrix products by cuBLASLt, called through ctypes on the library that CuPy brings.
+"""Matrix products by cuBLASLt, called through ctypes in the library that CuPy loads.
 
-CuPy's own products refuse to be recorded, and have no epilogues. Here the algorithm and the
-workspace are chosen at a product's first use; later uses allocate nothing. cuBLASLt counts by
-columns: out = a b of rows is out^T = b^T a^T of columns, where the same memory is the transpose.
+CuPy's own products cannot be captured and have no epilogues. The first use of a product chooses
+its algorithm and workspace; later uses allocate nothing. cuBLASLt is column-major: a row-major
+out = a b is a column-major out^T = b^T a^T in the same memory.
 Source: the cuBLASLt API reference of CUDA 13, sections 3.3 and 3.4.
 """
 
@@ -23,20 +23,20 @@ from nnbackend.errors import ArgumentError
 from nnbackend_cupy.failures import AllocationFailed
 
 LOG = logging.getLogger("nnbackend.cupy")
-WORKSPACE = 32 << 20  # bytes; what NVIDIA recommends for Hopper
+WORKSPACE = 32 << 20  # bytes, as NVIDIA recommends for Hopper
 TYPES = {"float32": 0, "float64": 1}  # cudaDataType_t
-COMPUTE = {"float32": 68, "tf32": 77, "bf16": 75}  # cublasComputeType_t; float64 has 70 alone
+COMPUTE = {"float32": 68, "tf32": 77, "bf16": 75}  # cublasComputeType_t; float64: always 70
 COMPUTE_64F = 70
 TRANSA, TRANSB, EPILOGUE, BIAS_POINTER = 3, 4, 7, 8  # cublasLtMatmulDescAttributes_t
 MAX_WORKSPACE, MIN_ALIGNMENTS = 1, (5, 6, 7, 8)  # cublasLtMatmulPreferenceAttributes_t
 DEFAULT, BIAS, RELU_BIAS, BGRADA = 1, 4, 6, 256  # cublasLtEpilogue_t
 EPILOGUES = {DEFAULT: "plain", BIAS: "bias", RELU_BIAS: "bias+relu", BGRADA: "bias gradient"}
 ALLOC_FAILED = 3  # cublasStatus_t
-MOST_PLANS = 1024  # a deep network has a few dozen; the least recently used is dropped
+MAX_PLANS = 1024  # a deep network has a few dozen; the least recently used is dropped
 
 
 class Refused(Exception):
-    """A product that cuBLASLt is not asked for, or says no to."""
+    """A product that cuBLASLt does not support, or that failed."""
 
 
 class Algorithm(ctypes.Structure):
@@ -74,7 +74,7 @@ SIGNATURES: dict[str, list[Any]] = {
 
 
 def load() -> Any:
-    """Load the library and declare its functions; raises where it cannot be found."""
+    """Load the library and declare its functions. Raise an error if it is missing."""
     from cuda.pathfinder import load_nvidia_dynamic_lib
 
     library = ctypes.CDLL(load_nvidia_dynamic_lib("cublasLt").abs_path)
@@ -85,9 +85,9 @@ def load() -> Any:
 
 @dataclass(eq=False)
 class Plan:
-    """How one product is computed: descriptors, the chosen algorithm, and the two scalars.
+    """The descriptors, the chosen algorithm and the two scalars of a product.
 
-    A recorded product needs its plan no more: the graph has what the library launched.
+    A captured product no longer needs its plan: the graph holds the launches.
     """
 
     description: c_void_p
@@ -99,7 +99,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Operand:
-    """A matrix as the library sees it: stored columns `ld` elements apart, perhaps transposed."""
+    """A column-major matrix with leading dimension `ld`, optionally transposed."""
 
     rows: int  # as stored
     columns: int
@@ -109,7 +109,7 @@ class Operand:
 
 
 class Key(NamedTuple):
-    """What decides a plan: the operands as the library sees them, dtype, epilogue, alignment."""
+    """The key of a plan: column-major operands, dtype, epilogue, alignment."""
 
     first: Operand
     second: Operand
@@ -120,7 +120,7 @@ class Key(NamedTuple):
 
 
 class Workspaces(threading.local):
-    """Scratch memory of the library: for each thread, and in it for each lane of launches."""
+    """The library's workspaces: one for each thread and lane (a stream of its launches)."""
 
     def __init__(self) -> None:
         self.arrays: dict[int, Array] = {}
@@ -135,12 +135,12 @@ class Workspaces(threading.local):
 class BlasLt:
     """The matrix products of one device.
 
-    Threads may share one object: each has workspaces of its own. Products of one thread that may
-    run at the same time, on two streams, need different lanes.
+    Threads may share one object: each has separate workspaces. Products of one thread that may run
+    concurrently, on two streams, need different lanes.
 
-    Of its algorithms the library's own first choice is taken. To time the first eight and keep the
-    fastest was tried on an H200: a step took from 2 % less to 2 % more, and two processes would no
-    longer give the same bits.
+    A plan uses the first algorithm that the library proposes. Timing the first eight and using the
+    fastest changed a step by -2 % to +2 % on an H200, and two processes would no longer give the
+    same bits.
 
     precision: "float32", "tf32" or "bf16", of float32 products; float64 is always exact.
     """
@@ -152,10 +152,10 @@ class BlasLt:
         self._compute = COMPUTE[precision]
         self._plans: dict[Key, Plan | Refused] = {}  # the least recently used first
         self._library: Any = None
-        self._lacking = ""  # why the library cannot be used
+        self._unavailable = ""  # why the library cannot be used
         self._handle = c_void_p()
         self._workspaces = Workspaces()
-        # A plan's bias pointer is set for each launch, so setting and launching are one act.
+        # Setting a plan's bias pointer and launching it must be atomic.
         self._lock = threading.RLock()
 
     def multiply(
@@ -169,12 +169,12 @@ class BlasLt:
         bias_gradient: Array | None = None,
         lane: int = 0,
     ) -> bool:
-        """Return out = a b; tell whether an epilogue was wanted and done.
+        """Compute out = a b; return True if the product included the requested epilogue.
 
-        bias (columns of b,) is added to each row, relu=True then cuts below 0. bias_gradient
-        receives the sum of b's rows. Where the library has no algorithm with the epilogue, the
-        product is made without it.
-        Raises: Refused when the product is not made at all; AllocationFailed without memory.
+        bias (columns of b,) is added to each row; relu=True then clips at 0. bias_gradient
+        receives the sum of b's rows. If the library has no algorithm with the epilogue, the
+        product is computed without it.
+        Raises: Refused if the product is not computed; AllocationFailed without memory.
         """
         epilogue, vector = DEFAULT, None
         if bias is not None:
@@ -192,11 +192,11 @@ class BlasLt:
 
     @property
     def workspaces(self) -> dict[int, Array]:
-        """The workspaces of this thread; a recorded step needs them as long as it is replayed."""
+        """The workspaces of this thread, which a captured step needs as long as it is replayed."""
         return self._workspaces.arrays
 
     def report(self) -> list[dict[str, Any]]:
-        """Return what was decided about each product so far: sizes, epilogue, refusal or not."""
+        """Return the sizes and the epilogue of each product so far, and why it was refused."""
         with self._lock:
             plans = list(self._plans.items())
         return [
@@ -239,7 +239,7 @@ class BlasLt:
         )  # fmt: skip
 
     def _plan_for(self, key: Key, vector: Array | None) -> Plan:
-        """Return the plan of a product, made at its first use; a refusal is kept too."""
+        """Return the cached plan of a product. Raise its cached Refused, if that is the result."""
         plan = self._plans.pop(key, None)
         if plan is None:
             try:
@@ -247,7 +247,7 @@ class BlasLt:
             except Refused as error:
                 # Not `error` itself: its traceback would keep the operands' memory.
                 plan = Refused(*error.args)
-            while len(self._plans) >= MOST_PLANS:
+            while len(self._plans) >= MAX_PLANS:
                 del self._plans[next(iter(self._plans))]
         self._plans[key] = plan
         if isinstance(plan, Refused):
@@ -255,9 +255,9 @@ class BlasLt:
         return plan
 
     def _open(self) -> None:
-        """Load the library at the first product; a failure is kept."""
-        if self._lacking:
-            raise Refused(self._lacking)
+        """Load the library at the first product; cache a failure."""
+        if self._unavailable:
+            raise Refused(self._unavailable)
         if self._library is not None:
             return
         try:
@@ -266,10 +266,10 @@ class BlasLt:
             self._library = library
             _destroy_with(self, library.cublasLtDestroy, self._handle)
         except AllocationFailed:
-            raise  # there may be memory the next time
+            raise  # not cached: memory may be free next time
         except Exception as error:
-            self._lacking = f"cuBLASLt cannot be used: {type(error).__name__}: {error}"
-            raise Refused(self._lacking) from error
+            self._unavailable = f"cuBLASLt cannot be used: {type(error).__name__}: {error}"
+            raise Refused(self._unavailable) from error
 
     def _plan(self, key: Key, vector: Array | None) -> Plan:
         """Describe a product and choose its algorithm."""
@@ -291,17 +291,18 @@ class BlasLt:
         return Plan(description, (A, B, C), algorithm, scalar(1.0), scalar(0.0))
 
     def _new(self, what: str, *arguments: int) -> c_void_p:
-        """Return a new object of the library, which is destroyed with what is returned."""
-        made, create = c_void_p(), f"cublasLt{what}Create"
-        _check(getattr(self._library, create)(ctypes.byref(made), *arguments), create)
-        _destroy_with(made, getattr(self._library, f"cublasLt{what}Destroy"), c_void_p(made.value))
-        return made
+        """Return the handle of a new library object, which is destroyed with the handle."""
+        handle, create = c_void_p(), f"cublasLt{what}Create"
+        _check(getattr(self._library, create)(ctypes.byref(handle), *arguments), create)
+        destroy = getattr(self._library, f"cublasLt{what}Destroy")
+        _destroy_with(handle, destroy, c_void_p(handle.value))
+        return handle
 
     def _choose(self, description: c_void_p, layouts: Any, key: Key) -> Algorithm:
-        """Return the best algorithm that needs no more workspace and alignment than there is."""
+        """Return the best algorithm for the available workspace and alignment."""
         library, preference = self._library, self._new("MatmulPreference")
-        # A bias is loaded, and a bias gradient stored, as wide as the result's own rows: so the
-        # result counts as no better aligned than they are (PyTorch issue 194497).
+        # The library loads a bias, and stores a bias gradient, with vectors as wide as for the
+        # result: so the result's alignment is limited to theirs (PyTorch issue 194497).
         result = min(key.result.alignment, key.vector_alignment)
         alignments = [key.first.alignment, key.second.alignment, result, result]
         wanted: list[tuple[int, Any]] = [(MAX_WORKSPACE, c_uint64(WORKSPACE))]
@@ -331,7 +332,7 @@ class BlasLt:
 
 
 def _operand(array: Array) -> Operand:
-    """Describe a matrix of rows as the library's matrix of columns, without a copy."""
+    """Return the description of a row-major matrix as a column-major one, without a copy."""
     (n, m), size = array.shape, array.dtype.itemsize
     if n == 0 or m == 0:
         raise Refused("an empty product")
@@ -344,14 +345,14 @@ def _operand(array: Array) -> Operand:
 
 
 def _align(array: Array) -> int:
-    """Return the largest power of two, up to 256, that the address is a multiple of."""
+    """Return the alignment of the address: a power of two, at most 256."""
     address = int(array.data.ptr)
     return min(256, address & -address)
 
 
 def _destroy_with(owner: Any, destroy: Any, handle: c_void_p) -> None:
-    """Destroy an object of the library when its owner is gone; not at the end of the process."""
-    weakref.finalize(owner, destroy, handle).atexit = False  # CUDA may be gone by then
+    """Destroy a library object when its owner is garbage-collected, except at process exit."""
+    weakref.finalize(owner, destroy, handle).atexit = False  # CUDA may have shut down by then
 
 
 def _check(status: int, function: str) -> None:

@@ -1,8 +1,8 @@
-"""How captured steps are made: by one kernel, as a graph of few launches, or called one by one.
+"""Run captured steps: with one kernel, as a graph of few launches, or call by call.
 
-A step's calls are first written down, without effect. Where one kernel makes the whole step, it
-does. Else neighbouring calls that have a kernel together are fused, and the step is recorded into
-graphs. A step whose calls cannot be written down is recorded as it is, or called.
+The calls of a step are first recorded, without effect. If one kernel supports the whole step, it
+runs it. Otherwise consecutive calls with a common kernel are fused, and the step is captured into
+graphs. A step whose calls cannot be recorded is captured unchanged, or called.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from nnbackend_cupy.backend import CuPyBackend
 
 LOG = logging.getLogger("nnbackend.cupy")
-LAST = 64  # captures that are reported
-# What a kernel that does not suit the device raises: at its compilation, or at its launch.
+MAX_REPORTED = 64  # captures in a report
+# Raised for a kernel that the device does not support, at its compilation or launch.
 NOT_LAUNCHED = (cupy.cuda.compiler.CompileException, cupy.cuda.driver.CUDADriverError)
 
 
@@ -35,13 +35,15 @@ class Captures:
 
     def __init__(self, backend: CuPyBackend) -> None:
         self._backend = backend
-        self.narrow_reason: str | None = None  # why the last step was not made by one kernel
-        self._recorded: deque[dict[int, int | None]] = deque(maxlen=LAST)  # nodes of its graphs
-        self._not_recorded: deque[str] = deque(maxlen=LAST)  # why steps were called one by one
-        self._narrow: deque[str] = deque(maxlen=LAST)  # on which grids
+        self.narrow_reason: str | None = None  # why one kernel did not run the last step
+        self._recorded: deque[dict[int, int | None]] = deque(
+            maxlen=MAX_REPORTED
+        )  # nodes of each graph
+        self._not_recorded: deque[str] = deque(maxlen=MAX_REPORTED)  # reasons
+        self._narrow: deque[str] = deque(maxlen=MAX_REPORTED)  # grids of steps in one kernel
 
     def new_run(self, step: Callable[[], None]) -> Callable[[int], None]:
-        """Return a function that makes n steps; nothing of the step has been executed yet."""
+        """Return a function that runs n steps, without running one yet."""
         backend = self._backend
         try:
             calls = self._calls(step)
@@ -51,19 +53,19 @@ class Captures:
         general = self._steps(fused(calls, backend) if backend.uses_fused else step)
         try:
             if not backend.uses_narrow:
-                raise NotNarrow("it is switched off")
+                raise NotNarrow("it is disabled")
             run, grid = backend._narrow.plan(calls, backend.narrow_grid)
         except NotNarrow as error:
             self.narrow_reason = str(error)
             return general
         self.narrow_reason = None
         self._narrow.append(str(grid))
-        return self._or_otherwise(run, general, grid)
+        return self._with_fallback(run, general, grid)
 
-    def _or_otherwise(
+    def _with_fallback(
         self, run: Callable[[int], None], general: Callable[[int], None], grid: Grid
     ) -> Callable[[int], None]:
-        """Return the whole steps of one kernel, or the general ones where it cannot be launched."""
+        """Return `run`, replaced by `general` if its kernel cannot be launched."""
         chosen: Callable[[int], None] | None = None
 
         def make(n: int) -> None:
@@ -78,16 +80,16 @@ class Captures:
                 if getattr(error, "status", None) in STICKY:
                     raise
                 self.narrow_reason = f"{type(error).__name__}: {error}"
-                LOG.warning("steps are not made in one kernel: %s", self.narrow_reason)
+                LOG.warning("steps do not run in one kernel: %s", self.narrow_reason)
                 with suppress(ValueError):
                     self._narrow.remove(str(grid))
                 chosen = general
-                general(n)  # nothing has been executed yet
+                general(n)  # no step has run yet
 
         return make
 
     def report(self) -> dict[str, Any]:
-        """Return the nodes of each recording, the reasons for none, the grids of whole steps."""
+        """Return the nodes of each graph, reasons for missing ones, grids of one-kernel steps."""
         return {
             "recorded": [dict(nodes) for nodes in self._recorded if nodes],
             "not_recorded": list(self._not_recorded),
@@ -95,39 +97,39 @@ class Captures:
         }
 
     def _calls(self, step: Callable[[], None]) -> list[Call]:
-        """Return the calls of a step, which has no effect."""
-        streams, notes = self._backend._streams, self._backend._notes
-        notes.recorder = recorder = Recorder()
+        """Return the calls of a step, without running them."""
+        streams, state = self._backend._streams, self._backend._thread_state
+        state.recorder = recorder = Recorder()
         try:
             nodes: list[int | None] = []
             calls = recorded(
                 lambda: nodes.append(nodes_without_effect(streams.main, step)), recorder
             )
         finally:
-            notes.recorder = None
+            state.recorder = None
         if nodes[0]:
-            raise NotRecorded(f"the step works on arrays beside its calls: {nodes[0]} launches")
+            raise NotRecorded(f"the step launches {nodes[0]} kernels outside of backend methods")
         return calls
 
     def _steps(self, step: Callable[[], None]) -> Callable[[int], None]:
-        """Return the function that replays a step, or calls it where it cannot be recorded."""
+        """Return the function that replays a step, or calls it if it cannot be captured."""
         backend = self._backend
 
         def counted() -> None:
-            backend._notes.fallbacks.clear()
+            backend._thread_state.fallbacks.clear()
             step()
             backend._streams.join()
 
         def can_record() -> str | None:
-            return "; ".join(dict.fromkeys(backend._notes.fallbacks.values())) or None
+            return "; ".join(dict.fromkeys(backend._thread_state.fallbacks.values())) or None
 
         def in_use() -> list[Any]:
             return [*backend._kernels.in_use(), *backend._blas.workspaces.values()]
 
-        def say(reason: str) -> None:
+        def on_fallback(reason: str) -> None:
             self._not_recorded.append(reason)
             backend._not_recorded(reason)
 
-        steps = Steps(counted, backend._streams, can_record, in_use, say)
+        steps = Steps(counted, backend._streams, can_record, in_use, on_fallback)
         self._recorded.append(steps.nodes)
         return steps.run

@@ -1,8 +1,8 @@
-"""From traced formulas to CUDA C: straight lines of text, each value worked out once.
+"""Generate CUDA C from traced formulas: straight-line code that computes each value once.
 
-An element-wise formula becomes the lines of one function. One with reductions along a row becomes
-a row program: loops over the columns, one after another, cut at the reductions. Some lanes of a
-warp share a row and take its columns in turn; a loop leaves its sums in every lane.
+An element-wise formula becomes the body of one function. One with reductions along a row becomes
+a row program: a sequence of loops over the columns, one for each stage of reductions. Some lanes of
+a warp share a row and loop over its columns; after a loop, every lane has its sums.
 """
 
 from __future__ import annotations
@@ -15,41 +15,41 @@ import numpy as np
 from nnbackend_cupy.tracing import BOOL, FLOAT, INTEGER, REDUCTIONS, Symbol, Untraceable
 
 C_TYPES = {FLOAT: "T", INTEGER: "int", BOOL: "bool"}
-OWN = {"sign", "maximum", "minimum"}  # functions of cuda/common.cu, for every type
+COMMON_FUNCTIONS = {"sign", "maximum", "minimum"}  # functions of cuda/common.cu, for every type
 INFIX = {"+", "-", "*", "/", "==", "!=", "<", "<=", ">", ">=", "&&", "||"}
-# What a reduction starts from.
+# The initial values of reductions.
 STARTS = {"sum": "0", "prod": "1", "max": "-INFINITE", "min": "INFINITE", "all": "1", "any": "0"}
 
 
 def number(value: Any, kind: str, dtype: np.dtype[Any]) -> str:
-    """Write a constant as C does, in the working dtype."""
+    """Return a constant as C text, in the working dtype."""
     if kind != FLOAT:
         return str(int(value))
     if value != value or abs(value) == np.inf:
         text = "INFINITE - INFINITE" if value != value else "-INFINITE" if value < 0 else "INFINITE"
         return f"(T)({text})"
-    text = str(dtype.type(value))  # the shortest text that reads back as the same number
+    text = str(dtype.type(value))  # the shortest text of the same number
     text = text if set(text) & set(".e") else f"{text}.0"
     return f"{text}f" if dtype == np.float32 else text
 
 
 class Printer:
-    """The text of element-wise formulas in one dtype.
+    """A generator of element-wise code in one dtype.
 
-    loads: C text for each input; in a row program it may speak of the column `j`.
+    loads: C text for each input; in a row program it may use the column `j`.
     """
 
     def __init__(self, dtype: Any, loads: Mapping[str, str]) -> None:
         self.dtype, self.loads = np.dtype(dtype), loads
         self.lines: list[str] = []
         self.indent = "  "
-        self.known: dict[int, str] = {}  # the text of a value, by what it computes
+        self.known: dict[int, str] = {}  # the text of a value, by its key
         self._count = 0
-        self._numbers: dict[Any, int] = {}  # each computation's number
-        self._keys: dict[int, tuple[int, Symbol]] = {}  # of a symbol, which is kept, by its id
+        self._numbers: dict[Any, int] = {}  # the key of each computation
+        self._keys: dict[int, tuple[int, Symbol]] = {}  # by the id of a symbol, kept alive
 
     def value(self, symbol: Symbol) -> str:
-        """Return the text of a symbol's value, after the lines that it needs."""
+        """Return the text of a symbol's value, and append the lines that it needs."""
         key = self.key(symbol)
         if key not in self.known:
             text = self._text(symbol)
@@ -61,7 +61,7 @@ class Printer:
         return self.known[key]
 
     def key(self, symbol: Symbol) -> int:
-        """Return a number for what a symbol computes; equal for two that compute the same."""
+        """Return a symbol's key, equal for symbols that compute the same."""
         if id(symbol) not in self._keys:
             args = tuple(self.key(a) if isinstance(a, Symbol) else repr(a) for a in symbol.args)
             content = (symbol.op, symbol.kind, args)
@@ -70,7 +70,7 @@ class Printer:
         return self._keys[id(symbol)][0]
 
     def new_name(self, letter: str) -> str:
-        """Return a name that is used nowhere else."""
+        """Return an unused name."""
         self._count += 1
         return f"{letter}{self._count}"
 
@@ -85,7 +85,7 @@ class Printer:
             return self.loads[symbol.args[0]]
         if symbol.op == "size":
             if symbol.args[0] != "O" or not isinstance(self, RowPrinter):
-                raise Untraceable(f"it asks for the size {symbol.args[0]}")
+                raise Untraceable(f"it uses the size {symbol.args[0]}")
             return "columns"
         return self._operation(symbol, [self.value(a) for a in symbol.args])
 
@@ -105,7 +105,7 @@ class Printer:
             return f"{_bracketed(args[0])} {op} {_bracketed(args[1])}"
         if symbol.kind == INTEGER and op == "fabs":
             return f"abs({args[0]})"
-        suffix = "f" if op not in OWN and self.dtype == np.float32 else ""
+        suffix = "f" if op not in COMMON_FUNCTIONS and self.dtype == np.float32 else ""
         return f"{op}{suffix}({', '.join(args)})"
 
 
@@ -114,7 +114,7 @@ def _bracketed(text: str) -> str:
 
 
 class RowPrinter(Printer):
-    """The text of a row program."""
+    """A generator of row programs."""
 
     def __init__(self, dtype: Any, loads: Mapping[str, str]) -> None:
         super().__init__(dtype, loads)
@@ -122,9 +122,9 @@ class RowPrinter(Printer):
         self._of_row: dict[int, bool] = {}
 
     def program(self, results: Sequence[Symbol], writes: Sequence[tuple[str, Symbol]]) -> list[str]:
-        """Work out a row: the columns of `writes` into their places, and values of the whole row.
+        """Generate the code of a row: write the columns of `writes`, and compute `results`.
 
-        Gives the text of `results`; the lines before it are in `self.lines`.
+        Return the text of `results`; the lines before it are in `self.lines`.
         """
         stages: dict[int, dict[int, Symbol]] = {}
         for symbol in (*results, *(symbol for _, symbol in writes)):
@@ -138,7 +138,7 @@ class RowPrinter(Printer):
     def _find_reductions(
         self, symbol: Symbol, stages: dict[int, dict[int, Symbol]], seen: set[int]
     ) -> None:
-        """Collect the reductions by stage: each needs only those of the stages before it."""
+        """Collect the reductions by stage; each depends only on earlier stages."""
         key = self.key(symbol)
         if key not in seen:
             seen.add(key)
@@ -165,7 +165,7 @@ class RowPrinter(Printer):
         return self._of_row[key]
 
     def _prepare(self, symbol: Symbol, seen: set[int]) -> None:
-        """Work out before a loop what is the same in every column of it."""
+        """Compute before a loop what is the same in every column."""
         key = self.key(symbol)
         if key in seen or key in self.known:
             return
@@ -177,7 +177,7 @@ class RowPrinter(Printer):
                 self._prepare(argument, seen)
 
     def _loop(self, symbols: Sequence[Symbol], statements: Sequence[str]) -> None:
-        """Go over the columns; each statement has a place `{}` for its symbol's value."""
+        """Generate a loop over the columns; `{}` in a statement is its symbol's value."""
         for symbol in symbols:
             self._prepare(symbol, set())
         outside = dict(self.known)
@@ -188,17 +188,17 @@ class RowPrinter(Printer):
             self.line(f"{statement.format(value)};")
         self.indent = self.indent[:-2]
         self.line("}")
-        self.known = outside  # the names within the loop end with it
+        self.known = outside  # names inside the loop end with it
 
     def _reduce(self, reductions: Mapping[int, Symbol]) -> None:
-        """Work out the reductions of one stage in one loop."""
+        """Compute the reductions of one stage in one loop."""
         statements, names = [], {}
         for key, symbol in reductions.items():
             name, op = self.new_name("r"), symbol.op
             names[key] = name
             kind = "int" if op in ("all", "any") else C_TYPES[symbol.args[0].kind]
             if op in ("max", "min") and kind == "int":
-                raise Untraceable(f"it takes the {op} of whole numbers")
+                raise Untraceable(f"it computes the {op} of integers")
             if op.startswith("arg"):
                 self.line(f"Place<{kind}> {name} = {{0, NO_PLACE}};")
                 item = f"Place<{kind}>{{{{{{}}, j}}}}"
@@ -219,7 +219,7 @@ def _arguments(symbol: Symbol) -> list[Symbol]:
 
 
 def has_reductions(symbol: Symbol) -> bool:
-    """Return True if a formula takes a row's elements together anywhere."""
+    """Return True if a formula combines elements of a row, or uses a size."""
     pending, seen = [symbol], set()
     while pending:
         here = pending.pop()

@@ -1,11 +1,10 @@
-"""What a failed CUDA call means: no memory left, or a device that this process has lost.
+"""Convert errors of CUDA: no memory left, or a device that this process has lost.
 
-Memory runs out in many places (an array, a workspace of cuBLASLt, a module, a stream, a graph),
-each with an error of its own; all become `DeviceMemoryError`, after which smaller parts are tried.
+Allocations fail in many places (an array, a workspace of cuBLASLt, a module, a stream, a graph),
+each with a different error; all become `DeviceMemoryError`, after which callers try smaller parts.
 
 Some CUDA errors are sticky: after them every call of the process fails, and only a new process can
-use the device again. The caller should learn that once, by name, and not through the error of
-whatever call came next.
+use the device again. They become one `DeviceLostError`, instead of the error of the next call.
 Source: CUDA Runtime API, cudaError_t ("the process must be terminated and relaunched").
 """
 
@@ -39,12 +38,12 @@ STICKY = {
 
 
 class AllocationFailed(MemoryError):
-    """A library that is called without CuPy found no memory on the device."""
+    """A library that is called without CuPy could not allocate device memory."""
 
 
 def raise_meaning(device: str, error: Exception) -> None:
-    """Raise DeviceMemoryError or DeviceLostError for what means that; return for other errors."""
-    if isinstance(error, DeviceMemoryError):  # raised from itself it would be a cycle, kept alive
+    """Raise DeviceMemoryError or DeviceLostError if an error means that; else return."""
+    if isinstance(error, DeviceMemoryError):  # raised from itself it would be a reference cycle
         return
     if is_out_of_memory(error):
         raise no_memory(device, error) from error
@@ -55,7 +54,7 @@ def raise_meaning(device: str, error: Exception) -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return True for an error of CuPy or CUDA that says that the device has no memory left."""
+    """Return True for an error of CuPy or CUDA that means that the device has no memory left."""
     if isinstance(error, (OutOfMemoryError, AllocationFailed, DeviceMemoryError)):
         return True
     code = NO_MEMORY.get(type(error).__name__)
@@ -68,9 +67,9 @@ def is_from_cuda(error: BaseException) -> bool:
 
 
 def no_memory(device: str, error: BaseException) -> DeviceMemoryError:
-    """Return the error for a full device: what was wanted, and how much is free."""
+    """Return the error for a full device, with the requested and the free memory."""
     free = total = None
-    with suppress(Exception):  # the message must not depend on a device in trouble
+    with suppress(Exception):  # the query may fail too
         free, total = map(int, cupy.cuda.runtime.memGetInfo())
     return DeviceMemoryError.on(
         device, getattr(error, "_size", None), free, total,
@@ -79,15 +78,14 @@ def no_memory(device: str, error: BaseException) -> DeviceMemoryError:
 
 
 def free_memory() -> None:
-    """Return the blocks that CuPy's pool keeps to the device, for what is no array of CuPy."""
+    """Free the unused blocks of CuPy's pool, for allocations outside of CuPy."""
     cupy.get_default_memory_pool().free_all_blocks()
 
 
 def sticky_code(error: BaseException) -> int | None:
     """Return the CUDA code of a sticky error, None for any other.
 
-    A library (cuBLASLt, NVRTC) reports a lost device under a code of its own, so the device itself
-    is asked.
+    Libraries (cuBLASLt, NVRTC) report a lost device with their own codes, so the device is queried.
     """
     status: Any = getattr(error, "status", None)
     if status in STICKY:

@@ -1,10 +1,10 @@
-"""Captured steps with fewer launches: neighbouring calls that one kernel makes together.
+"""Fuse consecutive calls of a captured step into fewer launches.
 
     begin_step      tick, gather_rows, gather_rows ...: the same bits
     output_layer    dense_forward, loss_and_delta, dense_backward of an output layer of few units,
-                    and the slope of the layer below: the same but for rounding
+                    and the slope of the layer below: the same up to rounding
 
-What a fused kernel refuses is called as it was.
+Calls that a fused kernel does not support are made unchanged.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nnbackend_cupy.kernels import MOST_OUTPUTS
+from nnbackend_cupy.kernels import MAX_OUTPUTS
 from nnbackend_cupy.recorder import Call
 from nnbackend_cupy.tracing import Untraceable
 
 if TYPE_CHECKING:
     from nnbackend_cupy.backend import CuPyBackend
 
-MOST_GATHERS = 3  # x, y and weights
+MAX_GATHERS = 3  # x, y and weights
 
 
 def fused(calls: Sequence[Call], backend: CuPyBackend) -> Callable[[], None]:
-    """Return a function that does what the calls do, in their order."""
+    """Return a function that has the effect of the calls, in order."""
     works: list[Callable[[], None]] = []
     left = list(calls)
     while left:
-        if n := _beginning(left):
+        if n := _match_start(left):
             works.append(_begin(left[:n], backend))
-        elif n := _output_layer(left):
+        elif n := _match_output_layer(left):
             works.append(_output(left[:n], backend))
         else:
             works.append(_called(left[:1], backend))
@@ -52,16 +52,16 @@ def _called(calls: Sequence[Call], backend: CuPyBackend) -> Callable[[], None]:
     return work
 
 
-# ---- the beginning of a step --------------------------------------------------------------------
+# ---- start of a step ----------------------------------------------------------------------------
 
 
-def _beginning(calls: Sequence[Call]) -> int:
-    """Return how many calls, from the first on, begin a step: a tick and gathers by its clock."""
+def _match_start(calls: Sequence[Call]) -> int:
+    """Return how many of the first calls start a step: a tick and gathers with its clock."""
     if calls[0].name != "tick":
         return 0
     clock, n = calls[0].arguments["clock"], 1
     first: dict[str, Any] | None = None
-    while n < len(calls) and n <= MOST_GATHERS and calls[n].name == "gather_rows":
+    while n < len(calls) and n <= MAX_GATHERS and calls[n].name == "gather_rows":
         gather = calls[n].arguments
         first = first or gather
         alike = all(gather[name] is first[name] for name in ("order", "clock"))
@@ -77,7 +77,7 @@ def _beginning(calls: Sequence[Call]) -> int:
 
 def _begin(calls: Sequence[Call], backend: CuPyBackend) -> Callable[[], None]:
     tick, *gathers = (call.arguments for call in calls)
-    apart = _called(calls, backend)
+    separate = _called(calls, backend)
     arguments = (
         *(tick[name] for name in ("clock", "rates", "hyper")),
         *(gathers[0][name] for name in ("order", "batch_size")),
@@ -89,7 +89,7 @@ def _begin(calls: Sequence[Call], backend: CuPyBackend) -> Callable[[], None]:
         try:
             backend._kernels.begin_step(*arguments)
         except Untraceable:
-            apart()
+            separate()
 
     return work
 
@@ -97,51 +97,51 @@ def _begin(calls: Sequence[Call], backend: CuPyBackend) -> Callable[[], None]:
 # ---- the output layer ---------------------------------------------------------------------------
 
 
-def _output_layer(calls: Sequence[Call]) -> int:
-    """Return how many calls make an output layer forward and back: 3, 4 with the layer below.
+def _match_output_layer(calls: Sequence[Call]) -> int:
+    """Return how many calls compute an output layer, forward and backward.
 
-    Of a longer network the calls between, forward and back, are those of other layers.
+    0: the calls are others; 3: the output layer; 4: with the layer below.
     """
     names = [call.name for call in calls[:3]]
     if names != ["dense_forward", "loss_and_delta", "dense_backward"]:
         return 0
-    ahead, compared, back = (call.arguments for call in calls[:3])
-    is_one = all(ahead[name] is back[name] for name in ("x", "W", "z", "a", "phi"))
-    is_one = is_one and compared["out"] is ahead["a"] and compared["delta"] is back["delta"]
-    if not is_one or compared["weight"] is not None or back["dx"] is None:
+    fwd, loss_call, bwd = (call.arguments for call in calls[:3])
+    is_one = all(fwd[name] is bwd[name] for name in ("x", "W", "z", "a", "phi"))
+    is_one = is_one and loss_call["out"] is fwd["a"] and loss_call["delta"] is bwd["delta"]
+    if not is_one or loss_call["weight"] is not None or bwd["dx"] is None:
         return 0
-    if ahead["W"].shape[1] > MOST_OUTPUTS:
+    if fwd["W"].shape[1] > MAX_OUTPUTS:
         return 0
     if len(calls) > 3 and calls[3].name == "dense_backward":
         below = calls[3].arguments
-        if below["delta"] is back["dx"] and below["a"] is ahead["x"]:
+        if below["delta"] is bwd["dx"] and below["a"] is fwd["x"]:
             return 4
     return 3
 
 
 def _output(calls: Sequence[Call], backend: CuPyBackend) -> Callable[[], None]:
-    ahead, compared, back = (call.arguments for call in calls[:3])
+    fwd, loss_call, bwd = (call.arguments for call in calls[:3])
     below = calls[3].arguments if len(calls) > 3 else None
-    apart = _called(calls, backend)
-    arrays = *(ahead[name] for name in ("x", "W", "b", "z", "a")), back["delta"]
+    separate = _called(calls, backend)
+    arrays = *(fwd[name] for name in ("x", "W", "b", "z", "a")), bwd["delta"]
     arguments = (
-        *(compared["loss"], ahead["phi"], None if below is None else below["phi"], arrays),
-        *(compared["y"], ahead["x"] if below is None else below["z"], back["dx"]),
-        compared["totals"],
+        *(loss_call["loss"], fwd["phi"], None if below is None else below["phi"], arrays),
+        *(loss_call["y"], fwd["x"] if below is None else below["z"], bwd["dx"]),
+        loss_call["totals"],
     )
-    x, delta, dW, db = (back[name] for name in ("x", "delta", "dW", "db"))
-    under = below and tuple(below[name] for name in ("x", "W", "delta", "dW", "db", "dx"))
+    x, delta, dW, db = (bwd[name] for name in ("x", "delta", "dW", "db"))
+    below_arrays = below and tuple(below[name] for name in ("x", "W", "delta", "dW", "db", "dx"))
 
     def work() -> None:
         backend._streams.join()
         try:
             backend._kernels.output_layer(*arguments)
         except Untraceable:
-            apart()
+            separate()
             return
         with backend._streams.beside(x, delta, dW, db) as lane:
             backend._weight_gradient(x, delta, dW, db, lane)
-        if under:
-            backend._gradients(*under)
+        if below_arrays:
+            backend._gradients(*below_arrays)
 
     return work

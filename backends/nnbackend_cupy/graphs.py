@@ -1,8 +1,8 @@
-"""Steps as CUDA graphs: made once in earnest, recorded, replayed.
+"""Steps as CUDA graphs: called once, captured, replayed.
 
-Everything that changes from step to step is read from device memory, so that one recording serves
-every step, and a recording of several steps as well. What cannot be recorded is called instead,
-with the same results; so is what finds no memory for its graph.
+Kernels read everything that changes between steps from device memory, so one graph replays every
+step, and a longer graph several steps. A step that cannot be captured, or has no memory for its
+graph, is called instead, with the same results.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ import cupy
 from nnbackend_cupy import failures
 from nnbackend_cupy.streams import Streams
 
-LONG = 16  # steps of the longer graph: a launch costs the host more than a step of a small net
+GRAPH_STEPS = 16  # steps of the longer graph; launching a graph may take longer than a small step
 
 
 class Steps:
     """One step and its graphs.
 
-    run(n) makes n steps. The first of a thread is a call, which compiles kernels, chooses
-    algorithms and allocates scratch memory; the rest are replays. can_record() is asked after that
-    call, and gives the reason where not; in_use() gives what this thread's recordings need as long
-    as they are replayed; say() is told why steps are called one by one.
+    run(n) runs n steps. The first step of a thread is called, which compiles kernels, chooses
+    algorithms and allocates scratch memory; the others are replayed. After that call, can_record()
+    returns None, or why the step cannot be captured. in_use() returns the objects that this
+    thread's graphs need. on_fallback(reason) is called once if steps are not replayed.
 
-    A graph takes memory of the device, when it is made and when it is first launched. Where there
-    is none, the graph of one step serves instead of the longer one, and calls instead of that.
+    A graph allocates device memory at its capture and at its first launch. Without memory, the
+    graph of one step replaces the longer one, and calls replace the graph of one step.
     """
 
     def __init__(
@@ -39,22 +39,22 @@ class Steps:
         streams: Streams,
         can_record: Callable[[], str | None],
         in_use: Callable[[], list[Any]],
-        say: Callable[[str], None],
+        on_fallback: Callable[[str], None],
     ) -> None:
         self._step, self._streams = step, streams
-        self._can_record, self._in_use, self._say = can_record, in_use, say
-        # Not by the number of the thread, which a later one may be given again.
-        self._here = threading.local()
-        self._graphs: dict[int, tuple[Any, list[Any]]] = {}  # each with what it uses by address
-        self._longest = LONG
-        self.nodes: dict[int, int | None] = {}  # of each graph, by its steps
-        self.reason: str | None = None  # why steps are called one by one
+        self._can_record, self._in_use, self._on_fallback = can_record, in_use, on_fallback
+        # Not a set of thread ids, which the system reuses.
+        self._thread = threading.local()
+        self._graphs: dict[int, tuple[Any, list[Any]]] = {}  # each with the objects it points to
+        self._longest = GRAPH_STEPS
+        self.nodes: dict[int, int | None] = {}  # of each graph, by its length in steps
+        self.reason: str | None = None  # why steps are called, not replayed
 
     def run(self, n: int) -> None:
-        """Make n steps."""
-        if n and not hasattr(self._here, "was_called"):
-            self._step()  # each thread has scratch memory of its own, which this makes
-            self._here.was_called, n = True, n - 1
+        """Run n steps."""
+        if n and not hasattr(self._thread, "has_run"):
+            self._step()  # allocates this thread's scratch memory
+            self._thread.has_run, n = True, n - 1
             self._fall_back(self._can_record())
         while n and self.reason is None:
             length = self._longest if n >= self._longest else 1
@@ -66,10 +66,10 @@ class Steps:
     def _fall_back(self, reason: str | None) -> None:
         if reason is not None and self.reason is None:
             self.reason = reason
-            self._say(reason)
+            self._on_fallback(reason)
 
-    def _do_without(self, length: int, reason: str) -> None:
-        """Drop a graph that finds no memory, and give back what it had for what takes its place."""
+    def _drop_graph(self, length: int, reason: str) -> None:
+        """Drop a graph that lacks memory, and free its memory for its replacement."""
         self._graphs.pop(length, None)
         self.nodes.pop(length, None)
         failures.free_memory()
@@ -79,16 +79,16 @@ class Steps:
             self._longest = 1
 
     def _record(self, length: int) -> bool:
-        """Record some steps, without making them. Return False where that fails."""
+        """Capture some steps without running them. Return False if that fails."""
         try:
             self._graphs[length] = self._captured(length), self._in_use()
             return True
         except Exception as error:
             reason = f"recording failed: {type(error).__name__}: {error}"
             is_short = failures.is_out_of_memory(error)
-        # Only now is the error gone, and with it what its frames held.
+        # Here the error, and the memory that its frames referenced, are freed.
         if is_short:
-            self._do_without(length, reason)
+            self._drop_graph(length, reason)
         else:
             self._fall_back(reason)
         return False
@@ -111,9 +111,9 @@ class Steps:
         return graph
 
     def _replay(self, length: int, times: int) -> int:
-        """Launch a graph, after what was given to the current stream and before what will be.
+        """Launch a graph after earlier and before later work of the current stream.
 
-        Return how many times it was launched: fewer where the device has no memory for it.
+        Return the number of launches: less than `times` if the device has no memory left.
         """
         current, stream = cupy.cuda.get_current_stream(), self._streams.main
         stream.wait_event(current.record())
@@ -128,12 +128,12 @@ class Steps:
             reason = f"a replay failed: {type(error).__name__}: {error}"
         current.wait_event(stream.record())
         if reason is not None:
-            self._do_without(length, reason)
+            self._drop_graph(length, reason)
         return launched
 
 
 def count_nodes(stream: Any) -> int | None:
-    """Return how many nodes a stream has recorded so far; None where the driver cannot be asked.
+    """Return how many nodes a stream has captured so far; None if the driver cannot be queried.
 
     Source: CUDA Driver API, cuStreamGetCaptureInfo_v2 and cuGraphGetNodes.
     """
@@ -151,7 +151,7 @@ def count_nodes(stream: Any) -> int | None:
 
 
 def nodes_without_effect(stream: Any, step: Callable[[], None]) -> int | None:
-    """Call a step; what it asks of the device is recorded, counted and thrown away."""
+    """Return how many nodes a step launches outside of recorded calls; discard its capture."""
     with stream, cupy.cuda.using_allocator(_refuse):
         stream.begin_capture()
         try:
@@ -163,5 +163,5 @@ def nodes_without_effect(stream: Any, step: Callable[[], None]) -> int | None:
 
 
 def _refuse(n_bytes: int) -> NoReturn:
-    # Memory given out during a capture would be given out again while the graph still uses it.
+    # The pool would hand out memory allocated during a capture again while the graph uses it.
     raise RuntimeError(f"a recorded step asked for {n_bytes:,} bytes of new memory")

@@ -1,9 +1,9 @@
-"""Compiled kernels, kept by what they compute.
+"""A cache of compiled kernels, by what they compute.
 
-A built-in formula is known by its kind, name and parameters, so that all networks with "relu" share
-a kernel. A user's formula is known by the object alone, because two of one name may differ; what
-was made for it is dropped with it. Kernels of the same text are compiled once. Their number is
-limited: the oldest are dropped, and made anew when they are asked for again.
+A built-in formula is identified by its class, name and parameters, so that all networks with
+"relu" share a kernel. A custom formula is identified by the object, because two with one name may
+differ; its kernels are dropped with it. Kernels with the same text are compiled once. The cache is
+bounded: it evicts the oldest kernels, which are compiled again when needed.
 """
 
 from __future__ import annotations
@@ -21,46 +21,46 @@ from nnbackend_cupy.tracing import Untraceable
 
 # Launch(grid, block, arguments); a cupy.RawKernel is one.
 Launch: TypeAlias = Callable[[tuple[int, ...], tuple[int, ...], tuple[Any, ...]], Any]
-MOST_KERNELS = 512  # a network needs about ten
+MAX_KERNELS = 512  # a network needs about ten
 
 
 class KernelCache:
-    """The kernels of one device. compile(text, name) gives a kernel. Threads may share one."""
+    """The kernels of one device, for any thread. compile(text, name) returns a kernel."""
 
     def __init__(self, compile: Callable[[str, str], Launch]) -> None:
         self._compile = compile
         self._kernels: dict[Any, tuple[Source, Launch] | Untraceable] = {}
-        self._launches: dict[str, Launch] = {}  # by the kernel's name, which says its text
-        self._known: dict[int, _Known] = {}  # formulas by their id
-        self._lock = threading.RLock()  # reentrant: a formula may die wherever memory is taken
+        self._launches: dict[str, Launch] = {}  # by the kernel's name, which identifies its text
+        self._formulas: dict[int, _Formula] = {}  # formulas by their id
+        self._lock = threading.RLock()  # reentrant: garbage collection may call `_forget`
 
     def kernel(
         self, formulas: Sequence[Any], role: Any, dtype: np.dtype[Any], make: Callable[[], Source]
     ) -> tuple[Source, Launch]:
-        """Return the kernel of some formulas, None among them; traced and compiled at first.
+        """Return the kernel of some formulas (or None), traced and compiled at the first call.
 
-        make() traces the formulas. Raises: Untraceable, also for a formula that was refused before.
+        make() traces the formulas. Raises: Untraceable, also from the cache.
         """
-        known = [None if formula is None else self._look_up(formula) for formula in formulas]
-        key = (tuple(each and each.word for each in known), role, dtype.char)
+        entries = [None if formula is None else self._entry(formula) for formula in formulas]
+        key = (tuple(entry and entry.identity for entry in entries), role, dtype.char)
         found = self._kernels.get(key)
         if found is None:
             found = self._make(make)
             with self._lock:
                 self._kernels[key] = found
-                for each in filter(None, known):
-                    each.keys.add(key)
+                for entry in filter(None, entries):
+                    entry.keys.add(key)
                 _limit(self._kernels)
         if isinstance(found, Untraceable):
             raise Untraceable(*found.args)
         return found
 
     def part(self, source: Source, part: str) -> Launch:
-        """Return a kernel of a text that holds several."""
+        """Return one kernel of a text that defines several."""
         return self._launch(f"{source.name}_{part}", source)
 
     def launches(self) -> list[Launch]:
-        """Return all kernels: a recording launches its own without asking for them again."""
+        """Return all kernels, which a graph must keep alive."""
         with self._lock:
             return list(self._launches.values())
 
@@ -69,7 +69,7 @@ class KernelCache:
             source = make()
             return source, self._launch(source.name, source)
         except Untraceable as error:
-            return Untraceable(*error.args)  # a traceback would keep the arrays' memory
+            return Untraceable(*error.args)  # without the traceback, which references arrays
 
     def _launch(self, name: str, source: Source) -> Launch:
         launch = self._launches.get(name)
@@ -80,46 +80,46 @@ class KernelCache:
                 _limit(self._launches)
         return launch
 
-    def _look_up(self, formula: Any) -> _Known:
-        known = self._known.get(id(formula))
-        if known is None or known.formula() is not formula:
+    def _entry(self, formula: Any) -> _Formula:
+        entry = self._formulas.get(id(formula))
+        if entry is None or entry.formula() is not formula:
             with self._lock:
-                known = self._known[id(formula)] = _Known(formula, self)
-        return known
+                entry = self._formulas[id(formula)] = _Formula(formula, self)
+        return entry
 
-    def _forget(self, number: int, known: _Known) -> None:
-        """Forget a formula that is gone; of a user's, also what was made for it."""
+    def _forget(self, number: int, entry: _Formula) -> None:
+        """Drop the entry of a deleted formula, and the kernels of a custom one."""
         with self._lock:
-            if self._known.get(number) is known:
-                del self._known[number]
-            if not isinstance(known.word, tuple):
-                for key in known.keys:
+            if self._formulas.get(number) is entry:
+                del self._formulas[number]
+            if not isinstance(entry.identity, tuple):
+                for key in entry.keys:
                     self._kernels.pop(key, None)
 
 
-class _Known:
-    """A formula that was seen: a weak reference, what it is known by, the keys with its kernels."""
+class _Formula:
+    """The entry of a formula: a weak reference, its identity, and the keys of its kernels."""
 
     def __init__(self, formula: Any, cache: KernelCache) -> None:
-        self.word: Hashable = _built_in(formula) or object()
+        self.identity: Hashable = _built_in(formula) or object()
         self.keys: set[Any] = set()
         me, owner, number = weakref.ref(self), weakref.ref(cache), id(formula)
 
-        def gone(reference: Any) -> None:
-            here, known = owner(), me()
-            if here is not None and known is not None:
-                here._forget(number, known)
+        def on_delete(reference: Any) -> None:
+            cache, entry = owner(), me()
+            if cache is not None and entry is not None:
+                cache._forget(number, entry)
 
         try:
-            self.formula: Callable[[], Any] = weakref.ref(formula, gone)
-        except TypeError:  # an object with __slots__: it is kept, so that its id stays its own
+            self.formula: Callable[[], Any] = weakref.ref(formula, on_delete)
+        except TypeError:  # an object with __slots__: kept alive, so that its id stays valid
             self.formula = lambda: formula
 
 
 def _built_in(formula: Any) -> tuple[Hashable, ...] | None:
-    """Return kind, name and parameters of a formula of the library, None for a user's.
+    """Return class, name and parameters of a built-in formula, None for a custom one.
 
-    A user's subclass may compute something else under the name that it inherits.
+    A custom subclass may compute something else under an inherited name.
     """
     kind: Any = type(formula)
     name: str | None = formula.kernel
@@ -128,6 +128,6 @@ def _built_in(formula: Any) -> tuple[Hashable, ...] | None:
     return kind, name, tuple(map(repr, getattr(formula, "params", ())))
 
 
-def _limit(kept: dict[Any, Any]) -> None:
-    while len(kept) > MOST_KERNELS:
-        kept.pop(next(iter(kept)), None)
+def _limit(cache: dict[Any, Any]) -> None:
+    while len(cache) > MAX_KERNELS:
+        cache.pop(next(iter(cache)), None)

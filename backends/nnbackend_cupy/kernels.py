@@ -1,9 +1,9 @@
-"""Launches the kernels: which one, on what grid, with which arguments.
+"""Launch the CUDA kernels: choose the kernel, its grid and its arguments.
 
-`Kernels` has the kernels of `Backend` but the matrix products, under the same names and with the
-same meaning. It knows no CuPy: it is given a function that compiles, and one that makes zeros.
-After a kernel's first use with given shapes nothing is allocated, nothing is read back and
-nothing waits, so that a step can be captured.
+`Kernels` has the kernels of `Backend` except the matrix products, with the same names and
+semantics. It does not import CuPy: it receives functions that compile and that allocate zeros.
+After its first use with given shapes, a kernel does not allocate, copy to the host or synchronize,
+so that a step can be captured.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from nnbackend_cupy.kernel_cache import KernelCache, Launch
 from nnbackend_cupy.sources import Source
 from nnbackend_cupy.tracing import Untraceable
 
-MOST_OUTPUTS = 16  # of an output layer in one launch: a lane holds a number of each
-MOST_FEW = 16  # columns of the narrower matrix in one launch of `thin_gradient`
-MANY_ROWS = 16384  # above, the sum of the sample weights is worth a launch of its own
+MAX_OUTPUTS = 16  # of an output layer in one launch
+MAX_FEW = 16  # columns of the narrower matrix in one launch of `thin_gradient`
+MANY_ROWS = 16384  # above, a separate launch sums the sample weights
 LABELS = ("int32", "int64")
 SUMS = ("float64",)  # of totals, rates, hyper, shifts and factors
 
 
 class Scratch(threading.local):
-    """Scratch memory by role and dtype; each thread has its own."""
+    """Scratch arrays of a thread by role and dtype."""
 
     def __init__(self) -> None:
         self.arrays: dict[tuple[str, str], Array] = {}
 
 
 class Kernels:
-    """The kernels of one device, compiled when first used.
+    """The kernels of one device, compiled at their first use.
 
-    compile(source, name) gives a kernel.  zeros(shape, dtype) gives an array of zeros, for sums
-    under way: each thread has its own, and the launches of one thread that use them must come one
+    compile(source, name) returns a kernel.  zeros(shape, dtype) returns an array of zeros, used as
+    scratch memory: each thread has separate arrays, and its launches that use them must run one
     after another.
-    Every method raises Untraceable where a formula, a dtype or a layout is beyond the kernels.
+    Every method raises Untraceable for a formula, dtype or layout that the kernels do not support.
     """
 
     def __init__(
@@ -59,13 +59,13 @@ class Kernels:
         self._local = Scratch()
 
     def in_use(self) -> list[Any]:
-        """Return what a recording of this thread needs: its scratch memory, and the kernels."""
+        """Return the objects that a graph of this thread needs: scratch arrays and kernels."""
         return [*self._local.arrays.values(), *self._cache.launches()]
 
     # ---- layers -----------------------------------------------------------------------------
 
     def bias_activation(self, z: Array, b: Array, a: Array, phi: Activation) -> None:
-        """z += b;  a = phi(z), in one pass. Shapes: z and a (B, O), perhaps one array; b (O,)."""
+        """Compute z += b;  a = phi(z), in one pass. Shapes: z, a (B, O); b (O,); a may be z."""
         dtype = _check(z, b, a)
         rows, columns = z.shape
         if z.size == 0:
@@ -83,7 +83,7 @@ class Kernels:
             )
 
     def slope(self, delta: Array, z: Array, a: Array, phi: Activation) -> None:
-        """Return delta = dC/dz from dC/da, in place. Shapes: all (B, O)."""
+        """Compute delta = dC/dz from dC/da, in place. Shapes: all (B, O)."""
         dtype = _check(delta, z, a)
         if delta.size == 0:
             return
@@ -96,18 +96,18 @@ class Kernels:
             launch(grids.over_elements(delta.size), (THREADS,), (delta, z, a, np.int64(delta.size)))
 
     def bias_gradient(self, delta: Array, db: Array, lane: int = 0) -> None:
-        """db = sum of delta's rows. Shapes: delta (B, O), db (O,).
+        """Compute db = sum of delta's rows. Shapes: delta (B, O), db (O,).
 
-        lane: what may run at the same time has another.
+        lane: concurrent launches need different ones.
         """
         dtype = _check(delta, db)
         _, launch = self._kernel((), "db", dtype, lambda: sources.bias_gradient(dtype))
         self._launch_columns(launch, (delta,), db, lane)
 
     def weight_gradient(self, x: Array, delta: Array, dW: Array, db: Array, lane: int = 0) -> None:
-        """dW = x^T delta;  db = sum of delta's rows, in two launches: parts, and their sums.
+        """Compute dW = x^T delta;  db = sum of delta's rows, in two launches: parts, their sums.
 
-        Made for many rows and few units. lane: what may run at the same time has another.
+        For many rows and few units. lane: concurrent launches need different ones.
         Shapes: x (B, I), delta (B, O), dW (I, O), db (O,).
         """
         dtype = _check(x, delta, dW, db)
@@ -115,10 +115,10 @@ class Kernels:
         n, few, many = dW.size + n_out, min(n_in, n_out), max(n_in, n_out)
         if dW.size == 0:
             raise Untraceable(f"a weight gradient without weights. Received: dW.shape={dW.shape}")
-        tiles = grids.tall_tiles(n_in, n_out, few <= MOST_FEW)
+        tiles = grids.tall_tiles(n_in, n_out, few <= MAX_FEW)
         chunks, rows_of_block = grids.over_tall(rows, tiles, self._multiprocessors)
         partial = self._scratch(f"weight gradient {lane}", (chunks, n), dtype.name)
-        if few <= MOST_FEW:
+        if few <= MAX_FEW:
             is_delta = n_out == few
             _, launch = self._kernel(
                 (), ("thin", few, is_delta), dtype,
@@ -136,7 +136,7 @@ class Kernels:
         )  # fmt: skip
 
     def slope_and_bias(self, delta: Array, z: Array, a: Array, phi: Activation, db: Array) -> None:
-        """`slope` and `bias_gradient`, in one pass where the activation is element by element."""
+        """Compute `slope` and `bias_gradient`, in one pass for an element-wise activation."""
         dtype = _check(delta, z, a, db)
         if phi.kernel == "identity":  # the slope is 1
             self.bias_gradient(delta, db)
@@ -151,11 +151,11 @@ class Kernels:
             self._launch_columns(launch, (delta, z, a), db)
 
     def maxout_forward(self, z: Array, a: Array, which: Array) -> None:
-        """Keep the largest piece of each unit. Shapes: z (B, K * O); a and which (B, O)."""
+        """Compute the largest piece of each unit. Shapes: z (B, K * O); a and which (B, O)."""
         self._maxout("maxout", z, a, which, (z, a, which))
 
     def maxout_backward(self, delta: Array, which: Array, dz: Array) -> None:
-        """Send the gradient to the winning piece. Shapes: delta and which (B, O), dz (B, K * O)."""
+        """Pass the gradient to the winning piece. Shapes: delta and which (B, O), dz (B, K * O)."""
         self._maxout("maxout_gradient", dz, delta, which, (delta, which, dz))
 
     def dropout_forward(
@@ -168,14 +168,14 @@ class Kernels:
         a: Array,
         mask: Array,
     ) -> None:
-        """a = x * mask / (1 - rate), the mask as `philox.host_mask` draws it."""
+        """Compute a = x * mask / (1 - rate), with the mask of `philox.host_mask`."""
         dtype = _check(x, a)
         _check(mask, kinds=("bool",))
         _check(clock, kinds=("int64",))
         rows, columns = x.shape
         drawn = rows * philox.blocks_per_row(columns)
         if drawn >= 2**31:
-            raise Untraceable(f"dropout of {rows} rows is more than a kernel counts")
+            raise Untraceable(f"dropout of {rows} rows exceeds the kernel's counter")
         if drawn == 0:
             return
         words = [np.uint64(word) for word in (*key, first_row)]
@@ -186,7 +186,7 @@ class Kernels:
         launch(grid, (DROPOUT_THREADS,), (x, a, mask, clock, *words, *numbers, *sizes))
 
     def dropout_backward(self, da: Array, mask: Array, rate: float, dx: Array) -> None:
-        """dx = da * mask / (1 - rate). Shapes: all (B, O)."""
+        """Compute dx = da * mask / (1 - rate). Shapes: all (B, O)."""
         dtype = _check(da, dx)
         _check(mask, kinds=("bool",))
         self._over_elements(
@@ -199,7 +199,7 @@ class Kernels:
     def loss_and_delta(
         self, loss: Loss, out: Array, y: Array, weight: Array | None, delta: Array, totals: Array
     ) -> None:
-        """Return delta = d(mean loss)/d(out), and add to totals, as `Backend.loss_and_delta`."""
+        """Compute delta = d(mean loss)/d(out), and add to totals, as `Backend.loss_and_delta`."""
         dtype, target = _check(out, delta), _target(out, y)
         _check(totals, kinds=SUMS)
         rows, columns = out.shape
@@ -218,7 +218,7 @@ class Kernels:
     def add_score(
         self, score: Score, out: Array, y: Array, weight: Array | None, totals: Array
     ) -> None:
-        """totals[SCORE] += sum of weight * score."""
+        """Compute totals[SCORE] += sum of weight * score."""
         dtype, target = _check(out), _target(out, y)
         _check(totals, kinds=SUMS)
         rows, columns = out.shape
@@ -237,7 +237,9 @@ class Kernels:
         arrays: tuple[Array, Array, Array, Array, Array, Array], y: Array, z_below: Array,
         dx: Array, totals: Array,
     ) -> None:  # fmt: skip
-        """Make an output layer forward, compare, and go back to the layer below, in one launch.
+        """Compute an output layer, its loss and the backward pass to the layer below.
+
+        All in one launch:
 
             z = x W + b;  a = phi(z);  delta = phi'(z) dloss/da;  dx = delta W^T phi_below'(z_below)
 
@@ -246,8 +248,8 @@ class Kernels:
         dtype, target = _check(*arrays, z_below, dx), _target(arrays[4], y)
         _check(totals, kinds=SUMS)
         rows, (n_in, n_out) = arrays[0].shape[0], arrays[1].shape
-        if not 0 < n_out <= MOST_OUTPUTS or n_in * rows == 0:
-            raise Untraceable(f"an output layer of {n_out} units, at most {MOST_OUTPUTS}")
+        if not 0 < n_out <= MAX_OUTPUTS or n_in * rows == 0:
+            raise Untraceable(f"an output layer of {n_out} units, at most {MAX_OUTPUTS}")
         warps, blocks = grids.over_outputs(rows)
         _, launch = self._kernel(
             (loss, phi, below), ("output", target, n_out, warps), dtype,
@@ -262,7 +264,7 @@ class Kernels:
     def add_penalty(
         self, weights: Array, gradient: Array, l1: float, l2: float, rows: int, totals: Array
     ) -> None:
-        """gradient += l2 w + l1 sign(w), and the penalty's value for `rows` rows to totals."""
+        """Compute gradient += l2 w + l1 sign(w), and add the penalty for `rows` rows to totals."""
         dtype, n = _check(weights, gradient), weights.size
         _check(totals, kinds=SUMS)
         numbers = dtype.type(l1), dtype.type(l2), np.float64(rows)
@@ -272,7 +274,7 @@ class Kernels:
         )  # fmt: skip
 
     def clip_norm(self, gradient: Array, max_norm: float) -> None:
-        """Shrink the gradient to at most `max_norm` long, in two launches. Shapes: (P,)."""
+        """Clip the gradient to the norm `max_norm`, in two launches. Shapes: (P,)."""
         dtype, n = _check(gradient), gradient.size
         factor = self._scratch("factor", (1,), dtype.name)
         self._over_elements(
@@ -291,7 +293,7 @@ class Kernels:
         weight_decay: float,
         n_weights: int,
     ) -> None:
-        """One step of an update rule with its decay, in one launch. Shapes: (P,), hyper (3,)."""
+        """Apply an update rule with weight decay, in one launch. Shapes: (P,), hyper (3,)."""
         dtype = _check(theta, gradient, *state)
         _check(hyper, kinds=SUMS)
         n = theta.size
@@ -302,7 +304,7 @@ class Kernels:
         self._over_elements(launch, (theta, gradient, *state, hyper, *numbers), n)
 
     def max_norm(self, W: Array, limit: float) -> None:
-        """Shrink each column of W (I, O) to at most `limit` long."""
+        """Clip the norm of each column of W (I, O) to `limit`."""
         dtype = _check(W)
         rows, columns = W.shape
         width = min(8, grids.power_of_two(columns))
@@ -313,7 +315,7 @@ class Kernels:
             )  # fmt: skip
 
     def average(self, theta: Array, ema_weights: Array, decay: float, hyper: Array) -> None:
-        """shadow = d shadow + (1 - d) theta. Shapes: (P,), hyper (3,)."""
+        """Compute ema_weights = d ema_weights + (1 - d) theta. Shapes: (P,), hyper (3,)."""
         dtype = _check(theta, ema_weights)
         _check(hyper, kinds=SUMS)
         self._over_elements(
@@ -324,7 +326,7 @@ class Kernels:
     # ---- batches ----------------------------------------------------------------------------
 
     def tick(self, clock: Array, rates: Array, hyper: Array) -> None:
-        """Count a step, look up its learning rate and momentum."""
+        """Count a step, and read its learning rate and momentum."""
         _check(clock, kinds=("int64",))
         _check(rates, hyper, kinds=SUMS)
         _, launch = self._kernel((), "tick", np.dtype(np.float64), sources.tick)
@@ -333,7 +335,7 @@ class Kernels:
     def gather_rows(
         self, data: Array, order: Array, clock: Array, batch_size: int, out: Array
     ) -> None:
-        """out[i] = data[order[batch * batch_size + i]], in out's dtype.
+        """Compute out[i] = data[order[batch * batch_size + i]], in out's dtype.
 
         Shapes: data (n, ...) of any real dtype, its rows contiguous; out (B, ...) contiguous.
         """
@@ -351,7 +353,7 @@ class Kernels:
         self, clock: Array, rates: Array, hyper: Array, order: Array, batch_size: int,
         gathers: Sequence[tuple[Array, Array]],
     ) -> None:  # fmt: skip
-        """`tick`, then `gather_rows` for each (data, out), in one launch."""
+        """Run `tick`, then `gather_rows` for each (data, out), in one launch."""
         _check(clock, order, kinds=("int64",))
         _check(rates, hyper, kinds=SUMS)
         arguments: list[Any] = []
@@ -374,7 +376,7 @@ class Kernels:
     def scale_rows(
         self, rows: Array, shift: Array, factor: Array, clip: float | None, out: Array
     ) -> None:
-        """out = (rows - shift) * factor in float64, clipped smoothly.
+        """Compute out = (rows - shift) * factor in float64, clipped smoothly.
 
         Shapes: rows (B, I) of any real dtype, each row contiguous; shift, factor (I,) float64; out
         (B, I) contiguous.
@@ -391,36 +393,36 @@ class Kernels:
             (rows, shift, factor, np.float64(clip or 0.0), out, *numbers),
         )  # fmt: skip
 
-    # ---- what the launches share ------------------------------------------------------------
+    # ---- helpers of the launches ------------------------------------------------------------
 
     def _kernel(
         self, formulas: Sequence[Any], role: Any, dtype: np.dtype[Any], make: Callable[[], Source]
     ) -> tuple[Source, Launch]:
-        """Return a kernel, traced and compiled when it is first asked for."""
+        """Return a kernel, traced and compiled at its first use."""
         return self._cache.kernel(formulas, role, dtype, make)
 
     def _part(self, file: str, part: str, dtype: np.dtype[Any]) -> Launch:
-        """Return a kernel of a file that holds several."""
+        """Return one kernel of a file that defines several."""
         key = (file, part, dtype.char)
         if key not in self._parts:
             self._parts[key] = self._cache.part(getattr(sources, file)(dtype), part)
         return self._parts[key]
 
     def _scratch(self, role: str, shape: tuple[int, ...], dtype: str) -> Array:
-        """Return memory for results under way: all zero at first, then as the last launch left it.
+        """Return a scratch array: zeros at first, then as the last launch left it.
 
-        A role has one array, perhaps larger than asked for: not one for each shape there ever was.
+        A role has one array for all shapes, which may be larger than requested.
         """
-        n, scratches = math.prod(shape), self._local.arrays
-        held = scratches.get((role, dtype))
-        if held is None or held.size < n:
-            held = scratches[role, dtype] = self._zeros((n,), dtype)
-        return held
+        n, arrays = math.prod(shape), self._local.arrays
+        array = arrays.get((role, dtype))
+        if array is None or array.size < n:
+            array = arrays[role, dtype] = self._zeros((n,), dtype)
+        return array
 
     def _sums(self) -> tuple[Array, Array]:
-        """Return a place for each block's sum, and the counter of blocks."""
+        """Return an array for the partial sums of blocks, and the counter of blocks."""
         return (
-            self._scratch("sums", (grids.MOST_BLOCKS,), "float64"),
+            self._scratch("sums", (grids.MAX_BLOCKS,), "float64"),
             self._scratch("counter", (1,), "uint32"),
         )
 
@@ -438,7 +440,7 @@ class Kernels:
         self, launch: Launch, arguments: tuple[Any, ...], rows: int, columns: int
     ) -> None:
         (n_blocks,), lanes = grids.over_rows(rows, columns)
-        grid, sizes = (min(n_blocks, grids.MOST_BLOCKS),), map(np.int32, (rows, columns, lanes))
+        grid, sizes = (min(n_blocks, grids.MAX_BLOCKS),), map(np.int32, (rows, columns, lanes))
         launch(grid, (ROW_THREADS,), (*arguments, *self._sums(), *sizes))
 
     def _launch_columns(
@@ -465,7 +467,7 @@ class Kernels:
             launch(grids.over_elements(units.size), (THREADS,), (*arguments, *sizes))
 
     def _weight_total(self, weight: Array, rows: int) -> tuple[Array, np.int32]:
-        """Return where the sum of the weights is, and whether it is: else each block adds them up."""
+        """Return an array for the sum of weights, and 1 if it is filled, 0 if blocks must sum."""
         total = self._scratch("weight total", (1,), "float64")
         if rows > MANY_ROWS:
             self._over_elements(
@@ -478,21 +480,21 @@ class Kernels:
 
 
 def _check(*arrays: Array, kinds: Any = ("float32", "float64")) -> np.dtype[Any]:
-    """Return the dtype that contiguous arrays share; refuse others."""
+    """Return the common dtype of contiguous arrays. Raise Untraceable for others."""
     dtype: np.dtype[Any] = arrays[0].dtype
     for array in arrays:
         if array.dtype != dtype or not array.flags.c_contiguous:
             raise Untraceable(
-                f"the kernels take contiguous arrays of one dtype. Received: {array.dtype} with "
+                f"the kernels need contiguous arrays of one dtype. Received: {array.dtype} with "
                 f"strides {array.strides} for shape {array.shape} beside {dtype}"
             )
     if dtype.name not in kinds:
-        raise Untraceable(f"the kernels take {', '.join(kinds)} here. Received: {dtype}")
+        raise Untraceable(f"the kernels need {', '.join(kinds)} here. Received: {dtype}")
     return dtype
 
 
 def _target(out: Array, y: Array) -> str:
-    """Return the dtype name of the targets: out's for (B, O), an integer's for class labels (B,)."""
+    """Return the dtype name of the targets: that of out for (B, O), an integer for labels (B,)."""
     if y.ndim == 2:
         _check(out, y)
     else:
@@ -501,7 +503,7 @@ def _target(out: Array, y: Array) -> str:
 
 
 def _row_stride(data: Array) -> int:
-    """Return how many elements lie between the beginnings of rows, each of them contiguous."""
+    """Return the stride of rows in elements. Raise Untraceable if a row is not contiguous."""
     itemsize, below = data.dtype.itemsize, data.dtype.itemsize
     for n, step in zip(data.shape[:0:-1], data.strides[:0:-1], strict=True):
         if n > 1 and step != below:

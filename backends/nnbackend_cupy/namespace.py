@@ -1,7 +1,7 @@
-"""CuPy's functions under the names of the Python array API standard, complete.
+"""CuPy as a complete namespace of the Python array API standard.
 
-CuPy 14 has nearly all of them; which ones are missing depends on the minor version. Whatever
-CuPy has is CuPy's.
+CuPy 14 has nearly all functions; which ones are missing depends on the minor version. This module
+adds only the missing ones.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from nnbackend.backend.formulas import Array
 
 
 def cumulative_sum(x: Array, /, *, axis: int | None = None, dtype: Any = None) -> Array:
-    """Add up along an axis."""
+    """Return cumulative sums along an axis."""
     return cupy.cumsum(x, axis, dtype)
 
 
 def cumulative_prod(x: Array, /, *, axis: int | None = None, dtype: Any = None) -> Array:
-    """Multiply up along an axis."""
+    """Return cumulative products along an axis."""
     return cupy.cumprod(x, axis, dtype)
 
 
@@ -45,7 +45,7 @@ STAND_INS: dict[str, Callable[..., Any]] = {
 
 
 class Completed:
-    """A module with the functions that it lacks; every look-up after the first is an attribute."""
+    """A module with replacements for missing functions; it caches names as attributes."""
 
     def __init__(self, module: Any, stand_ins: dict[str, Callable[..., Any]]) -> None:
         self._module = module
@@ -53,7 +53,7 @@ class Completed:
         self.__dict__.update(lacking)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # asked for by copy and pickle, before there is a module
+        if name.startswith("__"):  # copy and pickle read these before `_module` is set
             raise AttributeError(name)
         value = self.__dict__[name] = getattr(self._module, name)
         return value

@@ -1,6 +1,6 @@
-"""Launches the kernel for narrow networks: cuda/narrow.cu, which makes n steps at once.
+"""Launch the kernel for narrow networks, cuda/narrow.cu, which runs n steps in one launch.
 
-Which steps it makes is in `narrow_match`, its text in `narrow_source`; here is on what grid.
+`narrow_match` selects the steps, `narrow_source` builds the kernel's text, this module its grid.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from nnbackend_cupy.narrow_source import CLUSTER, DTYPE, GRID, Grid, NotNarrow, 
 from nnbackend_cupy.recorder import Call
 from nnbackend_cupy.tracing import Untraceable
 
-CLUSTER_BLOCKS = 8  # as many as every device with clusters grants
+CLUSTER_BLOCKS = 8  # supported by every device with clusters
 CLUSTERS_FROM = 90  # compute capability
-# Multiplications of a forward pass up to which a cluster is faster than all multiprocessors, whose
-# barrier takes 1.0 us where that of a cluster takes 0.2. H200, us a step: 2.8 thousand
+# Multiplications of a forward pass up to which a cluster is faster than a grid of all
+# multiprocessors, whose barrier takes 1.0 us instead of 0.2. H200, us a step: 2.8 thousand
 # multiplications (8-16-3, 16 rows) 4.0 in a cluster, 4.8 in a grid, 7.7 in one block; 52 thousand
 # (4-50-3, 150 rows) 8.2, 5.4 and 53.
-MOST_FOR_CLUSTER = 16 << 10
-# Above, the products of cuBLASLt are faster than ours by more than launches take.
-MOST_WORK = 100 << 20
-MOST_KEPT = 64  # compiled kernels, each for the sizes of one network; a run keeps its own
+MAX_FOR_CLUSTER = 16 << 10
+# Above, the faster products of cuBLASLt save more time than its launches cost.
+MAX_WORK = 100 << 20
+MAX_CACHED = 64  # compiled kernels, each for one network's sizes; a run references its kernel
 
 
 @dataclass(frozen=True)
 class Device:
-    """What the choice of a grid depends on."""
+    """The properties of a device that determine the grid."""
 
     multiprocessors: int
-    capability: int  # as 90
+    capability: int  # such as 90
 
 
 def choose_grid(work: int, device: Device) -> Grid:
-    """Return the grid for a step of so many multiplications forward."""
-    if work <= MOST_FOR_CLUSTER and device.capability >= CLUSTERS_FROM:
+    """Return the grid for a step with `work` multiplications in its forward pass."""
+    if work <= MAX_FOR_CLUSTER and device.capability >= CLUSTERS_FROM:
         return Grid(CLUSTER, CLUSTER_BLOCKS)
     return Grid(GRID, device.multiprocessors)
 
@@ -49,7 +49,7 @@ def choose_grid(work: int, device: Device) -> Grid:
 class NarrowSteps:
     """The launches of one device.
 
-    compile(text, name, is_cooperative) gives a kernel, zeros(shape, dtype) an array of zeros.
+    compile(text, name, is_cooperative) returns a kernel, zeros(shape, dtype) an array of zeros.
     """
 
     def __init__(
@@ -64,15 +64,15 @@ class NarrowSteps:
     def plan(
         self, calls: Sequence[Call], grid: Grid | None = None
     ) -> tuple[Callable[[int], None], Grid]:
-        """Return a function that makes n of the steps that were recorded, and its grid.
+        """Return a function that runs n of the recorded steps, and its grid.
 
-        grid: instead of the one that `choose_grid` gives.
-        Raises: NotNarrow with the reason where the kernel does not make such steps.
+        grid: None for that of `choose_grid`.
+        Raises: NotNarrow with the reason if the kernel does not support the step.
         """
         try:
             step = match(calls)
-            if grid is None and step.work > MOST_WORK:
-                raise NotNarrow(f"{step.work:,} multiplications, at most {MOST_WORK:,}")
+            if grid is None and step.work > MAX_WORK:
+                raise NotNarrow(f"{step.work:,} multiplications, at most {MAX_WORK:,}")
             grid = grid or choose_grid(step.work, self._device)
             text, size = source(step.net, grid, step.rows)
         except Untraceable as error:
@@ -80,7 +80,7 @@ class NarrowSteps:
         launch = self._launches.pop(text.name, None)
         if launch is None:
             launch = self._compile(sources.program([text]), text.name, grid.barrier == GRID)
-            while len(self._launches) >= MOST_KEPT:
+            while len(self._launches) >= MAX_CACHED:
                 self._launches.pop(next(iter(self._launches)), None)
         self._launches[text.name] = launch
         return self._run(step, grid, launch, size), grid
@@ -91,7 +91,7 @@ class NarrowSteps:
             self._zeros((2 * grid.blocks,), "float64"),
         )
         counter = self._zeros((1,), "uint64")
-        unused = step.theta  # for what the text does not ask for
+        unused = step.theta  # for arguments that the kernel does not read
         batch = step.batch
         shift, factor, clip = batch.scale or (step.hyper, step.hyper, None)
         l1, l2, penalty_rows = step.penalty or (0.0, 0.0, 0.0)

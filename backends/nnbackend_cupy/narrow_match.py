@@ -1,7 +1,7 @@
-"""Which steps the kernel for narrow networks makes: those that match, of their calls.
+"""Select the steps that the kernel for narrow networks can run, by their calls.
 
-A step that reads a batch, feeds it through dense layers of at most 128 units, compares and goes
-back, and updates all parameters. Every other step is refused, with the reason.
+Such a step reads a batch, runs dense layers of at most 128 units forward, a loss and the backward
+pass, and updates all parameters. `match` refuses every other step with the reason.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any
 
 from nnbackend.backend.formulas import Array
 from nnbackend_cupy.kernels import LABELS, _row_stride
-from nnbackend_cupy.narrow_source import DTYPE, MOST_ROWS, MOST_UNITS, Layer, Net, NotNarrow
+from nnbackend_cupy.narrow_source import DTYPE, MAX_ROWS, MAX_UNITS, Layer, Net, NotNarrow
 from nnbackend_cupy.recorder import Call
 from nnbackend_cupy.tracing import Untraceable
 
 Arguments = dict[str, Any]  # of a call, by name
-# The calls of a step in their order, by the parts of a step that they make.
+# The calls of a step in their order.
 ORDER = (
     "tick", "gather_rows", "scale_rows", "dense_forward", "loss_and_delta", "dense_backward",
     "add_penalty", "optimizer_step",
@@ -27,19 +27,19 @@ ONCE = ("tick", "loss_and_delta", "optimizer_step")
 
 @dataclass(frozen=True)
 class Batch:
-    """Where the rows of a step come from: whole arrays, and the places of the batch in them."""
+    """The source of a step's rows: whole arrays, and the batch's row indices."""
 
     data: Array
     targets: Array
     weights: Array | None = None
-    order: Array | None = None  # without it the arrays are the batch
+    order: Array | None = None  # None: the arrays are the batch
     size: int = 0  # of the full batches of an epoch
     scale: tuple[Array, Array, float | None] | None = None  # shift, factor, clip
 
 
 @dataclass(frozen=True)
 class Step:
-    """A step that matches: the network, its rows, and the arrays it works on."""
+    """A supported step: the network, the number of rows, and the arrays."""
 
     net: Net
     rows: int
@@ -56,12 +56,12 @@ class Step:
 
     @property
     def work(self) -> int:
-        """Multiplications forward."""
+        """Multiplications of a forward pass."""
         return self.rows * sum(layer.n_in * layer.n_out for layer in self.net.layers)
 
 
 def match(calls: Sequence[Call]) -> Step:
-    """Return what the calls of a step compute. Raises: NotNarrow with the reason."""
+    """Return the step that calls describe. Raise NotNarrow with the reason if it is unsupported."""
     names = [call.name for call in calls]
     others = sorted(set(names) - set(ORDER))
     _require(not others, f"calls of {', '.join(others)}")
@@ -71,20 +71,20 @@ def match(calls: Sequence[Call]) -> Step:
     in_order = names == sorted(names, key=ORDER.index)
     _require(in_order and all(len(parts[name]) == 1 for name in ONCE), "another order of calls")
     forward, backward = parts["dense_forward"], parts["dense_backward"][::-1]
-    _require(len(forward) == len(backward) > 0, "layers without a way back")
-    (tick,), (compared,), (update,) = (parts[name] for name in ONCE)
-    _check_chain(forward, compared, backward)
+    _require(len(forward) == len(backward) > 0, "layers without a backward pass")
+    (tick,), (loss_call,), (update,) = (parts[name] for name in ONCE)
+    _check_chain(forward, loss_call, backward)
     _check_vectors(tick, update)
     layers = tuple(map(_layer, forward, backward, [update] * len(forward)))
     n_parameters = sum((layer.n_in + 1) * layer.n_out for layer in layers)
-    _require(n_parameters == update["theta"].size, "parameters of no layer")
+    _require(n_parameters == update["theta"].size, "parameters outside of the layers")
     rows = int(forward[0]["x"].shape[0])
-    _require(0 < rows <= MOST_ROWS, f"{rows} rows, at most {MOST_ROWS}")
-    batch = _batch(parts, compared, forward[0]["x"])
-    penalty = _penalty(parts["add_penalty"], update, compared["totals"])
+    _require(0 < rows <= MAX_ROWS, f"{rows} rows, at most {MAX_ROWS}")
+    batch = _batch(parts, loss_call, forward[0]["x"])
+    penalty = _penalty(parts["add_penalty"], update, loss_call["totals"])
     net = Net(
         layers,
-        compared["loss"],
+        loss_call["loss"],
         update["rule"],
         len(update["state"]),
         batch.data.dtype.name,
@@ -96,28 +96,28 @@ def match(calls: Sequence[Call]) -> Step:
     )
     return Step(
         net, rows, batch, update["theta"], update["gradient"], tuple(update["state"]),
-        tick["clock"], tick["rates"], tick["hyper"], compared["totals"], update["weight_decay"],
+        tick["clock"], tick["rates"], tick["hyper"], loss_call["totals"], update["weight_decay"],
         penalty,
     )  # fmt: skip
 
 
 def _check_chain(
-    forward: Sequence[Arguments], compared: Arguments, backward: Sequence[Arguments]
+    forward: Sequence[Arguments], loss_call: Arguments, backward: Sequence[Arguments]
 ) -> None:
-    """Check that each layer works on what its neighbours leave."""
-    for k, (ahead, back) in enumerate(zip(forward, backward, strict=True)):
-        n_out = ahead["W"].shape[1]
-        _require(n_out <= MOST_UNITS, f"a layer of {n_out} units, at most {MOST_UNITS}")
-        shared = all(_is_same(ahead[name], back[name]) for name in ("x", "W", "z", "a"))
-        _require(shared and ahead["phi"] is back["phi"], "layers that change on the way back")
+    """Check that each layer reads what its neighbors write."""
+    for k, (fwd, bwd) in enumerate(zip(forward, backward, strict=True)):
+        n_out = fwd["W"].shape[1]
+        _require(n_out <= MAX_UNITS, f"a layer of {n_out} units, at most {MAX_UNITS}")
+        shared = all(_is_same(fwd[name], bwd[name]) for name in ("x", "W", "z", "a"))
+        _require(shared and fwd["phi"] is bwd["phi"], "layers that change in the backward pass")
         if k:
-            linked = _is_same(ahead["x"], forward[k - 1]["a"])
-            linked = linked and _is_same(back["dx"], backward[k - 1]["delta"])
+            linked = _is_same(fwd["x"], forward[k - 1]["a"])
+            linked = linked and _is_same(bwd["dx"], backward[k - 1]["delta"])
             _require(linked, "layers that do not follow each other")
     _require(backward[0]["dx"] is None, "a gradient at the inputs")
-    linked = _is_same(compared["out"], forward[-1]["a"])
-    linked = linked and _is_same(compared["delta"], backward[-1]["delta"])
-    _require(linked, "a loss of something else than the output")
+    linked = _is_same(loss_call["out"], forward[-1]["a"])
+    linked = linked and _is_same(loss_call["delta"], backward[-1]["delta"])
+    _require(linked, "a loss of another array than the output")
 
 
 def _check_vectors(tick: Arguments, update: Arguments) -> None:
@@ -128,29 +128,31 @@ def _check_vectors(tick: Arguments, update: Arguments) -> None:
     _require(_is_same(update["hyper"], tick["hyper"]), "two arrays of rates")
 
 
-def _layer(ahead: Arguments, back: Arguments, update: Arguments) -> Layer:
-    """Return a layer, whose parameters and gradients must lie in the optimizer's vectors."""
-    W, b = _place(ahead["W"], update["theta"]), _place(ahead["b"], update["theta"])
-    dW, db = _place(back["dW"], update["gradient"]), _place(back["db"], update["gradient"])
-    (n_in, n_out), n_weights = ahead["W"].shape, update["n_weights"]
-    alike = back["dW"].shape == (n_in, n_out) and back["db"].shape == ahead["b"].shape == (n_out,)
-    _require(alike and (W, b) == (dW, db), "gradients laid out unlike the parameters")
+def _layer(fwd: Arguments, bwd: Arguments, update: Arguments) -> Layer:
+    """Return a layer. Its parameters and gradients must be views of the optimizer's vectors."""
+    W, b = _offset(fwd["W"], update["theta"]), _offset(fwd["b"], update["theta"])
+    dW, db = _offset(bwd["dW"], update["gradient"]), _offset(bwd["db"], update["gradient"])
+    (n_in, n_out), n_weights = fwd["W"].shape, update["n_weights"]
+    same_shapes = bwd["dW"].shape == (n_in, n_out) and bwd["db"].shape == fwd["b"].shape == (n_out,)
+    _require(
+        same_shapes and (W, b) == (dW, db), "gradients with another layout than the parameters"
+    )
     _require(W + n_in * n_out <= n_weights <= b, "biases among the weights")
-    keeps_z = not _is_same(ahead["z"], ahead["a"])
-    return Layer(int(n_in), int(n_out), W, b, ahead["phi"], keeps_z)
+    keeps_z = not _is_same(fwd["z"], fwd["a"])
+    return Layer(int(n_in), int(n_out), W, b, fwd["phi"], keeps_z)
 
 
-def _place(mine: Array, vector: Array) -> int:
-    """Return where in a vector a part of it begins."""
+def _offset(mine: Array, vector: Array) -> int:
+    """Return the offset of a view in a vector, in elements."""
     place = int(mine.data.ptr - vector.data.ptr) // int(vector.itemsize)
     is_inside = place >= 0 and place + mine.size <= vector.size and mine.flags.c_contiguous
     _require(is_inside, "parameters outside of the optimizer's vector")
     return place
 
 
-def _batch(parts: dict[str, list[Arguments]], compared: Arguments, x: Array) -> Batch:
-    """Return where the rows come from."""
-    y, weight = compared["y"], compared["weight"]
+def _batch(parts: dict[str, list[Arguments]], loss_call: Arguments, x: Array) -> Batch:
+    """Return the source of the rows."""
+    y, weight = loss_call["y"], loss_call["weight"]
     is_known = y.dtype == DTYPE if y.ndim == 2 else y.dtype.name in LABELS
     _require(is_known, f"targets of {y.dtype}")
     gathers, scales = parts["gather_rows"], parts["scale_rows"]
@@ -159,16 +161,16 @@ def _batch(parts: dict[str, list[Arguments]], compared: Arguments, x: Array) -> 
     wanted = [raw, y, *([] if weight is None else [weight])]
     if not gathers:
         is_plain = all(array.flags.c_contiguous for array in wanted)
-        _require(is_plain and not scales, "a batch that changes in place")
+        _require(is_plain and not scales, "a batch that the step modifies in place")
         _check_rows(x)
         return Batch(x, y, weight)
     outs = [gather["out"] for gather in gathers]
     is_whole = len(outs) == len(wanted) and all(map(_is_same, outs, wanted))
-    _require(is_whole, "rows that are gathered for something else")
+    _require(is_whole, "gathered rows that are not the batch")
     of_x, *rest = gathers
-    kept = all(gather["data"].dtype == gather["out"].dtype for gather in rest)
-    kept = kept and (raw is x or of_x["data"].dtype == raw.dtype)
-    _require(kept and of_x["data"].ndim == x.ndim, "rows that are converted")
+    same = all(gather["data"].dtype == gather["out"].dtype for gather in rest)
+    same = same and (raw is x or of_x["data"].dtype == raw.dtype)
+    _require(same and of_x["data"].ndim == x.ndim, "rows that are converted")
     shared = all(
         _is_same(gather[name], of_x[name]) for gather in rest for name in ("order", "clock")
     )
@@ -182,7 +184,7 @@ def _batch(parts: dict[str, list[Arguments]], compared: Arguments, x: Array) -> 
 
 
 def _check_rows(data: Array) -> None:
-    """Check that the kernel can read rows of an array: their dtype, and that each is contiguous."""
+    """Check that the kernel can read an array's rows: the dtype, and contiguous rows."""
     try:
         _row_stride(data)
     except Untraceable as error:
@@ -195,7 +197,7 @@ def _scale(scales: Sequence[Arguments], x: Array) -> tuple[Array, Array, float |
     (scale, *more) = scales
     known = not more and _is_same(scale["out"], x)
     known = known and all(scale[name].dtype == "float64" for name in ("shift", "factor"))
-    _require(known, "inputs that are scaled otherwise")
+    _require(known, "another scaling of the inputs")
     return scale["shift"], scale["factor"], scale["clip"]
 
 
@@ -207,14 +209,14 @@ def _penalty(
     (penalty, *more) = penalties
     n_weights = update["n_weights"]
     known = not more and penalty["weights"].size == penalty["gradient"].size == n_weights
-    known = known and _place(penalty["weights"], update["theta"]) == 0
-    known = known and _place(penalty["gradient"], update["gradient"]) == 0
+    known = known and _offset(penalty["weights"], update["theta"]) == 0
+    known = known and _offset(penalty["gradient"], update["gradient"]) == 0
     _require(known and _is_same(penalty["totals"], totals), "a penalty on other weights")
     return float(penalty["l1"]), float(penalty["l2"]), float(penalty["rows"])
 
 
 def _is_same(a: Any, b: Any) -> bool:
-    """Whether two arrays are one: the same place, shape and dtype."""
+    """Return True if two arrays have the same address, shape and dtype."""
     if a is None or b is None:
         return a is b
     return bool(a.data.ptr == b.data.ptr and a.shape == b.shape and a.dtype == b.dtype)

@@ -1,8 +1,7 @@
-"""The text of the kernel for narrow networks: its formulas, its memory, its straight line of calls.
+"""Build the text of the kernel for narrow networks: formulas, memory layout, sequence of calls.
 
-Everything that a network fixes is a constant of the text: sizes, places in memory, how the work is
-cut into tiles. The rows of a batch are an argument, so that the last batch of an epoch needs no
-kernel of its own.
+Everything that depends on the network is a constant of the text: sizes, offsets in memory, tiles.
+The number of rows is an argument, so that the last batch of an epoch uses the same kernel.
 """
 
 from __future__ import annotations
@@ -26,22 +25,22 @@ from nnbackend_cupy.sources import (
 )
 from nnbackend_cupy.tracing import ELEMENTS, XP, as_symbol, inputs, traced
 
-BLOCK, CLUSTER, GRID = range(3)  # the barrier's range, as cuda/narrow.cu has it
-MOST_UNITS = 128  # of a layer; more inputs than that are taken by a phase of their own
-MOST_ROWS = 1024
-STATIC_SHARED = 48 << 10  # bytes that a block may have without asking
+BLOCK, CLUSTER, GRID = range(3)  # the barrier's scope, as in cuda/narrow.cu
+MAX_UNITS = 128  # of a layer; a separate phase handles more inputs than that
+MAX_ROWS = 1024
+STATIC_SHARED = 48 << 10  # bytes that a block may use without opting in
 TILES = ((8, 16), (16, 16), (16, 36), (24, 36), (32, 36), (48, 36), (64, 36), (96, 36), (128, 36))
-TILE_POOL = 9216  # elements: tiles of 32 x 32 of all 128 rows of a batch at once
+TILE_POOL = 9216  # elements: tiles of 32 x 32 for all 128 rows of a batch
 DTYPE = np.dtype(np.float32)
 
 
 class NotNarrow(Exception):
-    """A step that the kernel does not make; the message says why."""
+    """A step that the kernel does not support; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A dense layer: its sizes, where its parameters stand in theta, whether it keeps z."""
+    """A dense layer: its sizes, the offsets of its parameters in theta, whether it stores z."""
 
     n_in: int
     n_out: int
@@ -53,7 +52,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Net:
-    """All that a kernel's text depends on, but how it is launched."""
+    """Everything that determines a kernel's text, except the grid and the rows."""
 
     layers: tuple[Layer, ...]
     loss: Loss
@@ -68,15 +67,15 @@ class Net:
 
     @property
     def is_wide(self) -> bool:
-        """Whether layer 1 has more inputs than a block holds of a row."""
-        return self.layers[0].n_in > MOST_UNITS
+        """Return True if layer 1 has more inputs than a block stores of a row."""
+        return self.layers[0].n_in > MAX_UNITS
 
 
 @dataclass(frozen=True)
 class Grid:
-    """How a kernel is launched: BLOCK, CLUSTER or GRID, and how many blocks of how many threads.
+    """A launch configuration: the barrier (BLOCK, CLUSTER or GRID), blocks and threads per block.
 
-    loads: how many a thread has under way at once while it fills a tile.
+    loads: the outstanding loads of a thread while it fills a tile.
     """
 
     barrier: int
@@ -86,9 +85,9 @@ class Grid:
 
 
 def source(net: Net, grid: Grid, rows: int) -> tuple[Source, int]:
-    """Return the kernel for at most so many rows, and how many elements of scratch it needs.
+    """Return the kernel for at most `rows` rows, and how many elements of scratch it needs.
 
-    Raises: NotNarrow where a row needs more shared memory than there is; Untraceable.
+    Raises: NotNarrow if a row exceeds the shared memory; Untraceable.
     """
     layout = Layout(net, grid, power_of_two(rows))
     y = "(T)(label == j)" if net.targets.startswith("int") else "y[j]"
@@ -120,7 +119,7 @@ def source(net: Net, grid: Grid, rows: int) -> tuple[Source, int]:
 
 
 def _activations(layers: Sequence[Layer]) -> tuple[list[str], list[str]]:
-    """Return the text of the distinct activations, and each layer's name among them."""
+    """Return the text of the distinct activations, and the name of each layer's activation."""
     head = "  static __device__ __forceinline__ T"
     lines: list[str] = []
     known: dict[str, str] = {}
@@ -146,7 +145,7 @@ def _activations(layers: Sequence[Layer]) -> tuple[list[str], list[str]]:
 
 
 class Layout:
-    """Where everything lies in shared memory and in scratch, and the calls that work on it.
+    """The layout of shared memory and scratch, and the calls that use it.
 
     capacity: the most rows, a power of two.  rows: of a group.
     """
@@ -158,7 +157,7 @@ class Layout:
         self.rows = min(8, power_of_two(parts_of(capacity, grid.blocks)))
         while self._of_group() * self.rows > most:
             if self.rows == 1:
-                raise NotNarrow(f"a row takes {self._of_group()} numbers of shared memory")
+                raise NotNarrow(f"a row needs {self._of_group()} numbers of shared memory")
             self.rows //= 2
         self.pool = max(TILE_POOL, self._of_group() * self.rows)
         self.groups = parts_of(capacity, self.rows)
@@ -169,7 +168,7 @@ class Layout:
     # ---- memory -----------------------------------------------------------------------------
 
     def _of_group(self) -> int:
-        """Return how many numbers each row of a group takes of shared memory."""
+        """Return how many numbers of shared memory a row of a group needs."""
         net = self.net
         kept = sum(layer.n_out * (1 + layer.keeps_z) for layer in net.layers)
         inputs = 0 if net.is_wide else net.layers[0].n_in
@@ -180,7 +179,7 @@ class Layout:
         return max(layer.n_out for layer in self.net.layers)
 
     def _place_units(self) -> None:
-        """Place inputs, z and a of each layer, two deltas and the parts of sums in the pool."""
+        """Place inputs, z and a of each layer, two deltas and partial sums in the pool."""
         rows, widest = self.rows, self._widest()
         at = 0 if self.net.is_wide else self.net.layers[0].n_in * rows
         self.units: list[tuple[int, int]] = []  # (z, a) of each layer
@@ -209,7 +208,7 @@ class Layout:
         self.scratch_size = at
 
     def n_parts(self) -> int:
-        """Return into how many parts the sum over a wide input is cut, to keep blocks busy."""
+        """Return into how many parts the sum over a wide input is split, to keep blocks busy."""
         first = self.net.layers[0]
         if not self.net.is_wide:
             return 0
@@ -221,7 +220,7 @@ class Layout:
         return min(32, max(4, self.capacity))
 
     def macros(self) -> dict[str, object]:
-        """Return the sizes that the text names."""
+        """Return the macros of the text: sizes and offsets."""
         return {
             "BARRIER": self.grid.barrier,
             "CLUSTER_SIZE": f"__cluster_dims__({self.grid.blocks}, 1, 1)"
@@ -249,7 +248,7 @@ class Layout:
     # ---- calls ------------------------------------------------------------------------------
 
     def transposes(self) -> Iterator[str]:
-        """Yield the calls that make the transposed weights."""
+        """Yield the calls that transpose the weights."""
         for layer, at in zip(self.net.layers[1:], self.transposed, strict=True):
             yield (
                 f"  KERNEL_transpose(theta + {layer.W}, scratch + {at}, "
@@ -265,9 +264,9 @@ class Layout:
             yield f"    {_call('wide_input', sizes)}(run, {places});"
 
     def of_rows(self, phis: Sequence[str]) -> Iterator[str]:
-        """Yield the calls of phase 2: a group of rows, forward and back.
+        """Yield the calls of phase 2: a group of rows, forward and backward.
 
-        Each product is given the one after it, whose first weights it begins to load.
+        Each product receives the next one, and prefetches its first weights.
         """
         layers, last, z_a = self.net.layers, len(self.net.layers) - 1, self.units
         first = int(self.net.is_wide)
@@ -303,24 +302,24 @@ class Layout:
             yield f"      {_call('backward', of)}(run, group, {delta[k - 1]}, {weights});"
 
     def _products(self) -> list[tuple[tuple[Any, ...], str, str]]:
-        """Return the products of phase 2: their sizes, where weights and biases are."""
+        """Return the products of phase 2: sizes, address of the weights, address of the biases."""
         layers = self.net.layers
-        made: list[tuple[tuple[Any, ...], str, str]] = []
+        products: list[tuple[tuple[Any, ...], str, str]] = []
         for layer in layers[int(self.net.is_wide) :]:
             sizes = layer.n_in, layer.n_out, "true"
-            made.append((sizes, f"theta + {layer.W}", f"theta + {layer.b}"))
+            products.append((sizes, f"theta + {layer.W}", f"theta + {layer.b}"))
         for layer, at in reversed(list(zip(layers[1:], self.transposed, strict=True))):
             sizes = layer.n_out, layer.n_in, "false"
-            made.append((sizes, f"scratch + {at}", "(T*)0"))
-        return made
+            products.append((sizes, f"scratch + {at}", "(T*)0"))
+        return products
 
     # ---- tiles of the gradients -------------------------------------------------------------
 
     def _place_tiles(self) -> None:
-        """Cut the gradients into tiles of one size.
+        """Split the gradients into tiles of one size.
 
-        Small tiles, whose sums are cut into many slices, unless there are more tiles than blocks:
-        a second round would cost more.
+        Choose small tiles, whose sums are split into many slices, unless there are more tiles than
+        blocks: a second round would cost more.
         """
         layers, blocks, threads = self.net.layers, self.grid.blocks, self.grid.threads
         largest = max(layers, key=lambda layer: layer.n_in * layer.n_out).n_out
@@ -353,10 +352,10 @@ def _call(name: str, of: Sequence[Any]) -> str:
 
 
 def tile_width(n_out: int, most: int = 36) -> int:
-    """Return how many units a tile has: a multiple of 4, all tiles as equal as can be."""
+    """Return how many units a tile has: a multiple of 4, with tiles as equal as possible."""
     return 4 * parts_of(parts_of(n_out, parts_of(n_out, most)), 4)
 
 
 def parts_of(n: int, size: int) -> int:
-    """Return how many parts of a size n is cut into, the last perhaps smaller."""
+    """Return ceil(n / size)."""
     return -(-n // size)

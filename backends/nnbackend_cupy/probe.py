@@ -1,10 +1,9 @@
-"""Why there is no GPU here: each cause with the one command that mends it.
+"""Find out why no GPU is usable: each cause with the one command that fixes it.
 
-CuPy itself tells these causes apart late and badly: without a driver it imports well and then
-speaks of versions at the first array; a missing compiler shows at the first kernel. So each is
-looked for in the order in which it would strike. A check gives None where all is well, and a
-Probe with reason and cure otherwise; of several causes that can be seen at once, all are named.
-Nothing here raises but `check_first_use`.
+CuPy reports these causes late and unclearly: without a driver its import succeeds and the first
+array raises an error about versions; a missing compiler raises at the first kernel. So this module
+checks for each cause in the order in which it would occur. A check returns None or a Probe with
+reason and cure; several causes found at once are all named. Only `check_first_use` raises.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from nnbackend.errors import BackendUnavailableError
 
 OLDEST = (14, 0)  # the first CuPy with `astype` and NumPy 2's rules of promotion
 
-# Distributions that all install the folder `cupy`, so that no two can live together.
+# Distributions that all install the folder `cupy`, so that they exclude each other.
 CUDA_DISTRIBUTIONS = (
     *("cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x", "cupy-cuda14x"),
     *(f"cupy-cuda{n}" for n in (102, 110, 111, 112, 113, 114, 115, 116, 117)),
@@ -44,11 +43,11 @@ NO_DRIVER_CURE = (
 OLD_DRIVER_CURE = "nvidia-smi (shows the driver: update it to R580 or newer)"
 
 
-# ---- what is here -------------------------------------------------------------------------------
+# ---- what is installed --------------------------------------------------------------------------
 
 
 def distributions() -> list[str]:
-    """Return the installed distributions that bring a CuPy."""
+    """Return the installed distributions that contain CuPy."""
     found = []
     for name in (*CUDA_DISTRIBUTIONS, *ROCM_DISTRIBUTIONS):
         try:
@@ -60,7 +59,7 @@ def distributions() -> list[str]:
 
 
 def version() -> str:
-    """Return the installed CuPy's version as "CuPy 14.2.0"; nothing where there is none."""
+    """Return the installed CuPy's version as "CuPy 14.2.0", or an empty string."""
     try:
         return f"CuPy {metadata.version(distributions()[0])}"
     except Exception:  # no CuPy, or one without metadata
@@ -68,19 +67,19 @@ def version() -> str:
 
 
 def is_importable() -> bool:
-    """Return True if `import cupy` would find anything, without doing it."""
+    """Return True if `import cupy` would find a module, without importing it."""
     return "cupy" in sys.modules or importlib.util.find_spec("cupy") is not None
 
 
 def import_cupy() -> Any:
-    """Import CuPy quietly: what it warns of, the probe says better."""
+    """Import CuPy without its warnings, whose causes the probe reports."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return importlib.import_module("cupy")
 
 
 def driver_version() -> int:
-    """Ask the driver itself which CUDA it supports, as 13000; 0 where there is none."""
+    """Return the CUDA version that the driver supports, such as 13000; 0 without a driver."""
     try:
         library = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
         number = ctypes.c_int(0)
@@ -89,11 +88,11 @@ def driver_version() -> int:
         return 0
 
 
-# ---- words --------------------------------------------------------------------------------------
+# ---- texts --------------------------------------------------------------------------------------
 
 
 def _line(error: BaseException, last: bool = False) -> str:
-    """Return the first or the last line of an error that says something."""
+    """Return the first or the last line of an error's message that is not empty."""
     lines = [line.strip() for line in str(error).splitlines() if re.search(r"\w", line)]
     name = type(error).__name__
     text = lines[-1 if last else 0] if lines else ""
@@ -101,12 +100,12 @@ def _line(error: BaseException, last: bool = False) -> str:
 
 
 def _cuda(number: int) -> str:
-    """13020 -> "13.2"."""
+    """Return a CUDA version as text: "13.2" for 13020."""
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
 def _extra(driver: int) -> str:
-    """Return the extra that suits a driver: CUDA 13 needs R580, which a machine may not have."""
+    """Return the extra for a driver: CUDA 13 needs the driver R580 or newer."""
     return "cuda12" if 12000 <= driver < 13000 else "cuda13"
 
 
@@ -115,8 +114,9 @@ def _install(extra: str) -> str:
 
 
 def _replace(names: Sequence[str], extra: str) -> str:
-    """Return the command that swaps CuPy. All go first: they share files, and removing one of two
-    leaves the other torn.
+    """Return the command that replaces CuPy.
+
+    It uninstalls all distributions: they share files, and removing one of two damages the other.
     """
     return f"pip uninstall -y {' '.join(names)} && {_install(extra)}"
 
@@ -129,7 +129,7 @@ def _reinstall(names: Sequence[str]) -> str:
 
 
 def not_installed(names: Sequence[str], importable: bool, driver: int) -> Probe | None:
-    """No CuPy at all, and perhaps a driver that none will suit."""
+    """Check that CuPy is installed; if not, also that the driver is new enough for one."""
     if names or importable:
         return None
     reason = "CuPy is not installed"
@@ -140,7 +140,7 @@ def not_installed(names: Sequence[str], importable: bool, driver: int) -> Probe 
 
 
 def several_installed(names: Sequence[str], driver: int) -> Probe | None:
-    """Two distributions have written into one folder: neither can be trusted."""
+    """Check that only one distribution has written into the folder `cupy`."""
     if len(names) < 2:
         return None
     reason = f"{len(names)} CuPy distributions are installed over each other: {', '.join(names)}"
@@ -148,7 +148,7 @@ def several_installed(names: Sequence[str], driver: int) -> Probe | None:
 
 
 def for_rocm(names: Sequence[str], driver: int) -> Probe | None:
-    """A CuPy for AMD's GPUs."""
+    """Check that CuPy is not built for GPUs of AMD."""
     if not set(names) & set(ROCM_DISTRIBUTIONS):
         return None
     reason = f"{names[0]} is built for ROCm, and this backend needs CUDA"
@@ -156,23 +156,23 @@ def for_rocm(names: Sequence[str], driver: int) -> Probe | None:
 
 
 def import_failed(error: BaseException, names: Sequence[str]) -> Probe:
-    """`import cupy` raised."""
+    """Return the cause for an error of `import cupy`."""
     reason = f"CuPy is installed but cannot be imported: {_line(error, last=True)}"
     return Probe(0, reason, _reinstall(names))
 
 
 def not_cupy(cupy: Any, names: Sequence[str]) -> Probe | None:
-    """`import cupy` gave something else: the rest of a removed CuPy, or a file of that name."""
+    """Check that `cupy` is not the rest of an uninstalled CuPy, or another file of that name."""
     if hasattr(cupy, "ndarray") and hasattr(cupy, "cuda"):
         return None
     where = getattr(cupy, "__file__", None) or next(iter(getattr(cupy, "__path__", [])), "?")
     is_script = os.path.basename(where) == "cupy.py"
     cure = f'mv "{where}" "{where}.away"' if is_script else _reinstall(names)
-    return Probe(0, f"`import cupy` gives {where}, which is not a whole CuPy", cure)
+    return Probe(0, f"`import cupy` imports {where}, which is not a complete CuPy", cure)
 
 
 def too_old(cupy: Any, names: Sequence[str]) -> Probe | None:
-    """A CuPy from before the functions that the kernels use."""
+    """Check that CuPy has the functions that the kernels use."""
     numbers = re.match(r"(\d+)\.(\d+)", str(cupy.__version__))
     if numbers is None or tuple(map(int, numbers.groups())) >= OLDEST:
         return None
@@ -186,15 +186,16 @@ def too_old(cupy: Any, names: Sequence[str]) -> Probe | None:
 
 
 def no_driver(runtime: Any) -> Probe | None:
-    """No libcuda: a machine without an NVIDIA GPU, or a container started without it."""
+    """Check for libcuda, missing without an NVIDIA GPU or in a container started without it."""
     if runtime.driverGetVersion() > 0:
         return None
     return Probe(0, f"{NO_DRIVER} (libcuda.so.1 cannot be loaded)", NO_DRIVER_CURE)
 
 
 def and_no_driver(cause: Probe, driver: int) -> Probe:
-    """Name the missing driver beside another cause, and first in the cure: a GB of downloads is of
-    no use without it.
+    """Add a missing driver to another cause, and put it first in the cure.
+
+    Without a driver, large downloads would be useless.
     """
     if driver > 0:
         return cause
@@ -202,7 +203,7 @@ def and_no_driver(cause: Probe, driver: int) -> Probe:
 
 
 def old_driver(runtime: Any, names: Sequence[str]) -> Probe | None:
-    """A driver of an older CUDA generation than CuPy's; within a generation any will do."""
+    """Check that the driver supports CuPy's CUDA major version."""
     driver, wanted = runtime.driverGetVersion(), runtime.runtimeGetVersion() // 1000 * 1000
     if driver >= wanted:
         return None
@@ -214,7 +215,7 @@ def old_driver(runtime: Any, names: Sequence[str]) -> Probe | None:
 
 
 def no_device(runtime: Any, environ: Mapping[str, str]) -> Probe | None:
-    """A driver, but no GPU that this process may use."""
+    """Check for a GPU that this process can use."""
     try:
         if runtime.getDeviceCount() > 0:
             return None
@@ -234,46 +235,48 @@ def no_device(runtime: Any, environ: Mapping[str, str]) -> Probe | None:
 
 
 def _wheel(name: str, cuda: int) -> str:
-    """Name a wheel of NVIDIA's: those for CUDA 13 carry no suffix."""
+    """Return the name of NVIDIA's wheel for a CUDA version; for CUDA 13 it has no suffix."""
     return f"{name}-cu12" if cuda < 13 else name
 
 
-def _lacking(what: str, wheel: str, runtime: Any, load: Callable[[], Any]) -> Probe | None:
+def _missing(what: str, wheel: str, runtime: Any, load: Callable[[], Any]) -> Probe | None:
     try:
         load()
     except Exception as error:
         cuda = runtime.runtimeGetVersion() // 1000
         name = _wheel(wheel, cuda)
-        pin = f'"{name}=={cuda}.*"' if cuda >= 13 else name  # cu12 wheels count by themselves
-        # The loader repeats itself, and CuPy's advice is for one CUDA whatever the other is.
+        pin = (
+            f'"{name}=={cuda}.*"' if cuda >= 13 else name
+        )  # cu12 wheels have other version numbers
+        # The loader's message repeats itself, and CuPy's advice ignores the CUDA version.
         why = re.split(r": No such file|\. ", _line(error))[0]
         return Probe(0, f"{what} missing (wheel {name}): {why}", PIP + pin)
     return None
 
 
 def no_compiler(cupy: Any) -> Probe | None:
-    """NVRTC, which compiles every kernel."""
+    """Check for NVRTC, which compiles every kernel."""
     runtime, load = cupy.cuda.runtime, lambda: cupy.cuda.nvrtc.getVersion()
-    return _lacking("NVRTC, the compiler of the kernels, is", "nvidia-cuda-nvrtc", runtime, load)
+    return _missing("NVRTC, the compiler of the kernels, is", "nvidia-cuda-nvrtc", runtime, load)
 
 
 def no_blas(cupy: Any) -> Probe | None:
-    """cuBLAS, which multiplies the matrices; CuPy loads it when it is first asked for."""
+    """Check for cuBLAS, which CuPy loads at its first use."""
     runtime, load = cupy.cuda.runtime, lambda: cupy.cuda.cublas
-    return _lacking("cuBLAS, for matrix products, is", "nvidia-cublas", runtime, load)
+    return _missing("cuBLAS, for matrix products, is", "nvidia-cublas", runtime, load)
 
 
 def no_headers(cupy: Any) -> Probe | None:
-    """The CUDA headers, which CuPy's kernels include."""
+    """Check for the CUDA headers, which CuPy's kernels include."""
     find = getattr(cupy._core.core, "assemble_cupy_compiler_options", None)
-    if find is None:  # private: where it has gone, the first use will tell
+    if find is None:  # private: if it is missing, `check_first_use` finds the cause
         return None
     runtime, load = cupy.cuda.runtime, lambda: find(())
-    return _lacking("the CUDA headers are", "nvidia-cuda-runtime", runtime, load)
+    return _missing("the CUDA headers are", "nvidia-cuda-runtime", runtime, load)
 
 
 def no_libraries(cupy: Any) -> Probe | None:
-    """All that is missing of the three, with one command for all."""
+    """Check for the three libraries; return one cause and one command for all missing ones."""
     found = [cause for cause in (no_compiler(cupy), no_blas(cupy), no_headers(cupy)) if cause]
     if not found:
         return None
@@ -285,15 +288,15 @@ def no_libraries(cupy: Any) -> Probe | None:
 
 
 def probe() -> Probe:
-    """Say how many GPUs CuPy can use here; where none, why, and what mends it. Never raises."""
+    """Return how many GPUs CuPy can use; for none, the reason and the cure. Never raise."""
     try:
-        return _look()
+        return _diagnose()
     except Exception as error:
         cure = 'python -c "import cupy; cupy.show_config()" (shows what CuPy sees)'
         return Probe(0, f"looking for a GPU failed: {_line(error)}", cure)
 
 
-def _look() -> Probe:
+def _diagnose() -> Probe:
     names, driver, cupy = distributions(), driver_version(), None
     broken = (
         not_installed(names, is_importable(), driver)
@@ -314,7 +317,7 @@ def _machine(cupy: Any, names: Sequence[str]) -> Probe:
     runtime: Any = cupy.cuda.runtime
     driver = no_driver(runtime) or old_driver(runtime, names) or no_device(runtime, os.environ)
     if driver is not None and driver.cure.startswith("pip "):
-        return driver  # another CuPy brings other libraries
+        return driver  # another CuPy needs other libraries
     libraries = no_libraries(cupy)
     if driver is not None and libraries is not None:
         both = f"{driver.reason}; {libraries.reason}", f"{driver.cure}, then {libraries.cure}"
@@ -323,7 +326,7 @@ def _machine(cupy: Any, names: Sequence[str]) -> Probe:
 
 
 def _details(cupy: Any) -> tuple[tuple[str, str], ...]:
-    """Return the figures worth showing of a machine that has everything."""
+    """Return the versions and devices to show if everything is installed."""
     runtime, rows = cupy.cuda.runtime, []
     try:
         rows.append(("CUDA driver", _cuda(runtime.driverGetVersion())))
@@ -335,7 +338,7 @@ def _details(cupy: Any) -> tuple[tuple[str, str], ...]:
             compute = f"{facts['major']}.{facts['minor']}"
             rows.append((f"cupy:{index}", f"{name}, {gib:.0f} GiB, compute {compute}"))
     except Exception:
-        pass  # a figure that cannot be had must not take the GPU away
+        pass  # a failed query must not disable the GPU
     return tuple(rows)
 
 
@@ -343,9 +346,9 @@ def _details(cupy: Any) -> tuple[tuple[str, str], ...]:
 
 
 def check_first_use(index: int) -> None:
-    """Run a tiny kernel and a tiny matrix product on a device and compare the numbers.
+    """Run a tiny kernel and a tiny matrix product on a device and check their results.
 
-    Raises: BackendUnavailableError with the reason and the cure when one fails or is wrong.
+    Raises: BackendUnavailableError with reason and cure if one fails or is wrong.
     """
     try:
         cupy = import_cupy()

@@ -1,9 +1,8 @@
-"""The kernel calls of a step, written down instead of made.
+"""Record the kernel calls of a step instead of making them.
 
-A step calls kernels of its backend and does nothing else, always with the same arrays
-(`Backend.capture`). So the list of its calls says all that it does, and may be matched with
-patterns for which there is one kernel instead of many. A step that asks for more than kernels, as
-a copy to the host, is not recorded; nothing of it has been executed then.
+A step only calls kernels of its backend, always with the same arrays (`Backend.capture`). So the
+list of its calls describes it completely, and patterns in it can be replaced by fused kernels. A
+step that does more, such as a copy to the host, is not recorded; none of its calls have run then.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any
 
 from nnbackend.backend import Backend
 
-# Methods of `Backend` that a step may call, and that give nothing back.
+# Methods of `Backend` that a step may call; they return None.
 KERNELS = frozenset(
     {
         *("dense_forward", "dense_backward", "maxout_forward", "maxout_backward"),
@@ -28,12 +27,12 @@ KERNELS = frozenset(
 
 
 class NotRecorded(Exception):
-    """A step did what is no kernel call; the message says what."""
+    """A step that does something other than call kernels; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """One kernel call, as the step made it."""
+    """A kernel call of a step."""
 
     name: str
     args: tuple[Any, ...]
@@ -41,7 +40,7 @@ class Call:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The arguments by the names that `Backend` gives them."""
+        """The arguments by their names in `Backend`."""
         return dict(_signature(self.name).bind(*self.args, **self.kwargs).arguments)
 
 
@@ -52,20 +51,20 @@ def _signature(name: str) -> inspect.Signature:
 
 
 class Recorder:
-    """Collects the calls of one thread."""
+    """The recorded calls of one thread."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
 
     def add(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Record a call. Raises: NotRecorded for a method that is no kernel."""
+        """Record a call. Raise NotRecorded for a method that is not a kernel."""
         if name not in KERNELS:
             raise NotRecorded(f"the step calls {name}")
         self.calls.append(Call(name, args, kwargs))
 
 
 def recorded(step: Callable[[], None], recorder: Recorder) -> list[Call]:
-    """Return the calls of a step. Raises: NotRecorded, with the reason."""
+    """Return the calls of a step. Raise NotRecorded with the reason if that fails."""
     try:
         step()
     except NotRecorded:

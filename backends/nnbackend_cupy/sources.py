@@ -1,8 +1,8 @@
-"""The text of every kernel: the files of `cuda/`, with a formula and its dtype put in.
+"""The text of every kernel: the files of `cuda/`, with formulas and dtypes filled in.
 
-A file has places `// FORMULA` for traced lines and says KERNEL where the kernel's name belongs;
-what else differs from instance to instance is a macro. An instance defines its macros, and takes
-them back, so that a program may hold many.
+A file has placeholders: `// FORMULA` for generated lines, KERNEL for the kernel's name. Everything
+else that varies is a macro. An instance defines its macros and undefines them, so that a program
+may hold several.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ Macros = Mapping[str, object]
 
 @dataclass(frozen=True)
 class Source:
-    """A kernel's text, without what all kernels share, and its name.
+    """A kernel's name and text, without the common part of all kernels.
 
-    is_of_row: it goes row by row, not element by element.
+    is_of_row: it is computed row by row, not element by element.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Source:
 
 
 def program(sources: Iterable[Source]) -> str:
-    """Return a whole program of kernels."""
+    """Return the text of a complete program of kernels."""
     return _file("common.cu") + "\n" + "\n".join(source.text for source in sources)
 
 
@@ -72,14 +72,14 @@ def _file(name: str) -> str:
 def _instance(
     file: str, label: str, macros: Macros, places: Mapping[str, Sequence[str]], is_of_row: bool
 ) -> Source:
-    """Fill in a file: the macros it asks for, and lines at its places."""
+    """Return a file with its macros defined and its placeholders replaced."""
     text = _file(file)
     for place, lines in places.items():
         text = text.replace(f"  // {place}\n", "".join(f"{line}\n" for line in lines))
     before = "".join(f"#define {name} {value}\n" for name, value in macros.items())
     after = "".join(f"#undef {name.partition('(')[0]}\n" for name in macros)
     text = before + text + after
-    # The name says what it is; the digest tells formulas of one name apart.
+    # The digest distinguishes formulas with the same name.
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     name = f"{file.removesuffix('.cu')}_{re.sub(r'[^0-9A-Za-z]+', '_', label)}_{digest}"
     return Source(name, text.replace("KERNEL", name), is_of_row)
@@ -113,21 +113,21 @@ def _row_function(
 
 
 def activation(phi: Activation, dtype: np.dtype[Any]) -> Source:
-    """Return z += b;  a = phi(z)."""
+    """Return the kernel of z += b;  a = phi(z)."""
     (z,) = inputs(dtype, ELEMENTS, "z")
     a = as_symbol(traced(phi.value, z, XP), z, ELEMENTS)
     macros, label = {"T": C_NAMES[dtype.name]}, _label(phi, "value", dtype.name)
     if not has_reductions(a):
         lines = _function(dtype, {"z": "z"}, a)
         return _instance("activation.cu", label, macros, {"FORMULA": lines}, False)
-    # First z, then a: they may be one array, and the last to be written stays.
+    # First z, then a: they may be one array, which must end as a.
     lines = _row_function(dtype, {"z": "z[j] + b[j]"}, [], [("z[j]", z), ("a[j]", a)])
     macros |= {"IS_SLOPE": "0"}
     return _instance("row_activation.cu", label, macros, {"FORMULA": lines}, True)
 
 
 def slope(phi: Activation, dtype: np.dtype[Any], with_bias: bool) -> Source:
-    """Return delta = dC/dz from dC/da; with_bias also db, where the formula is element by element."""
+    """Return the kernel of delta = dC/dz from dC/da; with_bias: and db, if it is element-wise."""
     da, z, a = inputs(dtype, ELEMENTS, "da", "z", "a")
     delta = as_symbol(traced(phi.delta, da, z, a, XP), z, ELEMENTS)
     macros: dict[str, object] = {"T": C_NAMES[dtype.name]}
@@ -144,18 +144,18 @@ def slope(phi: Activation, dtype: np.dtype[Any], with_bias: bool) -> Source:
 
 
 def bias_gradient(dtype: np.dtype[Any]) -> Source:
-    """Return db = sum of delta's rows."""
+    """Return the kernel of db = sum of delta's rows."""
     macros = {"T": C_NAMES[dtype.name], "HAS_SLOPE": 0}
     return _instance("column_sums.cu", dtype.name, macros, {}, False)
 
 
 def weight_gradient(dtype: np.dtype[Any]) -> Source:
-    """Return dW = x^T delta and db for many rows and few units."""
+    """Return the kernels of dW = x^T delta and db for many rows and few units."""
     return _instance("weight_gradient.cu", dtype.name, {"T": C_NAMES[dtype.name]}, {}, False)
 
 
 def thin_gradient(dtype: np.dtype[Any], n_few: int, is_delta_few: bool) -> Source:
-    """Return the same where delta (or else x) has no more than a few columns, to be added up."""
+    """Return the kernel of the partial sums of dW and db if delta (or x) has few columns."""
     macros = {"T": C_NAMES[dtype.name], "FEW": n_few, "IS_DELTA_FEW": int(is_delta_few)}
     label = f"{dtype.name}_{'delta' if is_delta_few else 'x'}_{n_few}"
     return _instance("thin_gradient.cu", label, macros, {}, False)
@@ -184,12 +184,12 @@ def _comparing(
 
 
 def _targets(target: str) -> dict[str, str]:
-    """Say how to load out and y; a class label is a row that is 1 at one place."""
+    """Return the C text that loads out and y; a class label is one-hot."""
     return {"out": "out[j]", "y": "(T)(label == j)" if target.startswith("int") else "y[j]"}
 
 
 def loss(formula: Loss, dtype: np.dtype[Any], target: str, is_weighted: bool) -> Source:
-    """Return a loss with its delta. target: the dtype of y; an integer's are labels (B,)."""
+    """Return the kernel of a loss and delta. target: the dtype of y; integers are labels (B,)."""
     lines = loss_lines(formula, dtype, _targets(target), "delta[j]")
     return _comparing("loss.cu", formula, dtype, target, is_weighted, lines)
 
@@ -208,7 +208,7 @@ def loss_lines(
 
 
 def score(formula: Score, dtype: np.dtype[Any], target: str, is_weighted: bool) -> Source:
-    """Return a score's sum. target: as for `loss`."""
+    """Return the kernel of a score's sum. target: as for `loss`."""
     out, y = inputs(dtype, ELEMENTS, "out", "y")
     rows = as_symbol(traced(formula.rows, out, y, XP), out, ("B",))
     lines = _row_function(dtype, _targets(target), [rows], [])
@@ -219,11 +219,11 @@ def output(
     phi: Activation, formula: Loss, below: Activation | None, dtype: np.dtype[Any], target: str,
     n_out: int, warps: int,
 ) -> Source:  # fmt: skip
-    """Return an output layer with its loss and the way back.
+    """Return the kernel of an output layer with its loss and backward pass.
 
     below: activation of the layer below, or None.  warps: how many share a row, 1 or all 4.
 
-    Raises: Untraceable where an activation is not element by element.
+    Raises: Untraceable if an activation is not element-wise.
     """
     macros = {
         "T": C_NAMES[dtype.name],
@@ -256,7 +256,7 @@ def _slope_lines(phi: Activation, dtype: np.dtype[Any]) -> list[str]:
 
 def _element_lines(dtype: np.dtype[Any], loads: Mapping[str, str], result: Symbol) -> list[str]:
     if has_reductions(result):
-        raise Untraceable("an activation goes row by row, not element by element")
+        raise Untraceable("an activation is not element-wise")
     return _function(dtype, loads, result)
 
 
@@ -264,7 +264,7 @@ def _element_lines(dtype: np.dtype[Any], loads: Mapping[str, str], result: Symbo
 
 
 def update(rule: UpdateRule, dtype: np.dtype[Any], n_states: int) -> Source:
-    """Return one step of an update rule with this many state vectors."""
+    """Return the kernel of an update rule with `n_states` state vectors."""
     places, macros = update_lines(rule, dtype, n_states)
     label = _label(rule, getattr(rule, "kernel", None) or "", dtype.name)
     return _instance("update.cu", label, macros, places, False)
@@ -273,7 +273,7 @@ def update(rule: UpdateRule, dtype: np.dtype[Any], n_states: int) -> Source:
 def update_lines(
     rule: UpdateRule, dtype: np.dtype[Any], n_states: int
 ) -> tuple[dict[str, list[str]], dict[str, object]]:
-    """Return the bodies of the functions of an update rule, and the macros that go with them."""
+    """Return the bodies of an update rule's functions, and their macros."""
     double = np.dtype(np.float64)
     numbers = inputs(double, (1,), "rate", "momentum", "count")
     coefficients = traced(tuple, traced(rule.coefficients, *numbers))
@@ -290,7 +290,7 @@ def update_lines(
     moved, new = traced(tuple, traced(rule.recurrence, *arguments))
     results = [as_symbol(value, theta, vector) for value in (moved, *traced(tuple, new))]
     if len(results) != 1 + n_states:
-        raise ValueError(f"the rule gives {len(results) - 1} state vectors, expected {n_states}")
+        raise ValueError(f"the rule returns {len(results) - 1} state vectors, expected {n_states}")
     loads = {name: name for name in ("theta", "g", *names)}
     printer = Printer(dtype, loads | {f"c{k}": f"c[{k}]" for k in range(len(values))})
     texts = [printer.value(result) for result in results]
@@ -309,35 +309,35 @@ def update_lines(
 
 
 def layers(dtype: np.dtype[Any]) -> Source:
-    """Return maxout and dropout."""
+    """Return the kernels of maxout and dropout."""
     return _instance("layers.cu", dtype.name, {"T": C_NAMES[dtype.name]}, {}, False)
 
 
 def vectors(dtype: np.dtype[Any]) -> Source:
-    """Return penalties, norms, averages."""
+    """Return the kernels of penalties, norms and averages."""
     macros = {"T": C_NAMES[dtype.name], "SQRT": "sqrtf" if dtype == np.float32 else "sqrt"}
     return _instance("vectors.cu", dtype.name, macros, {}, False)
 
 
 def gather(data: str, out: str) -> Source:
-    """Return the collection of rows from a dtype into another."""
+    """Return the kernel that gathers rows, from one dtype to another."""
     macros = {"In": C_NAMES[data], "Out": C_NAMES[out]}
     return _instance("gather.cu", f"{data}_{out}", macros, {}, False)
 
 
 def scale(rows: str, out: str) -> Source:
-    """Return the scaling of inputs from a dtype into another."""
+    """Return the kernel that scales inputs, from one dtype to another."""
     macros = {"In": C_NAMES[rows], "Out": C_NAMES[out]}
     return _instance("scale.cu", f"{rows}_{out}", macros, {}, False)
 
 
 def tick() -> Source:
-    """Return the beginning of a step."""
+    """Return the kernel that starts a step."""
     return _instance("tick.cu", "clock", {}, {}, False)
 
 
 def begin(dtypes: Sequence[tuple[str, str]]) -> Source:
-    """Return the beginning of a step with its gathers. dtypes: (data, out) of each array."""
+    """Return the kernel that starts a step and gathers rows. dtypes: (data, out) of each array."""
     macros: dict[str, object] = {
         f"{side}{k}": C_NAMES[name]
         for k, pair in enumerate(dtypes)

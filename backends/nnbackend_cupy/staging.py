@@ -1,9 +1,9 @@
-"""Copies to the device that nobody waits for: through pinned memory.
+"""Asynchronous copies to the device, through pinned memory.
 
-`ndarray.set` reads the caller's memory as it is. A copy from ordinary memory waits for all work
-that the stream was given before, and the driver stages it by itself; one from pinned memory is
-queued, and may read it long after. So a small array is first copied into pinned memory, which is
-kept until the device has read it: the caller is free at once, and the device is not waited for.
+`ndarray.set` reads the caller's memory directly. A copy from pageable memory waits for all earlier
+work of the stream; one from pinned memory is queued, and may read the memory later. So a small
+array is first copied into pinned memory, which is reserved until the device has read it: the
+caller may change the array at once, and does not wait for the device.
 Source: CUDA driver API, "API synchronization behavior"; CuPy 14.2, `ndarray.set` in core.pyx
 (`cupy.array` stages as is done here, but only into a new array).
 """
@@ -18,39 +18,39 @@ import numpy as np
 from nnbackend.backend.formulas import Array
 from nnbackend_cupy.failures import is_out_of_memory
 
-# The order of the rows, rates, clocks. A data set comes once, and pinned memory as large would be
-# taken from the host for good: CuPy's pool gives none back.
-LARGEST = 4 << 20  # bytes
+# Enough for row orders, rates and clocks. A data set is copied once, and pinned memory of its size
+# would never be freed: CuPy's pool keeps it.
+MAX_STAGED = 4 << 20  # bytes
 
 
 class Staging:
-    """The copies to one device; those of one object come one after another."""
+    """The copies to one device. Not thread-safe."""
 
     def __init__(self) -> None:
-        self._under_way: list[tuple[Any, Any]] = []  # an event, the memory that is read before it
+        self._pending: list[tuple[Any, Any]] = []  # an event, and the memory to reserve until then
 
     def send(self, host: np.ndarray, out: Array) -> None:
-        """Copy to `out`, of the same shape and dtype, both contiguous; `host` is free at once.
+        """Copy to `out`, contiguous, of the same shape and dtype; `host` may be changed afterwards.
 
         Raises: RuntimeError while the stream captures.
         """
         stream = cupy.cuda.get_current_stream()
-        if stream.is_capturing():  # each replay would copy what lies there by then
+        if stream.is_capturing():  # a replay would copy later contents
             raise RuntimeError("a recorded step copies from the host")
-        self._under_way = [pair for pair in self._under_way if not pair[0].done]
-        memory = _pinned(host.nbytes) if 0 < host.nbytes <= LARGEST else None
+        self._pending = [pair for pair in self._pending if not pair[0].done]
+        memory = _pinned(host.nbytes) if 0 < host.nbytes <= MAX_STAGED else None
         if memory is None:
             out.set(host)
-            stream.synchronize()  # `host` may be read until then: a caller's own pinned memory is
+            stream.synchronize()  # a copy from a caller's pinned memory may still read it
             return
         staged = np.frombuffer(memory, host.dtype, host.size).reshape(host.shape)
         staged[...] = host
         out.set(staged)
-        self._under_way.append((stream.record(), memory))
+        self._pending.append((stream.record(), memory))
 
 
 def _pinned(n_bytes: int) -> Any:
-    """Return pinned memory, None where the host has none left: then the copy does without."""
+    """Return pinned memory, or None if the host has none left."""
     try:
         return cupy.cuda.alloc_pinned_memory(n_bytes)
     except (MemoryError, RuntimeError) as error:

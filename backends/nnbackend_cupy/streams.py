@@ -1,8 +1,8 @@
-"""The streams of one backend: each thread records on its own, and may fork work beside it.
+"""The streams of one backend: each thread captures on its own stream, with a side stream.
 
-While a step is recorded, the weight gradients go to a second stream: they need the local gradient
-of their layer, and nobody needs them before the update. In the graph they run beside the chain of
-products that leads to the layers below. Called one by one, everything stays on one stream.
+During a capture, weight gradients go to the side stream: they need the local gradient of their
+layer, and only the update needs them. In the graph they run concurrently with the products that
+lead to the layers below. Without capture, everything runs on one stream.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from nnbackend.backend.formulas import Array
 from nnbackend_cupy.recorder import Recorder
 
 
-class Notes(threading.local):
-    """What one thread has under way: a recorder of its calls, and why CuPy replaced kernels."""
+class ThreadState(threading.local):
+    """The state of a thread: the recorder of its calls, and why CuPy replaced kernels."""
 
     def __init__(self) -> None:
         self.recorder: Recorder | None = None
-        self.fallbacks: dict[str, str] = {}  # kernel -> reason, of the step under way
+        self.fallbacks: dict[str, str] = {}  # kernel -> reason, of the current step
 
 
 class Streams(threading.local):
-    """One thread's stream for recording, and the one beside it; made on the current device.
+    """The stream of a thread for captures, and its side stream, on the current device.
 
-    is_forking: let recorded weight gradients run beside the rest.
+    is_forking: run captured weight gradients concurrently with the rest.
     """
 
     is_forking = True
@@ -36,19 +36,18 @@ class Streams(threading.local):
     def __init__(self) -> None:
         self.main = cupy.cuda.Stream(non_blocking=True)
         self._side = cupy.cuda.Stream(non_blocking=True)
-        self._pending: list[tuple[int, int]] = []  # memory that forked work still reads or writes
+        self._pending: list[tuple[int, int]] = []  # memory that the side stream may use
 
     def is_recording(self) -> bool:
-        """Return True if the current stream is one that this thread records on."""
+        """Return True if the current stream is one that this thread captures on."""
         return cupy.cuda.get_current_stream().ptr in (self.main.ptr, self._side.ptr)
 
     @contextmanager
     def beside(self, *arrays: Array) -> Iterator[int]:
-        """Work beside the recorded step until `join`; yields the lane of its products.
+        """Launch on the side stream during a capture, until `join`; yield the lane of products.
 
-        arrays: what the work reads and writes. Outside a recording the work stays where it is, but
-        in the same lane: what a recording needs, memory and algorithms, is made when the step is
-        first called.
+        arrays: all that the launches read and write. Outside of a capture the launches stay on the
+        current stream, but use the same lane, whose workspace the capture needs later.
         """
         if not (self.is_forking and self.is_recording()):
             yield 1
@@ -65,18 +64,18 @@ class Streams(threading.local):
             self.main.wait_event(self._side.record())
 
     def join_before(self, *arrays: Array | None) -> None:
-        """`join` if work on the side stream still uses the memory of one of the arrays."""
+        """Call `join` if the side stream may use the memory of one of the arrays."""
         if self._pending:
             given = [_bounds(array) for array in arrays if array is not None]
             if any(a < d and c < b for a, b in given for c, d in self._pending):
                 self.join()
 
     def abandon(self) -> None:
-        """Forget the work beside a recording that has failed."""
+        """Forget the side stream's work after a failed capture."""
         self._pending.clear()
 
 
 def _bounds(array: Array) -> tuple[int, int]:
-    """Return the first address of a contiguous array and the one after its last."""
+    """Return the first address of a contiguous array and the address after its end."""
     begin = int(array.data.ptr)
     return begin, begin + int(array.nbytes)

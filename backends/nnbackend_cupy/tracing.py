@@ -1,12 +1,12 @@
-"""From a formula over `xp` to a tree of operations, by calling it once with symbols.
+"""Trace a formula over `xp` into a tree of operations, by calling it once with symbols.
 
-A formula, the engine's or a user's, is given symbols instead of arrays and a symbolic namespace;
-what comes back is what it computes. NumPy's own functions on a symbol are traced as well. A
-formula that looks at values (`if z > 0`), changes an array in place or adds up over the batch
-cannot be traced: `Untraceable` says why, and the caller computes it over arrays instead.
+A built-in or custom formula receives symbols instead of arrays, and a symbolic namespace; its
+result is the tree. NumPy's functions are traced too. A formula that branches on values
+(`if z > 0`), changes an array in place or reduces over the batch cannot be traced: it raises
+`Untraceable`, and the caller evaluates it over arrays instead.
 
-All numbers are in the working dtype, a formula's constants too. Shapes are names of axes: "B"
-rows, "O" columns, "P" parameters.
+All numbers have the working dtype, including constants. Shapes are names of axes: "B" rows,
+"O" columns, "P" parameters.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ELEMENTS: Shape = ("B", "O")  # of an activation, an output, a target
 REDUCTIONS = ("sum", "prod", "max", "min", "argmax", "argmin", "all", "any")
 FLOAT, INTEGER, BOOL = "fib"  # the kinds of a symbol; float is the working dtype
 
-# Functions of one number that C has, under NumPy's or the array standard's names.
+# Unary functions of C, by their names in NumPy or the array API standard.
 UNARY = {
     **{n: n for n in ("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "cbrt")},
     **{n: n for n in ("sin", "cos", "tan", "sinh", "cosh", "tanh", "erf", "erfc")},
@@ -57,7 +57,7 @@ PAIRS = {"maximum": "maximum", "minimum": "minimum", "atan2": "atan2", "arctan2"
 
 
 class Untraceable(Exception):
-    """A formula, or the arrays it is for, are beyond the kernels; the message says why."""
+    """A formula or its arrays are not supported by the kernels; the message is the reason."""
 
 
 class Symbol:
@@ -76,17 +76,17 @@ class Symbol:
         self.op, self.args, self.kind, self.shape_names = op, args, kind, shape
         self.working = working
 
-    # ---- what a formula may ask of an array -------------------------------------------------
+    # ---- supported attributes of an array ---------------------------------------------------
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The dtype that an array would have; a float's is the working dtype."""
+        """The dtype of an array in its place; for floats, the working dtype."""
         others = {INTEGER: np.dtype(np.int64), BOOL: np.dtype(np.bool_)}
         return others.get(self.kind, self.working)
 
     @property
     def shape(self) -> tuple[Any, ...]:
-        """The sizes; those of axes are symbols too."""
+        """The sizes; those of named axes are symbols."""
         return tuple(
             n if n == 1 else Symbol("size", (n,), INTEGER, (), self.working)
             for n in self.shape_names
@@ -98,21 +98,21 @@ class Symbol:
         return len(self.shape_names)
 
     def astype(self, dtype: Any, **options: Any) -> Any:
-        """Return the value in another kind; every float is the working dtype."""
+        """Return the value in another kind; every float has the working dtype."""
         return XP.astype(self, dtype)
 
     def reshape(self, *shape: Any, **options: Any) -> Any:
-        """Turn a column (B, 1) into a vector (B,), or back."""
+        """Convert a column (B, 1) to a vector (B,), or back."""
         return XP.reshape(self, shape[0] if len(shape) == 1 else shape)
 
     def __getitem__(self, key: Any) -> Symbol:
-        kept = key if isinstance(key, tuple) else (key,)
+        keys = key if isinstance(key, tuple) else (key,)
         whole = slice(None)
-        if kept in ((whole,), (...,), (whole, whole)):
+        if keys in ((whole,), (...,), (whole, whole)):
             return self
-        if self.ndim == 1 and kept in ((whole, None), (..., None)):
+        if self.ndim == 1 and keys in ((whole, None), (..., None)):
             return _reshaped(self, (*self.shape_names, 1))
-        return _refuse("picks elements out of an array")
+        return _refuse("selects elements of an array")
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name not in _METHODS:
@@ -127,16 +127,16 @@ class Symbol:
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         return getattr(XP, func.__name__)(*args, **kwargs)
 
-    # ---- what would need values -------------------------------------------------------------
+    # ---- operations that need values --------------------------------------------------------
 
     def __bool__(self) -> bool:
-        return _refuse("decides by an array's values (write xp.where instead of if, min or max)")
+        return _refuse("branches on an array's values (use xp.where instead of if, min or max)")
 
     def __float__(self) -> float:
-        return _refuse("needs an array's value as a number (as the functions of math do)")
+        return _refuse("converts an array to a number (as the functions of math do)")
 
     def __len__(self) -> int:
-        return _refuse("needs an array's length")
+        return _refuse("uses an array's length")
 
     __int__ = __index__ = __iter__ = __complex__ = __float__
 
@@ -144,7 +144,7 @@ class Symbol:
         _refuse("changes an array in place")
 
     def __iadd__(self, other: Any) -> Any:
-        # Python would compute a + other, but over arrays the one before is changed as well.
+        # Python would compute a + other; on arrays, += also changes the original.
         _refuse("changes an array in place")
 
     __isub__ = __imul__ = __itruediv__ = __ipow__ = __iand__ = __ior__ = __ixor__ = __iadd__
@@ -158,24 +158,24 @@ def _refuse(why: str) -> NoReturn:
 
 
 def inputs(dtype: Any, shape: Shape, *names: str) -> list[Symbol]:
-    """Return symbols for arrays or numbers of these names."""
+    """Return symbols for arrays or numbers with these names."""
     return [Symbol("input", (name,), FLOAT, shape, np.dtype(dtype)) for name in names]
 
 
 def _as_symbol(value: Any, like: Symbol) -> Symbol:
-    """Return a number as a constant; it takes the working dtype wherever it meets a float."""
+    """Return a number as a constant, which has the working dtype in operations with floats."""
     if isinstance(value, Symbol):
         return value
     if isinstance(value, (np.ndarray, np.generic)) and value.size == 1:
         value = value.item()
     if not isinstance(value, (bool, int, float)):
-        _refuse(f"mixes in a {type(value).__name__} that is not a number")
+        _refuse(f"uses a {type(value).__name__} that is not a number")
     kind = BOOL if isinstance(value, bool) else INTEGER if isinstance(value, int) else FLOAT
     return Symbol("constant", (value,), kind, (), like.working)
 
 
 def _broadcast(symbols: Sequence[Symbol]) -> Shape:
-    """Return the shape that arrays have together, as NumPy's rule is."""
+    """Return the common shape of symbols by NumPy's broadcasting rules."""
     shape: list[str | int] = []
     for axis in range(1, 1 + max(s.ndim for s in symbols)):
         names = {s.shape_names[-axis] for s in symbols if s.ndim >= axis} - {1}
@@ -186,7 +186,7 @@ def _broadcast(symbols: Sequence[Symbol]) -> Shape:
 
 
 def _node(op: str, values: Sequence[Any], kind: str | None = None, of: str | None = None) -> Symbol:
-    """Make an operation; its arguments are brought to the kind `of`, or to their common one."""
+    """Return an operation on values, converted to the kind `of` or to their common kind."""
     like = next(v for v in values if isinstance(v, Symbol))
     symbols = [_as_symbol(v, like) for v in values]
     common = of or min((s.kind for s in symbols), key="fib".index)
@@ -208,7 +208,7 @@ def _reshaped(symbol: Symbol, shape: Shape) -> Symbol:
 
 
 def _power(base: Any, exponent: Any) -> Symbol:
-    """Return a small power as products, which are exact to a rounding or two and far cheaper."""
+    """Return a power; small exponents become products, which are accurate and far cheaper."""
     if isinstance(exponent, (int, float, np.number)) and isinstance(base, Symbol):
         x: Any = _cast(base, FLOAT)
         small: dict[float, Callable[[], Symbol]] = {
@@ -226,9 +226,9 @@ def _power(base: Any, exponent: Any) -> Symbol:
 
 
 def _reduce(op: str, x: Symbol, axis: Any, keepdims: bool) -> Symbol:
-    """Take a row's elements together."""
+    """Return a reduction along a row."""
     if axis not in (1, -1) or x.shape_names != ELEMENTS:
-        _refuse(f"takes {op} over axis {axis} of shape {x.shape_names}; a row's is axis 1")
+        _refuse(f"computes {op} over axis {axis} of shape {x.shape_names}; a row's is axis 1")
     if op in ("all", "any"):
         x = _cast(x, BOOL)
     elif x.kind == BOOL:
@@ -241,7 +241,7 @@ def _reduce(op: str, x: Symbol, axis: Any, keepdims: bool) -> Symbol:
 
 
 class SymbolicNamespace:
-    """`xp` for symbols: the functions that have a meaning element by element or along a row."""
+    """The namespace `xp` for symbols: element-wise functions and reductions along a row."""
 
     float32, float64, bool, bool_ = np.float32, np.float64, np.bool_, np.bool_
     int32, int64 = np.int32, np.int64
@@ -250,12 +250,12 @@ class SymbolicNamespace:
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name not in _FUNCTIONS:
-            raise AttributeError(f"{name} is no function that can be traced")
+            raise AttributeError(f"{name} is not a function that can be traced")
         traced = _FUNCTIONS[name]
 
         def call(*args: Any, **kwargs: Any) -> Any:
             if not any(isinstance(value, Symbol) for value in (*args, *kwargs.values())):
-                return getattr(np, name)(*args, **kwargs)  # of numbers alone: a number
+                return getattr(np, name)(*args, **kwargs)  # only numbers: a number
             return traced(*args, **kwargs)
 
         return call
@@ -275,8 +275,8 @@ def _unary(op: str) -> Callable[..., Symbol]:
 def _arithmetic(op: str) -> Callable[..., Symbol]:
     def traced(a: Any, b: Any) -> Symbol:
         made = _node(op, (a, b))
-        if made.kind == BOOL:  # NumPy's bools: + is or, * is and, and - is refused
-            made.op = {"+": "||", "*": "&&"}.get(op) or _refuse("subtracts truth values")
+        if made.kind == BOOL:  # as in NumPy, + is or, * is and, and - is an error
+            made.op = {"+": "||", "*": "&&"}.get(op) or _refuse("subtracts booleans")
         return made
 
     return traced
@@ -285,7 +285,7 @@ def _arithmetic(op: str) -> Callable[..., Symbol]:
 def _logical(op: str, is_bitwise: bool) -> Callable[..., Symbol]:
     def traced(a: Any, b: Any) -> Symbol:
         if is_bitwise and any(getattr(v, "kind", BOOL) != BOOL for v in (a, b)):
-            _refuse("works on the bits of numbers")
+            _refuse("uses bitwise operations on numbers")
         return _node(op, (a, b), BOOL, of=BOOL)
 
     return traced
@@ -306,7 +306,7 @@ def _where(condition: Any, a: Any, b: Any) -> Symbol:
 def _astype(x: Symbol, dtype: Any, **options: Any) -> Symbol:
     char = np.dtype(dtype).kind
     if char not in "fiub":
-        _refuse(f"asks for the dtype {dtype}")
+        _refuse(f"uses the dtype {dtype}")
     return _cast(x, INTEGER if char in "iu" else char)
 
 
@@ -374,8 +374,8 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 _METHODS = {*REDUCTIONS, "mean", "clip"}
 
 
-def _give_symbols_operators() -> None:
-    """Let `a + b` be what xp.add(a, b) is, also with the symbol on the right."""
+def _add_operators() -> None:
+    """Define the operators of Symbol: `a + b` is xp.add(a, b), also with a number on the left."""
     names = {"add": "add", "sub": "subtract", "mul": "multiply", "truediv": "divide"}
     names |= {"pow": "power", "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor"}
     for short, name in names.items():
@@ -389,23 +389,23 @@ def _give_symbols_operators() -> None:
         setattr(Symbol, f"__{short}__", lambda a, f=_FUNCTIONS[name]: f(a))
 
 
-_give_symbols_operators()
+_add_operators()
 
 
 def traced(formula: Callable[..., Any], *args: Any) -> Any:
-    """Call a formula with symbols. Raises: Untraceable when it needs anything but operations."""
+    """Return a formula's result for symbols. Raise Untraceable if the formula is unsupported."""
     try:
         return formula(*args)
     except Untraceable:
         raise
-    except Exception as error:  # whatever a formula meets that symbols do not have
+    except Exception as error:  # a formula may use anything that symbols do not support
         raise Untraceable(f"it fails on symbols: {type(error).__name__}: {error}") from error
 
 
 def as_symbol(result: Any, like: Symbol, shape: Shape) -> Symbol:
-    """Return what a formula returned as floats that broadcast to `shape`, or refuse."""
+    """Return a formula's result as floats that broadcast to `shape`. Raise Untraceable if not."""
     symbol = _cast(_as_symbol(result, like), FLOAT)
     full = _broadcast([symbol, Symbol("input", ("",), FLOAT, shape, like.working)])
     if full != shape or symbol.ndim > len(shape):
-        _refuse(f"gives shape {symbol.shape_names}, expected {shape}")
+        _refuse(f"returns shape {symbol.shape_names}, expected {shape}")
     return symbol

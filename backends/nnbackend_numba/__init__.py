@@ -1,4 +1,4 @@
-"""NumPy with compiled kernels: what device="cpu" means wherever numba is installed."""
+"""NumPy with compiled kernels: the backend of device="cpu" if numba is installed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def _probe() -> Probe:
     if importlib.util.find_spec("numba") is None:
         return Probe(0, "numba is not installed; steps run several times slower without it", CURE)
     try:
-        import numba  # the only way to know that it works with the NumPy that is installed
+        import numba  # the only way to check that it works with the installed NumPy
     except Exception as error:
         reason = f"numba cannot be imported ({type(error).__name__}: {error})"
         return Probe(0, reason, "pip install --upgrade numba")

@@ -1,9 +1,9 @@
-"""From the kernels that a step calls to the table of operations that makes the step.
+"""Assemble the table of operations of a step from its recorded kernel calls.
 
-Each kernel has a method of its name, which appends its operations. Operations share out work
-among the workers in one of the ways below; where the way changes, the workers meet first, so that
-what one made is there for all. The gradients of weights need all rows, so they are put off until
-the rows are done on the whole way back.
+Each kernel has a method of its name, which appends its operations. A phase partitions the work of
+its operations in one of the ways below. A barrier precedes each new phase, so that a worker can
+read what the others wrote. Weight gradients need all rows, so they are deferred until the backward
+pass has finished all rows.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from nnbackend.backend import philox
 from nnbackend.backend.base import LOSS, PENALTY, WEIGHT
 from nnbackend.backend.formulas import Activation, Array, Loss, UpdateRule
 from nnbackend_numba import loops, operations
-from nnbackend_numba.compiling import CANNOT, compiled, operation
+from nnbackend_numba.compiling import COMPILE_ERRORS, compiled, operation
 from nnbackend_numba.intrinsics import gemm_address
 from nnbackend_numba.partitioning import choose_partitioning
 from nnbackend_numba.recorder import Call, NotRecordable
 
-# What workers share out: nothing (the first does it), rows, columns of the first x, rows of each
-# W, columns of each W, the flat vector. Layers shared by inputs have further phases of their own.
+# What a phase partitions: nothing (the first worker does it), rows of the batch, columns of the
+# first x, rows of each W, columns of each W, the flat vector. Layers partitioned by inputs add
+# phases.
 ONE, ROWS, COLUMNS, INPUTS, UNITS, VECTOR = "one", "rows", "columns", "inputs", "units", "vector"
-STEPS_AT_ONCE = 4096  # as many lines of coefficients are kept
+STEPS_AT_ONCE = 4096  # the lines of the table of coefficients
 UPDATES = (loops.update0, loops.update1, loops.update2)
-# Losses that are a sum over the outputs of something each gives alone.
+# Losses that are a sum over the outputs of one term each.
 ELEMENTWISE = {
     *("quadratic", "absolute", "huber", "quantile"),
     *("sigmoid_binary_cross_entropy", "exponential_poisson"),
@@ -35,13 +36,13 @@ ELEMENTWISE = {
 
 
 class Assembly:
-    """The table of one step's operations, and what the run must know beside it.
+    """The table of one step's operations, and the state that a program needs to run it.
 
-    Raises: NotRecordable for a kernel, a formula or an array that operations cannot take.
+    Raises: NotRecordable for a kernel, a formula or an array that operations do not support.
     """
 
     def __init__(self, calls: Sequence[Call], most_workers: int) -> None:
-        self.kept: list[Any] = []  # whatever the table holds addresses of
+        self.references: list[Any] = []  # keep alive what the table points to
         self._addresses: dict[int, int] = {}  # by the arrays' ids
         self.multiplications = 0
         self.clock: Array = None
@@ -52,17 +53,17 @@ class Assembly:
         self.coefficients = np.zeros((STEPS_AT_ONCE, 3))
         self._lines: list[tuple[int, int, int]] = []
         self._phase = ""
-        self._later: list[tuple[Any, ...]] = []
+        self._deferred: list[tuple[Any, ...]] = []
         self._workers = most_workers
         self._partitioning = choose_partitioning(calls, most_workers)
         self._layers: list[tuple[Array, Array]] = []  # W, b
         for call in calls:
             try:
-                getattr(self, call.kernel, _unknown)(**call.given)
-            except CANNOT as error:
+                getattr(self, call.kernel, _unknown)(**call.arguments)
+            except COMPILE_ERRORS as error:
                 raise NotRecordable(f"{call.kernel}: {error}") from error
         self._flush()
-        self._meet()
+        self._add_barrier()
         self.table = np.array(self._lines, np.int64)
 
     # ---- the table --------------------------------------------------------------------------
@@ -81,35 +82,35 @@ class Assembly:
         if phase in (ONE, INPUTS, UNITS, VECTOR):
             self._flush()
         if phase != self._phase:
-            self._meet()
+            self._add_barrier()
             self._phase = phase
         made = operation(body, dtype, loop, **names)
         numbers = np.array([self._number(v) for v in ints], np.int64)
         reals = np.array([*floats, 0.0, 0.0, 0.0], np.float64)
-        self.kept += [made, numbers, reals, *ints]
+        self.references += [made, numbers, reals, *ints]
         self._lines.append((made.address, numbers.ctypes.data, reals.ctypes.data))
 
     def _number(self, value: Any) -> int:
-        """Return a number as it is, or an array's address, which takes longer: asked once."""
+        """Return a number unchanged, or an array's address, which is slow to read and cached."""
         if not isinstance(value, np.ndarray):
             return int(value)
-        if (place := id(value)) not in self._addresses:  # all arrays of the table are kept alive
+        if (place := id(value)) not in self._addresses:  # ids stay valid: see `references`
             self._addresses[place] = _address(value)
         return self._addresses[place]
 
-    def _meet(self) -> None:
-        """Let the workers wait for each other, unless they just did."""
+    def _add_barrier(self) -> None:
+        """Append a barrier, unless the last line is one."""
         if self._lines and self._lines[-1][0] != 0:
             self._lines.append((0, 0, 0))
 
     def _flush(self) -> None:
-        """Append what was put off."""
-        later, self._later = self._later, []
-        for given in later:
-            self._add(INPUTS, *given)
+        """Append the deferred operations."""
+        deferred, self._deferred = self._deferred, []
+        for arguments in deferred:
+            self._add(INPUTS, *arguments)
 
     def _sums(self) -> Array:
-        """Return room for a number from each worker."""
+        """Return an array for one partial sum per worker."""
         return np.zeros(operations.SLOT * self._workers)
 
     # ---- layers -----------------------------------------------------------------------------
@@ -176,7 +177,7 @@ class Assembly:
         self.multiplications += B * n_in * n_out
         ints = [gemm, x, delta, dW, db, B, n_in, n_out]
         summing = compiled(loops.bias_gradient, dtype)
-        self._later.append((operations.weight_gradient, dtype, summing, ints))
+        self._deferred.append((operations.weight_gradient, dtype, summing, ints))
 
     def maxout_forward(self, z: Array, a: Array, which: Array) -> None:
         ints = [z, a, which, len(z), z.shape[1], a.shape[1]]
@@ -224,7 +225,7 @@ class Assembly:
             self._add(ROWS, operations.loss_of_elements, dtype, ready, ints)
         else:
             raise NotRecordable(f"the loss {loss} with targets {y.shape}")
-        self._later += [
+        self._deferred += [
             (operations.add_up, "float64", None, [totals, LOSS, sums], [1.0]),
             (operations.add, "float64", None, [totals, WEIGHT], [float(B)]),
         ]
@@ -238,13 +239,13 @@ class Assembly:
         ready = compiled(loops.penalty, dtype)
         ints = [weights, gradient, sums, weights.size]
         self._add(VECTOR, operations.penalty, dtype, ready, ints, [l1, l2])
-        self._meet()
+        self._add_barrier()
         self._add(VECTOR, operations.add_up, "float64", None, [totals, PENALTY, sums], [rows])
 
     def clip_norm(self, gradient: Array, max_norm: float) -> None:
         dtype, ints = gradient.dtype, [gradient, self._sums(), gradient.size]
         self._add(VECTOR, operations.squares, dtype, compiled(loops.squares, dtype), ints)
-        self._meet()
+        self._add_barrier()
         ready = compiled(loops.shrink, dtype)
         self._add(VECTOR, operations.shrink, dtype, ready, ints, [max_norm])
 
@@ -263,7 +264,7 @@ class Assembly:
             raise NotRecordable(f"the update {rule}")
         self.rule, self.hyper, self.weight_decay = rule, hyper, weight_decay
         ready = compiled(UPDATES[len(state)], theta.dtype, rule.recurrence)
-        states = [*state, theta, theta][:2]  # what a rule does not have it does not touch
+        states = [*state, theta, theta][:2]  # the rule ignores the surplus
         names = {
             "coefficients": operations.TAKE[n_coefficients],
             "constants": operations.TAKE[len(rule.params)],
@@ -276,7 +277,7 @@ class Assembly:
                 rule.params, **names,
             )  # fmt: skip
         if sum(W.size + b.size for W, b in self._layers) != theta.size:
-            raise NotRecordable("parameters of no layer")
+            raise NotRecordable("parameters outside of the layers")
 
     def max_norm(self, W: Array, limit: float) -> None:
         norms, ready = np.empty(W.shape[1], W.dtype), compiled(loops.limit_columns, W.dtype)
@@ -324,7 +325,7 @@ class Assembly:
 
 
 def is_readable(data: Array) -> bool:
-    """Whether compiled loops can read an array: rows of whole numbers, float32 or float64."""
+    """Return True if compiled loops can read an array: integers, float32 or float64."""
     kind, size = data.dtype.kind, data.dtype.itemsize
     return data.ndim <= 2 and (kind in "iu" or (kind == "f" and size in (4, 8)))
 
@@ -336,5 +337,7 @@ def _unknown(**given: Any) -> None:
 def _address(value: Array) -> int:
     """Return an array's address."""
     if not value.flags.c_contiguous or not value.dtype.isnative:
-        raise NotRecordable(f"an array that is not plain: {value.dtype} {value.strides}")
+        raise NotRecordable(
+            f"an array that is not C-contiguous and native: {value.dtype} {value.strides}"
+        )
     return int(value.ctypes.data)

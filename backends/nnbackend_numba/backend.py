@@ -1,7 +1,7 @@
-"""The NumPy backend with its passes over memory compiled and fused.
+"""The NumPy backend with compiled and fused element-wise loops.
 
-Matrix products stay NumPy's BLAS. A formula that numba cannot compile, as a user's may be, runs
-through NumPy with the same results.
+NumPy's BLAS computes the matrix products. NumPy also evaluates formulas that numba cannot compile,
+such as some custom ones, with the same results.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Array = NDArray[Any]
 
 
 class NumbaBackend(RecordableBackend):
-    """NumPy arrays, numba's loops."""
+    """NumPy arrays with loops compiled by numba."""
 
     name = "numba"
     device = "numba:0"
@@ -148,7 +148,7 @@ class NumbaBackend(RecordableBackend):
         if (loop := self._update(rule, len(state), c, p, theta.dtype)) is None:
             super().optimizer_step(rule, theta, gradient, state, hyper, weight_decay, n_weights)
             return
-        vectors = [theta, gradient, *state, theta, theta][:4]  # the rule has no use for the rest
+        vectors = [theta, gradient, *state, theta, theta][:4]  # the rule ignores the rest
         start = 0
         if weight_decay:
             keep = kind(1.0 - rate * weight_decay)
@@ -178,7 +178,7 @@ class NumbaBackend(RecordableBackend):
     def scale_rows(
         self, rows: Array, shift: Array, factor: Array, clip: float | None, out: Array
     ) -> None:
-        if not is_readable(rows) or not rows.flags.c_contiguous:  # each layout is compiled apart
+        if not is_readable(rows) or not rows.flags.c_contiguous:  # one compilation per layout
             super().scale_rows(rows, shift, factor, clip, out)
             return
         loop = compiled(loops.scale_rows, out.dtype)
@@ -190,13 +190,13 @@ class NumbaBackend(RecordableBackend):
         try:
             return Program(record(self, step), self._threads).run
         except NotRecordable as reason:
-            logger.info("steps are made kernel by kernel: %s", str(reason).splitlines()[0])
+            logger.info("steps run kernel by kernel: %s", str(reason).splitlines()[0])
             return super().capture(step)
 
     # ---- compiling --------------------------------------------------------------------------
 
     def _activation(self, phi: Activation, role: str, dtype: np.dtype[Any]) -> Any:
-        """Return the compiled loop of an activation ("f") or its slope ("df"); None: use NumPy."""
+        """Return the compiled loop of an activation ("f") or its slope ("df"), or None."""
         if phi.kernel == "softmax":  # its units depend on each other
             return None
         loop = _ACTIVATIONS[role, getattr(phi, f"{role}_is_plain")]
@@ -208,7 +208,7 @@ class NumbaBackend(RecordableBackend):
         return usable(loop, dtype, getattr(phi, role), two_numbers)
 
     def _update(self, rule: UpdateRule, n_states: int, c: Any, p: Any, dtype: np.dtype[Any]) -> Any:
-        """Return the compiled loop of an update rule; None: use NumPy."""
+        """Return the compiled loop of an update rule, or None if numba cannot compile it."""
 
         def one_number() -> list[Any]:
             return [*np.ones((4, 1), dtype), c, p, dtype.type(1), 0, 1]

@@ -1,7 +1,7 @@
-"""numba's cache on the disk, which may fail: what is compiled then serves from memory.
+"""numba's disk cache, made tolerant of failures: compiled code is then used from memory.
 
-A folder that cannot be written, a full disk and a damaged file cost time and nothing else. Each
-is logged once. A damaged file is replaced.
+A read-only folder, a full disk or a damaged file costs compilation time, nothing else. Each is
+logged once. A damaged file is replaced.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from numba.core.serialize import dumps
 from nnbackend_numba.scalars import FAST
 
 logger = logging.getLogger("nnbackend")
-CURE = "Set NUMBA_CACHE_DIR to a folder that can be written and has room."
-_said: set[str] = set()
+CURE = "Set NUMBA_CACHE_DIR to a writable folder on a disk with free space."
+_logged: set[str] = set()
 
 
 def jit(function: Callable[..., Any]) -> Any:
-    """Return a function that is compiled when first called, and kept on the disk where possible."""
-    made = numba.njit(**FAST)(function)
-    made._cache = _cache_of(function)
-    return made
+    """Return a function that is compiled at its first call and cached on disk if possible."""
+    compiled = numba.njit(**FAST)(function)
+    compiled._cache = _cache_of(function)
+    return compiled
 
 
 def c_function(signature: str, function: Callable[..., Any]) -> Any:
-    """Return a function compiled as a C function, kept on the disk where possible."""
+    """Return a function compiled as a C function and cached on disk if possible."""
     types = sigutils.normalize_signature(signature)
-    made: Any = CFunc(function, types, locals={}, options=dict(FAST))
-    made._cache = _cache_of(function)
-    made.compile()
-    return made
+    compiled: Any = CFunc(function, types, locals={}, options=dict(FAST))
+    compiled._cache = _cache_of(function)
+    compiled.compile()
+    return compiled
 
 
 class _Payload(CompileResultCacheImpl):  # type: ignore[misc]
@@ -54,21 +54,21 @@ class _Payload(CompileResultCacheImpl):  # type: ignore[misc]
     def rebuild(self, context: Any, payload: Any) -> Any:
         checksum, data = payload
         if sha256(data).digest() != checksum:
-            raise ValueError("its checksum is another")
+            raise ValueError("its checksum differs")
         return super().rebuild(context, pickle.loads(data))
 
 
 class _Cache(FunctionCache):  # type: ignore[misc]
-    """The cache of one function, whose failures are logged and not raised."""
+    """The cache of one function, which logs failures instead of raising them."""
 
     _impl_class = _Payload
 
     def load_overload(self, signature: Any, context: Any) -> Any:
         try:
             return super().load_overload(signature, context)
-        except Exception as error:  # unpickling damaged bytes raises whatever they say
-            _say(logger.info, "numba's cache holds a damaged file, which is replaced", error)
-            with suppress(OSError):  # without its index a file is written anew
+        except Exception as error:  # unpickling damaged bytes may raise anything
+            _log_once(logger.info, "numba's cache holds a damaged file, which is replaced", error)
+            with suppress(OSError):  # without its index a file is written again
                 Path(self._cache_file._index_path).unlink()
             return None
 
@@ -76,40 +76,40 @@ class _Cache(FunctionCache):  # type: ignore[misc]
         try:
             super().save_overload(signature, result)
         except Exception as error:
-            _say_unsaved(error)
+            _log_unsaved(error)
 
 
 def _cache_of(function: Callable[..., Any]) -> Any:
     try:
         return _Cache(function)
     except (RuntimeError, OSError) as error:  # no folder can be written
-        _say_unsaved(error)
+        _log_unsaved(error)
         return NullCache()
 
 
-def _say(log: Callable[[str], None], what: str, error: Exception) -> None:
-    """Log that something failed, once for each `what`."""
-    if what not in _said:
-        _said.add(what)
+def _log_once(log: Callable[[str], None], what: str, error: Exception) -> None:
+    """Log a failure once for each `what`."""
+    if what not in _logged:
+        _logged.add(what)
         log(f"{what} ({type(error).__name__}: {error})")
 
 
 _UNSAVED = (
-    "numba cannot keep compiled kernels on the disk: every process compiles them anew, which takes "
+    "numba cannot cache compiled kernels on disk: every process compiles them again, which takes "
     f"some seconds. {CURE}"
 )
-_say_unsaved = partial(_say, logger.warning, _UNSAVED)
+_log_unsaved = partial(_log_once, logger.warning, _UNSAVED)
 
 
-class _Announcement(event.Listener):  # type: ignore[misc]
-    """Says once in a process that kernels are compiled, when the first one really is."""
+class _CompilationNotice(event.Listener):  # type: ignore[misc]
+    """A listener that logs once per process, when numba compiles the first kernel."""
 
-    is_said = False
+    is_logged = False
 
     def on_start(self, event: Any) -> None:
-        if not self.is_said and str(event.data["module"]).startswith(f"{__package__}."):
-            self.is_said = True
-            once = "" if _UNSAVED in _said else ", once"
+        if not self.is_logged and str(event.data["module"]).startswith(f"{__package__}."):
+            self.is_logged = True
+            once = "" if _UNSAVED in _logged else ", once"
             logger.warning(
                 "numba compiles kernels for this machine%s; this takes some seconds", once
             )
@@ -118,4 +118,4 @@ class _Announcement(event.Listener):  # type: ignore[misc]
         pass
 
 
-event.register("numba:run_pass", _Announcement())
+event.register("numba:run_pass", _CompilationNotice())

@@ -1,10 +1,9 @@
-"""From a formula of the engine, or of a user, to a compiled loop that is kept on the disk.
+"""Compile built-in and custom formulas into loops that are cached in memory and on disk.
 
-A loop in `loops` calls `formula`; here it is given a real one and compiled. The
-numbers in a formula's text are Python floats, which would drag single precision through double:
-they are replaced by numbers of the loop's own dtype. Compiled loops are found, in memory and on the
-disk, by a name that holds a fingerprint of the formula: the same formula defined again finds its
-loop, and a changed one is compiled anew.
+A loop in `loops` calls the placeholder `formula`; this module replaces it and compiles the loop.
+The constants of a formula are Python floats, which would convert single precision to double, so
+they are replaced by numbers of the loop's dtype. The name of a compiled loop holds a fingerprint
+of its formula: the same formula, defined again, reuses the loop; a changed one is compiled again.
 """
 
 from __future__ import annotations
@@ -24,12 +23,15 @@ from nnbackend_numba import caching, scalars
 from nnbackend_numba.fingerprints import fingerprint, globals_in
 
 logger = logging.getLogger("nnbackend")
-# What a formula beyond numba raises.
-CANNOT = (NumbaError, TypeError, NotImplementedError, RecursionError)
+# Raised for a formula that numba cannot compile.
+COMPILE_ERRORS = (NumbaError, TypeError, NotImplementedError, RecursionError)
 
 
 def retyped(value: Any, dtype: str) -> Any:
-    """Return a function with its floats in `dtype`, compiled; a float in it; others as they are."""
+    """Return a function compiled with its floats in `dtype`, or a float converted to it.
+
+    Return any other value unchanged.
+    """
     if isinstance(value, float):
         return np.dtype(dtype).type(value)
     value = scalars.in_place_of(value)
@@ -41,8 +43,8 @@ def retyped(value: Any, dtype: str) -> Any:
     function = FunctionType(
         code,
         {k: retyped(v, dtype) for k, v in value.__globals__.items() if k in names}
-        # Numba imports this module when it loads from the disk, where the formula's own may be
-        # a script that is gone, or another one with the same formula.
+        # Numba imports this module when it loads from the cache. The module of the formula may be
+        # a deleted script, or another one with the same formula.
         | {"__name__": scalars.__name__},
         value.__name__,
         value.__defaults__,
@@ -56,31 +58,31 @@ def _plain(constant: Any, dtype: str) -> Any:
 
 
 T = TypeVar("T")
-MOST = 512  # compiled things that are kept; what networks in use need they hold themselves
-_kept: OrderedDict[tuple[Any, ...], Any] = OrderedDict()  # the last used at the end
+MAX_CACHED = 512  # entries; networks in use hold their own references to compiled code
+_cache: OrderedDict[tuple[Any, ...], Any] = OrderedDict()  # the most recently used last
 _OPERATION = "void(int64, int64, int64, int64, int64)"
 
 
-def keep(key: tuple[Any, ...], make: Callable[[], T]) -> T:
-    """Return what is kept under a key; made if it is not there. The longest unused makes room.
+def cached(key: tuple[Any, ...], make: Callable[[], T]) -> T:
+    """Return the cached value of a key, made at the first call; evict the least recently used.
 
-    A key holds names, not formulas: a formula that its user drops is not kept alive. That what was
-    compiled for it stays for a while is meant: the same text defined again, as in a search over
-    parameters, finds it, and the compiler gives back no memory for code that is dropped.
+    Keys hold names, not formulas, so the cache keeps no formula alive. Its compiled code stays on
+    purpose: the same text defined again, as in a search over parameters, reuses it, and the
+    compiler frees no memory for dropped code.
     """
     try:
-        found: T = _kept[key]
-        _kept.move_to_end(key)
-    except KeyError:  # another thread may have dropped it just now
-        found = _kept.setdefault(key, make())
-        while len(_kept) > MOST:
-            _kept.popitem(last=False)
+        found: T = _cache[key]
+        _cache.move_to_end(key)
+    except KeyError:  # not cached, or another thread has just evicted it
+        found = _cache.setdefault(key, make())
+        while len(_cache) > MAX_CACHED:
+            _cache.popitem(last=False)
     return found
 
 
 @cache
 def name_of(dtype: Any) -> str:
-    """Return a dtype's name, which NumPy makes anew each time."""
+    """Return a dtype's name, which NumPy builds at each access."""
     name: str = np.dtype(dtype).name
     return name
 
@@ -88,9 +90,9 @@ def name_of(dtype: Any) -> str:
 def compiled(
     loop: Callable[..., Any], dtype: Any, formula: Callable[..., Any] | None = None
 ) -> Any:
-    """Return a loop of `loops` with its formula, compiled when first called and cached on disk.
+    """Return a loop of `loops` with its formula, compiled at its first call and cached on disk.
 
-    Raises: NotImplementedError for a formula whose result depends on what has no fingerprint.
+    Raises: NotImplementedError for a formula that uses a value without a fingerprint.
     """
     dtype = name_of(dtype)
 
@@ -100,21 +102,21 @@ def compiled(
         function.__globals__["formula"] = retyped(formula, dtype)
         return caching.jit(_named(function, dtype, fingerprint(loop, formula)))
 
-    return keep((loop, dtype, None if formula is None else fingerprint(formula)), make)
+    return cached((loop, dtype, None if formula is None else fingerprint(formula)), make)
 
 
-def tried(loop: Any, use: Callable[[], T]) -> T | None:
-    """Return what `use` makes of a compiled loop; None where numba cannot compile it.
+def try_compiled(loop: Any, use: Callable[[], T]) -> T | None:
+    """Return the result of `use`, which calls a loop; None if numba cannot compile the loop.
 
-    Such a loop is not kept: numba stores the error with it, and with the error every frame of the
-    stack, which hold the network and its arrays.
+    Such a loop is removed from the cache: numba stores the error in it, and with the error all
+    stack frames, which hold the network and its arrays.
     """
     try:
         return use()
-    except CANNOT as error:
-        for key in [k for k, kept in list(_kept.items()) if kept is loop]:
-            _kept.pop(key, None)
-        logger.info("numba cannot compile %s: NumPy serves (%s)", loop.__name__, error)
+    except COMPILE_ERRORS as error:
+        for key in [k for k, value in list(_cache.items()) if value is loop]:
+            _cache.pop(key, None)
+        logger.info("numba cannot compile %s: NumPy computes it (%s)", loop.__name__, error)
         return None
 
 
@@ -125,7 +127,7 @@ def usable(
     arguments: Callable[[], Sequence[Any]],
     *sizes: int,
 ) -> Any:
-    """Return a loop compiled with a formula, run once on arguments; None where numba cannot.
+    """Return a loop compiled with a formula and run once; None if numba cannot compile it.
 
     sizes: the lengths of tuples among the arguments.
     """
@@ -137,26 +139,26 @@ def usable(
     def make() -> Any:
         try:
             ready = compiled(loop, dtype, formula)
-        except CANNOT:
+        except COMPILE_ERRORS:
             return None
 
         def use() -> Any:
             ready(*arguments())
             return ready
 
-        return tried(ready, use)
+        return try_compiled(ready, use)
 
-    return keep(key, make)
+    return cached(key, make)
 
 
 def operation(body: Callable[..., Any], dtype: Any, loop: Any, **names: Any) -> Any:
     """Return an operation of `operations` with its loop, compiled, as a C function.
 
-    names: what else its body asks for. The result's `address` is what a program calls.
-    Raises: NotImplementedError where numba cannot compile the loop's formula.
+    names: the other globals of its body. A program calls the `address` of the result.
+    Raises: NotImplementedError if numba cannot compile the loop's formula.
     """
     dtype = name_of(dtype)
-    inside = getattr(loop, "__name__", "")  # which says all about a compiled loop
+    inside = getattr(loop, "__name__", "")  # identifies a compiled loop
 
     def make() -> Any:
         assert isinstance(body, FunctionType)
@@ -167,13 +169,13 @@ def operation(body: Callable[..., Any], dtype: Any, loop: Any, **names: Any) -> 
         return caching.c_function(_OPERATION, _named(function, dtype, name))
 
     key = (body, dtype, inside, *names.items())
-    made = keep(key, make if loop is None else lambda: tried(loop, make))
+    made = cached(key, make if loop is None else lambda: try_compiled(loop, make))
     if made is None:
         raise NotImplementedError(f"numba cannot compile {inside}")
     return made
 
 
 def _named(function: FunctionType, dtype: str, of: str) -> FunctionType:
-    """Return a function with the name under which it is kept on the disk."""
+    """Return a function renamed to its key in the disk cache."""
     function.__name__ = function.__qualname__ = f"{function.__name__}_{dtype}_{of}"
     return function

@@ -1,7 +1,7 @@
-"""A short name for what a function computes, the same in every process.
+"""Fingerprints: short names for what functions compute, the same in every process.
 
-Compiled code is looked up by it, in memory and on the disk. Two functions with one fingerprint
-must compute the same; a function that uses a value that cannot be described has none.
+They are the keys of compiled code, in memory and on disk. Two functions with the same fingerprint
+must compute the same. A function that uses a value without a description has none.
 """
 
 from __future__ import annotations
@@ -21,44 +21,55 @@ from numba.np.ufunc.dufunc import DUFunc
 
 from nnbackend_numba import intrinsics, scalars
 
-# What every formula and operation is compiled with.
+# The modules that every formula and operation is compiled with.
 _SOURCES = [Path(str(module.__file__)) for module in (scalars, intrinsics)]
 _SOURCES.append(Path(__file__).with_name("compiling.py"))
 _BASE = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES))
-# Values whose text says all about them.
-_PLAIN = (bool, int, float, complex, str, bytes, type(None), np.generic, np.dtype, types.Type)
-# What is in these modules or packages is told by its name; other modules change.
-_FIXED = sys.stdlib_module_names | {"numpy", "numba", scalars.__name__, intrinsics.__name__}
-# A dropped formula is not kept alive. "": it has no fingerprint.
-_known: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+# Types whose repr describes a value completely.
+_DESCRIBED_BY_REPR = (
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    type(None),
+    np.generic,
+    np.dtype,
+    types.Type,
+)
+# Members of these modules and packages are identified by name; other modules may change.
+_FIXED_MODULES = sys.stdlib_module_names | {"numpy", "numba", scalars.__name__, intrinsics.__name__}
+# Weak keys do not keep formulas alive. "": the function has no fingerprint.
+_names: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
 
 def fingerprint(*functions: Any) -> str:
-    """Return the name of what functions compute; text among them stands for itself.
+    """Return the fingerprint of functions and of strings.
 
-    Raises: NotImplementedError where that depends on a value that cannot be described.
+    Raises: NotImplementedError for a function that uses a value without a description.
     """
     if len(functions) != 1:
         return _digest(functions)
     (function,) = functions
     try:
-        name = _known.get(function)
-    except TypeError:  # it cannot be referred to weakly, as NumPy's own functions
+        name = _names.get(function)
+    except TypeError:  # no weak references, as for NumPy's functions
         return _digest(functions)
     if name is None:
-        name = _remember(function)
+        name = _store_name(function)
     if not name:
         raise NotImplementedError(f"{function} uses a value that cannot be described")
     return name
 
 
-def _remember(function: Any) -> str:
-    """Store the name of a function once it is complete: another thread may ask meanwhile."""
+def _store_name(function: Any) -> str:
+    """Store the name of a function once it is complete, as other threads may read it."""
     try:
         name = _digest((function,))
     except NotImplementedError:
         name = ""
-    _known[function] = name
+    _names[function] = name
     return name
 
 
@@ -66,13 +77,13 @@ def _digest(values: tuple[Any, ...]) -> str:
     digest, seen, pending = _BASE.copy(), set(), list(values)
 
     def add(*parts: Any) -> None:
-        for part in parts:  # with its length, so that 1, 23 is not 12, 3
+        for part in parts:  # with its length, so that (1, 23) and (12, 3) differ
             data = part if isinstance(part, bytes) else str(part).encode()
             digest.update(b"%d:" % len(data) + data)
 
     while pending:
         value = pending.pop()
-        # A user's own may call what is compiled already.
+        # A custom formula may call functions that numba has compiled already.
         source = "__wrapped__" if isinstance(value, DUFunc) else "py_func"
         value = getattr(value, source, value)
         if name := _fixed_name(value):
@@ -87,7 +98,7 @@ def _digest(values: tuple[Any, ...]) -> str:
             pending += [value.__code__, value.__defaults__, named]
             pending += [*cells, *_globals_of(value, cells)]
         elif isinstance(value, CodeType):
-            # The code of np.sin(z) and np.cos(z) is the same but for the names.
+            # The code of np.sin(z) and of np.cos(z) differs only in the names.
             add("code", value.co_code, value.co_argcount, value.co_names)
             pending += value.co_consts
         elif isinstance(value, tuple):
@@ -109,13 +120,13 @@ def globals_in(code: CodeType) -> set[str]:
 
 
 def _parts(code: CodeType) -> list[CodeType]:
-    """Return code and that of the functions inside it."""
+    """Return a code object and those of the functions defined inside it."""
     inner = [_parts(c) for c in code.co_consts if isinstance(c, CodeType)]
     return [code, *chain.from_iterable(inner)]
 
 
 def _globals_of(function: FunctionType, cells: list[Any]) -> list[Any]:
-    """Return the global values that a function uses, and what it may take from modules."""
+    """Return the global values that a function uses, and the members it may use of modules."""
     code, here = function.__code__, function.__globals__
     used = [here[k] for k in sorted(globals_in(code)) if k in here]
     names = sorted({name for part in _parts(code) for name in part.co_names})
@@ -127,18 +138,18 @@ def _globals_of(function: FunctionType, cells: list[Any]) -> list[Any]:
 
 
 def _fixed_name(value: Any) -> str:
-    """Return the full name of something that it tells all about, else ""."""
+    """Return the full name of a member of a fixed module, else ""."""
     name = str(getattr(value, "__qualname__", None) or getattr(value, "__name__", ""))
     for module in (str(getattr(value, "__module__", "")), "numpy"):
-        is_fixed = module in _FIXED or module.partition(".")[0] in _FIXED
+        is_fixed = module in _FIXED_MODULES or module.partition(".")[0] in _FIXED_MODULES
         if is_fixed and name and getattr(sys.modules.get(module), name, None) is value:
             return f"{module}.{name}"
     return ""
 
 
 def _text(value: Any) -> str:
-    """Return text that stands for a value and for no other."""
-    if isinstance(value, _PLAIN):
+    """Return text that identifies a value."""
+    if isinstance(value, _DESCRIBED_BY_REPR):
         return repr(value)
     if isinstance(value, ModuleType):
         return value.__name__

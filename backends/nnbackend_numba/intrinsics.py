@@ -1,8 +1,8 @@
-"""The few things compiled loops need that numba has no word for: addresses, atomics, BLAS.
+"""LLVM intrinsics that compiled loops need and numba lacks: addresses, atomics, BLAS calls.
 
-Each is a handful of LLVM instructions. Numbers called addresses are int64.
+Addresses are int64.
 """
-# numba reads an intrinsic's signature from its body, so they bear no types.
+# numba reads an intrinsic's signature from its body, so they have no type annotations.
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-any-return, no-untyped-call"
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def pointer(typingctx, address):
 
 @intrinsic
 def size_of(typingctx, kind):
-    """Return the bytes of a number of some kind, as np.float32."""
+    """Return the size in bytes of a number type, such as np.float32."""
     size = kind.dtype.bitwidth // 8
 
     def generate(context, builder, signature, args):
@@ -46,7 +46,7 @@ def size_of(typingctx, kind):
 
 @intrinsic
 def call_operation(typingctx, address, ints, floats, worker, workers, step):
-    """Call a compiled operation: five int64 arguments, nothing back."""
+    """Call a compiled operation, which has five int64 arguments and returns nothing."""
 
     def generate(context, builder, signature, args):
         kind = ir.FunctionType(ir.VoidType(), [I64] * 5)
@@ -70,7 +70,7 @@ def call_plain(typingctx, address):
 
 @intrinsic
 def fetch_add(typingctx, address, amount):
-    """Add to the int64 at an address, atomically; return what was there."""
+    """Add atomically to the int64 at an address; return its previous value."""
 
     def generate(context, builder, signature, args):
         place = builder.inttoptr(args[0], I64.as_pointer())
@@ -81,7 +81,7 @@ def fetch_add(typingctx, address, amount):
 
 @intrinsic
 def atomic_load(typingctx, address):
-    """Read the int64 at an address that another thread may write."""
+    """Read atomically the int64 at an address."""
 
     def generate(context, builder, signature, args):
         place = builder.inttoptr(args[0], I64.as_pointer())
@@ -92,7 +92,7 @@ def atomic_load(typingctx, address):
 
 @intrinsic
 def atomic_store(typingctx, address, value):
-    """Write the int64 at an address that another thread may read."""
+    """Write atomically the int64 at an address."""
 
     def generate(context, builder, signature, args):
         place = builder.inttoptr(args[0], I64.as_pointer())
@@ -115,11 +115,11 @@ def high_word(typingctx, a, b):
 
 @intrinsic
 def gemm(typingctx, address, b_is_turned, a_is_turned, n, m, k, one, b, ldb, a, lda, c, ldc):
-    """Multiply by a Fortran gemm: C = A B, for matrices of rows one after another.
+    """Compute C = A B for row-major matrices with a Fortran gemm.
 
-    Fortran sees each matrix turned, so it is asked for C^T = B^T A^T. Shapes: A (m, k), B (k, n),
-    C (m, n); turned says that a matrix lies transposed. ld: the elements from a row to the next.
-    `one` is 1 in the matrices' dtype; all else is int64, with matrices by their addresses.
+    Fortran sees each matrix transposed, so it computes C^T = B^T A^T. Shapes: A (m, k), B (k, n),
+    C (m, n); "turned" means that a matrix is stored transposed. ld: the elements between rows.
+    `one` is 1 in the matrices' dtype; all else is int64, with matrices as addresses.
     """
     number = one
 
@@ -158,10 +158,10 @@ def gemm(typingctx, address, b_is_turned, a_is_turned, n, m, k, one, b, ldb, a, 
 
 @cache
 def gemm_address(dtype: str) -> int:
-    """Return the address of SciPy's matrix product, which it offers to compiled code."""
+    """Return the address of gemm in SciPy's BLAS."""
     from scipy.linalg import cython_blas
 
-    threads.look_again()  # SciPy comes with a BLAS of its own
+    threads.look_again()  # importing SciPy loads its BLAS
     capsule: Any = cython_blas.__pyx_capi__["sgemm" if dtype == "float32" else "dgemm"]
     api = ctypes.pythonapi
     api.PyCapsule_GetName.restype = ctypes.c_char_p
@@ -173,7 +173,7 @@ def gemm_address(dtype: str) -> int:
 
 @cache
 def yield_address() -> int:
-    """Return the address of the system's "let another thread run"."""
+    """Return the address of the system's function that yields the processor."""
     if sys.platform == "win32":
         function = ctypes.WinDLL("kernel32").SwitchToThread
     else:

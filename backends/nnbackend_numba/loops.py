@@ -1,6 +1,6 @@
-"""The loops to compile: one pass over memory each, with the formula put in.
+"""The loops to compile, each one pass over memory.
 
-`formula` is filled in by `compiling`. Arrays are C-contiguous unless said.
+`compiling` replaces `formula`. Arrays are C-contiguous unless stated otherwise.
 Shape letters: B rows, O outputs, K pieces, P parameters.
 """
 # mypy: disable-error-code="no-untyped-def"
@@ -24,8 +24,8 @@ BUMP0, BUMP1 = (np.uint64(b) for b in philox.KEY_BUMPS)
 # ---- layers -------------------------------------------------------------------------------------
 
 
-# These work on the columns from `first` to before `last`. A row's stretch is cut out first: with
-# range(first, last) numba allows for negative indices, and there are no vector instructions.
+# These loop over the columns from `first` to `last`, exclusive. They slice each row first: with
+# range(first, last) numba handles negative indices, which prevents vectorization.
 
 
 def bias_value(z, b, a, first, last):
@@ -40,7 +40,7 @@ def bias_value(z, b, a, first, last):
 
 
 def bias_value_plain(z, b, a, first, last):
-    """The same for a formula of z alone."""
+    """Compute the same as `bias_value` for a formula of z alone."""
     b = b[first:last]
     for i in range(z.shape[0]):
         zi, ai = z[i, first:last], a[i, first:last]
@@ -51,7 +51,7 @@ def bias_value_plain(z, b, a, first, last):
 
 
 def bias_value_in_place(z, b, a, first, last):
-    """The same where a is z, which the compiler must know to make vector instructions."""
+    """Compute the same if a is z, which the compiler needs to know to vectorize the loop."""
     b = b[first:last]
     for i in range(z.shape[0]):
         zi = z[i, first:last]
@@ -84,7 +84,7 @@ def slope(delta, z, a, first, last):
 
 
 def slope_plain(delta, z, a, first, last):
-    """The same for a formula of z alone."""
+    """Compute the same as `slope` for a formula of z alone."""
     for i in range(delta.shape[0]):
         di, zi = delta[i, first:last], z[i, first:last]
         for j in range(di.size):
@@ -92,7 +92,7 @@ def slope_plain(delta, z, a, first, last):
 
 
 def bias(z, b, a, first, last):
-    """z += b, for an activation that leaves z as it is; a is z."""
+    """z += b, for the identity activation; a is z."""
     b = b[first:last]
     for i in range(z.shape[0]):
         zi = z[i, first:last]
@@ -124,7 +124,7 @@ def add_parts(parts, lo, total, first, last):
 
 
 def maxout(z, a, which):
-    """a = the largest piece, which = its number; the first of equals."""
+    """Compute a = the largest piece, which = its index; ties: the first."""
     n_out = a.shape[1]
     for i in range(a.shape[0]):
         for j in range(n_out):
@@ -149,9 +149,9 @@ def maxout_gradient(delta, which, dz):
 
 
 def dropout(x, seed, layer, step, first_row, threshold, scale, a, mask):
-    """a = x * scale where the unit's 16 bits are below the threshold, else 0; see `philox`.
+    """Compute a = x * scale where the unit's 16 bits are below the threshold, else 0.
 
-    The numbers that address the bits are uint64.
+    The arguments that address the bits are uint64; see `philox`.
     """
     n = x.shape[1]
     blocks = np.uint64((n + 15) // 16)
@@ -180,7 +180,7 @@ def dropout_gradient(da, mask, scale, dx):
             dx[i, j] = da[i, j] * scale if mask[i, j] else da.dtype.type(0)
 
 
-# ---- losses: the mean's gradient in delta; the sum of the rows' losses given back -----------
+# ---- losses: delta = the gradient of the mean; return the sum of the rows' losses -----------
 
 
 def softmax_cross_entropy_labels(z, y, smoothing, share, delta):
@@ -212,7 +212,10 @@ def softmax_cross_entropy_labels(z, y, smoothing, share, delta):
 
 
 def loss_of_elements(out, y, share, delta):
-    """A loss that adds up over the outputs: the formula gives each one's loss and gradient."""
+    """Compute a loss that is a sum over the outputs, and delta.
+
+    The formula returns the loss and gradient of one output.
+    """
     total = 0.0
     for i in range(out.shape[0]):
         row = out.dtype.type(0)
@@ -228,7 +231,7 @@ def loss_of_elements(out, y, share, delta):
 
 
 def update0(theta, g, s, r, c, p, keep, start, stop):
-    """One step of a rule without state; theta *= keep first, from start to before stop."""
+    """One step of a rule without state, after theta *= keep, for theta[start:stop]."""
     theta = theta[start:stop]
     g = g[start:stop]
     for i in range(theta.size):
@@ -286,13 +289,13 @@ def shrink(v, factor):
 
 
 def average(theta, ema_weights, move):
-    """shadow += move * (theta - shadow)."""
+    """ema_weights += move * (theta - ema_weights)."""
     for i in range(theta.size):
         ema_weights[i] += move * (theta[i] - ema_weights[i])
 
 
 def limit_columns(W, limit, norms, first, last):
-    """Shrink columns to at most `limit` long; norms (O,) is scratch."""
+    """Shrink columns to a norm of at most `limit`; norms (O,) is scratch."""
     norms = norms[first:last]
     for j in range(norms.size):
         norms[j] = 0
@@ -334,7 +337,7 @@ def scale_rows(rows, shift, factor, clip, out, first, last):
 
 
 def tick(clock, rates, hyper):
-    """Begin a step: count it, look up its learning rate and momentum."""
+    """Begin a step: count it, read its learning rate and momentum."""
     clock[0] += 1
     clock[1] += 1
     hyper[0] = rates[0, clock[1]]

@@ -1,11 +1,11 @@
-"""The operations of a recorded step, each for the share of one worker.
+"""The operations of a recorded step, each for the part of one worker.
 
-An operation is one function of five int64: the address of its own numbers `ints` (addresses of
-arrays, then sizes), of its own `floats`, the worker, how many workers there are, and the step
-counted from the start of the run. Arrays are C-contiguous. What is whose follows from sizes alone,
-see `sharing`; no two workers write to one place.
+An operation is a function of five int64: the address of its operands `ints` (addresses of arrays,
+then sizes), the address of its operands `floats`, the worker, the number of workers, and the step
+counted from the start of the run. Arrays are C-contiguous. Sizes alone determine each worker's
+part, see `partitioning`; no two workers write to the same element.
 
-`kind` (the dtype), `loop` and the others below are filled in by `compiling`.
+`compiling` replaces `kind` (the dtype), `loop` and the other placeholders below.
 Shape letters: B rows, I inputs, O outputs, P parameters.
 """
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, attr-defined, no-any-return"
@@ -23,10 +23,10 @@ from nnbackend_numba.intrinsics import gemm, pointer, size_of
 
 kind: Any = None  # np.float32 or np.float64
 loop: Any = None  # a compiled loop of `loops`
-coefficients: Any = None  # take the tuple that an update rule wants from a line of numbers
+coefficients: Any = None  # convert an array to the tuple that an update rule expects
 constants: Any = None
 source: Any = None  # the dtype of the rows that are gathered or scaled
-SLOT = 8  # workers' partial sums stand this far apart, each in its own line of the cache
+SLOT = 8  # the distance of the workers' partial sums, each in its own cache line
 _inline = numba.njit(forceinline=True, **scalars.FAST)
 
 
@@ -44,13 +44,13 @@ def doubles(address, n):
 
 @_inline
 def begin(n, worker, workers):
-    """Return where a worker's share of n things begins; the next worker's is its end."""
+    """Return the first index of a worker's part of n items; the next worker's is its end."""
     return n * worker // workers
 
 
 @_inline
 def part_of(n, worker, workers):
-    """Return a worker's part of n columns: whole lines of the cache, where that is fair."""
+    """Return a worker's part of n columns: whole cache lines, if the parts stay balanced."""
     if n % (16 * workers) != 0 and n < 1024 * workers:
         return begin(n, worker, workers), begin(n, worker + 1, workers)
     lines = (n + 15) // 16
@@ -69,13 +69,13 @@ def block_of(by_columns, rows, columns, worker, workers):
 
 @_inline
 def vector(address, first, n, kind):
-    """Return n numbers from an array's element `first` on."""
+    """Return n numbers of an array, starting at element `first`."""
     return numba.carray(pointer(address + first * size_of(kind)), (n,), kind)
 
 
 @_inline
 def matrix(address, first, rows, columns, kind):
-    """Return rows of a matrix from its row `first` on."""
+    """Return rows of a matrix, starting at row `first`."""
     start = address + first * columns * size_of(kind)
     return numba.carray(pointer(start), (rows, columns), kind)
 
@@ -106,7 +106,7 @@ def take3(v, kind):
 
 TAKE = (take0, take1, take2, take3)
 
-# ---- the beginning of a step, by the first worker -------------------------------------------
+# ---- start of a step, by the first worker ---------------------------------------------------
 
 
 def tick(ints, floats, worker, workers, step):
@@ -153,7 +153,7 @@ def forward(ints, floats, worker, workers, step):
 
 
 def forward_part(ints, floats, worker, workers, step):
-    """The part of x W that own columns of x give.
+    """Partial sums of x W over own columns of x.
 
     ints: gemm, x, W, parts (workers, B, O), B, I, O.
     """
@@ -168,7 +168,7 @@ def forward_part(ints, floats, worker, workers, step):
 
 
 def add_parts(ints, floats, worker, workers, step):
-    """z = the sum of the parts, a block of it.  ints: by columns, parts, z, B, O."""
+    """z = the sum of the parts, own block.  ints: by columns, parts, z, B, O."""
     i = words(ints, 5)
     rows, n_out = i[3], i[4]
     lo, hi, first, last = block_of(i[0], rows, n_out, worker, workers)
@@ -177,7 +177,7 @@ def add_parts(ints, floats, worker, workers, step):
 
 
 def activate(ints, floats, worker, workers, step):
-    """z += b, a = phi(z), a block of it.  ints: by columns, z, b, a, B, O."""
+    """z += b, a = phi(z), own block.  ints: by columns, z, b, a, B, O."""
     i = words(ints, 6)
     lo, hi, first, last = block_of(i[0], i[4], i[5], worker, workers)
     z, a = matrix(i[1], lo, hi - lo, i[5], kind), matrix(i[3], lo, hi - lo, i[5], kind)
@@ -185,7 +185,7 @@ def activate(ints, floats, worker, workers, step):
 
 
 def slope(ints, floats, worker, workers, step):
-    """delta *= phi'(z), a block of it.  ints: by columns, delta, z, a, B, O."""
+    """delta *= phi'(z), own block.  ints: by columns, delta, z, a, B, O."""
     i = words(ints, 6)
     lo, hi, first, last = block_of(i[0], i[4], i[5], worker, workers)
     n, n_out = hi - lo, i[5]
@@ -194,7 +194,7 @@ def slope(ints, floats, worker, workers, step):
 
 
 def input_gradient(ints, floats, worker, workers, step):
-    """dx = delta W^T, a block of it.  ints: by columns, gemm, delta, W, dx, B, I, O."""
+    """dx = delta W^T, own block.  ints: by columns, gemm, delta, W, dx, B, I, O."""
     i = words(ints, 8)
     n_in, n_out, size = i[6], i[7], size_of(kind)
     lo, hi, first, last = block_of(i[0], i[5], n_in, worker, workers)
@@ -295,10 +295,10 @@ def weight_gradient(ints, floats, worker, workers, step):
 
 
 def update(ints, floats, worker, workers, step):
-    """A step of an update rule on a layer: own rows of W, then the biases of own units.
+    """Update a layer: own rows of W, then the biases of own units.
 
-    ints: theta, gradient, first and second state, table, P, where W and b begin, I, O.
-    The table has a line for each step: what weights are kept at, then the rule's coefficients.
+    ints: theta, gradient, first and second state, table, P, first index of W and of b, I, O.
+    The table has a line for each step: 1 - rate * weight decay, then the rule's coefficients.
     floats: the rule's constants.
     """
     i = words(ints, 10)
@@ -337,14 +337,14 @@ def penalty(ints, floats, worker, workers, step):
 
 
 def squares(ints, floats, worker, workers, step):
-    """The sum of own squares.  ints: vector, partial sums, P."""
+    """Sum own squares.  ints: vector, partial sums, P."""
     i = words(ints, 3)
     lo, hi = begin(i[2], worker, workers), begin(i[2], worker + 1, workers)
     doubles(i[1], SLOT * workers)[SLOT * worker] = loop(vector(i[0], lo, hi - lo, kind))
 
 
 def shrink(ints, floats, worker, workers, step):
-    """Clip to a norm.  ints: vector, partial sums of squares, P.  floats: the norm allowed."""
+    """Clip to a norm.  ints: vector, partial sums of squares, P.  floats: the largest norm."""
     i, longest = words(ints, 3), doubles(floats, 1)[0]
     parts, square = doubles(i[1], SLOT * workers), 0.0
     for w in range(workers):
@@ -357,7 +357,7 @@ def shrink(ints, floats, worker, workers, step):
 
 
 def average(ints, floats, worker, workers, step):
-    """A running average.  ints: theta, shadow, hyper, P.  floats: its decay."""
+    """Update a moving average.  ints: theta, ema_weights, hyper, P.  floats: its decay."""
     i = words(ints, 4)
     lo, hi = begin(i[3], worker, workers), begin(i[3], worker + 1, workers)
     t = doubles(i[2], 3)[2]
@@ -390,7 +390,7 @@ def add(ints, floats, worker, workers, step):
 
 @caching.jit
 def barrier(state, workers, give_way):
-    """Wait until all workers are here. meeting: the address of a count, and 64 bytes on a round."""
+    """Wait for all workers. state: the address of a counter; 64 bytes further, of the round."""
     now = intrinsics.atomic_load(state + 64)
     if intrinsics.fetch_add(state, 1) == workers - 1:
         intrinsics.atomic_store(state, 0)
@@ -399,13 +399,13 @@ def barrier(state, workers, give_way):
     spins = 0
     while intrinsics.atomic_load(state + 64) == now:
         spins += 1
-        if spins > 4000:  # a worker has lost its processor: do not keep this one from it
+        if spins > 4000:  # a worker has lost its core: yield this one
             intrinsics.call_plain(give_way)
 
 
 @caching.jit
 def make_steps(table, steps, worker, workers, state, give_way):
-    """Make a worker's share of steps. table: (n, 3) operation, ints, floats; operation 0: meet."""
+    """Run a worker's part of steps. table: (n, 3) operation, ints, floats; operation 0: barrier."""
     for step in range(steps):
         for k in range(table.shape[0]):
             if table[k, 0] != 0:
@@ -418,7 +418,7 @@ def make_steps(table, steps, worker, workers, state, give_way):
 
 @caching.jit
 def make_all_shares(table, steps, workers):
-    """Make the shares of every worker of some steps, one after another: the same numbers, alone."""
+    """Run the parts of all workers of some steps on one thread, with the same results."""
     for step in range(steps):
         first = 0
         while first < table.shape[0]:

@@ -1,12 +1,13 @@
-"""How the workers share out a step: by rows of the batch, or by inputs of the layers.
+"""Partition a step among the workers: by rows of the batch, or by inputs of the layers.
 
-By rows, a worker feeds its rows through all layers and back; but it reads all of the weights,
-which others have changed, and for the gradient of its part of them the rows of the others. By
-inputs, a worker owns some rows of W: it alone reads, differentiates and changes them, and takes
-its columns of x; what the workers exchange are their parts of z, and delta. What one processor
-reads after another wrote it is slow (about 25 ns for a line of the cache, measured on two cores of
-a server), so the first layers, as many as make the exchange smallest, are shared by inputs, and
-the rest by rows.
+- By rows: a worker propagates its rows forward and backward through all layers. It reads all
+  weights, and the rows of all workers for the gradient of its part of the weights.
+- By inputs: a worker owns some rows of W, which no other worker reads or updates, and reads its
+  columns of x. The workers exchange partial sums of z, and delta.
+
+Reading what another core wrote is slow (about 25 ns per cache line, measured on two cores of a
+server). So the first layers are partitioned by inputs, as many as minimize the numbers exchanged,
+and the rest by rows.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from typing import Any
 from nnbackend.backend.formulas import Array
 from nnbackend_numba.recorder import Call
 
-FEWEST = 32  # inputs for each worker of a layer that is shared by inputs
-BARRIER_COST = 400  # numbers that could be exchanged in the time of two meetings
+MIN_INPUTS_PER_WORKER = 32  # of a layer that is partitioned by inputs
+BARRIER_COST = 400  # numbers that workers could exchange in the time of two barriers
 
 
 @dataclass(frozen=True)
 class Partitioning:
-    """The weights of the layers that are shared by inputs, in their order.
+    """The weights of the layers that are partitioned by inputs, in order.
 
-    x: what the first of them takes; a worker gathers only its columns. raw: x before it is scaled,
-    where that is another array.
+    x: the input of the first layer, of which each worker gathers only its columns.
+    raw: x before scaling, if that is another array.
     """
 
     weights: tuple[Array, ...] = ()
@@ -35,56 +36,64 @@ class Partitioning:
     raw: Array = None
 
     def is_x(self, array: Array) -> bool:
-        """Whether an array holds the inputs of the first layer, raw or scaled."""
+        """Return True if an array holds the inputs of the first layer, raw or scaled."""
         return array is not None and (array is self.x or array is self.raw)
 
     def is_by_inputs(self, W: Array) -> bool:
-        """Whether a layer is shared by inputs."""
+        """Return True if the layer with weights W is partitioned by inputs."""
         return any(W is other for other in self.weights)
 
     def is_next_by_inputs(self, W: Array) -> bool:
-        """Whether the layer above is shared by inputs too."""
+        """Return True if the layer above is partitioned by inputs too."""
         return any(W is other for other in self.weights[:-1])
 
 
 def choose_partitioning(calls: Sequence[Call], workers: int) -> Partitioning:
-    """Choose how many of the first layers are shared by inputs."""
-    layers = [call.given for call in calls if call.kernel == "dense_forward"]
+    """Choose how many of the first layers to partition by inputs."""
+    layers = [call.arguments for call in calls if call.kernel == "dense_forward"]
     if workers == 1 or not layers:
         return Partitioning()
     x = layers[0]["x"]
-    raw = next((c.given["rows"] for c in calls if c.given.get("out") is x and "rows" in c.given), x)
-    is_gathered = any(c.kernel == "gather_rows" and c.given["out"] is raw for c in calls)
-    is_made = any(c.given.get("a") is x for c in calls)
-    costs = [_exchange(layers, 0, is_gathered)]
-    for k in range(1, _in_a_row(calls) + 1):
-        if layers[k - 1]["x"].shape[1] < FEWEST * workers:
+    raw = next(
+        (
+            c.arguments["rows"]
+            for c in calls
+            if c.arguments.get("out") is x and "rows" in c.arguments
+        ),
+        x,
+    )
+    is_gathered = any(c.kernel == "gather_rows" and c.arguments["out"] is raw for c in calls)
+    is_computed = any(c.arguments.get("a") is x for c in calls)
+    costs = [_exchanged_numbers(layers, 0, is_gathered)]
+    for k in range(1, _consecutive_dense_layers(calls) + 1):
+        if layers[k - 1]["x"].shape[1] < MIN_INPUTS_PER_WORKER * workers:
             break
-        costs.append(_exchange(layers, k, False) + (x.size if is_made else 0))
+        costs.append(_exchanged_numbers(layers, k, False) + (x.size if is_computed else 0))
     chosen = costs.index(min(costs))
     weights = tuple(layer["W"] for layer in layers[:chosen])
     return Partitioning(weights, x, raw) if chosen else Partitioning()
 
 
-def _in_a_row(calls: Sequence[Call]) -> int:
-    """Count the dense layers that feed each other directly, from the first on."""
+def _consecutive_dense_layers(calls: Sequence[Call]) -> int:
+    """Count the first dense layers that follow each other directly."""
     count, x = 0, None
     for call in calls:
-        if call.kernel == "dense_forward" and (count == 0 or call.given["x"] is x):
-            count, x = count + 1, call.given["a"]
+        if call.kernel == "dense_forward" and (count == 0 or call.arguments["x"] is x):
+            count, x = count + 1, call.arguments["a"]
         elif count:
             break
     return count
 
 
-def _exchange(layers: Sequence[dict[str, Any]], k: int, is_first_by_rows: bool) -> float:
-    """Return about how many numbers workers exchange when the first k layers are shared by inputs."""
+def _exchanged_numbers(layers: Sequence[dict[str, Any]], k: int, is_first_by_rows: bool) -> float:
+    """Estimate how many numbers workers exchange with the first k layers partitioned by inputs."""
     total = 0.0
     for place, layer in enumerate(layers):
         (B, n_in), n_out = layer["x"].shape, layer["W"].shape[1]
         if place < k:
-            # Parts of z and delta; and each worker writes all of z, which is then added up. With
-            # this the choice was right at 784-512-512-10 b1024, where rows are faster by 7 %.
+            # Partial sums of z, and delta; each worker writes a full z, and the sums are added.
+            # With this factor the choice was right at 784-512-512-10 b1024, where partitioning by
+            # rows is 7 % faster.
             total += 4 * B * n_out + BARRIER_COST
         else:
             total += n_in * n_out + B * n_out

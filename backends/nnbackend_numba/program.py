@@ -1,8 +1,8 @@
-"""A recorded step as a program: a table of compiled operations, carried out by a team of threads.
+"""A recorded step as a program: a table of compiled operations, which worker threads execute.
 
-No Python runs between the kernels of a step, nor between steps. Each worker of the team takes its
-share of every operation, and they wait for each other a few times in a step. Matrix products are
-SciPy's BLAS, on one thread for each worker.
+No Python runs between the kernels of a step, nor between steps. Each worker computes its part of
+every operation; a few barriers per step synchronize the workers. SciPy's BLAS computes the matrix
+products, on one thread per worker.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ from nnbackend_numba.operations import make_all_shares, make_steps
 from nnbackend_numba.recorder import Call
 from nnbackend_numpy import threads
 
-# Multiplications in a step for which it is worth sharing with one worker more; and in the steps of
-# a run for which it is worth waking the others, half a millisecond where their processors sleep.
-WORK_OF_ONE = 1 << 17
-WORK_OF_A_RUN = 1 << 24
+# Multiplications per step that justify one more worker; and per run that justify waking the other
+# workers, which takes half a millisecond if their cores sleep.
+WORK_PER_WORKER = 1 << 17
+MIN_PARALLEL_WORK = 1 << 24
 
 
 class Program:
-    """The operations of one step, ready to be carried out any number of times.
+    """The operations of one step, which `run` repeats any number of times.
 
-    Raises: NotRecordable for a call that no operation stands for.
+    Raises: NotRecordable for a call without an operation.
     """
 
     def __init__(self, calls: Sequence[Call], most_workers: int) -> None:
         self._step = Assembly(calls, most_workers)
-        fair = 1 + self._step.multiplications // WORK_OF_ONE
+        fair = 1 + self._step.multiplications // WORK_PER_WORKER
         self.workers = max(1, min(most_workers, fair))
 
     def run(self, n: int) -> None:
-        """Make n steps."""
+        """Run n steps."""
         with threads.one_each():
             for done in range(0, n, STEPS_AT_ONCE):
                 steps = min(STEPS_AT_ONCE, n - done)
-                self._work_out_coefficients(steps)
+                self._fill_coefficients(steps)
                 self._run_on_workers(steps)
 
-    def _work_out_coefficients(self, n: int) -> None:
-        """Write down what the update rule needs in each of the next n steps."""
+    def _fill_coefficients(self, n: int) -> None:
+        """Store the coefficients of the update rule for each of the next n steps."""
         step = self._step
         if step.rule is None:
             return
@@ -64,50 +64,50 @@ class Program:
             for k, value in enumerate(step.rule.coefficients(rates, momenta, counts), 1):
                 lines[:, k] = value
             return
-        for line, *given in zip(lines, rates, momenta, counts, strict=True):  # a user's own
-            own = step.rule.coefficients(*given)
-            line[1 : len(own) + 1] = own
+        for line, *arguments in zip(lines, rates, momenta, counts, strict=True):  # a custom rule
+            values = step.rule.coefficients(*arguments)
+            line[1 : len(values) + 1] = values
 
     def _run_on_workers(self, steps: int) -> None:
-        """Let every worker make its share of some steps; this thread is the first of them.
+        """Run some steps on all workers, of which this thread is the first.
 
-        Where they are not worth waking, or cannot be had, it makes the shares of all.
+        This thread computes all parts if there is too little work, or if threads cannot start.
         """
         table, workers = self._step.table, self.workers
-        if workers == 1 or steps * self._step.multiplications < WORK_OF_A_RUN:
+        if workers == 1 or steps * self._step.multiplications < MIN_PARALLEL_WORK:
             make_all_shares(table, steps, workers)
             return
-        barrier, give_way = np.zeros(16, np.int64), yield_address()
+        barrier, yield_function = np.zeros(16, np.int64), yield_address()
         barrier_address = barrier.ctypes.data
-        all_are_asked, workers_asked = threading.Event(), list[Future[None]]()
+        all_submitted, futures = threading.Event(), list[Future[None]]()
 
-        def join_in(worker: int) -> None:
-            all_are_asked.wait()
-            if len(workers_asked) == workers - 1:
-                make_steps(table, steps, worker, workers, barrier_address, give_way)
+        def run_worker(worker: int) -> None:
+            all_submitted.wait()
+            if len(futures) == workers - 1:
+                make_steps(table, steps, worker, workers, barrier_address, yield_function)
 
         try:
-            workers_asked.extend(_pool().submit(join_in, w) for w in range(1, workers))
+            futures.extend(_executor().submit(run_worker, w) for w in range(1, workers))
         except RuntimeError:  # the system has no more threads
-            _pool.cache_clear()  # the executor has lost count of its own
-        all_are_asked.set()
-        if len(workers_asked) == workers - 1:
-            make_steps(table, steps, 0, workers, barrier_address, give_way)
+            _executor.cache_clear()  # the executor's count of its threads is wrong now
+        all_submitted.set()
+        if len(futures) == workers - 1:
+            make_steps(table, steps, 0, workers, barrier_address, yield_function)
         else:
             make_all_shares(table, steps, workers)
-        for future in workers_asked:
+        for future in futures:
             future.result()
 
 
 @cache
-def _pool() -> ThreadPoolExecutor:
-    """Return where workers wait for their next steps.
+def _executor() -> ThreadPoolExecutor:
+    """Return the thread pool of all programs.
 
-    To wake one takes a tenth of the time that a new thread does. There is one for everybody, as
-    members of a team wait for each other.
+    Waking a waiting thread takes a tenth of the time of starting one. The pool has no effective
+    limit: a queued worker would block the others of its program at a barrier.
     """
     return ThreadPoolExecutor(max_workers=1 << 16, thread_name_prefix="nnbackend")
 
 
-if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
-    os.register_at_fork(after_in_child=_pool.cache_clear)
+if hasattr(os, "register_at_fork"):  # a forked child has none of its parent's threads
+    os.register_at_fork(after_in_child=_executor.cache_clear)

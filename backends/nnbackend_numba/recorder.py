@@ -1,9 +1,9 @@
-"""Recording a step: which kernels it calls, with which arrays.
+"""Record a step: the kernels that it calls, with their arguments.
 
-A step calls kernels and nothing else, always with the same arrays, so that the list of its calls
-is the whole step. While a thread records one, the backend's kernels write themselves down instead
-of working. Which thread records is known to that thread alone: there is no lock, and nothing that
-other threads or a forked process could find half done.
+A step only calls kernels, always with the same arrays, so the list of its calls describes it
+completely. While a thread records, the backend's kernels append their calls to a list instead of
+running. The recording is thread-local: there is no lock, and no half-done state that other threads
+or a forked process could see.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from nnbackend_numpy.kernels import NumPyBackend
 
 
 class NotRecordable(Exception):
-    """The step does something that a recording cannot hold."""
+    """The step does something other than call kernels that can be recorded."""
 
 
 class Call(NamedTuple):
     """One call of a kernel, with all its arguments by name."""
 
     kernel: str
-    given: dict[str, Any]
+    arguments: dict[str, Any]
 
 
 class _Recording(threading.local):
-    """What this thread records, if it does: of which backend, and the calls so far."""
+    """The recording of a thread: the backend (None: not recording) and the calls so far."""
 
     backend: Backend | None = None
     calls: list[Call] = []  # noqa: RUF012 - each recording sets its own
@@ -51,12 +51,12 @@ class RecordableBackend(NumPyBackend):
 
 
 def record(backend: RecordableBackend, step: Callable[[], None]) -> list[Call]:
-    """Return the kernels that `step` calls, without doing their work.
+    """Return the kernel calls of `step`, without running the kernels.
 
-    Raises: NotRecordable where it does anything else with the backend.
+    Raises: NotRecordable if it uses the backend in any other way.
     """
     if replaced := _METHODS & vars(backend).keys():
-        raise NotRecordable(f"{', '.join(sorted(replaced))} of this backend alone")
+        raise NotRecordable(f"{', '.join(sorted(replaced))} replaced on this instance")
     calls: list[Call] = []
     before = _recording.backend, _recording.calls
     _recording.backend, _recording.calls = backend, calls
@@ -68,7 +68,7 @@ def record(backend: RecordableBackend, step: Callable[[], None]) -> list[Call]:
 
 
 def _recordable(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a kernel that works, or writes itself down while its thread records."""
+    """Return a kernel that runs, or appends its call while its thread records."""
 
     @wraps(method)
     def kernel(self: Backend, *args: Any, **kwargs: Any) -> Any:
@@ -76,9 +76,9 @@ def _recordable(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
             return method(self, *args, **kwargs)
         if name not in KERNELS:
             raise NotRecordable(name)
-        given = _SIGNATURES[name].bind(self, *args, **kwargs).arguments
-        del given["self"]
-        _recording.calls.append(Call(name, given))
+        arguments = _SIGNATURES[name].bind(self, *args, **kwargs).arguments
+        del arguments["self"]
+        _recording.calls.append(Call(name, arguments))
         return None
 
     kernel.records = True  # type: ignore[attr-defined]

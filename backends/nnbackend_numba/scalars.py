@@ -1,13 +1,12 @@
-"""The array functions that formulas use, for one number at a time in compiled loops.
+"""Scalar versions of the array functions that formulas use, for compiled loops.
 
-A formula written over `xp` compiles to a loop when `xp` is this module, and one that uses NumPy's
-functions when this module stands for NumPy; what it does not have is NumPy's. The single-precision
-exponential and tanh are polynomials that LLVM turns into vector instructions; the C library's are
-called number by number.
+This module is passed as `xp` to a formula, or replaces NumPy in it; missing functions are NumPy's.
+The single-precision exponential and tanh are polynomials, which LLVM can vectorize; calls of the C
+library are not vectorized.
 
 Source of the polynomials: Moshier's Cephes library, expf.c and tanhf.c.
 """
-# numba compares an overload's signature with its implementation's, so they bear no types.
+# numba compares an overload's signature with its implementation's: no type annotations.
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-any-return"
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-# Without "nnan" and "ninf": a training that diverges must be seen to.
+# Without "nnan" and "ninf": divergence must be detected.
 FAST: dict[str, Any] = {
     "fastmath": {"contract", "reassoc", "arcp", "nsz", "afn"},
-    "error_model": "numpy",  # the default tests every division for zero, which stops vectorising
+    "error_model": "numpy",  # the default checks divisions for zero, which prevents vectorization
     "nogil": True,
 }
 _inline = numba.njit(forceinline=True, **FAST)
@@ -55,7 +54,7 @@ def _exp32(x: np.float32) -> np.float32:
     n = np.floor(x * _f(1.44269504088896341) + _f(0.5))
     r = x - n * _f(0.693359375) + n * _f(2.12194440e-4)
     k = np.int32(n)
-    half = k >> 1  # two factors, as 2^k alone may lie outside the normal numbers
+    half = k >> 1  # two factors, as 2^k alone may not be a normal number
     return (_expm1_reduced(r) + _f(1.0)) * _power_of_two(half) * _power_of_two(k - half)
 
 
@@ -123,9 +122,9 @@ def _abs(z):
 
 
 def _as_float(x: Any, y: Any) -> Any:
-    """Return the type of a float beside a whole number, which must not make it a double; else None.
+    """Return the float type of a float and an integer type, without promotion to double; else None.
 
-    Types, not numbers.
+    x, y: numba types.
     """
     whole = (types.Integer, types.Boolean)
     if isinstance(x, types.Float) and isinstance(y, whole):
@@ -147,7 +146,7 @@ def _where(condition, x, y):
 
 
 def maximum(x1: Any, x2: Any) -> Any:
-    """The larger of two; NaN where one is."""
+    """Return the larger of two numbers; NaN if either is."""
     return _missing(x1, x2)
 
 
@@ -157,7 +156,7 @@ def _maximum(x1, x2):
 
 
 def minimum(x1: Any, x2: Any) -> Any:
-    """The smaller of two; NaN where one is."""
+    """Return the smaller of two numbers; NaN if either is."""
     return _missing(x1, x2)
 
 
@@ -167,7 +166,7 @@ def _minimum(x1, x2):
 
 
 def clip(a: Any, a_min: Any, a_max: Any) -> Any:
-    """Keep a between two bounds."""
+    """Limit a to the range from a_min to a_max."""
     return _missing(a, a_min, a_max)
 
 
@@ -213,7 +212,7 @@ def _sign(z):
 
 
 def sum(z: Any, axis: int) -> Any:
-    """The sum over a row's outputs, when a formula is given one of them: that one's part."""
+    """Return the term of one output in a sum over a row's outputs."""
     return _missing(z)
 
 
@@ -222,18 +221,18 @@ def _sum(z, axis):
     return lambda z, axis: z
 
 
-# ---- instead of NumPy ----------------------------------------------------------------------------
+# ---- replacements of NumPy's functions -----------------------------------------------------------
 
 
 def __getattr__(name: str) -> Any:
-    """Return NumPy's function of one number, of which numba knows many, as sin."""
+    """Return NumPy's function; numba compiles many of them, such as sin, for scalars."""
     if name.startswith("_"):
         raise AttributeError(name)
     return getattr(np, name)
 
 
 def in_place_of(value: Any) -> Any:
-    """Return this module for NumPy, and its function for NumPy's; any other value as it is."""
+    """Return this module for NumPy, its function for NumPy's, and any other value unchanged."""
     if value is np:
         return sys.modules[__name__]
     name = getattr(value, "__name__", "")

@@ -1,4 +1,4 @@
-"""NumPy: the readable backend, always there."""
+"""NumPy: the reference backend, available in every installation."""
 
 from __future__ import annotations
 

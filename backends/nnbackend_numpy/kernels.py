@@ -1,7 +1,7 @@
-"""The kernels in NumPy, written into the given arrays with `out=`.
+"""NumPy kernels, which write their results into the given arrays with `out=`.
 
-The hot path of a step (affine maps, the usual activations, Adam and the SGD family) makes no
-temporary array; what is left to the base class is rare or small.
+The hot path of a step (affine maps, the usual activations, Adam and the SGD family) allocates no
+temporary array. The base class computes the rest, which is rare or small.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class NumPyBackend(Backend):
     capabilities = frozenset({"uint64"})
 
     def __init__(self) -> None:
-        self._kept = threading.local()  # one scratch array for each dtype, each thread's own
+        self._scratch_arrays = threading.local()  # one array per dtype and thread
 
     # ---- arrays -----------------------------------------------------------------------------
 
@@ -61,18 +61,18 @@ class NumPyBackend(Backend):
 
     @contextmanager
     def _run(self, multiplications: int) -> Iterator[None]:
-        """Choose BLAS's threads for a training run; free its scratch arrays at the end."""
+        """Set the number of BLAS threads for a training run; free the scratch arrays at its end."""
         try:
             with threads.threads_for(multiplications):
                 yield
         finally:
-            self._kept.__dict__.clear()
+            self._scratch_arrays.__dict__.clear()
 
     def capture(self, step: Callable[[], None]) -> Callable[[int], None]:
         run = super().capture(step)
 
         def quietly(n: int) -> None:
-            # A run that diverges is found and reported by the trainer, not by NumPy's warnings.
+            # The trainer detects and reports divergence; NumPy's warnings would repeat it.
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 run(n)
 
@@ -199,7 +199,7 @@ class NumPyBackend(Backend):
         start = int(clock[BATCH]) * batch_size
         rows = order[start : start + out.shape[0]]
         if data.dtype == out.dtype:
-            # mode="clip" lets take write straight into out; the rows are never out of range.
+            # With mode="clip", take writes directly into out. The rows are never out of range.
             np.take(data, rows, axis=0, out=out, mode="clip")
         else:
             taken = np.take(
@@ -223,18 +223,18 @@ class NumPyBackend(Backend):
         np.copyto(out, t, casting="unsafe")
 
     def _scratch(self, like: Array, dtype: str = "") -> Array:
-        """Return this thread's scratch array of a shape, in a dtype or `like`'s; there is one."""
-        kept, key, size = self._kept.__dict__, dtype or like.dtype.char, like.size
-        flat = kept.get(key)
+        """Return this thread's scratch array with the shape of `like`; each call reuses it."""
+        arrays, key, size = self._scratch_arrays.__dict__, dtype or like.dtype.char, like.size
+        flat = arrays.get(key)
         if flat is None or flat.size < size:
-            flat = kept[key] = np.empty(size, key)
+            flat = arrays[key] = np.empty(size, key)
         scratch: Array = flat[:size].reshape(like.shape)
         return scratch
 
 
 Scratch = Callable[..., Array]
 
-# ---- activations: into a; and their slopes, from a, onto delta ----------------------------------
+# ---- activations: a = phi(z); delta *= phi'(z), computed from a ---------------------------------
 
 
 def _identity(z: Array, a: Array) -> None:
@@ -282,7 +282,7 @@ _SLOPES: dict[str | None, Callable[[Array, Array, Scratch], None]] = {
     "tanh": _tanh_slope,
 }
 
-# ---- update rules: in place, one pass after another ---------------------------------------------
+# ---- update rules, in place ---------------------------------------------------------------------
 
 Numbers = tuple[Any, ...]
 

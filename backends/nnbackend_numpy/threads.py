@@ -1,8 +1,8 @@
-"""One BLAS thread where matrices are small.
+"""Limit BLAS to one thread where matrices are small.
 
-A second thread must be woken for every product. For small ones that costs more than it brings,
-and many times more when the machine has other work. The rule looks at sizes alone, so that the
-same run uses the same threads, and gives the same bits, every time.
+Every product must wake the second thread, which costs more than it saves on small products, and
+much more on a busy machine. The rule depends on sizes alone, so that the same run uses the same
+number of threads, and gives the same bits, every time.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-ONE_THREAD_BELOW = 1 << 22  # multiplications in one product: about a tenth of a millisecond
+ONE_THREAD_BELOW = 1 << 22  # multiplications in one product, about 0.1 ms
 
 _lock = threading.Lock()
-_inside = 0
+_active = 0
 _limit: Any = None
 
 
-class _Own(threading.local):
-    """How many times this thread is inside."""
+class _Depth(threading.local):
+    """The number of limits that this thread has set and not restored yet."""
 
     depth = 0
 
 
-_own = _Own()
+_local = _Depth()
 
 
 @contextmanager
 def threads_for(multiplications: int) -> Iterator[None]:
-    """Within it, BLAS uses one thread if the largest product has few multiplications.
+    """Limit BLAS to one thread if the largest product has few multiplications.
 
-    The setting is the process's: the first to enter sets it, the last to leave puts it back.
+    The limit holds for the process: the first caller sets it, the last one restores it.
     """
     if multiplications >= ONE_THREAD_BELOW:
-        _restore_left_over()
+        _restore_inherited_limit()
         yield
         return
     with one_each():
@@ -46,51 +46,51 @@ def threads_for(multiplications: int) -> Iterator[None]:
 
 @contextmanager
 def one_each() -> Iterator[None]:
-    """Within it, BLAS uses one thread for each thread that calls it."""
-    global _inside, _limit
+    """Limit BLAS to one thread for each thread that calls it."""
+    global _active, _limit
     controller = _controller()
     if controller is None:
         yield
         return
-    _restore_left_over()
+    _restore_inherited_limit()
     with _lock:
-        _inside += 1
-        _own.depth += 1
-        if _inside == 1:
+        _active += 1
+        _local.depth += 1
+        if _active == 1:
             _limit = controller.limit(limits=1, user_api="blas")
     try:
         yield
     finally:
         with _lock:
-            _inside -= 1
-            _own.depth -= 1
-            if _inside == 0:
+            _active -= 1
+            _local.depth -= 1
+            if _active == 0:
                 _limit.restore_original_limits()
                 _limit = None
 
 
-def _restore_left_over() -> None:
-    """Restore the number of BLAS threads that the parent process had limited before the fork."""
+def _restore_inherited_limit() -> None:
+    """Restore the number of BLAS threads if the parent process limited it before the fork."""
     global _limit
-    if _limit is not None and _inside == 0:
+    if _limit is not None and _active == 0:
         with _lock:
-            if _limit is not None and _inside == 0:
+            if _limit is not None and _active == 0:
                 _limit.restore_original_limits()
                 _limit = None
 
 
-def _begin_in_child() -> None:
-    """Forget the parent's other threads, which a forked process does not have."""
-    global _lock, _inside
-    _lock, _inside = threading.Lock(), _own.depth
+def _reset_in_child() -> None:
+    """Count only this thread's limits: a forked process has none of its parent's other threads."""
+    global _lock, _active
+    _lock, _active = threading.Lock(), _local.depth
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_in_child)
+    os.register_at_fork(after_in_child=_reset_in_child)
 
 
 def of_blas() -> int:
-    """Return how many threads BLAS uses now: the CPUs, or what the user has limited it to."""
+    """Return the number of threads that BLAS uses now: the CPUs, or the limit set by the user."""
     controller = _controller()
     if controller is None:
         return 1
@@ -100,13 +100,13 @@ def of_blas() -> int:
 
 
 def look_again() -> None:
-    """Take note of a BLAS that was loaded since."""
+    """Search again for loaded BLAS libraries."""
     _controller.cache_clear()
 
 
 @cache
 def _controller() -> Any:
-    """Return what sets the threads of the loaded BLAS; None without threadpoolctl."""
+    """Return the thread controller of the loaded BLAS libraries; None without threadpoolctl."""
     try:
         from threadpoolctl import ThreadpoolController
     except ImportError:

@@ -35,7 +35,7 @@ def smooth(fields: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def deform(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return every digit rotated, scaled and elastically bent, by bilinear interpolation."""
+    """Return every digit rotated, scaled and elastically deformed, by bilinear interpolation."""
     result = np.empty_like(x)
     for start in range(0, len(x), 2000):
         part = slice(start, start + 2000)
@@ -52,7 +52,7 @@ def deform(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray
 
 
 def sample(images: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Look images up between their pixels; beyond the edge lies the edge."""
+    """Return images sampled between their pixels; coordinates are clipped to the edge."""
     rows, columns = np.clip(rows, 0, SIDE - 1.001), np.clip(columns, 0, SIDE - 1.001)
     i, j = rows.astype(int), columns.astype(int)
     di, dj = rows - i, columns - j
@@ -63,15 +63,15 @@ def sample(images: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndar
     return value
 
 
-def keep(folder: Path, net: nn.Network, epoch: int) -> None:
-    """Save the net after an epoch, in place of the one before."""
+def save(folder: Path, net: nn.Network, epoch: int) -> None:
+    """Save the network after an epoch, and delete the previous one."""
     folder.mkdir(parents=True, exist_ok=True)
     net.save(folder / f"{epoch:04}.safetensors")
     (folder / f"{epoch - 1:04}.safetensors").unlink(missing_ok=True)
 
 
 def newest(folder: Path, net: nn.Network) -> tuple[nn.Network, int]:
-    """Return the net that was kept last and its epoch, or the new one and 0."""
+    """Return the network that was saved last and its epoch, or the new one and 0."""
     kept = sorted(folder.glob("*.safetensors"))
     if not kept:
         return net, 0
@@ -79,7 +79,7 @@ def newest(folder: Path, net: nn.Network) -> tuple[nn.Network, int]:
 
 
 def main() -> None:
-    """Run both nets, one seed each."""
+    """Run both networks, one seed each."""
     args = options("Large networks on deformed digits")
     data = load(args.data, args.quick)
     for hidden, published in NETS.items():
@@ -92,14 +92,14 @@ def main() -> None:
             )
             x_test, rates = 2 * data.x_test - 1, np.geomspace(1e-3, 1e-6, n_epochs) * BATCH
             net, begun = newest(folder, net)
-            for epoch in range(begun, n_epochs):  # plain SGD carries nothing to the next epoch
+            for epoch in range(begun, n_epochs):  # plain SGD has no state between epochs
                 bent = deform(data.x, data.y, np.random.default_rng([seed, epoch]))
                 history = nn.train(
                     net, 2 * bent - 1, data.y, optimizer=nn.SGD(float(rates[epoch])),
                     batch_size=BATCH, epochs=1, seed=1_000_003 * seed + epoch,
                 )  # fmt: skip
                 finished(history)
-                keep(folder, net, epoch + 1)
+                save(folder, net, epoch + 1)
                 reached = accuracy(net, x_test, data.y_test)
                 print(f"  epoch {epoch + 1:4}  test {reached:.4f}", flush=True)
             return accuracy(net, x_test, data.y_test), n_epochs

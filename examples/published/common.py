@@ -1,8 +1,8 @@
-"""What the scripts here share: options, the data, seeds one after another, a JSON of results.
+"""Common code of the scripts: options, data, a loop over seeds, a JSON file of results.
 
-The JSON is written after every seed, and a seed that stands in it is not run again: so a script
-that was stopped goes on with the seed it was in. The scripts that take hours also go on within that
-seed, from checkpoints beside the JSON.
+The JSON is written after every seed, and finished seeds are not run again: a stopped script resumes
+at the seed it was in. The scripts that take hours also resume within that seed, from checkpoints
+beside the JSON.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ QUICK_ROWS = 400
 
 @dataclass(frozen=True)
 class Result:
-    """One published figure: accuracy as a share, where it stands, and the seeds to run."""
+    """A published result: its accuracy as a fraction, its source, and the number of seeds."""
 
     name: str
     published: float
@@ -46,12 +46,12 @@ class Digits:
 
 
 def accuracy(net: nn.Network, x: np.ndarray, y: np.ndarray) -> float:
-    """Return the share of rows whose largest output is the right one."""
+    """Return the fraction of rows whose largest output is the correct class."""
     return float((net.outputs(x).argmax(axis=1) == y).mean())
 
 
 class TestAccuracy(nn.Callback):
-    """The share of test rows whose largest output is the right one, after every epoch."""
+    """A callback that measures the accuracy on the test rows after every epoch."""
 
     def __init__(self, data: Digits) -> None:
         self.data, self.values = data, list[float]()
@@ -63,13 +63,17 @@ class TestAccuracy(nn.Callback):
 
 
 def options(about: str) -> argparse.Namespace:
-    """Read the options that every script takes."""
+    """Read the options of every script."""
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--data", type=Path, required=True, help="folder of the IDX files")
     parser.add_argument("--device", default="cpu", help="cpu or gpu (default: cpu)")
     parser.add_argument("--only", help="run only results whose name contains this")
-    parser.add_argument("--seeds", type=int, help="how many seeds (default: the result's own)")
-    parser.add_argument("--epochs", type=int, help="fewer epochs than published, and marked so")
+    parser.add_argument(
+        "--seeds", type=int, help="number of seeds (default: depends on the result)"
+    )
+    parser.add_argument(
+        "--epochs", type=int, help="fewer epochs than published; the result is marked"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS, help=f"default: {RESULTS}")
     parser.add_argument("--quick", action="store_true", help="few rows and epochs: only a trial")
     return parser.parse_args()
@@ -94,9 +98,9 @@ def epochs(args: argparse.Namespace, published: int) -> int:
 
 
 def finished(history: nn.History) -> nn.History:
-    """Return the history of a run, unless Ctrl-C has ended it: then the script ends, too."""
+    """Return the history of a run. Exit if Ctrl-C has stopped the run."""
     if history.stop_reason == "interrupted":
-        raise SystemExit("stopped; the same command goes on")
+        raise SystemExit("stopped; the same command resumes")
     return history
 
 
@@ -109,7 +113,7 @@ def train_or_resume(
     validation: tuple[np.ndarray, np.ndarray] | None = None,
     **config: Any,
 ) -> tuple[nn.Network, nn.History]:
-    """Train with checkpoints in a folder, or go on from those that are there."""
+    """Train with checkpoints in a folder, or resume from existing ones."""
     if any(folder.glob("checkpoint-*")):
         device = net.backend
         net, history = nn.resume(
@@ -124,9 +128,9 @@ def train_or_resume(
 def reproduce(
     args: argparse.Namespace, result: Result, train: Callable[[int, Path], tuple[float, int]]
 ) -> None:
-    """Run the seeds that are not yet done.
+    """Run the seeds that are not finished.
 
-    train(seed, folder) gives (accuracy, epochs done); what it keeps in the folder is removed then.
+    train(seed, folder) returns (accuracy, epochs done); then the folder is removed.
     """
     if args.only and args.only not in result.name:
         return

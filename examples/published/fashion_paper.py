@@ -29,7 +29,7 @@ ROWS = {
 
 
 def main() -> None:
-    """Run the eight rows on the data set of the folder, which its name tells."""
+    """Run the eight rows on the data set of the folder, identified by its name."""
     args = options(__doc__ or "")
     data, is_fashion = load(args.data, args.quick), "fashion" in str(args.data).lower()
     for (activation, hidden), figures in ROWS.items():

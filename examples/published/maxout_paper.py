@@ -21,7 +21,7 @@ import nnbackend as nn
 
 
 class Until(nn.Callback):
-    """Ends training when the validation loss has come down to a value."""
+    """A callback that ends training when the validation loss reaches a value."""
 
     def __init__(self, loss: float) -> None:
         self.loss = loss

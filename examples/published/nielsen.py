@@ -29,7 +29,7 @@ NETS = (
 
 
 def main() -> None:
-    """Run every net, three seeds each."""
+    """Run every network, three seeds each."""
     args = options("Nielsen's networks on MNIST")
     data = load(args.data, args.quick)
     x, y = data.x[:50_000], data.y[:50_000]

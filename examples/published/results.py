@@ -1,7 +1,7 @@
-"""Writes docs/results.md from the JSONs of the scripts here: python examples/published/results.py
+"""Write docs/results.md from the JSON files of the scripts: python examples/published/results.py.
 
-Every published figure has its row; one that was not run, or only shortened, says so. A JSON of a
-result that no script knows, or whose published figure is not the script's, is refused.
+Every published figure has a row, which shows if it was not run, or only with fewer epochs. A JSON
+with an unknown result, or with another published figure than the script's, is refused.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ HEAD = (
 
 @dataclass(frozen=True)
 class Section:
-    """The published figures of one script: its module, a heading, accuracies by name."""
+    """The published figures of one script: its module, heading, and accuracies by name."""
 
     script: str
     title: str
@@ -113,7 +113,7 @@ def line(name: str, published: float, facts: dict[str, Any] | None) -> str:
 
 
 def page(folder: Path) -> str:
-    """Return the page in Markdown: for each script its settings, as its head has them, and rows."""
+    """Return the page in Markdown: the docstring and the rows of each script."""
     found, parts = read(folder), [INTRO]
     for section in sections():
         about = importlib.import_module(section.script).__doc__ or ""
@@ -127,7 +127,7 @@ def main() -> None:
     """Write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?", default=RESULTS, help="of the JSONs")
-    parser.add_argument("--page", type=Path, default=PAGE, help="the file that is written")
+    parser.add_argument("--page", type=Path, default=PAGE, help="the file to write")
     args = parser.parse_args()
     args.page.write_text(page(args.folder), encoding="utf-8")
     print(args.page)

@@ -226,7 +226,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             "A checkpoint must have the state of a run. Received: a file without one, such as a "
             "model. Use a folder that nnbackend.Checkpoints wrote."
         )
-    if "recipe" in run:
+    if "config" not in run:
         raise ModelFileError(
             "A checkpoint must have been written by this version of nnbackend. Received: one of an "
             "earlier version. Resume it with that version, or start a new run."

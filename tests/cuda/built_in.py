@@ -1,4 +1,4 @@
-"""All kernels of the built-in formulas: what a model of the engine's own parts can ever launch."""
+"""All kernels of the built-in formulas."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ def all_sources() -> Iterator[Source]:
 
 
 def distinct_sources() -> list[Source]:
-    """Return them once each: softmax's slope is one kernel with the bias and without."""
+    """Return the distinct kernels: softmax's slope is the same with and without bias."""
     return list({source.name: source for source in all_sources()}.values())
 
 
-# Networks that are made by one kernel: widths, activations, loss, dtype of the data, rows.
+# Networks whose steps run in one kernel: widths, activations, loss, dtype of the data, rows.
 NARROW = (
     ((784, 30, 10), "sigmoid", "cross_entropy", "uint8", 10),
     ((784, 100, 10), "relu", "cross_entropy", "float32", 128),
@@ -101,7 +101,7 @@ def narrow_net(widths: tuple[int, ...], phi: str, loss: str, data: str) -> Net:
 
 
 def narrow_sources(device: Device) -> list[Source]:
-    """Return the kernels of `NARROW` on the grids that a device has for them."""
+    """Return the kernels of `NARROW` on the grids that are chosen for a device."""
     made = []
     for *net, rows in NARROW:
         work = rows * sum(n * m for n, m in pairwise(net[0]))

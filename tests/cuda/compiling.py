@@ -1,7 +1,7 @@
-"""Compiles kernels for real GPUs on a machine without one, and reads what they need.
+"""Compile kernels for real GPUs on a machine without one, and read their resource usage.
 
-Only the wheel `nvidia-cuda-nvrtc` is needed: no driver, no toolkit, no CuPy. As a program it
-prints the table:  python tests/cuda/compiling.py [80 90 ...]
+This needs only the wheel `nvidia-cuda-nvrtc`: no driver, no toolkit, no CuPy. Print the table with
+python tests/cuda/compiling.py [80 90 ...]
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from emulator import kept_folder
 
 WHEELS = ("nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu12")
 ARCHITECTURES = (80, 90, 100, 120)
-# As CuPy compiles: see its compiler options.
+# The same compiler options as CuPy's.
 OPTIONS = ("--std=c++17", "-ftz=true", "--device-as-default-execution-space")
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What one kernel takes of a multiprocessor, in registers and bytes for each thread."""
+    """The resources of a kernel, in registers and bytes per thread."""
 
     registers: int
     stack: int
@@ -40,14 +40,14 @@ class Needs:
 
 @cache
 def library() -> Any:
-    """Return NVRTC, or None where the wheel is not installed."""
+    """Return NVRTC, or None if the wheel is not installed."""
     for wheel in WHEELS:
         try:
             files = importlib.metadata.distribution(wheel).files or []
         except importlib.metadata.PackageNotFoundError:
             continue
         paths = sorted(str(file.locate()) for file in files)
-        # The first is looked for by its bare name later, and is then found loaded.
+        # NVRTC loads the first library later by its bare name, which works if it is loaded.
         for pattern in (r"libnvrtc-builtins\.so[\d.]*$", r"libnvrtc\.so\.\d+$"):
             loaded = [ctypes.CDLL(path) for path in paths if re.search(pattern, path)]
         loaded[0].nvrtcGetErrorString.restype = ctypes.c_char_p
@@ -56,10 +56,10 @@ def library() -> Any:
 
 
 def compiled(source: str, architecture: int) -> dict[str, Needs]:
-    """Compile a program for sm_<architecture>; return each kernel's needs.
+    """Compile a program for sm_<architecture>; return the resources of each kernel.
 
-    The compiler's report is kept on the disk under a hash of the text, because all kernels
-    together take half a minute for each architecture.
+    The compiler's report is cached on disk under a hash of the text, because all kernels together
+    take half a minute for each architecture.
     """
     content = repr((source, architecture, OPTIONS, _version()))
     digest = hashlib.sha256(content.encode()).hexdigest()
@@ -79,7 +79,7 @@ def _version() -> tuple[int, int]:
 
 
 def _compile(source: str, architecture: int) -> str:
-    """Compile to a cubin and give the report; raise when there is an error or a warning."""
+    """Compile to a cubin and return the report. Raise RuntimeError on an error or a warning."""
     nvrtc, program = library(), ctypes.c_void_p()
     nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernels.cu", 0, None, None)
     options = [f"-arch=sm_{architecture}", "--ptxas-options=-v", *OPTIONS]
@@ -93,7 +93,7 @@ def _compile(source: str, architecture: int) -> str:
     is_made = len(_take(program, "CUBIN")) > 1
     nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
     if not is_made:
-        raise RuntimeError(f"sm_{architecture}: NVRTC gave no cubin")
+        raise RuntimeError(f"sm_{architecture}: NVRTC returned no cubin")
     return log
 
 
@@ -121,7 +121,7 @@ def needs(log: str) -> dict[str, Needs]:
 
 
 def table(source: str, architectures: Iterable[int]) -> str:
-    """Return what every kernel needs on each architecture, as lines of text."""
+    """Return the resources of every kernel on each architecture, as lines of text."""
     lines: dict[str, list[str]] = {}
     heads = []
     for architecture in architectures:

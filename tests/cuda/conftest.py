@@ -1,3 +1,3 @@
-"""What pytest shall not import to look for doctests: a module that needs CuPy."""
+"""Modules that pytest must not import to collect doctests: they need CuPy."""
 
 collect_ignore = ["real_arrays.py"]

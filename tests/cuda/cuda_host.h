@@ -1,15 +1,14 @@
-// Lets a CUDA C++ kernel run on the host: each CUDA thread is a fiber with a stack of its own. A
-// barrier is real: a fiber waits in it until all others have come, and one that never comes is
-// reported. Threads and blocks are taken in the order asked for (0 as numbered, 1 backwards, more:
-// shuffled by that seed), so that code which needs a barrier it has not got gives wrong numbers in
-// some order. In the shuffled orders several blocks are under way at once, and an atomic operation
-// hands over from one to another, perhaps for long; from order 4 on some warps lag far behind others
-// as well.
-// The blocks of a cooperative launch or of a cluster are all under way at once, in every order; one
-// that waits for others hands over to them, and a barrier that not all blocks reach is reported.
-// Shared memory is poisoned before each block. Built with -fsanitize=alignment,bounds, a vector
-// that is loaded from an address it may not have, or an index beyond an array, ends the launch.
-// Not shown here: what caches and fences do, timing, and -ftz (numbers below the normal range).
+// Runs a CUDA C++ kernel on the host: each CUDA thread is a fiber with its own stack. A fiber waits
+// in a barrier until all others have arrived, and a barrier that not all reach is reported. Threads
+// and blocks run in the requested order (0 as numbered, 1 backwards, more: shuffled with that seed),
+// so that a missing barrier gives wrong numbers in some order. In the shuffled orders several blocks
+// run at once, and an atomic operation switches from one to another, sometimes for long; from order
+// 4 on, some warps also lag far behind others.
+// The blocks of a cooperative launch or of a cluster all run at once, in every order; one that waits
+// for others switches to them, and a barrier that not all blocks reach is reported.
+// Shared memory is poisoned before each block. With -fsanitize=alignment,bounds, a misaligned vector
+// load or an index beyond an array ends the launch.
+// Not emulated: caches, fences, timing, and -ftz (subnormal numbers).
 #pragma once
 #include <math.h>
 #include <setjmp.h>
@@ -29,7 +28,7 @@
 #define __launch_bounds__(...)
 #define __cluster_dims__(...)
 #define __align__(n) __attribute__((aligned(n)))
-// A section of its own, so that it can be found and poisoned.
+// A separate section, so that it can be found and poisoned.
 #define __shared__ static __attribute__((section("emulated_shared")))
 
 struct dim3 {
@@ -66,7 +65,7 @@ extern "C" char __stop_emulated_shared[] __attribute__((weak, visibility("hidden
 
 static unsigned random_below(unsigned n) {
   seed = seed * 1664525u + 1013904223u;
-  // The upper bits: the lower ones repeat so soon that a warp which lags might never be chosen.
+  // The upper bits: the lower ones have a short period, and might never choose a lagging warp.
   return ((seed >> 16) * n) >> 16;
 }
 
@@ -86,7 +85,7 @@ static void leave(State state) {
   if (!_setjmp(fibers[current].place)) _longjmp(scheduler, 1);
 }
 
-static void hand_over() {  // to another block, perhaps
+static void hand_over() {  // to another block, sometimes
   if (order_kind < 2) return;
   is_handing_over = true;
   leave(RUNNING);
@@ -100,7 +99,7 @@ static void wait_for_others() {
   if (!_setjmp(fibers[current].place)) _longjmp(scheduler, 1);
 }
 
-static void live() {  // a fiber serves one thread after another
+static void live() {  // a fiber runs one thread after another
   for (;;) {
     body(arguments);
     leave(DONE);
@@ -143,8 +142,8 @@ struct Block {
   bool is_live;
   dim3 index;
   char* shared;  // its shared memory while another block runs
-  unsigned lags[MOST_THREADS / 32];  // of a warp, how often it is passed over
-  unsigned lag;  // the same of the whole block
+  unsigned lags[MOST_THREADS / 32];  // of a warp, how often it is skipped
+  unsigned lag;  // the same for the whole block
 };
 static Block blocks[RESIDENT];
 static Block* here;
@@ -178,8 +177,8 @@ static void begin(Block* block, unsigned number) {
   block->is_live = true;
 }
 
-// A block that has handed over may have to wait until others have ended: one that has counted
-// itself too early is found out by them.
+// A block that has switched to others may have to wait until they have ended, which detects a block
+// that has counted itself too early.
 static void change(int n_blocks) {
   if (here && is_handing_over) here->lag = random_below(4) ? 64 : 0;
   Block* chosen;
@@ -188,7 +187,7 @@ static void change(int n_blocks) {
   enter(chosen);
 }
 
-// Takes each thread of the block once, to its next barrier; false where none can go on.
+// Runs each thread of the block once, to its next barrier; false if no thread can continue.
 static bool pass() {
   int order[MOST_THREADS];
   bool has_moved = false, is_waiting = false;
@@ -227,7 +226,7 @@ static void say_stuck(char* error, int size) {
            blockIdx.x, blockIdx.y, blockIdx.z, n_threads - done, done);
 }
 
-// shape: grid x y z, block x y z, whether all blocks are under way at once. Gives 0, or 1 with the reason in `error`.
+// shape: grid x y z, block x y z, whether all blocks run at once. Returns 0, or 1 with the reason in `error`.
 static int launch(const unsigned* shape, int kind, char* memory, char* error, int error_size) {
   static int* order;
   gridDim = {shape[0], shape[1], shape[2]};
@@ -244,7 +243,7 @@ static int launch(const unsigned* shape, int kind, char* memory, char* error, in
   idle = 0;
   arrived = 0;
   all_threads = (unsigned long long)n_blocks * n_threads;
-  stacks = memory;  // one for all libraries: new pages for each launch would take most of its time
+  stacks = memory;  // shared by all libraries: new pages for each launch would take most of its time
   for (int i = 0; i < at_once * MOST_THREADS; i++) all_fibers[i].is_made = false;
   free(order);
   order = (int*)malloc(n_blocks * sizeof(int));
@@ -258,7 +257,7 @@ static int launch(const unsigned* shape, int kind, char* memory, char* error, in
   }
   struct sigaction trapping = {}, before;
   trapping.sa_handler = [](int) { _longjmp(outside, 1); };
-  trapping.sa_flags = SA_NODEFER;  // the handler is never returned from
+  trapping.sa_flags = SA_NODEFER;  // the handler never returns
   sigaction(SIGILL, &trapping, &before);
   if (_setjmp(outside)) {
     snprintf(error, error_size,
@@ -279,7 +278,7 @@ static int launch(const unsigned* shape, int kind, char* memory, char* error, in
   return failed;
 }
 
-// ---- what a kernel's arguments are: a letter each, as NumPy's dtype.char, pointers with a star --
+// ---- types of a kernel's arguments: a letter each, as NumPy's dtype.char, pointers with a star --
 
 template <class A> struct Kind;
 #define KIND(type, letter) \
@@ -326,7 +325,7 @@ extern "C" unsigned long emulated_stacks() {
   return (unsigned long)emulated::RESIDENT * emulated::MOST_THREADS * emulated::STACK;
 }
 
-// ---- what CUDA gives a thread -------------------------------------------------------------------
+// ---- built-in variables and functions of CUDA ---------------------------------------------------
 
 static inline void __syncthreads() { emulated::leave(emulated::IN_BLOCK_BARRIER); }
 static inline void __syncwarp(unsigned = ~0u) { emulated::leave(emulated::IN_WARP_BARRIER); }
@@ -371,8 +370,8 @@ static inline unsigned atomicInc(unsigned* place, unsigned limit) {
   emulated::hand_over();
   return before;
 }
-// What kernels write in PTX: loads of what other blocks write, one of them in a loop that waits for
-// these, and a cluster's barrier.
+// Functions that kernels implement in PTX: loads of what other blocks write, one of them in a
+// waiting loop, and the barrier of a cluster.
 template <class A> A fresh(const A* place) { return *place; }
 template <class A> A fresh_if(const A* place, bool is_wanted) { return is_wanted ? *place : (A)0; }
 static inline unsigned long long count_in(unsigned long long* counter) {
@@ -387,8 +386,8 @@ static inline void cluster_wait() {
   emulated::fibers[emulated::current].waits++;
   emulated::leave(emulated::IN_CLUSTER_BARRIER);
 }
-// Copies to shared memory that are under way: made at once in some orders, in others as late as may
-// be, when they are waited for.
+// Asynchronous copies to shared memory: they run at once in some orders, in others as late as
+// possible, when the kernel waits for them.
 struct EmulatedCopy {
   char* to;
   const char* from;

@@ -1,7 +1,7 @@
 """A backend over NumPy whose kernels are the CUDA kernels, run by the emulator; no CuPy.
 
-Only the matrix products are NumPy's. A formula or a layout that the kernels refuse is an error
-here: there is nothing to fall back on.
+Only the matrix products are NumPy's. A formula or a layout that the kernels do not support is an
+error: there is no fallback.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from nnbackend_cupy.kernels import Kernels
 
 
 class EmulatedBackend(ReferenceBackend):
-    """NumPy arrays, `Kernels`, threads in one order."""
+    """A backend of NumPy arrays and `Kernels`, with one order of threads."""
 
     name = device = "emulated"
 

@@ -1,14 +1,13 @@
-"""Runs CUDA kernels on the host: the same text, compiled by g++ against `cuda_host.h`.
+"""Run CUDA kernels on the host: the same text, compiled by g++ against `cuda_host.h`.
 
-`compile_on_host(source, name)` gives what a cupy.RawKernel is called like. The arrays may be
-NumPy's or anything with `__array_interface__`. Each launch works on guarded copies of the memory
-it is given, so that a write outside an array is found and a read outside it gives NaN.
+`compile_on_host(source, name)` returns a function with the arguments of a cupy.RawKernel. Arrays
+may be NumPy's or anything with `__array_interface__`. Each launch uses guarded copies of its
+arrays, so that a write outside an array is detected and a read outside it gives NaN.
 
-Where no order of threads is asked for, the first launches of a kernel on a grid are made in two of
-them, each from the memory as it was: as numbered, and in one drawn from what the launch is given,
-so that a test alone has the orders it has among others. Both must leave the same bits, since the
-kernels add up in fixed orders: a barrier that is missing shows. `NNBACKEND_EMULATED_ORDER` names
-one order for all launches.
+By default, the first launches of a kernel on a grid run twice, from the same memory, with two
+orders of threads: as numbered, and one drawn from the launch's arguments, so that it does not
+depend on other tests. Both must give the same bits, since the kernels sum in fixed orders: this
+detects missing barriers. `NNBACKEND_EMULATED_ORDER` sets one order for all launches.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ HEADER = Path(__file__).with_name("cuda_host.h")
 ORDER = "NNBACKEND_EMULATED_ORDER"
 ORDERS = (0, 1, 2, 4)  # as numbered, backwards, shuffled, shuffled with warps that lag
 DRAWN = range(2, 64)  # the orders to draw from; most of them have warps that lag
-FIRST = 3  # so many launches are made twice; a run of training makes hundreds of each
+FIRST = 3  # launches that run twice; a training run makes hundreds of each
 FLAGS = (
     *("-O1", "-std=c++17", "-w", "-shared", "-fPIC", "-U_FORTIFY_SOURCE"),
     *("-fsanitize=alignment,bounds", "-fsanitize-undefined-trap-on-error"),
@@ -44,26 +43,26 @@ GUARD, ALIGNMENT, POISON = 4096, 256, 0xFF
 _KERNEL = re.compile(r"__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(")
 _lock = threading.Lock()
 
-# Why nothing can be emulated here; None where it can.
+# Why kernels cannot be emulated here; None if they can.
 LACKING = None if shutil.which("g++") else "g++ is not installed, which compiles emulated kernels"
 
 
 class EmulationError(Exception):
-    """A kernel did on the host what it must not do on a device."""
+    """A kernel did something on the host that is invalid on a device."""
 
 
 def compile_on_host(
     source: str, name: str, order: int | None = None, is_resident: bool = False
 ) -> HostKernel:
-    """Compile a program and give one of its kernels; kept on the disk under a hash of the text.
+    """Compile a program and return one of its kernels, cached on disk under a hash of the text.
 
-    is_resident: its blocks are all under way at once, as in a cooperative launch or a cluster.
+    is_resident: all its blocks run at once, as in a cooperative launch or a cluster.
     """
     return HostKernel(_library(source), name, order, is_resident)
 
 
 def kept_folder() -> Path:
-    """Return where compiled kernels are kept; each user has a folder of their own."""
+    """Return the folder of compiled kernels, one per user."""
     folder = Path(tempfile.gettempdir()) / f"nnbackend-kernels-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder
@@ -71,7 +70,7 @@ def kept_folder() -> Path:
 
 @cache
 def _stacks(size: int) -> tuple[int, Any]:
-    """Return the address of memory for the stacks of one launch, and what keeps it."""
+    """Return the address of memory for the stacks of one launch, and its owner."""
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     return ctypes.addressof(ctypes.c_char.from_buffer(memory)), memory
 
@@ -94,12 +93,12 @@ def _library(source: str) -> ctypes.CDLL:
             )
             if done.returncode:
                 raise EmulationError(f"g++ refuses {names}:\n{done.stderr}")
-            os.replace(built, target)  # at once: another process may be at the same
+            os.replace(built, target)  # atomic: another process may build the same file
     return ctypes.CDLL(str(target))
 
 
 class HostKernel:
-    """One kernel, called as a cupy.RawKernel is."""
+    """A kernel that is called like a cupy.RawKernel."""
 
     def __init__(
         self,
@@ -146,7 +145,7 @@ class HostKernel:
         return DRAWN[digest % len(DRAWN)]
 
     def _launch(self, shape: Any, args: Sequence[Any], order: int) -> _Guarded:
-        """Run the kernel on copies of the memory it is given, and give them."""
+        """Run the kernel on copies of its arrays, and return the copies."""
         memory = _Guarded([a for a, kind in zip(args, self.kinds, strict=True) if "*" in kind])
         values = [
             np.array([memory.address(a)], np.uintp) if "*" in kind else np.array([a])
@@ -161,7 +160,7 @@ class HostKernel:
         return memory
 
     def _check(self, args: Sequence[Any]) -> None:
-        """A device would take any bits for any argument; here kinds must agree."""
+        """Check the types of the arguments; a device would accept any bits."""
         if len(args) != len(self.kinds):
             raise EmulationError(f"{self.name} takes {len(self.kinds)} arguments, got {len(args)}")
         for i, (value, kind) in enumerate(zip(args, self.kinds, strict=True)):
@@ -179,7 +178,7 @@ def _three(sizes: Sequence[int]) -> tuple[int, ...]:
 
 
 def _bounds(array: Any) -> tuple[int, int]:
-    """Return the first byte of an array and the one after its last."""
+    """Return the address of an array and the address after its end."""
     face = array.__array_interface__
     shape, itemsize = face["shape"], int(face["typestr"][2:])
     begin = end = face["data"][0]
@@ -192,9 +191,9 @@ def _bounds(array: Any) -> tuple[int, int]:
 
 
 class _Guarded:
-    """Copies of the memory under some arrays, with guard zones around each piece.
+    """Copies of the memory of some arrays, with guard zones around each piece.
 
-    Arrays that overlap lie in one piece, as they do in truth.
+    Overlapping arrays share a piece, so that they overlap in the copy too.
     """
 
     def __init__(self, arrays: Sequence[Any]) -> None:
@@ -207,13 +206,13 @@ class _Guarded:
                 pieces.append([begin, end])
         for begin, end in pieces:
             copy = np.full(end - begin + 2 * GUARD + ALIGNMENT, POISON, np.uint8)
-            # As well aligned as the array itself, not better.
+            # With the alignment of the array itself, not a better one.
             shift = (begin - copy.ctypes.data - GUARD) % ALIGNMENT + GUARD
             ctypes.memmove(copy.ctypes.data + shift, begin, end - begin)
             self.pieces.append((begin, end, copy, shift))
 
     def address(self, array: Any) -> int:
-        """Return where an array's first element lies in the copies."""
+        """Return the address of an array's first element in the copies."""
         (begin, end), first = _bounds(array), array.__array_interface__["data"][0]
         start, copy, shift = next(
             (b, copy, shift) for b, e, copy, shift in self.pieces if b <= begin and end <= e
@@ -221,11 +220,11 @@ class _Guarded:
         return int(copy.ctypes.data) + shift + first - start
 
     def bits(self) -> list[bytes]:
-        """Return what the copies hold now, without the guards."""
+        """Return the contents of the copies, without the guards."""
         return [copy[shift:][: end - begin].tobytes() for begin, end, copy, shift in self.pieces]
 
     def write_back(self, name: str) -> None:
-        """Bring what has changed to where it belongs, after a look at the guards."""
+        """Check the guards, and copy changed memory back to the arrays."""
         for begin, end, copy, shift in self.pieces:
             size = end - begin
             for zone, where in ((copy[:shift], "before"), (copy[shift + size :], "behind")):

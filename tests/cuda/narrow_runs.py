@@ -1,4 +1,4 @@
-"""Short runs of small dense networks, step by step in the hands of a test."""
+"""Short runs of small dense networks, controlled step by step by a test."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ CLASSES: Widths = (6, (9, "tanh"), (3, "softmax"))
 
 
 class ShortRun:
-    """A training run, of whose full batches `steps` makes steps.
+    """A training run; `steps` makes steps on its full batches.
 
-    The initial weights are those of float32 in both dtypes.
+    Both dtypes start from the same float32 weights.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class ShortRun:
         self.made = 0
 
     def steps(self, run: Callable[[int], None], *parts: int) -> None:
-        """Make steps, so many at once; each part is within an epoch."""
+        """Run steps in launches of the given numbers of steps, each within an epoch."""
         for n in parts:
             epoch, batch = divmod(self.made, self.trainer.n // self.trainer.batch_size)
             if not batch:
@@ -70,16 +70,16 @@ class ShortRun:
         trainer.loader.begin_epoch(epoch_order(trainer.n, 6, epoch, True))
 
     def step(self, rows: int | None = None) -> Callable[[], None]:
-        """Return a step on a full batch, or on so many rows."""
+        """Return a step on a full batch, or on `rows` rows."""
         rows = rows or self.trainer.batch_size
         return self.trainer.new_step(rows, rows)
 
     def captured(self, rows: int | None = None) -> Callable[[int], None]:
-        """Return the same, captured."""
+        """Return the same step, captured."""
         return self.backend.capture(self.step(rows))
 
     def state(self) -> dict[str, np.ndarray]:
-        """Return all that a step moves."""
+        """Return all arrays that a step changes."""
         trainer = self.trainer
         arrays = {"theta": self.net.theta, **trainer.state}
         arrays |= {name: getattr(trainer, name) for name in ("clock", "hyper", "totals")}
@@ -96,7 +96,7 @@ def _targets(rng: np.random.Generator, x: np.ndarray, n_out: int, loss: str) -> 
 
 
 def differences(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> dict[str, float]:
-    """Return how far two states are apart, each array relative to its largest number."""
+    """Return the differences of two states, each array relative to its largest number."""
     return {
         name: float(np.abs(a[name] - b[name]).max() / max(np.abs(b[name]).max(), 1e-300))
         for name in b

@@ -1,4 +1,4 @@
-"""Output layers to compare: in one launch, and by the reference's kernels."""
+"""Output layers to compare: in one launch, and with the reference kernels."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def problem(
 
 
 def by_calls(arrays: dict[str, np.ndarray], loss: str, phi: Any, below: Any) -> None:
-    """Make an output layer by the reference's kernels."""
+    """Compute an output layer with the reference kernels."""
     a = arrays
     REFERENCE.dense_forward(a["x"], a["W"], a["b"], phi, a["z"], a["a"])
     REFERENCE.loss_and_delta(LOSSES[loss][0], a["a"], a["y"], None, a["delta"], a["totals"])
@@ -68,8 +68,8 @@ def in_one_launch(
 
 
 def on_a_small_gpu(row: Any) -> None:
-    """Check an output layer whose blocks have several rows each, also with warps that lag."""
-    most, grids.MOST_BLOCKS = grids.MOST_BLOCKS, 3
+    """Check an output layer whose blocks have several rows each, also with lagging warps."""
+    most, grids.MAX_BLOCKS = grids.MAX_BLOCKS, 3
     try:
         for order in range(4, 10):
             os.environ[ORDER] = str(order)
@@ -86,5 +86,5 @@ def on_a_small_gpu(row: Any) -> None:
                 got = row.to_host(on[name])
                 np.testing.assert_allclose(got, exact[name], rtol=1e-10, atol=1e-12)
     finally:
-        grids.MOST_BLOCKS = most
+        grids.MAX_BLOCKS = most
         os.environ.pop(ORDER, None)

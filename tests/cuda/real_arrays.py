@@ -1,10 +1,10 @@
 """The CuPy backend on CuPy's own arrays, on a machine without a GPU.
 
-The arrays are real `cupy.ndarray` objects over host memory, which CuPy's own allocator hook gives.
-So CuPy itself checks shapes, dtypes, views, keywords and locked allocators. A call goes to CuPy
-first; NumPy computes on the same memory what CuPy cannot do without a device. Kernels run in the
-emulator, on the bytes that CuPy would pass to them; streams, graphs and products are those of the
-stand-in. A call that NumPy has no equivalent for fails with CuPy's own error.
+The arrays are real `cupy.ndarray` objects over host memory, allocated through CuPy's allocator
+hook. So CuPy itself checks shapes, dtypes, views, keywords and locked allocators. A call goes to
+CuPy first; NumPy computes on the same memory what CuPy cannot compute without a device. Kernels
+run in the emulator, on the bytes that CuPy would pass; streams, graphs and products are those of
+the stand-in. A call without an equivalent in NumPy fails with CuPy's own error.
 
 Source: CuPy 14.2 as it behaves without a device; cupy/cuda/function.pyx (how numbers are passed).
 """
@@ -36,17 +36,17 @@ from stand_in_blaslt import Model
 from nnbackend.errors import BackendUnavailableError
 from nnbackend.testing.standard import HOST_ANSWERS, VALUE_SHAPES
 
-ALIGNMENT = 512  # of memory, as CuPy's pool gives it
-# Kernels that read rows at a stride they are told; the others take contiguous memory only, since
-# CuPy passes an array as the address of its first element.
+ALIGNMENT = 512  # of memory, as in CuPy's pool
+# Kernels with a stride of rows as an argument; the others need contiguous arrays, since CuPy passes
+# an array as the address of its first element.
 TAKES_STRIDED_ROWS = "gather"
-# Of a kernel, what CuPy asks the driver.
+# Attributes of a kernel that CuPy queries from the driver.
 ATTRIBUTES = (
     *("attributes", "binary_version", "cache_mode_ca", "const_size_bytes", "local_size_bytes"),
     *("max_dynamic_shared_size_bytes", "max_threads_per_block", "num_regs"),
     *("preferred_shared_memory_carveout", "ptx_version", "shared_size_bytes"),
 )
-PRODUCTS = ("matmul", "dot", "tensordot", "vdot", "inner")  # CuPy's own, by cuBLAS
+PRODUCTS = ("matmul", "dot", "tensordot", "vdot", "inner")  # CuPy's own, which use cuBLAS
 _BINARY = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow")
 _BITS = ("and", "or", "xor", "lshift", "rshift")
 OPERATORS = (
@@ -69,14 +69,14 @@ def _lacking() -> str | None:
     return emulator.LACKING
 
 
-LACKING = _lacking()  # why the row cannot run here; None where it can
+LACKING = _lacking()  # why the row cannot run here; None if it can
 
 
 # ---- memory -------------------------------------------------------------------------------------
 
 
 class _Face:
-    """What NumPy asks of an object to see its memory; keeps the array alive."""
+    """An object with the array interface for NumPy, which keeps the array alive."""
 
     def __init__(self, array: cupy.ndarray) -> None:
         self.array = array
@@ -134,7 +134,7 @@ def _outside(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return type(value)(map(_outside, value))
     value = np.asarray(value)
-    array = cupy.empty(value.shape, value.dtype)  # refused where the allocator is locked
+    array = cupy.empty(value.shape, value.dtype)  # fails if the allocator is locked
     host_view(array)[...] = value
     return array
 
@@ -145,7 +145,7 @@ def _write(target: np.ndarray, compute: Callable[[], Any]) -> None:
 
 
 def _on_host(host: Callable[..., Any], *args: Any, out: Any = None, **kwargs: Any) -> Any:
-    """Compute a function by NumPy: now, or with an `out` when the current graph is launched."""
+    """Compute a function by NumPy: now, or, with `out`, when the current graph is launched."""
     plain, options = _inside(args), {key: _inside(value) for key, value in kwargs.items()}
     if out is not None:
         STATE.do(partial(_write, host_view(out), lambda: host(*plain, **options)))
@@ -155,7 +155,7 @@ def _on_host(host: Callable[..., Any], *args: Any, out: Any = None, **kwargs: An
 
 
 def _first_by_cupy(real: Callable[..., Any], host: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that asks CuPy, and NumPy where CuPy needs a device."""
+    """Return a function that calls CuPy, or NumPy if CuPy needs a device."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
@@ -167,7 +167,7 @@ def _first_by_cupy(real: Callable[..., Any], host: Callable[..., Any]) -> Callab
 
 
 def _product(host: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a product of NumPy, refused in a capture as CuPy refuses cuBLAS there."""
+    """Return a product of NumPy that fails in a capture, as CuPy's products do."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         STATE.refuse("calling cuBLAS API")
@@ -220,7 +220,7 @@ def _writer(name: str) -> Callable[..., Any]:
 
 
 def _astype(array: np.ndarray, dtype: Any, order: str = "K", *rest: Any, **options: Any) -> Any:
-    return array.astype(dtype, order)  # CuPy's own calls give None for the rest, as it is unsafe
+    return array.astype(dtype, order)  # CuPy's own calls pass None for the rest
 
 
 def _set(self: cupy.ndarray, arr: np.ndarray, stream: Any = None) -> None:
@@ -263,7 +263,7 @@ def _methods() -> Iterator[tuple[str, Callable[..., Any]]]:
 
 
 class RawKernel(cupy.RawKernel):
-    """A kernel that CuPy has taken, with all its keywords, launched by the emulator."""
+    """A kernel created by CuPy, with all its keywords, and launched by the emulator."""
 
     __slots__ = ("_emulated",)
 
@@ -275,7 +275,7 @@ class RawKernel(cupy.RawKernel):
 
     @property
     def kernel(self) -> Any:
-        """What launches: a cupy.cuda.Function has these parameters."""
+        """The launching object, with the parameters of a cupy.cuda.Function."""
         return self._launch
 
     def __call__(self, grid: Any, block: Any, args: Any, *, shared_mem: int = 0) -> None:
@@ -298,9 +298,9 @@ class RawKernel(cupy.RawKernel):
     def _argument(self, i: int, value: Any) -> Any:
         """Return the memory of an array, or the bytes that CuPy passes for a number.
 
-        They have the dtype that CuPy gave them: a Python int has 8 bytes, of which a kernel with
-        an `int` would read 4. The emulator compares it with the kernel's own.
-        Raises: TypeError for what CuPy does not pass, OverflowError for an int beyond 64 bits.
+        They have the dtype that CuPy passes: a Python int has 8 bytes, of which a kernel with
+        an `int` would read 4. The emulator compares it with the kernel's parameter.
+        Raises: TypeError for types it does not pass, OverflowError for an int beyond 64 bits.
         """
         if not isinstance(value, cupy.ndarray):
             number = CScalar(value)
@@ -333,10 +333,10 @@ for _name in ATTRIBUTES:
 
 
 class Library:
-    """The model of cuBLASLt, called under the C types that the backend declares.
+    """The model of cuBLASLt, called with the C types that the backend declares.
 
-    real: the library itself, if installed; it must answer every description of a product with
-    the model's status, which needs no device.
+    real: the library itself, if installed; it must return the model's status for every description
+    of a product, which needs no device.
     """
 
     def __init__(self, model: Model, signatures: dict[str, list[Any]], real: Any = None) -> None:
@@ -349,13 +349,13 @@ class Library:
 
     def _call(self, name: str, function: Callable[..., int], types: list[Any], *args: Any) -> int:
         for value, kind in zip(args, types, strict=True):
-            kind.from_param(value)  # raises what ctypes raises
+            kind.from_param(value)  # raises ctypes' errors
         status = function(*args)
         of_description = name.endswith(("Create", "SetAttribute", "Destroy"))
         is_description = of_description and name not in ("Create", "Destroy")
         if self._real is not None and is_description:
             wanted = self._describe(f"cublasLt{name}", *args)
-            assert status == wanted, f"cublasLt{name} gives {wanted}, the model {status}"
+            assert status == wanted, f"cublasLt{name} returns {wanted}, the model {status}"
             self.n_compared += 1
         return status
 
@@ -372,7 +372,7 @@ class Library:
 
 @contextmanager
 def patched() -> Iterator[None]:
-    """Let CuPy work on the host for a while; everything is restored at the end."""
+    """Patch CuPy to work on the host; restore it at the end."""
     with pytest.MonkeyPatch.context() as patch:
         for name, function in [*_functions()]:
             patch.setattr(cupy, name, function)
@@ -397,17 +397,17 @@ def patched() -> Iterator[None]:
 
 @cache
 def modules() -> Any:
-    """Return the backend's module, imported for this row alone: its namespace keeps functions."""
+    """Return the backend's module, imported for this row only: its namespace caches functions."""
     real = {name: m for name, m in sys.modules.items() if name.split(".")[0] == "cupy"}
     return stand_in.load_backend(real)
 
 
 @cache
 def real_library() -> Any:
-    """Return the real cuBLASLt, or None where its wheel is not installed."""
+    """Return the real cuBLASLt, or None if its wheel is not installed."""
     try:
         return modules().BlasLt.multiply.__globals__["load"]()
-    except Exception:  # many ways to lack a library
+    except Exception:  # a missing library raises many kinds of errors
         return None
 
 
@@ -426,15 +426,15 @@ def new_row() -> Any:
     backend.name, backend.device = "cupy_real_arrays", "cupy_real_arrays:0"
     backend.model, backend.library = model, library
 
-    def say(reason: str) -> None:
+    def check(reason: str) -> None:
         raise AssertionError(reason)
 
-    backend._not_recorded = say
+    backend._not_recorded = check
     return backend
 
 
 def new_row_of_defaults() -> Any:
-    """Return a row whose own kernels take nothing: CuPy computes all but the products."""
+    """Return a row whose CUDA kernels refuse every call: CuPy computes all but the products."""
     backend = new_row()
     backend._try = lambda *args, **kwargs: False
     backend.name, backend.device = "cupy_defaults", "cupy_defaults:0"

@@ -1,8 +1,8 @@
 """A stand-in for the part of CuPy that `nnbackend_cupy` uses: arrays, streams, graphs, kernels.
 
-Arrays are NumPy's inside and refuse every read by the host but `get`. Kernels are run by the
-emulator. While a stream captures, work is written down and done at `Graph.launch`, and what CUDA
-or CuPy refuses then is refused: memory, waiting, copies to and from the host, CuPy's own cuBLAS.
+Arrays wrap NumPy arrays and refuse every read by the host except `get`. The emulator runs kernels.
+While a stream captures, work is recorded and runs at `Graph.launch`; the stand-in then refuses
+what CUDA or CuPy refuse: allocations, synchronization, copies to and from the host, cuBLAS of CuPy.
 """
 
 from __future__ import annotations
@@ -74,21 +74,21 @@ CUBLASError.__module__ = "cupy_backends.cuda.libs.cublas"
 
 
 class CaptureError(RuntimeError):
-    """What CUDA says of a call that a capture does not allow."""
+    """CUDA's error for a call that is not allowed during a capture."""
 
 
 class State:
-    """What CUDA keeps: the current stream, the allocator, and which memory there is.
+    """The state of CUDA: the current stream, the allocator, and the memory.
 
-    limit: bytes that arrays and graphs may take together, at which the device is full.
+    limit: bytes of the device for arrays and graphs together.
     """
 
-    LARGEST = 2 << 40  # bytes of a device without a limit: no machine gives that much at once
-    GRAPH_NODE = 1024  # bytes that a graph takes for each piece of work
+    LARGEST = 2 << 40  # bytes of a device without a limit
+    GRAPH_NODE = 1024  # bytes of a graph for each piece of work
 
     def __init__(self) -> None:
         self.limit: int | None = None
-        self.most = 0  # bytes that were used at once, while there was a limit
+        self.most = 0  # peak of used bytes, while there was a limit
         self.graphs: weakref.WeakSet[Graph] = weakref.WeakSet()
         self.allocator: Callable[[int], Any] | None = None
         self.memory: weakref.WeakValueDictionary[int, np.ndarray] = weakref.WeakValueDictionary()
@@ -99,12 +99,12 @@ class State:
 
     @property
     def used(self) -> int:
-        """The bytes that arrays and graphs take now."""
+        """The bytes that arrays and graphs use now."""
         arrays = sum(array.nbytes for array in list(self.memory.values()))
         return arrays + sum(graph.n_bytes for graph in list(self.graphs))
 
     def has_room(self, n_bytes: int) -> bool:
-        """Return False if the device has no memory for so many bytes more."""
+        """Return True if the device has memory for n_bytes more."""
         if self.limit is None:
             return n_bytes < self.LARGEST
         wanted = self.used + n_bytes
@@ -114,17 +114,17 @@ class State:
         return True
 
     def reserve(self, n_bytes: int) -> None:
-        """Raise OutOfMemoryError, as CuPy's pool does, where there is no room."""
+        """Raise OutOfMemoryError, as CuPy's pool does, if there is no memory."""
         if not self.has_room(n_bytes):
             raise OutOfMemoryError(n_bytes, self.used)
 
     def check(self) -> None:
-        """Raise the sticky error, where there is one."""
+        """Raise the sticky error, if there is one."""
         if self.sticky is not None:
             raise CUDARuntimeError(self.sticky)
 
     def do(self, work: Work) -> None:
-        """Do the work now, or write it down where the current stream captures."""
+        """Do the work now, or record it if the current stream captures."""
         self.check()
         if self.stream.recording is None:
             work()
@@ -137,7 +137,7 @@ class State:
             raise CaptureError(f"{what} is not permitted when a stream is capturing")
 
     def new(self, value: Any) -> ndarray:
-        """Return an array with memory of its own."""
+        """Return an array with new memory."""
         value = np.array(value, order="C")
         self.refuse("allocation")
         if self.allocator is not None:
@@ -147,7 +147,7 @@ class State:
         return ndarray(value, DEVICE)
 
     def at(self, address: int, n_bytes: int) -> None:
-        """Check that there is memory of an array in all of these bytes."""
+        """Check that all of these bytes belong to an array."""
         for begin, root in list(self.memory.items()):
             if begin <= address and address + n_bytes <= begin + root.nbytes:
                 return
@@ -155,7 +155,7 @@ class State:
 
 
 class ndarray(GhostArray):
-    """cupy.ndarray: an array that the host may not read but by `get`."""
+    """cupy.ndarray: an array that the host may read only by `get`."""
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -251,7 +251,7 @@ class ndarray(GhostArray):
 
 
 def inside(value: Any) -> Any:
-    """Return what NumPy may compute with; host arrays are refused as CuPy refuses them."""
+    """Return a value for NumPy. Raise TypeError for host arrays, as CuPy does."""
     if isinstance(value, ndarray):
         return value._data
     if isinstance(value, np.ndarray) and value.ndim:
@@ -262,7 +262,7 @@ def inside(value: Any) -> Any:
 
 
 def outside(value: Any, given: tuple[Any, ...]) -> Any:
-    """Return arrays of the device: a view where NumPy gave one of an argument."""
+    """Return arrays of the device: a view if NumPy returned one of an argument."""
     if isinstance(value, (tuple, list)):
         return tuple(outside(v, given) for v in value)
     value = np.asarray(value)
@@ -281,7 +281,7 @@ class Stream:
         self.recording: list[Work] | None
         self.ptr = 0 if null else id(self)
         self._before: list[Stream] = []
-        self._forked: list[Stream] = []  # those that record for this one's capture
+        self._forked: list[Stream] = []  # those that take part in this one's capture
 
     def __enter__(self) -> Stream:
         self._before.append(STATE.stream)
@@ -320,7 +320,7 @@ class Stream:
         return SimpleNamespace(done=True, stream=self)
 
     def wait_event(self, event: Any) -> None:
-        """Fork from a capture, or join what was forked: it is done as late as it may be."""
+        """Fork from a capture, or join forked work, which runs as late as possible."""
         other = event.stream
         if self.recording is None and other.recording is not None and not self.is_null:
             self.recording = []
@@ -332,9 +332,9 @@ class Stream:
 
 
 class Graph:
-    """cupy.cuda.Graph: what a capture wrote down."""
+    """cupy.cuda.Graph: the recorded work of a capture."""
 
-    upload = 0  # bytes that the first launch needs for a moment
+    upload = 0  # bytes that the first launch needs temporarily
 
     def __init__(self, work: list[Work]) -> None:
         self.work, self.n_bytes = work, len(work) * STATE.GRAPH_NODE
@@ -390,7 +390,7 @@ class RawKernel:
 
     @property
     def kernel(self) -> Callable[..., None]:
-        """The function itself, a cupy.cuda.Function: it is told how to launch."""
+        """The function, a cupy.cuda.Function, which has launch options."""
         return self._launch
 
     def __call__(self, grid: Any, block: Any, args: Any, shared_mem: int = 0) -> None:
@@ -443,7 +443,7 @@ class Cupy(ModuleType):
 def _empty(shape: Any, dtype: Any = "float64") -> ndarray:
     STATE.reserve(math.prod(np.atleast_1d(shape).tolist()) * np.dtype(dtype).itemsize)
     array = np.empty(shape, dtype)
-    array.view(np.uint8).fill(0xFF) if array.ndim else None  # NaN: read before written is seen
+    array.view(np.uint8).fill(0xFF) if array.ndim else None  # NaN, to detect reads before writes
     return STATE.new(array)
 
 
@@ -468,7 +468,7 @@ def _mem_get_info() -> tuple[int, int]:
 
 
 def make_cupy() -> dict[str, ModuleType]:
-    """Return the modules that make the stand-in, by name."""
+    """Return the modules of the stand-in, by name."""
     cupy, cuda, memory = Cupy("cupy"), ModuleType("cupy.cuda"), ModuleType("cupy.cuda.memory")
     memory.__dict__.update(OutOfMemoryError=OutOfMemoryError)
     runtime = SimpleNamespace(
@@ -504,9 +504,9 @@ MODULES = (
 
 
 def load_backend(cupy: dict[str, ModuleType] | None = None) -> Any:
-    """Import the backend's modules anew over the stand-in; a real CuPy stays as it was.
+    """Import the backend's modules again with the stand-in; a real CuPy is not changed.
 
-    cupy: modules to import them over instead.
+    cupy: modules to use instead of the stand-in.
     """
     import nnbackend_cupy
 
@@ -519,7 +519,7 @@ def load_backend(cupy: dict[str, ModuleType] | None = None) -> Any:
     try:
         from nnbackend_cupy import backend, graphs
 
-        graphs.count_nodes = lambda stream: len(stream.recording)  # there is no driver to ask
+        graphs.count_nodes = lambda stream: len(stream.recording)  # without a driver
         return backend
     finally:
         for name in [n for n in sys.modules if n in ours or n.split(".")[0] == "cupy"]:

@@ -21,7 +21,7 @@ def modules() -> Any:
 
 
 def new_backend(precision: str = "float32") -> Any:
-    """Return a new backend with a model of cuBLASLt of its own, at `backend.model`."""
+    """Return a new backend with its own model of cuBLASLt at `backend.model`."""
     from stand_in_blaslt import Model
 
     if LACKING is not None:
@@ -30,23 +30,23 @@ def new_backend(precision: str = "float32") -> Any:
     blaslt = loaded.BlasLt.multiply.__globals__
     backend = loaded.CuPyBackend(0, precision)
     blaslt["load"] = lambda: model
-    with suppress(blaslt["Refused"]):  # kept, and told at the first product
+    with suppress(blaslt["Refused"]):  # cached, and raised again at the first product
         backend._blas._open()
     backend.name, backend.device, backend.model = "cupy_emulated", "cupy_emulated:0", model
     return backend
 
 
 def new_row() -> Any:
-    """Return a backend for the matrix: a failed recording or a wrong call is an error, no fall-back.
+    """Return a backend for the matrix: a failed capture or an invalid call is an error.
 
-    Some products find no algorithm, alone or with an epilogue, so that all ways are gone.
+    Some products have no algorithm, alone or with an epilogue, so that fallbacks are covered.
     """
 
-    def say(reason: str) -> None:
+    def check(reason: str) -> None:
         assert not reason.startswith("recording failed"), reason
 
     backend = new_backend()
-    backend._not_recorded = say
+    backend._not_recorded = check
     backend.model.is_strict = backend.model.is_choosy = True
     return backend
 

@@ -1,7 +1,7 @@
-"""A model of cublasLtMatmul, written from its description: matrices of columns, on the host.
+"""A model of cublasLtMatmul, written from its documentation: column-major matrices on the host.
 
-It serves the stand-in under the library's own calls, so that a wrong leading dimension, transpose,
-epilogue or alignment shows as wrong numbers or as a status.
+It has the library's functions, so that a wrong leading dimension, transpose, epilogue or alignment
+gives wrong numbers or an error status.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class Model:
     def __init__(self) -> None:
         self._things: list[Any] = [None]
         self.refused: set[int] = set()  # epilogues without an algorithm
-        self.epilogues: list[int] = []  # of the products given
-        self.is_strict = False  # raise where the library would give a status
-        self.is_choosy = False  # for some shapes there is no algorithm, as in the library
-        self.lacks_memory = 0  # so many calls from now on find none
+        self.epilogues: list[int] = []  # of the products computed
+        self.is_strict = False  # raise an exception instead of returning a status
+        self.is_choosy = False  # have no algorithm for some shapes, as the library
+        self.lacks_memory = 0  # the number of next calls that fail without memory
         self.n_made = self.n_destroyed = 0
 
     def _new(self, reference: Any, thing: Any) -> int:
@@ -69,7 +69,7 @@ class Model:
 
     def _invalid(self) -> int:
         if self.is_strict:
-            raise AssertionError("cuBLASLt was asked for something that it cannot do")
+            raise AssertionError("cuBLASLt does not support this call")
         return INVALID_VALUE
 
     def cublasLtCreate(self, handle: Any) -> int:
@@ -155,14 +155,14 @@ class Model:
         if d[7] in (4, 6):
             made = made + _view(d[8], dtype, D.shape[0], 1, D.shape[0])
         if d[7] == 6:
-            made = np.fmax(made, 0)  # 0 for NaN, as NVIDIA's users have found
-        if d[7] == 256:  # the sum of A over what is summed over
+            made = np.fmax(made, 0)  # 0 for NaN, as the library does
+        if d[7] == 256:  # the sum of A over the contracted dimension
             _view(d[8], dtype, D.shape[0], 1, D.shape[0])[:, 0] = first.sum(axis=1)
         D[...] = made
 
 
 def _view(pointer: int, dtype: np.dtype[Any], rows: int, columns: int, ld: int) -> np.ndarray:
-    """Return the memory behind a pointer as a matrix of columns; it must be an array's."""
+    """Return the memory at a pointer, which must belong to an array, as a column-major matrix."""
     n = ld * (columns - 1) + rows
     STATE.at(pointer, n * dtype.itemsize)
     flat = np.frombuffer((ctypes.c_char * (n * dtype.itemsize)).from_address(pointer), dtype)

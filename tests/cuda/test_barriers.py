@@ -1,7 +1,7 @@
-"""Each barrier is needed: with any one of them taken out, the row `cupy_emulated` fails the kit.
+"""Each barrier is needed: without any one of them, the row `cupy_emulated` fails the kit.
 
-The tests of the kit that must fail are called here as the row runs them: on the stand-in, with its
-choosy model of cuBLASLt, each launch in two orders of threads.
+These tests call the kit's tests that must fail as the row runs them: on the stand-in, with its
+model of cuBLASLt, each launch in two orders of threads.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def tall(row: Any, *sizes: int) -> None:
         np.testing.assert_allclose(row.to_host(db), delta.sum(axis=0), atol=5e-4)
 
 
-# Which barrier of a file, and the test that must notice that it is gone.
+# The index of a barrier in a file, and the test that must fail without it.
 NOTICED: dict[tuple[str, int], Check] = {
     ("common.cu", 0): lambda row: UpdateChecks().test_max_norm(row, "float64"),
     ("common.cu", 1): lambda row: UpdateChecks().test_max_norm(row, "float64"),
@@ -86,18 +86,18 @@ NOTICED: dict[tuple[str, int], Check] = {
 
 
 def without(text: str, i: int) -> str:
-    """Take out one barrier."""
+    """Return a text without one of its barriers."""
     parts = text.split(BARRIER)
     return BARRIER.join(parts[: i + 1]) + BARRIER.join(["", *parts[i + 1 :]])[len(BARRIER) :]
 
 
 @pytest.mark.parametrize(("file", "i"), NOTICED)
-def test_all_is_right_with_all_barriers(file: str, i: int) -> None:
+def test_kernels_are_correct_with_all_barriers(file: str, i: int) -> None:
     NOTICED[file, i](new_row())
 
 
 @pytest.mark.parametrize(("file", "i"), NOTICED)
-def test_a_barrier_less_shows(monkeypatch: pytest.MonkeyPatch, file: str, i: int) -> None:
+def test_a_missing_barrier_is_detected(monkeypatch: pytest.MonkeyPatch, file: str, i: int) -> None:
     whole = sources._file
     monkeypatch.setattr(
         sources, "_file", lambda name: without(whole(name), i) if name == file else whole(name)
@@ -109,7 +109,7 @@ def test_a_barrier_less_shows(monkeypatch: pytest.MonkeyPatch, file: str, i: int
 # Among blocks: which of the barriers of a step, and on which grids.
 @pytest.mark.parametrize("grid", [Grid(CLUSTER, 8, 64), Grid(GRID, 3, 64)], ids=str)
 @pytest.mark.parametrize("i", range(4))
-def test_a_barrier_less_among_blocks_shows(
+def test_a_missing_barrier_among_blocks_is_detected(
     monkeypatch: pytest.MonkeyPatch, i: int, grid: Grid
 ) -> None:
     whole = sources._file
@@ -132,7 +132,7 @@ def test_a_barrier_less_among_blocks_shows(
 
 
 @pytest.mark.parametrize("what", ["s % 2 * CAPACITY", "s % 2 * gridDim.x"])
-def test_what_is_kept_twice_must_be(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+def test_double_buffers_are_needed(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     whole = sources._file
     text = whole("narrow.cu")
     assert text.count(what) == 1
@@ -143,7 +143,7 @@ def test_what_is_kept_twice_must_be(monkeypatch: pytest.MonkeyPatch, what: str) 
         narrow(new_row(), Grid(GRID, 3, 64), DEEP, 20, parts=(4, 4, 4))
 
 
-def test_no_barrier_is_left_out() -> None:
+def test_every_barrier_is_tested() -> None:
     there = {
         (path.name, i)
         for path in sources.FOLDER.glob("*.cu")
@@ -151,4 +151,4 @@ def test_no_barrier_is_left_out() -> None:
     }
     assert there == set(NOTICED)
     assert without(f"a{BARRIER}b{BARRIER}c", 1) == f"a{BARRIER}bc"
-    assert philox.UNITS_PER_BLOCK == 16  # as layers.cu has it
+    assert philox.UNITS_PER_BLOCK == 16  # as in layers.cu

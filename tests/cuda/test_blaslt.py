@@ -1,4 +1,4 @@
-"""Products by cuBLASLt against NumPy, over a model of the library; its numbers against it."""
+"""Products by cuBLASLt against NumPy, with a model of the library; its constants against it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_products(
 
 @needs_emulator
 @pytest.mark.parametrize("refused", [{4, 6, 256}, {1, 4, 6, 256}])
-def test_without_an_algorithm_the_next_best_way_is_taken(refused: set[int]) -> None:
+def test_fallbacks_without_an_algorithm(refused: set[int]) -> None:
     backend = new_backend()
     backend.model.refused = refused
     x, W, b = (backend.to_device(v) for v in (normal(5, 4), normal(4, 3), normal(3)))
@@ -70,8 +70,8 @@ def test_without_an_algorithm_the_next_best_way_is_taken(refused: set[int]) -> N
 
 
 @needs_emulator
-def test_a_refusal_keeps_no_memory() -> None:
-    # What is remembered of it must not hold the arrays: on a device that is where all memory goes.
+def test_a_cached_refusal_references_no_arrays() -> None:
+    # Otherwise it would keep device memory allocated.
     backend = new_backend()
     backend.model.refused = {1, 4, 6, 256}
     arrays = [backend.to_device(normal(*shape)) for shape in ((5, 4), (4, 3), (5, 3), (3,))]
@@ -86,12 +86,12 @@ def test_a_refusal_keeps_no_memory() -> None:
 
 
 @needs_emulator
-def test_a_divergence_that_the_library_hides_from_the_loss_shows_in_the_weights() -> None:
+def test_a_divergence_hidden_from_the_loss_is_detected_in_the_weights() -> None:
     backend = new_backend()
-    backend.uses_narrow = False  # its ReLU keeps NaN
+    backend.uses_narrow = False  # its ReLU propagates NaN
     net = nn.Network([4, nn.Dense(5, "relu"), nn.Dense(2, "softmax")], device=backend)
     theta = net.backend.to_host(net.theta)
-    theta[:20] = np.nan  # the first layer's weights: its ReLU gives 0 for NaN
+    theta[:20] = np.nan  # the first layer's weights: cuBLASLt's ReLU of NaN is 0
     net.backend.to_device(theta, out=net.theta)
     x = normal(12, 4, dtype=net.dtype)
     assert np.isfinite(net.outputs(x)).all()
@@ -107,7 +107,7 @@ def test_an_unknown_precision() -> None:
 
 @pytest.fixture
 def library() -> Any:
-    """The real library, where its wheel is installed; it describes products without a GPU."""
+    """Return the real library, if installed; it can describe products without a GPU."""
     if LACKING is not None:
         pytest.skip(LACKING)
     pytest.importorskip("cuda.pathfinder")
@@ -123,7 +123,7 @@ def library() -> Any:
     return found
 
 
-def test_the_model_and_the_library_take_the_same_descriptions(library: Any) -> None:
+def test_the_model_and_the_library_accept_the_same_descriptions(library: Any) -> None:
     for lt in (library, Model()):
         description, layout, preference = (ctypes.c_void_p() for _ in range(3))
         for compute, scale in ((68, 0), (77, 0), (75, 0), (70, 1)):
@@ -148,5 +148,5 @@ def test_the_model_and_the_library_take_the_same_descriptions(library: Any) -> N
 
 
 @needs_emulator
-def test_the_heuristic_result_is_as_long_as_in_the_header() -> None:
+def test_the_heuristic_result_has_the_size_of_the_header() -> None:
     assert ctypes.sizeof(modules().BlasLt.multiply.__globals__["Heuristic"]) == 96

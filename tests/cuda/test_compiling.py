@@ -1,4 +1,4 @@
-"""Every built-in kernel compiles for every GPU there is to run on, and needs no more than allowed.
+"""Every built-in kernel compiles for every supported GPU, within limits of resources.
 
 `python tests/cuda/compiling.py` prints the table.
 """
@@ -14,25 +14,24 @@ from compiling import ARCHITECTURES, Needs, compiled, library, needs
 from nnbackend_cupy.narrow import Device
 from nnbackend_cupy.sources import program
 
-MOST_REGISTERS = 64  # with blocks of 256 threads, at least 4 fit a multiprocessor
-# In double precision a division, a square root or an exponential takes many: updates hold up to
-# two neighbours of four vectors and their addresses besides, and the slopes of elu and selu are
-# unrolled four times over. An output layer holds a number of each of its outputs, in blocks of only
-# 64 threads.
+MOST_REGISTERS = 64  # at least 4 blocks of 256 threads fit on a multiprocessor
+# In double precision a division, a square root or an exponential needs many: updates hold up to
+# two elements of four vectors and their addresses, and the slopes of elu and selu are unrolled four
+# times. An output layer holds a number of each of its outputs, in blocks of only 64 threads.
 EXCEPTIONS = {
     "update_.*_float64": 72,
     "column_sums_s?elu_slope_float64": 72,
     "output_.*_float32": 112,
     "output_.*_float64": 160,
-    # A thread holds 64 sums, so that shared memory, or memory, keeps up with the arithmetic; two
-    # blocks fit a multiprocessor.
+    # A thread holds 64 sums, so that memory bandwidth keeps up with the arithmetic; two blocks fit
+    # on a multiprocessor.
     "weight_gradient_.*_tile": 128,
     "thin_gradient_.*": 128,
 }
 MOST_SHARED = 4096
 MOST_SHARED_OF = {"weight_gradient_.*_tile": 48 << 10, "thin_gradient_.*": 16 << 10}
-# One block of 256 threads on a multiprocessor, for thousands of steps: it may take all registers
-# that a thread can have, and all shared memory that there is without asking.
+# One block of 256 threads per multiprocessor, for thousands of steps: it may use all registers of
+# its threads, and all shared memory that needs no opt-in.
 MOST_OF_NARROW = Needs(registers=255, stack=0, spilled=0, shared=48 << 10)
 
 LOG = """\
@@ -48,7 +47,7 @@ ptxas info    : Used 40 registers, used 1 barriers, 1025 bytes smem
 def test_every_kernel_compiles_within_bounds(architecture: int) -> None:
     sources = distinct_sources()
     found = compiled(program(sources), architecture)
-    # A file of several kernels adds the name of each to its own.
+    # A file with several kernels adds a suffix to the name of each.
     lacking = [s.name for s in sources if not any(name.startswith(s.name) for name in found)]
     assert not lacking
     beyond = {name: need for name, need in found.items() if not _is_within(name, need)}
@@ -80,6 +79,6 @@ def test_the_report_of_the_assembler_is_read() -> None:
 
 
 @pytest.mark.skipif(library() is None, reason="the wheel nvidia-cuda-nvrtc is not installed")
-def test_what_does_not_compile_is_told() -> None:
+def test_a_compiler_error_is_raised() -> None:
     with pytest.raises(RuntimeError, match=r"(?s)sm_90.*nothing. is undefined"):
         compiled('extern "C" __global__ void f(int* a) { *a = nothing; }', 90)

@@ -1,4 +1,4 @@
-"""The emulator itself: it computes, and it finds what a device would leave to chance."""
+"""The emulator computes correctly, and detects errors that a device might hide."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_sum_within_each_warp(order: int) -> None:
     np.testing.assert_array_equal(out, np.repeat(x.reshape(2, 32).sum(axis=1), 32))
 
 
-def test_a_missing_barrier_shows_in_some_order() -> None:
+def test_a_missing_barrier_gives_wrong_sums_in_some_order() -> None:
     x, out = rows(), np.zeros(5, np.float32)
     wrong = []
     for order in ORDERS:
@@ -111,7 +111,7 @@ def test_a_misaligned_vector_is_reported() -> None:
     run((1,), (1,), (vector[shift:], y))
     with pytest.raises(EmulationError, match="misaligned address"):
         run((1,), (1,), (vector[shift + 1 :], y))
-    run((1,), (1,), (vector[shift:], y))  # and the emulator still works
+    run((1,), (1,), (vector[shift:], y))  # the emulator still works
 
 
 def test_an_index_beyond_shared_memory_is_reported() -> None:
@@ -120,7 +120,7 @@ def test_an_index_beyond_shared_memory_is_reported() -> None:
         sums(beyond, 0, rows(), np.zeros(5, np.float32))
 
 
-def test_arrays_that_overlap_stay_together() -> None:
+def test_overlapping_arrays_overlap_in_the_copy() -> None:
     text = """
     extern "C" __global__ void shift(const double* x, double* y) {
       if (threadIdx.x == 0) for (int i = 0; i < 4; i++) y[i] = x[i] + 1.0;
@@ -133,7 +133,7 @@ def test_arrays_that_overlap_stay_together() -> None:
 
 # ---- blocks that wait for each other ------------------------------------------------------------
 
-# Each block leaves a number; behind the barrier every block adds up all of them.
+# Each block stores a number; after the barrier every block adds all of them.
 EXCHANGE = """
 extern "C" __global__ void exchange(double* parts, double* sums, unsigned long long* counter) {
   const int t = threadIdx.x;
@@ -173,18 +173,18 @@ def test_blocks_exchange(barrier: str, order: int) -> None:
 
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("barrier", [OF_GRID, OF_CLUSTER])
-def test_a_block_that_does_not_come_is_reported(barrier: str, order: int) -> None:
+def test_a_block_that_does_not_reach_the_barrier_is_reported(barrier: str, order: int) -> None:
     lacking = f"if (blockIdx.x == 1) return; {barrier}"
     with pytest.raises(EmulationError, match="blocks wait for each other"):
         exchange(lacking, order)
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_a_missing_barrier_among_blocks_shows(order: int) -> None:
+def test_a_missing_barrier_among_blocks_gives_wrong_sums(order: int) -> None:
     assert exchange("", order) != [15.0] * 5
 
 
-def test_blocks_that_are_not_resident_wait_for_ever() -> None:
+def test_blocks_that_are_not_resident_deadlock() -> None:
     with pytest.raises(EmulationError, match="blocks wait for each other"):
         exchange(OF_GRID, 0, is_resident=False)
     with pytest.raises(EmulationError, match="9 blocks cannot be resident, 8 can"):

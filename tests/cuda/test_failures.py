@@ -1,4 +1,4 @@
-"""A device that is lost is named once, nothing written is lost, and threads share no memory."""
+"""A lost device raises one clear error, files are complete, and threads share no memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _whole_again() -> Iterator[None]:
 
 
 class Break(nn.Callback):
-    """Breaks the device at the end of an epoch."""
+    """A callback that breaks the device at the end of an epoch."""
 
     def __init__(self, code: int, epoch: int) -> None:
         self.code, self.epoch = code, epoch
@@ -49,13 +49,13 @@ def train(device: Any, *callbacks: nn.Callback) -> nn.History:
     ("code", "name"),
     [(700, "illegal memory address"), (716, "misaligned address"), (719, "launch")],
 )
-def test_a_lost_device_is_named_and_the_checkpoint_is_kept(
+def test_a_lost_device_raises_device_lost_error_and_checkpoints_remain(
     tmp_path: Path, code: int, name: str
 ) -> None:
     writer = nn.Checkpoints(tmp_path, epochs=1)
     with pytest.raises(nn.DeviceLostError, match=f"lost to this process after .*{name}.*--resume"):
         train(new_backend(), writer, Break(code, 3))
-    with pytest.raises(nn.DeviceLostError, match="lost to this process"):  # and so it stays
+    with pytest.raises(nn.DeviceLostError, match="lost to this process"):  # at every later call
         train(new_backend())
     STATE.sticky = None
     wanted = train(new_backend())
@@ -65,7 +65,7 @@ def test_a_lost_device_is_named_and_the_checkpoint_is_kept(
         assert got["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-5)
 
 
-def test_other_errors_stay_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_errors_are_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = new_backend()
 
     def fail(error: Exception) -> None:
@@ -84,9 +84,9 @@ def test_other_errors_stay_what_they_are(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not isinstance(raised.value, BackendError)
 
 
-def test_a_library_that_reports_a_lost_device_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_device_reported_by_a_library(monkeypatch: pytest.MonkeyPatch) -> None:
     class CUBLASError(RuntimeError):
-        """cupy_backends.cuda.libs.cublas.CUBLASError: it has a status of its own."""
+        """cupy_backends.cuda.libs.cublas.CUBLASError, with a library status."""
 
         status = 14
 
@@ -124,7 +124,7 @@ def test_threads_share_no_scratch_memory_and_no_streams() -> None:
     assert len({address for places in found for address in places}) == 3 * 5
 
 
-def test_a_recording_keeps_its_memory_when_its_thread_has_ended() -> None:
+def test_a_graph_keeps_its_memory_after_its_thread_has_ended() -> None:
     backend = new_backend()
     made: list[Any] = []
 
@@ -153,7 +153,7 @@ def test_a_recording_keeps_its_memory_when_its_thread_has_ended() -> None:
     assert workspaces
     assert all(array() is not None for array in workspaces)
     once = backend.to_host(totals)[0] / 2
-    run(17)  # its workspaces and sums are those of a thread that is gone; a longer recording is new
+    run(17)  # uses the workspaces of a finished thread, and captures a longer graph
     assert backend.to_host(totals)[0] == pytest.approx(19 * once)
     gc.collect()
     assert all(array() is not None for array in workspaces)

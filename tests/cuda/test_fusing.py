@@ -1,4 +1,4 @@
-"""Captured steps with fewer launches: the same results as by the calls that they stand for."""
+"""Fused steps have fewer launches and the same results as separate calls."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def test_any_order_of_threads_gives_the_same_bits(order: int) -> None:
         np.testing.assert_array_equal(results[0][name], results[1][name])
 
 
-def test_a_warp_that_does_not_wait_shows(monkeypatch: pytest.MonkeyPatch) -> None:
-    # For the local gradients of a row's other outputs; the second wait is for the row after, which
-    # the emulator, whose lanes meet in its sums, cannot lack.
+def test_a_missing_syncwarp_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The first one, before the local gradients of a row's other outputs are read. The emulator
+    # cannot detect the second one, before the next row, as its sums synchronize the lanes.
     whole = sources._file
     assert whole("output.cu").count("__syncwarp();") == 2
     monkeypatch.setattr(
@@ -67,10 +67,10 @@ def test_a_warp_that_does_not_wait_shows(monkeypatch: pytest.MonkeyPatch) -> Non
         assert not np.allclose(mine["dx"], wanted["dx"], atol=1e-5)
 
 
-def test_what_is_refused() -> None:
+def test_unsupported_output_layers_are_refused() -> None:
     for sizes, loss, phi, said in (
         ((4, 5, 17), "quadratic", "identity", "at most 16"),
-        ((4, 5, 3), "quadratic", "softmax", "row by row"),
+        ((4, 5, 3), "quadratic", "softmax", "not element-wise"),
     ):
         arrays, _ = problem(loss, sizes, "float32", "relu")
         with pytest.raises(Untraceable, match=said):
@@ -95,15 +95,15 @@ def trained(is_fused: bool, layers: list[Any], loss: str, **options: Any) -> tup
 @pytest.mark.parametrize(
     ("layers", "loss", "saved"),
     [
-        ([9, 3], "cross_entropy", 5),  # the beginning 2; forward, loss, dx and slope 3 more
+        ([9, 3], "cross_entropy", 5),  # 2 for the start; 3 for forward, loss, dx and slope
         ([nn.Dense(9, "tanh"), nn.Dense(8, "elu"), 3], "quadratic", 5),
-        ([9, nn.Dropout(0.3), 3], "cross_entropy", 4),  # the slope is not next to it
+        ([9, nn.Dropout(0.3), 3], "cross_entropy", 4),  # the slope does not follow directly
         ([nn.Maxout(9), 3], "cross_entropy", 4),
-        ([3], "cross_entropy", 2),  # nothing below
+        ([3], "cross_entropy", 2),  # no layer below
         ([9, 20, 17, 3], "quadratic", 5),
     ],
 )
-def test_fused_steps_train_alike_with_fewer_launches(
+def test_fused_steps_train_the_same_with_fewer_launches(
     layers: list[Any], loss: str, saved: int
 ) -> None:
     fused, got = trained(True, layers, loss)
@@ -114,14 +114,14 @@ def test_fused_steps_train_alike_with_fewer_launches(
     assert not fused.report()["not_recorded"]
 
 
-def test_sample_weights_are_not_forgotten() -> None:
+def test_sample_weights_are_used() -> None:
     options = {"sample_weight": np.linspace(0.1, 2.0, 50)}
     _, got = trained(True, [9, 3], "cross_entropy", **options)
     _, wanted = trained(False, [9, 3], "cross_entropy", **options)
     assert got.tobytes() == wanted.tobytes()
 
 
-def test_a_formula_that_cannot_be_traced_is_computed_as_before() -> None:
+def test_a_formula_that_cannot_be_traced_is_computed_by_cupy() -> None:
     own = Activation(
         "own", lambda z, xp: xp.flip(xp.flip(z, axis=1), axis=1) * 1.0, lambda z, a, xp: z * 0 + 1.0
     )

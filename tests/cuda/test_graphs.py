@@ -1,4 +1,4 @@
-"""Captured steps: recorded, replayed, and called one by one where that fails."""
+"""Captured steps are replayed, and called one by one if the capture fails."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def trained(device: Any, activation: Any = "tanh", n_rows: int = 48, **options: 
 
 
 class Uncaptured:
-    """Makes a backend call every step."""
+    """A patch that makes a backend call every step."""
 
     def __init__(self, backend: Any) -> None:
         self.backend = backend
@@ -49,7 +49,7 @@ def test_replayed_steps_give_the_bits_of_called_ones(activation: str) -> None:
     captures, launches = STATE.captures, STATE.launches
     options = {"clip_norm": 1.0, "l2": 1e-3, "ema": 0.9, "max_norm": 2.0}
     backend = new_backend()
-    backend.uses_narrow = backend.uses_fused = False  # they add up in another order
+    backend.uses_narrow = backend.uses_fused = False  # they sum in another order
     got = trained(backend, activation, **options)
     assert STATE.captures > captures
     assert STATE.launches > launches
@@ -60,7 +60,7 @@ def test_replayed_steps_give_the_bits_of_called_ones(activation: str) -> None:
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 16, 17, 18, 40])
-def test_n_steps_are_n_steps(n: int) -> None:
+def test_run_makes_n_steps(n: int) -> None:
     backend = new_backend()
     clock, hyper = backend.zeros((2,), "int64"), backend.zeros((3,), "float64")
     rates = backend.zeros((2, 100), "float64")
@@ -71,7 +71,7 @@ def test_n_steps_are_n_steps(n: int) -> None:
     assert STATE.launches - launches == (max(0, n - 1) // 16 + max(0, n - 1) % 16)
 
 
-def test_what_cannot_be_recorded_is_called_with_the_same_result(
+def test_a_step_that_cannot_be_captured_is_called_with_the_same_result(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     backend = new_backend()
@@ -79,7 +79,7 @@ def test_what_cannot_be_recorded_is_called_with_the_same_result(
 
     def step() -> None:
         backend.tick(clock, rates, hyper)
-        strided[...] = strided * 2.0  # a temporary: memory that a capture may not take
+        strided[...] = strided * 2.0  # a temporary array, which a capture must not allocate
 
     clock, hyper = backend.zeros((2,), "int64"), backend.zeros((3,), "float64")
     rates, strided = backend.zeros((2, 9), "float64"), backend.zeros((2,), "float64")
@@ -91,9 +91,9 @@ def test_what_cannot_be_recorded_is_called_with_the_same_result(
     assert backend.to_host(strided).tolist() == [32.0, 32.0]
     assert backend.to_host(clock).tolist() == [5, 5]
     assert STATE.launches == launches
-    (said,) = [record.message for record in caplog.records]
-    assert "called one by one" in said
-    assert "allocation" in said
+    (message,) = [record.message for record in caplog.records]
+    assert "called one by one" in message
+    assert "allocation" in message
 
 
 def test_a_scalar_read_in_the_step_is_not_recorded() -> None:
@@ -107,11 +107,11 @@ def test_a_scalar_read_in_the_step_is_not_recorded() -> None:
     assert backend.to_host(value).tolist() == [4.0]
 
 
-# ---- work beside the step -----------------------------------------------------------------------
+# ---- work on the side stream --------------------------------------------------------------------
 
 
 class Layer:
-    """A dense layer's arrays, to go back through by hand."""
+    """The arrays of a dense layer, for backward passes."""
 
     def __init__(self, backend: Any) -> None:
         rng = np.random.default_rng(0)
@@ -119,7 +119,7 @@ class Layer:
         self.backend, self.phi = backend, get_activation("identity")
         self.x, self.W, self.b, self.z = on(6, 4), on(4, 3), on(3), on(6, 3)
         self.deltas = [on(6, 3), on(6, 3)]
-        self.dx, self.kept = on(6, 4), on(4, 3)
+        self.dx, self.copied = on(6, 4), on(4, 3)
         self.dW, self.db = [on(4, 3) for _ in range(3)], on(3)
 
     def back(self, i: int = 0, delta: int = 0) -> None:
@@ -130,7 +130,7 @@ class Layer:
 def copies_the_gradient(layer: Layer) -> None:
     layer.backend.fill(layer.dW[0], 0.0)
     layer.back()
-    layer.backend.copy(layer.dW[0], layer.kept)
+    layer.backend.copy(layer.dW[0], layer.copied)
 
 
 def takes_two_buffers_in_turn(layer: Layer) -> None:
@@ -155,7 +155,7 @@ def feeds_forward_again(layer: Layer) -> None:
 @pytest.mark.parametrize(
     "work", [copies_the_gradient, takes_two_buffers_in_turn, feeds_forward_again]
 )
-def test_a_step_that_uses_what_runs_beside_it_waits(work: Any) -> None:
+def test_a_step_waits_for_the_side_stream_before_it_uses_its_arrays(work: Any) -> None:
     results = []
     for is_captured in (True, False):
         layer = Layer(new_backend())
@@ -169,7 +169,7 @@ def test_a_step_that_uses_what_runs_beside_it_waits(work: Any) -> None:
         else:
             for _ in range(3):
                 step()
-        results.append([layer.backend.to_host(a) for a in (*layer.dW, layer.kept, layer.dx)])
+        results.append([layer.backend.to_host(a) for a in (*layer.dW, layer.copied, layer.dx)])
     for got, wanted in zip(*results, strict=True):
         np.testing.assert_allclose(got, wanted, atol=1e-12)
 
@@ -183,19 +183,19 @@ def in_a_thread(work: Any) -> None:
     thread.join()
 
 
-def test_a_run_that_goes_on_in_another_thread_is_still_recorded() -> None:
+def test_a_run_that_continues_in_another_thread_is_still_captured() -> None:
     backend = new_backend()
     gradient = backend.to_device(np.full(8, 2.0))
     run = backend.capture(lambda: backend.clip_norm(gradient, 0.5))
     in_a_thread(lambda: run(1))
-    in_a_thread(lambda: run(20))  # perhaps with the number that the first thread had
+    in_a_thread(lambda: run(20))  # may have the id of the first thread
     run(40)
     assert backend.report()["recorded"]
     assert not backend.report()["not_recorded"]
     assert np.linalg.norm(backend.to_host(gradient)) == pytest.approx(0.5)
 
 
-def test_another_threads_fallback_is_not_this_steps() -> None:
+def test_a_fallback_in_another_thread_does_not_affect_this_step() -> None:
     backend = new_backend()
     flip = Activation("flip", lambda z, xp: xp.flip(z, axis=1), lambda z, a, xp: z)
     z, gradient = backend.zeros((2, 3), "float64"), backend.zeros((8,), "float64")
@@ -204,7 +204,7 @@ def test_another_threads_fallback_is_not_this_steps() -> None:
 
     def step() -> None:
         backend.clip_norm(gradient, 0.5)
-        if not calls and backend._notes.recorder is None:
+        if not calls and backend._thread_state.recorder is None:
             calls.append(in_a_thread(lambda: backend.dense_forward(x, W, b, flip, z, z)))
 
     backend.uses_fused = False

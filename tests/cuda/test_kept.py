@@ -1,4 +1,4 @@
-"""What stays after many networks: the kernels of their formulas, once, and nothing of the rest."""
+"""Memory after many networks: the cache holds the kernels of their formulas, and nothing else."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ F4 = np.dtype(np.float32)
 
 @pytest.fixture
 def no_gc() -> Iterator[None]:
-    """Switch the garbage collector off: what is kept by a cycle would be seen."""
+    """Disable the garbage collector, so that objects in reference cycles are detected."""
     gc.collect()
     gc.disable()
     yield
@@ -40,33 +40,31 @@ def no_gc() -> Iterator[None]:
 
 
 def fit(backend: Any, width: int = 6, hidden: Any = "relu", **options: Any) -> None:
-    """Train a small classifier, and use it."""
-    dropout = [] if backend.uses_narrow else [nn.Dropout(0.2)]  # with which no step is narrow
+    """Train a small classifier, and predict."""
+    dropout = [] if backend.uses_narrow else [nn.Dropout(0.2)]  # with dropout no step is narrow
     layers = [5, nn.Dense(width, hidden), *dropout, nn.Dense(2, "softmax")]
     net = nn.Network(layers, "cross_entropy", device=backend, seed=1)
     nn.train(net, X, LABELS, **{"epochs": 2, "batch_size": 8, "validation": 0.2, **options})
     net.predict(X)
 
 
-def kept(backend: Any) -> dict[str, int]:
-    """Count what the backend and the device hold."""
+def cached(backend: Any) -> dict[str, int]:
+    """Count the objects that the backend and the device hold."""
     cache = backend._kernels._cache
     return {
         "kernels": len(cache._kernels),
         "compiled": len(cache._launches),
-        "formulas that are no more": sum(
-            known.formula() is None for known in cache._known.values()
-        ),
+        "deleted formulas": sum(known.formula() is None for known in cache._formulas.values()),
         "whole steps": len(backend._narrow._launches),
         "arrays": len(STATE.memory),
         "graphs": len(STATE.graphs),
         "scratch": len(backend._kernels._local.arrays),
-        "fallbacks": len(backend._notes.fallbacks),
+        "fallbacks": len(backend._thread_state.fallbacks),
     }
 
 
 @pytest.mark.parametrize("way", ["graphs", "narrow"])
-def test_thirty_fits_keep_what_two_keep(way: str, no_gc: None) -> None:
+def test_thirty_fits_cache_as_much_as_two(way: str, no_gc: None) -> None:
     backend = new_backend()
     backend.uses_narrow = way == "narrow"
     runs: list[Callable[[], None]] = [
@@ -76,14 +74,14 @@ def test_thirty_fits_keep_what_two_keep(way: str, no_gc: None) -> None:
     ]
     for run in runs * 2:
         run()
-    before = kept(backend)
+    before = cached(backend)
     assert (before["whole steps"] > 0) == (way == "narrow")
     for run in runs * 8:
         run()
-    assert kept(backend) == before
+    assert cached(backend) == before
 
 
-def test_lbfgs_keeps_no_arrays(no_gc: None) -> None:
+def test_lbfgs_references_no_arrays(no_gc: None) -> None:
     backend = new_backend()
 
     def run() -> None:
@@ -91,16 +89,16 @@ def test_lbfgs_keeps_no_arrays(no_gc: None) -> None:
         nn.train(net, X, LABELS, optimizer="lbfgs", epochs=2)
 
     run()
-    before = kept(backend)
+    before = cached(backend)
     run()
-    assert kept(backend) == before
+    assert cached(backend) == before
 
 
 # ---- kernels ------------------------------------------------------------------------------------
 
 
 def counted() -> tuple[KernelCache, list[str]]:
-    """Return a cache of kernels that are never launched, and the names it has compiled."""
+    """Return a cache of kernels that are never launched, and the list of compiled names."""
     compiled: list[str] = []
     return KernelCache(lambda text, name: compiled.append(name)), compiled
 
@@ -132,7 +130,7 @@ def test_networks_share_the_kernel_of_a_built_in_formula() -> None:
         assert len(compiled) == n + 1, (formula, role, dtype)
 
 
-def test_two_formulas_of_one_name_are_two() -> None:
+def test_two_formulas_with_one_name_have_two_kernels() -> None:
     backend = new_backend()
     z = np.linspace(-1, 1, 6, dtype="f").reshape(2, 3)
     for factor in (2.0, 3.0):
@@ -142,8 +140,8 @@ def test_two_formulas_of_one_name_are_two() -> None:
         np.testing.assert_allclose(backend.to_host(out), factor * z, rtol=1e-6)
 
 
-def test_an_output_layer_of_two_formulas_of_one_name() -> None:
-    """The activations are of one name, and the loss is one object."""
+def test_output_layers_of_two_formulas_with_one_name() -> None:
+    """The activations have one name, and the loss is one object."""
     kernels = Kernels(lambda text, name: compile_on_host(text, name), np.zeros)
     loss = Loss("own", lambda a, y, xp: (xp.sum((a - y) ** 2, axis=1), 2 * (a - y)))
     rng = np.random.default_rng(2)
@@ -160,7 +158,7 @@ def test_an_output_layer_of_two_formulas_of_one_name() -> None:
 
 
 @pytest.mark.parametrize("is_good", [True, False])
-def test_a_users_formula_is_not_kept(is_good: bool, no_gc: None) -> None:
+def test_a_custom_formula_is_not_kept_alive(is_good: bool, no_gc: None) -> None:
     cache, _ = counted()
     formulas = [own(1.0), own(1.0), own(2.0)]
 
@@ -180,10 +178,10 @@ def test_a_users_formula_is_not_kept(is_good: bool, no_gc: None) -> None:
     del formula, formulas, others
     assert all(reference() is None for reference in gone)
     assert cache._kernels == {}
-    assert [known.formula() for known in cache._known.values()] == [get_activation("relu")]
+    assert [known.formula() for known in cache._formulas.values()] == [get_activation("relu")]
 
 
-def test_a_formula_without_weak_references_stays_itself() -> None:
+def test_a_formula_without_weak_references_is_kept_alive() -> None:
     class Slotted:
         __slots__ = ("kernel",)
 
@@ -191,12 +189,12 @@ def test_a_formula_without_weak_references_stays_itself() -> None:
             self.kernel = None
 
     cache, compiled = counted()
-    for n in range(20):  # ids of objects that are gone come again
+    for n in range(20):  # ids of deleted objects are reused
         cache.kernel((Slotted(),), "role", F4, lambda n=n: Source(f"{n}", ""))  # type: ignore[misc]
     assert len(compiled) == 20
 
 
-def test_a_subclass_of_a_user_is_not_taken_for_the_built_in_formula() -> None:
+def test_a_custom_subclass_is_not_the_built_in_formula() -> None:
     class Steeper(type(get_activation("tanh"))):  # type: ignore[misc]
         def value(self, z: Any, xp: Any) -> Any:
             return 2.0 * super().value(z, xp)
@@ -210,8 +208,10 @@ def test_a_subclass_of_a_user_is_not_taken_for_the_built_in_formula() -> None:
         np.testing.assert_allclose(backend.to_host(out), factor * np.tanh(z), rtol=1e-5)
 
 
-def test_a_sweep_over_parameters_does_not_grow_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel_cache, "MOST_KERNELS", 10)
+def test_a_sweep_over_parameters_does_not_grow_the_cache_without_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kernel_cache, "MAX_KERNELS", 10)
     cache, compiled = counted()
     for n in range(100):
         formula = get_activation("leaky_relu", n / 100)
@@ -220,7 +220,7 @@ def test_a_sweep_over_parameters_does_not_grow_for_ever(monkeypatch: pytest.Monk
     assert len(compiled) == 100
 
 
-def test_a_recording_keeps_its_kernels_when_the_cache_drops_them(
+def test_a_graph_keeps_its_kernels_after_the_cache_evicts_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     backend = new_backend()
@@ -239,8 +239,8 @@ def test_a_recording_keeps_its_kernels_when_the_cache_drops_them(
     assert backend.to_host(clock).tolist() == [5, 5]
 
 
-def test_whole_steps_of_many_widths_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(narrow, "MOST_KEPT", 2)
+def test_narrow_kernels_of_many_widths_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(narrow, "MAX_CACHED", 2)
     backend = new_backend()
     for width in (2, 3, 4):
         fit(backend, width, epochs=1)
@@ -251,7 +251,7 @@ def test_whole_steps_of_many_widths_are_limited(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_plans_of_many_shapes_are_limited_and_destroyed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(modules().BlasLt.multiply.__globals__, "MOST_PLANS", 5)
+    monkeypatch.setitem(modules().BlasLt.multiply.__globals__, "MAX_PLANS", 5)
     backend = new_backend()
 
     def multiply(rows: int) -> None:
@@ -263,11 +263,11 @@ def test_plans_of_many_shapes_are_limited_and_destroyed(monkeypatch: pytest.Monk
     multiply(1)
     for rows in range(2, 30):
         multiply(rows)
-        multiply(1)  # used again and again, so it stays
+        multiply(1)  # used repeatedly, so it is not evicted
     plans = backend._blas._plans
     assert len(plans) == 5
     assert 1 in {key.result.columns for key in plans}
-    # A description and three layouts each, and the library's handle.
+    # One description and three layouts per plan, and the library's handle.
     assert backend.model.n_made - backend.model.n_destroyed == 4 * 5 + 1
     del plans
     blas, backend._blas = weakref.ref(backend._blas), None
@@ -282,15 +282,15 @@ def test_scratch_memory_is_one_array_for_each_role(no_gc: None) -> None:
     backend = new_backend()
     backend.uses_narrow = False
     fit(backend, 40, batch_size=None)
-    before = kept(backend)["scratch"]
-    arrays = kept(backend)["arrays"]
+    before = cached(backend)["scratch"]
+    arrays = cached(backend)["arrays"]
     for width in range(2, 40, 5):
         fit(backend, width, batch_size=None)
-    assert kept(backend)["scratch"] == before
-    assert kept(backend)["arrays"] == arrays
+    assert cached(backend)["scratch"] == before
+    assert cached(backend)["arrays"] == arrays
 
 
-def test_a_recording_outlives_the_growth_of_scratch_memory() -> None:
+def test_a_graph_stays_valid_when_scratch_memory_grows() -> None:
     backend = new_backend()
     delta = backend.to_device(np.ones((64, 3), "f"))
     db, large = backend.zeros((3,), "float32"), backend.zeros((900,), "float32")
@@ -304,7 +304,7 @@ def test_a_recording_outlives_the_growth_of_scratch_memory() -> None:
     np.testing.assert_array_equal(backend.to_host(large), 640.0)
 
 
-def test_reasons_for_fallbacks_are_kept_once() -> None:
+def test_reasons_for_fallbacks_are_stored_once() -> None:
     backend = new_backend()
 
     def value(z: Any, xp: Any) -> Any:
@@ -316,7 +316,7 @@ def test_reasons_for_fallbacks_are_kept_once() -> None:
         x, b = backend.zeros((rows, 2), "float32"), backend.zeros((3,), "float32")
         W, a = backend.zeros((2, 3), "float32"), backend.zeros((rows, 3), "float32")
         backend.dense_forward(x, W, b, phi, a, a)
-    assert len(backend._notes.fallbacks) == 1
+    assert len(backend._thread_state.fallbacks) == 1
 
 
 def test_networks_of_one_precision_share_a_device() -> None:
@@ -331,7 +331,7 @@ def test_networks_of_one_precision_share_a_device() -> None:
 
 
 @pytest.mark.parametrize("make", [ReferenceBackend, new_backend], ids=["reference", "cupy"])
-def test_ranges_of_many_lengths_take_little(make: Callable[[], Backend]) -> None:
+def test_ranges_of_many_lengths_use_little_memory(make: Callable[[], Backend]) -> None:
     backend = make()
     for n in [*range(40), 1000, 999, 1024, 1025]:
         host = backend.to_host(backend._arange(n))

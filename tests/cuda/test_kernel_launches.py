@@ -1,7 +1,7 @@
-"""How kernels are launched: how many, on which grids, with what memory; and what is refused.
+"""Launches of kernels: their number, grids and memory; and unsupported arguments.
 
-The shapes here are those that the conformance kit has not: more elements than one round of threads
-takes, sums that several blocks share. To reach them with little work, GPUs are made small.
+The shapes complete those of the conformance kit: more elements than threads, sums that several
+blocks share. Small limits of the grid reach them with little work.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ CROSS_ENTROPY = get_loss("cross_entropy").fused()
 
 @pytest.fixture
 def small_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A GPU that is full with three blocks."""
-    monkeypatch.setattr(grids, "MOST_BLOCKS", 6)
+    """Limit the GPU to three blocks."""
+    monkeypatch.setattr(grids, "MAX_BLOCKS", 6)
     monkeypatch.setattr(grids, "FEW_BLOCKS", 2)
     monkeypatch.setattr(kernels, "MANY_ROWS", 50)
     over_columns.cache_clear()
@@ -166,7 +166,7 @@ def test_other_matrices_longer_than_a_round(order: int) -> None:
 
 @needs_emulator
 def test_dropout_at_its_threshold() -> None:
-    # The first unit's bits are the threshold itself: it is dropped, and kept one above.
+    # The first unit's bits equal the threshold, so it is dropped; with one more, it is kept.
     bits = philox.host_bits(3, 0, 1, 0, (1, 16))
     x, clock = np.ones((1, 16)), np.array([1, 0])
     for above in (0, 1):
@@ -182,7 +182,7 @@ def test_dropout_at_its_threshold() -> None:
 def test_a_sum_of_more_parts_than_a_block_has_strips(
     order: int, monkeypatch: pytest.MonkeyPatch, small_gpu: None
 ) -> None:
-    monkeypatch.setattr(grids, "MOST_BLOCKS", 64)
+    monkeypatch.setattr(grids, "MAX_BLOCKS", 64)
     width, _, chunks, _ = over_columns(1300, 37)
     assert chunks > grids.THREADS // width
     delta, db = normal(1300, 37), np.full(37, np.nan)
@@ -215,7 +215,7 @@ def test_every_order_of_threads_gives_the_same_bits() -> None:
         kernels = EmulatedBackend(order).kernels
         delta, db, totals = normal(1500, 5, dtype="float32"), np.empty(5, "f"), np.zeros(4)
         y, weight = np.zeros((1500, 5), "f"), abs(normal(1500, dtype="float32"))
-        for _ in range(2):  # the second finds counters and sums as the first has left them
+        for _ in range(2):  # the second starts with the counters and sums of the first
             kernels.bias_gradient(delta, db)
             kernels.loss_and_delta(get_loss("quadratic"), delta, y, weight, delta, totals)
             vector = delta.ravel()
@@ -227,9 +227,7 @@ def test_every_order_of_threads_gives_the_same_bits() -> None:
 
 @needs_emulator
 @pytest.mark.parametrize("name", ["bias_activation", "slope", "optimizer_step", "clip_norm"])
-def test_addresses_are_looked_at_before_wide_loads(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_alignment_is_checked_before_wide_loads(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     z, a, g = (_odd(16) for _ in range(3))
     run = {
         "bias_activation": lambda k: k.bias_activation(
@@ -258,7 +256,7 @@ def _odd(n: int) -> np.ndarray:
 
 
 class Counting:
-    """Kernels that count what they launch and allocate."""
+    """Kernels that count their launches and allocations."""
 
     def __init__(self) -> None:
         self.launched: list[str] = []
@@ -308,7 +306,7 @@ def test_a_step_has_few_launches_and_allocates_once() -> None:
 @needs_emulator
 @every_order
 @pytest.mark.parametrize("sizes", [(7, 5, 1), (3, 40, 700)])
-def test_a_step_begins_in_one_launch(order: int, sizes: tuple[int, ...], small_gpu: None) -> None:
+def test_a_step_starts_in_one_launch(order: int, sizes: tuple[int, ...], small_gpu: None) -> None:
     batch_size, columns, more = sizes
     rng, n = np.random.default_rng(3), 4 * batch_size
     data = [
@@ -343,7 +341,7 @@ def test_clipping_takes_two_launches() -> None:
     assert [name.rpartition("_")[2] for name in counting.launched] == ["norm", "scale"]
 
 
-def test_softmax_in_the_middle_takes_a_launch_more() -> None:
+def test_softmax_in_the_middle_takes_one_more_launch() -> None:
     counting, z = Counting(), np.zeros((4, 3))
     counting.kernels.slope_and_bias(z, z, z, SOFTMAX, np.zeros(3))
     assert [name.partition("_")[0] for name in counting.launched] == ["row", "column"]
@@ -356,7 +354,7 @@ def test_a_formula_is_compiled_once() -> None:
     )
     z, b = np.zeros((2, 2)), np.zeros(2)
     for _ in range(3):
-        kernels.bias_activation(z, b, z, get_activation("tanh"))  # an equal one, made anew
+        kernels.bias_activation(z, b, z, get_activation("tanh"))  # an equal one
     kernels.bias_activation(z.astype("f"), b.astype("f"), z.astype("f"), TANH)
     assert len(compiled) == len(set(compiled)) == 2
 
@@ -390,9 +388,9 @@ def test_the_grid_of_column_sums_covers_all_once(rows: int, columns: int) -> Non
     assert width in (1, 2, 4, 8, 16, 32)
     assert (tiles - 1) * width < columns <= tiles * width
     assert (chunks - 1) * rows_of_block < max(rows, 1) <= chunks * rows_of_block
-    assert tiles * chunks <= max(tiles, grids.MOST_BLOCKS)
+    assert tiles * chunks <= max(tiles, grids.MAX_BLOCKS)
     if rows <= 128 and columns >= 8:
-        assert chunks == 1  # a batch of the usual size needs no exchange between blocks
+        assert chunks == 1  # a usual batch needs no exchange between blocks
 
 
 # ---- what is refused ----------------------------------------------------------------------------
@@ -419,16 +417,16 @@ REFUSED: dict[str, tuple[str, tuple[Any, ...]]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_is_beyond_the_kernels_is_refused_before_a_launch(case: str) -> None:
+def test_unsupported_arguments_are_refused_before_a_launch(case: str) -> None:
     name, arguments = REFUSED[case]
     counting = Counting()
-    for _ in range(2):  # also when asked again
+    for _ in range(2):  # the second time from the cache
         with pytest.raises(Untraceable):
             getattr(counting.kernels, name)(*arguments)
     assert not counting.launched
 
 
-def test_kernels_are_called_as_those_of_a_backend() -> None:
+def test_kernels_have_the_signatures_of_a_backend() -> None:
     shared = [
         name
         for name, _ in inspect.getmembers(Kernels, inspect.isfunction)
@@ -444,7 +442,7 @@ def test_kernels_are_called_as_those_of_a_backend() -> None:
 
 
 @needs_emulator
-def test_the_conformance_of_what_the_host_compiles() -> None:
+def test_a_kernel_compiled_for_the_host_runs() -> None:
     kernels = Kernels(compile_on_host, np.zeros)
     clock, hyper = np.array([4, -1]), np.zeros(3)
     kernels.tick(clock, np.array([[0.5, 0.25], [0.9, 0.8]]), hyper)

@@ -1,7 +1,7 @@
 """Every kernel against the base class's default in float64, in several thread orders.
 
 These are the conformance kit's checks of single kernels, on the emulator: odd shapes, one row,
-views at odd offsets, strided data, both dtypes, every formula there is.
+views at odd offsets, strided data, both dtypes, every built-in formula.
 """
 
 from __future__ import annotations

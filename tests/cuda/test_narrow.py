@@ -1,4 +1,4 @@
-"""Steps of narrow networks in one kernel, against the same steps call by call."""
+"""Steps of narrow networks in one kernel give the results of the same steps call by call."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TOLERANCE = 2e-5  # after 4 steps in float32, against float64
 
 
 def on(grid: str | Grid | None = None, is_narrow: bool = True) -> Any:
-    """Return a new backend that makes narrow steps on a grid, or call by call."""
+    """Return a new backend that runs narrow steps on a grid, or call by call."""
     backend = new_backend()
     backend.uses_narrow = is_narrow
     backend.narrow_grid = GRIDS[grid] if isinstance(grid, str) else grid
@@ -129,7 +129,7 @@ def test_a_run_is_that_of_separate_kernels() -> None:
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-def test_how_steps_are_divided_among_launches_changes_no_bit(grid: str) -> None:
+def test_the_number_of_steps_per_launch_changes_no_bit(grid: str) -> None:
     options = {"l2": 0.01, "weighted": True, "rows": 7}
     states = []
     for parts in ([6], [1, 5], [2, 0, 1, 3]):
@@ -156,7 +156,7 @@ def test_totals_clock_and_rates_are_those_of_separate_kernels() -> None:
 
 
 @pytest.mark.parametrize("place", ["weight", "input"])
-def test_nan_is_seen(place: str) -> None:
+def test_nan_is_detected(place: str) -> None:
     run = ShortRun(on("cluster"), (6, (9, "relu"), (3, "softmax")))
     array = run.net.theta if place == "weight" else run.trainer.loader.x
     host = run.backend.to_host(array)
@@ -168,7 +168,7 @@ def test_nan_is_seen(place: str) -> None:
     assert np.isnan(state["theta"]).any()
 
 
-def test_divergence_is_told() -> None:
+def test_divergence_raises_an_error() -> None:
     net = nn.Network([6, nn.Dense(9, "relu"), 1], "quadratic", device=on("block"), seed=4)
     x = np.random.default_rng(0).standard_normal((20, 6)).astype(np.float32)
     with pytest.raises(nn.errors.DivergedError), np.errstate(all="ignore"):
@@ -179,7 +179,7 @@ def test_divergence_is_told() -> None:
 
 
 def refused(run: ShortRun, step: Callable[[], None] | None = None) -> str | None:
-    """Return why a step is not made by the kernel, after two steps that must be right."""
+    """Return why the kernel does not run a step, after two steps that must be correct."""
     run.steps(run.backend.capture(step or run.step()), 1, 1)
     reason: str | None = run.backend.narrow_reason
     return reason
@@ -196,31 +196,29 @@ def refused(run: ShortRun, step: Callable[[], None] | None = None) -> str | None
         ({"ema": 0.9}, "calls of average"),
     ],
 )
-def test_other_steps_are_refused_and_made_all_the_same(
-    options: dict[str, Any], reason: str
-) -> None:
+def test_unsupported_steps_run_call_by_call(options: dict[str, Any], reason: str) -> None:
     run, wanted = ShortRun(on("block"), **options), ShortRun("numpy", **options)
     assert reason in str(refused(run))
     wanted.steps(wanted.captured(), 1, 1)
     assert all(d < 1e-4 for d in differences(run.state(), wanted.state()).values())
 
 
-def test_more_shared_memory_than_there_is() -> None:
+def test_a_row_that_exceeds_the_shared_memory() -> None:
     layers = tuple((128, "gelu") for _ in range(60))
     assert "numbers of shared memory" in str(
         refused(ShortRun(on("block"), (6, *layers, (3, "softmax"))))
     )
 
 
-def test_large_products_are_left_to_cublaslt(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cublaslt_computes_large_products(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = on()
-    monkeypatch.setitem(type(backend._narrow).plan.__globals__, "MOST_WORK", 800)
+    monkeypatch.setitem(type(backend._narrow).plan.__globals__, "MAX_WORK", 800)
     assert "810 multiplications, at most 800" in str(refused(ShortRun(backend)))
     assert refused(ShortRun(on("block"))) is None
 
 
 @pytest.mark.parametrize("error", [CompileException, CUDADriverError])
-def test_a_device_that_does_not_take_the_kernel(
+def test_a_device_that_does_not_support_the_kernel(
     error: type[Exception], caplog: pytest.LogCaptureFixture
 ) -> None:
     def launch(*args: Any) -> None:
@@ -232,11 +230,11 @@ def test_a_device_that_does_not_take_the_kernel(
         run.steps(run.captured(), 2, 2)
     assert differences(runs[0].state(), runs[1].state()) == {}
     assert "too many resources" in runs[0].backend.narrow_reason
-    assert "steps are not made in one kernel" in caplog.text
+    assert "steps do not run in one kernel" in caplog.text
 
 
-def test_switched_off() -> None:
-    assert refused(ShortRun(on(is_narrow=False))) == "it is switched off"
+def test_narrow_steps_can_be_disabled() -> None:
+    assert refused(ShortRun(on(is_narrow=False))) == "it is disabled"
 
 
 def calls_of(run: ShortRun) -> list[Call]:
@@ -250,7 +248,7 @@ def calls_of(run: ShortRun) -> list[Call]:
 
 
 def _other(name: str, argument: str, value: Any = None, nth: int = 0) -> Any:
-    """Return a change of a call: of one argument, to a value, a copy, or a copy of a dtype."""
+    """Return a change of a call's argument: to a value, a copy, or a copy of a dtype."""
 
     def change(run: ShortRun, calls: list[Call]) -> None:
         i = [i for i, call in enumerate(calls) if call.name == name][nth]
@@ -266,7 +264,7 @@ def _other(name: str, argument: str, value: Any = None, nth: int = 0) -> Any:
 
 
 def _without(name: str, nth: int = 0) -> Any:
-    """Return a change that leaves out a call."""
+    """Return a change that removes a call."""
 
     def change(run: ShortRun, calls: list[Call]) -> None:
         del calls[[i for i, call in enumerate(calls) if call.name == name][nth]]
@@ -284,41 +282,41 @@ def _without_layer_1(run: ShortRun, calls: list[Call]) -> None:
 
 
 LOOK_ALIKES: list[tuple[str, Any]] = [
-    ("parameters of no layer", _without_layer_1),
+    ("parameters outside of the layers", _without_layer_1),
     ("targets of int16", _other("loss_and_delta", "y", "int16")),
     ("rows that are converted", _other("gather_rows", "data", "int64", 1)),
     ("rows that are converted", _other("gather_rows", "data", lambda data: data[:, :, None])),
     ("another order of calls", lambda run, calls: calls.reverse()),
     ("another order of calls", _without("tick")),
     ("another order of calls", lambda run, calls: calls.append(calls[-1])),
-    ("layers without a way back", _without("dense_backward")),
-    ("layers that change on the way back", _other("dense_backward", "a")),
-    ("layers that change on the way back", _other("dense_backward", "phi", lambda phi: None)),
+    ("layers without a backward pass", _without("dense_backward")),
+    ("layers that change in the backward pass", _other("dense_backward", "a")),
+    ("layers that change in the backward pass", _other("dense_backward", "phi", lambda phi: None)),
     ("layers that do not follow each other", _other("dense_backward", "dx")),
     ("a gradient at the inputs", _other("dense_backward", "dx", lambda dx: STATE, -1)),
-    ("a loss of something else than the output", _other("loss_and_delta", "out")),
-    ("a loss of something else than the output", _other("loss_and_delta", "delta")),
+    ("a loss of another array than the output", _other("loss_and_delta", "out")),
+    ("a loss of another array than the output", _other("loss_and_delta", "delta")),
     ("two arrays of rates", _other("optimizer_step", "hyper")),
     ("parameters outside of the optimizer's vector", _other("optimizer_step", "theta")),
     ("parameters outside of the optimizer's vector", _other("optimizer_step", "gradient")),
     ("biases among the weights", _other("optimizer_step", "n_weights", lambda n: n + 1)),
     ("strided parameters", _other("optimizer_step", "state", lambda state: [state[0][::2]])),
-    ("gradients laid out unlike", _other("dense_backward", "db", lambda db: db[:-1])),
-    ("rows that are gathered for something else", _without("gather_rows", 1)),
-    ("rows that are gathered for something else", _other("gather_rows", "out")),
-    ("a batch that changes in place", lambda run, calls: (
+    ("gradients with another layout", _other("dense_backward", "db", lambda db: db[:-1])),
+    ("gathered rows that are not the batch", _without("gather_rows", 1)),
+    ("gathered rows that are not the batch", _other("gather_rows", "out")),
+    ("a batch that the step modifies in place", lambda run, calls: (
         _without("gather_rows")(run, calls), _without("gather_rows")(run, calls))),
     ("rows in several orders", _other("gather_rows", "order")),
     ("rows in several orders", _other("gather_rows", "clock")),
     ("rows in several orders", _other("gather_rows", "batch_size", lambda n: n + 1)),
-    ("inputs that are scaled otherwise", _other("scale_rows", "out")),
+    ("another scaling of the inputs", _other("scale_rows", "out")),
     ("a penalty on other weights", _other("add_penalty", "weights", lambda w: w[1:])),
     ("a penalty on other weights", _other("add_penalty", "totals")),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("i", range(len(LOOK_ALIKES)))
-def test_steps_that_only_look_alike_are_refused(i: int) -> None:
+def test_steps_that_are_only_similar_are_refused(i: int) -> None:
     reason, change = LOOK_ALIKES[i]
     run = ShortRun(on("block"), l2=0.1, scale="standard")
     calls = calls_of(run)
@@ -328,7 +326,7 @@ def test_steps_that_only_look_alike_are_refused(i: int) -> None:
         match(calls)
 
 
-def test_what_is_no_kernel_ends_the_recording_with_nothing_done() -> None:
+def test_a_method_that_is_not_a_kernel_ends_the_recording_without_effect() -> None:
     run, wanted = ShortRun(on("block")), ShortRun(on("block", is_narrow=False))
     seen = []
 
@@ -348,10 +346,10 @@ def test_what_is_no_kernel_ends_the_recording_with_nothing_done() -> None:
     assert differences(run.state(), wanted.state()) == {}
 
 
-# ---- where it runs ------------------------------------------------------------------------------
+# ---- grids --------------------------------------------------------------------------------------
 
 
-def test_the_grid_follows_the_work() -> None:
+def test_the_grid_depends_on_the_work() -> None:
     hopper, ampere = Device(132, 90), Device(108, 80)
     assert choose_grid(10_000, hopper) == Grid(CLUSTER, 8)
     assert choose_grid(10_000, ampere) == Grid(GRID, 108)
@@ -363,7 +361,7 @@ def test_tiles_are_of_equal_width() -> None:
     assert widths == [4, 12, 32, 36, 32, 36, 32]
 
 
-def test_blocks_that_do_not_all_come_are_reported() -> None:
+def test_a_block_that_does_not_reach_the_barrier_is_reported() -> None:
     backend = on("grid")
     run = ShortRun(backend)
     compile = backend._narrow._compile
@@ -377,7 +375,7 @@ def test_blocks_that_do_not_all_come_are_reported() -> None:
 
 
 @pytest.mark.parametrize("kind", ["strided", "transposed", "float16"])
-def test_rows_that_the_kernel_does_not_read_are_trained_otherwise(kind: str) -> None:
+def test_rows_that_the_kernel_cannot_read_are_trained_call_by_call(kind: str) -> None:
     backend = on()
     host = np.random.default_rng(0).standard_normal((32, 6)).astype(np.float32)
     x: Any = host.astype(np.float16)

@@ -1,4 +1,4 @@
-"""The core of the conformance kit on CuPy's own arrays, and the faults that this row must show."""
+"""The core of the conformance kit on CuPy's own arrays, and the faults that this row detects."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ extern "C" __global__ void gather_column(float* x, long long stride, float* out,
 """
 
 
-# Everything below runs with it, the kit too: the module's tests are the row.
+# Everything below uses it, including the kit: the tests of this module are the row.
 @pytest.fixture(scope="module", autouse=True)
 def _cupy_on_the_host() -> Iterator[None]:
     with patched():
@@ -55,16 +55,16 @@ def _cupy_on_the_host() -> Iterator[None]:
 
 
 for _name, _suite in conformance_classes("cupy_real_arrays", new_row).items():
-    if _name.endswith(("Backend", "Gradient", "Capture")):  # training: only more of the same calls
+    if _name.endswith(("Backend", "Gradient", "Capture")):  # training repeats the same calls
         globals()[_name] = _suite
-# What the kernels refuse is computed by CuPy, whose functions must take these very calls.
+# CuPy computes what the kernels refuse, so its functions must accept the same calls.
 _defaults = conformance_classes("cupy_defaults", new_row_of_defaults)
 TestCupyDefaultsBackend = _defaults["TestCupyDefaultsBackend"]
 
 
 @pytest.fixture
 def capturing() -> Iterator[Any]:
-    """A kernel, and a stream that captures, ended after the test."""
+    """Yield a kernel and a stream that captures; end the capture after the test."""
     kernel, stream = cupy.RawKernel(SOURCE, "fill"), cupy.cuda.Stream(non_blocking=True)
     with stream:
         stream.begin_capture()
@@ -114,7 +114,7 @@ def test_an_int_that_cupy_cannot_pass_fails() -> None:
 
 
 @pytest.mark.parametrize("value", [np.ones(3, np.float32), "x", [1]])
-def test_what_cupy_does_not_pass_fails(value: Any) -> None:
+def test_an_argument_that_cupy_does_not_pass_fails(value: Any) -> None:
     with pytest.raises(TypeError, match="Unsupported type"):
         fill(value, np.int32(3), np.float32(2))
 
@@ -127,7 +127,7 @@ def test_a_strided_view_fails(view: Callable[[Any], Any]) -> None:
         fill(view(ones(4, 6)), np.int32(3), np.float32(2))
 
 
-def test_the_backend_computes_with_a_strided_view_by_cupy() -> None:
+def test_cupy_computes_with_a_strided_view() -> None:
     backend, whole = new_row(), ones(4, 6)
     x, shift, factor = whole[:, ::2], ones(3), ones(3)
     x[1] = 4.0
@@ -167,7 +167,7 @@ def test_a_kernel_has_the_keywords_of_cupy() -> None:
         kernel.max_shared = 1
 
 
-def test_what_a_driver_knows_of_a_kernel_is_asked_of_the_stand_in() -> None:
+def test_the_stand_in_has_the_driver_attributes_of_a_kernel() -> None:
     kernel = RawKernel(SOURCE, "fill")
     assert set(ATTRIBUTES) <= set(dir(RawKernel.__base__))
     with pytest.raises(AttributeError, match="'RawKernel' object has no attribute"):
@@ -201,7 +201,7 @@ def test_a_capture_refuses(call: Callable[[Any], Any], outside: Any, capturing: 
 
 @pytest.fixture
 def outside() -> Any:
-    """An array allocated before the capture, whichever stream is current."""
+    """Return an array allocated before the capture, on any stream."""
     with cupy.cuda.Stream(null=True):
         return ones(2, 2)
 
@@ -214,7 +214,7 @@ def test_a_recorded_step_that_allocates_fails() -> None:
         run(2)
 
 
-def test_the_locked_allocator_is_asked_by_cupy_itself() -> None:
+def test_cupy_calls_the_locked_allocator() -> None:
     def refuse(n_bytes: int) -> Any:
         raise RuntimeError(f"{n_bytes} bytes")
 
@@ -223,7 +223,7 @@ def test_the_locked_allocator_is_asked_by_cupy_itself() -> None:
     assert cupy.empty((3,), "float32").shape == (3,)
 
 
-def test_work_is_recorded_and_done_at_each_launch(outside: Any, capturing: Any) -> None:
+def test_work_is_recorded_and_runs_at_each_launch(outside: Any, capturing: Any) -> None:
     x, (kernel, stream) = outside, capturing
     cupy.add(x, x, out=x)
     x += 1.0
@@ -264,7 +264,7 @@ def test_a_wrong_call_fails(call: Callable[[Any], Any], error: type[Exception]) 
         call(ones(3))
 
 
-def test_views_and_results_are_those_of_cupy() -> None:
+def test_views_and_results_are_arrays_of_cupy() -> None:
     x = ones(2, 3)
     x[0, 1] = 4.0
     view = x.T[1:, ::-1]
@@ -280,7 +280,7 @@ def test_views_and_results_are_those_of_cupy() -> None:
     assert x[ones(2, dtype="int64")].get().tolist() == [[1.0, 5.0, 1.0]] * 2
 
 
-def test_the_host_does_not_warn_of_what_a_device_computes() -> None:
+def test_the_host_does_not_warn_about_computations_of_the_device() -> None:
     x = ones(2)
     x *= 1e30
     assert np.isinf(cupy.exp(x).get()).all()
@@ -318,21 +318,23 @@ def test_a_product_with_wrong_c_types_fails() -> None:
         create(ctypes.byref(layout), 0, 5, 3)
 
 
-def test_a_status_that_the_library_does_not_give_fails() -> None:
+def test_a_status_that_differs_from_the_librarys_fails() -> None:
     real, layout = SimpleNamespace(cublasLtMatrixLayoutCreate=lambda *args: 7), ctypes.c_void_p()
     create = Library(Model(), LAYOUT, real).cublasLtMatrixLayoutCreate
-    with pytest.raises(AssertionError, match="MatrixLayoutCreate gives 7, the model 0"):
+    with pytest.raises(AssertionError, match="MatrixLayoutCreate returns 7, the model 0"):
         create(ctypes.byref(layout), 0, 5, 3, 5)
 
 
-def test_the_library_and_the_model_describe_alike() -> None:
+def test_the_library_and_the_model_return_the_same_statuses() -> None:
     backend = new_row()
     x, W, z = ones(4, 2), ones(2, 6), cupy.empty((4, 6), "float32")
     assert not backend._blas.multiply(x, W, z)
     assert z.get().tolist() == [[2.0] * 6] * 4
     if real_library() is None:
-        pytest.skip("cuBLASLt is not installed: products are described to the model alone")
-    assert backend.library.n_compared == 13  # 1 description, 3 + 5 attributes, 3 layouts, 1 wish
+        pytest.skip("cuBLASLt is not installed: only the model receives the descriptions")
+    assert (
+        backend.library.n_compared == 13
+    )  # 1 description, 3 + 5 attributes, 3 layouts, 1 preference
 
 
 # ---- the row itself -----------------------------------------------------------------------------

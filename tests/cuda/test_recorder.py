@@ -1,4 +1,4 @@
-"""Steps as lists of calls."""
+"""Recording the calls of a step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nnbackend_cupy.recorder import KERNELS, Call, NotRecorded, Recorder, record
 pytestmark = pytest.mark.skipif(LACKING is not None, reason=str(LACKING))
 
 
-def test_kernels_are_the_methods_that_give_nothing() -> None:
+def test_kernels_are_the_methods_that_return_none() -> None:
     public = {
         name for name, method in inspect.getmembers(Backend, inspect.isfunction)
         if not name.startswith("_") and inspect.signature(method).return_annotation == "None"
@@ -26,7 +26,7 @@ def test_kernels_are_the_methods_that_give_nothing() -> None:
     assert public - {"synchronize", "release_memory"} == KERNELS
 
 
-def test_calls_are_written_down_and_not_made() -> None:
+def test_calls_are_recorded_and_do_not_run() -> None:
     backend = new_backend()
     array, other = backend.zeros((3,), "float32"), backend.zeros((3,), "float32")
     backend._recorder = recorder = Recorder()
@@ -53,14 +53,14 @@ def test_calls_are_written_down_and_not_made() -> None:
         (lambda backend: 1 / 0, "ZeroDivisionError: division by zero"),
     ],
 )
-def test_what_is_no_kernel_is_refused(call: Any, reason: str) -> None:
+def test_a_method_that_is_not_a_kernel_is_refused(call: Any, reason: str) -> None:
     backend = new_backend()
     backend._recorder = recorder = Recorder()
     with pytest.raises(NotRecorded, match=reason):
         recorded(lambda: call(backend), recorder)
 
 
-def test_other_threads_go_on() -> None:
+def test_kernels_of_other_threads_run() -> None:
     backend = new_backend()
     array = backend.zeros((3,), "float32")
     backend._recorder = recorder = Recorder()
@@ -72,7 +72,7 @@ def test_other_threads_go_on() -> None:
     assert backend.to_host(array).tolist() == [2.0] * 3
 
 
-def test_what_a_step_does_to_arrays_by_itself_has_no_effect_while_it_is_recorded() -> None:
+def test_array_operations_of_a_step_have_no_effect_while_it_is_recorded() -> None:
     backend = new_backend()
     array = backend.to_device(np.zeros(3, np.float32))
     launches = STATE.launches

@@ -1,4 +1,4 @@
-"""A GPU that runs out at a chosen byte: smaller parts, calls instead of graphs, one clear error."""
+"""A GPU with limited memory: smaller parts, calls instead of graphs, one clear error."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ UNLIMITED = 1 << 40
 
 @pytest.fixture(autouse=True)
 def _device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Restore the device; workspaces are small, so that a few bytes tell."""
+    """Restore the device; workspaces are small, so that a few bytes make a difference."""
     if LACKING is None:
         monkeypatch.setitem(modules().BlasLt.multiply.__globals__, "WORKSPACE", 4096)
     yield
@@ -33,13 +33,13 @@ def _device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def new_network(backend: Any, activation: Any = "tanh") -> nn.Network:
-    dropout = [] if backend.uses_narrow else [nn.Dropout(0.3)]  # with which no step is narrow
+    dropout = [] if backend.uses_narrow else [nn.Dropout(0.3)]  # with dropout no step is narrow
     layers = [40, nn.Dense(24, activation), *dropout, nn.Dense(3, "softmax")]
     return nn.Network(layers, "cross_entropy", device=backend, dtype="float32", seed=4)
 
 
 def fit(net: nn.Network, **options: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Train and predict; on the host."""
+    """Train and predict; return the results on the host."""
     nn.train(net, X, Y, **{"epochs": 2, "batch_size": 32, "seed": 6, **options})
     return net.backend.to_host(net.theta), net.outputs(X)
 
@@ -50,7 +50,7 @@ def same(got: tuple[np.ndarray, ...], wanted: tuple[np.ndarray, ...]) -> None:
 
 
 def in_range(x: Any, xp: Any) -> Any:
-    """Return x, in a way that no kernel computes: CuPy does it call by call, with temporaries."""
+    """Return x, by a formula that only CuPy computes, call by call and with temporaries."""
     x[...] = xp.clip(x, -1e6, 1e6)
     return x
 
@@ -62,7 +62,7 @@ UNTRACED = Activation("own", lambda z, xp: xp.tanh(in_range(z, xp)), lambda z, a
 
 
 @pytest.mark.parametrize("way", ["graphs", "narrow", "called"])
-def test_every_budget_is_enough_or_a_memory_error(way: str) -> None:
+def test_every_limit_is_enough_or_raises_a_memory_error(way: str) -> None:
     activation = UNTRACED if way == "called" else "tanh"
 
     def device() -> Any:
@@ -71,7 +71,7 @@ def test_every_budget_is_enough_or_a_memory_error(way: str) -> None:
         return backend
 
     wanted = fit(new_network(device(), activation))
-    gc.collect()  # a backend is a cycle
+    gc.collect()  # a backend is a reference cycle
     STATE.limit, base = UNLIMITED, STATE.used
     fit(new_network(device(), activation))
     peak, works = STATE.most - base, []
@@ -92,11 +92,11 @@ def test_every_budget_is_enough_or_a_memory_error(way: str) -> None:
             same(got, wanted)
         assert not backend._streams.main.is_capturing()
         del net, backend
-    # Parts take the general kernels, whose scratch memory is more than such a network's own.
+    # Parts use the general kernels, whose scratch memory is larger than that of such a network.
     assert works == [1.0] if way == "narrow" else [1.0, 0.95, 0.85]
 
 
-def test_after_a_failure_training_goes_on_on_the_same_device() -> None:
+def test_training_works_on_the_same_device_after_a_failure() -> None:
     wanted, backend = fit(new_network(new_backend())), new_backend()
     net = new_network(backend)
     before = backend.to_host(net.theta)
@@ -109,13 +109,13 @@ def test_after_a_failure_training_goes_on_on_the_same_device() -> None:
     same(fit(net), wanted)
 
 
-def test_predictions_are_made_in_parts() -> None:
+def test_predictions_are_computed_in_parts() -> None:
     backend = new_backend()
     net = new_network(backend)
     x = np.random.default_rng(3).standard_normal((3000, 40)).astype(np.float32)
     y = np.arange(3000) % 3
     wanted = net.outputs(x), net.evaluate(x, y)
-    STATE.limit = STATE.used + 100_000  # the rows alone take 480,000
+    STATE.limit = STATE.used + 100_000  # the rows alone need 480,000
     np.testing.assert_allclose(net.outputs(x), wanted[0], rtol=0, atol=1e-6)
     assert net.evaluate(x, y) == pytest.approx(wanted[1], rel=1e-6)
     STATE.limit = STATE.used
@@ -124,12 +124,12 @@ def test_predictions_are_made_in_parts() -> None:
 
 
 @pytest.mark.parametrize(("work", "vectors"), [("train", 2), ("train", 4.9), ("backprop", 1.5)])
-def test_an_error_keeps_no_arrays(work: str, vectors: float) -> None:
-    """What a failed attempt held is free when the error is gone, without the garbage collector."""
+def test_an_error_references_no_arrays(work: str, vectors: float) -> None:
+    """A failed attempt's memory is free once the error is deleted, without garbage collection."""
     backend = new_backend()
     net = new_network(backend)
     x = backend.to_device(X)
-    net.backprop(x, Y)  # scratch memory and workspaces are made
+    net.backprop(x, Y)  # allocates scratch memory and workspaces
     works = {
         "train": lambda: nn.train(net, x, Y, epochs=1, batch_size=72),
         "backprop": lambda: net.backprop(x, Y),
@@ -149,29 +149,29 @@ def test_an_error_keeps_no_arrays(work: str, vectors: float) -> None:
 # ---- graphs -------------------------------------------------------------------------------------
 
 
-def graphs(monkeypatch: pytest.MonkeyPatch, room_for: Callable[[int], bool], at: str) -> Any:
-    """Return a backend on a device with memory only for graphs of so many pieces of work."""
+def graphs(monkeypatch: pytest.MonkeyPatch, fits: Callable[[int], bool], at: str) -> Any:
+    """Return a backend on a device with memory only for some sizes of graphs."""
     backend = new_backend()
     backend.uses_narrow = False
     init = stand_in.Graph.__init__
 
-    def made(self: stand_in.Graph, work: list[Any]) -> None:
-        if at == "capture" and not room_for(len(work)):
+    def new_init(self: stand_in.Graph, work: list[Any]) -> None:
+        if at == "capture" and not fits(len(work)):
             raise CUDARuntimeError(2)
         init(self, work)
-        self.upload = 0 if room_for(len(work)) else UNLIMITED
+        self.upload = 0 if fits(len(work)) else UNLIMITED
 
-    monkeypatch.setattr(stand_in.Graph, "__init__", made)
+    monkeypatch.setattr(stand_in.Graph, "__init__", new_init)
     STATE.limit = UNLIMITED
     return backend
 
 
 @pytest.mark.parametrize("at", ["capture", "replay"])
 @pytest.mark.parametrize("most", [0, 8])
-def test_a_graph_without_memory_is_not_missed(
+def test_a_graph_without_memory_is_replaced(
     at: str, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without the graph of 16 steps that of one serves; without any, steps are called."""
+    """The graph of one step replaces that of 16; without either, steps are called."""
     backend, freed = graphs(monkeypatch, lambda n: n <= most, at), []
     pool = modules().cupy.get_default_memory_pool()
     monkeypatch.setattr(pool, "free_all_blocks", lambda: freed.append(len(STATE.graphs)))
@@ -193,7 +193,7 @@ def test_a_graph_without_memory_is_not_missed(
         assert "CUDA error 2" in reason
         assert report["recorded"] == []
         assert STATE.launches == launches
-        assert freed == [0, 0]  # no graph was kept
+        assert freed == [0, 0]  # no graph is left
 
 
 # ---- errors -------------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ FULL: dict[str, Callable[[], Exception]] = {
 
 
 @pytest.mark.parametrize("kind", sorted(FULL))
-def test_every_library_that_finds_no_memory_raises_one_error(
+def test_every_library_without_memory_raises_the_same_error(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = new_backend()
@@ -237,7 +237,7 @@ def test_every_library_that_finds_no_memory_raises_one_error(
 
 
 @pytest.mark.parametrize("error", [CUDARuntimeError(3), CUDADriverError(1), CUBLASError(2)])
-def test_other_codes_are_not_about_memory(
+def test_other_codes_are_not_memory_errors(
     error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = new_backend()
@@ -251,7 +251,7 @@ def test_other_codes_are_not_about_memory(
     assert raised.value is error
 
 
-def test_a_backend_that_finds_no_memory_for_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backend_without_memory_for_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: Any, **options: Any) -> None:
         raise CUDARuntimeError(2)
 
@@ -260,7 +260,9 @@ def test_a_backend_that_finds_no_memory_for_a_stream(monkeypatch: pytest.MonkeyP
         new_backend()
 
 
-def test_a_kernel_without_memory_is_loaded_the_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_without_memory_is_loaded_at_the_next_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     backend, compile = new_backend(), stand_in.compile_on_host
 
     def fail(*args: Any) -> None:
@@ -277,8 +279,8 @@ def test_a_kernel_without_memory_is_loaded_the_next_time(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("after", range(6))
-def test_products_without_memory_are_made_the_next_time(after: int) -> None:
-    """Whichever call of cuBLASLt failed: the library is not given up, the product not refused."""
+def test_products_without_memory_are_computed_at_the_next_call(after: int) -> None:
+    """No failed call of cuBLASLt disables the library or the product."""
     backend = new_backend()
     backend._blas, model = modules().BlasLt("float32"), backend.model
     a, b = (backend.to_device(np.ones(shape, "f")) for shape in ((5, 3), (3, 4)))
@@ -298,7 +300,7 @@ def test_products_without_memory_are_made_the_next_time(after: int) -> None:
     assert not backend.report()["fallbacks"]
 
 
-def test_without_pinned_memory_a_copy_is_made_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_without_pinned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     backend, host = new_backend(), np.arange(6.0)
 
     def fail(n_bytes: int) -> None:
@@ -310,7 +312,7 @@ def test_without_pinned_memory_a_copy_is_made_without_it(monkeypatch: pytest.Mon
     np.testing.assert_array_equal(backend.to_host(out), host)
 
 
-def test_the_errors_of_a_real_cupy_are_known() -> None:
+def test_the_errors_of_a_real_cupy_are_recognized() -> None:
     memory = pytest.importorskip("cupy.cuda.memory")
     runtime = pytest.importorskip("cupy_backends.cuda.api.runtime")
     from nnbackend_cupy import failures

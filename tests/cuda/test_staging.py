@@ -1,4 +1,4 @@
-"""Copies to the device: the caller is free at once, pinned memory once the device has read it."""
+"""Copies to the device: the array may be changed at once; pinned memory is freed after the copy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(LACKING is not None, reason=str(LACKING))
 
 
 class Later:
-    """An array of a device that is behind: it has not read yet what it is set to."""
+    """An array of a slow device, which has not read the new contents yet."""
 
     def set(self, host: np.ndarray) -> None:
         self.source = host
@@ -23,7 +23,7 @@ class Later:
 
 @pytest.fixture
 def events(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The events recorded on the current stream, none of them done; waiting is refused."""
+    """Return the events recorded on the current stream, none of them done; waiting fails."""
     recorded: list[Any] = []
 
     def record() -> Any:
@@ -38,26 +38,28 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return recorded
 
 
-def test_the_caller_may_change_its_array_at_once(events: list[Any]) -> None:
+def test_the_array_may_be_changed_at_once(events: list[Any]) -> None:
     staging, out, host = new_backend()._staging, Later(), np.arange(6.0).reshape(2, 3)
     staging.send(host, out)
     host[...] = -1.0
     assert out.source.tolist() == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
 
 
-def test_pinned_memory_is_kept_until_it_has_been_read(events: list[Any]) -> None:
+def test_pinned_memory_is_reserved_until_it_has_been_read(events: list[Any]) -> None:
     staging = new_backend()._staging
     for _ in range(3):
         staging.send(np.ones(4), Later())
-    assert [event for event, _ in staging._under_way] == events
+    assert [event for event, _ in staging._pending] == events
     events[1].done = True
     staging.send(np.ones(4), Later())
-    assert [event for event, _ in staging._under_way] == [events[0], *events[2:]]
+    assert [event for event, _ in staging._pending] == [events[0], *events[2:]]
 
 
-def test_a_large_array_is_waited_for(events: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_copy_of_a_large_array_synchronizes(
+    events: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     staging = new_backend()._staging
-    monkeypatch.setitem(type(staging).send.__globals__, "LARGEST", 16)
+    monkeypatch.setitem(type(staging).send.__globals__, "MAX_STAGED", 16)
     with pytest.raises(AssertionError, match="waits for the device"):
         staging.send(np.ones(3), Later())
     staging.send(np.ones(2), Later())
@@ -73,7 +75,7 @@ def test_a_capture_refuses() -> None:
 
 
 @pytest.mark.parametrize("shape", [(), (0, 3), (3,)])
-def test_any_shape_arrives(shape: tuple[int, ...]) -> None:
+def test_any_shape_is_copied(shape: tuple[int, ...]) -> None:
     backend = new_backend()
     host = np.full(shape, 2.5, np.float32)
     assert backend.to_host(backend.to_device(host)).tolist() == host.tolist()

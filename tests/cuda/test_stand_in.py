@@ -1,4 +1,4 @@
-"""The stand-in for CuPy refuses what CUDA and CuPy refuse; a launch does what was recorded."""
+"""The stand-in for CuPy refuses what CUDA and CuPy refuse; a launch runs the recorded work."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_capture_refuses(refused: Callable[[Any], Any]) -> None:
             stream.end_capture()
 
 
-def test_cublas_of_cupy_is_refused_even_into_memory_that_there_is() -> None:
+def test_cublas_of_cupy_is_refused_even_with_allocated_memory() -> None:
     x, out, stream = numbers(), cupy.zeros((2, 2), "float32"), Stream(non_blocking=True)
     with stream:
         stream.begin_capture()
@@ -68,7 +68,7 @@ def test_cublas_of_cupy_is_refused_even_into_memory_that_there_is() -> None:
         stream.end_capture()
 
 
-def test_recorded_work_is_done_at_each_launch_and_not_before() -> None:
+def test_recorded_work_runs_at_each_launch_and_not_before() -> None:
     x, stream = numbers(), Stream(non_blocking=True)
     with stream:
         stream.begin_capture()
@@ -86,7 +86,7 @@ def test_the_default_stream_cannot_capture() -> None:
 
 
 @pytest.mark.skipif(LACKING is not None, reason=str(LACKING))
-def test_a_real_cupy_is_left_alone() -> None:
+def test_a_real_cupy_is_not_changed() -> None:
     import sys
 
     before = {name: m for name, m in sys.modules.items() if name.startswith(("cupy", "nnbackend_"))}

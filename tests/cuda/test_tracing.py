@@ -1,6 +1,6 @@
-"""Formulas become CUDA C: what is traced computes what the formula computes; what cannot be, says.
+"""Traced formulas compute the same in CUDA C; those that cannot be traced raise an error.
 
-That every built-in formula computes the same is the business of test_kernels.py.
+test_kernels.py checks the results of every built-in formula.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def test_every_update_rule_is_traced(rule: Any, dtype: np.dtype[Any]) -> None:
     )
 
 
-# ---- formulas of a user -------------------------------------------------------------------------
+# ---- custom formulas ----------------------------------------------------------------------------
 
 FORMULAS: dict[str, Callable[..., Any]] = {
     "power": lambda z: z**3 - z**-1 + abs(z) ** 2.5 + 2.0**z + abs(z) ** 0.5,
@@ -99,7 +99,7 @@ def example(dtype: np.dtype[Any]) -> np.ndarray:
 @needs_emulator
 @every_dtype
 @pytest.mark.parametrize("name", FORMULAS)
-def test_a_formula_of_a_user(name: str, dtype: np.dtype[Any]) -> None:
+def test_a_custom_formula(name: str, dtype: np.dtype[Any]) -> None:
     f, z = FORMULAS[name], example(dtype)
     a, backend = np.full_like(z, np.nan), EmulatedBackend(2)
     backend.kernels.bias_activation(z.copy(), np.zeros(7, dtype), a, Activation(name, f, f))
@@ -109,7 +109,7 @@ def test_a_formula_of_a_user(name: str, dtype: np.dtype[Any]) -> None:
 
 
 @needs_emulator
-def test_not_a_number_stays_so() -> None:
+def test_nan_is_propagated() -> None:
     z = np.array([[np.nan, 1.0, -np.inf, np.inf]])
     f = lambda z: np.maximum(z, 0.0) + np.minimum(0.0, z) + np.sign(z) + np.clip(z, -1, 1)  # noqa: E731
     a = np.zeros_like(z)
@@ -137,7 +137,7 @@ def test_the_cube_of_the_documentation() -> None:
     np.testing.assert_array_equal(db, [60.0, 12.75])
 
 
-# ---- what cannot be traced ----------------------------------------------------------------------
+# ---- formulas that cannot be traced -------------------------------------------------------------
 
 
 def _in_place(z: Any) -> Any:
@@ -151,34 +151,34 @@ def _adding_in_place(z: Any) -> Any:
 
 
 REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "if": (lambda z: z if z > 0 else 0 * z, "decides by an array's values"),
-    "and": (lambda z: z > 0 and z < 1, "decides by an array's values"),
-    "max of Python": (lambda z: max(z, 0.0), "decides by an array's values"),
-    "math": (lambda z: math.exp(z), "value as a number"),
-    "float": (lambda z: float(z), "value as a number"),
+    "if": (lambda z: z if z > 0 else 0 * z, "branches on an array's values"),
+    "and": (lambda z: z > 0 and z < 1, "branches on an array's values"),
+    "max of Python": (lambda z: max(z, 0.0), "branches on an array's values"),
+    "math": (lambda z: math.exp(z), "to a number"),
+    "float": (lambda z: float(z), "to a number"),
     "round": (lambda z: round(z), "fails on symbols: TypeError"),
-    "a loop": (lambda z: [2 * v for v in z], "value as a number"),
-    "over the batch": (lambda z: z / np.sum(z, axis=0), "takes sum over axis 0"),
-    "over everything": (lambda z: z / z.max(), "takes max over axis None"),
+    "a loop": (lambda z: [2 * v for v in z], "to a number"),
+    "over the batch": (lambda z: z / np.sum(z, axis=0), "computes sum over axis 0"),
+    "over everything": (lambda z: z / z.max(), "computes max over axis None"),
     "in place": (_in_place, "changes an array in place"),
     "added in place": (_adding_in_place, "changes an array in place"),
     "an output": (lambda z: np.add(z, 1, out=z), r"calls add.__call__ with \['out'\]"),
     "a reduction of a ufunc": (lambda z: np.add.reduce(z, 1), r"calls add.reduce"),
-    "some columns": (lambda z: z[:, :2], "picks elements out"),
+    "some columns": (lambda z: z[:, :2], "selects elements"),
     "a foreign array": (lambda z: z + np.ones(7), "a ndarray that is not a number"),
-    "an unknown function": (lambda z: np.convolve(z, z), "convolve is no function"),
-    "a vector for a matrix": (lambda z: z.sum(axis=1), r"gives shape|combines shapes"),
+    "an unknown function": (lambda z: np.convolve(z, z), "convolve is not a function"),
+    "a vector for a matrix": (lambda z: z.sum(axis=1), r"returns shape|combines shapes"),
     "rows and matrix": (lambda z: z - z.max(axis=1), "combines shapes"),
-    "minus of truth": (lambda z: (z > 0) - (z < 0), "subtracts truth values"),
-    "bits of numbers": (lambda z: z & 1, "bits of numbers"),
+    "minus of truth": (lambda z: (z > 0) - (z < 0), "subtracts booleans"),
+    "bits of numbers": (lambda z: z & 1, "bitwise operations on numbers"),
     "transposed": (lambda z: z.T, "has no 'T'"),
     "an error of its own": (lambda z: 1 // 0, "ZeroDivisionError"),
-    "the rows": (lambda z: z / z.shape[0], "asks for the size B"),
+    "the rows": (lambda z: z / z.shape[0], "uses the size B"),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_needs_values_is_refused_with_a_reason(name: str) -> None:
+def test_a_formula_that_needs_values_is_refused_with_a_reason(name: str) -> None:
     f, says = REFUSED[name]
     phi = Activation(name, f, f)
     with pytest.raises(Untraceable, match=says):
@@ -187,7 +187,7 @@ def test_what_needs_values_is_refused_with_a_reason(name: str) -> None:
         sources.slope(phi, DTYPES[0], with_bias=True)
 
 
-def test_a_loss_that_is_no_loss_of_rows_is_refused() -> None:
+def test_a_loss_that_is_not_per_row_is_refused() -> None:
     dtype = DTYPES[0]
     for formula in (
         lambda a, y, xp: (xp.sum(a - y), a - y),
@@ -201,15 +201,15 @@ def test_a_loss_that_is_no_loss_of_rows_is_refused() -> None:
         sources.score(Score("own", lambda a, y, xp: a - y), dtype, dtype.name, False)
 
 
-def test_a_rule_with_another_number_of_vectors_is_refused() -> None:
-    with pytest.raises(ValueError, match="gives 1 state vectors, expected 2"):
+def test_a_rule_with_a_wrong_number_of_vectors_is_refused() -> None:
+    with pytest.raises(ValueError, match="returns 1 state vectors, expected 2"):
         sources.update(SGD(momentum=0.9), DTYPES[0], 2)
 
 
 # ---- the text -----------------------------------------------------------------------------------
 
 
-def test_what_is_used_twice_is_worked_out_once() -> None:
+def test_a_value_used_twice_is_computed_once() -> None:
     (z,) = inputs("float32", ELEMENTS, "z")
 
     def f(z: Any) -> Any:
@@ -223,14 +223,14 @@ def test_what_is_used_twice_is_worked_out_once() -> None:
 
 
 @pytest.mark.parametrize("value", [0.1, 1e-8, 3.0, -2.5, 1 / 3, 1e30, 5e-324, 2**53 + 1])
-def test_numbers_read_back_as_they_were(value: float) -> None:
+def test_numbers_have_exact_texts(value: float) -> None:
     assert float(number(value, "f", np.dtype("float64"))) == float(value)
     text = number(value, "f", np.dtype("float32"))
     assert text.endswith("f")
     assert np.float32(text[:-1]) == np.float32(value)
 
 
-def test_names_tell_formulas_apart() -> None:
+def test_different_formulas_have_different_names() -> None:
     first, second = (Activation("own", lambda z, k=k: k * z, lambda z: 1.0) for k in (2.0, 3.0))
     names = {sources.activation(phi, dtype).name for phi in (first, second) for dtype in DTYPES}
     assert len(names) == 4

@@ -32,7 +32,7 @@ def kernels(order: int | None = None, multiprocessors: int = 3) -> Kernels:
 def arrays(
     sizes: tuple[int, int, int], dtype: str, offset: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return x, delta, and room for dW and db, each so many numbers behind an aligned address."""
+    """Return x, delta, dW and db, each `offset` numbers after an aligned address."""
     rows, n_in, n_out = sizes
     rng = np.random.default_rng(rows)
 
@@ -65,7 +65,9 @@ def agree(x: np.ndarray, delta: np.ndarray, dW: np.ndarray, db: np.ndarray) -> N
 def test_weight_gradients(sizes: tuple[int, int, int], dtype: str, offset: int) -> None:
     made = kernels()
     for given in (arrays(sizes, dtype, offset), arrays(sizes, dtype, offset)):
-        made.weight_gradient(*given)  # the second finds the first's sums in the scratch memory
+        made.weight_gradient(
+            *given
+        )  # the second starts with the sums of the first in scratch memory
         agree(*given)
 
 
@@ -84,7 +86,7 @@ def test_every_order_of_threads_gives_the_same_bits(
 
 
 @pytest.mark.parametrize("sizes", [(100, 70, 66), (100, 66, 5), (100, 5, 66)])
-def test_what_is_not_a_number_stays_in_its_row_and_column(sizes: tuple[int, int, int]) -> None:
+def test_nan_stays_in_its_row_and_column(sizes: tuple[int, int, int]) -> None:
     x, delta, dW, db = arrays(sizes, "float32")
     x[70, 3], delta[99, 4] = np.nan, np.inf
     kernels().weight_gradient(x, delta, dW, db)
@@ -104,7 +106,7 @@ def test_the_gradient_of_no_rows_is_zero(sizes: tuple[int, int, int]) -> None:
     assert not db.any()
 
 
-def test_what_is_refused() -> None:
+def test_unsupported_arrays_are_refused() -> None:
     x, delta, dW, db = arrays((6, 4, 3), "float32")
     for given in (
         (x[::2], delta[::2], dW, db),
@@ -126,7 +128,7 @@ def test_the_grid_covers_all_rows_once(rows: int, tiles: int) -> None:
     assert tiles * chunks <= max(tiles, 264)
 
 
-def test_each_lane_has_sums_of_its_own() -> None:
+def test_each_lane_has_separate_sums() -> None:
     made, given = kernels(), arrays((200, 20, 20), "float32")
     made.weight_gradient(*given, 0)
     made.weight_gradient(*given, 1)
@@ -145,7 +147,7 @@ def test_each_lane_has_sums_of_its_own() -> None:
         ("n_many % V == 0 && is_packable(many)", "n_many % V == 0", (100, 64, 3)),
     ],
 )
-def test_what_is_left_out_shows(
+def test_a_missing_wait_or_check_is_detected(
     monkeypatch: pytest.MonkeyPatch, text: str, instead: str, sizes: tuple[int, int, int]
 ) -> None:
     whole, files = sources._file, ("weight_gradient.cu", "thin_gradient.cu")
@@ -197,10 +199,13 @@ def test_training_gives_the_weights_of_the_products(
     assert counts[0] < counts[1]
     assert not own.report()["not_recorded"]
     roles = {key[0] for key in own._kernels._local.arrays}
-    assert {"weight gradient 0", "weight gradient 1"} <= roles  # the first layer's is on the main
+    assert {
+        "weight gradient 0",
+        "weight gradient 1",
+    } <= roles  # that of the first layer runs on the main stream
 
 
-def test_when_a_backend_uses_them() -> None:
+def test_when_a_backend_uses_the_kernels() -> None:
     plain, fast = new_backend(), new_backend("tf32")
     for backend, dtype, sizes, expected in (
         (plain, "f4", (8192, 64, 64), True),
@@ -219,7 +224,7 @@ def test_when_a_backend_uses_them() -> None:
         assert backend._is_tall(x, dW) is expected, (backend.precision, dtype, sizes)
 
 
-def test_what_they_refuse_is_left_to_the_products(low_threshold: Callable[[int], None]) -> None:
+def test_cublaslt_computes_what_the_kernels_refuse(low_threshold: Callable[[int], None]) -> None:
     low_threshold(4)
     backend = new_backend()
     whole = backend.to_device(np.arange(48, dtype="f").reshape(8, 6))

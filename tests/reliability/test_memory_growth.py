@@ -27,7 +27,7 @@ def device(request: pytest.FixtureRequest) -> str:
 def n_compiled() -> int:
     """Return the number of functions in the cache of compiled functions."""
     numba_compiling = pytest.importorskip("nnbackend_numba.compiling")
-    return len(numba_compiling._kept)
+    return len(numba_compiling._cache)
 
 
 def test_fits_leave_no_objects(device: str) -> None:
@@ -114,8 +114,8 @@ def test_scratch_arrays_of_a_run_are_freed(device: str) -> None:
         net = nn.Network([4, nn.Dense(width, "sigmoid"), 1], device=device)
         nn.train(net, np.eye(4), np.arange(4.0), epochs=2, batch_size=3, l1=1e-3, max_norm=1.0)
         net.backprop(backend.to_device(np.eye(4, dtype="float32")), np.arange(4.0))
-        kept: Any = backend._kept  # type: ignore[attr-defined]
-        sizes.append(len(vars(kept)))
+        arrays: Any = backend._scratch_arrays  # type: ignore[attr-defined]
+        sizes.append(len(vars(arrays)))
     assert max(sizes) <= 2  # at most one for each dtype
 
 
@@ -138,28 +138,28 @@ def test_one_loop_for_one_formula() -> None:
 
 def test_compiled_formulas_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     compiling: Any = pytest.importorskip("nnbackend_numba.compiling")
-    monkeypatch.setattr(compiling, "_kept", OrderedDict())
-    monkeypatch.setattr(compiling, "MOST", 5)
+    monkeypatch.setattr(compiling, "_cache", OrderedDict())
+    monkeypatch.setattr(compiling, "MAX_CACHED", 5)
     threads = [
-        threading.Thread(target=lambda k=k: [compiling.keep((k, i), object) for i in range(300)])
+        threading.Thread(target=lambda k=k: [compiling.cached((k, i), object) for i in range(300)])
         for k in range(4)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(compiling._kept) <= 5
-    first = compiling.keep(("again",), object)
-    assert compiling.keep(("again",), object) is first
+    assert len(compiling._cache) <= 5
+    first = compiling.cached(("again",), object)
+    assert compiling.cached(("again",), object) is first
 
 
 def test_the_least_recently_used_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     compiling: Any = pytest.importorskip("nnbackend_numba.compiling")
-    monkeypatch.setattr(compiling, "_kept", OrderedDict())
-    monkeypatch.setattr(compiling, "MOST", 4)
+    monkeypatch.setattr(compiling, "_cache", OrderedDict())
+    monkeypatch.setattr(compiling, "MAX_CACHED", 4)
     for i in range(4):
-        compiling.keep((i,), object)
-    assert len(compiling._kept) == 4
-    compiling.keep((0,), object)  # used again
-    compiling.keep((4,), object)
-    assert [key for (key,) in compiling._kept] == [2, 3, 0, 4]
+        compiling.cached((i,), object)
+    assert len(compiling._cache) == 4
+    compiling.cached((0,), object)  # used again
+    compiling.cached((4,), object)
+    assert [key for (key,) in compiling._cache] == [2, 3, 0, 4]

@@ -1,4 +1,4 @@
-// z += b;  a = phi(z), element by element. z and a may be one array.
+// z += b;  a = phi(z), element-wise. z and a may be one array.
 
 __device__ __forceinline__ T KERNEL_value(const T z) {
   // FORMULA

@@ -1,8 +1,8 @@
-// Begins a step in one launch: counts it, looks up its learning rate and momentum, and gathers the
+// Starts a step in one launch: counts it, reads its learning rate and momentum, and gathers the
 // rows of its batch from up to three arrays, out[i] = data[order[batch * batch_size + i]].
 //
-// Each array has blocks of its own. All blocks read the clock as it was before; the last of them to
-// finish moves it on.
+// Each array has separate blocks. All blocks read the old value of the clock; the last block to
+// finish advances it.
 
 // ARRAYS(DO) names the arrays, as DO(0) DO(1); In##k and Out##k are their types.
 #define PARAMETERS(k)                                                                       \

@@ -1,7 +1,7 @@
 // db = sum of delta's rows; with HAS_SLOPE first delta = delta * phi'(z), in the same pass.
 //
-// A block takes `width` columns (1, 2, 4 ... 32) and some of the rows. Where several blocks share
-// a column, the last of them to finish adds up what all have left in `partial` (blocks, columns).
+// A block handles `width` columns (1, 2, 4 ... 32) and some of the rows. If several blocks share
+// a column, the last one to finish adds their partial sums in `partial` (blocks, columns).
 
 #if HAS_SLOPE
 __device__ __forceinline__ T KERNEL_slope(const T da, const T z, const T a) {

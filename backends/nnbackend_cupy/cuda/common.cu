@@ -1,12 +1,12 @@
-// What all kernels share. Plain CUDA C++17 without one include: no headers are needed to compile
-// it, NVRTC is done in hundredths of a second, and a C++ compiler can run the same text on a CPU.
+// Common code of all kernels. Plain CUDA C++17 without includes: it compiles without headers, in
+// hundredths of a second, and a C++ compiler can compile the same text for a CPU.
 //
-// Every sum is made in a fixed order (no atomic addition of floats), so that a step gives the same
-// bits at every replay. CuPy compiles with -ftz=true: in single precision numbers below the normal
-// range become 0. It does not use fast math: division and square root are IEEE's.
+// Every sum has a fixed order (no atomic addition of floats), so that a step gives the same bits at
+// every replay. CuPy compiles with -ftz=true: in single precision, subnormal numbers become 0. It
+// does not use fast math: division and square root follow IEEE 754.
 //
-// Launch bounds ask for one block on a multiprocessor, which is no limit: without the 1 the
-// assembler spills a register or two of some kernels to make room for one block more.
+// Launch bounds request one block per multiprocessor, which is no limit: without the 1, the
+// assembler spills a register or two of some kernels to fit one more block.
 
 #define INFINITE (__longlong_as_double(0x7ff0000000000000ll))
 #define NO_PLACE 0x7fffffff
@@ -17,7 +17,7 @@
 template <class A> __device__ __forceinline__ A sign(A x) {
   return x > 0 ? (A)1 : x < 0 ? (A)-1 : x == 0 ? (A)0 : x;  // NaN stays NaN
 }
-// Unlike fmax and fmin these keep NaN, as NumPy's do: a training that diverges must be seen to.
+// Unlike fmax and fmin these propagate NaN, as NumPy's do: divergence must be detected.
 template <class A> __device__ __forceinline__ A maximum(A a, A b) {
   return a > b || a != a ? a : b;
 }
@@ -25,10 +25,10 @@ template <class A> __device__ __forceinline__ A minimum(A a, A b) {
   return a < b || a != a ? a : b;
 }
 
-// ---- several neighbours at once -----------------------------------------------------------------
+// ---- vector loads and stores --------------------------------------------------------------------
 
 // N numbers that are loaded and stored as one. With N > 1 the address must be a multiple of 16
-// bytes, which a view into a longer vector need not be: ask is_packable first.
+// bytes, which a view of a longer vector may not be: check is_packable first.
 template <class A, int N> struct alignas(N * sizeof(A)) Pack {
   A v[N];
 };
@@ -42,17 +42,17 @@ template <int N, class A> __device__ __forceinline__ void store(A* place, Pack<A
   *(Pack<A, N>*)place = values;
 }
 
-// Goes over the elements of a matrix, every so-many-th for a thread. Row and column are carried
-// along: a 64-bit division for each element would cost more than all else.
+// A grid-stride loop over the elements of a matrix. Row and column are updated incrementally: a
+// 64-bit division for each element would cost more than the rest.
 struct Walk {
   long long i, row, step, row_step;
   int column, column_step, columns;
   __device__ __forceinline__ Walk(int columns, int at_once = 1)
       : Walk(columns, at_once, blockIdx.x, gridDim.x) {}
-  // By some blocks of the grid alone: the how-manieth, of how many.
+  // For some blocks of the grid only: the index of this block among them, and their number.
   __device__ __forceinline__ Walk(int columns, int at_once, unsigned block, unsigned blocks)
       : columns(columns) {
-    // In 32 bits, which are divided several times faster: a grid has no more threads than that.
+    // 32 bits are enough for the threads of a grid, and are divided several times faster.
     const unsigned first = (block * blockDim.x + threadIdx.x) * at_once;
     const unsigned all = blocks * blockDim.x * at_once, width = columns;
     i = first;
@@ -73,8 +73,8 @@ struct Walk {
   }
 };
 
-// out[i] = data[rows[i]] in out's dtype, `stride` elements from row to row of data, by some blocks of
-// the grid: the how-manieth, of how many. Four neighbours at once where all addresses allow it.
+// out[i] = data[rows[i]] in out's dtype, with `stride` elements between rows of data, by some
+// blocks of the grid, as for Walk. Four elements at once if all addresses are aligned.
 template <int N, class In, class Out>
 __device__ __forceinline__ void gather_packs(
     const In* data, const long long* rows, Out* out, long long stride, long long n, int columns,
@@ -99,8 +99,8 @@ __device__ __forceinline__ void gather(
     gather_packs<1>(data, rows, out, stride, n, columns, block, blocks);
 }
 
-// An input as the network sees it: (x - shift) * factor, and t / sqrt(1 + (t / clip)^2) where
-// clip > 0; far away, where the square could overflow, that is the clip itself.
+// A scaled input: t = (x - shift) * factor, and t / sqrt(1 + (t / clip)^2) if clip > 0; where the
+// square could overflow, the result is the clip itself.
 __device__ __forceinline__ double scaled(double x, double shift, double factor, double clip) {
   const double t = (x - shift) * factor;
   if (!(clip > 0)) return t;
@@ -108,7 +108,7 @@ __device__ __forceinline__ double scaled(double x, double shift, double factor, 
   return u * clip / sqrt(1 + u * u);
 }
 
-// ---- along a row: `lanes` neighbours in a warp (1, 2, 4 ... 32) share it -------------------------
+// ---- along a row: `lanes` consecutive lanes of a warp (1, 2, 4 ... 32) share it ------------------
 
 template <class A> struct Place {
   A v;
@@ -121,7 +121,7 @@ template <class A> __device__ __forceinline__ A min_of(A a, A b) { return minimu
 __device__ __forceinline__ int all_of(int a, int b) { return a && b; }
 __device__ __forceinline__ int any_of(int a, int b) { return a || b; }
 
-// The first of the largest; NaN is larger than all else, as it is for NumPy.
+// The first of the largest; NaN is larger than all numbers, as in NumPy.
 template <class A> __device__ __forceinline__ Place<A> argmax_of(Place<A> a, Place<A> b) {
   if (b.j == NO_PLACE || a.j == NO_PLACE) return a.j == NO_PLACE ? b : a;
   const bool a_nan = a.v != a.v, b_nan = b.v != b.v;
@@ -139,7 +139,7 @@ template <class A> __device__ __forceinline__ A from_lane(A value, int mask) {
 template <class A> __device__ __forceinline__ Place<A> from_lane(Place<A> value, int mask) {
   return {from_lane(value.v, mask), from_lane(value.j, mask)};
 }
-// All 32 lanes must come here, also those whose row lies beyond the last.
+// All 32 lanes must call this, including those whose row is beyond the last.
 #define OF_LANES(op)                                                              \
   template <class A> __device__ __forceinline__ A op##_of_lanes(A value, int lanes) { \
     for (int m = lanes >> 1; m > 0; m >>= 1) value = op##_of(value, from_lane(value, m)); \
@@ -156,8 +156,8 @@ OF_LANES(argmin)
 
 // ---- over a block -------------------------------------------------------------------------------
 
-// Adds up one number of each thread, column by column: threads t, t + width, t + 2 width ... are of
-// one column, and its sum is left in sums[t % width]. THREADS and width are powers of two.
+// Adds one number per thread, column by column: threads t, t + width, t + 2 width ... belong to one
+// column, whose sum is stored in sums[t % width]. THREADS and width are powers of two.
 template <int THREADS, class A>
 __device__ __forceinline__ void sum_columns(A value, A* sums, int width) {
   const int t = threadIdx.x;
@@ -171,20 +171,20 @@ __device__ __forceinline__ void sum_columns(A value, A* sums, int width) {
 
 // ---- over the grid ------------------------------------------------------------------------------
 
-// Tells the threads of a block whether all other blocks have left their partial results. The block
-// that comes last adds them up, in their own order, so that it does not matter which one it is.
-// The counter counts round to 0 by itself and is ready for the next launch.
+// Returns true in the threads of a block if all other blocks have stored their partial results. The
+// last block adds them, in the order of the blocks, so that it does not matter which one it is.
+// The counter wraps around to 0 and is ready for the next launch.
 __device__ __forceinline__ bool is_last_block(unsigned* counter, unsigned n_blocks, bool* is_last) {
-  __threadfence();  // what this thread has written is seen before the count
+  __threadfence();  // this thread's writes are visible before the count
   __syncthreads();
   if (threadIdx.x == 0) *is_last = atomicInc(counter, n_blocks - 1) == n_blocks - 1;
   __syncthreads();
-  __threadfence();  // and what others have written is read after it
+  __threadfence();  // and reads of other threads' writes come after it
   return *is_last;
 }
 
-// Adds up a number of every thread of the grid (one axis of blocks); true in one thread of all,
-// which then has the total. partial holds a number for each block.
+// Adds one number per thread of the grid (one axis of blocks); returns true in one thread, which
+// then has the total. partial holds a number for each block.
 template <int THREADS>
 __device__ __forceinline__ bool sum_grid(
     double value, double* sums, double* partial, unsigned* counter, bool* is_last, double* total) {
@@ -199,11 +199,11 @@ __device__ __forceinline__ bool sum_grid(
   return t == 0;
 }
 
-// ---- copies to shared memory that are under way ---------------------------------------------------
+// ---- asynchronous copies to shared memory ---------------------------------------------------------
 
-// copy_async copies 4, 8 or 16 bytes, which must be aligned as much, or puts zeros there. A thread's
-// copies up to end_copies() are a group; wait_for_copies<N>() waits for all of its groups but the
-// last N. On the host the emulator has them.
+// copy_async copies 4, 8 or 16 bytes, with that alignment, or writes zeros. A thread's copies up to
+// end_copies() form a group; wait_for_copies<N>() waits for all of its groups except the last N. On
+// the host the emulator defines them.
 #ifdef __CUDACC__
 #if __CUDA_ARCH__ >= 800
 template <int BYTES>
@@ -237,18 +237,18 @@ template <int N> __device__ __forceinline__ void wait_for_copies() {}
 #endif
 #endif
 
-// ---- among blocks that are all resident ---------------------------------------------------------
+// ---- synchronization of resident blocks ---------------------------------------------------------
 
-// Instructions that have no name in CUDA C++ without headers; on the host the emulator has them.
+// Instructions that CUDA C++ has no function for without headers; on the host the emulator has them.
 #ifdef __CUDACC__
-// What other multiprocessors may have written since: past the first-level cache, in every turn of a
-// loop anew.
+// Loads what other multiprocessors may have written, bypassing the first-level cache, in every
+// iteration of a loop.
 __device__ __forceinline__ float fresh(const float* place) {
   float value;
   asm volatile("ld.relaxed.gpu.global.f32 %0, [%1];" : "=f"(value) : "l"(place));
   return value;
 }
-// 0 where it is not wanted, without a branch: those would stand between loads.
+// Returns 0 if it is not wanted, without a branch, which would separate loads.
 __device__ __forceinline__ float fresh_if(const float* place, bool is_wanted) {
   float value;
   asm volatile(
@@ -262,8 +262,9 @@ __device__ __forceinline__ double fresh(const double* place) {
   asm volatile("ld.relaxed.gpu.global.f64 %0, [%1];" : "=d"(value) : "l"(place));
   return value;
 }
-// Adds 1 and gives the count before. What this thread's block has written is seen by whoever learns
-// of it by the count, and what those have written who were counted is seen here.
+// Adds 1 and returns the count before, with acquire and release semantics: writes of this thread's
+// block are visible to threads that read the new count, and writes of blocks counted before are
+// visible here.
 __device__ __forceinline__ unsigned long long count_in(unsigned long long* counter) {
   unsigned long long before;
   asm volatile("atom.add.acq_rel.gpu.global.u64 %0, [%1], 1;"

@@ -1,5 +1,5 @@
-// out[i] = data[order[batch * batch_size + i]] in out's dtype: the rows of a step, from data that
-// lies on the device in its own small dtype. `stride` is from row to row of data, in elements.
+// out[i] = data[order[batch * batch_size + i]] in out's dtype: the rows of a step, from data in a
+// smaller dtype. `stride` is the distance of rows of data, in elements.
 
 extern "C" __global__ void __launch_bounds__(256, 1)
     KERNEL(const In* data, const long long* order, const long long* clock, Out* out,

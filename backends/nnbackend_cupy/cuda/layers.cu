@@ -53,9 +53,9 @@ __device__ __forceinline__ void KERNEL_philox(
   words[3] = c3;
 }
 
-// a = x * mask * scale. A block of random words serves 16 units of one row, 16 bits each. Every
-// thread draws one such block; then all threads go over the units of all 64 in their order in
-// memory, because a thread that kept to its own 16 would read and write far from its neighbours.
+// a = x * mask * scale. A block of random words covers 16 units of one row, 16 bits each. Every
+// thread draws one such block; then all threads loop over the units of all blocks in memory order,
+// so that neighboring threads access neighboring addresses.
 extern "C" __global__ void __launch_bounds__(64, 1)
     KERNEL_dropout(const T* x, T* a, bool* mask, const long long* clock, unsigned long long seed,
                    unsigned long long layer, unsigned long long first_row, int threshold, T scale,
@@ -63,7 +63,7 @@ extern "C" __global__ void __launch_bounds__(64, 1)
   __shared__ unsigned long long words[64 * 4];
   const unsigned blocks_of_row = (columns + 15) / 16, n_blocks = rows * blocks_of_row;
   const unsigned first = blockIdx.x * 64, own = first + threadIdx.x;
-  // NumPy raises the counter before it draws: the first block stands at 1.
+  // NumPy increments the counter before it draws: the first block has counter 1.
   if (own < n_blocks)
     KERNEL_philox(first_row * blocks_of_row + own + 1, clock[0], seed, layer,
                   words + 4 * threadIdx.x);
@@ -76,7 +76,7 @@ extern "C" __global__ void __launch_bounds__(64, 1)
       const bool is_kept = bits < threshold;
       const long long i = (long long)row * columns + column;
       mask[i] = is_kept;
-      a[i] = x[i] * (is_kept ? scale : (T)0);  // a product, so that NaN is not hidden
+      a[i] = x[i] * (is_kept ? scale : (T)0);  // a product, which propagates NaN
     }
   }
 }

@@ -1,5 +1,5 @@
 // A loss and its gradient in one launch: delta = d(mean loss)/d(out), and the sums for `totals`.
-// `lanes` neighbours in a warp share a row.
+// `lanes` consecutive lanes of a warp share a row.
 
 #if IS_WEIGHTED
 #define WEIGHTS const T *weight, const double *weight_total, int has_total,
@@ -14,7 +14,7 @@
 #define TARGET y + first
 #endif
 
-// Writes a row's part of delta and gives its loss, in every lane.
+// Writes delta of a row and returns its loss, in every lane.
 __device__ __forceinline__ T KERNEL_row(
     const T* out, TARGETS, T* delta, const T share, int columns, int lane, int lanes) {
   // FORMULA
@@ -27,8 +27,8 @@ extern "C" __global__ void __launch_bounds__(128, 1)
   __shared__ bool is_last;
   const int t = threadIdx.x, rows_of_block = 128 / lanes;
 #if IS_WEIGHTED
-  // Every block adds up all weights, in the same order, rather than wait for another launch; for
-  // very many rows the total comes from one before.
+  // Every block adds all weights, in the same order, which avoids another launch; for very many
+  // rows an earlier launch computes the total.
   double all = 0;
   if (has_total)
     all = *weight_total;
@@ -36,11 +36,11 @@ extern "C" __global__ void __launch_bounds__(128, 1)
     for (int k = t; k < rows; k += 128) all += weight[k];
     sum_columns<128>(all, sums, 1);
     all = sums[0];
-    __syncthreads();  // the sums are used again below
+    __syncthreads();  // the sums are reused below
   }
 #endif
   double total, sum = 0;
-  // Whole warps go round together, since lanes exchange numbers; a row beyond the last has no
+  // Whole warps iterate together, since lanes exchange numbers; a row beyond the last has no
   // columns.
   for (int base = blockIdx.x * rows_of_block; base < rows; base += gridDim.x * rows_of_block) {
     const int row = base + t / lanes, lane = t % lanes;
@@ -48,7 +48,7 @@ extern "C" __global__ void __launch_bounds__(128, 1)
     const long long first = is_inside ? (long long)row * columns : 0;
 #if IS_WEIGHTED
     const T own = is_inside ? weight[row] : (T)0;
-    // Where all weights are 0 the share is 0, not NaN: SMALLEST is the smallest normal number.
+    // If all weights are 0, the share is 0, not NaN: SMALLEST is the smallest normal number.
     const T share = own / ((T)all + (T)SMALLEST);
 #else
     const T own = 1, share = (T)(1.0 / rows);

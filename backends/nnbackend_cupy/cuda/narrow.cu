@@ -1,15 +1,15 @@
-// Whole training steps of a narrow network in one launch: n steps, one after another.
+// Complete training steps of a narrow network in one launch: n steps, one after another.
 //
-// Three phases make a step, with a barrier after each. BARRIER says among whom: 0 the threads of
-// one block, 1 the blocks of one cluster, 2 the blocks of a grid, which are all resident.
-//   1. HAS_WIDE_INPUT only: z1 = x W1 in tiles, the sum cut into parts, of all rows together.
+// A step has three phases, with a barrier after each. BARRIER is its scope: 0 the threads of one
+// block, 1 the blocks of one cluster, 2 the blocks of a grid, which are all resident.
+//   1. HAS_WIDE_INPUT only: z1 = x W1 in tiles over all rows, the sum split into parts.
 //   2. ROWS rows at a time, each group in one block: forward, loss, backward, down to delta of
-//      layer 1. Activations stay in shared memory; the last phase finds them in `scratch` as well.
-//   3. Tiles of all gradients, each summed over all rows, and at once the update of its parameters.
+//      layer 1. Activations stay in shared memory, with a copy in `scratch` for the last phase.
+//   3. Tiles of all gradients, each summed over all rows, followed by the update of its parameters.
 //
-// In `scratch` a layer's units lie as [group][unit][row of the group], and so do the rows in shared
-// memory. Weights above layer 1 are also kept transposed there, for the way back. What one block
-// writes and another reads is read with `fresh`. Every sum has a fixed order.
+// In `scratch` a layer's units are stored as [group][unit][row of the group], as are the rows in
+// shared memory. It also holds the transposed weights above layer 1, for the backward pass. A block
+// reads what another one wrote with `fresh`. Every sum has a fixed order.
 
 #if HAS_LABELS
 #define TARGETS const int label
@@ -25,7 +25,7 @@ __device__ __forceinline__ int KERNEL_least(int a, int b) { return a < b ? a : b
 
   // ACTIVATIONS
 
-// Writes a row's part of delta and gives its loss, in every lane.
+// Writes delta of a row and returns its loss, in every lane.
 __device__ __forceinline__ T KERNEL_row(
     const T* out, TARGETS, T* delta, const T share, int columns, int lane, int lanes) {
   // LOSS
@@ -41,7 +41,7 @@ __device__ __forceinline__ void KERNEL_move(T& theta, const T g, STATES(REFERENC
   // MOVE
 }
 
-// ---- what all phases see ------------------------------------------------------------------------
+// ---- common to all phases -----------------------------------------------------------------------
 
 #define POINTER(k) T *s##k;
 struct KERNEL_Run {
@@ -50,15 +50,15 @@ struct KERNEL_Run {
   const X* data;
   const Y* targets;
   const T* weights;              // of the data's rows
-  const double *shift, *factor;  // by what its columns are scaled
+  const double *shift, *factor;  // scaling of its columns
   double clip;                   // of scaled inputs, or 0
   T l1, l2;
-  long long stride, y_stride;  // from row to row of data and targets, in elements
+  long long stride, y_stride;  // distance of rows of data and targets, in elements
   int rows;
   T* pool;            // shared memory: tiles, or the rows of a group
-  const int* places;  // of the batch's rows in the data
-  const T* c;         // the update's coefficients, and by what weights shrink
-  const double* all_weights;  // the sum of the batch's
+  const int* places;  // indices of the batch's rows in the data
+  const T* c;         // the update's coefficients, then the factor of weight decay
+  const double* all_weights;  // the sum of the batch's weights
   int* labels;                // of the rows of a group
   T* own_weights;
 
@@ -74,8 +74,8 @@ struct KERNEL_Run {
 };
 typedef const KERNEL_Run& KERNEL_Here;
 
-// Between arrive and wait a thread may read what the last phase has left, but another block may be
-// in the next one, and in the phase after it has overwritten what is not kept twice.
+// Between arrive and wait a thread may read the results of the last phase, but another block may be
+// in the next phase already; the phase after it overwrites what is not stored twice.
 __device__ __forceinline__ unsigned long long KERNEL_arrive(unsigned long long* counter) {
   unsigned long long all = 0;
   __syncthreads();
@@ -84,8 +84,8 @@ __device__ __forceinline__ unsigned long long KERNEL_arrive(unsigned long long* 
 #elif BARRIER == 2
   if (threadIdx.x == 0) {
     const unsigned long long before = count_in(counter);
-    all = (before / gridDim.x + 1) * gridDim.x;  // the count when all have come; it never restarts
-    if (all == before + 1) all = 0;              // they have
+    all = (before / gridDim.x + 1) * gridDim.x;  // when all have arrived; it never restarts
+    if (all == before + 1) all = 0;              // all have arrived
   }
 #endif
   return all;
@@ -103,10 +103,10 @@ __device__ __forceinline__ void KERNEL_wait(unsigned long long* counter, unsigne
 
 // ---- tiles: products over many terms, the operands staged in shared memory -----------------------
 
-// store(lane, step, load(lane, step)) for all lanes and steps. A thread keeps its lane, so that
-// little is left to compute for a step. Many loads are under way at once: the second-level cache
-// takes as long as hundreds of instructions. What lies beyond the last step is not branched around
-// but loaded again.
+// store(lane, step, load(lane, step)) for all lanes and steps. A thread keeps its lane, so that a
+// step needs little address arithmetic. Many loads are outstanding at once: the second-level cache
+// takes as long as hundreds of instructions. Beyond the last step, the last element is loaded again
+// instead of a branch.
 template <int LANES, class Load, class Store>
 __device__ __forceinline__ void KERNEL_stage(int steps, Load load, Store store) {
   constexpr int AT_ONCE = THREADS >= LANES ? THREADS / LANES : 1;
@@ -130,8 +130,8 @@ __device__ __forceinline__ void KERNEL_stage(int steps, Load load, Store store) 
 }
 
 // end.put(slot, m, n, sum over k of A[k][m] B[k][n]) for a tile of M x N, multiples of 4, after
-// end.prepare(slot, m, n), which may load what put will need: a thread has SLOTS elements.
-// stage_a(k, count, to) brings `count` terms from k on to `to`, M + 4 elements a term; the same for
+// end.prepare(slot, m, n), which may load what put needs: a thread has SLOTS elements.
+// stage_a(k, count, to) copies `count` terms from k on to `to`, M + 4 elements a term; the same for
 // stage_b and N. A thread sums 4 x 4 elements over every SLICES-th term.
 template <int M, int N> constexpr int KERNEL_SLOTS = (M * N + THREADS - 1) / THREADS;
 template <int M, int N, class StageA, class StageB, class End>
@@ -186,8 +186,8 @@ __device__ __forceinline__ void KERNEL_tile(
   __syncthreads();
 }
 
-// Terms are rows of the batch: units m0 .. m0 + M of a layer of `width` units, from scratch. Beside
-// them stands a unit that is always 1: its gradient is that of the bias.
+// Terms are rows of the batch: units m0 .. m0 + M of a layer of `width` units, from scratch, and
+// one more unit that is always 1: its gradient is that of the bias.
 template <int M>
 __device__ __forceinline__ void KERNEL_stage_units(
     const T* units, int width, int m0, int row0, int count, T* to) {
@@ -205,7 +205,7 @@ __device__ __forceinline__ void KERNEL_stage_units(
       });
 }
 
-// The same of the inputs.
+// The same for the inputs.
 template <int M>
 __device__ __forceinline__ void KERNEL_stage_inputs(
     KERNEL_Here run, int m0, int row0, int count, T* to) {
@@ -240,7 +240,7 @@ __device__ __forceinline__ void KERNEL_wide_input(KERNEL_Here run, const T* W, T
     KERNEL_tile<M, N>(
         run.pool, part * DEEP, KERNEL_least(N_IN, (part + 1) * DEEP),
         [&](int i0, int count, T* to) {
-          // 8 neighbours of 4 rows for a warp: no two write to one bank.
+          // A warp writes 8 consecutive elements of 4 rows, without bank conflicts.
           KERNEL_stage<8 * M>(
               (count + 7) / 8,
               [&](int lane, int eight) {
@@ -266,13 +266,13 @@ __device__ __forceinline__ void KERNEL_wide_input(KERNEL_Here run, const T* W, T
 
 // ---- phase 2 ------------------------------------------------------------------------------------
 
-// partial = in W, a part of the sum for each slice of threads. in is (K, ROWS), W (K, O).
+// partial = in W, one part of the sum per slice of threads. in is (K, ROWS), W (K, O).
 template <int K, int O> struct KERNEL_Slices {
   static constexpr int FULL = THREADS / O < (K + 3) / 4 ? THREADS / O : (K + 3) / 4;
   static constexpr int DEEP = (K + FULL - 1) / FULL, COUNT = (K + DEEP - 1) / DEEP;
-  static constexpr bool IS_EVEN = COUNT * DEEP == K;  // no slice is shorter than others
+  static constexpr bool IS_EVEN = COUNT * DEEP == K;  // all slices have the same length
 };
-// The first weights of a product, and the biases behind it, loaded while another is under way.
+// The first weights of a product, and its biases, loaded during the product before it.
 template <int K, int O, bool HAS_BIAS> struct KERNEL_Early {
   static constexpr int DEEP = KERNEL_Slices<K, O>::DEEP, COUNT = DEEP < 16 ? DEEP : 16;
   static constexpr int SLOTS = (O * ROWS + THREADS - 1) / THREADS;
@@ -329,7 +329,7 @@ template <int K, int O> __device__ __forceinline__ T KERNEL_sum(const T* partial
   return sum;
 }
 
-// z = in W + b, a = phi(z), for the rows of a group; z is kept where Z is a place of its own.
+// z = in W + b, a = phi(z), for the rows of a group; z is stored if Z differs from A.
 template <class Phi, int O, int Z, int A>
 __device__ __forceinline__ void KERNEL_units(KERNEL_Here run, int e, T z, int group, T* kept) {
   const T a = Phi::value(z);
@@ -354,7 +354,7 @@ __device__ __forceinline__ void KERNEL_forward(
   __syncthreads();
 }
 
-// What the targets of a group's rows are, and their weights: loaded early, then kept.
+// The targets of a group's rows, and their weights: loaded early into registers, then stored.
 struct KERNEL_Targets {
   static constexpr int SLOTS = HAS_LABELS ? 1 : (N_OUT * ROWS + THREADS - 1) / THREADS;
   Y of_row[SLOTS];
@@ -381,11 +381,11 @@ struct KERNEL_Targets {
   }
 };
 
-// The inputs of a group, or layer 1 from the parts that phase 1 has left.
+// The inputs of a group, or layer 1 from the partial sums of phase 1.
 template <int IN> __device__ __forceinline__ void KERNEL_load(KERNEL_Here run, int group) {
   KERNEL_Targets targets;
   targets.load(run, group);
-  // Neighbours in a row are neighbours in memory.
+  // Consecutive lanes read consecutive addresses of a row.
   KERNEL_stage<N_IN>(
       ROWS,
       [&](int i, int r) { return run.input(KERNEL_least(group * ROWS + r, run.rows - 1), i); },
@@ -420,7 +420,7 @@ template <int OUT, int DELTA>
 __device__ __forceinline__ void KERNEL_compare(KERNEL_Here run, int group, T* losses) {
   const int lane = threadIdx.x % 32;
 #if IS_WEIGHTED
-  const T all = (T)*run.all_weights + (T)SMALLEST;  // where all weights are 0, shares are not NaN
+  const T all = (T)*run.all_weights + (T)SMALLEST;  // if all weights are 0, shares are not NaN
 #endif
   for (int r = threadIdx.x / 32; r < ROWS; r += THREADS / 32) {
     const int row = group * ROWS + r;
@@ -437,7 +437,7 @@ __device__ __forceinline__ void KERNEL_compare(KERNEL_Here run, int group, T* lo
   __syncthreads();
 }
 
-// delta = da phi'(z), also to scratch; 0 in rows beyond the last, whose da may be anything.
+// delta = da phi'(z), also to scratch; 0 in rows beyond the last, whose da is undefined.
 template <class Phi, int O, int Z, int A, int DELTA>
 __device__ __forceinline__ void KERNEL_slope(KERNEL_Here run, int e, T da, int group, T* kept) {
   const bool is_inside = group * ROWS + e % ROWS < run.rows;
@@ -471,14 +471,14 @@ __device__ __forceinline__ void KERNEL_backward(
 
 // ---- phase 3 ------------------------------------------------------------------------------------
 
-// A layer's places: in theta, in scratch (of layer 1 the data stand in for `below`), and how many
-// tiles are those of the layers before it.
+// A layer's offsets in theta and in scratch (layer 1 uses the data instead of `below`), and the
+// number of tiles of the layers before it.
 struct KERNEL_Layer {
   int n_in, n_out, W, b, below, delta, transposed, tiles_before;
 };
 __constant__ KERNEL_Layer KERNEL_layers[N_LAYERS] = {LAYERS};
 
-// The update of a tile's parameters, which are loaded before their gradients are known.
+// The update of a tile's parameters, which are loaded before their gradients are computed.
 #define LOADED(k) T s##k[SLOTS];
 #define LOAD_AT(k) s##k[slot] = run.s##k[at];
 #define REFERENCE_AT(k) s##k[slot],
@@ -526,7 +526,7 @@ template <int SLOTS> struct KERNEL_Update {
   }
 };
 
-// Tiles of dW = a^T delta with the biases as one more row, and their update; gives the penalty of
+// Tiles of dW = a^T delta with the biases as one more row, and their update; returns the penalty of
 // this thread's weights.
 template <int M, int N> __device__ __forceinline__ T KERNEL_gradients(KERNEL_Here run) {
   T penalty = 0;
@@ -554,7 +554,7 @@ template <int M, int N> __device__ __forceinline__ T KERNEL_gradients(KERNEL_Her
   return penalty;
 }
 
-// The last block adds up the losses of all rows.
+// The last block adds the losses of all rows.
 __device__ __forceinline__ void KERNEL_total(
     KERNEL_Here run, const T* losses, double* sums, double* totals) {
   if (blockIdx.x + 1 < gridDim.x) return;
@@ -567,7 +567,7 @@ __device__ __forceinline__ void KERNEL_total(
   }
 }
 
-// Penalties: each block leaves its part, and the last block adds up all parts when all are there.
+// Penalties: each block stores its part, and the last block adds all parts.
 __device__ __forceinline__ void KERNEL_leave_penalty(T penalty, double* sums, double* parts) {
   sum_columns<THREADS>((double)penalty, sums, 1);
   if (threadIdx.x == 0) parts[blockIdx.x] = sums[0];
@@ -633,7 +633,7 @@ extern "C" CLUSTER_SIZE __global__ void __launch_bounds__(THREADS, 1)
   for (int s = 0; s < steps; s++) {
     step++;
     batch++;
-    // Read behind the barrier, when other blocks may be in the next step: two places take turns.
+    // Read after the barrier, when other blocks may be in the next step: two buffers alternate.
     T* losses = scratch + LOSSES + s % 2 * CAPACITY;
 #if HAS_WIDE_INPUT
   // WIDE_INPUT

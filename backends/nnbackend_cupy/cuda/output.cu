@@ -1,10 +1,10 @@
-// The output layer of few units in one launch: forward, loss, and the way back to the layer below.
+// An output layer of few units in one launch: forward, loss, and backward to the layer below.
 //
 //   z = x W + b;  a = phi(z);  da = dloss/da;  delta = da phi'(z);  dx = delta W^T phi_below'
 //
-// phi_below is the activation of the layer below, whose output is x; HAS_BELOW 0 leaves it out. WARPS
-// warps of a block, 1 or all 4, share a row. O is the number of outputs; the lane of its number keeps
-// an output. Where several warps share a row each of them compares the same outputs by itself.
+// phi_below is the activation of the layer below, whose output is x; HAS_BELOW 0 omits it. WARPS
+// warps of a block, 1 or all 4, share a row. O is the number of outputs; lane j holds output j. If
+// several warps share a row, each of them computes the loss of all outputs.
 
 #if HAS_LABELS
 #define TARGETS const int label
@@ -23,7 +23,7 @@ __device__ __forceinline__ T KERNEL_slope(const T da, const T z, const T a) {
 __device__ __forceinline__ T KERNEL_below(const T da, const T z, const T a) {
   // BELOW
 }
-// Writes a row's part of da and gives its loss, in every lane.
+// Writes da of a row and returns its loss, in every lane.
 __device__ __forceinline__ T KERNEL_row(
     const T* out, TARGETS, T* delta, const T share, int columns, int lane, int lanes) {
   // FORMULA
@@ -36,7 +36,7 @@ struct KERNEL_Layer {
   int rows, n_in;
 };
 
-// What a block keeps of its rows. V weights of an input are loaded at once.
+// The shared memory of a block's rows. V weights of an input are loaded at once.
 struct KERNEL_Shared {
   T outs[4][O], deltas[4][O], parts[4][O];  // of each warp
 };
@@ -84,7 +84,7 @@ __device__ __forceinline__ double KERNEL_rows(const KERNEL_Layer& of, KERNEL_Sha
         of.a[at] = out;
       }
     }
-    // With no more outputs than lanes, a lane reads and writes its own output alone.
+    // There are no more outputs than lanes, so a lane reads and writes only its own output.
     const Y* y = of.y;
     const T loss = KERNEL_row(shared.outs[warp], TARGET, shared.deltas[warp], (T)(1.0 / of.rows), O,
                               lane, 32);
@@ -112,9 +112,9 @@ __device__ __forceinline__ double KERNEL_rows(const KERNEL_Layer& of, KERNEL_Sha
     }
     if (is_first && lane == 0) sum += (double)loss;
 #if WARPS > 1
-    __syncthreads();  // the next row's parts take the place of these
+    __syncthreads();  // the next row overwrites these parts
 #else
-    __syncwarp();  // the next row's deltas take the place of these
+    __syncwarp();  // the next row overwrites these deltas
 #endif
   }
   return sum;

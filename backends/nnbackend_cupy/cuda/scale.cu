@@ -1,5 +1,5 @@
 // out = (rows - shift) * factor, computed in double and rounded once; clipped smoothly where
-// clip > 0. out may be rows. `stride` is from row to row of rows, in elements.
+// clip > 0. out may be rows. `stride` is the distance of rows, in elements.
 
 extern "C" __global__ void __launch_bounds__(256, 1)
     KERNEL(const In* rows, const double* shift, const double* factor, double clip, Out* out,

@@ -1,5 +1,5 @@
 // A score of each row, summed: totals[3] += sum of weight * score, in double precision.
-// `lanes` neighbours in a warp share a row.
+// `lanes` consecutive lanes of a warp share a row.
 
 #if IS_WEIGHTED
 #define WEIGHTS const T *weight,

@@ -1,4 +1,4 @@
-// delta = delta * phi'(z), element by element. z and a may be one array.
+// delta = delta * phi'(z), element-wise. z and a may be one array.
 
 __device__ __forceinline__ T KERNEL_slope(const T da, const T z, const T a) {
   // FORMULA

@@ -1,16 +1,16 @@
 // dW = x^T delta and db = sum of delta's rows, where x or delta has at most 16 columns.
 //
-// FEW is how many; the other matrix is `many`, and is read once, at the speed of memory. A block
-// takes 64 of its columns and some of the rows; a thread takes V columns of every so-many-th row,
-// and has their products with all numbers of `few`. With IS_DELTA_FEW 0, delta is `many`, and its
-// sums are made as products with one more column, which is 1. The sums of a block go to `partial`
-// (chunks, I O + O), to be added up as those of weight_gradient.cu are.
+// FEW is their number; the other matrix is `many`, and is read once, at memory bandwidth. A block
+// handles 64 of its columns and some of the rows; a thread handles V columns of rows at a fixed
+// stride, and their products with all columns of `few`. With IS_DELTA_FEW 0, delta is `many`, and
+// its sums are products with one more column of ones. The sums of a block go to `partial`
+// (chunks, I O + O), and are added like those of weight_gradient.cu.
 
 #define V (16 / (int)sizeof(T))
 #define LANES (64 / V)  // threads that share a row
 #define ALL (FEW + !IS_DELTA_FEW)
 #define AT_ONCE 4  // columns of `few` whose sums are exchanged at once
-#define UNROLLED (FEW <= 2 ? 8 : FEW <= 8 ? 4 : 2)  // rows: loads under way against registers
+#define UNROLLED (FEW <= 2 ? 8 : FEW <= 8 ? 4 : 2)  // rows: outstanding loads against registers
 
 template <bool IS_WIDE>
 __device__ __forceinline__ Pack<T, V> KERNEL_row(const T* row, int column, int n_many) {

@@ -1,4 +1,4 @@
-// Begins a step: counts it, and looks up its learning rate and momentum. One thread.
+// Starts a step: counts it, and reads its learning rate and momentum. One thread.
 
 extern "C" __global__ void KERNEL(
     long long* clock, const double* rates, double* hyper, long long steps) {

@@ -1,8 +1,8 @@
 // One step of an update rule on the whole parameter vector, in place, in one launch.
 //
-// STATES(DO) names the rule's vectors, as DO(0) DO(1). The numbers of a step (learning rate over
-// bias correction and the like) are worked out here from `hyper`, in double precision and once in
-// each block, so that the host reads nothing and a captured step follows its schedule.
+// STATES(DO) names the rule's vectors, as DO(0) DO(1). Each block computes the coefficients of a
+// step (learning rate over bias correction and the like) once, from `hyper`, in double precision, so
+// that the host reads nothing and a captured step follows its schedule.
 
 __device__ __forceinline__ void KERNEL_coefficients(
     const double rate, const double momentum, const double count, T* c) {

@@ -1,4 +1,4 @@
-// Penalties, lengths and averages of parameters and gradients.
+// Penalties, norms and averages of parameters and gradients.
 
 // gradient += l2 w + l1 sign(w);  totals[2] += rows * sum of (l1 |w| + l2 / 2 w^2).
 extern "C" __global__ void __launch_bounds__(256, 1)
@@ -19,8 +19,8 @@ extern "C" __global__ void __launch_bounds__(256, 1)
   if (sum_grid<256>(sum, sums, partial, counter, &is_last, &total)) totals[2] += rows * total;
 }
 
-// Leaves by what a gradient must be multiplied to be at most max_norm long: two launches with the
-// next, since nothing may be shrunk before all of it has been measured.
+// Computes the factor that clips a gradient to the norm max_norm. The next kernel applies it, since
+// the norm must be complete first.
 extern "C" __global__ void __launch_bounds__(256, 1)
     KERNEL_norm(const T* gradient, T max_norm, T* factor, double* partial, unsigned* counter,
                 long long n) {
@@ -51,7 +51,7 @@ __device__ __forceinline__ void KERNEL_scale_pass(T* gradient, T factor, long lo
 extern "C" __global__ void __launch_bounds__(256, 1)
     KERNEL_scale(T* gradient, const T* factor, long long n) {
   const T f = *factor;
-  if (f == 1) return;  // short enough: nothing need be read or written
+  if (f == 1) return;  // below the limit: nothing to read or write
   const int packed = 16 / sizeof(T);
   if (n % packed == 0 && is_packable(gradient))
     KERNEL_scale_pass<packed>(gradient, f, n);
@@ -59,8 +59,8 @@ extern "C" __global__ void __launch_bounds__(256, 1)
     KERNEL_scale_pass<1>(gradient, f, n);
 }
 
-// Shrinks each column of W to at most `limit` long. A block takes `width` columns (1, 2, 4, 8) and
-// all rows: 8 neighbours fill what memory gives at once, and narrow tiles make more blocks.
+// Clips the norm of each column of W to `limit`. A block handles `width` columns (1, 2, 4, 8) and
+// all rows: 8 columns fill a memory transaction, and narrow tiles give more blocks.
 extern "C" __global__ void __launch_bounds__(256, 1)
     KERNEL_max_norm(T* W, T limit, int rows, int columns, int width) {
   __shared__ T sums[256];
@@ -80,14 +80,14 @@ extern "C" __global__ void __launch_bounds__(256, 1)
   for (int row = strip; row < rows; row += strips) W[(long long)row * columns + column] *= factor;
 }
 
-// shadow = d shadow + (1 - d) theta; d is smaller at first.
+// ema_weights = d ema_weights + (1 - d) theta; d is smaller at first.
 extern "C" __global__ void __launch_bounds__(256, 1)
-    KERNEL_average(const T* theta, T* shadow, double decay, const double* hyper, long long n) {
+    KERNEL_average(const T* theta, T* ema_weights, double decay, const double* hyper, long long n) {
   const double early = (1.0 + hyper[2]) / (10.0 + hyper[2]);
   const T d = (T)(early < decay ? early : decay), rest = (T)1 - d;
   const long long step = (long long)gridDim.x * 256;
   for (long long i = (long long)blockIdx.x * 256 + threadIdx.x; i < n; i += step)
-    shadow[i] += rest * (theta[i] - shadow[i]);
+    ema_weights[i] += rest * (theta[i] - ema_weights[i]);
 }
 
 // The sum of sample weights, for losses of very many rows.

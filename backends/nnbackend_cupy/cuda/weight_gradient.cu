@@ -1,9 +1,9 @@
 // dW = x^T delta and db = sum of delta's rows, for many rows and few units.
 //
-// A block makes SIDE x SIDE of dW from some of the rows. Its threads form groups, each of which
-// covers all of that with M x N numbers a thread, and takes every so-many-th row. Rows arrive in
-// shared memory STAGES - 1 stages before they are needed. Each block leaves its sums in `partial`
-// (chunks, I O + O); KERNEL_total adds them up.
+// A block computes SIDE x SIDE of dW from some of the rows. Its threads form groups; each group
+// covers the whole tile with M x N numbers per thread, and handles rows at a fixed stride. Rows are
+// copied to shared memory STAGES - 1 stages before they are needed. Each block stores its sums in
+// `partial` (chunks, I O + O); KERNEL_total adds them.
 
 #define SIDE 64
 #define STAGES 4
@@ -20,8 +20,8 @@ struct KERNEL_Stage {
   alignas(16) T x[ROWS][SIDE], delta[ROWS][SIDE];
 };
 
-// Fetches a thread's share of one matrix, stage by stage; what lies beyond its rows and columns
-// becomes 0.
+// Copies a thread's part of one matrix, stage by stage; elements beyond its rows and columns
+// become 0.
 template <int W> struct KERNEL_Fetch {
   enum { AT_ONCE = 256 * W / SIDE };  // rows
   const T* from;
@@ -46,7 +46,7 @@ template <int W> struct KERNEL_Fetch {
   }
 };
 
-// Adds a block's rows to the threads' parts of x^T delta; W numbers are fetched at once.
+// Adds a block's rows to the threads' parts of x^T delta; W numbers are copied at once.
 template <int W>
 __device__ __forceinline__ void KERNEL_add_rows(
     KERNEL_Stage* stages, KERNEL_Fetch<W> x, KERNEL_Fetch<W> delta, int n_stages, int group,
@@ -66,7 +66,7 @@ __device__ __forceinline__ void KERNEL_add_rows(
 #pragma unroll 1
   for (int n = 0; n < n_stages; n++) {
     wait_for_copies<STAGES - 2>();
-    __syncthreads();  // for the copies of all threads, and for the readers of what is fetched over
+    __syncthreads();  // after the copies of all threads, and the reads of the stage to overwrite
     FETCH(n + STAGES - 1)
     const KERNEL_Stage& stage = stages[n % STAGES];
     const T* left_row = &stage.x[group][down * V];
@@ -99,8 +99,8 @@ extern "C" __global__ void __launch_bounds__(256, 2)
   __shared__ KERNEL_Stage stages[STAGES];
   __shared__ T sums[256];
   const int t = threadIdx.x, warp = t / 32, group = warp / WARPS_OF_GROUP;
-  // Neighbours in the lowest bit of a lane read the same x, in the second the same delta: half a
-  // warp's wide loads are then one access to shared memory.
+  // Lanes that differ in the lowest bit read the same x, in the second bit the same delta: the wide
+  // loads of half a warp are then one access to shared memory.
   const int across = (warp % WARPS_ACROSS) * 8 + (t >> 1 & 6) + (t & 1);
   const int down = (warp % WARPS_OF_GROUP / WARPS_ACROSS) * 4 + (t >> 3 & 2) + (t >> 1 & 1);
   const int tiles_across = (n_out + SIDE - 1) / SIDE;
@@ -119,7 +119,7 @@ extern "C" __global__ void __launch_bounds__(256, 2)
   else
     ADD_ROWS(1);
 #undef ADD_ROWS
-  __syncthreads();  // the sums take the place of the stages
+  __syncthreads();  // the sums overwrite the stages
   T* tile = &stages[0].x[0][0] + group % TILES * SIDE * SIDE;
 #pragma unroll
   for (int g = 0; g < GROUPS; g += TILES) {
@@ -156,7 +156,7 @@ extern "C" __global__ void __launch_bounds__(256, 2)
   }
 }
 
-// dW and db from the blocks' sums: 16 numbers for a block, whose threads share the chunks.
+// dW and db from the partial sums: 16 numbers per block, whose threads partition the chunks.
 extern "C" __global__ void __launch_bounds__(256, 1)
     KERNEL_total(const T* __restrict__ partial, T* dW, T* db, int chunks, int n_weights, int n) {
   __shared__ T sums[256];
