@@ -20,6 +20,7 @@ import nnbackend as nn
 from nnbackend.cli import main
 from nnbackend.errors import ArgumentError
 from nnbackend.network.activations import ACTIVATIONS, get_activation
+from nnbackend.persistence import onnx_graph
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -93,6 +94,18 @@ def test_unscaled_rows_of_a_float64_network_keep_their_digits(tmp_path: Path) ->
         W[0][1] = -W[0][0]
         net.set_parameters([1e-2 * W[0], *W[1:]], b)
         check(net, net.outputs(x), tmp_path, x)
+
+
+def test_a_file_beyond_the_format_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unscaled float64 networks have wide first and last layers: 8 bytes a weight."""
+    nets = {d: nn.Network([300, 500, 300], device="numpy", dtype=d) for d in ("float32", "float64")}
+    monkeypatch.setattr(onnx_graph, "LARGEST", 1_000_000 + 6 * nets["float32"].n_parameters)
+    nn.export(nets["float32"], tmp_path / "narrow.onnx")
+    with pytest.raises(ArgumentError, match="holds at most 2 GB of weights"):
+        nn.export(nets["float64"], tmp_path / "wide.onnx")
+    assert not (tmp_path / "wide.onnx").exists()
 
 
 def test_a_trained_classifier(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ BANNED = {
     r"\blies? idle\b|\bis worth waking\b": "unused",
     r"\bgives? back\b|\bgiven back\b": "release, return",
     r"\bleft behind\b": "remains",
-    r"\bmarried\b|\bhand(s|ed)? itself over\b": "passes itself",
+    r"\bhand(s|ed)? itself over\b": "passes itself",
     r"\bwhat mends it\b|\bmends?\b|\bmended\b": "fix, cure",
 }
 PATTERN = re.compile("|".join(f"(?P<b{i}>{p})" for i, p in enumerate(BANNED)), re.IGNORECASE)

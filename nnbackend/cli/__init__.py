@@ -9,7 +9,6 @@ SIGTERM, with everything saved.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
 import re
 import sys
@@ -17,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from nnbackend.bench.machine import ask_for_best_kernels
-from nnbackend.cli.console import abandon, escaping, lenient_stderr, present
+from nnbackend.cli.console import abandon, escaping, lenient_stderr, present, print_message
 from nnbackend.errors import (
     ArgumentError,
     DeviceLostError,
@@ -115,20 +114,20 @@ def _main(words: list[str]) -> int:
         abandon(sys.stdout)
         return PIPE_CLOSED
     except KeyboardInterrupt:
-        _print_message("interrupted")
+        print_message("interrupted")
         return INTERRUPTED
     except (DivergedError, DeviceLostError, DeviceMemoryError) as error:
-        _print_message(f"failed: {error}")
+        print_message(f"failed: {error}")
         return FAILED
     except NNBackendError as error:
-        _print_message(f"error: {error}")
+        print_message(f"error: {error}")
         return WRONG_USAGE
     except MemoryError as error:
         what = str(error).rstrip(".") or "an allocation failed"
-        _print_message(f"failed: the machine is out of memory: {what}. {FEWER}")
+        print_message(f"failed: the machine is out of memory: {what}. {FEWER}")
         return FAILED
     except OSError as error:
-        _print_message(f"failed: {error or type(error).__name__}")
+        print_message(f"failed: {error or type(error).__name__}")
         return FAILED
 
 
@@ -195,9 +194,3 @@ class _Version(argparse.Action):
 
         print(f"nnbackend {__version__}")
         parser.exit()
-
-
-def _print_message(message: str) -> None:
-    # The reader of stderr may have closed it.
-    with contextlib.suppress(OSError, ValueError):
-        print(f"nnbackend: {message}", file=sys.stderr, flush=True)

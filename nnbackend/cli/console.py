@@ -29,7 +29,7 @@ def present() -> Iterator[None]:
 
 
 class _LenientStream:
-    """A stream whose reader may leave, or whose disk may be full: what follows is discarded."""
+    """A stream that discards its output after a failed write: a closed pipe, a full disk."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -40,23 +40,28 @@ class _LenientStream:
     def write(self, text: str) -> int:
         try:
             self._stream.write(text)
-        except OSError:
+        except (OSError, ValueError):  # ValueError: the stream is closed
             abandon(self._stream)
         return len(text)
 
     def flush(self) -> None:
         try:
             self._stream.flush()
-        except OSError:
+        except (OSError, ValueError):  # ValueError: the stream is closed
             abandon(self._stream)
 
 
 @contextlib.contextmanager
 def lenient_stderr() -> Iterator[None]:
-    """Let no failed write to stderr end a training inside the context."""
+    """Discard output to stderr after a failed write inside the context; training continues."""
     stream: Any = _LenientStream(sys.stderr)
     with contextlib.redirect_stderr(stream):
         yield
+
+
+def print_message(message: str) -> None:
+    """Print a message of the command to stderr."""
+    print(f"nnbackend: {message}", file=sys.stderr, flush=True)
 
 
 def abandon(stream: Any) -> None:

@@ -21,6 +21,7 @@ from nnbackend.cli.building import (
     build_network,
     complete,
 )
+from nnbackend.cli.console import print_message
 from nnbackend.cli.parts import (
     Parts,
     fingerprint,
@@ -161,7 +162,7 @@ def run(args: argparse.Namespace) -> int:
         except KeyboardInterrupt:  # after training, which handles the signal itself
             return _interrupted(plan.trainer, folder)
         except (BackendError, RuntimeError, OSError, MemoryError):  # device, disk or host memory
-            _print_message(_describe_saved(plan.trainer, folder))
+            print_message(_describe_saved(plan.trainer, folder))
             raise
     results |= {
         "seconds": round(time.perf_counter() - begin, 3),
@@ -234,7 +235,7 @@ def _learn(plan: Plan, folder: Path, is_quiet: bool, checkpoint: Checkpoint | No
         trainer.restore_best()
     save(plan.net, folder / MODEL)
     if failure is not None:
-        _print_message(f"the model is saved in {folder}, but the last checkpoint is not")
+        print_message(f"the model is saved in {folder}, but the last checkpoint is not")
         raise failure
 
 
@@ -317,7 +318,7 @@ def _draw(trainer: Trainer, folder: Path) -> Path | None:
     try:
         curves(trainer.history.rows, path, monitor=trainer.history.monitor)
     except Exception as error:  # matplotlib raises many types
-        _print_message(f"the curves could not be drawn ({type(error).__name__}: {error})")
+        print_message(f"the curves could not be drawn ({type(error).__name__}: {error})")
         return None
     return path
 
@@ -330,13 +331,13 @@ def _verdict(results: Mapping[str, Any], settings: Settings) -> int:
     if target is None or name is None or results[name] >= target:
         return GOOD
     missed = target - results[name]
-    _print_message(f"target missed: {name} {results[name]:.4f} is {missed:.4f} below {target:g}")
+    print_message(f"target missed: {name} {results[name]:.4f} is {missed:.4f} below {target:g}")
     return FAILED
 
 
 def _interrupted(trainer: Trainer, folder: Path) -> int:
     """Print how to resume and return the exit code."""
-    _print_message(f"interrupted; {_describe_saved(trainer, folder)}")
+    print_message(f"interrupted; {_describe_saved(trainer, folder)}")
     return SIGNALLED + (trainer.interrupt.received or signal.SIGINT)
 
 
@@ -367,7 +368,3 @@ def _quiet_logging(is_quiet: bool) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
-
-
-def _print_message(message: str) -> None:
-    print(f"nnbackend: {message}", file=sys.stderr, flush=True)

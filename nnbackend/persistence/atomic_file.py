@@ -51,7 +51,7 @@ def atomic_write(path: Path, data: bytes) -> None:
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):  # which names the temporary file
+        if isinstance(error, OSError) and error.errno is not None:  # it names the temporary file
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     _sync_folder(path.parent)

@@ -69,14 +69,14 @@ def onnx_bytes(net: Network) -> bytes:
             "ONNX files need the package onnx. Received: it is not installed. "
             'Install it with: pip install "nnbackend[onnx]"'
         ) from error
-    size = 4 * net.n_parameters
+    helper = onnx.helper
+    graph = Graph(helper, onnx.numpy_helper)
+    _network(net, graph)
+    size = sum(len(constant.raw_data) for constant in graph.constants)
     if size > LARGEST - 1_000_000:
         raise ArgumentError(
             f"An ONNX file holds at most 2 GB of weights. Received: {size / 1e9:.1f} GB. Use .npz."
         )
-    helper = onnx.helper
-    graph = Graph(helper, onnx.numpy_helper)
-    _network(net, graph)
     graph.nodes[-1].output[0] = "y"
     made = helper.make_graph(
         graph.nodes, "nnbackend",
@@ -98,7 +98,7 @@ def onnx_bytes(net: Network) -> bytes:
 def _network(net: Network, graph: Graph) -> None:
     """Add all nodes from raw rows to predictions, the output of the last node."""
     a = "x" if net.scaler is None else _scaled("x", net.scaler, graph)
-    is_wide = net.scaler is None and _has_wide_input(net)  # a is float64
+    is_wide = net.scaler is None and net.dtype == "float64"  # a is float64
     ends_wide = net.target_scaler is None and _has_wide_output(net)
     parameters = zip(*net.get_parameters(), strict=True)
     for place, layer in enumerate(net.layers, start=1):

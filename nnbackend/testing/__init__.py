@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 
 def register_assert_rewrite() -> None:
-    """Let pytest rewrite the kit's asserts; call it before importing the suites."""
+    """Enable pytest's rewriting of the kit's asserts; call it before importing the suites."""
     import pytest
 
     modules = [f"{__name__}.{name}" for name in _WITH_ASSERTS]
