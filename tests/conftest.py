@@ -1,4 +1,4 @@
-"""What every test may use."""
+"""Fixtures of all tests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytest_plugins = ["nnbackend.testing.plugin"]  # prints the table of tests/test_
 
 @pytest.fixture(params=ROWS)
 def backend(request: pytest.FixtureRequest) -> Backend:
-    """Each backend of the matrix in turn; skipped with the reason where it cannot be had."""
+    """Return each backend of the matrix in turn; skip, with the reason, if it is not available."""
     return make_or_skip(request.param)
 
 
@@ -32,7 +32,7 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture
 def python_handles_ctrl_c() -> Iterator[None]:
-    """Python's own handler, also where the tests run in the background, which ignores Ctrl-C."""
+    """Install Python's Ctrl-C handler, which processes in the background lack."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

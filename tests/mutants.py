@@ -50,7 +50,7 @@ def bites(suite: type[Suite], test: str, says: str) -> Callable[[type[Backend]],
 # ---- memory and transfer ------------------------------------------------------------------------
 
 
-@bites(KERNELS, "test_to_device_into_out float32", "gave NoneType back instead of out")
+@bites(KERNELS, "test_to_device_into_out float32", "returned NoneType instead of out")
 class MissingReturn(ReferenceBackend):
     def to_device(self, host: np.ndarray, out: Any = None) -> Any:
         if out is None:
@@ -58,7 +58,7 @@ class MissingReturn(ReferenceBackend):
         out[...] = host
 
 
-@bites(KERNELS, "test_round_trip float64", "gave NoneType, which owns")
+@bites(KERNELS, "test_round_trip float64", "returned NoneType, but owns")
 class MissingReturnWithoutOut(ReferenceBackend):
     def to_device(self, host: np.ndarray, out: Any = None) -> Any:
         if out is not None:
@@ -78,14 +78,14 @@ class LosesPrecision(ReferenceBackend):
         return super().to_device(host.astype("f") if host.dtype == "d" else host, out)
 
 
-@bites(KERNELS, "test_owns", "claims a foreign")
-class OwnsEverything(ReferenceBackend):
+@bites(KERNELS, "test_owns", "is True for a foreign")
+class OwnsEveryArray(ReferenceBackend):
     def owns(self, array: object) -> bool:
         return hasattr(array, "shape")
 
 
 @bites(KERNELS, "test_memory_that_there_is_none_of", "empty raised RuntimeError")
-class SpeaksOfMemoryItsOwnWay(ReferenceBackend):
+class RaisesAnotherMemoryError(ReferenceBackend):
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
         try:
             return super().empty(shape, dtype)
@@ -93,8 +93,8 @@ class SpeaksOfMemoryItsOwnWay(ReferenceBackend):
             raise RuntimeError("allocator error") from error
 
 
-@bites(KERNELS, "test_memory_that_there_is_none_of", r"gave an array of 2\^60 bytes")
-class PromisesAnyMemory(ReferenceBackend):
+@bites(KERNELS, "test_memory_that_there_is_none_of", r"returned an array of 2\^60 bytes")
+class ReturnsLessMemory(ReferenceBackend):
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
         return super().empty(tuple(min(n, 99) for n in shape), dtype)
 
@@ -134,7 +134,7 @@ class MutatedInput(ReferenceBackend):
         super().dense_forward(x, W, b, phi, z, a)
 
 
-@bites(KERNELS, "test_dense_backward float32-relu", "wrote outside the array")
+@bites(KERNELS, "test_dense_backward float32-relu", "wrote outside its array")
 class OutOfBounds(ReferenceBackend):
     def dense_backward(self, x, W, z, a, phi, delta, dW, db, dx):  # type: ignore
         super().dense_backward(x, W, z, a, phi, delta, dW, db, dx)
@@ -169,7 +169,7 @@ class UnscaledDropout(ReferenceBackend):
 
 
 @bites(KERNELS, "test_loss_and_delta float32-quadratic weighted", "delta is wrong")
-@bites(KERNELS, "test_the_mean_over_the_batch_is_in_delta float64", "1/B is taken here")
+@bites(KERNELS, "test_the_mean_over_the_batch_is_in_delta float64", "includes 1/B")
 class ForgottenMean(ReferenceBackend):
     def loss_and_delta(self, loss, out, y, weight, delta, totals):  # type: ignore
         super().loss_and_delta(loss, out, y, weight, delta, totals)
@@ -195,7 +195,7 @@ class WeightsAddedInSinglePrecision(ReferenceBackend):
             totals[WEIGHT] = before + float(weight.astype("float32").sum())
 
 
-# ---- faults as small as a rule too loose lets pass ----------------------------------------------
+# ---- small faults, which too large a tolerance would hide ---------------------------------------
 
 
 @bites(KERNELS, "test_dense_backward float32-identity", "dense_backward: db is wrong")

@@ -17,9 +17,9 @@ from nnbackend.testing.skipping import skip
 
 
 class StrictBackend(Backend):
-    """The six methods over array_api_strict, which has the standard and not a function more.
+    """The six methods over array_api_strict, which has the standard's functions only.
 
-    Without the capability "uint64", so that the dropout masks are made on the host.
+    Without the capability "uint64", so dropout masks are drawn on the host.
     """
 
     name = "strict"
@@ -99,7 +99,7 @@ def make_or_skip(row: str) -> Backend:
 
 @contextmanager
 def registered(*names: str) -> Iterator[None]:
-    """Enter backends that are only for tests into the registry's table for a while."""
+    """Add backends that are only for tests to the registry's table inside the context."""
     try:
         registry.BUILT_IN.update({name: TEST_ONLY[name][1] for name in names})
         registry.refresh()

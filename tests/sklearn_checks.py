@@ -17,9 +17,9 @@ ROOT = Path(__file__).resolve().parent.parent
 ESTIMATORS = ("MLPClassifier", "MLPRegressor")
 BACKENDS = ("numpy", "numba", "ghost", "cupy_emulated")
 
-# All checks are made on every backend; where a step takes long, on small networks: with the
-# parameters' defaults the emulated kernels need 2 minutes for an estimator, with these 10 seconds.
-# Each is as large as check_classifiers_train and check_regressors_train ask of a good fit.
+# All checks run on every backend, on slow ones with small networks: with the default parameters
+# the emulated kernels need 2 minutes for an estimator, with these 10 seconds. They are the
+# smallest that pass check_classifiers_train and check_regressors_train.
 SLOW = ("ghost", "cupy_emulated")
 SMALL: dict[str, dict[str, Any]] = {
     "MLPClassifier": {"hidden_layer_sizes": 4, "max_iter": 6, "learning_rate_init": 0.1},
@@ -28,17 +28,17 @@ SMALL: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
-# What scikit-learn skips, and why that is right.
+# The checks that scikit-learn skips, and why that is correct.
 ARRAY_API = "check_array_api_input"
 SKIPS = {
-    ARRAY_API: "SciPy wants SCIPY_ARRAY_API=1 before it is imported; so this script sets it",
+    ARRAY_API: "SciPy needs SCIPY_ARRAY_API=1 before it is imported; this script sets it",
     "check_classifiers_multilabel_output_format_decision_function": "scikit-learn's MLP has no "
     "decision_function either",
 }
 
 
 def checked(model: Any, expected: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
-    """Make all checks on an estimator; return what scikit-learn says of each."""
+    """Run all checks on an estimator; return scikit-learn's result of each."""
     from sklearn.utils.estimator_checks import check_estimator
 
     with warnings.catch_warnings():
@@ -50,12 +50,12 @@ def checked(model: Any, expected: Mapping[str, str] | None = None) -> list[dict[
 
 
 def named(found: list[dict[str, Any]], status: str) -> dict[str, str]:
-    """Return the checks that ended so: passed, failed, skipped or xfail; each with what it said."""
+    """Return the checks with a status (passed, failed, skipped, xfail), each with its message."""
     return {r["check_name"]: str(r["exception"]) for r in found if r["status"] == status}
 
 
 def checked_on(backend: str, name: str) -> list[dict[str, Any]]:
-    """Make all checks on one of the classes, on a backend."""
+    """Run all checks on one of the classes, on a backend."""
     from rows import TEST_ONLY, registered
 
     import nnbackend
@@ -66,7 +66,7 @@ def checked_on(backend: str, name: str) -> list[dict[str, Any]]:
 
 @contextmanager
 def asked_for(backend: str) -> Iterator[None]:
-    """For a while, NNBACKEND_DEVICE names a backend."""
+    """Set NNBACKEND_DEVICE to a backend inside the context."""
     before = os.environ.get("NNBACKEND_DEVICE")
     try:
         os.environ["NNBACKEND_DEVICE"] = backend

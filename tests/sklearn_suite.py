@@ -1,7 +1,7 @@
-"""scikit-learn's own tests of its MLP, run on our classes: `python tests/sklearn_suite.py`.
+"""scikit-learn's tests of its MLP, run on our classes: `python tests/sklearn_suite.py`.
 
-The test module is the installed one, read as it stands; only the two classes that it imports are
-ours. Prints the count for each backend, and each test that cannot apply with the reason.
+The test module is the installed one, unchanged, with our two classes. Prints the count for each
+backend, and each test that cannot apply with the reason.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ ROOT = Path(__file__).resolve().parent.parent
 BACKENDS = ("numpy", "numba")
 MODULE = "sklearn.neural_network.tests.test_mlp"
 
-# Tests that look at something which only scikit-learn's own code has.
+# Tests of internals that only scikit-learn's code has.
 NOT_APPLICABLE = {
-    "test_gradient": "calls the private _loss_grad_lbfgs with scikit-learn's own buffers; "
+    "test_gradient": "calls the private _loss_grad_lbfgs with scikit-learn's buffers; "
     "our gradients are checked by tests/test_gradients.py",
 }
 
 
 @dataclass(eq=False)
 class Count:
-    """A pytest plug-in that counts outcomes and leaves out what cannot apply."""
+    """A pytest plug-in that counts outcomes and deselects tests that cannot apply."""
 
     passed: int = 0
     failed: list[str] = field(default_factory=list)
@@ -51,13 +51,13 @@ class Count:
 
 
 @contextmanager
-def in_place_of_theirs(backend: str) -> Iterator[None]:
-    """For a while, sklearn.neural_network gives our classes, on a backend."""
+def replaced_classes(backend: str) -> Iterator[None]:
+    """Replace sklearn.neural_network's classes by ours, on a backend, inside the context."""
     import sklearn.neural_network as theirs
 
     import nnbackend
 
-    kept = {name: getattr(theirs, name) for name in ESTIMATORS}
+    saved = {name: getattr(theirs, name) for name in ESTIMATORS}
     try:
         for name in ESTIMATORS:
             setattr(theirs, name, getattr(nnbackend, name))
@@ -65,7 +65,7 @@ def in_place_of_theirs(backend: str) -> Iterator[None]:
         with asked_for(backend):
             yield
     finally:
-        for name, value in kept.items():
+        for name, value in saved.items():
             setattr(theirs, name, value)
         sys.modules.pop(MODULE, None)
 
@@ -73,7 +73,7 @@ def in_place_of_theirs(backend: str) -> Iterator[None]:
 def run(backend: str) -> Count:
     """Run the suite on a backend."""
     count = Count()
-    with in_place_of_theirs(backend):
+    with replaced_classes(backend):
         pytest.main(
             ["--pyargs", MODULE, "-q", "-p", "no:cacheprovider", "--import-mode=importlib",
              "-c", os.devnull],
@@ -96,6 +96,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    # pytest finds the conftest.py here, which wants all of these.
+    # pytest loads the conftest.py here, which needs all of these.
     sys.path[:0] = [str(ROOT / part) for part in (".", "backends", "tests/cuda")]
     sys.exit(main())

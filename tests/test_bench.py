@@ -1,6 +1,6 @@
-"""The speed comparison: that all contenders do the same work, and that the sums are right.
+"""The speed comparison: all contenders do the same work, and the statistics are correct.
 
-Nothing here is timed; figures come from fixed answers or are only looked at for their kind.
+No test depends on measured times: figures come from fixed results, or only their type is checked.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def measured() -> Iterator[Callable[[str, str], dict[str, Any]]]:
 
 def test_flops_counted_by_hand() -> None:
     # 3-4-2, 5 rows. Forward: 2*5*3*4 + 2*5*4*2 = 120 + 80. The same again for dW.
-    # dx of the second layer only: 2*5*4*2 = 80. In all 200 + 200 + 80.
+    # dx of the second layer only: 2*5*4*2 = 80. In total 200 + 200 + 80.
     assert Row((3, 4, 2), 5).flops == 480
-    # One layer: nothing lies below it, so only forward and dW.
+    # One layer: no layer below it, so only forward and dW.
     assert Row((7, 3), 2).flops == 2 * (2 * 2 * 7 * 3)
 
 
@@ -67,12 +67,12 @@ def test_the_rows_of_the_plan() -> None:
     "text",
     ["", "784", "784-10", "784:10", "784-x:10", "784-10:0", "4-2:8:adam:x", "4-2:8:lbfgs", "4-1:8"],
 )
-def test_a_row_that_cannot_be_meant_is_refused(text: str) -> None:
+def test_an_invalid_row_raises(text: str) -> None:
     with pytest.raises(ArgumentError):
         parse_row(text)
 
 
-def test_data_are_the_same_for_all_and_show_every_class_first() -> None:
+def test_data_are_reproducible_and_begin_with_every_class() -> None:
     row = parse_row(TINY[0])
     (x, y), (x2, y2) = make_data(row), make_data(row)
     assert np.array_equal(x, x2)
@@ -98,7 +98,7 @@ def test_mean_loss_by_hand() -> None:
     ("name", "row"),
     [(name, row) for name in CONTENDERS for row in TINY[: 1 if name == "torch-compile" else 2]],
 )
-def test_a_contender_learns_what_ours_learns(
+def test_every_contender_reaches_our_loss(
     name: str, row: str, measured: Callable[[str, str], dict[str, Any]]
 ) -> None:
     if why := missing(name):
@@ -117,7 +117,7 @@ def test_a_contender_learns_what_ours_learns(
 
 @pytest.mark.parametrize("name", ["nnbackend-numpy", "nnbackend-numba", "sklearn"])
 @pytest.mark.parametrize("sizes", [(5, 6, 3), (5, 6, 2)])
-def test_weights_come_back_as_they_were_given(name: str, sizes: tuple[int, ...]) -> None:
+def test_reset_restores_the_initial_weights(name: str, sizes: tuple[int, ...]) -> None:
     row = Row(sizes, 8, "adam", 4)
     x, y = make_data(row)
     start = make_parameters(row)
@@ -163,7 +163,7 @@ def test_prediction_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert answer["one_us"]["median"] > 0 < answer["many_ms"]["median"]
 
 
-def test_samples_are_sized_to_the_time() -> None:
+def test_sample_sizes_fit_the_duration() -> None:
     calls: list[int] = []
 
     def work(n: int) -> None:
@@ -211,9 +211,7 @@ def test_every_contender_gets_the_same_environment(monkeypatch: pytest.MonkeyPat
         ({"avx2"}, "Haswell", ""),
     ],
 )
-def test_kernels_are_asked_for_where_they_lie_idle(
-    flags: set[str], core: str, expected: str
-) -> None:
+def test_unused_kernels_are_requested(flags: set[str], core: str, expected: str) -> None:
     assert machine.choose_coretype(flags, core) == expected
 
 
@@ -221,7 +219,7 @@ def test_kernels_are_asked_for_where_they_lie_idle(
 
 
 class FakeWorkers:
-    """Answers without work: a contender's speed, twice as slow in every second round."""
+    """Returns results without work: a contender's speed, half of it in the second round."""
 
     def __init__(
         self, us: dict[str, float], crashing: str = "", flags_core: str = "Haswell"
@@ -235,7 +233,7 @@ class FakeWorkers:
         self.calls.append(tuple(words))
         self.coretypes.append(coretype)
         if what == self.crashing:
-            raise runner.WorkerError("exit code 1: it fell over")
+            raise runner.WorkerError("exit code 1: it crashed")
         pools = [{"internal_api": "openblas", "architecture": coretype or self.core}]
         if what == "facts":
             return {"blas": "openblas 1", "pools": pools}
@@ -275,7 +273,7 @@ def flags(monkeypatch: pytest.MonkeyPatch, found: set[str]) -> None:
 
 
 @pytest.mark.usefixtures("all_installed")
-def test_contenders_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_contenders_alternate(monkeypatch: pytest.MonkeyPatch) -> None:
     flags(monkeypatch, {"avx2"})
     workers, said = FakeWorkers(SPEEDS), list[str]()
     runner.run(PLAN, workers, said.append)
@@ -295,7 +293,7 @@ def test_medians_ratios_and_shares(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ours["us_per_step"] == {
         "median": 100.0, "min": 100.0, "max": 200.0, "rounds": [100.0, 200.0, 100.0],
     }  # fmt: skip
-    # The slow round was slow for all, so the ratios of a round do not change.
+    # All contenders were slow in the slow round, so the ratios do not change.
     assert ours["of_fastest_peer"] == spread(0.5)
     assert (sklearn["of_fastest_peer"]["median"], jax["of_fastest_peer"]["median"]) == (2.0, 1.0)
     gflops = row["flops_per_step"] / 100e-6 * 1e-9
@@ -310,15 +308,15 @@ def test_a_crash_is_reported_and_not_fatal(monkeypatch: pytest.MonkeyPatch) -> N
     workers = FakeWorkers(SPEEDS, crashing="sklearn")
     result = runner.run(PLAN, workers, lambda line: None)
     ours, sklearn, _ = result["rows"][0]["contenders"]
-    assert sklearn["error"] == "exit code 1: it fell over"
+    assert sklearn["error"] == "exit code 1: it crashed"
     assert ours["of_fastest_peer"]["median"] == 0.5
     assert workers.calls.count(("sklearn", "784-100-10:128")) == 1
     text = report.markdown(result)
-    assert "scikit-learn on 784-100-10 b128 failed: exit code 1: it fell over" in text
+    assert "scikit-learn on 784-100-10 b128 failed: exit code 1: it crashed" in text
 
 
 @pytest.mark.usefixtures("all_installed")
-def test_idle_kernels_are_used_by_all_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unused_kernels_are_requested_for_all_and_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     flags(monkeypatch, machine.AVX512 | {"avx2"})
     workers = FakeWorkers(SPEEDS)
     result = runner.run(PLAN, workers, lambda line: None)
@@ -333,7 +331,7 @@ def test_idle_kernels_are_used_by_all_and_said(monkeypatch: pytest.MonkeyPatch) 
     assert "OPENBLAS_CORETYPE=SkylakeX set for all" in report.facts(result)
 
 
-def test_what_is_not_installed_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_contenders_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "missing", lambda name: "no jax here" if name == "jax" else "")
     workers = FakeWorkers(SPEEDS)
     result = runner.run(PLAN, workers, lambda line: None)
@@ -341,15 +339,15 @@ def test_what_is_not_installed_is_left_out(monkeypatch: pytest.MonkeyPatch) -> N
     assert not [words for words in workers.calls if words[0] == "jax"]
 
 
-def test_a_real_worker_that_fails_says_why() -> None:
+def test_a_failing_worker_reports_the_reason() -> None:
     with (
         runner.Workers(threads=1) as workers,
-        pytest.raises(runner.WorkerError, match="no contender"),
+        pytest.raises(runner.WorkerError, match="unknown contender"),
     ):
         workers(("nobody", TINY[0]), SECONDS)
 
 
-def test_a_worker_that_hangs_is_given_up() -> None:
+def test_a_hanging_worker_times_out() -> None:
     with (
         runner.Workers(threads=1, patience=0.01) as workers,
         pytest.raises(runner.WorkerError, match="no answer after"),
@@ -431,7 +429,7 @@ def test_the_verb(
         ["--threads", "-1"],
     ],
 )
-def test_wrong_usage_is_refused(words: list[str]) -> None:
+def test_invalid_usage_is_an_error(words: list[str]) -> None:
     parser = argparse.ArgumentParser()
     cli.add_arguments(parser)
     with pytest.raises(ArgumentError):

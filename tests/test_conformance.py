@@ -12,7 +12,7 @@ from nnbackend.testing import conformance_classes
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _in_the_registry() -> Iterator[None]:
+def _register_test_backends() -> Iterator[None]:
     with registered(*TEST_ONLY):
         yield
 

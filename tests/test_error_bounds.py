@@ -20,14 +20,14 @@ def bounded(*arrays: Any, dtype: str = "float32") -> tuple[ErrorBoundBackend, li
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_sum_that_cancels_is_measured_by_its_terms(dtype: str) -> None:
+def test_the_bound_of_a_cancelling_sum_follows_its_terms(dtype: str) -> None:
     device, (a,) = bounded([1.0, -3.0, 2.0, 2.0**-20], dtype=dtype)
     total = device.xp.sum(a)
     assert total.value == 2.0**-20
     assert total.bound == pytest.approx(TOLERANCE[dtype] * (6.0 + 2.0**-20))
 
 
-def test_a_matrix_product_is_measured_by_its_terms() -> None:
+def test_the_bound_of_a_matrix_product_follows_its_terms() -> None:
     rng = np.random.default_rng(0)
     x, W = rng.standard_normal((5, 7)), rng.standard_normal((7, 3))
     _, (given, weights) = bounded(x, W, dtype="float64")
@@ -64,7 +64,9 @@ def test_float64_within_a_float32_computation_keeps_its_tolerance() -> None:
     ],
     ids=["relu", "step", "sign", "argmax", "divide"],
 )
-def test_a_jump_within_the_error_is_counted(function: Callable[..., Any], kinks: int) -> None:
+def test_a_discontinuity_within_the_error_is_counted(
+    function: Callable[..., Any], kinks: int
+) -> None:
     device, (z,) = bounded([1e-7, -1e-7, 3.0, -2.0], dtype="float64")
     z = z[:2]
     function(z, device.xp)
@@ -74,10 +76,10 @@ def test_a_jump_within_the_error_is_counted(function: Callable[..., Any], kinks:
     assert device.xp.kinks == kinks
 
 
-def test_exact_zeros_and_ties_are_decided() -> None:
+def test_exact_zeros_and_ties_are_certain() -> None:
     device, (z,) = bounded([[0.0, 0.0], [2.0, 2.0]])
     x, W, b = (device.to_device(np.asarray(v, "f")) for v in ([[3.0]], [[0.0, 2.0]], [0.0, -6.0]))
-    product = x @ W + b  # 3 * 0, and 3 * 2 - 6: only the first is exact whatever the order
+    product = x @ W + b  # 3 * 0, and 3 * 2 - 6: only the first is exact in every order
     device.xp.where(product[:, :1] > 0, device.xp.ones_like(product[:, :1]), 0.0)
     assert device.xp.argmax(z, axis=1).value.tolist() == [0, 0]
     assert device.xp.kinks == 0
@@ -101,7 +103,7 @@ def test_a_whole_network_has_bounds() -> None:
     assert 1e-7 * largest < np.median(got.vector.bound) < 1e-3 * largest
 
 
-def test_elements_are_judged_one_by_one() -> None:
+def test_elements_are_compared_one_by_one() -> None:
     report, wanted = FailureReport("kernel", "case", 0), np.array([1e3, 1e-3])
     report.close("a", wanted * (1 + 1e-6), wanted, 1e-5)
     for wrong in (1e-3 + 1e-6, np.nan, np.inf):
@@ -112,7 +114,7 @@ def test_elements_are_judged_one_by_one() -> None:
         report.within("a", 1.0, np.nan, 0.0)
 
 
-def test_a_training_run_near_a_jump_is_not_taken() -> None:
+def test_a_training_run_near_a_discontinuity_is_redrawn() -> None:
     config = "decay and schedules"
     seed, taken = reference_run(config, "float32", 3).seed
     assert (seed, taken > 0) == (3, True)

@@ -1,4 +1,4 @@
-"""The estimators: scikit-learn's numbers, and what is ours on top."""
+"""The estimators: scikit-learn's numbers, and the extensions."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ SETTINGS: list[dict[str, Any]] = [
 def test_the_same_seed_gives_the_same_fit(name: str, settings: dict[str, Any]) -> None:
     X, y = (X_REG, Y_REG) if name == "MLPRegressor" else (X_CLASS, Y_CLASS)
     if name == "MLPRegressor" and settings.get("solver") == "lbfgs":
-        y = y[:, 0]  # of several outputs theirs minimises another function than it differentiates
+        y = y[:, 0]  # for several outputs scikit-learn's loss and gradient do not belong together
     options = {**SMALL, **settings}
     ours = getattr(nn, name)(device="numpy", **options).fit(X, y)
     other = getattr(theirs, name)(**options).fit(X, y)
@@ -78,7 +78,7 @@ def test_the_same_seed_gives_the_same_fit(name: str, settings: dict[str, Any]) -
 
 
 @pytest.mark.parametrize("settings", [{}, {"solver": "sgd", "learning_rate": "invscaling"}])
-def test_partial_fit_and_warm_start_go_on_as_theirs(settings: dict[str, Any]) -> None:
+def test_partial_fit_and_warm_start_continue_like_scikit_learn(settings: dict[str, Any]) -> None:
     fits = []
     for kind in (nn.MLPClassifier, theirs.MLPClassifier):
         model = kind(**{**SMALL, **settings})
@@ -90,14 +90,14 @@ def test_partial_fit_and_warm_start_go_on_as_theirs(settings: dict[str, Any]) ->
     assert fits[0].loss_curve_ == pytest.approx(fits[1].loss_curve_)
 
 
-def test_poisson_gives_their_fit() -> None:
+def test_poisson_equals_scikit_learns_fit() -> None:
     y = np.random.default_rng(0).poisson(np.exp(X_REG[:, 0]))
     fits = [k("poisson", **SMALL).fit(X_REG, y) for k in (nn.MLPRegressor, theirs.MLPRegressor)]
     assert _farthest(*fits) < 1e-12
 
 
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
-def test_sparse_rows_give_the_dense_fit(solver: str) -> None:
+def test_sparse_rows_equal_the_dense_fit(solver: str) -> None:
     X = np.where(np.abs(X_CLASS) < 0.5, 0.0, X_CLASS)
     weight = np.linspace(0.5, 2.0, len(X))
     dense = nn.MLPClassifier(solver=solver, **SMALL).fit(X, Y_CLASS, weight)
@@ -116,7 +116,7 @@ def test_sparse_rows_are_never_dense_as_a_whole(monkeypatch: pytest.MonkeyPatch)
     original = scipy.sparse.csr_array.toarray
 
     def counted(self: Any, *args: Any, **options: Any) -> Any:
-        if self.shape[1] == 30:  # the labels are coded with a sparse matrix of their own
+        if self.shape[1] == 30:  # the labels are encoded with another sparse matrix
             made.append(self.shape[0])
         return original(self, *args, **options)
 
@@ -133,7 +133,7 @@ def test_uniform_weights_change_nothing() -> None:
 
 
 @pytest.mark.usefixtures("python_handles_ctrl_c")
-def test_ctrl_c_keeps_what_was_learnt() -> None:
+def test_ctrl_c_keeps_the_completed_epochs() -> None:
     class Interrupt(nn.Callback):
         def on_epoch_end(self, trainer: Any, row: Any) -> None:
             if row["epoch"] == 2:
@@ -146,14 +146,14 @@ def test_ctrl_c_keeps_what_was_learnt() -> None:
     assert model.predict(X_CLASS).shape == (120,)
 
 
-def test_diverging_says_what_to_do() -> None:
+def test_divergence_raises_with_a_cure() -> None:
     model = nn.MLPRegressor(solver="sgd", learning_rate_init=1e6, **SMALL)
     with pytest.raises(ValueError, match="need to be preprocessed"):
         model.fit(X_REG, Y_REG)
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_the_examples_of_their_docstrings_run_with_our_import(name: str) -> None:
+def test_scikit_learns_docstring_examples_run_with_our_import(name: str) -> None:
     statements = doctest.DocTestParser().get_examples(getattr(theirs, name).__doc__)
     said: list[list[Any]] = [[], []]
     for answers, home in zip(said, ("sklearn.neural_network", "nnbackend"), strict=True):
@@ -175,7 +175,7 @@ def test_the_examples_of_their_docstrings_run_with_our_import(name: str) -> None
 
 
 @pytest.mark.parametrize("y", [[0, 1], [[0, 1], [1, 1]]], ids=["binary", "multilabel"])
-def test_the_user_guides_settings_give_their_results(y: Any) -> None:
+def test_the_user_guides_settings_reproduce_its_results(y: Any) -> None:
     X, new = [[0.0, 0.0], [1.0, 1.0]], [[2.0, 2.0], [-1.0, -2.0], [1.0, 2.0]]
     said = []
     for library in (theirs, nn):
@@ -216,7 +216,9 @@ def _gallery(library: Any) -> list[Any]:
     return [said, images, filters.coefs_[0].min(), pipe.predict_proba(X_BINARY)[:, 1]]
 
 
-def test_uses_of_the_gallery_give_their_results(capsys: pytest.CaptureFixture[str]) -> None:
+def test_gallery_examples_reproduce_scikit_learns_results(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     (*found, theirs_said), (*ours, said) = (
         [*_gallery(library), capsys.readouterr().out] for library in (theirs, nn)
     )
@@ -235,7 +237,7 @@ def test_uses_of_the_gallery_give_their_results(capsys: pytest.CaptureFixture[st
     ],
     ids=str,
 )
-def test_what_is_printed_is_theirs(
+def test_verbose_output_equals_scikit_learns(
     settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = {**SMALL, "solver": "sgd", "max_iter": 100, "verbose": True, **settings}
@@ -248,7 +250,7 @@ def test_what_is_printed_is_theirs(
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_the_parameters_are_theirs_and_then_the_same_of_ours(name: str) -> None:
+def test_parameters_are_scikit_learns_followed_by_ours(name: str) -> None:
     first = [inspect.signature(getattr(library, name)) for library in (theirs, nn)]
     old, new = ([(p.name, p.kind, p.default) for p in s.parameters.values()] for s in first)
     assert new[: len(old)] == old
@@ -263,7 +265,7 @@ def test_the_constructors_have_the_same_parameters_but_three() -> None:
     assert first[:-2] == second[1:]
 
 
-# ---- ours on top --------------------------------------------------------------------------------
+# ---- extensions ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
@@ -354,7 +356,7 @@ def test_label_smoothing_and_class_weight() -> None:
     assert smooth.predict_proba(X_CLASS).max() < sharp.predict_proba(X_CLASS).max()
 
 
-def test_an_own_validation_set_is_watched_and_the_best_weights_kept() -> None:
+def test_early_stopping_on_eval_set_restores_the_best_weights() -> None:
     model = nn.MLPClassifier(
         64, early_stopping=True, monitor="valid_loss", n_iter_no_change=5, max_iter=400,
         learning_rate_init=0.02, random_state=0,
@@ -368,7 +370,7 @@ def test_an_own_validation_set_is_watched_and_the_best_weights_kept() -> None:
     assert min(curve) < curve[-1]
 
 
-def test_partial_fit_stops_early_on_an_own_validation_set() -> None:
+def test_partial_fit_stops_early_on_eval_set() -> None:
     model = nn.MLPRegressor(
         hidden_layer_sizes=16,
         early_stopping=True,
@@ -395,7 +397,7 @@ def test_losses_of_the_regressor() -> None:
         assert below == pytest.approx(0.9 if expected is None else 0.5, abs=0.03)
 
 
-def test_transform_gives_hidden_activations() -> None:
+def test_transform_returns_hidden_activations() -> None:
     model = nn.MLPClassifier((8, 3), activation="tanh", max_iter=5, random_state=0)
     hidden = model.fit(X_CLASS, Y_CLASS).transform(X_CLASS)
     first = np.tanh(X_CLASS @ model.coefs_[0] + model.intercepts_[0])
@@ -411,7 +413,7 @@ def test_changed_weights_are_used() -> None:
     np.testing.assert_allclose(model.predict(X_REG), np.tile(model.intercepts_[-1], (120, 1)))
 
 
-def test_scikit_learns_callbacks_are_told_of_every_epoch() -> None:
+def test_scikit_learns_callbacks_are_called_every_epoch() -> None:
     callback = pytest.importorskip("sklearn.callback", reason="scikit-learn before 1.9")
     monitor = callback.ScoringMonitor(scoring="neg_log_loss")
     model = nn.MLPClassifier(learning_rate_init=0.01, **SMALL).set_callbacks(monitor)
@@ -424,7 +426,7 @@ def test_scikit_learns_callbacks_are_told_of_every_epoch() -> None:
     assert scores[-1] == pytest.approx(np.log(truth).mean())
 
 
-def test_digits_are_learnt() -> None:
+def test_digits_reach_90_percent() -> None:
     X, y = load_digits(return_X_y=True)
     model = nn.MLPClassifier(dtype="float32", max_iter=30, random_state=0)
     assert model.fit(X[:1200] / 16, y[:1200]).score(X[1200:] / 16, y[1200:]) > 0.9

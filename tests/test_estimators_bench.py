@@ -1,4 +1,4 @@
-"""`benchmarks.estimators` measures both libraries, and puts its table into the docs page."""
+"""`benchmarks.estimators` measures both libraries, and writes its table into the docs page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.estimators import BEGIN, DOCS, END, SETS, main, table
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def test_a_run_is_written_and_its_table_put_into_the_page(
+def test_a_run_is_written_and_its_table_inserted_into_the_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)

@@ -1,4 +1,4 @@
-"""scikit-learn's contract: its check_estimator and its own tests of its MLP, on our classes."""
+"""scikit-learn's contract: its check_estimator and its MLP tests, on our classes."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def test_check_estimator(name: str, backend: str) -> None:
     assert len(found) > 50
 
 
-def _said(script: str, backend: str) -> str:
-    """Run a script of this folder on a backend; return what it printed."""
+def _output(script: str, backend: str) -> str:
+    """Run a script of this folder on a backend; return its output."""
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests" / script), backend],
         env={k: v for k, v in os.environ.items() if k != "NNBACKEND_DEVICE"},
@@ -41,8 +41,8 @@ def _said(script: str, backend: str) -> str:
     return done.stdout
 
 
-def test_the_script_makes_the_check_that_pytest_cannot_and_explains_skips() -> None:
-    said = _said("sklearn_checks.py", "ghost")
+def test_the_script_runs_the_array_api_check_and_explains_skips() -> None:
+    said = _output("sklearn_checks.py", "ghost")
     assert said.count("passed, 0 failed") == len(ESTIMATORS)
     skipped = [line for line in said.splitlines() if "skipped" in line]
     assert len(skipped) == 1, said
@@ -50,7 +50,7 @@ def test_the_script_makes_the_check_that_pytest_cannot_and_explains_skips() -> N
 
 
 def test_scikit_learns_own_tests_pass() -> None:
-    said = _said("sklearn_suite.py", "numpy")
+    said = _output("sklearn_suite.py", "numpy")
     counted = re.search(r"^numpy: (\d+) passed, 0 failed$", said, re.MULTILINE)
     assert counted, said
     assert int(counted[1]) > 50

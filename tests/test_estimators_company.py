@@ -1,4 +1,4 @@
-"""The estimators in company: copies, pickles, searches, routing, tables, conversion."""
+"""The estimators with other tools: copies, pickles, searches, routing, tables, conversion."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _farthest(ours: Any, other: Any) -> float:
 # ---- copies and pickles -------------------------------------------------------------------------
 
 
-def test_a_pickle_holds_no_device_and_goes_on_learning() -> None:
+def test_a_pickle_holds_no_device_and_continues_training() -> None:
     model = nn.MLPClassifier(**SMALL).partial_fit(X, Y, classes=[0, 1, 2])
     model.predict(X)
     stored = pickle.dumps(model)
@@ -70,7 +70,7 @@ def test_a_pickle_holds_no_device_and_goes_on_learning() -> None:
     assert _farthest(model, again) == 0.0
 
 
-def test_a_backend_as_device_is_shared_by_clones_and_opened_anew_from_a_pickle() -> None:
+def test_clones_share_a_backend_and_pickles_reopen_it() -> None:
     with registered("ghost"):
         backend = nn.get_backend("ghost")
         model = nn.MLPClassifier(device=backend, **SMALL).fit(X, Y)
@@ -131,7 +131,7 @@ def test_cross_validate_and_permutation_importance() -> None:
     assert found.importances_mean.shape == (6,)
 
 
-def test_weights_are_routed_as_to_theirs() -> None:
+def test_weights_are_routed_like_scikit_learns() -> None:
     scores = []
     with sklearn.config_context(enable_metadata_routing=True):
         for library in (nn, theirs):
@@ -151,7 +151,7 @@ def test_a_validation_set_is_routed() -> None:
 
 
 @pytest.mark.parametrize("device", ["numpy", "numba"])
-def test_several_threads_may_ask_at_once(device: str) -> None:
+def test_several_threads_can_predict_at_once(device: str) -> None:
     pytest.importorskip(device)
     model = nn.MLPClassifier(device=device, **SMALL).fit(X, Y)
     parts = [np.tile(X[i : i + 20], (5, 1)) for i in range(100)]
@@ -181,17 +181,17 @@ def test_hidden_units_have_names() -> None:
     assert model.set_output(transform="default").transform(frame, layer=0).shape == (120, 8)
 
 
-def test_a_network_may_stand_before_another_estimator() -> None:
+def test_a_network_can_precede_another_estimator() -> None:
     pipe = make_pipeline(StandardScaler(), nn.MLPClassifier(**SMALL), LogisticRegression())
     assert pipe.fit(X, Y).score(X, Y) > 0.5
 
 
-def test_html_shows_what_was_set() -> None:
+def test_html_shows_the_parameters_set() -> None:
     assert "MLPClassifier" in _fitted()._repr_html_()
     assert "dropout" in nn.MLPClassifier(dropout=0.3)._repr_html_()
 
 
-# ---- to scikit-learn's own and back -------------------------------------------------------------
+# ---- conversion to scikit-learn's estimators and back -------------------------------------------
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
@@ -209,18 +209,18 @@ def test_to_scikit_learn_and_back(name: str) -> None:
 
 
 @pytest.mark.parametrize("settings", [{}, {"early_stopping": True}, {"solver": "lbfgs"}], ids=str)
-def test_what_was_converted_can_go_on(settings: dict[str, Any]) -> None:
+def test_a_converted_fit_can_be_continued(settings: dict[str, Any]) -> None:
     ours = nn.MLPClassifier(**{**SMALL, **settings}).fit(X, Y)
     other = ours.to_sklearn().set_params(warm_start=True).fit(X, Y)
     again = nn.MLPClassifier.from_sklearn(other).fit(X, Y)
     for after in (other, again):
         assert np.isfinite(after.predict_proba(X)).all()
-        if not after.early_stopping:  # which keeps weights that were better
+        if not after.early_stopping:  # which restores better weights
             assert _farthest(ours, after) > 0.0
 
 
 @pytest.mark.parametrize("other", [theirs.MLPRegressor(), LogisticRegression()], ids=str)
-def test_only_the_same_kind_is_converted(other: Any) -> None:
+def test_only_the_same_class_is_converted(other: Any) -> None:
     with pytest.raises(nn.errors.ArgumentError, match=f"Received: {type(other).__name__}"):
         nn.MLPClassifier.from_sklearn(other)
 
@@ -232,15 +232,15 @@ def test_members_of_a_preset_are_converted_as_the_error_says(name: str) -> None:
     with pytest.raises(nn.errors.ArgumentError, match="as 'tanh', and convert a member"):
         model.fit(x, y).to_sklearn()
     model.set_params(activation="tanh").fit(x, y)
-    with pytest.raises(nn.errors.ArgumentError, match="2 members of a preset") as told:
+    with pytest.raises(nn.errors.ArgumentError, match="2 members of a preset") as raised:
         model.to_sklearn()
-    assert "Fit with" not in str(told.value)
+    assert "Fit with" not in str(raised.value)
     rows = model.scaler_.transform(x)
     members = [member.to_sklearn() for member in model.estimators_]
     if name == "MLPClassifier":
         mean = np.mean([member.predict_proba(rows) for member in members], axis=0)
         np.testing.assert_allclose(mean, model.predict_proba(x), rtol=1e-4)
     else:
-        assert "target_scaler_.inverse" in str(told.value)
+        assert "target_scaler_.inverse" in str(raised.value)
         mean = np.mean([member.predict(rows) for member in members], axis=0)
         np.testing.assert_allclose(model.target_scaler_.inverse(mean), model.predict(x), rtol=1e-3)

@@ -1,4 +1,4 @@
-"""A fitted estimator: parameters set later count for the next fit, and never touch this one."""
+"""A fitted estimator: parameters set later affect the next fit, not the current one."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any]] = {
     "ensemble": (nn.MLPClassifier, {"preset": "tabular", "n_members": 2}, LABELS),
     "ensemble of values": (nn.MLPRegressor, {"preset": "tabular", "n_members": 2}, VALUES),
 }
-# Another legal value of every parameter.
+# Another valid value of every parameter.
 OTHER: dict[str, Any] = {
     "hidden_layer_sizes": (3, 2, 1), "activation": "logistic", "solver": "lbfgs", "alpha": 7.0,
     "batch_size": 5, "learning_rate": "adaptive", "learning_rate_init": 0.5, "power_t": 0.1,
@@ -87,7 +87,7 @@ def _fit(kind: str) -> Any:
     return make(**{**SMALL, **own}).fit(X, y)
 
 
-def _answers(model: Any) -> list[np.ndarray]:
+def _predictions(model: Any) -> list[np.ndarray]:
     found = [model.predict(X)]
     if hasattr(model, "predict_proba"):
         found += [model.predict_proba(X), model.predict_log_proba(X)]
@@ -95,16 +95,16 @@ def _answers(model: Any) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_parameter_set_after_the_fit_does_not_touch_it(kind: str) -> None:
+def test_a_parameter_set_after_the_fit_does_not_affect_it(kind: str) -> None:
     model = _fit(kind)
-    before, parameters = _answers(model), model.get_params()
+    before, parameters = _predictions(model), model.get_params()
     assert parameters.keys() <= OTHER.keys()
     for name, value in parameters.items():
         other = OTHER[name]
         model.set_params(**{name: other[value] if isinstance(other, dict) else other})
         for way, copied in WAYS.items():
             after = copied(model)
-            for a, b in zip(before, _answers(after), strict=True):
+            for a, b in zip(before, _predictions(after), strict=True):
                 np.testing.assert_array_equal(a, b, f"{name}, {way}")
                 assert a.dtype == b.dtype, (name, way)
         assert clone(model).get_params()[name] != value, name
@@ -113,11 +113,11 @@ def test_a_parameter_set_after_the_fit_does_not_touch_it(kind: str) -> None:
         other = OTHER[name]
         model.set_params(**{name: other[value] if isinstance(other, dict) else other})
     for copied in WAYS.values():
-        for a, b in zip(before, _answers(copied(model)), strict=True):
+        for a, b in zip(before, _predictions(copied(model)), strict=True):
             np.testing.assert_array_equal(a, b)
 
 
-def test_a_file_that_is_mapped_predicts_and_goes_on(tmp_path: Path) -> None:
+def test_a_memory_mapped_model_predicts_and_continues_training(tmp_path: Path) -> None:
     model = _fit("classes").set_params(hidden_layer_sizes=(2,))
     joblib.dump(model, tmp_path / "model")
     mapped = joblib.load(tmp_path / "model", mmap_mode="r")
@@ -128,10 +128,10 @@ def test_a_file_that_is_mapped_predicts_and_goes_on(tmp_path: Path) -> None:
     )
 
 
-# ---- fits that go on ----------------------------------------------------------------------------
+# ---- continued fits -----------------------------------------------------------------------------
 
 
-def _go_on(model: Any, how: str) -> Any:
+def _continue(model: Any, how: str) -> Any:
     if how == "partial_fit":
         return model.partial_fit(X, LABELS)
     return model.set_params(warm_start=True).fit(X, LABELS)
@@ -139,30 +139,30 @@ def _go_on(model: Any, how: str) -> Any:
 
 @pytest.mark.parametrize("how", ["partial_fit", "warm_start"])
 @pytest.mark.parametrize("way", WAYS)
-def test_a_fit_that_goes_on_keeps_the_units_as_theirs(way: str, how: str) -> None:
+def test_a_continued_fit_keeps_the_units_like_scikit_learn(way: str, how: str) -> None:
     fits = []
     for kind in (nn.MLPClassifier, theirs.MLPClassifier):
         model = kind((7,), random_state=0, max_iter=3).partial_fit(X, LABELS, classes=[0, 1, 2])
         model.set_params(hidden_layer_sizes=(3,))
-        fits.append(_go_on(WAYS[way](model), how))
+        fits.append(_continue(WAYS[way](model), how))
     for ours, other in zip(*(model.coefs_ for model in fits), strict=True):
         np.testing.assert_allclose(ours, other, atol=1e-12)
     np.testing.assert_allclose(fits[0].predict_proba(X), fits[1].predict_proba(X), atol=1e-12)
 
 
 @pytest.mark.parametrize("how", ["partial_fit", "warm_start"])
-def test_a_fit_that_goes_on_keeps_activations_and_dtype(how: str) -> None:
+def test_a_continued_fit_keeps_activations_and_dtype(how: str) -> None:
     model = _fit("classes")
     model.partial_fit(X, LABELS)
     other = copy.deepcopy(model)
     other.set_params(activation="relu", hidden_layer_sizes=nn.Maxout(3), dtype="float32")
-    for a, b in zip(_go_on(model, how).coefs_, _go_on(other, how).coefs_, strict=True):
+    for a, b in zip(_continue(model, how).coefs_, _continue(other, how).coefs_, strict=True):
         np.testing.assert_array_equal(a, b)
         assert b.dtype == np.float64
 
 
 @pytest.mark.parametrize("dtypes", [("float32", "float64"), ("float64", "float32")])
-def test_the_dtype_of_the_first_rows_stays_as_theirs(dtypes: tuple[str, str]) -> None:
+def test_the_first_rows_set_the_dtype_like_scikit_learn(dtypes: tuple[str, str]) -> None:
     fits = [nn.MLPClassifier(3, random_state=0), theirs.MLPClassifier(3, random_state=0)]
     for model in fits:
         for dtype in dtypes:
@@ -170,25 +170,25 @@ def test_the_dtype_of_the_first_rows_stays_as_theirs(dtypes: tuple[str, str]) ->
     assert fits[0].coefs_[0].dtype == fits[1].coefs_[0].dtype == dtypes[0]
 
 
-def test_what_concerns_training_counts_in_a_fit_that_goes_on() -> None:
+def test_training_parameters_affect_a_continued_fit() -> None:
     model = _fit("classes")
     other = copy.deepcopy(model).set_params(dropout=0.5)
     assert np.abs(
-        _go_on(model, "warm_start").coefs_[0] - _go_on(other, "warm_start").coefs_[0]
+        _continue(model, "warm_start").coefs_[0] - _continue(other, "warm_start").coefs_[0]
     ).any()
 
 
 @pytest.mark.parametrize("how", ["partial_fit", "warm_start"])
-def test_an_ensemble_does_not_go_on_as_one_network(how: str) -> None:
+def test_an_ensemble_cannot_be_continued_as_one_network(how: str) -> None:
     model = _fit("ensemble").set_params(preset=None)
     before = model.predict_proba(X)
-    with pytest.raises(ArgumentError, match=r"a fit without preset only.*call fit to start again"):
-        _go_on(model, how)
+    with pytest.raises(ArgumentError, match=r"Only a fit without preset.*call fit to start again"):
+        _continue(model, how)
     np.testing.assert_array_equal(model.predict_proba(X), before)
     assert not hasattr(model.set_params(warm_start=False).fit(X, LABELS), "estimators_")
 
 
-def test_a_fit_that_goes_on_keeps_its_outputs() -> None:
+def test_a_continued_fit_keeps_its_outputs() -> None:
     model = _fit("value").set_params(warm_start=True)
     before = model.predict(X)
     with pytest.raises(ShapeError, match=r"y must have 1 column\(s\).*Received: 2"):
@@ -200,7 +200,7 @@ def test_a_fit_that_goes_on_keeps_its_outputs() -> None:
 
 @pytest.mark.parametrize("kind", ["ensemble", "ensemble of values"])
 @pytest.mark.parametrize("wrong", [{"X": np.full((60, 6), np.nan)}, {"sample_weight": [1.0]}])
-def test_a_fit_that_is_refused_leaves_the_ensemble(kind: str, wrong: dict[str, Any]) -> None:
+def test_a_failed_fit_keeps_the_ensemble(kind: str, wrong: dict[str, Any]) -> None:
     model = _fit(kind)
     before = model.predict(X)
     for preset in ("tabular", None):
@@ -209,10 +209,10 @@ def test_a_fit_that_is_refused_leaves_the_ensemble(kind: str, wrong: dict[str, A
         np.testing.assert_array_equal(model.predict(X), before)
 
 
-# ---- what a user may set ------------------------------------------------------------------------
+# ---- attributes that users can set --------------------------------------------------------------
 
 
-def test_weights_of_other_sizes_are_used_as_theirs_are() -> None:
+def test_weights_of_other_sizes_are_used_like_scikit_learns() -> None:
     fits = [nn.MLPClassifier((7, 4), **SMALL), theirs.MLPClassifier((7, 4), random_state=0)]
     for model in fits:
         model.set_params(max_iter=3).fit(X, LABELS)
@@ -221,7 +221,7 @@ def test_weights_of_other_sizes_are_used_as_theirs_are() -> None:
     np.testing.assert_allclose(*(model.predict_proba(X) for model in fits), atol=1e-12)
 
 
-def test_a_changed_output_activation_is_used_as_theirs_is() -> None:
+def test_a_changed_output_activation_is_used_like_scikit_learns() -> None:
     fits = [nn.MLPClassifier(7, **SMALL), theirs.MLPClassifier(7, random_state=0)]
     for model in fits:
         model.set_params(max_iter=3).fit(X, LABELS).out_activation_ = "identity"
@@ -229,7 +229,7 @@ def test_a_changed_output_activation_is_used_as_theirs_is() -> None:
 
 
 @pytest.mark.parametrize("kind", ["value", "yes or no"])
-def test_to_scikit_learn_takes_what_was_fitted(kind: str) -> None:
+def test_to_sklearn_converts_the_fit_not_the_parameters(kind: str) -> None:
     model = _fit(kind)
     model.set_params(activation="relu", hidden_layer_sizes=[nn.Maxout(3)])
     if kind == "value":

@@ -1,4 +1,4 @@
-"""What the estimators refuse, and that they say what to do."""
+"""Errors of the estimators for invalid input, with their cures."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CLASSIFIER_SETS: list[tuple[Any, str]] = [
     ([(X, LABELS)], "one set. Received: list of 1"),
     (X, "one set. Received: ndarray"),
     ((X, LABELS + 1), r"Received: \[3\] too"),
-    ((X, np.array(list("abc"))[LABELS]), "eval_set may have only labels that were learnt"),
+    ((X, np.array(list("abc"))[LABELS]), "eval_set must have labels of the training rows only"),
     ((X, LABELS[:5]), r"inconsistent numbers of samples: \[60, 5\]"),
     ((X[:, :3], LABELS), "3 features"),
     ((X[:0], LABELS[:0]), "minimum of 1 is required"),
@@ -58,22 +58,22 @@ def test_a_validation_set_must_fit_the_values(eval_set: Any, said: str, preset: 
         nn.MLPRegressor(preset=preset, **SMALL).fit(X, VALUES, eval_set=eval_set)
 
 
-def test_a_column_as_the_truth_of_a_validation_set_is_taken() -> None:
+def test_a_validation_set_accepts_labels_as_a_column() -> None:
     fits = [
         nn.MLPClassifier(**SMALL).fit(X, LABELS, eval_set=(X, y)) for y in (LABELS, LABELS[:, None])
     ]
     assert fits[0].validation_scores_ == fits[1].validation_scores_
 
 
-def test_text_is_no_number() -> None:
-    with pytest.raises(ValueError, match="learn classes with MLPClassifier"):
+def test_text_is_not_accepted_as_numbers() -> None:
+    with pytest.raises(ValueError, match="use MLPClassifier for classes"):
         nn.MLPRegressor(**SMALL).fit(X, VALUES.astype(str))
-    objects = VALUES.astype(str).astype(object)  # which scikit-learn does take for numbers
+    objects = VALUES.astype(str).astype(object)  # scikit-learn accepts these as numbers
     model = nn.MLPRegressor(**SMALL).fit(X, objects, eval_set=(X, objects))
     assert len(model.validation_scores_) == SMALL["max_iter"]
 
 
-def test_arrays_of_another_gpu_are_told_the_way() -> None:
+def test_arrays_of_another_gpu_raise_with_a_cure() -> None:
     class OnGPU:
         dtype, __cuda_array_interface__ = np.dtype("float64"), {"shape": (60, 4)}
 
@@ -82,23 +82,27 @@ def test_arrays_of_another_gpu_are_told_the_way() -> None:
 
 
 @pytest.mark.parametrize("loss", [nn.losses.cross_entropy(), nn.losses.binary_cross_entropy()])
-def test_the_regressor_takes_no_loss_of_classes(loss: Any) -> None:
-    with pytest.raises(ValueError, match="Learn classes with MLPClassifier"):
+def test_the_regressor_rejects_classification_losses(loss: Any) -> None:
+    with pytest.raises(ValueError, match="Use MLPClassifier for classes"):
         nn.MLPRegressor(loss, **SMALL).fit(X, VALUES)
 
 
 @pytest.mark.parametrize(
     "callbacks",
     [[1], [nn.EarlyStopping()], [nn.Checkpoints("never-made", epochs=1)]],
-    ids=["number", "EarlyStopping", "Checkpoints"],  # no address: pytest -n collects alike
+    ids=[
+        "number",
+        "EarlyStopping",
+        "Checkpoints",
+    ],  # without addresses, which differ between the processes of pytest -n
 )
-def test_callbacks_are_callbacks_of_ours(callbacks: list[Any]) -> None:
+def test_callbacks_must_be_nnbackend_callbacks(callbacks: list[Any]) -> None:
     with pytest.raises(ValueError, match="To stop early, set early_stopping=True") as told:
         nn.MLPClassifier(callbacks=callbacks, **SMALL).fit(X, LABELS)
     assert "Watch" not in str(told.value)
 
 
-def test_without_a_hidden_layer_there_is_nothing_to_transform_to() -> None:
+def test_transform_without_hidden_layers_raises() -> None:
     model = nn.MLPClassifier(**{**SMALL, "hidden_layer_sizes": ()}).fit(X, LABELS)
     with pytest.raises(ValueError, match="needs a hidden layer"):
         model.transform(X)
@@ -109,7 +113,7 @@ def test_without_a_hidden_layer_there_is_nothing_to_transform_to() -> None:
     [({"preset": "tabular"}, "Use fit, or preset=None"), ({"solver": "lbfgs"}, "as 'adam'")],
     ids=str,
 )
-def test_who_has_no_partial_fit_says_why(settings: dict[str, Any], said: str) -> None:
+def test_a_missing_partial_fit_has_a_reason(settings: dict[str, Any], said: str) -> None:
     model = nn.MLPClassifier(**SMALL, **settings)
     assert not hasattr(model, "partial_fit")
     with pytest.raises(AttributeError, match=f"no attribute 'partial_fit': .*{said}"):
@@ -117,6 +121,6 @@ def test_who_has_no_partial_fit_says_why(settings: dict[str, Any], said: str) ->
 
 
 @pytest.mark.parametrize("weights", [{0: -1}, {0: float("nan")}, {0: 0, 1: 0, 2: 0}])
-def test_a_class_weight_must_be_a_weight(weights: dict[int, float]) -> None:
+def test_an_invalid_class_weight_raises(weights: dict[int, float]) -> None:
     with pytest.raises(ValueError, match="class_weight must be numbers, at least 0 and not all 0"):
         nn.MLPClassifier(class_weight=weights, **SMALL).fit(X, LABELS)

@@ -25,7 +25,7 @@ LAYERS: list[list[AbstractLayer]] = [
 
 
 @pytest.mark.parametrize("layers", LAYERS)
-def test_every_sum_that_is_written_out_is_true(layers: list[AbstractLayer]) -> None:
+def test_every_sum_written_out_is_correct(layers: list[AbstractLayer]) -> None:
     net = nn.Network([2, *layers], "quadratic", dtype="float64", device="numpy", seed=5)
     text = to_text(explain(net, X, Y))
     sums = re.findall(r"> \S+ = (?:\S+ \S+ = )?([^=\n]*·[^=\n]*) = ([-+.e\d]+)", text)
@@ -44,11 +44,11 @@ def test_the_explanation_has_every_delta_and_both_ends() -> None:
     np.testing.assert_array_equal(explanation.backward[0].values[0][1], gradient.deltas[1][0])
     np.testing.assert_array_equal(explanation.backward[1].values[0][1], gradient.deltas[0][0])
     assert f"C = {gradient.loss:.6g}" in to_text(explanation)
-    assert "∂C/∂a[2] ⊙ φ'(z[2])" in to_text(explanation)  # sigmoid and quadratic are no partners
+    assert "∂C/∂a[2] ⊙ φ'(z[2])" in to_text(explanation)  # sigmoid and quadratic are not fused
 
 
 class Outside(HTMLParser):
-    """Collects what a page would load from elsewhere."""
+    """Collects the resources that a page would load from elsewhere."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ def test_the_command_prints_and_writes_one_page(
 
 @pytest.mark.usefixtures("python_handles_ctrl_c")
 @pytest.mark.parametrize("kind", ["film", "signals"])
-def test_an_interrupted_training_gives_no_picture(
+def test_an_interrupted_training_draws_no_picture(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""The fake device refuses what a GPU refuses or waits for, and says what it was."""
+"""The simulated device raises where a GPU would fail or wait, and names the operation."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_hidden_reads_are_named(array: Any, way: str) -> None:
         READS[way](array)
 
 
-def test_nonzero_has_a_shape_of_values(ghost: GhostBackend, array: Any) -> None:
+def test_nonzero_has_a_shape_that_depends_on_values(ghost: GhostBackend, array: Any) -> None:
     with pytest.raises(GhostError, match=r"hidden host read: xp\.nonzero"):
         ghost.xp.nonzero(array)
 
@@ -91,17 +91,17 @@ def test_host_operands_are_named(ghost: GhostBackend, array: Any, way: str) -> N
         HOST_OPERANDS[way](array, ghost)
 
 
-def test_an_unsuited_numpy_ufunc(array: Any) -> None:
+def test_numpy_ufuncs_raise(array: Any) -> None:
     with pytest.raises(TypeError, match="does not support ufuncs"):
         np.add(HOST, array)
 
 
-def test_python_scalars_are_welcome(ghost: GhostBackend, array: Any) -> None:
+def test_python_scalars_are_accepted(ghost: GhostBackend, array: Any) -> None:
     got = ghost.to_host(2.0 * array - 1 + ghost.xp.where(array > 1.5, array, 0.0))
     assert (got == 2.0 * HOST - 1 + np.where(HOST > 1.5, HOST, 0.0)).all()
 
 
-def test_devices_do_not_mix(array: Any) -> None:
+def test_mixed_devices_raise(array: Any) -> None:
     other = GhostBackend(1).to_device(HOST)
     for mix in (
         lambda: array + other,
@@ -115,17 +115,17 @@ def test_devices_do_not_mix(array: Any) -> None:
 
 def test_only_standard_functions(ghost: GhostBackend, array: Any) -> None:
     for name in ("dot", "add_at", "copyto", "median", "nan_to_num", "random"):
-        with pytest.raises(AttributeError, match=f"xp.{name} is no function of the array API"):
+        with pytest.raises(AttributeError, match=f"xp.{name} is not a function of the array API"):
             getattr(ghost.xp, name)
     assert not hasattr(array, "sum")
     assert not hasattr(array, "astype")
 
 
-def test_a_description_reads_nothing(array: Any) -> None:
+def test_repr_reads_no_values(array: Any) -> None:
     assert repr(array) == "<ghost:0 array of float64, shape (2, 2)>"
 
 
-def test_memory_is_its_own(ghost: GhostBackend) -> None:
+def test_memory_is_separate_from_the_host(ghost: GhostBackend) -> None:
     host = HOST.copy()
     array = ghost.to_device(host)
     host[...] = 0.0
@@ -144,25 +144,25 @@ IN_CAPTURE: dict[str, Callable[[GhostBackend], object]] = {
 
 
 @pytest.mark.parametrize("what", list(IN_CAPTURE))
-def test_capture_refuses(ghost: GhostBackend, what: str) -> None:
-    IN_CAPTURE[what](ghost)  # outside it is allowed
+def test_capture_raises(ghost: GhostBackend, what: str) -> None:
+    IN_CAPTURE[what](ghost)  # allowed outside a capture
     run = ghost.capture(lambda: (IN_CAPTURE[what](ghost), None)[1])
     with pytest.raises(GhostError, match=f"{what} inside capture on ghost:0"):
         run(1)
-    IN_CAPTURE[what](ghost)  # and afterwards again
+    IN_CAPTURE[what](ghost)  # and after it
 
 
-def test_a_fault_of_a_user_is_found() -> None:
-    class Peeping(nn.Callback):
+def test_a_hidden_read_in_a_callback_is_found() -> None:
+    class ReadsTheDevice(nn.Callback):
         def on_epoch_end(self, trainer: Any, row: Any) -> bool:
             return bool(trainer.net.theta[0] > 100.0)
 
     net = nn.Network([2, 3, 1], device=GhostBackend())
     with pytest.raises(GhostError, match="hidden host read: bool"):
-        nn.train(net, HOST, [0.0, 1.0], epochs=1, callbacks=[Peeping()])
+        nn.train(net, HOST, [0.0, 1.0], epochs=1, callbacks=[ReadsTheDevice()])
 
 
-def test_the_door_names_foreign_arrays(ghost: GhostBackend, array: Any) -> None:
+def test_validation_names_the_device_of_foreign_arrays(ghost: GhostBackend, array: Any) -> None:
     here, there = nn.Network([2, 1], device="numpy"), nn.Network([2, 1], device=ghost)
     with pytest.raises(DeviceMismatchError, match="network is on numpy:0"):
         here.feedforward(array)

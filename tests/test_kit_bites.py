@@ -1,4 +1,4 @@
-"""Proof of the proof: a backend with one fault fails the kit, which names the fault."""
+"""Mutation test of the kit: a backend with one fault fails, and the message names the fault."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Failures = dict[str, list[str]]
 
 
 class Collector:
-    """A pytest plug-in that runs each mutant's own test and keeps the texts of failures."""
+    """A pytest plug-in that runs each mutant's test and stores the messages of failures."""
 
     def __init__(self) -> None:
         self.failures: Failures = {}
@@ -53,7 +53,7 @@ def test_the_fault_is_found_and_named(name: str, failures: Failures) -> None:
     assert said, f"no failure says {MUTANTS[name].says!r}:\n{texts[0]}"
 
 
-def test_failures_tell_how_to_repeat_them(failures: Failures) -> None:
+def test_failures_name_the_seed(failures: Failures) -> None:
     (text, *_) = failures["TestSlopeAtZero"]
     for part in ("dense_backward", "relu", "x (", "float32", "worst at (", "got ", "expected ",
                  "allowed ", "seed 0"):  # fmt: skip

@@ -1,4 +1,4 @@
-"""How the conformance kit is used: by subclass, and on an installed backend from anywhere."""
+"""Use of the conformance kit: by subclass, and on an installed backend from any folder."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class TestHalf(BackendConformance):
 
 
 def run(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run pytest in a folder that knows nothing of this project but its path."""
+    """Run pytest in an empty folder, with this project on its path only."""
     path = os.pathsep.join([str(ROOT), str(ROOT / "backends")])
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("NNBACKEND", "PYTEST"))}
     return subprocess.run(
@@ -57,13 +57,13 @@ INSTALLED = ("-p", "nnbackend.testing.plugin", "--pyargs", "nnbackend.testing")
 FEW = ("-k", "Registration or test_round_trip or test_loss_with_output or adagrad")
 
 
-def test_on_an_installed_backend_from_an_empty_folder(tmp_path: Path) -> None:
+def test_the_kit_runs_on_an_installed_backend_from_an_empty_folder(tmp_path: Path) -> None:
     done = run(tmp_path, *INSTALLED, *FEW, NNBACKEND_TEST="numpy")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "numpy    " in done.stdout.partition("conformance")[2], done.stdout
 
 
-def test_the_option_names_it_too(tmp_path: Path) -> None:
+def test_the_option_names_the_backend(tmp_path: Path) -> None:
     done = run(tmp_path, *INSTALLED, "--nnb-backend", "numpy,numpy", "-k", "test_attributes")
     assert "1 passed" in done.stdout, done.stdout + done.stderr
 
@@ -75,7 +75,7 @@ def test_nothing_is_collected_without_a_name(tmp_path: Path) -> None:
 
 def test_an_unknown_name_fails(tmp_path: Path) -> None:
     done = run(tmp_path, *INSTALLED, "-k", "test_attributes", NNBACKEND_TEST="numppy")
-    assert done.returncode == 2, done.stdout  # one error of use, before any test
+    assert done.returncode == 2, done.stdout  # one usage error, before any test
     assert "Did you mean 'numpy'?" in done.stdout
 
 
@@ -91,7 +91,7 @@ def test_expected_failures_are_strict(tmp_path: Path) -> None:
         assert outcome in done.stdout, done.stdout
 
 
-def test_single_cases_may_be_expected_to_fail(tmp_path: Path) -> None:
+def test_single_cases_can_be_expected_failures(tmp_path: Path) -> None:
     cases = {f"test_average[{dtype}-{count}]": "it is still"
              for dtype in ("float32", "float64") for count in (1, 50, 10000)}  # fmt: skip
     one = "test_average[float32-50]"
@@ -105,7 +105,7 @@ def test_single_cases_may_be_expected_to_fail(tmp_path: Path) -> None:
         (tmp_path / "test_mine.py").write_text(STILL.replace("{EXPECTED}", repr(expected)))
         done = run(tmp_path)
         assert outcome in done.stdout, done.stdout + done.stderr
-    # What is left out by a choice is not taken for a case that does not exist.
+    # A deselected case does not count as one that does not exist.
     (tmp_path / "test_mine.py").write_text(STILL.replace("{EXPECTED}", repr(cases)))
     assert "1 xfailed" in run(tmp_path, "-k", "test_average and float32 and 50").stdout
 
@@ -131,7 +131,7 @@ SPEC = BackendSpec("boxed", "cpu", -1, lambda: Probe(1), lambda index: Boxed())
 """
 
 
-def test_the_class_of_the_arrays_may_be_the_plug_ins_own(tmp_path: Path) -> None:
+def test_a_plug_in_can_define_its_array_class(tmp_path: Path) -> None:
     info = tmp_path / "boxed-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: boxed\nVersion: 1.0\n")
@@ -146,7 +146,7 @@ def test_the_class_of_the_arrays_may_be_the_plug_ins_own(tmp_path: Path) -> None
         assert outcome in done.stdout, done.stdout + done.stderr
 
 
-def test_the_page_counts_the_tests_as_they_are(tmp_path: Path) -> None:
+def test_the_page_has_the_current_counts_of_tests(tmp_path: Path) -> None:
     listed = run(tmp_path, *INSTALLED, "--collect-only", NNBACKEND_TEST="numpy").stdout
     counts = [
         len(re.findall(f"::TestNumpy{suite}::", listed))
@@ -161,7 +161,7 @@ def test_the_page_counts_the_tests_as_they_are(tmp_path: Path) -> None:
     assert f"cupy: {sum(counts)} x " in page
 
 
-def test_skips_tell_their_reason_and_can_be_forbidden(tmp_path: Path) -> None:
+def test_skips_have_a_reason_and_can_be_forbidden(tmp_path: Path) -> None:
     expected = '{"test_maxout_backward": "halves"}'
     (tmp_path / "test_mine.py").write_text(OWN_TESTS.replace("{EXPECTED}", expected))
     done = run(tmp_path, "-k", "test_max_norm", "-p", "nnbackend.testing.plugin")

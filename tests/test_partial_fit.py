@@ -29,7 +29,7 @@ def _few_epochs_do_not_converge() -> Iterator[None]:
 
 
 def _state(model: Any) -> list[bytes]:
-    """Return the weights and what the rule carries, as bytes."""
+    """Return the weights and the optimizer state as bytes."""
     vectors = [model._optimizer.vectors[name] for name in sorted(model._optimizer.vectors)]
     parts = [*model.coefs_, *model.intercepts_, *vectors, np.array(model._optimizer.steps)]
     return [part.tobytes() for part in parts]
@@ -41,7 +41,7 @@ def _batch_by_batch(model: Any, y: np.ndarray, weight: np.ndarray | None, epochs
         for part in BATCHES:
             w = None if weight is None else weight[part]
             model.partial_fit(X[part], y[part], w, **classes)
-        model = pickle.loads(pickle.dumps(model))  # nothing of it lives on the device only
+        model = pickle.loads(pickle.dumps(model))  # no state exists on the device only
     return model
 
 
@@ -73,7 +73,7 @@ def test_batch_by_batch_is_one_run_bit_for_bit(
 
 
 @pytest.mark.parametrize("name", sorted(TARGETS))
-def test_so_it_is_with_weights_of_the_rows(name: str) -> None:
+def test_batch_by_batch_with_sample_weights_is_one_run(name: str) -> None:
     """Without alpha, which is divided by the mean weight of the rows of a call."""
     make, y = getattr(nn, name), TARGETS[name]
     options = {**SMALL, "device": "numpy", "alpha": 0.0}
@@ -82,7 +82,7 @@ def test_so_it_is_with_weights_of_the_rows(name: str) -> None:
 
 
 @pytest.mark.parametrize("device", ["numpy", "numba"])
-def test_partial_fit_goes_on_from_a_fit(device: str) -> None:
+def test_partial_fit_continues_a_fit(device: str) -> None:
     pytest.importorskip(device)
     y, options = TARGETS["MLPRegressor"], {**SMALL, "device": device}
     once = nn.MLPRegressor(batch_size=16, max_iter=3, **options).fit(X, y)
@@ -94,7 +94,7 @@ def test_partial_fit_goes_on_from_a_fit(device: str) -> None:
 @pytest.mark.parametrize("device", ["numpy", "numba"])
 @pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
 @pytest.mark.parametrize("name", sorted(TARGETS))
-def test_warm_start_keeps_the_weights_and_begins_the_optimizer_anew_as_theirs(
+def test_warm_start_keeps_the_weights_and_resets_the_optimizer(
     name: str, solver: str, device: str
 ) -> None:
     pytest.importorskip(device)
@@ -109,10 +109,10 @@ def test_warm_start_keeps_the_weights_and_begins_the_optimizer_anew_as_theirs(
         assert (ours.n_iter_, getattr(ours, "t_", 0)) == (other.n_iter_, getattr(other, "t_", 0))
     if solver != "lbfgs":
         assert ours.loss_curve_ == pytest.approx(other.loss_curve_)
-        assert ours._optimizer.steps == 4  # of the last fit alone
+        assert ours._optimizer.steps == 4  # of the last fit only
 
 
-def test_another_solver_cannot_go_on() -> None:
+def test_another_solver_cannot_continue() -> None:
     model = nn.MLPRegressor(**SMALL, device="numpy").partial_fit(X, TARGETS["MLPRegressor"])
     model.set_params(solver="adagrad")
     with pytest.raises(ValueError, match=r"the first call, adam\. Received: adagrad"):
@@ -130,7 +130,7 @@ CHANGES: list[tuple[dict[str, Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("before", "after"), CHANGES, ids=str)
-def test_parameters_may_change_before_a_warm_start(
+def test_parameters_can_change_before_a_warm_start(
     before: dict[str, Any], after: dict[str, Any]
 ) -> None:
     y = TARGETS["MLPRegressor"][:, 0]
@@ -141,7 +141,7 @@ def test_parameters_may_change_before_a_warm_start(
     assert len(model.loss_curve_) == (3 if before.get("solver") == "lbfgs" else 6)
 
 
-def test_what_is_refused_says_so() -> None:
+def test_invalid_input_raises() -> None:
     y = TARGETS["MLPClassifier"]
     model = nn.MLPClassifier(**SMALL, device="numpy")
     with pytest.raises(ValueError, match="minimum of 1 is required"):

@@ -1,4 +1,4 @@
-"""Pictures are written whole, look at what they should, and refuse what cannot be drawn."""
+"""Plots: atomic files, the columns they use, errors for data that cannot be drawn."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _rows(n: int, score: str = "accuracy") -> list[Row]:
 
 @pytest.mark.parametrize("n", [1, 2, 40])
 @pytest.mark.parametrize("score", ["accuracy", "r2"])
-def test_curves_are_a_picture(n: int, score: str, tmp_path: Path) -> None:
+def test_curves_are_written_as_an_image(n: int, score: str, tmp_path: Path) -> None:
     path = tmp_path / "curves.png"
     curves(_rows(n, score), path)
     assert path.read_bytes().startswith(PNG)
@@ -61,8 +61,8 @@ def test_curves_without_validation(tmp_path: Path) -> None:
     assert (tmp_path / "curves.pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ArgumentError, match="must have a row"):
+def test_curves_that_cannot_be_drawn_raise(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="must have at least one row"):
         curves([], tmp_path / "curves.png")
     with pytest.raises(ArgumentError, match=r"Use \.png"):
         curves(_rows(3), tmp_path / "curves.bmp2")
@@ -72,12 +72,14 @@ def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("n", [2, 10, 30, 60])
-def test_confusions_are_a_picture(n: int, tmp_path: Path, rng: np.random.Generator) -> None:
+def test_a_confusion_matrix_is_written_as_an_image(
+    n: int, tmp_path: Path, rng: np.random.Generator
+) -> None:
     classes = [f"kind {i}" for i in range(n)]
     true = rng.integers(0, n, 300)
-    taken = np.where(rng.random(300) < 0.8, true, rng.integers(0, n, 300))
+    predicted = np.where(rng.random(300) < 0.8, true, rng.integers(0, n, 300))
     path = tmp_path / "confusion.png"
-    confusion_matrix(np.array(classes)[true], np.array(classes)[taken], classes, path)
+    confusion_matrix(np.array(classes)[true], np.array(classes)[predicted], classes, path)
     assert path.read_bytes().startswith(PNG)
 
 
@@ -87,7 +89,7 @@ def test_confusions_are_counted() -> None:
     assert labels == ["a", "b", "c"]
     with pytest.raises(ArgumentError, match="Received: 'd'"):
         count_confusions(["a"], ["d"], ["a"])
-    with pytest.raises(ArgumentError, match="as many"):
+    with pytest.raises(ArgumentError, match="of equal length"):
         count_confusions(["a"], ["a", "a"])
 
 

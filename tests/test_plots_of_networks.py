@@ -1,4 +1,4 @@
-"""Pictures of a network and of its training show what happened, and refuse what they cannot."""
+"""Plots of a network and of its training: their content and their errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def net() -> nn.Network:
 
 
 @pytest.mark.parametrize("n_out", [1, 2, 5])
-def test_a_boundary_is_a_picture(n_out: int, tmp_path: Path) -> None:
+def test_a_boundary_is_written_as_an_image(n_out: int, tmp_path: Path) -> None:
     loss = "binary_cross_entropy" if n_out == 1 else "cross_entropy"
     net = nn.Network([3, 6, n_out], loss, device="numpy")
     x = np.random.default_rng(0).normal(size=(40, 3))
@@ -40,7 +40,7 @@ def test_a_regression_has_no_boundary(tmp_path: Path) -> None:
         plots.decision_boundary(net, X, Y, tmp_path / "b.png")
 
 
-def test_more_classes_than_colours_are_refused_with_a_cure(tmp_path: Path) -> None:
+def test_more_classes_than_colours_raise_with_a_cure(tmp_path: Path) -> None:
     net = nn.Network([2, 10], "cross_entropy", device="numpy")
     with pytest.raises(ArgumentError, match=r"Received: 10\. Draw a confusion matrix instead"):
         plots.decision_boundary(net, X, Y, tmp_path / "b.png")
@@ -61,12 +61,12 @@ def test_a_film_has_a_frame_before_training_and_one_after_each_epoch(
 
 
 @pytest.mark.parametrize("n_in", [2, 9, 784])
-def test_weights_are_a_picture(n_in: int, tmp_path: Path) -> None:
+def test_weights_are_written_as_an_image(n_in: int, tmp_path: Path) -> None:
     net = nn.Network([n_in, 70, 3], "cross_entropy", device="numpy")
     plots.first_layer_weights(net, tmp_path / "w.svg")
     text = (tmp_path / "w.svg").read_text(encoding="utf-8")
     assert "64 longest of 70 units" in text
-    with pytest.raises(ArgumentError, match=f"n_in={n_in} places"):
+    with pytest.raises(ArgumentError, match=f"n_in={n_in} elements"):
         plots.first_layer_weights(net, tmp_path / "w.png", shape=(5, 5))
 
 
@@ -97,7 +97,7 @@ def test_a_small_diagram_has_its_weights_on_the_lines(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("hidden", [nn.Dense(30, "relu"), nn.Maxout(30, 3)])
-def test_a_diagram_of_a_large_layer_leaves_units_out(hidden: nn.Dense, tmp_path: Path) -> None:
+def test_a_diagram_of_a_large_layer_omits_units(hidden: nn.Dense, tmp_path: Path) -> None:
     net = nn.Network([2, hidden, 1], device="numpy")
     plots.network_diagram(net, X[1:2], [1.0], tmp_path / "d.svg")
     assert "20 more" in (tmp_path / "d.svg").read_text(encoding="utf-8")
@@ -113,11 +113,11 @@ def test_a_maxout_unit_is_drawn_with_the_weights_of_its_winning_piece(tmp_path: 
         assert f"<!-- {loser} -->" not in text
 
 
-def test_the_recorder_sees_dead_units(tmp_path: Path) -> None:
-    # A bias far below 0 silences every unit of a ReLU layer for good.
+def test_the_recorder_counts_dead_units(tmp_path: Path) -> None:
+    # With a bias far below 0 every unit of a ReLU layer is dead.
     net = nn.Network([2, nn.Dense(4, "relu", biases=-100.0), 2], "cross_entropy", device="numpy")
     recorder = plots.SignalRecorder(X, Y)
-    with pytest.raises(ArgumentError, match="must have recorded"):
+    with pytest.raises(ArgumentError, match="must have data"):
         plots.signal_histograms(recorder, tmp_path / "s.svg")
     nn.train(net, X, Y, epochs=3, callbacks=[recorder])
     assert recorder.epochs == [0, 1, 2, 3]
@@ -134,7 +134,7 @@ def test_recorded_deltas_are_of_single_samples() -> None:
     np.testing.assert_allclose(recorder.layers[-1][0].delta, np.concatenate(alone).ravel(), 1e-5)
 
 
-def test_a_rate_is_found_and_the_network_is_left_alone(net: nn.Network, tmp_path: Path) -> None:
+def test_the_rate_finder_leaves_the_network_unchanged(net: nn.Network, tmp_path: Path) -> None:
     from nnbackend.training.rate_finder import find_learning_rate
 
     data = nn.data.load("iris")

@@ -21,13 +21,13 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Install the sample into an environment of its own; return what runs Python there."""
+    """Install the sample into a new environment; return a function that runs Python there."""
     pytest.importorskip("hatchling", reason="the sample is built with hatchling (extra test)")
     pytest.importorskip("pip", reason="the sample is installed with pip")
     folder = tmp_path_factory.mktemp("plugin")
     venv.create(folder / "env", with_pip=False, symlinks=True)
     python = folder / "env" / "bin" / "python"
-    # The new environment sees this one's packages, and the checkout where nothing is installed.
+    # The new environment uses this one's packages, and the checkout if nothing is installed.
     here = [*site.getsitepackages(), str(ROOT), str(ROOT / "backends")]
     (packages,) = (folder / "env" / "lib").glob("python*/site-packages")
     (packages / "outer.pth").write_text("\n".join(here) + "\n")
@@ -78,7 +78,7 @@ print(history["valid_accuracy"][-1])
     assert accuracy > 0.9
 
 
-def test_the_command_line_takes_its_name(run: Run) -> None:
+def test_the_command_line_accepts_its_name(run: Run) -> None:
     done = run(
         *("-m", "nnbackend", "train", "iris", "--device", "sample", "--epochs", "30"),
         *("--out", "iris-run", "--json", "--quiet"),
@@ -90,7 +90,7 @@ def test_the_command_line_takes_its_name(run: Run) -> None:
     assert "sample has 1 device (sample:0)" in refused.stderr
 
 
-def test_it_passes_the_kit_by_one_command(run: Run) -> None:
+def test_it_passes_the_kit_with_one_command(run: Run) -> None:
     done = run(
         *("-m", "pytest", "-q", "-p", "nnbackend.testing.plugin", "--pyargs", "nnbackend.testing"),
         *("--nnb-backend", "sample", "-p", "no:cacheprovider"),

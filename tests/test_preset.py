@@ -1,4 +1,4 @@
-"""preset="tabular": what it fills in, what it fits, and that it keeps scikit-learn's contract."""
+"""preset="tabular": the values it sets, its fits, and scikit-learn's contract."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ SMALL: dict[str, Any] = {
 X, LABELS = make_classification(120, 6, n_informative=4, n_classes=3, random_state=0)
 X_REG, Y_REG = make_regression(120, 6, noise=1.0, random_state=0)
 LABELS = np.array(["a", "b", "c"])[LABELS]
-# As large as the checks ask of a good fit, no larger: there are two members in every fit.
+# The smallest fit that passes the checks, because every fit has two members.
 QUICK: dict[str, Any] = {
     "preset": "tabular", "hidden_layer_sizes": 4, "max_iter": 6, "learning_rate_init": 0.1,
 }  # fmt: skip
-UNEQUAL = "the rows held out and the scale depend on the number of rows, weighted or not"
+UNEQUAL = "held-out rows and scale depend on the number of rows, whatever their weights"
 EXPECTED = {
     "check_sample_weight_equivalence_on_dense_data": UNEQUAL,
     "check_sample_weight_equivalence_on_sparse_data": UNEQUAL,
@@ -36,7 +36,7 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("name", ["MLPClassifier", "MLPRegressor"])
-def test_check_estimator_but_for_named_exceptions(name: str) -> None:
+def test_check_estimator_except_named_failures(name: str) -> None:
     model = getattr(nn, name)(**QUICK, n_members=2, device="numpy")
     found = checked(model, EXPECTED)
     assert not named(found, "failed")
@@ -45,7 +45,7 @@ def test_check_estimator_but_for_named_exceptions(name: str) -> None:
     assert len(found) > 50
 
 
-def test_what_the_user_set_wins_also_in_a_copy() -> None:
+def test_user_parameters_override_the_preset_also_in_a_clone() -> None:
     model = clone(nn.MLPClassifier(preset="tabular", beta_2=0.9, dropout=[0.0, 0.1, 0.2]))
     values = filled(model, 1000)
     assert (values["beta_2"], values["dropout"]) == (0.9, [0.0, 0.1, 0.2])
@@ -71,7 +71,7 @@ def test_members_differ_and_their_probabilities_are_averaged() -> None:
     assert set(model.predict(X)) <= {"a", "b", "c"}
 
 
-def test_the_best_members_arrays_are_shown() -> None:
+def test_attributes_are_the_best_members() -> None:
     model = nn.MLPRegressor(**SMALL).fit(X_REG, Y_REG)
     losses = [member.best_validation_loss_ for member in model.estimators_]
     assert model.best_member_ == int(np.argmin(losses))
@@ -81,7 +81,7 @@ def test_the_best_members_arrays_are_shown() -> None:
     assert model.transform(X_REG).shape == (120, 8)
 
 
-def test_targets_of_any_scale_are_learnt_alike() -> None:
+def test_the_scale_of_targets_does_not_matter() -> None:
     small = nn.MLPRegressor(**SMALL).fit(X_REG, Y_REG)
     large = nn.MLPRegressor(**SMALL).fit(X_REG, 1e6 * Y_REG + 1e8)
     np.testing.assert_allclose((large.predict(X_REG) - 1e8) / 1e6, small.predict(X_REG), rtol=1e-5)
@@ -95,20 +95,20 @@ def test_a_pickle_predicts_the_same_and_holds_no_device() -> None:
     np.testing.assert_array_equal(pickle.loads(stored).predict_proba(X), model.predict_proba(X))
 
 
-def test_sparse_rows_after_dense_ones_are_scaled_too() -> None:
+def test_sparse_rows_are_scaled_after_a_dense_fit() -> None:
     model = nn.MLPClassifier(**SMALL).fit(X, LABELS)
     found = model.predict_proba(scipy.sparse.csr_array(X))
     np.testing.assert_allclose(found, model.predict_proba(X))
 
 
-def test_a_given_validation_set_is_scaled_as_the_rows_are() -> None:
+def test_eval_set_is_scaled_like_the_rows() -> None:
     model = nn.MLPRegressor(**SMALL, n_members=1).fit(X_REG, Y_REG, eval_set=(X_REG, Y_REG))
     assert model.score(X_REG, Y_REG) == pytest.approx(
         model.validation_scores_[int(np.argmin(model.validation_loss_curve_))]
     )
 
 
-def test_a_fit_without_preset_forgets_the_members() -> None:
+def test_a_fit_without_preset_deletes_the_members() -> None:
     model = nn.MLPClassifier(**SMALL).fit(X, LABELS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -122,7 +122,7 @@ def test_a_fit_without_preset_forgets_the_members() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"solver": "lbfgs"}, {"warm_start": True}])
-def test_what_cannot_go_with_a_preset_is_refused(wrong: dict[str, Any]) -> None:
+def test_parameters_that_exclude_a_preset_raise(wrong: dict[str, Any]) -> None:
     with pytest.raises(nn.errors.ArgumentError, match="preset='tabular'"):
         nn.MLPClassifier(**SMALL, **wrong).fit(X, LABELS)
     assert not hasattr(nn.MLPClassifier(**SMALL), "partial_fit")
@@ -156,7 +156,7 @@ class _InterruptBegin(nn.Callback):
 
 
 @pytest.mark.usefixtures("python_handles_ctrl_c")
-def test_ctrl_c_before_a_members_first_epoch_keeps_the_members_before() -> None:
+def test_ctrl_c_before_a_members_first_epoch_keeps_earlier_members() -> None:
     with pytest.warns(UserWarning, match="interrupted by user"):
         model = nn.MLPClassifier(**SMALL, callbacks=_InterruptBegin(2)).fit(X, LABELS)
     assert len(model.estimators_) == 1
@@ -165,7 +165,7 @@ def test_ctrl_c_before_a_members_first_epoch_keeps_the_members_before() -> None:
 
 @pytest.mark.usefixtures("python_handles_ctrl_c")
 @pytest.mark.filterwarnings("ignore:Training interrupted")
-def test_ctrl_c_before_the_first_epoch_leaves_the_fit_before() -> None:
+def test_ctrl_c_before_the_first_epoch_keeps_the_previous_fit() -> None:
     model = nn.MLPClassifier(**SMALL).fit(X, LABELS)
     before = model.predict_proba(X)
     with pytest.raises(KeyboardInterrupt):
@@ -176,7 +176,7 @@ def test_ctrl_c_before_the_first_epoch_leaves_the_fit_before() -> None:
 # ---- lbfgs, which has no epochs ----------------------------------------------------------------
 
 
-def test_lbfgs_tells_of_its_iterations(capsys: pytest.CaptureFixture[str]) -> None:
+def test_lbfgs_prints_its_iterations(capsys: pytest.CaptureFixture[str]) -> None:
     model = nn.MLPRegressor(
         hidden_layer_sizes=8, solver="lbfgs", verbose=True, random_state=0, max_iter=500
     )
@@ -202,7 +202,7 @@ def test_ctrl_c_in_lbfgs_keeps_the_last_iteration(monkeypatch: pytest.MonkeyPatc
     assert model.loss_ == pytest.approx(error)
 
 
-def test_lbfgs_refuses_what_needs_epochs() -> None:
+def test_lbfgs_rejects_arguments_that_need_epochs() -> None:
     model = nn.MLPRegressor(hidden_layer_sizes=8, solver="lbfgs")
     with pytest.raises(nn.errors.ArgumentError, match="eval_set"):
         model.fit(X_REG, Y_REG, eval_set=(X_REG, Y_REG))

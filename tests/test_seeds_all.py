@@ -1,6 +1,6 @@
-"""The conformance kit is right for every seed: correct backends pass it whatever it draws.
+"""Correct backends pass the conformance kit for every seed.
 
-A few seeds by default; NNBACKEND_KIT_SEEDS=100 takes the first hundred.
+A few seeds by default; NNBACKEND_KIT_SEEDS=100 runs the first hundred.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from rows import make
 from nnbackend.testing import BackendConformance, GradientConformance, TrainingConformance
 
 COUNT = os.environ.get("NNBACKEND_KIT_SEEDS")
-# tests/test_conformance.py takes seed 0. Of the others, those on which an earlier rule failed.
+# tests/test_conformance.py runs seed 0. These are seeds with which an earlier kit failed.
 SEEDS = {"numpy": (1, 8, 68), "numba": (18,)} if COUNT is None else {}
 
 for _row in ("numpy", "numba"):

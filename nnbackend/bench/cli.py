@@ -37,11 +37,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_measuring(parser: argparse.ArgumentParser, *, seconds: float) -> None:
     """Add the options for the duration of measurements."""
     parser.add_argument(
-        "--rounds", type=int, metavar="N", default=3, help="turns of each (default: %(default)s)"
+        "--rounds",
+        type=int,
+        metavar="N",
+        default=3,
+        help="measurements of each row and contender (default: %(default)s)",
     )
     parser.add_argument(
         "--seconds", type=float, metavar="S", default=seconds,
-        help="how long to measure in each turn (default: %(default)s)",
+        help="duration of each measurement (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--threads", type=int, metavar="N", default=0,

@@ -366,7 +366,7 @@ def get_contender(name: str) -> type[AbstractContender]:
     Raises: ArgumentError for an unknown one.
     """
     if name not in CONTENDERS:
-        raise ArgumentError(f"no contender {name!r}. {suggest(name, CONTENDERS)}")
+        raise ArgumentError(f"unknown contender {name!r}. {suggest(name, CONTENDERS)}")
     return CONTENDERS[name]
 
 

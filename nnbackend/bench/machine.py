@@ -84,7 +84,7 @@ def blas_lines() -> list[str]:
         lines.append(f"{' '.join(filter(None, parts))}, {n} thread{'s' * (n != 1)}")
         if better := choose_coretype(cpu_flags(), core):
             lines[-1] += (
-                f". This CPU has AVX-512, which these kernels leave idle; matrix products would be "
+                f". This CPU has AVX-512, which these kernels do not use; matrix products would be "
                 f"up to twice as fast -> export OPENBLAS_CORETYPE={better}"
             )
     return lines or ["unknown (threadpoolctl cannot look into it)"]

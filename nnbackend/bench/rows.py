@@ -108,7 +108,7 @@ def parse_row(text: str) -> Row:
         ) from None
     optimizer = rest[1] if len(rest) > 1 else "adam"
     if optimizer not in OPTIMIZERS:
-        raise ArgumentError(f"no optimizer {optimizer!r} here. {suggest(optimizer, OPTIMIZERS)}")
+        raise ArgumentError(f"unknown optimizer {optimizer!r}. {suggest(optimizer, OPTIMIZERS)}")
     if layers[-1] < 2:
         raise ArgumentError(f"A row must end in at least 2 classes. Received: {text!r}.")
     return Row(layers, batch, optimizer, steps)

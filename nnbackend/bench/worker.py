@@ -1,4 +1,4 @@
-"""One measurement in a process of its own: `python -m nnbackend.bench.worker WORDS`.
+"""One measurement in a separate process: `python -m nnbackend.bench.worker WORDS`.
 
     CONTENDER ROW       train, and time it        predict CONTENDER   1 row and many rows
     import NAME         how long an import takes  sgemm               the CPU's ceiling
@@ -205,7 +205,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, and print the answer."""
     parser = argparse.ArgumentParser(prog="python -m nnbackend.bench.worker", allow_abbrev=False)
     parser.add_argument("words", nargs="+", metavar="WORD", help="CONTENDER ROW, sgemm, ...")
-    parser.add_argument("--seconds", type=float, default=1.0, help="how long to measure")
+    parser.add_argument("--seconds", type=float, default=1.0, help="duration of the measurement")
     options = parser.parse_args(argv)
     _keep_to_own_cpus()
     print(json.dumps(answer(options.words, options.seconds)), flush=True)

@@ -54,7 +54,7 @@ NOT_FINITE = (
     "need to be preprocessed."
 )
 AFTER_ENSEMBLE = (
-    "A fit can go on from a fit without preset only. Received: an estimator fitted with a preset, "
+    "Only a fit without preset can be continued. Received: an estimator fitted with a preset, "
     "whose weights belong to scaled rows. Set warm_start=False and call fit to start again."
 )
 
@@ -165,7 +165,7 @@ class BaseMLP(
             self._begin_curves()
         if self.early_stopping and incremental and data.validation is None:
             raise ValueError(
-                "partial_fit does not support early_stopping=True without an eval_set of its own."
+                "partial_fit does not support early_stopping=True without an eval_set."
             )
         if self.ema and incremental:
             raise ValueError("partial_fit does not support ema, an average over one whole fit.")
@@ -217,8 +217,8 @@ class BaseMLP(
         own = list(given) if isinstance(given, (list, tuple)) else [given]
         if not all(isinstance(c, Callback) and not isinstance(c, Checkpoints) for c in own):
             raise ArgumentError(
-                "callbacks must be nnbackend.Callback objects, but no Checkpoints, which nn.train "
-                f"takes alone. Received: callbacks={self.callbacks!r}. "
+                "callbacks must be nnbackend.Callback objects. Only nn.train takes Checkpoints. "
+                f"Received: callbacks={self.callbacks!r}. "
                 "To stop early, set early_stopping=True."
             )
         return [*own, ProgressBar()] if self.verbose == "bar" else own

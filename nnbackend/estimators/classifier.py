@@ -36,8 +36,8 @@ def _check_labels(y: np.ndarray) -> None:
     except TypeError as error:
         kinds = sorted({type(label).__name__ for label in y.ravel()})
         raise DataError(
-            f"labels must be of one kind, as numbers or text. Received: {' and '.join(kinds)}. "
-            "Name what is missing, or leave those rows out."
+            "labels must be of one kind, such as numbers or text. "
+            f"Received: {' and '.join(kinds)}. Replace missing labels, or remove those rows."
         ) from error
 
 
@@ -179,8 +179,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         unknown = np.setdiff1d(unique_labels(y), self.classes_)
         if len(unknown):
             raise DataError(
-                f"eval_set may have only labels that were learnt, {self.classes_}. "
-                f"Received: {unknown} too. Leave those rows out."
+                f"eval_set must have labels of the training rows only, {self.classes_}. "
+                f"Received: {unknown} too. Remove those rows."
             )
         return self._coded(y)
 

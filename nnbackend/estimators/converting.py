@@ -73,9 +73,9 @@ def to_theirs(kind: Any, model: Any) -> Any:
         return _converted(kind, model, phis.pop() if phis else "identity", loss)
     what = f"hidden layers of {', '.join(unknown)}" if unknown else f"loss={model._fitted_loss!r}"
     raise ArgumentError(
-        "scikit-learn knows one activation (identity, logistic, tanh, relu) for all hidden "
+        "scikit-learn supports one activation (identity, logistic, tanh, relu) for all hidden "
         f"layers, and squared_error or poisson as a loss. Received: {what}. "
-        "Fit with what it knows to convert."
+        "Fit with supported ones to convert."
     )
 
 
@@ -101,7 +101,7 @@ def _several(model: Any) -> ArgumentError:
     names = sorted(_their_names(model))
     phi, cure = ", ".join(names) or "identity", "Convert"
     if names and (len(names) > 1 or phi not in SKLEARN_ACTIVATIONS):
-        cure = "Fit with an activation that it knows, as 'tanh', and convert"
+        cure = "Fit with an activation that it supports, such as 'tanh', and convert"
     values = ", and gives values for model.target_scaler_.inverse" if model.target_scaler_ else ""
     return ArgumentError(
         "scikit-learn's MLP is one network, without scales. Received: "
@@ -146,7 +146,7 @@ def as_networks(model: Any) -> list[Network]:
     classes = getattr(model, "classes_", None)
     if classes is not None and len(classes) < 2:
         raise ArgumentError(
-            f"A network tells at least two classes apart. Received: a fit to {classes!r} alone. "
+            f"A network needs at least two classes. Received: a fit to {classes!r} alone. "
             "Fit to rows of several classes."
         )
     nets = [_as_network(member, classes) for member in getattr(model, "estimators_", [model])]

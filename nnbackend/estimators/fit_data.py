@@ -82,8 +82,8 @@ def on_host(estimator: Any, array: Any) -> Any:
         return backend.to_host(array)
     if hasattr(array, "__cuda_array_interface__"):
         raise ArgumentError(
-            f"Arrays must lie on the host or on the estimator's device, {backend.device}. "
-            f"Received: {type(array).__name__} on a GPU. Give a host array (CuPy: x.get(), "
+            f"Arrays must be on the host or on the estimator's device, {backend.device}. "
+            f"Received: {type(array).__name__} on a GPU. Pass a host array (CuPy: x.get(), "
             "torch: x.cpu()), or a CuPy array with device='gpu'."
         )
     return array

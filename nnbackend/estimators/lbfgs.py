@@ -84,8 +84,8 @@ def _refuse_what_needs_epochs(estimator: Any, data: FitData) -> None:
     given += ["eval_set"] if data.validation is not None else []
     if given:
         raise ArgumentError(
-            "callbacks and eval_set need a solver with epochs, as 'adam'. "
-            f"Received: solver='lbfgs' with {' and '.join(given)}. Leave out one or the other."
+            "callbacks and eval_set need a solver with epochs, such as 'adam'. "
+            f"Received: solver='lbfgs' with {' and '.join(given)}. Remove one of them."
         )
 
 

@@ -41,7 +41,7 @@ def filled(estimator: Any, n: int) -> dict[str, Any]:
         if isinstance(given[name], (str, bool)) and given[name] == value:
             raise ArgumentError(
                 "A preset trains an ensemble from the beginning, in mini-batches. "
-                f"Received: preset={estimator.preset!r}, {name}={value!r}. Leave one of them out."
+                f"Received: preset={estimator.preset!r}, {name}={value!r}. Remove one of them."
             )
     values = {**PRESETS[estimator.preset], "batch_size": _rows_per_batch(n)}
     if given["schedule"] is None and given["learning_rate"] != "constant":

@@ -31,7 +31,7 @@ def _numbers(y: np.ndarray) -> np.ndarray:
     if y.dtype.kind in "US":
         raise DataError(
             f"y must hold numbers. Received: text (y.dtype={y.dtype}). "
-            "Convert it, or learn classes with MLPClassifier."
+            "Convert it, or use MLPClassifier for classes."
         )
     return y.astype(np.float64) if y.dtype == object else y
 
@@ -130,8 +130,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             return get_loss(LOSSES[self.loss])
         if self.loss.name in ("cross_entropy", "binary_cross_entropy"):
             raise ArgumentError(
-                f"loss must be one for numbers. Received: loss={self.loss!r}. "
-                "Learn classes with MLPClassifier."
+                f"loss must be a regression loss. Received: loss={self.loss!r}. "
+                "Use MLPClassifier for classes."
             )
         return self.loss
 

@@ -34,5 +34,5 @@ def _why_not(estimator: Any) -> str:
             "data. Use fit, or preset=None with rows that are scaled already."
         )
     if isinstance(estimator.solver, str) and estimator.solver == "lbfgs":
-        return "solver='lbfgs' takes all rows at once. Use fit, or another solver, as 'adam'."
+        return "solver='lbfgs' takes all rows at once. Use fit, or another solver, such as 'adam'."
     return ""

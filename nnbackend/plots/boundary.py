@@ -40,9 +40,9 @@ def decision_boundary(
 ) -> None:
     """Draw the predicted class at every point of a plane, and the rows x (n, n_in).
 
-    features: the two that span the plane; the others are held at their median.
+    features: the two that span the plane; the others are set to their median.
     names: of all features.  y: class codes (n,).
-    Raises: ArgumentError for a network of no or too many classes, or features that are not two.
+    Raises: ArgumentError for a network with no or too many classes, or for invalid features.
     """
     save(_draw(net, np.asarray(x), np.asarray(y), features, names, title), path)
 
@@ -101,7 +101,7 @@ class BoundaryFilm(Callback):
 
         figure = _draw(net, self.x, self.y, self.features, self.names, title)
         figure.set_dpi(90)
-        # The same place in every frame; to look for the best one would take longer than drawing.
+        # The same place in every frame: a search for the best one takes longer than drawing.
         figure.set_layout_engine("none")
         figure.axes[0].set_position((0.15, 0.2, 0.82, 0.73))
         canvas: Any = FigureCanvasAgg(figure)
@@ -151,7 +151,7 @@ def _draw(
     axes.set_xlabel(names[i] if names else f"feature {i}")
     axes.set_ylabel(names[j] if names else f"feature {j}")
     rest = "; other features at their median" if net.n_in > 2 else ""
-    axes.set_title(title or f"Class given at every point{rest}", fontsize=11, loc="left")
+    axes.set_title(title or f"Predicted class at every point{rest}", fontsize=11, loc="left")
     bare(axes)
     figure.legend(loc="outside lower center", frameon=False, ncols=min(n_classes, 6))
     return figure
@@ -168,7 +168,7 @@ def _check(net: Network, features: tuple[int, int]) -> int:
         )
     if len(set(features)) != 2 or not all(0 <= f < net.n_in for f in features):
         raise ArgumentError(
-            f"features must be two different places from 0 to {net.n_in - 1}. "
+            f"features must be two different columns from 0 to {net.n_in - 1}. "
             f"Received: features={features}."
         )
     return n_classes

@@ -23,7 +23,7 @@ def confusion_matrix(
     """Draw the confusion matrix, true classes as rows and predicted ones as columns, into a file.
 
     classes: all labels, in order; by default those that occur.
-    Raises: ArgumentError for labels that are not among the classes, or of unequal number.
+    Raises: ArgumentError for labels that are not in `classes`, or for unequal lengths.
     """
     counts, labels = count_confusions(y_true, y_pred, classes)
     n = len(labels)
@@ -47,7 +47,7 @@ def confusion_matrix(
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     right = np.trace(counts) / max(counts.sum(), 1)
-    axes.set_title(f"{right:.2%} of {counts.sum():,} rows are right", fontsize=11)
+    axes.set_title(f"{right:.2%} of {counts.sum():,} rows are correct", fontsize=11)
     bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.04)
     bar.set_label("share of the true class")
     bar.outline.set_visible(False)
@@ -65,7 +65,7 @@ def count_confusions(
     true, predicted = np.asarray(y_true), np.asarray(y_pred)
     if true.shape != predicted.shape or true.ndim != 1:
         raise ArgumentError(
-            "y_true and y_pred must be labels (n,), as many of one as of the other. "
+            "y_true and y_pred must be labels (n,) of equal length. "
             f"Received: y_true.shape={true.shape}, y_pred.shape={predicted.shape}."
         )
     labels = list(np.unique(np.concatenate([true, predicted]))) if classes is None else [*classes]

@@ -21,16 +21,16 @@ def curves(
 ) -> None:
     """Draw losses and score over the epochs, with the best epoch marked, into a file.
 
-    monitor: the column that says which epoch is best; by default valid_loss, or train_loss.
+    monitor: the column that decides which epoch is best; by default valid_loss, or train_loss.
     Raises: ArgumentError for an empty history or an unknown suffix.
     """
     rows = list(history)
     if not rows:
-        raise ArgumentError("The history must have a row to be drawn. Received: none.")
+        raise ArgumentError("The history must have at least one row. Received: none.")
     if monitor is None:
         monitor = "valid_loss" if "valid_loss" in rows[0] else "train_loss"
     past = History(monitor, rows)
-    _ = past[monitor]  # an unknown column is refused by name
+    _ = past[monitor]  # raises an error that names an unknown column
     score = next((n for n in rows[0] if n.startswith("valid_") and n != "valid_loss"), None)
 
     figure = new_figure(9.6 if score else 5.6, 4.0)

@@ -21,7 +21,7 @@ def network_diagram(net: Network, x: Any, y: Any, path: str | os.PathLike[str]) 
     """Draw the network with a (in the circle), z and delta = dC/dz (below it) of one sample.
 
     x: (1, n_in) as the first layer sees it; y: its target, as for `Network.backprop`.
-    Lines are weights: red above 0, blue below, the stronger the wider. A maxout unit has weights
+    Lines are weights: red above 0, blue below, wider for larger ones. A maxout unit has weights
     and a z for each piece; those of the winning piece are drawn, whose z is a.
     """
     trace, gradient = net.trace(x), net.backprop(x, y)
@@ -99,7 +99,7 @@ def _draw_weights(
     axes.add_collection(LineCollection(ends, colors=colors, linewidths=widths, zorder=1))
     if part.size <= WRITTEN:
         for (start, end), weight in zip(ends, part.ravel(), strict=True):
-            # Before the middle, where lines cross.
+            # Before the middle, because lines cross there.
             x, y = (0.67 * a + 0.33 * b for a, b in zip(start, end, strict=True))
             axes.text(
                 x, y, f"{weight:.2f}", ha="center", va="center", fontsize=6.5, color=INK,

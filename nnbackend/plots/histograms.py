@@ -68,14 +68,17 @@ class SignalRecorder(Callback):
 
 
 def signal_histograms(recorder: SignalRecorder, path: str | os.PathLike[str]) -> None:
-    """Draw for each layer (a row) the spread of a and of |delta| at every epoch, dark where many.
+    """Draw the distribution of a and of |delta| of each layer (a row) at every epoch.
 
-    Zeros, frequent with ReLU, would hide the rest; a number gives their share.
+    Darker means more values. Zeros are frequent with ReLU and would hide the rest, so their share
+    is a number.
 
     Raises: ArgumentError if nothing was recorded.
     """
     if not recorder.layers:
-        raise ArgumentError("The recorder must have recorded. Received: nothing. Train with it.")
+        raise ArgumentError(
+            "The recorder must have data. Received: none. Pass it to train's callbacks."
+        )
     n = len(recorder.names)
     figure = new_figure(9.0, 2.1 * n + 0.7)
     grid = figure.subplots(n, 2, squeeze=False, sharex=True)

@@ -25,7 +25,7 @@ def learning_rate_curve(trial: RateTrial, path: str | os.PathLike[str]) -> None:
     axes.set_xscale("log")
     axes.margins(y=0.12)
     axes.set_title(
-        f"Begin with a rate of about {trial.suggestion:.1e} (dashed)", fontsize=11, loc="left"
+        f"Start with a rate of about {trial.suggestion:.1e} (dashed)", fontsize=11, loc="left"
     )
     axes.set_xlabel("learning rate")
     axes.set_ylabel("loss of the mini-batches, smoothed")

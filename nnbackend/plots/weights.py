@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 UNITS = 64  # drawn at most
-PICTURE_FROM = 16  # inputs; a square of fewer is taken for a table's columns
+PICTURE_FROM = 16  # inputs; fewer are drawn as a table's columns, even if their number is a square
 NAMES_UP_TO = 40  # inputs or units with a label each
 
 
@@ -30,8 +30,9 @@ def first_layer_weights(
 ) -> None:
     """Draw the incoming weights of each unit of the first layer, the longest first.
 
-    shape: rows and columns of an image for each unit, with a scale of its own; by default a square
-    where n_in is one, else all units are columns of one table.  names: of the inputs, for a table.
+    shape: rows and columns of an image for each unit, each with a separate scale; by default a
+    square if n_in is a square number, else all units are columns of one table.
+    names: of the inputs, for a table.
     Red is above 0, blue below.
     Raises: ArgumentError for a shape of another size than n_in.
     """
@@ -39,7 +40,7 @@ def first_layer_weights(
     if shape is None and side * side == net.n_in >= PICTURE_FROM:
         shape = (side, side)
     if shape is not None and shape[0] * shape[1] != net.n_in:
-        raise ArgumentError(f"shape must have n_in={net.n_in} places. Received: shape={shape}.")
+        raise ArgumentError(f"shape must have n_in={net.n_in} elements. Received: shape={shape}.")
     W = net.get_parameters()[0][0]  # (I, O)
     order = np.argsort(-np.linalg.norm(W, axis=0), kind="stable")[:UNITS]
     shown = f"{len(order)} longest of " if len(order) < W.shape[1] else ""

@@ -32,9 +32,11 @@ class ArrayChecks(Suite):
             for make in (backend.empty, backend.zeros):
                 array, report = make(shape, kind), self.report(make.__name__, (shape, kind))
                 if not backend.owns(array):
-                    report.fail(f"gave a {type(array).__qualname__}, which owns() denies")
+                    report.fail(
+                        f"returned a {type(array).__qualname__}, but owns() is False for it"
+                    )
                 if tuple(array.shape) != shape:
-                    report.fail(f"gave shape {tuple(array.shape)}")
+                    report.fail(f"returned shape {tuple(array.shape)}")
                 host = backend.to_host(array)
                 report.same_dtype("the array", host, np.empty(0, kind))
             if host.any():
@@ -53,10 +55,10 @@ class ArrayChecks(Suite):
             report = self.report("to_device", f"{name}, {kind}")
             array = backend.to_device(host)
             if not backend.owns(array):
-                report.fail(f"without out it gave {type(array).__name__}, which owns() denies")
+                report.fail(f"returned {type(array).__name__}, but owns() is False for it")
             back = backend.to_host(array)
             report.same_dtype("the array", back, host)
-            report.close("the array that came back", back, host, 0.0)
+            report.close("the array read back", back, host, 0.0)
 
     @pytest.mark.parametrize("kind", DTYPES)
     def test_to_device_into_out(self, backend: Backend, kind: str) -> None:
@@ -65,11 +67,11 @@ class ArrayChecks(Suite):
         out = backend.zeros(host.shape, kind)
         given = backend.to_device(host, out=out)
         if given is None or not backend.owns(given):
-            report.fail(f"gave {type(given).__name__} back instead of out")
+            report.fail(f"returned {type(given).__name__} instead of out")
         backend.synchronize()
         host[...] = 0
         report.close("out", backend.to_host(out), wanted, 0.0)
-        report.close("what it gave back", backend.to_host(given), wanted, 0.0)
+        report.close("the returned array", backend.to_host(given), wanted, 0.0)
 
     def test_to_device_into_a_view(self, backend: Backend, dtype: str) -> None:
         vector, part = backend.zeros((9,), dtype), self.sample(dtype, (2, 3))
@@ -85,7 +87,7 @@ class ArrayChecks(Suite):
         for name, part in (("an array", array), ("a row", array[1, :]), ("rows", array[::2, :])):
             first = backend.to_host(part)
             if not isinstance(first, np.ndarray):
-                report.fail(f"gave a {type(first).__name__}, not a NumPy array")
+                report.fail(f"returned a {type(first).__name__}, not a NumPy array")
             if not first.flags.writeable:
                 report.fail(f"of {name}: the copy is read-only")
             kept = first.copy()
@@ -96,7 +98,9 @@ class ArrayChecks(Suite):
             )  # fmt: skip
         before = backend.to_host(array)
         backend.copy(backend.zeros(host.shape, kind), array)
-        report.close("the host copy after the device went on: it is a view, and", before, host, 0.0)
+        report.close(
+            "the host copy after a change on the device: it is a view, and", before, host, 0.0
+        )
 
     def test_slices_and_reshapes_are_views(self, backend: Backend, dtype: str) -> None:
         vector, report = backend.zeros((12,), dtype), self.report("views of an array", dtype)
@@ -125,10 +129,12 @@ class ArrayChecks(Suite):
             except Exception as error:
                 report.fail(
                     f"{make.__name__} raised {type(error).__name__}, expected DeviceMemoryError or "
-                    "MemoryError, after which the engine tries smaller parts"
+                    "MemoryError, after which the engine retries with smaller parts"
                 )
             else:
-                report.fail(f"{make.__name__} gave an array of 2^60 bytes, expected MemoryError")
+                report.fail(
+                    f"{make.__name__} returned an array of 2^60 bytes, expected MemoryError"
+                )
         host = self.sample("float32")
         report.close("an array made after it", backend.to_host(fresh(backend, host)), host, 0.0)
 
@@ -140,19 +146,19 @@ class ArrayChecks(Suite):
             ("a transpose", array.T),
         ):
             if backend.owns(mine) is not True:
-                report.fail(f"denies {name} of its own")
+                report.fail(f"is False for {name} of the backend")
         foreign = [None, 1.0, [1.0], "array", object(), (array,)]
         foreign += [] if isinstance(array, np.ndarray) else [np.zeros(2)]
         foreign += [GhostBackend(index).zeros((2,), "float32") for index in (7, 8)]
         for thing in foreign:
             if backend.owns(thing) is not False:
-                report.fail(f"claims a foreign {type(thing).__name__}")
+                report.fail(f"is True for a foreign {type(thing).__name__}")
 
     def test_dtype_names_and_casts(self, backend: Backend, dtype: str) -> None:
         report, host = self.report("cast", dtype), self.sample(dtype)
         array = fresh(backend, host)
         if backend.dtype_name(array) != dtype:
-            report.fail(f"dtype_name gives {backend.dtype_name(array)!r}")
+            report.fail(f"dtype_name returns {backend.dtype_name(array)!r}")
         if backend.cast(array, dtype) is not array:
             report.fail("an array that has the dtype already was copied")
         for kind in backend.float_dtypes:

@@ -98,7 +98,7 @@ class GhostArray:
         raise GhostError(
             f"hidden host read: {what} of an array on {self.device}, shape {self.shape}. A GPU "
             "would have to finish all its work first. Use backend.to_host where the value is "
-            "wanted, or keep the computation on the device."
+            "needed, or keep the computation on the device."
         )
 
     def __bool__(self) -> bool:
@@ -186,7 +186,7 @@ def unwrap(value: Any, device: str, operation: str) -> Any:
         if value.device != device:
             raise GhostError(
                 f"cross-device mix: {operation} has operands on {device} and {value.device}. "
-                "Bring one over with to_host and to_device."
+                "Copy one with to_host and to_device."
             )
         return value._data
     if type(value) in _PLAIN:
@@ -194,10 +194,10 @@ def unwrap(value: Any, device: str, operation: str) -> Any:
     if isinstance(value, (np.ndarray, np.generic, list)):
         shape, kind = getattr(value, "shape", ""), type(value).__name__
         raise GhostError(
-            f"host operand: {operation} on {device} was given a host {kind} {shape}. "
-            "Bring it there with backend.to_device, or use a Python scalar."
+            f"host operand: {operation} on {device} received a host {kind} {shape}. "
+            "Copy it there with backend.to_device, or use a Python scalar."
         )
-    raise GhostError(f"{operation} on {device} was given {type(value).__qualname__}.")
+    raise GhostError(f"{operation} on {device} received {type(value).__qualname__}.")
 
 
 class GhostArray32(GhostArray):
@@ -223,7 +223,7 @@ class GhostNamespace:
     def __getattr__(self, name: str) -> Any:
         if name not in STANDARD or not hasattr(np, name):
             raise AttributeError(
-                f"xp.{name} is no function of the array API standard, so a backend need not have it"
+                f"xp.{name} is not a function of the array API standard, so a backend can lack it"
             )
         found = getattr(np, name)
         is_plain = name in HOST_ANSWERS or isinstance(found, type) or not callable(found)
@@ -339,7 +339,7 @@ class GhostBackend(Backend):
     def to_host(self, array: GhostArray) -> np.ndarray:
         self._refuse_in_capture("to_host", "waits for the device")
         if not isinstance(array, GhostArray):
-            raise GhostError(f"host operand: to_host was given {type(array).__qualname__}.")
+            raise GhostError(f"host operand: to_host received {type(array).__qualname__}.")
         return np.array(unwrap(array, self.device, "to_host"))
 
     def synchronize(self) -> None:

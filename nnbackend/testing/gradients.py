@@ -94,7 +94,9 @@ class GradientConformance(Suite):
         )[0]
         verdict = check_gradients(net, backend.to_device(problem.x), problem.y, n_directions=2)
         if not verdict:
-            raise AssertionError(f"the gradient of {net!r} is no slope of its loss:\n{verdict}")
+            raise AssertionError(
+                f"the gradient of {net!r} is not the slope of its loss:\n{verdict}"
+            )
 
     def _compare(
         self, backend: Backend, dtype: str, layers: list[Any], loss: Any, case: str, *,

@@ -99,7 +99,7 @@ class Suite:
             if missing := sorted(set(cases) - there):
                 pytest.fail(
                     f"expected_failures of {type(self).__name__}: {test} has no case "
-                    f"{', '.join(missing)}; its cases are named as {case}"
+                    f"{', '.join(missing)}; its cases have names such as {case}"
                 )
         reason = expected.get(case) or expected.get(test)
         if reason is not None:
@@ -200,7 +200,7 @@ class Placed:
         if self.whole is not None:
             guards = np.delete(self.backend.to_host(self.whole), slice(3, 3 + self.n))
             if (guards != 7).any():
-                report.fail(f"{name}: wrote outside the array it was given")
+                report.fail(f"{name}: wrote outside its array")
         return self.backend.to_host(self.array)
 
 

@@ -96,7 +96,7 @@ class LayerChecks(Suite):
         names = {k: v for k, v in arrays.items() if k != "b" and not (k == "z" and shared)}
         for result, like in (("dW", "W"), ("db", "b"), *([("dx", "x")] if with_dx else [])):
             names[result] = np.full_like(arrays[like], np.nan)
-        case = f"{phi.name}, dx {'wanted' if with_dx else 'not wanted'}"
+        case = f"{phi.name}, {'with' if with_dx else 'without'} dx"
         self.compare_kernel(
             backend, "dense_backward", names, ["delta", "dW", "db", "dx"],
             lambda b, a: b.dense_backward(

@@ -83,9 +83,7 @@ class LossChecks(Suite):
         arrays = fresh(backend, out), fresh(backend, y)
         backend.loss_and_delta(get_loss("quadratic"), *arrays, None, delta, totals)
         report = FailureReport("loss_and_delta", f"quadratic loss, 4 rows, {dtype}", self.seed)
-        report.close(
-            "delta (1/B is taken here)", backend.to_host(delta), np.full((4, 2), 0.25), 1e-7
-        )
+        report.close("delta (includes 1/B)", backend.to_host(delta), np.full((4, 2), 0.25), 1e-7)
         report.close("totals", backend.to_host(totals), np.array([4.0, 4.0, 0.0, 0.0]), 1e-7)
 
     def test_a_batch_without_weight_gives_nothing(self, backend: Backend, dtype: str) -> None:

@@ -93,7 +93,7 @@ def loss_rows(name: str, params: Sequence[float], a: Array, y: Array) -> Array:
     elif name == "cross_entropy":
         terms = -special.xlogy((1.0 - p) * y + p / y.shape[1], a)
     else:
-        raise KeyError(f"the oracle knows no loss {name!r}")
+        raise KeyError(f"the oracle has no loss {name!r}")
     return terms.sum(axis=1)
 
 
@@ -115,7 +115,7 @@ def loss_slope(name: str, params: Sequence[float], a: Array, y: Array) -> Array:
         return (1.0 - y) / (1.0 - a) - y / a
     if name == "cross_entropy":
         return -((1.0 - p) * y + p / y.shape[1]) / a
-    raise KeyError(f"the oracle knows no loss {name!r}")
+    raise KeyError(f"the oracle has no loss {name!r}")
 
 
 @dataclass

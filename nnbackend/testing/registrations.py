@@ -42,7 +42,7 @@ class RegistrationConformance(Suite):
         """Return the backend's spec."""
         module, _, attribute = self.spec_target(backend).partition(":")
         spec = getattr(__import__(module, fromlist=[attribute]), attribute)
-        assert isinstance(spec, BackendSpec), f"{module}:{attribute} is no BackendSpec: {spec!r}"
+        assert isinstance(spec, BackendSpec), f"{module}:{attribute} is not a BackendSpec: {spec!r}"
         return spec
 
     def test_signatures_equal_the_base_class(self, backend: Backend) -> None:
@@ -61,7 +61,9 @@ class RegistrationConformance(Suite):
         assert re.fullmatch(r"[a-z][a-z0-9_]*", name), f"bad name {name!r}"
         assert name not in registry.KINDS, f"the name {name!r} is a kind"
         word = rf"{name}(:[a-z][a-z0-9_]*)?(:\d+)?"
-        assert re.fullmatch(word, device), f"device {device!r} is no {name}:NUMBER or {name}:TYPE:N"
+        assert re.fullmatch(word, device), (
+            f"device {device!r} is not {name}:NUMBER or {name}:TYPE:N"
+        )
         unknown = set(backend.capabilities) - CAPABILITIES
         assert not unknown, f"unknown capabilities {unknown}; known are {CAPABILITIES}"
         assert backend.float_dtypes, "float_dtypes is empty"
@@ -78,14 +80,14 @@ class RegistrationConformance(Suite):
         assert spec.name == backend.name, f"spec {spec.name!r} loads a backend {backend.name!r}"
         assert spec.kind in ("cpu", "gpu"), f"kind must be cpu or gpu, is {spec.kind!r}"
         assert spec.api_version == API_VERSION, f"api_version {spec.api_version} != {API_VERSION}"
-        assert isinstance(spec.priority, int), f"priority {spec.priority!r} is no int"
-        assert isinstance(spec.version(), str), "version() gives no text"
+        assert isinstance(spec.priority, int), f"priority {spec.priority!r} is not an int"
+        assert isinstance(spec.version(), str), "version() does not return text"
 
     def test_probe_is_calm(self, backend: Backend) -> None:
         spec = self.spec(backend)
         first = spec.probe()
         for _ in range(20):  # includes a slow probe
-            assert spec.probe() == first, "probe() changes its mind from call to call"
+            assert spec.probe() == first, "probe() returns different results"
         assert first.device_count > 0, f"the backend was loaded but probe() says {first.reason!r}"
 
     def test_probe_never_raises(self, backend: Backend) -> None:
@@ -95,7 +97,7 @@ class RegistrationConformance(Suite):
         found = _elsewhere(f"{blocked}; {shown}", self.spec_target(backend))
         assert isinstance(found, list)
         count, reason = found
-        assert count > 0 or reason, f"without its library probe() gives no reason: {found}"
+        assert count > 0 or reason, f"without its library probe() returns no reason: {found}"
 
     def test_a_full_device_says_so(self, backend: Backend) -> None:
         with pytest.raises(MemoryError) as raised:
@@ -127,10 +129,10 @@ class RegistrationConformance(Suite):
         spec = self.spec(backend)
         for word in (spec.name, f"{spec.name}:0", f" {spec.name.upper()} "):
             found = get_backend(word)
-            assert found.name == spec.name, f"get_backend({word!r}) gave {found!r}"
-        assert get_backend(backend) is backend, "get_backend(a Backend) must give it back"
+            assert found.name == spec.name, f"get_backend({word!r}) returned {found!r}"
+        assert get_backend(backend) is backend, "get_backend(a Backend) must return it"
         again = get_backend(backend.device)
-        assert again.device == backend.device, f"get_backend({backend.device!r}) gave {again!r}"
+        assert again.device == backend.device, f"get_backend({backend.device!r}) returned {again!r}"
         with pytest.raises(BackendError, match="device"):
             get_backend(f"{spec.name}:{spec.probe().device_count}")
         row = next(row for row in backends() if row.name == spec.name)
@@ -141,7 +143,7 @@ class RegistrationConformance(Suite):
     def test_foreign_arrays_are_refused(self, backend: Backend) -> None:
         net = Network([2, 3, 1], device=backend)
         foreign = GhostBackend(99).zeros((4, 2), "float32")
-        assert not backend.owns(foreign), "owns() claims an array of ghost:99"
+        assert not backend.owns(foreign), "owns() is True for an array of ghost:99"
         with pytest.raises(DeviceMismatchError, match=re.escape(backend.device)):
             net.feedforward(foreign)
         if not backend.owns(np.zeros(1)):

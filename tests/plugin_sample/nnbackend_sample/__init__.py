@@ -1,4 +1,4 @@
-"""What the entry point names: light to import, the array library comes with `load`."""
+"""The entry point's spec: light to import; `load` imports the array library."""
 
 from nnbackend.backend import Backend, BackendSpec, Probe
 

@@ -1,4 +1,4 @@
-"""Six methods; every kernel is the base class's."""
+"""A backend of six methods; it inherits every kernel."""
 
 import numpy as np
 
