@@ -260,7 +260,7 @@ def test_an_ensemble_fitted_to_sparse_rows_has_no_scaler(tmp_path: Path) -> None
         (
             lambda: nn.MLPClassifier(**SMALL, tol=9.0).fit(X, np.ones(64, int)),
             ArgumentError,
-            r"at least two classes apart. Received: a fit to array\(\[1\]\) alone",
+            r"at least two classes. Received: a fit to array\(\[1\]\) alone",
         ),
         (lambda: fitted("ensemble"), ArgumentError, "one network. Received: an ensemble of 4"),
         (
