@@ -54,9 +54,9 @@ class Training:
 
     def __init__(self, backend: Any, row: str, is_emulated: bool) -> None:
         import nnbackend as nn
+        from nnbackend.training.api import new_trainer
         from nnbackend.training.config import TrainConfig
-        from nnbackend.training.micro_batches import Runs
-        from nnbackend.training.trainer import Trainer
+        from nnbackend.training.step_runner import StepRunner
 
         work = _work(row, is_emulated)
         net = nn.Network(
@@ -64,25 +64,27 @@ class Training:
         )
         net.set_parameters(*map(list, zip(*work.theta, strict=True)))
         config = TrainConfig(nn.SGD(LEARNING_RATE, momentum=MOMENTUM), 1, work.batch)
-        trainer = Trainer(net, work.x, work.y, config)
+        trainer = new_trainer(net, work.x, work.y, config)
         # The order of all contenders; a round may pass over the data several times.
         self.steps = len(work.windows)
-        trainer.loader.order = backend.to_device(work.windows.reshape(-1))
+        assert isinstance(trainer.runner, StepRunner)
+        runner = trainer.runner
+        runner.loader.order = backend.to_device(work.windows.reshape(-1))
         n_rates = max(self.steps, MOST_TICKS)
         rates = np.repeat([[LEARNING_RATE], [MOMENTUM]], n_rates, axis=1)
-        trainer.rates = backend.to_device(rates)
-        self.backend, self._trainer, self._net = backend, trainer, net
-        self._runs, self._rows = Runs(), work.batch
+        runner.builder.rates = backend.to_device(rates)
+        self.backend, self._clock, self._net = backend, trainer.state.clock, net
+        self._runner, self._rows = runner, work.batch
         self._seen = work.x[work.seen], work.y[work.seen]
 
     def run(self, n: int) -> None:
         """Run the first n steps of a round."""
         self.reset()
-        self._runs.make(self._trainer, self._rows, n)
+        self._runner.run_steps(self._rows, n)
 
     def reset(self) -> None:
         """Set the clock to the start of a round."""
-        self.backend.to_device(np.array([0, -1]), out=self._trainer.clock)
+        self.backend.to_device(np.array([0, -1]), out=self._clock)
 
     def form(self) -> Form:
         """Return a round as a form to time."""

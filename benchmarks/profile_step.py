@@ -80,7 +80,7 @@ class Profile:
         from nnbackend_numba.operations import make_steps
         from nnbackend_numpy import threads
 
-        clock, most = self.contender.trainer.clock, STEPS_AT_ONCE
+        clock, most = self.contender.trainer.state.clock, STEPS_AT_ONCE
         if any(line[0] and self.name(line) in ("tick", "gather") for line in lines):
             most = self.steps - 1  # the clock must stay within the epoch
 

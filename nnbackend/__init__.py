@@ -28,7 +28,7 @@ _MODULES = {
     "DeviceLostError": "errors",
     "DeviceMemoryError": "errors",
     "Dropout": "network.layers",
-    "EarlyStopping": "training.callbacks",
+    "EarlyStopping": "training.early_stopping",
     "Gradient": "network.network",
     "History": "training.history",
     "LBFGS": "training.lbfgs",
@@ -53,7 +53,7 @@ _MODULES = {
     "losses": "network.losses",
     "resume": "persistence.resuming",
     "schedules": "training.schedules",
-    "train": "training.trainer",
+    "train": "training.api",
 }
 
 __all__ = sorted(_MODULES)
@@ -86,8 +86,9 @@ if TYPE_CHECKING:
     from nnbackend.persistence.resuming import resume as resume
     from nnbackend.testing.gradient_check import check_gradients as check_gradients
     from nnbackend.training import schedules as schedules
+    from nnbackend.training.api import train as train
     from nnbackend.training.callbacks import Callback as Callback
-    from nnbackend.training.callbacks import EarlyStopping as EarlyStopping
+    from nnbackend.training.early_stopping import EarlyStopping as EarlyStopping
     from nnbackend.training.history import History as History
     from nnbackend.training.lbfgs import LBFGS as LBFGS
     from nnbackend.training.optimizers import SGD as SGD
@@ -96,7 +97,6 @@ if TYPE_CHECKING:
     from nnbackend.training.optimizers import Adam as Adam
     from nnbackend.training.optimizers import AdamW as AdamW
     from nnbackend.training.optimizers import RMSProp as RMSProp
-    from nnbackend.training.trainer import train as train
 
 
 def __getattr__(name: str) -> Any:

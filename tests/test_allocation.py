@@ -12,8 +12,8 @@ import pytest
 
 import nnbackend as nn
 from nnbackend.errors import BackendUnavailableError
+from nnbackend.training.api import new_trainer
 from nnbackend.training.config import TrainConfig
-from nnbackend.training.trainer import Trainer
 
 STEPS, BATCH = 1000, 1024
 # NumPy's own buffers of 8 192 elements, for operands of two dtypes, and the losses of rows; the
@@ -32,15 +32,15 @@ def test_a_thousand_steps_allocate_no_array(device: str, optimizer: Any) -> None
         net = nn.Network(layers, "cross_entropy", device=device)
     except BackendUnavailableError as error:
         pytest.skip(str(error).splitlines()[0])
-    trainer = Trainer(net, x, y, TrainConfig(optimizer, 1, BATCH, l2=1e-4))
+    trainer = new_trainer(net, x, y, TrainConfig(optimizer, 1, BATCH, l2=1e-4))
     trainer.run()  # the first epoch allocates everything
-    run = partial(trainer._runs.make, trainer, trainer.batch_size)
-    trainer.clock[1] = -1
+    run = partial(trainer.runner.run_steps, trainer.state.history.batch_size)
+    trainer.state.clock[1] = -1
     run(1)
     tracemalloc.start()
     try:
         for _ in range(STEPS // 50):
-            trainer.clock[1] = -1
+            trainer.state.clock[1] = -1
             run(50)
         _, peak = tracemalloc.get_traced_memory()
     finally:

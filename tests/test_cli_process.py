@@ -17,8 +17,9 @@ import pytest
 
 import nnbackend as nn
 from nnbackend.cli.progress import EpochTable, RunWriter, duration
+from nnbackend.training.api import new_trainer
 from nnbackend.training.config import TrainConfig
-from nnbackend.training.trainer import Trainer
+from nnbackend.training.loop import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = {
@@ -153,7 +154,7 @@ class Terminal(io.StringIO):
 def _trainer(**options: Any) -> Trainer:
     net = nn.Network([2, 3, 2], loss="cross_entropy", device="numpy")
     x = np.arange(40, dtype=np.float64).reshape(20, 2)
-    return Trainer(net, x, np.arange(20) % 2, TrainConfig(epochs=3, **options), validation=0.2)
+    return new_trainer(net, x, np.arange(20) % 2, TrainConfig(epochs=3, **options), validation=0.2)
 
 
 class Clock:
@@ -174,10 +175,15 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def _end_epoch(table: EpochTable, trainer: Trainer) -> list[str]:
     """End an epoch; return the cells of its row."""
-    trainer.epoch += 1
-    row = {"epoch": trainer.epoch, "train_loss": 0.5, "valid_loss": 0.6, "valid_accuracy": 0.75}
-    trainer.history.rows.append({**row, "learning_rate": 0.001, "seconds": 2.0})
-    table.on_epoch_end(trainer, trainer.history.rows[-1])
+    trainer.state.epoch += 1
+    row = {
+        "epoch": trainer.state.epoch,
+        "train_loss": 0.5,
+        "valid_loss": 0.6,
+        "valid_accuracy": 0.75,
+    }
+    trainer.state.history.rows.append({**row, "learning_rate": 0.001, "seconds": 2.0})
+    table.on_epoch_end(trainer, trainer.state.history.rows[-1])
     return table.stream.getvalue().rpartition("\x1b[K")[2].splitlines()[-1].split()
 
 
@@ -227,7 +233,7 @@ def test_the_run_writer_saves_the_best_weights_and_keeps_the_current_ones(
     trainer.callbacks = (RunWriter(tmp_path),)
     trainer.run()
     last = trainer.net.get_parameters()[0]
-    trainer.restore_best()
+    trainer.state.restore_best()
     saved = nn.load(tmp_path / "model.safetensors", device="numpy").get_parameters()[0]
     for W, V in zip(saved, trainer.net.get_parameters()[0], strict=True):
         assert (W == V).all()
@@ -236,7 +242,7 @@ def test_the_run_writer_saves_the_best_weights_and_keeps_the_current_ones(
     assert lines[0] == "epoch,train_loss,valid_loss,valid_accuracy,learning_rate,seconds"
     assert len(lines) == 4
     cells = lines[-1].split(",")
-    assert [float(cell) for cell in cells] == list(trainer.history.rows[-1].values())
+    assert [float(cell) for cell in cells] == list(trainer.state.history.rows[-1].values())
 
 
 def test_durations() -> None:

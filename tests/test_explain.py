@@ -15,7 +15,7 @@ import nnbackend as nn
 from nnbackend.cli import main
 from nnbackend.explain import explain, to_html, to_text
 from nnbackend.network.layers import AbstractLayer
-from nnbackend.training.trainer import Trainer
+from nnbackend.training.loop import Trainer
 
 X, Y = np.array([[0.05, -0.1]]), np.array([[0.01, 0.99]])
 LAYERS: list[list[AbstractLayer]] = [

@@ -12,9 +12,9 @@ import pytest
 import nnbackend as nn
 from nnbackend.errors import DeviceMemoryError
 from nnbackend.testing.ghost import GhostBackend
+from nnbackend.training.api import new_trainer
 from nnbackend.training.config import TrainConfig
 from nnbackend.training.rate_finder import find_learning_rate
-from nnbackend.training.trainer import Trainer
 
 RNG = np.random.default_rng(8)
 X = RNG.normal(size=(50, 4))
@@ -275,7 +275,9 @@ def test_running_out_of_memory_later_raises_and_the_run_can_continue() -> None:
     """Only the failed step is repeated."""
     device = NoWorkMemory("dense_forward", 99)
     net = classifier(device)
-    trainer = Trainer(net, X, LABELS, TrainConfig(epochs=2, batch_size=10, seed=5, shuffle=True))
+    trainer = new_trainer(
+        net, X, LABELS, TrainConfig(epochs=2, batch_size=10, seed=5, shuffle=True)
+    )
     whole, calls = device.dense_forward, 0
 
     def fails_once(*args: Any) -> None:
@@ -288,7 +290,7 @@ def test_running_out_of_memory_later_raises_and_the_run_can_continue() -> None:
     device.dense_forward = fails_once  # type: ignore[method-assign]
     with pytest.raises(MemoryError):
         trainer.run()
-    assert trainer.step == 4
+    assert trainer.state.step == 4
     trainer.run()
     expected = classifier(GhostBackend())
     nn.train(expected, X, LABELS, epochs=2, batch_size=10, seed=5)

@@ -116,7 +116,7 @@ def test_a_learning_rate_is_found() -> None:
 def test_counts_above_2_to_the_24_are_exact() -> None:
     sums = Sums(ghost32(), 1)
     one = sums.backend.to_device(np.array([0, 1, 0, 0], np.float32))
-    sums.put(np.array([0, 2**24, 0, 0], np.float32), np.zeros(4))
+    sums.load(np.array([0, 2**24, 0, 0], np.float32), np.zeros(4))
     for _ in range(3):
         sums.flush()
         sums.backend.copy(sums.totals + one, sums.totals)
@@ -142,7 +142,7 @@ def test_the_sums_of_an_epoch_are_exact() -> None:
 
     class Look(nn.Callback):
         def on_epoch_end(self, trainer: Any, row: Any) -> None:
-            seen.append(trainer.sums.read())
+            seen.append(trainer.state.sums.read())
 
     net = nn.Network([1, 1], "quadratic", device="ghost32")
     net.set_parameters([np.zeros((1, 1))], [np.zeros(1)])
@@ -163,7 +163,7 @@ class Interrupt(nn.Callback):
         self.step = step
 
     def on_progress(self, trainer: Any, step: int, n_steps: int) -> None:
-        if trainer.step >= self.step:
+        if trainer.state.step >= self.step:
             trainer.interrupt.requested = True
 
 

@@ -124,7 +124,7 @@ class _Stop(nn.Callback):
     """A callback that presses Ctrl-C in the second epoch."""
 
     def on_epoch_end(self, trainer: Any, row: Any) -> None:
-        if trainer.epoch == 2:
+        if trainer.state.epoch == 2:
             signal.raise_signal(signal.SIGINT)
 
 

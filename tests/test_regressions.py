@@ -17,9 +17,9 @@ from nnbackend.cli import main
 from nnbackend.errors import ArgumentError, DataError, ShapeError
 from nnbackend.network.activations import get_activation
 from nnbackend.testing import GhostBackend
+from nnbackend.training.api import new_trainer
 from nnbackend.training.config import TrainConfig
 from nnbackend.training.optimizers import get_optimizer
-from nnbackend.training.trainer import Trainer
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(20, 4))
@@ -40,14 +40,14 @@ class CtrlC(nn.Callback):
 
 
 def test_a_run_continues_after_ctrl_c() -> None:
-    trainer = Trainer(regressor(), X, VALUES, TrainConfig(epochs=5), callbacks=[CtrlC()])
+    trainer = new_trainer(regressor(), X, VALUES, TrainConfig(epochs=5), callbacks=[CtrlC()])
     assert trainer.run().stop_reason == "interrupted"
     history = trainer.run()
     assert (history.stop_reason, len(history)) == ("epochs", 5)
 
 
 def test_a_trainer_runs_in_another_thread() -> None:
-    trainer, errors = Trainer(regressor(), X, VALUES, TrainConfig(epochs=1)), []
+    trainer, errors = new_trainer(regressor(), X, VALUES, TrainConfig(epochs=1)), []
 
     def run() -> None:
         try:
@@ -202,7 +202,7 @@ def test_an_epoch_reads_a_constant_part_of_the_history() -> None:
         reads: ClassVar[list[int]] = []
 
         def on_epoch_end(self, trainer: Any, row: Any) -> None:
-            trainer.history.rows[-1] = Counted(row)
+            trainer.state.history.rows[-1] = Counted(row)
             self.reads.append(Counted.reads)
 
     nn.train(regressor(), X, VALUES, epochs=200, callbacks=[Wrap()])

@@ -19,7 +19,7 @@ from nnbackend.persistence.atomic_file import atomic_write
 from nnbackend.persistence.checkpoints import checkpoint_paths
 from nnbackend.persistence.container import encode, read_model
 from nnbackend.testing.ghost import GhostBackend
-from nnbackend.training import trainer as trainer_module
+from nnbackend.training import step_runner
 
 RNG = np.random.default_rng(5)
 X = RNG.normal(size=(50, 4)).astype(np.float32)
@@ -37,7 +37,7 @@ class Interrupt(nn.Callback):
         self.on_epoch_end(trainer, {})
 
     def on_epoch_end(self, trainer: Any, row: Any) -> None:
-        if trainer.step >= self.at:
+        if trainer.state.step >= self.at:
             trainer.interrupt.requested = True
 
 
@@ -47,15 +47,15 @@ class Spy(nn.Callback):
     seen: tuple[Any, ...] = ()
 
     def on_pause(self, trainer: Any) -> None:
-        host = trainer.backend.to_host
-        vectors = [trainer.net.theta, trainer.best, *trainer.state.values()]
-        vectors += [] if trainer.ema_weights is None else [trainer.ema_weights]
+        host = trainer.net.backend.to_host
+        vectors = [trainer.net.theta, trainer.state.best, *trainer.state.optimizer.values()]
+        vectors += [] if trainer.state.ema_weights is None else [trainer.state.ema_weights]
         self.seen = tuple(host(v).tobytes() for v in vectors)
 
 
 @pytest.fixture(autouse=True)
 def _poll_after_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer_module, "POLL_INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr(step_runner, "POLL_INTERVAL_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ def test_a_killed_run_resumes_from_its_last_checkpoint(tmp_path: Path) -> None:
 
     class Kill(nn.Callback):
         def on_progress(self, trainer: Any, step: int, n_steps: int) -> None:
-            if trainer.step == 13:
+            if trainer.state.step == 13:
                 raise Killed
 
     options: dict[str, Any] = {"epochs": 4, "batch_size": 10, "seed": 2, "validation": 0.2}
@@ -271,7 +271,7 @@ def test_a_failed_periodic_checkpoint_warns_and_a_failed_last_one_raises(
 
     class Note(nn.Callback):
         def on_epoch_end(self, trainer: Any, row: Any) -> None:
-            seen.append(trainer.epoch)
+            seen.append(trainer.state.epoch)
 
     monkeypatch.setattr("nnbackend.persistence.checkpoints.atomic_write", fail)
     net = classifier("numpy")
@@ -331,7 +331,7 @@ def test_a_folder_holds_checkpoints_of_one_run(tmp_path: Path) -> None:
 def test_a_signal_ends_the_run_with_a_checkpoint(number: int, tmp_path: Path) -> None:
     class Send(nn.Callback):
         def on_progress(self, trainer: Any, step: int, n_steps: int) -> None:
-            if trainer.step == 3:
+            if trainer.state.step == 3:
                 os.kill(os.getpid(), number)
 
     before = signal.getsignal(number)
@@ -349,7 +349,7 @@ def test_partially_updated_weights_are_not_saved(tmp_path: Path) -> None:
 
     class Twice(nn.Callback):
         def on_progress(self, trainer: Any, step: int, n_steps: int) -> None:
-            if trainer.step == 3:
+            if trainer.state.step == 3:
                 os.kill(os.getpid(), signal.SIGINT)
                 os.kill(os.getpid(), signal.SIGINT)
 
@@ -514,7 +514,9 @@ FORGED: dict[str, Callable[[dict[str, Any]], Any]] = {
     "no data": lambda run: run.pop("data"),
     "validation above 1": lambda run: run.update(validation=3),
     "validation of text": lambda run: run.update(validation="half"),
-    "curvature of a rule without": lambda run: run.update(lbfgs={"pairs": 2, "converged": False}),
+    "curvature of a rule without": lambda run: run.update(
+        lbfgs={"converged": False, "loss": 1.0, "curvatures": []}
+    ),
     "intervals": lambda run: run.update(every={"epochs": 0, "steps": None, "minutes": None}),
     "intervals of text": lambda run: run.update(every="often"),
     "more intervals": lambda run: run["every"].update(seconds=1),
@@ -536,7 +538,9 @@ def test_forged_checkpoints_are_refused(what: str, tmp_path: Path) -> None:
         assert isinstance(caught.value, ModelFileError), caught.value
 
 
-@pytest.mark.parametrize("name", ["run.best", "run.state.m", "run.history", "run.totals", "run.x"])
+@pytest.mark.parametrize(
+    "name", ["run.best", "run.optimizer.m", "run.history", "run.totals", "run.x"]
+)
 @pytest.mark.parametrize("how", ["absent", "shape", "dtype"])
 def test_forged_arrays_are_refused(name: str, how: str, tmp_path: Path) -> None:
     fit(tmp_path, Interrupt(3), every={"minutes": 60})

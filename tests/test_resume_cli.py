@@ -21,7 +21,7 @@ from nnbackend.cli.progress import RunWriter
 from nnbackend.errors import BackendError, DeviceLostError, DeviceMemoryError
 from nnbackend.persistence.checkpoints import checkpoint_paths
 from nnbackend.testing import GhostBackend
-from nnbackend.training.trainer import Trainer
+from nnbackend.training.loop import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = {
@@ -59,7 +59,7 @@ on_progress = Checkpoints.on_progress
 
 def send_signal(self, trainer, step, n_steps):
     on_progress(self, trainer, step, n_steps)
-    if trainer.epoch > 0 and checkpoint_paths(self.folder):
+    if trainer.state.epoch > 0 and checkpoint_paths(self.folder):
         os.kill(os.getpid(), int(sys.argv[1]))
 
 Checkpoints.on_progress = send_signal
@@ -151,7 +151,7 @@ def test_a_second_ctrl_c_reports_the_last_checkpoint(
     monkeypatch.chdir(tmp_path)
 
     def cut(self: Any, trainer: Any, step: int, n_steps: int) -> None:
-        if trainer.epoch == 1:
+        if trainer.state.epoch == 1:
             raise KeyboardInterrupt
 
     monkeypatch.setattr("nnbackend.persistence.checkpoints.Checkpoints.on_progress", cut)

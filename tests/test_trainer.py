@@ -164,7 +164,7 @@ class Rows(nn.Callback):
     """A callback that records the validation rows, identified by their first column."""
 
     def on_train_begin(self, trainer: Any) -> None:
-        self.validation = trainer.validation[0][:, 0].astype(int)
+        self.validation = trainer.data.validation[0][:, 0].astype(int)
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.25, 0.5, 1e-9, 0.999])
@@ -213,7 +213,7 @@ def test_the_split_depends_only_on_the_seed(labels: bool) -> None:
 def test_weights_are_split_with_their_rows() -> None:
     class Look(nn.Callback):
         def on_train_begin(self, trainer: Any) -> None:
-            x, y, weight = trainer.validation
+            x, y, weight = trainer.data.validation
             np.testing.assert_allclose(weight, x[:, 0])
             np.testing.assert_allclose(y[:, 0], x[:, 0])
             self.looked = True
@@ -426,7 +426,7 @@ def test_ctrl_c_from_a_callback_leaves_consistent_weights(moment: str) -> None:
             return False
 
         def on_progress(self, trainer: Any, step: int, n_steps: int) -> None:
-            if moment == "on_progress" and trainer.epoch == 2:
+            if moment == "on_progress" and trainer.state.epoch == 2:
                 self.cut = trainer.net.theta.copy()
                 raise KeyboardInterrupt
 
@@ -447,7 +447,7 @@ def test_ctrl_c_ends_after_the_current_step_and_restores_the_handler() -> None:
     class Interrupt(nn.Callback):
         def on_progress(self, trainer: Any, step: int, n_steps: int) -> None:
             inside.append(signal.getsignal(signal.SIGINT))
-            if trainer.epoch == 1:
+            if trainer.state.epoch == 1:
                 os.kill(os.getpid(), signal.SIGINT)
 
     history = nn.train(regressor(), X, Y, epochs=5, batch_size=60, callbacks=[Interrupt()])
@@ -482,7 +482,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 class Ready(nn.Callback):
     def on_progress(self, trainer, step, n_steps):
-        if trainer.epoch == 1:
+        if trainer.state.epoch == 1:
             print("ready", flush=True)
 
 x = np.random.default_rng(0).normal(size=(4000, 20))

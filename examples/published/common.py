@@ -58,7 +58,7 @@ class TestAccuracy(nn.Callback):
 
     def on_epoch_end(self, trainer: Any, row: Any) -> None:
         self.values.append(accuracy(trainer.net, self.data.x_test, self.data.y_test))
-        print(f"  epoch {trainer.epoch:4}  loss {row['train_loss']:.4f}  "
+        print(f"  epoch {trainer.state.epoch:4}  loss {row['train_loss']:.4f}  "
               f"test {self.values[-1]:.4f}  {row['seconds']:.1f} s", flush=True)  # fmt: skip
 
 

@@ -32,7 +32,7 @@ class OursOnNumPy(AbstractContender):
     def load(cls) -> None:
         super().load()
         library("nnbackend.backend").get_backend(cls.device)
-        library("nnbackend.training.trainer")
+        library("nnbackend.training.api")
 
     def prepare(self) -> None:
         nn = library("nnbackend")
@@ -48,13 +48,13 @@ class OursOnNumPy(AbstractContender):
         self._step = self._new_step()
 
     def reset(self) -> None:
-        trainer, config = (
-            library("nnbackend.training.trainer"),
+        api, config = (
+            library("nnbackend.training.api"),
             library("nnbackend.training.config"),
         )
         self.net.set_parameters(*self.start)
         options = config.TrainConfig(self.rule, 10**9, self.row.batch, seed=self.seed)
-        self.trainer = trainer.Trainer(self.net, self.x, self.y, options, callbacks=[self.stop])
+        self.trainer = api.new_trainer(self.net, self.x, self.y, options, callbacks=[self.stop])
 
     def _new_step(self) -> Any:
         """Return a step on the first batch, built from the trainer's parts."""

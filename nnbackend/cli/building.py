@@ -13,8 +13,8 @@ from nnbackend.network.activations import get_activation
 from nnbackend.network.layers import AbstractLayer, Dense, Dropout, Maxout
 from nnbackend.network.losses import OUTPUT_ACTIVATIONS, get_loss
 from nnbackend.network.network import Network
-from nnbackend.training.callbacks import EarlyStopping
 from nnbackend.training.config import TrainConfig
+from nnbackend.training.early_stopping import EarlyStopping
 from nnbackend.training.optimizers import get_optimizer
 from nnbackend.training.schedules import SCHEDULES, Schedule
 

@@ -147,7 +147,7 @@ def _rates(s: Subject) -> None:
     training = plan.parts.training
     trial = find_learning_rate(
         plan.net, training.x, training.y, optimizer=plan.trainer.config.optimizer,
-        batch_size=plan.trainer.batch_size, seed=plan.settings.seed,
+        batch_size=plan.trainer.state.history.batch_size, seed=plan.settings.seed,
     )  # fmt: skip
     plots.learning_rate_curve(trial, s.out)
     print(f"suggested learning rate: {trial.suggestion:.2g}")

@@ -12,7 +12,7 @@ from nnbackend.network.network import Network
 from nnbackend.persistence import save
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.history import Row
-from nnbackend.training.trainer import Trainer
+from nnbackend.training.run import Run
 
 BAR = 28  # characters
 REDRAW_SECONDS = 0.2
@@ -35,18 +35,18 @@ class EpochTable(Callback):
         self._timed_from: tuple[float, float] | None = None
         self._steps_done_at = self._second_began = 0.0
 
-    def on_train_begin(self, trainer: Trainer) -> None:
+    def on_train_begin(self, trainer: Run) -> None:
         self._timed_from = None
-        self._first = trainer.epoch  # not 0 for a resumed run
+        self._first = trainer.state.epoch  # not 0 for a resumed run
         titles = ["epoch", "train loss"]
-        if trainer.validation is not None:
+        if trainer.data.validation is not None:
             titles += ["valid loss", f"valid {score_name(trainer)}"]
         titles += ["learning rate", "samples/s", "time left"]
         self._widths = [max(len(title), 10) for title in titles]
         self._widths[0] = max(5, len(str(trainer.config.epochs)))
         self._print(titles)
 
-    def on_progress(self, trainer: Trainer, step: int, n_steps: int) -> None:
+    def on_progress(self, trainer: Run, step: int, n_steps: int) -> None:
         now, share = time.perf_counter(), step / n_steps
         self._steps_done_at = now
         if self._timed_from is None:
@@ -56,15 +56,15 @@ class EpochTable(Callback):
             return
         full = int(BAR * share)
         whole = (now - began) / (share - first)  # seconds
-        rate, left = trainer.n / whole, (1.0 - share) * whole
+        rate, left = len(trainer.data.rows) / whole, (1.0 - share) * whole
         self.stream.write(
-            f"\r{trainer.epoch + 1:>{self._widths[0]}}  [{'=' * full}{' ' * (BAR - full)}] "
+            f"\r{trainer.state.epoch + 1:>{self._widths[0]}}  [{'=' * full}{' ' * (BAR - full)}] "
             f"{share:4.0%}  {rate:,.0f} samples/s  {duration(left)} \x1b[K"
         )
         self.stream.flush()
         self._is_drawn, self._drawn_at = True, now
 
-    def on_epoch_end(self, trainer: Trainer, row: Row) -> None:
+    def on_epoch_end(self, trainer: Run, row: Row) -> None:
         seconds_left = self._seconds_left(trainer)
         cells = [f"{row['epoch']:.0f}", loss_text(row["train_loss"])]
         cells += [
@@ -73,12 +73,12 @@ class EpochTable(Callback):
             if name.startswith("valid_")
         ]
         cells.append(f"{row['learning_rate']:.3g}")
-        cells.append(f"{trainer.n / row['seconds']:,.0f}" if row["seconds"] else "")
+        cells.append(f"{len(trainer.data.rows) / row['seconds']:,.0f}" if row["seconds"] else "")
         cells.append("" if seconds_left is None else duration(seconds_left))
-        is_best = trainer.history.best_index == len(trainer.history) - 1
+        is_best = trainer.state.history.best_index == len(trainer.state.history) - 1
         self._print(cells, " *" if is_best else "")
 
-    def _seconds_left(self, trainer: Trainer) -> float | None:
+    def _seconds_left(self, trainer: Run) -> float | None:
         """Return the estimated time of the remaining epochs; None if there is no estimate yet.
 
         After the first epoch the estimate uses its steps after the first one, to exclude the
@@ -87,13 +87,13 @@ class EpochTable(Callback):
         now = time.perf_counter()
         began, first = self._timed_from or (now, 1.0)
         self._timed_from = now, 0.0
-        done, left = trainer.epoch - self._first, trainer.config.epochs - trainer.epoch
+        done, left = trainer.state.epoch - self._first, trainer.config.epochs - trainer.state.epoch
         if done > 1:
             return (now - self._second_began) / (done - 1) * left
         self._second_began = now
         return None if first == 1.0 else (self._steps_done_at - began) / (1.0 - first) * left
 
-    def on_train_end(self, trainer: Trainer) -> None:
+    def on_train_end(self, trainer: Run) -> None:
         self._clear_bar()
 
     def _print(self, cells: list[str], mark: str = "") -> None:
@@ -122,10 +122,10 @@ class RunWriter(Callback):
         self._saved_epoch = 0.0
         self._is_behind = self._has_warned = False
 
-    def on_train_begin(self, trainer: Trainer) -> None:
+    def on_train_begin(self, trainer: Run) -> None:
         self._write_history(trainer)
 
-    def on_epoch_end(self, trainer: Trainer, row: Row) -> None:
+    def on_epoch_end(self, trainer: Run, row: Row) -> None:
         try:
             if self._is_behind:
                 self._write_history(trainer)
@@ -140,21 +140,21 @@ class RunWriter(Callback):
                 logger.warning("the run folder is not up to date, training continues (%s)", error)
             self._has_warned = True
 
-    def on_train_end(self, trainer: Trainer) -> None:
+    def on_train_end(self, trainer: Run) -> None:
         if self._is_behind:  # retry: the disk may have space again
-            self.on_epoch_end(trainer, trainer.history.rows[-1])
+            self.on_epoch_end(trainer, trainer.state.history.rows[-1])
 
-    def _write_history(self, trainer: Trainer) -> None:
+    def _write_history(self, trainer: Run) -> None:
         """Rewrite the file with all epochs so far."""
         names = ["epoch", "train_loss"]
-        if trainer.validation is not None:
+        if trainer.data.validation is not None:
             names += ["valid_loss", f"valid_{score_name(trainer)}"]
         self._append(",".join([*names, "learning_rate", "seconds"]), "w")
-        for row in trainer.history:  # not empty for a resumed run
+        for row in trainer.state.history:  # not empty for a resumed run
             self._append(_csv_line(row))
 
-    def _save_if_due(self, trainer: Trainer) -> None:
-        best = trainer.history.best["epoch"]
+    def _save_if_due(self, trainer: Run) -> None:
+        best = trainer.state.history.best["epoch"]
         now = time.perf_counter()
         if best == self._saved_epoch or now < self._next_save:
             return
@@ -172,18 +172,18 @@ def _csv_line(row: Row) -> str:
     return ",".join(f"{v:.0f}" if k == "epoch" else repr(v) for k, v in row.items())
 
 
-def score_name(trainer: Trainer) -> str:
+def score_name(trainer: Run) -> str:
     """Return the name of the validation score: accuracy or r2."""
-    assert trainer.validation is not None
-    return trainer.net.score_for(trainer.validation[1]).name
+    assert trainer.data.validation is not None
+    return trainer.net.score_for(trainer.data.validation[1]).name
 
 
-def save_best(trainer: Trainer, path: Path) -> None:
+def save_best(trainer: Run, path: Path) -> None:
     """Write the network with the best weights; the network keeps its current weights."""
     net: Network = trainer.net
     current = net.backend.empty(tuple(net.theta.shape), net.dtype)
     net.backend.copy(net.theta, current)
-    trainer.restore_best()
+    trainer.state.restore_best()
     try:
         save(net, path)
     finally:

@@ -64,9 +64,10 @@ from nnbackend.persistence.checkpoints import (
 )
 from nnbackend.persistence.resuming import device_of, restore
 from nnbackend.plots import curves
+from nnbackend.training.api import new_trainer
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.history import Row
-from nnbackend.training.trainer import Trainer
+from nnbackend.training.loop import Trainer
 
 SCORES = ("accuracy", "r2")
 
@@ -175,7 +176,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(to_json(results))
     sys.stdout.flush()
-    if plan.trainer.history.stop_reason == "interrupted":
+    if plan.trainer.state.history.stop_reason == "interrupted":
         return _interrupted(plan.trainer, folder)
     keep_newest(folder / CHECKPOINTS)
     return _verdict(results, plan.settings)
@@ -196,7 +197,7 @@ def prepare(settings: Settings, backend: Backend) -> Plan:
         )
     settings = complete(resolve_sources(settings, data), parts.training, backend)
     net = build_network(settings, parts.training, backend)
-    trainer = Trainer(
+    trainer = new_trainer(
         net, parts.training.x, parts.training.y, build_config(settings),
         validation=validation,
         scale=settings.scale,
@@ -215,10 +216,10 @@ def _learn(plan: Plan, folder: Path, is_quiet: bool, checkpoint: Checkpoint | No
     every: Any = interval(plan.settings.checkpoint)
     trainer.callbacks = (*callbacks, Checkpoints(folder / CHECKPOINTS, **every))
     if checkpoint is not None:
-        restore(trainer, checkpoint)
+        restore(trainer, trainer.callbacks, checkpoint)
         save_changes(folder, plan.settings)
         if not is_quiet:
-            print(f"resuming after step {trainer.step} in {folder}\n", file=sys.stderr)
+            print(f"resuming after step {trainer.state.step} in {folder}\n", file=sys.stderr)
     failure = None
     try:
         trainer.run()
@@ -227,12 +228,12 @@ def _learn(plan: Plan, folder: Path, is_quiet: bool, checkpoint: Checkpoint | No
         _draw(trainer, folder)
         raise DivergedError(f"{error} The results until then are in {folder}.") from error
     except (OSError, MemoryError) as error:
-        if not trainer.history.stop_reason:  # training has not started
+        if not trainer.state.history.stop_reason:  # training has not started
             raise
         failure = error  # of the last checkpoint, which is larger than the files saved here
     save(plan.net, folder / LAST)
-    if trainer.history.rows:  # else the last weights, from within the first epoch, are the best
-        trainer.restore_best()
+    if trainer.state.history.rows:  # else the last weights, of the first epoch, are the best
+        trainer.state.restore_best()
     save(plan.net, folder / MODEL)
     if failure is not None:
         print_message(f"the model is saved in {folder}, but the last checkpoint is not")
@@ -241,7 +242,7 @@ def _learn(plan: Plan, folder: Path, is_quiet: bool, checkpoint: Checkpoint | No
 
 def figures(plan: Plan) -> dict[str, Any]:
     """Return the results of the best epoch and of the test part, which is used only here."""
-    history, test = plan.trainer.history, plan.parts.test
+    history, test = plan.trainer.state.history, plan.parts.test
     best: Row = history.best if history.rows else {}
     results: dict[str, Any] = {
         "best_epoch": int(best.get("epoch", 0)),
@@ -274,9 +275,9 @@ def header(plan: Plan, folder: Path) -> str:
     if data.columns is not None:
         kind += f" of {data.columns.target!r}"
     dropped = f", {data.n_dropped} rows with missing values dropped" if data.n_dropped else ""
-    sizes = [f"train {trainer.n:,}"]
-    if trainer.validation is not None:
-        sizes.append(f"validation {len(trainer.validation[1]):,}")
+    sizes = [f"train {len(trainer.data.rows):,}"]
+    if trainer.data.validation is not None:
+        sizes.append(f"validation {len(trainer.data.validation[1]):,}")
     if plan.parts.test is not None:
         sizes.append(f"test {plan.parts.test.n_samples:,}")
     rule = f"{trainer.config.optimizer}, schedule {settings.schedule}"
@@ -285,7 +286,7 @@ def header(plan: Plan, folder: Path) -> str:
         f"{dropped}",
         f"parts      {', '.join(sizes)} rows",
         f"scale      {settings.scale}",
-        f"optimizer  {rule}, batches of {trainer.batch_size}",
+        f"optimizer  {rule}, batches of {trainer.state.history.batch_size}",
         f"device     {plan.net.backend.device}",
         f"folder     {folder}",
         "",
@@ -296,13 +297,13 @@ def header(plan: Plan, folder: Path) -> str:
 
 def _facts(plan: Plan) -> dict[str, Any]:
     """Return the entry of environment.json on the data."""
-    data, test, validation = plan.data, plan.parts.test, plan.trainer.validation
+    data, test, validation = plan.data, plan.parts.test, plan.trainer.data.validation
     return {
         "name": data.name,
         "rows": data.n_samples,
         "features": data.n_features,
         "classes": data.n_classes,
-        "rows_train": plan.trainer.n,
+        "rows_train": len(plan.trainer.data.rows),
         "rows_validation": 0 if validation is None else len(validation[1]),
         "rows_test": 0 if test is None else test.n_samples,
         "rows_dropped": data.n_dropped,
@@ -312,11 +313,11 @@ def _facts(plan: Plan) -> dict[str, Any]:
 
 def _draw(trainer: Trainer, folder: Path) -> Path | None:
     """Draw the curves; if that fails, print a warning and return None."""
-    if not trainer.history.rows:
+    if not trainer.state.history.rows:
         return None
     path = folder / CURVES
     try:
-        curves(trainer.history.rows, path, monitor=trainer.history.monitor)
+        curves(trainer.state.history.rows, path, monitor=trainer.state.history.monitor)
     except Exception as error:  # matplotlib raises many types
         print_message(f"the curves could not be drawn ({type(error).__name__}: {error})")
         return None
@@ -353,7 +354,7 @@ def _describe_saved(trainer: Trainer, folder: Path) -> str:
             f"nnbackend train --config {folder / CONFIG}"
         )
     step = step_in_name(saved[-1])
-    what = "everything" if step == trainer.step else f"the run up to step {step}"
+    what = "everything" if step == trainer.state.step else f"the run up to step {step}"
     return f"{what} is saved in {folder}. Resume with: nnbackend train --resume {folder}"
 
 

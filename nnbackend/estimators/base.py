@@ -43,11 +43,12 @@ from nnbackend.estimators.steps import SolverState, make_rule
 from nnbackend.network.layers import AbstractLayer, Dropout
 from nnbackend.network.network import Network
 from nnbackend.persistence.checkpoints import Checkpoints
+from nnbackend.training.api import new_trainer
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.config import TrainConfig
 from nnbackend.training.lbfgs import LBFGS
+from nnbackend.training.loop import Trainer
 from nnbackend.training.optimizers import Optimizer
-from nnbackend.training.trainer import Trainer
 
 NOT_FINITE = (
     "Solver produced non-finite parameter weights. The input data may contain large values and "
@@ -174,7 +175,7 @@ class BaseMLP(
         held = data.validation
         score = None if held is None else partial(self._validation_score, net, held)
         watch = ConvergenceMonitor(self, score, self._loss_share(), one_epoch=incremental)
-        trainer = Trainer(
+        trainer = new_trainer(
             net, data.X, data.y, self._train_config(net, data),
             sample_weight=data.weight,
             validation=None if held is None else held.for_trainer,

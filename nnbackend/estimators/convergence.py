@@ -11,7 +11,7 @@ import numpy as np
 from nnbackend.backend.base import PENALTY
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.history import Row
-from nnbackend.training.trainer import Trainer
+from nnbackend.training.run import Run
 
 
 class ConvergenceMonitor(Callback):
@@ -30,12 +30,13 @@ class ConvergenceMonitor(Callback):
         self.speaks = bool(estimator.verbose) and estimator.verbose != "bar"
         self.has_converged = False
 
-    def on_epoch_end(self, trainer: Trainer, row: Row) -> bool | None:
+    def on_epoch_end(self, trainer: Run, row: Row) -> bool | None:
         """Record the epoch; return True to stop training."""
         e = self.estimator
         e.n_iter_ += 1
-        e.t_ += trainer.n
-        penalty = float(trainer.backend.to_host(trainer.totals)[PENALTY]) / trainer.n
+        n = len(trainer.data.rows)
+        e.t_ += n
+        penalty = float(trainer.net.backend.to_host(trainer.state.sums.totals)[PENALTY]) / n
         e.loss_ = self.loss_share * row["train_loss"] + penalty
         e.loss_curve_.append(e.loss_)
         if "valid_loss" in row:
@@ -52,7 +53,7 @@ class ConvergenceMonitor(Callback):
         self.has_converged = self._is_enough()
         return self.has_converged or self.one_epoch
 
-    def _count(self, trainer: Trainer) -> None:
+    def _count(self, trainer: Run) -> None:
         """Count the epochs without improvement, and keep the weights of the best one."""
         e = self.estimator
         if not e.early_stopping:
@@ -68,8 +69,7 @@ class ConvergenceMonitor(Callback):
             value, best = e.validation_scores_[-1], e.best_validation_score_
         e._no_improvement_count = self._waited(value, best)
         if value > best:
-            weights = trainer.net.theta if trainer.ema_weights is None else trainer.ema_weights
-            e._best_theta = trainer.backend.to_host(weights)
+            e._best_theta = trainer.net.backend.to_host(trainer.state.weights)
         if not e.validation_scores_[-1] <= e.best_validation_score_:
             e.best_validation_score_ = e.validation_scores_[-1]
         e.best_validation_loss_ = min(e.best_validation_loss_, e.validation_loss_curve_[-1])
@@ -103,14 +103,14 @@ class ConvergenceMonitor(Callback):
 
 
 @contextmanager
-def evaluation_weights(trainer: Trainer) -> Iterator[None]:
+def evaluation_weights(trainer: Run) -> Iterator[None]:
     """Load the averaged weights, if there are any, into the network inside the context."""
-    if trainer.ema_weights is None:
+    if trainer.state.ema_weights is None:
         yield
         return
-    backend, theta = trainer.backend, trainer.net.theta
+    backend, theta = trainer.net.backend, trainer.net.theta
     kept = backend.to_host(theta)
-    backend.copy(trainer.ema_weights, theta)
+    backend.copy(trainer.state.ema_weights, theta)
     try:
         yield
     finally:

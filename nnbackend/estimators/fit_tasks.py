@@ -10,7 +10,7 @@ from typing import Any
 
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.history import Row
-from nnbackend.training.trainer import Trainer
+from nnbackend.training.run import Run
 
 try:
     from sklearn.callback import CallbackSupportMixin as CallbackSupportMixin
@@ -35,12 +35,12 @@ class FitTasks(Callback):
         self.known, self.context = {"estimator": estimator, **known}, context
         self.epoch: Any = None
 
-    def on_train_begin(self, trainer: Trainer) -> None:
+    def on_train_begin(self, trainer: Run) -> None:
         """Open the fit and its first epoch."""
         self.context.call_on_fit_task_begin(**self.known)
         self._open()
 
-    def on_epoch_end(self, trainer: Trainer, row: Row) -> bool | None:
+    def on_epoch_end(self, trainer: Run, row: Row) -> bool | None:
         """Close the epoch with the current weights; return True if a callback stops training."""
         stop = self.epoch.call_on_fit_task_end(
             **self.known, reconstruction_attributes=lambda: _weights(trainer)
@@ -48,11 +48,11 @@ class FitTasks(Callback):
         self.epoch = None
         if stop:
             return True
-        if trainer.epoch < trainer.config.epochs and not trainer.history.stop_reason:
+        if trainer.state.epoch < trainer.config.epochs and not trainer.state.history.stop_reason:
             self._open()
         return None
 
-    def on_train_end(self, trainer: Trainer) -> None:
+    def on_train_end(self, trainer: Run) -> None:
         """Close the fit."""
         self.context.call_on_fit_task_end(
             **self.known, reconstruction_attributes=lambda: _weights(trainer)
@@ -63,7 +63,7 @@ class FitTasks(Callback):
         self.epoch.call_on_fit_task_begin(**self.known)
 
 
-def _weights(trainer: Trainer) -> dict[str, Any]:
+def _weights(trainer: Run) -> dict[str, Any]:
     weights, biases = trainer.net.get_parameters()
     return {"coefs_": weights, "intercepts_": biases}
 

@@ -18,8 +18,8 @@ from nnbackend.data.sparse import SparseRows
 from nnbackend.errors import ArgumentError
 from nnbackend.estimators.fit_data import FitData
 from nnbackend.network.network import ROWS_AT_ONCE, Network
+from nnbackend.training.api import new_trainer
 from nnbackend.training.config import TrainConfig
-from nnbackend.training.trainer import Trainer
 
 Objective = Callable[[np.ndarray], tuple[float, np.ndarray]]
 
@@ -95,13 +95,14 @@ def _place(net: Network, theta: np.ndarray) -> None:
 
 def _at_once(net: Network, data: FitData, config: TrainConfig) -> Objective:
     """Return the loss and its gradient, from all rows in one pass."""
-    trainer = Trainer(net, data.X, data.y, config, sample_weight=data.weight)
-    evaluate = trainer.new_objective()
+    trainer = new_trainer(net, data.X, data.y, config, sample_weight=data.weight)
+    assert trainer.state.lbfgs is not None
+    evaluate, gradient = trainer.state.lbfgs.evaluate, trainer.state.lbfgs.grad
 
     def objective(theta: np.ndarray) -> tuple[float, np.ndarray]:
         _place(net, theta)
         loss = evaluate()
-        return loss, net.backend.to_host(trainer.grad).astype(np.float64)
+        return loss, net.backend.to_host(gradient).astype(np.float64)
 
     return objective
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.history import Row
-from nnbackend.training.trainer import Trainer
+from nnbackend.training.run import Run
 
 WIDTH = 30
 PAUSE = 0.1  # seconds between updates
@@ -27,26 +27,26 @@ class ProgressBar(Callback):
         self._losses = ""
         self._show: Callable[[str, bool], None] = _show_nothing
 
-    def on_train_begin(self, trainer: Trainer) -> None:
+    def on_train_begin(self, trainer: Run) -> None:
         """Start the clock."""
         self._begin = time.perf_counter()
         self._show = _display()
 
-    def on_progress(self, trainer: Trainer, step: int, n_steps: int) -> None:
+    def on_progress(self, trainer: Run, step: int, n_steps: int) -> None:
         """Update the bar, at most every few tenths of a second."""
         if time.perf_counter() - self._drawn > PAUSE:
-            self._draw(trainer, trainer.epoch + step / n_steps)
+            self._draw(trainer, trainer.state.epoch + step / n_steps)
 
-    def on_epoch_end(self, trainer: Trainer, row: Row) -> None:
+    def on_epoch_end(self, trainer: Run, row: Row) -> None:
         """Store the losses of the epoch."""
         losses = {k: row[k] for k in ("train_loss", "valid_loss") if k in row}
         self._losses = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
 
-    def on_train_end(self, trainer: Trainer) -> None:
+    def on_train_end(self, trainer: Run) -> None:
         """Draw the final bar."""
-        self._draw(trainer, float(trainer.epoch), is_last=True)
+        self._draw(trainer, float(trainer.state.epoch), is_last=True)
 
-    def _draw(self, trainer: Trainer, done: float, is_last: bool = False) -> None:
+    def _draw(self, trainer: Run, done: float, is_last: bool = False) -> None:
         self._drawn = time.perf_counter()
         filled = round(WIDTH * min(done / trainer.config.epochs, 1.0))
         bar = "#" * filled + "-" * (WIDTH - filled)

@@ -14,8 +14,8 @@ import numpy as np
 from nnbackend.backend.formulas import Array
 from nnbackend.errors import ArgumentError
 from nnbackend.training.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimizer, Vectors
+from nnbackend.training.run import Run
 from nnbackend.training.schedules import Numbers, Schedule, ScheduleContext
-from nnbackend.training.trainer import Trainer
 
 SMALLEST_RATE = 1e-6  # where "adaptive" stops
 
@@ -72,7 +72,7 @@ class SolverState(Schedule):
         self.learning_rate /= 5.0
         return True
 
-    def resume(self, trainer: Trainer) -> None:
+    def resume(self, trainer: Run) -> None:
         """Load an earlier run's state into a new trainer.
 
         Raises: ArgumentError for another update rule.
@@ -83,16 +83,18 @@ class SolverState(Schedule):
                 f"partial_fit must keep the solver of the first call, {self.rule}. "
                 f"Received: {own}. Call fit to start again (warm_start=True keeps the weights)."
             )
-        trainer.first_step = self.steps
-        for name in self.vectors.keys() & trainer.state.keys():  # SGD's depends on its momentum
-            vector = self.vectors[name].astype(trainer.net.dtype, copy=False)
-            trainer.backend.to_device(vector, out=trainer.state[name])
+        state, net = trainer.state, trainer.net
+        state.first_step = self.steps
+        for name in self.vectors.keys() & state.optimizer.keys():  # SGD's depends on its momentum
+            vector = self.vectors[name].astype(net.dtype, copy=False)
+            net.backend.to_device(vector, out=state.optimizer[name])
 
-    def keep(self, trainer: Trainer) -> None:
+    def keep(self, trainer: Run) -> None:
         """Store the state of a trainer after its run."""
-        self.steps = trainer.steps_done
+        self.steps = trainer.state.steps_done
         self.rule = rule_name(trainer.config.optimizer)
-        self.vectors = {k: trainer.backend.to_host(v) for k, v in trainer.state.items()}
+        to_host = trainer.net.backend.to_host
+        self.vectors = {name: to_host(v) for name, v in trainer.state.optimizer.items()}
 
 
 def rule_name(rule: Optimizer) -> str:

@@ -262,10 +262,12 @@ class Network:
         grad: Array | None = None,
         dropout: DropoutSource | None = None,
         keep_z: bool = False,
+        theta: Array | None = None,
     ) -> Workspace:
         """Return a workspace for passes over rows x (B, n_in), which it reads in place."""
         return Workspace(
-            self.backend, layers or self.layers, self.layout, x, self.theta,
+            self.backend, layers or self.layers, self.layout, x,
+            self.theta if theta is None else theta,
             grad=grad, dropout=dropout, keep_z=keep_z,
         )  # fmt: skip
 
@@ -321,9 +323,12 @@ class Network:
         )
 
     def evaluate_prepared(
-        self, x: Array, y: np.ndarray, weight: np.ndarray | None
+        self, x: Array, y: np.ndarray, weight: np.ndarray | None, theta: Array | None = None
     ) -> dict[str, float]:
-        """Evaluate with the targets and weights of `host_targets` and `host_weights`."""
+        """Evaluate with the targets and weights of `host_targets` and `host_weights`.
+
+        theta (P,): other parameters than the network's.
+        """
         backend, score = self.backend, self.score_for(y)
         layers, loss = self.for_training()
         running = Sums(backend)
@@ -350,7 +355,7 @@ class Network:
             running.flush()
 
         with _QUIET():
-            self._pass_over(x, add, layers)
+            self._pass_over(x, add, layers, theta)
         sums = running.read()
         value = float(sums[SCORE] / sums[WEIGHT])
         if score is SQUARED_ERROR:
@@ -424,6 +429,7 @@ class Network:
         x: Array,
         use: Callable[[int, Workspace], None],
         layers: Sequence[AbstractLayer] | None = None,
+        theta: Array | None = None,
     ) -> None:
         """Call use(first row, workspace) for all rows, in parts that fit in the device's memory.
 
@@ -434,7 +440,7 @@ class Network:
         def proceed() -> None:
             nonlocal done
             offset = done
-            for start, space in self._passes(x[offset:, ...] if offset else x, layers, size):
+            for start, space in self._passes(x[offset:, ...] if offset else x, layers, size, theta):
                 use(offset + start, space)
                 done = offset + start + space.rows
 
@@ -452,7 +458,7 @@ class Network:
             size = -(-size // 2)
 
     def _passes(
-        self, x: Array, layers: Sequence[AbstractLayer] | None, size: int
+        self, x: Array, layers: Sequence[AbstractLayer] | None, size: int, theta: Array | None
     ) -> Iterator[tuple[int, Workspace]]:
         """Yield each part's first row and a workspace that contains the part's scaled rows."""
         n, backend = int(x.shape[0]), self.backend
@@ -462,7 +468,7 @@ class Network:
             rows = min(size, n - start)
             if space is None or space.rows != rows:
                 space = buffer = None  # frees its memory before the next allocation
-                space = self._spare_workspace(rows, layers)
+                space = self._spare_workspace(rows, layers, theta)
                 buffer = space.x
             part = x[start : start + rows, ...]
             is_on_host = not backend.owns(part)
@@ -482,13 +488,18 @@ class Network:
             space.read(buffer)  # drops the reference to the caller's rows
             self._spare[n] = space
 
-    def _spare_workspace(self, rows: int, layers: Sequence[AbstractLayer] | None) -> Workspace:
+    def _spare_workspace(
+        self, rows: int, layers: Sequence[AbstractLayer] | None, theta: Array | None
+    ) -> Workspace:
         """Return the workspace of an earlier pass over as many rows, or a new one.
 
         The workspace is removed from the cache until the pass ends, so threads never share one.
         """
         space = self._spare.pop(rows, None) if layers is None else None
-        return space or self.workspace(self.backend.empty((rows, self.n_in), self.dtype), layers)
+        if space is not None:
+            return space
+        x = self.backend.empty((rows, self.n_in), self.dtype)
+        return self.workspace(x, layers, theta=theta)
 
     def _activations(self, out: Array, loss: Loss) -> Array:
         """Return the output activations; with a fused loss, compute them from z."""

@@ -44,8 +44,17 @@ class Sums:
         total: np.ndarray = self.host + self.backend.to_host(self.totals)
         return total
 
-    def put(self, totals: np.ndarray, host: np.ndarray) -> None:
-        """Set the sums to saved ones, which may be from a device that sums in another dtype."""
+    def load(self, totals: np.ndarray, host: np.ndarray | None) -> None:
+        """Load saved sums, which may be from a device that sums in another dtype.
+
+        host: the sums on the host, or None if they are from a device with float64.
+        Raises: ValueError for arrays of another form.
+        """
+        forms = [(totals, "float64" if host is None else "float32"), (host, "float64")]
+        for array, dtype in forms:
+            if array is not None and (array.dtype.name, array.shape) != (dtype, (SLOTS,)):
+                raise ValueError(f"sums in {array.dtype} {array.shape}")
+        host = np.zeros(SLOTS) if host is None else host
         if totals.dtype.name != self.backend.sum_dtype:
             total, zeros = host + totals, np.zeros(SLOTS)
             totals, host = (zeros, total) if self.is_short else (total, zeros)

@@ -26,11 +26,11 @@ from nnbackend.persistence.atomic_file import atomic_write, sweep
 from nnbackend.persistence.config_data import describe_config
 from nnbackend.persistence.container import encode, read_model
 from nnbackend.persistence.description import describe_network, network_tensors
-from nnbackend.persistence.run_state import RunState, state_dict, step_of
+from nnbackend.persistence.run_state import SavedRun, save_run, step_of
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.history import Row
 from nnbackend.training.lbfgs import LBFGS
-from nnbackend.training.trainer import Trainer
+from nnbackend.training.run import Run
 
 NAME = "checkpoint-{:012d}.safetensors"
 PATTERN = re.compile(r"checkpoint-(\d{12,19})\.safetensors")
@@ -51,7 +51,7 @@ class Checkpoint:
     path: Path
     description: Mapping[str, Any]
     arrays: Mapping[str, np.ndarray]
-    state: RunState
+    state: SavedRun
     every: Mapping[str, Any]
 
 
@@ -98,7 +98,7 @@ class Checkpoints(Callback):
         self._good = [checkpoint.path]
         self._saved = (step_of(facts), facts["stop_reason"])
 
-    def on_train_begin(self, trainer: Trainer) -> None:
+    def on_train_begin(self, trainer: Run) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self._good and checkpoint_paths(self.folder):
             raise ArgumentError(
@@ -114,33 +114,34 @@ class Checkpoints(Callback):
         trainer.interrupt.signals = SIGNALS
         self._tried = self._now(trainer)
 
-    def on_progress(self, trainer: Trainer, step: int, n_steps: int) -> None:
+    def on_progress(self, trainer: Run, step: int, n_steps: int) -> None:
         if step < n_steps:  # else on_epoch_end follows
             self._save_if_due(trainer)
 
-    def on_epoch_end(self, trainer: Trainer, row: Row) -> None:
+    def on_epoch_end(self, trainer: Run, row: Row) -> None:
         self._save_if_due(trainer)
 
-    def on_pause(self, trainer: Trainer) -> None:
+    def on_pause(self, trainer: Run) -> None:
         self._failure = None
-        if self._saved != (trainer.step, trainer.history.stop_reason):
+        if self._saved != (trainer.state.step, trainer.state.history.stop_reason):
             try:
                 self._save(trainer)
             except Exception as error:  # raised after the best weights are restored
                 self._failure = error
 
-    def on_train_end(self, trainer: Trainer) -> None:
+    def on_train_end(self, trainer: Run) -> None:
         failure, self._failure = self._failure, None
         if failure is not None:
-            failure.history = trainer.history  # type: ignore[attr-defined]
+            history = trainer.state.history
+            failure.history = history  # type: ignore[attr-defined]
             failure.add_note(
                 "The last checkpoint could not be written. Training has ended "
-                f"({trainer.history.stop_reason}): the network has its weights, and the attribute "
+                f"({history.stop_reason}): the network has its weights, and the attribute "
                 "`history` of this error is the history."
             )
             raise failure
 
-    def _save_if_due(self, trainer: Trainer) -> None:
+    def _save_if_due(self, trainer: Run) -> None:
         now, before = self._now(trainer), self._tried
         limits = self.every["epochs"], self.every["steps"], self.every["minutes"]
         if not any(
@@ -156,24 +157,24 @@ class Checkpoints(Callback):
             )
         self._tried = self._now(trainer)
 
-    def _now(self, trainer: Trainer) -> tuple[int, int, float]:
-        return trainer.epoch, trainer.step, time.monotonic() / 60.0
+    def _now(self, trainer: Run) -> tuple[int, int, float]:
+        return trainer.state.epoch, trainer.state.step, time.monotonic() / 60.0
 
-    def _save(self, trainer: Trainer) -> None:
-        path = self.folder / NAME.format(trainer.step)
+    def _save(self, trainer: Run) -> None:
+        path = self.folder / NAME.format(trainer.state.step)
         atomic_write(path, encode_checkpoint(trainer, self.every))
-        self._saved = (trainer.step, trainer.history.stop_reason)
+        self._saved = (trainer.state.step, trainer.state.history.stop_reason)
         self._good = [*(p for p in self._good if p != path), path][-KEPT:]
         for old in checkpoint_paths(self.folder):
             if old not in self._good:
                 old.unlink(missing_ok=True)
 
-    def _check_disk_space(self, trainer: Trainer) -> None:
+    def _check_disk_space(self, trainer: Run) -> None:
         """Raise OSError if the disk has no space for the checkpoints."""
         net = trainer.net
         width = np.dtype(net.dtype).itemsize
         vectors = (
-            2 + len(trainer.state) + (trainer.ema_weights is not None)
+            2 + len(trainer.state.optimizer) + (trainer.state.ema_weights is not None)
         )  # with weights and best
         if isinstance(trainer.config.optimizer, LBFGS):
             vectors += 1 + 2 * trainer.config.optimizer.memory
@@ -188,9 +189,9 @@ class Checkpoints(Callback):
             )
 
 
-def encode_checkpoint(trainer: Trainer, every: Mapping[str, Any]) -> bytes:
+def encode_checkpoint(trainer: Run, every: Mapping[str, Any]) -> bytes:
     """Return the bytes of a checkpoint."""
-    state = state_dict(trainer)
+    state = save_run(trainer)
     description = describe_network(trainer.net) | {"run": {**state.facts, "every": dict(every)}}
     arrays = network_tensors(trainer.net)
     arrays |= {PREFIX + name: array for name, array in state.arrays.items()}
@@ -233,7 +234,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         )
     own = {name: array for name, array in arrays.items() if not name.startswith(PREFIX)}
     state = {n.removeprefix(PREFIX): a for n, a in arrays.items() if n.startswith(PREFIX)}
-    return Checkpoint(path, description, own, RunState(run, state), every)
+    return Checkpoint(path, description, own, SavedRun(run, state), every)
 
 
 def newest_checkpoint(folder: Path) -> Checkpoint:

@@ -13,8 +13,8 @@ from typing import Any
 
 from nnbackend.errors import ArgumentError
 from nnbackend.persistence.building import as_model_file_error
-from nnbackend.training.callbacks import EarlyStopping
 from nnbackend.training.config import TrainConfig
+from nnbackend.training.early_stopping import EarlyStopping
 from nnbackend.training.lbfgs import LBFGS
 from nnbackend.training.optimizers import OPTIMIZERS, Optimizer
 from nnbackend.training.schedules import SCHEDULES, Constant, Schedule

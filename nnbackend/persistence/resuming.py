@@ -18,12 +18,15 @@ from nnbackend.persistence.building import as_model_file_error, build_network
 from nnbackend.persistence.checkpoints import Checkpoint, Checkpoints, newest_checkpoint
 from nnbackend.persistence.config_data import build_config
 from nnbackend.persistence.description import CustomFormulas, describe_network
-from nnbackend.persistence.run_state import DECISIONS, load_state_dict, step_of
-from nnbackend.training.callbacks import Callback, EarlyStopping
+from nnbackend.persistence.run_state import load_run, step_of
+from nnbackend.training.api import new_trainer
+from nnbackend.training.callbacks import Callback
 from nnbackend.training.config import TrainConfig
+from nnbackend.training.early_stopping import EarlyStopping
 from nnbackend.training.history import History
 from nnbackend.training.preparation import Validation
-from nnbackend.training.trainer import Trainer
+from nnbackend.training.run import Run
+from nnbackend.training.state import DECISIONS
 
 # Errors that an invalid state of a run causes when it is used.
 STATE_ERRORS = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
@@ -83,12 +86,12 @@ def resume(
     if writer is None:
         writer = Checkpoints(folder, **_intervals(checkpoint))
         callbacks = [*callbacks, writer]
-    trainer = Trainer(
+    trainer = new_trainer(
         net, x, y, config,
         sample_weight=sample_weight, callbacks=callbacks,
         validation=share if validation is None else validation,
     )  # fmt: skip
-    restore(trainer, checkpoint)
+    restore(trainer, trainer.callbacks, checkpoint)
     return net, trainer.run()
 
 
@@ -108,12 +111,12 @@ def device_of(checkpoint: Checkpoint) -> Backend:
         return chosen
 
 
-def restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
+def restore(run: Run, callbacks: Iterable[Callback], checkpoint: Checkpoint) -> None:
     """Restore the state of a run from a checkpoint.
 
     Raises: ArgumentError for a checkpoint of another run; ModelFileError for an invalid one.
     """
-    described, net = dict(checkpoint.description), trainer.net
+    described, net = dict(checkpoint.description), run.net
     differing = [
         name for name, value in describe_network(net).items()
         if name not in ("versions", "scaler", "target_scaler") and described.get(name) != value
@@ -123,20 +126,20 @@ def restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
             f"The network must be that of the run. Received: other {', '.join(differing)} than in "
             f"{checkpoint.path}. Start a new run."
         )
-    _check_epochs(trainer.config.epochs, checkpoint.state.facts)
-    _warn_of_differences(trainer, checkpoint)
+    _check_epochs(run.config.epochs, checkpoint.state.facts)
+    _warn_of_differences(run, checkpoint)
     try:
         n, arrays = len(net.weights), checkpoint.arrays
         net.set_parameters(
             [arrays[f"weights.{i}"] for i in range(n)], [arrays[f"biases.{i}"] for i in range(n)]
         )
-        load_state_dict(trainer, checkpoint.state)
+        load_run(run, checkpoint.state)
         step = step_of(checkpoint.state.facts)
     except NNBackendError:
         raise
     except STATE_ERRORS as error:
         raise _invalid_state(checkpoint, error) from error
-    for callback in trainer.callbacks:
+    for callback in callbacks:
         if isinstance(callback, Checkpoints):
             callback.restored_from(checkpoint)
     logger.info("resuming after step %d, from %s", step, checkpoint.path)
@@ -164,7 +167,7 @@ def _check_epochs(epochs: int, facts: Mapping[str, Any]) -> None:
     done, begun, config = facts.get("epoch"), bool(facts.get("step_in_epoch")), facts.get("config")
     before = config.get("epochs") if isinstance(config, dict) else None
     if type(done) is not int or type(before) is not int or epochs == before:
-        return  # `load_state_dict` raises for invalid values
+        return  # `load_run` raises for invalid values
     if epochs < done + begun:
         raise ArgumentError(
             f"epochs must be at least {done + begun}, the epochs that the run has already started. "
@@ -195,9 +198,9 @@ def _invalid_state(checkpoint: Checkpoint, error: Exception) -> ModelFileError:
     )
 
 
-def _warn_of_differences(trainer: Trainer, checkpoint: Checkpoint) -> None:
+def _warn_of_differences(run: Run, checkpoint: Checkpoint) -> None:
     """Log a warning if the device or versions differ, which may change the last bits."""
-    own = {"device": trainer.backend.device, **describe_network(trainer.net)["versions"]}
+    own = {"device": run.net.backend.device, **describe_network(run.net)["versions"]}
     versions = checkpoint.description.get("versions")
     stored = {"device": checkpoint.state.facts.get("device")}
     stored |= versions if isinstance(versions, dict) else {}

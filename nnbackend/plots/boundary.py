@@ -20,7 +20,7 @@ from nnbackend.training.history import Row
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from nnbackend.training.trainer import Trainer
+    from nnbackend.training.run import Run
 
 FINE = 160  # points of the grid along each side
 POINTS = 1500  # rows drawn at most
@@ -67,12 +67,13 @@ class BoundaryFilm(Callback):
         self.names = names
         self._frames: list[Any] = []
 
-    def on_train_begin(self, trainer: Trainer) -> None:
+    def on_train_begin(self, trainer: Run) -> None:
         self._take(trainer.net, "before training")
 
-    def on_epoch_end(self, trainer: Trainer, row: Row) -> bool | None:
-        if trainer.epoch % self.every == 0:
-            self._take(trainer.net, f"epoch {trainer.epoch}, training loss {row['train_loss']:.3f}")
+    def on_epoch_end(self, trainer: Run, row: Row) -> bool | None:
+        epoch = trainer.state.epoch
+        if epoch % self.every == 0:
+            self._take(trainer.net, f"epoch {epoch}, training loss {row['train_loss']:.3f}")
         return None
 
     def save(self, path: str | os.PathLike[str], *, seconds: float = 6.0) -> None:

@@ -17,7 +17,7 @@ from nnbackend.training.callbacks import Callback
 from nnbackend.training.history import Row
 
 if TYPE_CHECKING:
-    from nnbackend.training.trainer import Trainer
+    from nnbackend.training.run import Run
 
 BINS = 60
 TINY = 1e-12  # a delta below counts as 0
@@ -45,11 +45,11 @@ class SignalRecorder(Callback):
         self.layers: list[list[Signals]] = []  # by moment, then by layer
         self.names: list[str] = []
 
-    def on_train_begin(self, trainer: Trainer) -> None:
-        self._take(trainer.net, trainer.epoch)
+    def on_train_begin(self, trainer: Run) -> None:
+        self._take(trainer.net, trainer.state.epoch)
 
-    def on_epoch_end(self, trainer: Trainer, row: Row) -> bool | None:
-        self._take(trainer.net, trainer.epoch)
+    def on_epoch_end(self, trainer: Run, row: Row) -> bool | None:
+        self._take(trainer.net, trainer.state.epoch)
         return None
 
     def _take(self, net: Network, epoch: int) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from nnbackend.backend import Backend, get_backend
 from nnbackend.network.layers import Dense, Dropout, Maxout
 from nnbackend.network.network import Network
-from nnbackend.training.trainer import train
+from nnbackend.training.api import train
 
 # For one pass, and after a hundred steps.
 TOLERANCES = {"float64": (1e-12, 1e-9), "float32": (1e-5, 1e-4)}

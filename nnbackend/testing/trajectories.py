@@ -15,8 +15,8 @@ from nnbackend.network.network import Network
 from nnbackend.testing.error_bounds import TOLERANCE
 from nnbackend.testing.kit import MOST_DRAWS, FailureReport, Suite
 from nnbackend.testing.reference import ReferenceBackend
+from nnbackend.training.api import train
 from nnbackend.training.optimizers import OPTIMIZERS, SGD, Optimizer
-from nnbackend.training.trainer import train
 
 ROWS, N_IN, CLASSES = 60, 7, 3
 # Relative to the sum of absolute terms: |first theta| and all |changes|.

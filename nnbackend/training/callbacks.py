@@ -1,66 +1,43 @@
-"""Callbacks: custom code between steps and epochs, and early stopping."""
+"""Callbacks: custom code between steps and epochs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
-from nnbackend.errors import check
-from nnbackend.training.history import History, Row
-
-if TYPE_CHECKING:
-    from nnbackend.training.trainer import Trainer
+from nnbackend.errors import ArgumentError
+from nnbackend.training.history import Row
+from nnbackend.training.run import Run
 
 
 class Callback:
     """Base class of callbacks: override any of its methods; the defaults do nothing."""
 
-    def on_train_begin(self, trainer: Trainer) -> None:
+    def on_train_begin(self, trainer: Run) -> None:
         """Run before the first epoch."""
 
-    def on_progress(self, trainer: Trainer, step: int, n_steps: int) -> None:
+    def on_progress(self, trainer: Run, step: int, n_steps: int) -> None:
         """Run several times in a long epoch, after `step` of its `n_steps` steps."""
 
-    def on_epoch_end(self, trainer: Trainer, row: Row) -> bool | None:
+    def on_epoch_end(self, trainer: Run, row: Row) -> bool | None:
         """Run after an epoch, whose metrics are in `row`; return True to end training."""
         return None
 
-    def on_pause(self, trainer: Trainer) -> None:
+    def on_pause(self, trainer: Run) -> None:
         """Run after the last step, before the averaged or best weights replace the last ones.
 
         It also runs when training was interrupted, unless a second Ctrl-C has aborted a step.
         """
 
-    def on_train_end(self, trainer: Trainer) -> None:
+    def on_train_end(self, trainer: Run) -> None:
         """Run after the last epoch, also when training was stopped or interrupted."""
 
 
-@dataclass(frozen=True)
-class EarlyStopping:
-    """Rule that stops when the monitored value has not improved for `patience` epochs.
-
-    monitor: a column of the history; by default valid_loss, or train_loss without validation.
-    min_delta: the smallest improvement that counts.  restore_best: end with the best weights.
-    The decision depends on the history alone, so a resumed run makes the same decision.
-    Source: Prechelt 1998, criterion UP.
-    """
-
-    patience: int = 5
-    monitor: str | None = None
-    min_delta: float = 0.0
-    restore_best: bool = True
-
-    def __post_init__(self) -> None:
-        expected = "a whole number, at least 1"
-        check("patience", self.patience, lambda v: v >= 1 and v == int(v), expected)
-        check("min_delta", self.min_delta, lambda v: v >= 0, "at least 0")
-
-    def should_stop(self, history: History) -> bool:
-        """Return True if the last `patience` epochs brought no improvement."""
-        best, waited = float("inf"), 0
-        for cost in history.costs:
-            if cost < best - self.min_delta:
-                best, waited = cost, 0
-            else:
-                waited += 1
-        return waited >= self.patience
+def check_callbacks(callbacks: Any) -> tuple[Callback, ...]:
+    """Return the callbacks as a tuple; raise ArgumentError for anything else in the list."""
+    if not isinstance(callbacks, (list, tuple)) or not all(
+        isinstance(callback, Callback) for callback in callbacks
+    ):
+        raise ArgumentError(
+            f"callbacks must be a list of nnbackend.Callback objects. Received: {callbacks!r}."
+        )
+    return tuple(callbacks)

@@ -13,7 +13,7 @@ from nnbackend.network.architecture import check_seed
 from nnbackend.network.layers import Dropout, check_size
 from nnbackend.network.network import Network
 from nnbackend.training.batching import Shuffle
-from nnbackend.training.callbacks import EarlyStopping
+from nnbackend.training.early_stopping import EarlyStopping
 from nnbackend.training.lbfgs import LBFGS
 from nnbackend.training.optimizers import SGD, Optimizer, get_optimizer
 from nnbackend.training.schedules import AnySchedule, get_schedule

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from nnbackend.backend import Backend
 from nnbackend.backend.formulas import Array
@@ -40,6 +41,13 @@ class LBFGS:
             check(name, getattr(self, name), lambda v: v >= 1 and v == int(v), "at least 1")
         for name in ("tolerance", "ftol"):
             check(name, getattr(self, name), lambda v: v >= 0, "at least 0")
+
+
+def load_vector(backend: Backend, host: Any, vector: Array, name: str) -> None:
+    """Copy a saved vector to the device; raise ValueError if its dtype or shape differ."""
+    if (host.dtype.name, host.shape) != (backend.dtype_name(vector), tuple(vector.shape)):
+        raise ValueError(f"{name}: {host.dtype} {host.shape}")
+    backend.to_device(host, out=vector)
 
 
 Evaluate = Callable[[], float]  # returns the loss at theta, writes the gradient into its vector
@@ -98,6 +106,39 @@ class LBFGSSteps:
             self._largest(self.grad) <= self.rule.tolerance or before - self.loss <= small
         )
         return self.loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a copy of the state: plain data, and host arrays."""
+        to_host = self.backend.to_host
+        state: dict[str, Any] = {
+            "lbfgs": {
+                "converged": self.converged,
+                "loss": None if math.isnan(self.loss) else self.loss,
+                "curvatures": [rho for _, _, rho in self.pairs],
+            },
+            "lbfgs.gradient": to_host(self.grad),
+        }
+        for i, (s, y, _) in enumerate(self.pairs):
+            state[f"lbfgs.s.{i}"], state[f"lbfgs.y.{i}"] = to_host(s), to_host(y)
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Load the result of `state_dict`.
+
+        Raises: ValueError, KeyError or TypeError for an invalid state.
+        """
+        facts, backend = state["lbfgs"], self.backend
+        if len(facts["curvatures"]) > self.rule.memory:
+            raise ValueError(f"{len(facts['curvatures'])} pairs")
+        load_vector(backend, state["lbfgs.gradient"], self.grad, "lbfgs.gradient")
+        self.pairs.clear()
+        for i, rho in enumerate(facts["curvatures"]):
+            s, y = (self.grad + 0.0 for _ in range(2))
+            load_vector(backend, state[f"lbfgs.s.{i}"], s, f"lbfgs.s.{i}")
+            load_vector(backend, state[f"lbfgs.y.{i}"], y, f"lbfgs.y.{i}")
+            self.pairs.append((s, y, float(rho)))
+        self.loss = math.nan if facts["loss"] is None else float(facts["loss"])
+        self.converged = bool(facts["converged"])
 
     def _remember(self, s: Array, y: Array) -> None:
         curvature = self._dot(s, y)

@@ -1,31 +1,22 @@
 """Micro-batches: run a step in parts when the device has no memory for a whole batch.
 
 The gradients of the parts add up to that of the whole batch, with the same dropout masks, so only
-the rounding differs. (Smaller batches would change the training.) The first steps allocate all
-memory that the run needs. If one fails, its effects are undone and it runs again in smaller parts.
+the rounding differs. (Smaller batches would change the training.)
 """
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from nnbackend.backend import Backend
-from nnbackend.backend.base import BATCH
 from nnbackend.backend.formulas import Array
 from nnbackend.network.network import Network
 from nnbackend.network.workspace import DropoutSource
-
-if TYPE_CHECKING:
-    from nnbackend.training.batching import BatchLoader
-    from nnbackend.training.trainer import Trainer
+from nnbackend.training.batching import BatchLoader
 
 T = TypeVar("T")
-Steps = Callable[[int], None]
-
-TRIALS = 2  # calls until a step has allocated all the memory that it needs
 
 logger = logging.getLogger("nnbackend")
 
@@ -51,80 +42,6 @@ def halving(
         if undo is not None:
             undo()
         most = -(-most // 2)
-
-
-class Runs:
-    """The captured steps of a training run, one for each batch size.
-
-    The first calls of a step allocate memory: scratch arrays, a recording, steps of other sizes.
-    A call that fails is undone and repeated in smaller parts.
-    It stores no reference to the trainer, so that the memory of a run is freed at its end.
-    """
-
-    def __init__(self) -> None:
-        self._prepared: dict[int, Steps] = {}
-        self._calls: Counter[int] = Counter()  # of each size, since a step was last added
-
-    def make(self, trainer: Trainer, rows: int, n: int) -> None:
-        """Run n steps on `rows` rows each, in parts when the device has no memory for all rows.
-
-        Raises: MemoryError when one row does not fit, or when memory runs out after the first
-        steps. The weights are then those before the failed step, and trainer.step_in_epoch counts
-        the steps before it. (An update that itself runs out of memory may have changed some.)
-        """
-        while True:
-            try:
-                self._make(trainer, rows, n)
-                return
-            except MemoryError:
-                done = int(trainer.backend.to_host(trainer.clock)[BATCH])
-                # Otherwise the clock has counted the failed step.
-                is_unchanged = done < trainer.step_in_epoch
-                trainer.step_in_epoch = max(trainer.step_in_epoch, done)
-                if not (is_unchanged and self.can_divide(trainer)):
-                    raise
-            self.divide(trainer)
-
-    def can_divide(self, trainer: Trainer) -> bool:
-        """Return True if smaller parts would free memory that the steps occupy."""
-        return trainer.rows_at_once > 1 and bool(self._prepared)
-
-    def divide(self, trainer: Trainer) -> None:
-        """Release the memory of all steps; later steps run in smaller parts."""
-        self._prepared.clear()
-        self._calls.clear()
-        trainer.backend.release_memory()
-        trainer.rows_at_once = -(-trainer.rows_at_once // 2)
-
-    def _make(self, trainer: Trainer, rows: int, n: int) -> None:
-        if self._calls[rows] >= TRIALS:
-            self._prepared[rows](n)
-            return
-        backend, before = trainer.backend, min(rows, trainer.rows_at_once)
-        saved = [(vector, backend.to_host(vector)) for vector in _changed_by_step(trainer)]
-        existing = [self._prepared.pop(rows)] if rows in self._prepared else []
-        if not existing:
-            self._calls.clear()  # less memory is left for the other steps
-
-        def attempt(most: int) -> Steps:
-            if existing:
-                steps = existing.pop()
-            else:
-                step = trainer.new_step(rows, most)
-                is_whole = most == rows and not trainer.loader.is_sparse
-                steps = backend.capture(step) if is_whole else _uncaptured(step)
-            steps(n)
-            return steps
-
-        def restore() -> None:
-            for vector, host in saved:
-                backend.to_device(host, out=vector)
-
-        self._prepared[rows], at_once = halving(backend, before, attempt, restore)
-        self._calls[rows] += 1
-        if at_once < before:
-            trainer.rows_at_once = at_once
-            log_divided(backend, rows, at_once)
 
 
 def log_divided(backend: Backend, rows: int, at_once: int) -> None:
@@ -179,20 +96,3 @@ def new_divided_pass(
         backend.copy(total, grad)
 
     return compute
-
-
-def _changed_by_step(trainer: Trainer) -> list[Array]:
-    """Return the arrays that a step changes."""
-    ema_weights = [] if trainer.ema_weights is None else [trainer.ema_weights]
-    vectors = [trainer.net.theta, *trainer.state.values(), *ema_weights]
-    return [*vectors, trainer.clock, trainer.totals]
-
-
-def _uncaptured(step: Callable[[], None]) -> Steps:
-    """Return a runner that captures nothing: parts need the memory, sparse rows the host."""
-
-    def run(n: int) -> None:
-        for _ in range(n):
-            step()
-
-    return run

@@ -22,13 +22,17 @@ Part = tuple[Array, np.ndarray, np.ndarray | None]  # rows, prepared targets, we
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The data of a run: all rows, the indices of those to train on, and the validation set."""
+    """The data of a run: all rows, the indices of those to train on, and the validation set.
+
+    validation_share: the fraction of the rows that are held out, or None.
+    """
 
     x: Array
     y: np.ndarray
     weight: np.ndarray | None
     rows: np.ndarray
     validation: Part | None
+    validation_share: float | None = None
 
 
 def prepare_data(
@@ -44,6 +48,7 @@ def prepare_data(
     monitor: str | None,
 ) -> TrainingData:
     """Check the data of a run; fit net.scaler and net.target_scaler on the training rows."""
+    check("scale_targets", scale_targets, lambda v: v in (True, False), "True or False")
     x = finite_rows(x, net.n_in, net.dtype, net.backend)
     n = int(x.shape[0])
     weight = net.host_weights(sample_weight, n)
@@ -90,7 +95,7 @@ def prepare_data(
         check_some_weight(weight[held_out], "all held-out rows")
     part = (some_rows(x, held_out, net.backend), target[held_out], held_out_weight)
     _check_monitor(net, part, monitor)
-    return TrainingData(x, target, weight, rows, part)
+    return TrainingData(x, target, weight, rows, part, float(validation))
 
 
 def _check_validation(net: Network, validation: Any) -> Part | None:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 import nnbackend as nn
+from nnbackend.training.api import new_trainer
 from nnbackend.training.batching import epoch_order
 from nnbackend.training.config import TrainConfig
-from nnbackend.training.trainer import Trainer
+from nnbackend.training.step_runner import StepRunner
 
 Widths = tuple[int, *tuple[tuple[int, str], ...]]
 CLASSES: Widths = (6, (9, "tanh"), (3, "softmax"))
@@ -48,15 +49,17 @@ class ShortRun:
         y = _targets(rng, x, widths[-1][0], loss)
         config = {"epochs": 3, "batch_size": rows, "seed": 6, **config}
         weight = rng.random(n).astype(np.float32) if weighted else None
-        self.trainer = Trainer(
+        self.trainer = new_trainer(
             self.net, x, y, TrainConfig(**config), sample_weight=weight, scale=scale
-        )  # fmt: skip
-        self.made = 0
+        )
+        self.n, self.rows, self.made = n, rows, 0
+        assert isinstance(self.trainer.runner, StepRunner)
+        self.runner, self.builder = self.trainer.runner, self.trainer.runner.builder
 
     def steps(self, run: Callable[[int], None], *parts: int) -> None:
         """Run steps in launches of the given numbers of steps, each within an epoch."""
         for n in parts:
-            epoch, batch = divmod(self.made, self.trainer.n // self.trainer.batch_size)
+            epoch, batch = divmod(self.made, self.n // self.rows)
             if not batch:
                 self.begin_epoch(epoch)
             run(n)
@@ -64,15 +67,15 @@ class ShortRun:
 
     def begin_epoch(self, epoch: int) -> None:
         """Set the order of the rows, the rates, and the clock before the first batch."""
-        trainer, backend = self.trainer, self.backend
-        backend.to_device(trainer._epoch_rates(), out=trainer.rates)
-        backend.to_device(np.array([self.made, -1]), out=trainer.clock)
-        trainer.loader.begin_epoch(epoch_order(trainer.n, 6, epoch, True))
+        backend = self.backend
+        backend.to_device(self.runner.new_rates(), out=self.builder.rates)
+        backend.to_device(np.array([self.made, -1]), out=self.trainer.state.clock)
+        self.runner.loader.begin_epoch(epoch_order(self.n, 6, epoch, True))
 
     def step(self, rows: int | None = None) -> Callable[[], None]:
         """Return a step on a full batch, or on `rows` rows."""
-        rows = rows or self.trainer.batch_size
-        return self.trainer.new_step(rows, rows)
+        rows = rows or self.rows
+        return self.builder.new_step(rows, rows)
 
     def captured(self, rows: int | None = None) -> Callable[[int], None]:
         """Return the same step, captured."""
@@ -80,9 +83,9 @@ class ShortRun:
 
     def state(self) -> dict[str, np.ndarray]:
         """Return all arrays that a step changes."""
-        trainer = self.trainer
-        arrays = {"theta": self.net.theta, **trainer.state}
-        arrays |= {name: getattr(trainer, name) for name in ("clock", "hyper", "totals")}
+        state = self.trainer.state
+        arrays = {"theta": self.net.theta, "clock": state.clock, "hyper": self.builder.hyper}
+        arrays |= state.optimizer | {"totals": state.sums.totals}
         return {name: self.backend.to_host(array) for name, array in arrays.items()}
 
 

@@ -150,7 +150,7 @@ def test_totals_clock_and_rates_are_those_of_separate_kernels() -> None:
     assert mine["hyper"].tolist() == theirs["hyper"].tolist()
     np.testing.assert_allclose(mine["totals"], theirs["totals"], rtol=1e-6)
     np.testing.assert_allclose(
-        narrow.backend.to_host(narrow.trainer.grad), wanted.backend.to_host(wanted.trainer.grad),
+        narrow.backend.to_host(narrow.builder.grad), wanted.backend.to_host(wanted.builder.grad),
         rtol=1e-3, atol=1e-6,
     )  # fmt: skip
 
@@ -158,7 +158,7 @@ def test_totals_clock_and_rates_are_those_of_separate_kernels() -> None:
 @pytest.mark.parametrize("place", ["weight", "input"])
 def test_nan_is_detected(place: str) -> None:
     run = ShortRun(on("cluster"), (6, (9, "relu"), (3, "softmax")))
-    array = run.net.theta if place == "weight" else run.trainer.loader.x
+    array = run.net.theta if place == "weight" else run.runner.loader.x
     host = run.backend.to_host(array)
     host.reshape(-1)[3] = np.nan
     run.backend.to_device(host, out=array)
@@ -335,7 +335,7 @@ def test_a_method_that_is_not_a_kernel_ends_the_recording_without_effect() -> No
 
         def both() -> None:
             step()
-            seen.append(of.backend.to_host(of.trainer.clock)[0])
+            seen.append(of.backend.to_host(of.trainer.state.clock)[0])
 
         return both
 

@@ -19,7 +19,7 @@ import numpy as np
 
 import nnbackend as nn
 from nnbackend.persistence.checkpoints import checkpoint_paths
-from nnbackend.training import trainer as trainer_module
+from nnbackend.training import step_runner
 
 RNG = np.random.default_rng(11)
 X = RNG.normal(size=(90, 6)).astype(np.float32)
@@ -39,18 +39,18 @@ class Ender(nn.Callback):
         self.at, self.crash, self.hash, self.steps = step, crash, "", 0
 
     def on_progress(self, trainer: Any, step: int, n_steps: int) -> None:
-        if trainer.step >= self.at:
+        if trainer.state.step >= self.at:
             if self.crash:
                 raise Crash
             trainer.interrupt.requested = True
 
     def on_pause(self, trainer: Any) -> None:
-        digest, history = hashlib.sha256(), trainer.history
-        for vector in (trainer.net.theta, trainer.best, *trainer.state.values()):
-            digest.update(trainer.backend.to_host(vector).tobytes())
+        digest, history = hashlib.sha256(), trainer.state.history
+        for vector in (trainer.net.theta, trainer.state.best, *trainer.state.optimizer.values()):
+            digest.update(trainer.net.backend.to_host(vector).tobytes())
         rows = [{k: v for k, v in row.items() if k != "seconds"} for row in history]
         digest.update(json.dumps([rows, history.stop_reason]).encode())
-        self.hash, self.steps = digest.hexdigest(), trainer.step
+        self.hash, self.steps = digest.hexdigest(), trainer.state.step
 
 
 def options_of(rng: np.random.Generator) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def one_run(device: str, folder: Path, rng: np.random.Generator) -> tuple[bool, 
 
 
 def main(device: str, runs: int, folder: Path) -> dict[str, int]:
-    trainer_module.POLL_INTERVAL_SECONDS = 0.0
+    step_runner.POLL_INTERVAL_SECONDS = 0.0
     found = {"runs": 0, "interruptions": 0, "different": 0}
     for seed in range(runs):
         same, n = one_run(device, folder / str(seed), np.random.default_rng(seed))

@@ -28,7 +28,7 @@ import nnbackend as nn
 from nnbackend.persistence import checkpoints
 from nnbackend.persistence.checkpoints import checkpoint_paths, read_checkpoint
 from nnbackend.persistence.run_state import step_of
-from nnbackend.training import trainer as trainer_module
+from nnbackend.training import step_runner
 
 LONGEST = 0.03  # seconds a child may live after its first file
 
@@ -48,7 +48,7 @@ class Course(nn.Callback):
         self.thetas: dict[int, bytes] = {}
 
     def on_progress(self, trainer: Any, step: int, n_steps: int) -> None:
-        self.thetas[trainer.step] = trainer.net.theta.tobytes()
+        self.thetas[trainer.state.step] = trainer.net.theta.tobytes()
 
 
 def _check_files(kind: str, folder: Path, course: Course) -> None:
@@ -78,7 +78,7 @@ def _child(work: Callable[[], None]) -> int:
 
 
 def main(kind: str, kills: int, folder: Path, is_over_when_unreadable: bool) -> dict[str, int]:
-    trainer_module.POLL_INTERVAL_SECONDS = 0.0
+    step_runner.POLL_INTERVAL_SECONDS = 0.0
     course, rng = Course(), random.Random(1)
     if kind == "checkpoints_in_place":
         checkpoints.atomic_write = lambda path, data: path.write_bytes(data)  # type: ignore

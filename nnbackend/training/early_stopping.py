@@ -1,0 +1,39 @@
+"""Early stopping: end a run when the monitored value no longer improves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nnbackend.errors import check
+from nnbackend.training.history import History
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Rule that stops when the monitored value has not improved for `patience` epochs.
+
+    monitor: a column of the history; by default valid_loss, or train_loss without validation.
+    min_delta: the smallest improvement that counts.  restore_best: end with the best weights.
+    The decision depends on the history alone, so a resumed run makes the same decision.
+    Source: Prechelt 1998, criterion UP.
+    """
+
+    patience: int = 5
+    monitor: str | None = None
+    min_delta: float = 0.0
+    restore_best: bool = True
+
+    def __post_init__(self) -> None:
+        expected = "a whole number, at least 1"
+        check("patience", self.patience, lambda v: v >= 1 and v == int(v), expected)
+        check("min_delta", self.min_delta, lambda v: v >= 0, "at least 0")
+
+    def should_stop(self, history: History) -> bool:
+        """Return True if the last `patience` epochs brought no improvement."""
+        best, waited = float("inf"), 0
+        for cost in history.costs:
+            if cost < best - self.min_delta:
+                best, waited = cost, 0
+            else:
+                waited += 1
+        return waited >= self.patience

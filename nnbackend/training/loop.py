@@ -1,0 +1,153 @@
+"""The training loop: train, validate, record the metrics, save the best weights, stop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+
+from nnbackend.network.network import Network
+from nnbackend.training.batching import BatchLoader, batch_sizes
+from nnbackend.training.callbacks import Callback
+from nnbackend.training.config import TrainConfig
+from nnbackend.training.divergence import diverged
+from nnbackend.training.history import History, Row
+from nnbackend.training.lbfgs import LBFGS
+from nnbackend.training.lbfgs_runner import LBFGSRunner
+from nnbackend.training.preparation import TrainingData
+from nnbackend.training.run import Run
+from nnbackend.training.state import TrainState
+from nnbackend.training.step_runner import StepRunner
+
+CHECK_SECONDS = 1.0  # between two checks of the loss within an epoch
+
+
+class Trainer(Run):
+    """One training run: its prepared data, its state, and the loop over epochs.
+
+    data: from `prepare_data`.  config: from `TrainConfig.checked`.
+    runner: runs the steps of an epoch. Call `run` again to continue an interrupted run.
+    """
+
+    def __init__(
+        self,
+        net: Network,
+        data: TrainingData,
+        config: TrainConfig,
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
+        n, is_lbfgs = len(data.rows), isinstance(config.optimizer, LBFGS)
+        batch_size = n if is_lbfgs else min(config.batch_size or n, n)
+        monitor = "train_loss" if data.validation is None else "valid_loss"
+        if config.early_stopping is not None:
+            monitor = config.early_stopping.monitor or monitor
+        loader = BatchLoader(net, data, batch_size)  # first: it needs most memory
+        state = TrainState(
+            net,
+            () if is_lbfgs else config.optimizer.state,
+            History(monitor, batch_size=batch_size, seed=config.seed),
+            sum(count for count, _ in batch_sizes(n, batch_size)),
+            has_ema=config.ema is not None,
+        )
+        super().__init__(net, data, config, state)
+        self.callbacks = tuple(callbacks)
+        new_runner = LBFGSRunner if is_lbfgs else StepRunner
+        self.runner: LBFGSRunner | StepRunner = new_runner(net, loader, config, state)
+
+    def run(self) -> History:
+        """Train until the last epoch, a stop rule or an interrupt; return the history."""
+        state, history, stopping = self.state, self.state.history, self.config.early_stopping
+        history.stop_reason, state.decided = state.decided, ""
+        for callback in self.callbacks:
+            callback.on_train_begin(self)
+        try:
+            with self.interrupt, self.net.backend.active(self._largest_product()):
+                while self._has_epochs_left():
+                    begin = time.perf_counter()
+                    metrics = self._train_epoch()
+                    if self.interrupt.requested:
+                        break
+                    if state.epoch == 0 and state.steps_per_epoch > 1:
+                        begin = max(begin, self.runner.first_step_end)  # kernels are compiled
+                    self._end_epoch(metrics, time.perf_counter() - begin)
+                self._check_weights()
+                for callback in self.callbacks:
+                    callback.on_pause(self)
+        except KeyboardInterrupt:
+            self.interrupt.requested = True
+        if self.interrupt.requested:
+            history.stop_reason = "interrupted"
+            self._check_weights()
+        history.stop_reason = history.stop_reason or "epochs"
+        if state.ema_weights is not None:
+            self.net.backend.copy(state.ema_weights, state.theta)
+        if stopping is not None and stopping.restore_best and history.rows:
+            state.restore_best()
+        for callback in self.callbacks:
+            callback.on_train_end(self)
+        return history
+
+    def _has_epochs_left(self) -> bool:
+        is_stopped = self.state.history.stop_reason or self.interrupt.requested
+        return not is_stopped and self.state.epoch < self.config.epochs
+
+    def _train_epoch(self) -> Row:
+        """Run the steps of an epoch; return its train_loss and learning_rate."""
+        state, checked = self.state, time.perf_counter()
+        for _ in self.runner.run_epoch():
+            for callback in self.callbacks:
+                callback.on_progress(self, state.step_in_epoch, state.steps_per_epoch)
+            if time.perf_counter() - checked > CHECK_SECONDS:
+                self._mean_loss()
+                checked = time.perf_counter()
+            if self.interrupt.requested:
+                break
+        return {"train_loss": self._mean_loss(), "learning_rate": self.runner.learning_rate}
+
+    def _end_epoch(self, metrics: Row, seconds: float) -> None:
+        """Validate, add a row to the history, save the best weights and check the stop rules."""
+        self._check_weights()
+        state, history, stopping = self.state, self.state.history, self.config.early_stopping
+        state.epoch, state.step_in_epoch = state.epoch + 1, 0
+        row: Row = {"epoch": state.epoch, "train_loss": metrics["train_loss"]}
+        if self.data.validation is not None:
+            row |= {f"valid_{name}": value for name, value in self._validate().items()}
+        row |= {"learning_rate": metrics["learning_rate"], "seconds": seconds}
+        history.rows.append(row)
+        if history.best_index == len(history) - 1:
+            state.save_best()
+        if state.lbfgs is not None and state.lbfgs.converged:
+            history.stop_reason = "converged"
+        if stopping is not None and stopping.should_stop(history):
+            history.stop_reason = "early stopping"
+        for callback in self.callbacks:  # every callback runs, even after one has stopped the run
+            if callback.on_epoch_end(self, row):
+                history.stop_reason = history.stop_reason or "callback"
+
+    def _validate(self) -> dict[str, float]:
+        """Evaluate the validation rows; free the memory of prepared steps if it is needed."""
+        assert self.data.validation is not None
+        x, y, weight = self.data.validation
+        while True:
+            try:
+                return self.net.evaluate_prepared(x, y, weight, theta=self.state.weights)
+            except MemoryError:
+                if not self.runner.can_free_memory():
+                    raise
+            self.runner.free_memory()
+
+    def _mean_loss(self) -> float:
+        """Return the mean loss of the epoch so far; raise DivergedError if it is not finite."""
+        if not math.isfinite(loss := self.state.mean_loss()):
+            raise diverged(self.net, self.config, self.state, f"the training loss became {loss}")
+        return loss
+
+    def _check_weights(self) -> None:
+        if not self.state.is_finite():
+            what = "weights became infinite or not a number"
+            raise diverged(self.net, self.config, self.state, what)
+
+    def _largest_product(self) -> int:
+        """Return the number of multiplications of a step's largest matrix product."""
+        largest = max(n_in * n for (n_in, n), _ in self.net.layout.shapes)
+        return largest * self.state.history.batch_size
