@@ -36,6 +36,7 @@ _MODULES = {
     "MLPClassifier": "estimators",
     "MLPRegressor": "estimators",
     "Maxout": "network.layers",
+    "Model": "model.model",
     "NNBackendError": "errors",
     "Network": "network.network",
     "RMSProp": "training.optimizers",
@@ -46,12 +47,12 @@ _MODULES = {
     "check_gradients": "testing.gradient_check",
     "data": "data",
     "errors": "errors",
-    "export": "persistence.exporting",
+    "export": "model.exporting",
     "get_backend": "backend",
     "initializers": "network.initializers",
-    "load": "persistence",
+    "load": "model.model",
     "losses": "network.losses",
-    "resume": "persistence.resuming",
+    "resume": "model.resuming",
     "schedules": "training.schedules",
     "train": "training.api",
 }
@@ -69,6 +70,10 @@ if TYPE_CHECKING:
     from nnbackend.errors import NNBackendError as NNBackendError
     from nnbackend.estimators import MLPClassifier as MLPClassifier
     from nnbackend.estimators import MLPRegressor as MLPRegressor
+    from nnbackend.model.exporting import export as export
+    from nnbackend.model.model import Model as Model
+    from nnbackend.model.model import load as load
+    from nnbackend.model.resuming import resume as resume
     from nnbackend.network import activations as activations
     from nnbackend.network import initializers as initializers
     from nnbackend.network import losses as losses
@@ -80,10 +85,7 @@ if TYPE_CHECKING:
     from nnbackend.network.network import Gradient as Gradient
     from nnbackend.network.network import Network as Network
     from nnbackend.network.network import Trace as Trace
-    from nnbackend.persistence import load as load
     from nnbackend.persistence.checkpoints import Checkpoints as Checkpoints
-    from nnbackend.persistence.exporting import export as export
-    from nnbackend.persistence.resuming import resume as resume
     from nnbackend.testing.gradient_check import check_gradients as check_gradients
     from nnbackend.training import schedules as schedules
     from nnbackend.training.api import train as train

@@ -439,7 +439,7 @@ class Backend(ABC):
                 "A backend in a pickle must be registered under an entry point of "
                 "nnbackend.backends, or have a class and attributes that can be pickled. "
                 f"Received: {self!r} ({type(self).__qualname__}; {error}). Register it, "
-                "or save the network with net.save(path)."
+                "or save the network with nnbackend.Model(net).save(path)."
             ) from error
         return _restored, (type(self), state)
 

@@ -60,7 +60,7 @@ class OursOnNumPy(AbstractContender):
         """Return a step on the first batch, built from the trainer's parts."""
         net, backend, rule = self.net, self.net.backend, self.rule
         x, y = self.first_batch
-        rows, targets = backend.to_device(x), backend.to_device(net.host_targets(y, len(y)))
+        rows, (targets, _) = backend.to_device(x), net.device_targets(y, None, len(y))
         grad = backend.zeros((net.layout.size,), net.dtype)
         state = [backend.zeros((net.layout.size,), net.dtype) for _ in rule.state]
         sums = backend.sum_dtype

@@ -121,13 +121,10 @@ def build_network(settings: Settings, data: Dataset, backend: Backend) -> Networ
     loss = get_loss(*_with_number(settings.loss or ""))
     output = get_activation(*_with_number(settings.output_activation or ""))
     layers.append(Dense(_n_outputs(data, loss.name), output))
-    net = Network(
+    return Network(
         layers, loss,
         device=backend, dtype=settings.dtype, precision=settings.precision, seed=settings.seed,
-        classes=data.classes,
     )  # fmt: skip
-    net.columns = None if data.columns is None else data.columns.to_dict()
-    return net
 
 
 def build_config(settings: Settings) -> TrainConfig:

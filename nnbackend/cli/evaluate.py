@@ -13,7 +13,8 @@ from nnbackend.cli.places import check_places, check_same_rows
 from nnbackend.cli.run_folder import Run, open_run, to_json
 from nnbackend.data import Dataset
 from nnbackend.errors import ArgumentError, DataError
-from nnbackend.network.network import Network
+from nnbackend.model.labels import decode_labels
+from nnbackend.model.model import Model
 from nnbackend.plots import confusion_matrix, count_confusions
 
 PARTS = ("train", "test", "all")
@@ -51,8 +52,8 @@ def add_run_and_data(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluate and return the exit code."""
     found = open_run(args.run)
-    net = found.network(args.device)
-    data = read_for(found, net, args.data, args.missing)
+    model = found.load(args.device)
+    data = read_for(found, model, args.data, args.missing)
     part, rows = choose_part(found, data, args.part)
     if rows.y is None:
         raise DataError(
@@ -62,19 +63,19 @@ def run(args: argparse.Namespace) -> int:
     results: dict[str, Any] = {"data": data.name, "part": part, "rows": rows.n_samples}
     if data.n_dropped:
         results["dropped"] = data.n_dropped
-    results.update(net.evaluate(rows.x, rows.y))
-    predicted = net.predict(rows.x)
-    is_labels = net.classes is not None and predicted.ndim == 1
+    classes, true = model.classes, labels_of(model, rows.y)
+    results.update(model.evaluate(rows.x, true))
+    predicted = model.predict(rows.x)
+    is_labels = classes is not None and predicted.ndim == 1
     if not is_labels and (args.confusion or args.confusion_plot):
         raise ArgumentError("--confusion needs a classifier. Received: a network without classes.")
-    if net.classes is not None and is_labels:
-        true = np.asarray(net.classes)[rows.y]
-        counts, labels = count_confusions(true, predicted, net.classes)
+    if classes is not None and is_labels:
+        counts, labels = count_confusions(true, predicted, classes)
         results["classes"] = per_class(counts, labels)
         if args.confusion:
             results["confusion"] = counts.tolist()
         if args.confusion_plot:
-            confusion_matrix(true, predicted, net.classes, args.confusion_plot)
+            confusion_matrix(true, predicted, classes, args.confusion_plot)
     elif "r2" in results:
         error = predicted.astype(np.float64) - rows.y.reshape(predicted.shape)
         results["rmse"] = float(np.sqrt(np.mean(error**2)))
@@ -85,11 +86,18 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def labels_of(model: Model, y: np.ndarray) -> np.ndarray:
+    """Return the labels of a data set's class codes; values stay as they are."""
+    if model.classes is None or y.ndim != 1:
+        return y
+    return decode_labels(y, model.classes)
+
+
 def read_for(
-    found: Run, net: Network, source: str, missing: str | None = None, with_target: bool = True
+    found: Run, model: Model, source: str, missing: str | None = None, with_target: bool = True
 ) -> Dataset:
     """Read data in the same way as the training data of a run."""
-    known = Known(net.n_in, net.classes, net.columns)
+    known = Known(model.network.n_in, model.classes, model.preprocessing.columns)
     return read_known(source, known, found.settings, missing, with_target)
 
 

@@ -28,9 +28,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Explain one row and return the exit code."""
     found = open_run(args.run)
-    net = found.network(args.device)
+    model = found.load(args.device)
+    net = model.network
     if args.data is not None:
-        data = read_for(found, net, args.data)
+        data = read_for(found, model, args.data)
     elif found.settings is not None:
         data = choose_part(found, read_data_of(found), None)[1]
     else:
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
             "explain needs data. Received: a model file, which stores no path of its data. "
             "Add --data DATA."
         )
-    x, y = sample(net, data, args.row)
+    x, y = sample(model, data, args.row)
     rows = net.backend.to_device(x)
     explanation = explain(net, rows, y)
     print(to_text(explanation))

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from nnbackend.cli.run_folder import open_run
-from nnbackend.persistence.exporting import export
+from nnbackend.model.exporting import export
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +22,6 @@ def run(args: argparse.Namespace) -> int:
     """Export and return the exit code."""
     found = open_run(args.run)
     path = Path(args.out) if args.out else found.model.with_suffix(".onnx")
-    export(found.network("cpu"), path)
+    export(found.load("cpu"), path)
     print(path)
     return 0

@@ -19,10 +19,10 @@ import numpy as np
 from nnbackend.cli.places import NAMES, OWN, is_file_setting
 from nnbackend.cli.settings import Settings
 from nnbackend.data import BUILTIN, ColumnCoding, Dataset, RawColumn, load
-from nnbackend.data.coding import code_dataset
 from nnbackend.data.csv_files import read_csv
 from nnbackend.data.parquet_files import read_parquet
 from nnbackend.data.readers import TEXT_TABLES
+from nnbackend.data.table_datasets import code_dataset
 from nnbackend.errors import ArgumentError, DataError
 
 TEST_SHARE = 0.2  # held out if the data has no test part

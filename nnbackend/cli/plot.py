@@ -18,7 +18,7 @@ import numpy as np
 
 from nnbackend import plots
 from nnbackend.backend import get_backend
-from nnbackend.cli.evaluate import choose_part, read_data_of, read_for
+from nnbackend.cli.evaluate import choose_part, labels_of, read_data_of, read_for
 from nnbackend.cli.parts import fingerprint
 from nnbackend.cli.places import check_places, check_same_rows
 from nnbackend.cli.run_folder import CONFIG, HISTORY, Run, open_run, read_history
@@ -26,8 +26,9 @@ from nnbackend.cli.settings import Settings, read_config
 from nnbackend.cli.train import Plan, prepare
 from nnbackend.data import Dataset
 from nnbackend.errors import ArgumentError
-from nnbackend.network.network import Network
+from nnbackend.model.model import Model
 from nnbackend.training.callbacks import Callback
+from nnbackend.training.preparation import encode_targets
 from nnbackend.training.rate_finder import find_learning_rate
 
 FRAMES = 60  # at most, in addition to the frame before training
@@ -50,9 +51,9 @@ class Subject:
         return open_run(self.run)
 
     @cached_property
-    def net(self) -> Network:
-        """The trained network."""
-        return self.found.network(self.device)
+    def model(self) -> Model:
+        """The trained model."""
+        return self.found.load(self.device)
 
     @cached_property
     def settings(self) -> Settings:
@@ -65,7 +66,7 @@ class Subject:
     def data(self) -> Dataset:
         """The rows of --data, else the rows that the run held out, else all."""
         if self.source is not None:
-            data = read_for(self.found, self.net, self.source)
+            data = read_for(self.found, self.model, self.source)
         else:
             assert self.settings is not None
             data = read_data_of(self.found)
@@ -95,7 +96,7 @@ def _curves(s: Subject) -> None:
 
 def _boundary(s: Subject) -> None:
     names = s.data.feature_names
-    plots.decision_boundary(s.net, s.data.x, s.data.y, s.out, features=s.features, names=names)
+    plots.decision_boundary(s.model, s.data.x, s.data.y, s.out, features=s.features, names=names)
 
 
 def _train_again(plan: Plan, callback: Callback) -> None:
@@ -117,21 +118,22 @@ def _film(s: Subject) -> None:
 
 
 def _confusion(s: Subject) -> None:
-    net, data = s.net, s.data
-    if net.classes is None or data.y is None or data.y.ndim != 1:
+    model, data = s.model, s.data
+    if model.classes is None or data.y is None or data.y.ndim != 1:
         raise ArgumentError("--kind confusion needs a classifier and rows with targets.")
-    true = np.asarray(net.classes)[data.y]
-    plots.confusion_matrix(true, net.predict(data.x), net.classes, s.out)
+    true = labels_of(model, data.y)
+    plots.confusion_matrix(true, model.predict(data.x), model.classes, s.out)
 
 
 def _weights(s: Subject) -> None:
     names = s.data.feature_names if s.found.settings is not None else None
-    plots.first_layer_weights(s.net, s.out, names=names)
+    plots.first_layer_weights(s.model.network, s.out, names=names)
 
 
 def _diagram(s: Subject) -> None:
-    x, y = sample(s.net, s.data, s.row)
-    plots.network_diagram(s.net, s.net.backend.to_device(x), y, s.out)
+    x, y = sample(s.model, s.data, s.row)
+    net = s.model.network
+    plots.network_diagram(net, net.backend.to_device(x), y, s.out)
 
 
 def _signals(s: Subject) -> None:
@@ -145,8 +147,10 @@ def _signals(s: Subject) -> None:
 def _rates(s: Subject) -> None:
     plan = s.plan()
     training = plan.parts.training
+    known = plan.trainer.data.preprocessing
+    y = encode_targets(plan.net, training.y, training.n_samples, known)
     trial = find_learning_rate(
-        plan.net, training.x, training.y, optimizer=plan.trainer.config.optimizer,
+        plan.net, plan.model.inputs(training.x), y, optimizer=plan.trainer.config.optimizer,
         batch_size=plan.trainer.state.history.batch_size, seed=plan.settings.seed,
     )  # fmt: skip
     plots.learning_rate_curve(trial, s.out)
@@ -165,15 +169,14 @@ KINDS: dict[str, Callable[[Subject], None]] = {
 }
 
 
-def sample(net: Network, data: Dataset, row: int) -> tuple[np.ndarray, np.ndarray]:
+def sample(model: Model, data: Dataset, row: int) -> tuple[np.ndarray, np.ndarray]:
     """Return one row as input of the first layer (1, n_in), and its target as input of the loss."""
     if not 0 <= row < data.n_samples or data.y is None:
         raise ArgumentError(
             f"ROW must be from 0 to {data.n_samples - 1}, of data with a target. Received: {row}."
         )
-    x = np.ascontiguousarray(data.x[row : row + 1], net.dtype)
-    x = x if net.scaler is None else net.scaler.transform(x, net.dtype)
-    return x, net.host_targets(data.y[row : row + 1], 1)
+    y = encode_targets(model.network, data.y[row : row + 1], 1, model.preprocessing)
+    return model.inputs(data.x[row : row + 1]), y
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -15,7 +15,7 @@ from nnbackend.cli.console import utf8_stdout
 from nnbackend.cli.evaluate import PARTS, add_run_and_data, choose_part, read_for
 from nnbackend.cli.run_folder import open_run
 from nnbackend.errors import ArgumentError
-from nnbackend.network.network import Network
+from nnbackend.model.model import Model
 from nnbackend.persistence.atomic_file import atomic_write
 
 
@@ -39,17 +39,17 @@ def run(args: argparse.Namespace) -> int:
     if suffix not in (".csv", ".npy"):
         raise ArgumentError(f"--out must be a .csv or .npy file. Received: {args.out}.")
     found = open_run(args.run)
-    net = found.network(args.device)
+    model = found.load(args.device)
     # The fingerprint that identifies a part includes the targets; predicting all rows needs none.
-    data = read_for(found, net, args.data, args.missing, with_target=args.part != "all")
+    data = read_for(found, model, args.data, args.missing, with_target=args.part != "all")
     _, data = choose_part(found, data, args.part)
     kept = data.kept
     if kept is not None:
         _check_missing(data.n_dropped, len(kept), suffix)
     if args.proba:
-        values, names = _probabilities(net, data.x)
+        values, names = _probabilities(model, data.x)
     else:
-        values = net.predict(data.x)
+        values = model.predict(data.x)
         many = values.ndim == 2
         names = [f"prediction_{i}" for i in range(values.shape[1])] if many else ["prediction"]
     if args.out is None:
@@ -67,14 +67,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _probabilities(net: Network, x: Any) -> tuple[np.ndarray, list[str]]:
+def _probabilities(model: Model, x: Any) -> tuple[np.ndarray, list[str]]:
     """Return the probabilities, a column for each class, and the columns' names."""
-    values = net.predict_proba(x)
-    if net.classes is None:
+    values = model.predict_proba(x)
+    if model.classes is None:
         return values, [f"probability_{i}" for i in range(values.shape[1])]
-    if values.shape[1] == 1:  # of the second class
-        values = np.concatenate([1.0 - values, values], axis=1)
-    return values, [str(label) for label in net.classes]
+    return values, [str(label) for label in model.classes]
 
 
 def _check_missing(n_dropped: int, n: int, suffix: str) -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from nnbackend.cli.run_folder import HISTORY, MODEL
-from nnbackend.network.network import Network
-from nnbackend.persistence import save
+from nnbackend.persistence import write_model_file
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.history import Row
 from nnbackend.training.run import Run
@@ -174,18 +173,17 @@ def _csv_line(row: Row) -> str:
 
 def score_name(trainer: Run) -> str:
     """Return the name of the validation score: accuracy or r2."""
-    assert trainer.data.validation is not None
-    return trainer.net.score_for(trainer.data.validation[1]).name
+    return trainer.data.score.name
 
 
 def save_best(trainer: Run, path: Path) -> None:
-    """Write the network with the best weights; the network keeps its current weights."""
-    net: Network = trainer.net
+    """Write the model with the best weights; the network keeps its current weights."""
+    net = trainer.net
     current = net.backend.empty(tuple(net.theta.shape), net.dtype)
     net.backend.copy(net.theta, current)
     trainer.state.restore_best()
     try:
-        save(net, path)
+        write_model_file(net, trainer.data.preprocessing, path)
     finally:
         net.backend.copy(current, net.theta)
 

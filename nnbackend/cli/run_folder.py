@@ -26,8 +26,7 @@ from nnbackend.backend import Backend, backends
 from nnbackend.cli.places import NAMES, announce, check_places, relocated
 from nnbackend.cli.settings import Settings, read_config, resolve, to_toml
 from nnbackend.errors import ArgumentError, ModelFileError
-from nnbackend.network.network import Network
-from nnbackend.persistence import load
+from nnbackend.model.model import Model, load
 from nnbackend.persistence.atomic_file import atomic_write
 from nnbackend.persistence.checkpoints import Checkpoint, checkpoint_paths, newest_checkpoint
 from nnbackend.training.history import Row
@@ -231,8 +230,8 @@ class Run:
         """The folder that holds the model."""
         return self.model.parent
 
-    def network(self, device: str | None = None) -> Network:
-        """Load the network."""
+    def load(self, device: str | None = None) -> Model:
+        """Load the model."""
         return load(self.model, device=device)
 
 

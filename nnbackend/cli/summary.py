@@ -24,12 +24,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the summary and return the exit code."""
     found = open_run(args.run)
-    net = found.network(args.device)
+    model = found.load(args.device)
+    net, scaler, classes = model.network, model.preprocessing.scaler, model.classes
     print(f"model    {found.model}")
-    print(f"scale    {net.scaler.kind if net.scaler else 'none'}")
-    if net.classes is not None:
-        shown = ", ".join(str(label) for label in net.classes[:20])
-        more = f", ... ({len(net.classes)} in total)" if len(net.classes) > 20 else ""
+    print(f"scale    {scaler.kind if scaler else 'none'}")
+    if classes is not None:
+        shown = ", ".join(str(label) for label in classes[:20])
+        more = f", ... ({len(classes)} in total)" if len(classes) > 20 else ""
         print(f"classes  {shown}{more}")
     print(f"\n{net.summary()}\n")
     print(_norms(net))

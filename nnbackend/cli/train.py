@@ -22,6 +22,7 @@ from nnbackend.cli.building import (
     complete,
 )
 from nnbackend.cli.console import print_message
+from nnbackend.cli.evaluate import labels_of
 from nnbackend.cli.parts import (
     Parts,
     fingerprint,
@@ -51,9 +52,11 @@ from nnbackend.cli.run_folder import (
 )
 from nnbackend.cli.settings import TABLE, Settings, default_text, interval, resolve, to_toml
 from nnbackend.data import Dataset
+from nnbackend.data.preprocessing import Preprocessing
 from nnbackend.errors import ArgumentError, BackendError, DivergedError
+from nnbackend.model.model import Model
+from nnbackend.model.resuming import device_of
 from nnbackend.network.network import Network
-from nnbackend.persistence import save
 from nnbackend.persistence.atomic_file import sweep
 from nnbackend.persistence.checkpoints import (
     Checkpoint,
@@ -62,7 +65,7 @@ from nnbackend.persistence.checkpoints import (
     keep_newest,
     step_in_name,
 )
-from nnbackend.persistence.resuming import device_of, restore
+from nnbackend.persistence.restoring import restore
 from nnbackend.plots import curves
 from nnbackend.training.api import new_trainer
 from nnbackend.training.callbacks import Callback
@@ -125,6 +128,11 @@ class Plan:
     parts: Parts
     net: Network
     trainer: Trainer
+
+    @property
+    def model(self) -> Model:
+        """The model: the network, and the preprocessing of the run."""
+        return Model.from_parts(self.net, self.trainer.data.preprocessing)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -200,6 +208,9 @@ def prepare(settings: Settings, backend: Backend) -> Plan:
     trainer = new_trainer(
         net, parts.training.x, parts.training.y, build_config(settings),
         validation=validation,
+        preprocessing=Preprocessing(
+            classes=data.classes, columns=None if data.columns is None else data.columns.to_dict()
+        ),
         scale=settings.scale,
         scale_targets=settings.task == "regression" and net.loss.name in SCALES_TARGETS,
     )  # fmt: skip
@@ -224,17 +235,17 @@ def _learn(plan: Plan, folder: Path, is_quiet: bool, checkpoint: Checkpoint | No
     try:
         trainer.run()
     except DivergedError as error:
-        save(plan.net, folder / MODEL)  # the trainer has restored the best weights
+        plan.model.save(folder / MODEL)  # the trainer has restored the best weights
         _draw(trainer, folder)
         raise DivergedError(f"{error} The results until then are in {folder}.") from error
     except (OSError, MemoryError) as error:
         if not trainer.state.history.stop_reason:  # training has not started
             raise
         failure = error  # of the last checkpoint, which is larger than the files saved here
-    save(plan.net, folder / LAST)
+    plan.model.save(folder / LAST)
     if trainer.state.history.rows:  # else the last weights, of the first epoch, are the best
         trainer.state.restore_best()
-    save(plan.net, folder / MODEL)
+    plan.model.save(folder / MODEL)
     if failure is not None:
         print_message(f"the model is saved in {folder}, but the last checkpoint is not")
         raise failure
@@ -252,7 +263,8 @@ def figures(plan: Plan) -> dict[str, Any]:
     }
     results |= {name: value for name, value in best.items() if name.startswith("valid_")}
     if test is not None:
-        found = plan.net.evaluate(test.x, test.y)
+        assert test.y is not None
+        found = plan.model.evaluate(test.x, labels_of(plan.model, test.y))
         results |= {f"test_{name}": value for name, value in found.items()}
     return results
 

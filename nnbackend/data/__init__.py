@@ -6,9 +6,10 @@ importing this package needs only NumPy.
 
 from nnbackend.data.builtin import BUILTIN, spirals, xor
 from nnbackend.data.coding import ColumnCoding, RawColumn
-from nnbackend.data.dataset import Dataset, Label, Task
+from nnbackend.data.dataset import Dataset
 from nnbackend.data.readers import load
 from nnbackend.data.scalers import Scaler, ScalerKind, default_scaler_kind, fit_scaler
+from nnbackend.data.targets import Label, Task
 
 __all__ = [
     "BUILTIN",

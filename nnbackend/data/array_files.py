@@ -15,8 +15,8 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nnbackend.data.dataset import Dataset, Task
-from nnbackend.data.targets import code_target
+from nnbackend.data.dataset import Dataset
+from nnbackend.data.targets import Task, code_target
 from nnbackend.errors import DataError
 
 CHUNK_ELEMENTS = 1 << 20

@@ -1,4 +1,4 @@
-"""The coding of a table's columns as features, stored so that later files are read alike.
+"""The coding of a table's columns as features, stored so that later tables are read alike.
 
 Numbers stay as they are, a column of boolean words becomes 0 and 1, and any other text becomes one
 feature per category (one-hot). A category that is not in the coding is refused, because the model
@@ -8,30 +8,22 @@ has no weights for it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
-from nnbackend.data.dataset import Dataset, Label, Task
 from nnbackend.data.tables import (
     Column,
     Numbers,
     Table,
     Text,
-    check_no_infinity,
-    check_not_mixed,
-    find_column,
-    find_columns,
-    handle_missing,
     is_number,
     near_names,
-    read_decimal_commas,
     warn_of_lost_digits,
 )
-from nnbackend.data.targets import TASKS, Target, code_labels, code_target
+from nnbackend.data.targets import TASKS, Label, Task
 from nnbackend.errors import DataError
 
 logger = logging.getLogger("nnbackend")
@@ -180,104 +172,11 @@ class ColumnCoding:
                 raise ValueError(f"invalid {name}")
 
 
-def fit_dataset(
-    table: Table,
-    name: str,
-    *,
-    target: str | int | None,
-    task: Task | None,
-    missing: str,
-    categorical: Sequence[str | int] = (),
-) -> Dataset:
-    """Build a data set and its coding from a table; the default target is the last column.
+def fit_column(table: Table, index: int, is_categorical: bool = False) -> RawColumn:
+    """Return the coding of one column of a table.
 
-    categorical: columns whose values are names, even if they look like numbers.
-    Raises: DataError when the table cannot be used for training.
+    Raises: DataError for text with too many different values.
     """
-    position = find_column(-1 if target is None else target, table)
-    named = find_columns(categorical, "categorical", table.names, table.where)
-    if len(table.names) < 2:
-        raise DataError(
-            f"{table.where}: a table must have a feature and a target. Received: only the column "
-            f"{table.names[0]!r}. Separate columns by comma, semicolon or tab; convert a table "
-            "with blanks or | with pandas.read_csv(path, sep=...).to_csv(...)."
-        )
-    table = read_decimal_commas(table, named)
-    check_no_infinity(table)
-    table, kept = handle_missing(table, missing)
-    columns = enumerate(table.columns)
-    table = replace(table, columns=tuple(_as_text(c) if i in named else c for i, c in columns))
-    for i, column in enumerate(table.names):
-        if i == position and task != "classification":
-            check_not_mixed(table, i, "For classes pass task='classification'.")
-        elif i != position and i not in named:
-            check_not_mixed(table, i, f"If all are names, pass categorical=[{column!r}].")
-    others = [i for i in range(len(table.names)) if i != position]
-    features = table.select(others, [table.names[i] for i in others])
-    where = f"{table.where}, column {table.names[position]!r}"
-    coded = code_target(_target_values(table.columns[position]), task, where)
-    coding = ColumnCoding(
-        columns=tuple(_fit_column(features, i, others[i] in named) for i in range(len(others))),
-        target=table.names[position],
-        task=coded.task,
-        classes=coded.classes,
-        has_header=table.has_header,
-        target_position=position,
-    )
-    return _dataset(features, name, coding, coded, kept)
-
-
-def code_dataset(table: Table, name: str, coding: ColumnCoding, *, missing: str) -> Dataset:
-    """Build a data set from a table with an existing coding; the target may be absent.
-
-    Columns are matched by name; other columns are ignored.
-
-    Raises: DataError when a column or category does not match.
-    """
-    features, target = coding.match(table.names, table.where)
-    names = [column.name for column in coding.columns]
-    used = table.select(features, names)
-    if target is not None:
-        used = table.select([*features, target], [*names, coding.target or ""])
-    text = {i for i, column in enumerate(coding.columns) if column.kind != "numeric"}
-    text |= {len(names)} if coding.classes else set()
-    used = read_decimal_commas(used, text)
-    check_no_infinity(used)
-    used, kept = handle_missing(used, missing)
-    coded = None
-    if target is not None and coding.task is not None:
-        values = _target_values(used.columns[-1])
-        where = f"{table.where}, column {coding.target!r}"
-        if coding.classes is None:
-            coded = code_target(values, "regression", where)
-        else:
-            y = code_labels(values, coding.classes, where, used.row_numbers)
-            coded = Target(y, coding.task, coding.classes)
-    features_only = used.select(range(len(names)), names)
-    return _dataset(features_only, name, coding, coded, kept)
-
-
-def _dataset(
-    features: Table,
-    name: str,
-    coding: ColumnCoding,
-    coded: Target | None,
-    kept: NDArray[np.bool_] | None,
-) -> Dataset:
-    return Dataset(
-        x=_encode(features, coding),
-        y=None if coded is None else coded.y,
-        name=name,
-        task=coding.task,
-        classes=coding.classes,
-        feature_names=coding.feature_names,
-        columns=coding,
-        n_dropped=0 if kept is None else int((~kept).sum()),
-        kept=kept,
-    )
-
-
-def _fit_column(table: Table, index: int, is_categorical: bool) -> RawColumn:
     name, column = table.names[index], table.columns[index]
     if not isinstance(column, list):
         return RawColumn(name, "numeric")
@@ -304,7 +203,7 @@ def _fit_column(table: Table, index: int, is_categorical: bool) -> RawColumn:
     return RawColumn(name, "categorical", tuple(sorted(distinct)))
 
 
-def _encode(table: Table, coding: ColumnCoding) -> Numbers:
+def encode(table: Table, coding: ColumnCoding) -> Numbers:
     """Return the features of all columns in one array (n_rows, n_features)."""
     x = np.zeros((table.n_rows, len(coding.feature_names)))
     at = 0
@@ -313,7 +212,7 @@ def _encode(table: Table, coding: ColumnCoding) -> Numbers:
             codes = _codes(table, raw, column, {c: i for i, c in enumerate(raw.categories)})
             x[np.arange(table.n_rows), at + codes.astype(np.int64)] = 1.0
         elif raw.kind == "boolean":
-            lowered = [cell.lower() if cell else cell for cell in _as_text(column)]
+            lowered = [cell.lower() if cell else cell for cell in as_text(column)]
             x[:, at] = _codes(table, raw, lowered, BOOLEAN_CELLS)
         else:
             warn_of_lost_digits(raw.name, column, table.where)
@@ -324,7 +223,7 @@ def _encode(table: Table, coding: ColumnCoding) -> Numbers:
 
 def _codes(table: Table, raw: RawColumn, column: Column, known: Mapping[str, float]) -> Numbers:
     """Return the codes (n_rows,) of the cells; raise DataError for an unknown value."""
-    cells = _as_text(column)
+    cells = as_text(column)
     codes = np.empty(len(cells))
     for i, cell in enumerate(cells):
         code = known.get(cell or "")
@@ -338,7 +237,7 @@ def _codes(table: Table, raw: RawColumn, column: Column, known: Mapping[str, flo
     return codes
 
 
-def _as_text(column: Column) -> Text:
+def as_text(column: Column) -> Text:
     """Return the cells as text; whole numbers without a decimal point."""
     if isinstance(column, list):
         return column
@@ -354,8 +253,3 @@ def _as_numbers(table: Table, raw: RawColumn, column: Text) -> Numbers:
                 f"trained. Received: {cell!r} in data row {row}. Correct the value."
             )
     return np.array(column, dtype=np.float64)
-
-
-def _target_values(column: Column) -> Any:
-    """Return a target column as an array; text has no missing cells at this point."""
-    return np.array(column, dtype=np.str_) if isinstance(column, list) else column

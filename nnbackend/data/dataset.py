@@ -8,19 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nnbackend.data.coding import ColumnCoding
 from nnbackend.data.splits import split_rows
+from nnbackend.data.targets import Label, Task
 from nnbackend.errors import DataError, ShapeError
-
-if TYPE_CHECKING:
-    from nnbackend.data.coding import ColumnCoding
-
-Task = Literal["classification", "regression"]
-Label = str | int
 
 
 @dataclass(frozen=True, eq=False)

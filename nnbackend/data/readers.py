@@ -8,13 +8,14 @@ from pathlib import Path
 
 from nnbackend.data.array_files import read_npy, read_npz
 from nnbackend.data.builtin import BUILTIN
-from nnbackend.data.coding import ColumnCoding, code_dataset, fit_dataset
+from nnbackend.data.coding import ColumnCoding
 from nnbackend.data.csv_files import read_csv
-from nnbackend.data.dataset import Dataset, Task
+from nnbackend.data.dataset import Dataset
 from nnbackend.data.idx_files import is_idx_name, read_idx_file, read_idx_folder
 from nnbackend.data.parquet_files import read_parquet
+from nnbackend.data.table_datasets import code_dataset, fit_dataset
 from nnbackend.data.tables import Table, find_column, find_columns
-from nnbackend.data.targets import check_task
+from nnbackend.data.targets import Task, check_task
 from nnbackend.errors import ArgumentError, DataError, suggest
 
 TEXT_TABLES = (".csv", ".tsv", ".txt", ".data")  # one reader, which detects the delimiter

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nnbackend.data.dataset import Label, Task
 from nnbackend.data.tables import EXACT
 from nnbackend.errors import ArgumentError, DataError
 
 logger = logging.getLogger("nnbackend")
+
+Task = Literal["classification", "regression"]
+Label = str | int
 
 FEW = 20
 MANY = 100

@@ -31,7 +31,7 @@ from nnbackend.estimators.building import (
     hidden_layers,
 )
 from nnbackend.estimators.convergence import ConvergenceMonitor
-from nnbackend.estimators.converting import as_networks, from_theirs, to_theirs
+from nnbackend.estimators.converting import as_models, from_theirs, to_theirs
 from nnbackend.estimators.ensemble import fit_ensemble, mean_outputs
 from nnbackend.estimators.fit_data import FitData, dtype_on_device
 from nnbackend.estimators.fit_tasks import CallbackSupportMixin, fit_tasks
@@ -40,6 +40,7 @@ from nnbackend.estimators.lbfgs import fit_lbfgs
 from nnbackend.estimators.parameters import CONSTRAINTS
 from nnbackend.estimators.progress import ProgressBar
 from nnbackend.estimators.steps import SolverState, make_rule
+from nnbackend.model.model import Model
 from nnbackend.network.layers import AbstractLayer, Dropout
 from nnbackend.network.network import Network
 from nnbackend.persistence.checkpoints import Checkpoints
@@ -390,8 +391,8 @@ class BaseMLP(
         self._know_layers()
         return to_theirs(getattr(sklearn.neural_network, type(self).__name__), self)
 
-    def to_networks(self) -> list[Network]:
-        """Return the fit as networks that take raw rows: one, or an ensemble's members.
+    def to_models(self) -> list[Model]:
+        """Return the fit as models, which take raw rows: one, or an ensemble's members.
 
         Their mean output is `predict_proba` of a classifier, (n, n_classes), and `predict` of a
         regressor. `nnbackend.export` writes them as one ONNX model.
@@ -399,7 +400,7 @@ class BaseMLP(
         """
         check_is_fitted(self)
         self._know_layers()
-        return as_networks(self)
+        return as_models(self)
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = dict(super().__getstate__())

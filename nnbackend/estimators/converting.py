@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import sklearn.neural_network
 
+from nnbackend.data.preprocessing import Preprocessing
 from nnbackend.errors import ArgumentError
 from nnbackend.estimators.building import (
     SKLEARN_ACTIVATIONS,
@@ -16,6 +17,7 @@ from nnbackend.estimators.building import (
     fitted_layers,
 )
 from nnbackend.estimators.fit_data import dtype_on_device
+from nnbackend.model.model import Model
 from nnbackend.network.layers import Dense, Dropout
 from nnbackend.network.losses import cross_entropy
 from nnbackend.network.network import Network
@@ -138,8 +140,8 @@ def _copy_fit(source: Any, target: Any) -> None:
     target._random_state = copy.deepcopy(getattr(source, "_random_state", None))
 
 
-def as_networks(model: Any) -> list[Network]:
-    """Return the fit as networks on raw rows, one for each member of an ensemble.
+def as_models(model: Any) -> list[Model]:
+    """Return the fit as models on raw rows, one for each member of an ensemble.
 
     Raises: ArgumentError for a classifier of one class.
     """
@@ -149,14 +151,20 @@ def as_networks(model: Any) -> list[Network]:
             f"A network needs at least two classes. Received: a fit to {classes!r} alone. "
             "Fit to rows of several classes."
         )
-    nets = [_as_network(member, classes) for member in getattr(model, "estimators_", [model])]
-    for net in nets:
-        net.scaler = getattr(model, "scaler_", None)
-        net.target_scaler = getattr(model, "target_scaler_", None)
-    return nets
+    models = []
+    for member in getattr(model, "estimators_", [model]):
+        net = _as_network(member)
+        is_softmax = isinstance(last := net.layers[-1], Dense) and last.activation.name == "softmax"
+        known = Preprocessing(
+            getattr(model, "scaler_", None),
+            getattr(model, "target_scaler_", None),
+            tuple(np.asarray(classes).tolist()) if is_softmax else None,
+        )
+        models.append(Model.from_parts(net, known))
+    return models
 
 
-def _as_network(model: Any, classes: Any) -> Network:
+def _as_network(model: Any) -> Network:
     """Return a member's network. One logistic output becomes a softmax of two.
 
     softmax(0, z) = (1 - sigmoid(z), sigmoid(z))
@@ -173,6 +181,4 @@ def _as_network(model: Any, classes: Any) -> Network:
         device=model.device, dtype=dtype_on_device(model),
     )  # fmt: skip
     net.set_parameters(weights, biases)
-    if output[1] == "softmax":
-        net.classes = tuple(np.asarray(classes).tolist())
     return net

@@ -1,4 +1,4 @@
-"""The model file: a complete network in one safetensors file.
+"""The model file: a network and its preprocessing in one safetensors file.
 
 The architecture is stored as data and its names are looked up in fixed tables, so that reading a
 file never runs code from it; there is no pickle. Files are written atomically and treated as
@@ -14,33 +14,31 @@ from pathlib import Path
 from typing import TypeVar
 
 from nnbackend.backend import Backend
+from nnbackend.data.preprocessing import Preprocessing
 from nnbackend.errors import ArgumentError, ModelFileError
 from nnbackend.network.activations import Activation
 from nnbackend.network.losses import Loss
 from nnbackend.network.network import Network
 from nnbackend.persistence.atomic_file import atomic_write
-from nnbackend.persistence.building import build_network, plan
+from nnbackend.persistence.building import build_network, build_preprocessing, plan
 from nnbackend.persistence.container import encode, read_header, read_model
 from nnbackend.persistence.description import (
     CustomFormulas,
     custom_formulas,
-    describe_network,
-    network_tensors,
+    describe_model,
+    model_tensors,
 )
 
 Formula = TypeVar("Formula", Activation, Loss)
 
 
-def save(net: Network, path: str | os.PathLike[str]) -> None:
-    """Write a network to one file in an existing folder; an older file is replaced atomically.
-
-    The file holds weights, biases, architecture, loss, scalers, classes, columns and seed. A custom
-    activation or loss is stored by name. A link at `path` is replaced, not followed.
+def write_model_file(net: Network, known: Preprocessing, path: str | os.PathLike[str]) -> None:
+    """Write a network and its preprocessing to one file; an older file is replaced atomically.
 
     Raises: ArgumentError for a network that cannot be saved or an invalid path; OSError when
     writing fails, in which case the older file is unchanged.
     """
-    data = encode(describe_network(net), network_tensors(net))
+    data = encode(describe_model(net, known), model_tensors(net, known))
     try:  # refuse to write a file that could not be loaded
         header = read_header(io.BytesIO(data), len(data))
         plan(header.description, header.tensors, custom_formulas(net))
@@ -50,25 +48,24 @@ def save(net: Network, path: str | os.PathLike[str]) -> None:
     atomic_write(Path(path), data)
 
 
-def load(
+def read_model_file(
     path: str | os.PathLike[str],
     device: str | Backend | None = None,
     activations: Iterable[Activation] = (),
     losses: Iterable[Loss] = (),
-) -> Network:
-    """Return the network that `save` wrote, on any device, with the same values bit for bit.
+) -> tuple[Network, Preprocessing]:
+    """Return what `write_model_file` wrote, with the network on any device.
 
-    activations, losses: the custom ones that the network uses; the file stores only their names.
-    Custom initializers are not needed: if you call `initialize`, it uses "auto" for weights and
-    zeros for biases in their place.
-
+    activations, losses: the custom ones, of which the file stores only the names.
     Raises: ModelFileError for a file that is not a valid model; BackendError for a device.
     """
     own = CustomFormulas(
         _by_name(activations, Activation, "activations"), _by_name(losses, Loss, "losses")
     )
     try:
-        return build_network(*read_model(Path(path)), device, own)
+        description, arrays = read_model(Path(path))
+        net = build_network(description, arrays, device, own)
+        return net, build_preprocessing(description, arrays)
     except ModelFileError as error:
         raise ModelFileError(f"{os.fspath(path)}: {error}") from error
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nnbackend.backend import Backend, get_backend
+from nnbackend.data.preprocessing import Preprocessing
 from nnbackend.data.scalers import Scaler
 from nnbackend.errors import ArgumentError, DataError, ModelFileError, ShapeError, suggest
 from nnbackend.network.activations import ACTIVATIONS, Activation
@@ -50,7 +51,7 @@ def build_network(
     device: str | Backend | None,
     own: CustomFormulas,
 ) -> Network:
-    """Build the network of a description and its arrays.
+    """Build the network of a description and its arrays, on a device.
 
     Raises: ModelFileError when they do not match; BackendError or ArgumentError for the device.
     """
@@ -71,16 +72,25 @@ def build_network(
     with as_model_file_error():
         net = Network(
             [description["n_in"], *plan_.layers], plan_.loss,
-            device=backend, dtype=dtype, seed=description["seed"], classes=description["classes"],
+            device=backend, dtype=dtype, seed=description["seed"],
         )  # fmt: skip
         net.set_parameters(
             [arrays[f"weights.{i}"] for i in range(plan_.n_trainable)],
             [arrays[f"biases.{i}"] for i in range(plan_.n_trainable)],
         )
-        net.scaler = _build_scaler("scaler", description, arrays)
-        net.target_scaler = _build_scaler("target_scaler", description, arrays)
-        net.columns = description["columns"]
     return net
+
+
+def build_preprocessing(description: Mapping[str, Any], arrays: Arrays) -> Preprocessing:
+    """Build the preprocessing of a description that `plan` has checked."""
+    classes = description["classes"]
+    with as_model_file_error():
+        return Preprocessing(
+            _build_scaler("scaler", description, arrays),
+            _build_scaler("target_scaler", description, arrays),
+            None if classes is None else tuple(classes),
+            description["columns"],
+        )
 
 
 def plan(
@@ -245,9 +255,10 @@ def _check_plain(description: Mapping[str, Any], n_classes: int) -> None:
         not isinstance(classes, list)
         or len(classes) != n_classes
         or any(type(label) not in LABEL_TYPES for label in classes)
+        or len(set(classes)) != n_classes
     ):
         raise ModelFileError(
-            f"classes must be {n_classes} labels: text, numbers or booleans. "
+            f"classes must be {n_classes} different labels: text, numbers or booleans. "
             f"Received: {reprlib.repr(classes)}."
         )
 

@@ -25,7 +25,7 @@ from nnbackend.errors import ArgumentError, ModelFileError, check
 from nnbackend.persistence.atomic_file import atomic_write, sweep
 from nnbackend.persistence.config_data import describe_config
 from nnbackend.persistence.container import encode, read_model
-from nnbackend.persistence.description import describe_network, network_tensors
+from nnbackend.persistence.description import describe_model, model_tensors
 from nnbackend.persistence.run_state import SavedRun, save_run, step_of
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.history import Row
@@ -110,7 +110,7 @@ class Checkpoints(Callback):
         self._check_disk_space(trainer)
         # Find options that cannot be stored now, not after hours.
         config = {"config": describe_config(trainer.config), "every": self.every}
-        encode(describe_network(trainer.net) | {"run": config}, {})
+        encode(describe_model(trainer.net, trainer.data.preprocessing) | {"run": config}, {})
         trainer.interrupt.signals = SIGNALS
         self._tried = self._now(trainer)
 
@@ -191,9 +191,9 @@ class Checkpoints(Callback):
 
 def encode_checkpoint(trainer: Run, every: Mapping[str, Any]) -> bytes:
     """Return the bytes of a checkpoint."""
-    state = save_run(trainer)
-    description = describe_network(trainer.net) | {"run": {**state.facts, "every": dict(every)}}
-    arrays = network_tensors(trainer.net)
+    state, net, known = save_run(trainer), trainer.net, trainer.data.preprocessing
+    description = describe_model(net, known) | {"run": {**state.facts, "every": dict(every)}}
+    arrays = model_tensors(net, known)
     arrays |= {PREFIX + name: array for name, array in state.arrays.items()}
     return encode(description, arrays)
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from nnbackend import __version__
+from nnbackend.data.preprocessing import Preprocessing
 from nnbackend.data.scalers import Scaler
 from nnbackend.errors import ArgumentError
 from nnbackend.network.activations import ACTIVATIONS, Activation
@@ -37,7 +38,7 @@ class CustomFormulas:
 def describe_network(net: Network) -> dict[str, Any]:
     """Return the description from which the network can be rebuilt, as data for JSON.
 
-    Raises: ArgumentError for a layer or a label that cannot be stored.
+    Raises: ArgumentError for a layer that cannot be stored.
     """
     precision = net.backend.precision
     return {
@@ -48,19 +49,29 @@ def describe_network(net: Network) -> dict[str, Any]:
         "n_in": net.n_in,
         "layers": [describe_layer(layer) for layer in net.layers],
         "loss": _describe_formula(net.loss, LOSSES),
-        "classes": None if net.classes is None else [_label(c) for c in net.classes],
-        "scaler": _describe_scaler(net.scaler),
-        "target_scaler": _describe_scaler(net.target_scaler),
-        "columns": net.columns,
     }
 
 
-def network_tensors(net: Network) -> dict[str, np.ndarray]:
+def describe_model(net: Network, known: Preprocessing) -> dict[str, Any]:
+    """Return the description of a network and its preprocessing, as data for JSON.
+
+    Raises: ArgumentError for a layer or a label that cannot be stored.
+    """
+    return {
+        **describe_network(net),
+        "classes": None if known.classes is None else [_label(c) for c in known.classes],
+        "scaler": _describe_scaler(known.scaler),
+        "target_scaler": _describe_scaler(known.target_scaler),
+        "columns": None if known.columns is None else dict(known.columns),
+    }
+
+
+def model_tensors(net: Network, known: Preprocessing) -> dict[str, np.ndarray]:
     """Return host copies of all arrays, by their names in the file."""
     weights, biases = net.get_parameters()
     tensors = {f"weights.{i}": W for i, W in enumerate(weights)}
     tensors |= {f"biases.{i}": b for i, b in enumerate(biases)}
-    for name, scaler in (("scaler", net.scaler), ("target_scaler", net.target_scaler)):
+    for name, scaler in (("scaler", known.scaler), ("target_scaler", known.target_scaler)):
         if scaler is not None:
             tensors[f"{name}.shift"] = np.asarray(scaler.shift, np.float64)
             tensors[f"{name}.factor"] = np.asarray(scaler.factor, np.float64)

@@ -14,6 +14,7 @@ import numpy as np
 
 from nnbackend.backend.base import FAR
 from nnbackend.data.coding import ColumnCoding
+from nnbackend.data.preprocessing import Preprocessing
 from nnbackend.data.scalers import Scaler
 from nnbackend.errors import ArgumentError
 from nnbackend.network.activations import (
@@ -57,8 +58,8 @@ class Graph:
         return name
 
 
-def onnx_bytes(net: Network) -> bytes:
-    """Return a network as a validated ONNX model.
+def onnx_bytes(net: Network, known: Preprocessing) -> bytes:
+    """Return a network and its preprocessing as a validated ONNX model.
 
     Raises: ArgumentError when onnx is not installed, or the network cannot be converted.
     """
@@ -71,7 +72,7 @@ def onnx_bytes(net: Network) -> bytes:
         ) from error
     helper = onnx.helper
     graph = Graph(helper, onnx.numpy_helper)
-    _network(net, graph)
+    _network(net, known, graph)
     size = sum(len(constant.raw_data) for constant in graph.constants)
     if size > LARGEST - 1_000_000:
         raise ArgumentError(
@@ -80,26 +81,26 @@ def onnx_bytes(net: Network) -> bytes:
     graph.nodes[-1].output[0] = "y"
     made = helper.make_graph(
         graph.nodes, "nnbackend",
-        [helper.make_tensor_value_info("x", _type(_has_wide_input(net)), ["n", net.n_in])],
-        [helper.make_tensor_value_info("y", _type(_has_wide_output(net)), ["n", net.n_out])],
+        [helper.make_tensor_value_info("x", _type(_has_wide_input(net, known)), ["n", net.n_in])],
+        [helper.make_tensor_value_info("y", _type(_has_wide_output(net, known)), ["n", net.n_out])],
         graph.constants,
     )  # fmt: skip
     model = helper.make_model(
         made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION,
         producer_name="nnbackend",
     )  # fmt: skip
-    if known := _metadata(net):
-        helper.set_model_props(model, known)
+    if names := _metadata(known):
+        helper.set_model_props(model, names)
     onnx.checker.check_model(model, full_check=True)
     content: bytes = model.SerializeToString(deterministic=True)
     return content
 
 
-def _network(net: Network, graph: Graph) -> None:
+def _network(net: Network, known: Preprocessing, graph: Graph) -> None:
     """Add all nodes from raw rows to predictions, the output of the last node."""
-    a = "x" if net.scaler is None else _scaled("x", net.scaler, graph)
-    is_wide = net.scaler is None and net.dtype == "float64"  # a is float64
-    ends_wide = net.target_scaler is None and _has_wide_output(net)
+    a = "x" if known.scaler is None else _scaled("x", known.scaler, graph)
+    is_wide = known.scaler is None and net.dtype == "float64"  # a is float64
+    ends_wide = known.target_scaler is None and _has_wide_output(net, known)
     parameters = zip(*net.get_parameters(), strict=True)
     for place, layer in enumerate(net.layers, start=1):
         describe_layer(layer)  # raises for custom layers
@@ -118,17 +119,17 @@ def _network(net: Network, graph: Graph) -> None:
         elif isinstance(layer, Maxout):
             shape = graph.constant([-1, layer.n_pieces, layer.n_out], "int64")
             a = graph.add("ReduceMax", graph.add("Reshape", a, shape), axes=[1], keepdims=0)
-    if net.target_scaler is not None:
-        _unscaled(a, net.target_scaler, net.n_out, graph)
+    if known.target_scaler is not None:
+        _unscaled(a, known.target_scaler, net.n_out, graph)
 
 
-def _metadata(net: Network) -> dict[str, str]:
+def _metadata(known: Preprocessing) -> dict[str, str]:
     """Return the names of inputs and outputs as JSON lists."""
-    known = {} if net.classes is None else {"classes": json.dumps(list(net.classes))}
-    if net.columns is not None:
-        names = ColumnCoding.from_dict(net.columns).feature_names
-        known["feature_names"] = json.dumps(list(names))
-    return known
+    names = {} if known.classes is None else {"classes": json.dumps(list(known.classes))}
+    if known.columns is not None:
+        features = ColumnCoding.from_dict(known.columns).feature_names
+        names["feature_names"] = json.dumps(list(features))
+    return names
 
 
 def needs_float64(scaler: Scaler | None) -> bool:
@@ -139,18 +140,18 @@ def needs_float64(scaler: Scaler | None) -> bool:
     return bool((rounding > MOST_ROUNDING).any())
 
 
-def _has_wide_input(net: Network) -> bool:
+def _has_wide_input(net: Network, known: Preprocessing) -> bool:
     """Return True if x is float64: unscaled rows of a float64 network may need all digits."""
-    is_unscaled = net.scaler is None and net.dtype == "float64"
-    return is_unscaled or needs_float64(net.scaler)
+    is_unscaled = known.scaler is None and net.dtype == "float64"
+    return is_unscaled or needs_float64(known.scaler)
 
 
-def _has_wide_output(net: Network) -> bool:
+def _has_wide_output(net: Network, known: Preprocessing) -> bool:
     """Return True if y is float64: unscaled values of a float64 network may need all digits."""
     last = net.layers[-1]
     is_value = isinstance(last, Dense) and last.activation == IDENTITY
-    is_unscaled = net.target_scaler is None and net.dtype == "float64"
-    return (is_value and is_unscaled) or needs_float64(net.target_scaler)
+    is_unscaled = known.target_scaler is None and net.dtype == "float64"
+    return (is_value and is_unscaled) or needs_float64(known.target_scaler)
 
 
 def _type(is_wide: bool) -> int:

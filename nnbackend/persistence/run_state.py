@@ -11,10 +11,10 @@ import numpy as np
 
 from nnbackend.backend.formulas import Array
 from nnbackend.data.sparse import SparseRows
-from nnbackend.data.validation import host_array, some_rows
 from nnbackend.errors import ArgumentError
 from nnbackend.persistence.config_data import describe_config
 from nnbackend.training.run import Run
+from nnbackend.validation import host_array, some_rows
 
 SAMPLED_ROWS = 4096  # rows in the fingerprint of larger data, evenly spaced
 

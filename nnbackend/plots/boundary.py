@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnbackend.errors import ArgumentError
+from nnbackend.model.model import Model, as_model
 from nnbackend.network.network import Network
 from nnbackend.persistence.atomic_file import atomic_write
 from nnbackend.plots.figures import INK, PALETTE, bare, new_figure, save
@@ -29,7 +30,7 @@ MARGIN = 0.08
 
 
 def decision_boundary(
-    net: Network,
+    model: Model | Network,
     x: Any,
     y: Any,
     path: str | os.PathLike[str],
@@ -42,9 +43,9 @@ def decision_boundary(
 
     features: the two that span the plane; the others are set to their median.
     names: of all features.  y: class codes (n,).
-    Raises: ArgumentError for a network with no or too many classes, or for invalid features.
+    Raises: ArgumentError for a model with no or too many classes, or for invalid features.
     """
-    save(_draw(net, np.asarray(x), np.asarray(y), features, names, title), path)
+    save(_draw(as_model(model), np.asarray(x), np.asarray(y), features, names, title), path)
 
 
 class BoundaryFilm(Callback):
@@ -68,12 +69,12 @@ class BoundaryFilm(Callback):
         self._frames: list[Any] = []
 
     def on_train_begin(self, trainer: Run) -> None:
-        self._take(trainer.net, "before training")
+        self._take(_model_of(trainer), "before training")
 
     def on_epoch_end(self, trainer: Run, row: Row) -> bool | None:
         epoch = trainer.state.epoch
         if epoch % self.every == 0:
-            self._take(trainer.net, f"epoch {epoch}, training loss {row['train_loss']:.3f}")
+            self._take(_model_of(trainer), f"epoch {epoch}, training loss {row['train_loss']:.3f}")
         return None
 
     def save(self, path: str | os.PathLike[str], *, seconds: float = 6.0) -> None:
@@ -96,11 +97,11 @@ class BoundaryFilm(Callback):
         )  # fmt: skip
         atomic_write(target, content.getvalue())
 
-    def _take(self, net: Network, title: str) -> None:
+    def _take(self, model: Model, title: str) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from PIL import Image
 
-        figure = _draw(net, self.x, self.y, self.features, self.names, title)
+        figure = _draw(model, self.x, self.y, self.features, self.names, title)
         figure.set_dpi(90)
         # The same place in every frame: a search for the best one takes longer than drawing.
         figure.set_layout_engine("none")
@@ -111,8 +112,12 @@ class BoundaryFilm(Callback):
         self._frames.append(picture.quantize(96))
 
 
+def _model_of(run: Run) -> Model:
+    return Model.from_parts(run.net, run.data.preprocessing)
+
+
 def _draw(
-    net: Network,
+    model: Model,
     x: np.ndarray,
     y: np.ndarray,
     features: tuple[int, int],
@@ -121,14 +126,14 @@ def _draw(
 ) -> Figure:
     from matplotlib.colors import ListedColormap
 
-    n_classes = _check(net, features)
+    n_classes = _check(model, features)
     i, j = features
     figure = new_figure(5.2, 4.8)
     axes = figure.subplots()
     xs, ys = (_span(x[:, k]) for k in features)
     plane = np.repeat(np.median(x, axis=0, keepdims=True), FINE * FINE, axis=0)
     plane[:, i], plane[:, j] = (g.ravel() for g in np.meshgrid(xs, ys))
-    leads = _leads(net, plane)
+    leads = _leads(model, plane)
     codes, sure = leads.argmax(axis=1), np.clip(leads.max(axis=1), 0.0, 1.0)
     shade = ListedColormap(PALETTE[:n_classes])(codes.reshape(FINE, FINE))
     # Paler where the network is less certain.
@@ -140,7 +145,7 @@ def _draw(
         lead = leads[:, code].reshape(FINE, FINE)
         if lead.min() < 0 < lead.max():
             axes.contour(xs, ys, lead, levels=[0.0], colors=INK, linewidths=1.0)
-    labels = net.classes or tuple(range(n_classes))
+    labels = model.classes or tuple(range(n_classes))
     for code in range(n_classes):
         part = x[:POINTS][y[:POINTS] == code]
         axes.scatter(
@@ -151,16 +156,17 @@ def _draw(
     axes.set_ylim(extent[2], extent[3])
     axes.set_xlabel(names[i] if names else f"feature {i}")
     axes.set_ylabel(names[j] if names else f"feature {j}")
-    rest = "; other features at their median" if net.n_in > 2 else ""
+    rest = "; other features at their median" if model.network.n_in > 2 else ""
     axes.set_title(title or f"Predicted class at every point{rest}", fontsize=11, loc="left")
     bare(axes)
     figure.legend(loc="outside lower center", frameon=False, ncols=min(n_classes, 6))
     return figure
 
 
-def _check(net: Network, features: tuple[int, int]) -> int:
+def _check(model: Model, features: tuple[int, int]) -> int:
+    net = model.network
     n_classes = max(net.n_out, 2)
-    if not net.is_classifier and net.loss.name != "binary_cross_entropy":
+    if not model.is_classifier and net.loss.name != "binary_cross_entropy":
         raise ArgumentError(f"A decision boundary needs a classifier. Received: {net!r}.")
     if n_classes > len(PALETTE):
         raise ArgumentError(
@@ -181,10 +187,10 @@ def _span(values: np.ndarray) -> np.ndarray:
     return np.linspace(low - room, high + room, FINE)
 
 
-def _leads(net: Network, rows: np.ndarray) -> np.ndarray:
+def _leads(model: Model, rows: np.ndarray) -> np.ndarray:
     """Return each class's margin over the best other class, (n, n_classes), at most 1."""
-    out = net.outputs(rows)
-    if net.n_out == 1:
+    out = model.outputs(rows)
+    if model.network.n_out == 1:
         return np.concatenate([1.0 - 2.0 * out, 2.0 * out - 1.0], axis=1)
     first, second = np.sort(out, axis=1)[:, [-1, -2]].T
     is_first = np.arange(out.shape[1]) == out.argmax(axis=1)[:, None]

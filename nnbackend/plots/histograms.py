@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnbackend.errors import ArgumentError
+from nnbackend.model.model import Model
 from nnbackend.network.architecture import describe
-from nnbackend.network.network import Network
 from nnbackend.plots.figures import INK, VALID, new_figure, save
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.history import Row
+from nnbackend.training.preparation import encode_targets
 
 if TYPE_CHECKING:
     from nnbackend.training.run import Run
@@ -36,7 +37,8 @@ class Signals:
 class SignalRecorder(Callback):
     """Records every layer's activations and deltas on fixed rows: at first, and after each epoch.
 
-    x: raw rows; y: their targets. A unit is dead when its delta is 0 on all of the rows.
+    x: raw rows; y: their targets, classes as codes from 0. A unit is dead when its delta is 0 on
+    all of the rows.
     """
 
     def __init__(self, x: Any, y: Any) -> None:
@@ -46,23 +48,23 @@ class SignalRecorder(Callback):
         self.names: list[str] = []
 
     def on_train_begin(self, trainer: Run) -> None:
-        self._take(trainer.net, trainer.state.epoch)
+        self._take(trainer)
 
     def on_epoch_end(self, trainer: Run, row: Row) -> bool | None:
-        self._take(trainer.net, trainer.state.epoch)
+        self._take(trainer)
         return None
 
-    def _take(self, net: Network, epoch: int) -> None:
-        x = self.x.astype(net.dtype)
-        x = net.backend.to_device(x if net.scaler is None else net.scaler.transform(x, net.dtype))
-        host, n = net.backend.to_host, len(self.x)
-        trace, gradient = net.trace(x), net.backprop(x, net.host_targets(self.y, n))
+    def _take(self, run: Run) -> None:
+        net, known, n = run.net, run.data.preprocessing, len(self.x)
+        x = net.backend.to_device(Model.from_parts(net, known).inputs(self.x))
+        host, y = net.backend.to_host, encode_targets(net, self.y, n, known)
+        trace, gradient = net.trace(x), net.backprop(x, y)
         found = []
         for a, delta in zip(trace.a, gradient.deltas, strict=True):
             d = host(delta) * n  # of each sample, not of their mean
             dead = float((np.abs(d) < TINY).all(axis=0).mean())
             found.append(Signals(host(a).ravel(), d.ravel(), dead))
-        self.epochs.append(epoch)
+        self.epochs.append(run.state.epoch)
         self.layers.append(found)
         self.names = [describe(layer) for layer in net.trainable_layers]
 

@@ -18,9 +18,9 @@ import numpy as np
 from nnbackend.backend import Backend
 from nnbackend.backend.base import LOSS, WEIGHT
 from nnbackend.backend.philox import host_generator
-from nnbackend.data.validation import host_array
 from nnbackend.errors import ArgumentError
 from nnbackend.network.network import Network
+from nnbackend.validation import host_array
 
 EVERY_PARAMETER_UP_TO = 300
 TOLERANCE = {"float64": 1e-7, "float32": 1e-4}
@@ -140,7 +140,6 @@ def _twin(net: Network, device: str | Backend, dtype: str) -> Network:
     """Return a network with the same parameters on another device."""
     twin = Network([net.n_in, *net.layers], net.loss, device=device, dtype=dtype)
     twin.set_parameters(*net.get_parameters())
-    twin.classes = net.classes
     return twin
 
 

@@ -104,8 +104,6 @@ class GradientConformance(Suite):
     ) -> None:  # fmt: skip
         """Compare one network's output, loss, deltas and gradients with the oracle's."""
         net = Network(layers, loss, device=backend, dtype=dtype, seed=self.seed + 1)
-        if labels:
-            net.classes = tuple(range(net.n_out))
         rng = self.rng(case, "biases")
         biases = [0.3 * rng.standard_normal(b.shape) for b in net.biases]
         net.set_parameters(net.get_parameters()[0], biases)

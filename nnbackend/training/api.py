@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from nnbackend.data.preprocessing import Preprocessing
 from nnbackend.data.scalers import Scaler
 from nnbackend.network.network import Network
 from nnbackend.training.callbacks import Callback, check_callbacks
@@ -27,8 +28,6 @@ def train(
     validation: Validation = None,
     shuffle: bool = True,
     sample_weight: Any = None,
-    scale: str | Scaler | None = None,
-    scale_targets: bool = False,
     l1: float = 0.0,
     l2: float = 0.0,
     weight_decay: float = 0.0,
@@ -43,13 +42,12 @@ def train(
 ) -> History:
     """Train a network on rows x (n, n_in) with targets y; return the history.
 
+    For text labels, scaling and tables with text use `nnbackend.Model`.
     x: an array, a table of numbers (pandas, polars, Arrow) or a SciPy sparse matrix.
-    y: class labels (n,), codes from 0 or text of net.classes; or targets (n,) or (n, n_out).
+    y: class codes (n,), from 0; or targets (n,) or (n, n_out).
     optimizer: a name or an object: sgd, adagrad, rmsprop, adadelta, adam, adamw, lbfgs.
     batch_size: rows per step; None for all rows, 1 for stochastic gradient descent.
     validation: (x, y), (x, y, sample_weight), or the fraction of the rows to hold out.
-    scale: fit a scaler on the training rows ("standard", "robust", "unit"), stored in net.scaler.
-    scale_targets: the same for the targets of a regression.
     l1, l2: penalties in the loss, l1 sum |w| + l2/2 sum w^2.
     weight_decay: decoupled decay in each step, w *= 1 - lr weight_decay.
     max_norm: limit on the norm of each unit's incoming weights, one number or one per layer.
@@ -72,8 +70,7 @@ def train(
     )  # fmt: skip
     return new_trainer(
         net, x, y, config,
-        sample_weight=sample_weight, validation=validation, scale=scale,
-        scale_targets=scale_targets, callbacks=callbacks,
+        sample_weight=sample_weight, validation=validation, callbacks=callbacks,
     ).run()  # fmt: skip
 
 
@@ -85,20 +82,19 @@ def new_trainer(
     *,
     sample_weight: Any = None,
     validation: Validation = None,
+    preprocessing: Preprocessing | None = None,
     scale: str | Scaler | None = None,
     scale_targets: bool = False,
     callbacks: Sequence[Callback] = (),
 ) -> Trainer:
-    """Return the Trainer of a run, with options and data checked; see `train`."""
+    """Return the Trainer of a run, with options and data checked.
+
+    preprocessing, scale, scale_targets: see `prepare_data`; the others: see `train`.
+    """
     config, callbacks = config.checked(net), check_callbacks(callbacks)
-    before = net.scaler, net.target_scaler, net.classes
-    try:
-        data = prepare_data(
-            net, x, y, sample_weight, validation,
-            scale=scale, scale_targets=scale_targets, seed=config.seed,
-            monitor=config.early_stopping.monitor if config.early_stopping else None,
-        )  # fmt: skip
-        return Trainer(net, data, config, callbacks)
-    except Exception:  # invalid data or options leave the network unchanged
-        net.scaler, net.target_scaler, net.classes = before
-        raise
+    data = prepare_data(
+        net, x, y, sample_weight, validation,
+        preprocessing=preprocessing, scale=scale, scale_targets=scale_targets, seed=config.seed,
+        monitor=config.early_stopping.monitor if config.early_stopping else None,
+    )  # fmt: skip
+    return Trainer(net, data, config, callbacks)

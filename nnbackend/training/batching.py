@@ -15,6 +15,7 @@ from nnbackend.backend import Backend
 from nnbackend.backend.base import BATCH
 from nnbackend.backend.formulas import Array
 from nnbackend.backend.philox import BATCH_ORDER, host_generator
+from nnbackend.data.row_scaler import RowScaler
 from nnbackend.data.sparse import SparseRows
 from nnbackend.errors import DeviceMemoryError
 from nnbackend.network.network import Network
@@ -49,10 +50,7 @@ class Batch:
 
 
 class BatchLoader:
-    """The training rows on the device, in their own dtype, and the order of the epoch.
-
-    source: the caller's rows, which identify the data set on every device.
-    """
+    """The training rows on the device, in their own dtype, and the order of the epoch."""
 
     def __init__(
         self,
@@ -60,13 +58,14 @@ class BatchLoader:
         data: TrainingData,
         batch_size: int,
     ) -> None:
-        backend = net.backend
+        backend, scaler = net.backend, data.preprocessing.scaler
         self.net, self.backend, self.batch_size = net, backend, batch_size
-        self.source, self.rows, self.n = data.x, data.rows, len(data.rows)
+        self.rows, self.n = data.rows, len(data.rows)
         self.is_sparse = isinstance(data.x, SparseRows)
         is_in_place = self.is_sparse or backend.owns(data.x)
         try:
-            self.x = data.x if is_in_place else backend.to_device(_for_device(net, data.x))
+            self.scaler = None if scaler is None else RowScaler(scaler, backend, net.dtype)
+            self.x = data.x if is_in_place else backend.to_device(self._for_device(data.x))
             self.y = backend.to_device(data.y)
             self.weight = None if data.weight is None else backend.to_device(data.weight)
             self.order = backend.zeros((self.n,), "int64")
@@ -74,10 +73,10 @@ class BatchLoader:
             raise _memory_error(data, is_in_place, backend) from error
         self.begin_epoch(np.arange(self.n))
         # Sparse rows are scaled on the host, batch by batch.
-        is_for_device = backend.owns(data.x) or not (self.is_sparse or net.scales_on_host)
-        self.scaler = net.device_scaler() if net.scaler is not None and is_for_device else None
+        is_scaled = self.scaler is not None and self.scaler.on_host and not is_in_place
+        self._scales_batches = not (self.scaler is None or self.is_sparse or is_scaled)
         self._raw_dtype = net.dtype
-        if self.scaler is not None and not is_exact(self.x, net.dtype):
+        if self._scales_batches and not is_exact(self.x, net.dtype):
             self._raw_dtype = numpy_name(self.x.dtype)
         self._y_dtype = str(data.y.dtype)
 
@@ -120,23 +119,22 @@ class BatchLoader:
         if self.is_sparse:  # made dense on the host: such a step cannot be captured
             start = int(backend.to_host(clock)[BATCH]) * self.batch_size + first
             rows = self._host_order[start : start + int(batch.x.shape[0])]
-            dense, scaler, dtype = self.x[rows], self.net.scaler, self.net.dtype
-            scaled = dense.astype(dtype) if scaler is None else scaler.transform(dense, dtype)
+            dense, scaler = self.x[rows], self.scaler
+            scaled = dense.astype(self.net.dtype) if scaler is None else scaler.scaled(dense)
             backend.to_device(scaled, out=batch.x)
         else:
             backend.gather_rows(self.x, order, clock, self.batch_size, batch.raw)
         backend.gather_rows(self.y, order, clock, self.batch_size, batch.y)
         if self.weight is not None:
             backend.gather_rows(self.weight, order, clock, self.batch_size, batch.weight)
-        if self.scaler is not None and self.net.scaler is not None:
-            backend.scale_rows(batch.raw, *self.scaler, self.net.scaler.clip, batch.x)
+        if self._scales_batches and self.scaler is not None:
+            self.scaler.scale(batch.raw, batch.x)
 
-
-def _for_device(net: Network, x: np.ndarray) -> np.ndarray:
-    """Return host rows to copy to the device: scaled or narrowed if it lacks float64."""
-    if net.scales_on_host and net.scaler is not None:
-        return net.scaler.transform(x, net.dtype)
-    return net.backend.narrowed(x)
+    def _for_device(self, x: np.ndarray) -> np.ndarray:
+        """Return host rows to copy to the device: scaled or narrowed if it lacks float64."""
+        if self.scaler is not None and self.scaler.on_host:
+            return self.scaler.scaled(x)
+        return self.backend.narrowed(x)
 
 
 def numpy_name(dtype: object) -> str:

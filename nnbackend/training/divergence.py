@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from nnbackend.errors import DivergedError
-from nnbackend.network.network import Network
-from nnbackend.training.config import TrainConfig
-from nnbackend.training.state import TrainState
+from nnbackend.training.run import Run
 
 
-def diverged(net: Network, config: TrainConfig, state: TrainState, what: str) -> DivergedError:
+def diverged(run: Run, what: str) -> DivergedError:
     """Restore the best weights; return the error, with advice and the history."""
+    state, rule, history = run.state, run.config.optimizer, run.state.history
     state.restore_best()
-    rule, history = config.optimizer, state.history
     lr = getattr(rule, "learning_rate", None)
     advice = f"a smaller learning rate than {lr:g}, " if lr else ""
-    if net.scaler is None:
-        advice += "scaled inputs (scale='standard'), "
+    if run.data.preprocessing.scaler is None:
+        advice += "scaled inputs (nnbackend.Model(net, scale='standard')), "
     advice += "clip_norm=1.0, or fewer layers"
     restored = f"epoch {history.best['epoch']}" if history.rows else "the beginning"
     error = DivergedError(

@@ -126,11 +126,13 @@ class Trainer(Run):
 
     def _validate(self) -> dict[str, float]:
         """Evaluate the validation rows; free the memory of prepared steps if it is needed."""
-        assert self.data.validation is not None
-        x, y, weight = self.data.validation
+        data, scaler = self.data, self.data.preprocessing.scaler
+        assert data.validation is not None
         while True:
             try:
-                return self.net.evaluate_prepared(x, y, weight, theta=self.state.weights)
+                return self.net.evaluate_prepared(
+                    *data.validation, data.score, scaler=scaler, theta=self.state.weights
+                )
             except MemoryError:
                 if not self.runner.can_free_memory():
                     raise
@@ -139,13 +141,13 @@ class Trainer(Run):
     def _mean_loss(self) -> float:
         """Return the mean loss of the epoch so far; raise DivergedError if it is not finite."""
         if not math.isfinite(loss := self.state.mean_loss()):
-            raise diverged(self.net, self.config, self.state, f"the training loss became {loss}")
+            raise diverged(self, f"the training loss became {loss}")
         return loss
 
     def _check_weights(self) -> None:
         if not self.state.is_finite():
             what = "weights became infinite or not a number"
-            raise diverged(self.net, self.config, self.state, what)
+            raise diverged(self, what)
 
     def _largest_product(self) -> int:
         """Return the number of multiplications of a step's largest matrix product."""

@@ -1,37 +1,44 @@
-"""Preparation of a run's data: validation, split into training and held-out rows, scaling."""
+"""Preparation of a run's data, once: validation, held-out rows, scalers, encoded targets."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
 import numpy as np
 
+from nnbackend import validation
 from nnbackend.backend.formulas import Array
+from nnbackend.data.preprocessing import Preprocessing
 from nnbackend.data.scalers import Scaler, fit_scaler
 from nnbackend.data.sparse import SparseRows
 from nnbackend.data.splits import split_rows
-from nnbackend.data.validation import check_some_weight, finite_rows, host_array, some_rows
 from nnbackend.errors import ArgumentError, ShapeError, check, suggest
 from nnbackend.network.network import Network
+from nnbackend.network.scores import ACCURACY, BINARY_ACCURACY, Score
 
 Validation = tuple[Any, Any] | tuple[Any, Any, Any] | float | None
-Part = tuple[Array, np.ndarray, np.ndarray | None]  # rows, prepared targets, weights
+Part = tuple[Array, np.ndarray, np.ndarray | None]  # raw rows, encoded targets, weights
+FIXED_SCALE = ("poisson", "binary_cross_entropy", "cross_entropy")  # losses of such targets
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The data of a run: all rows, the indices of those to train on, and the validation set.
+    """The validated data of a run.
 
-    validation_share: the fraction of the rows that are held out, or None.
+    x: all raw rows.  y: encoded targets.  rows: the indices of the rows to train on.
+    validation: the held-out or given rows.  validation_share: the fraction that is held out.
+    score: what validation measures.
     """
 
     x: Array
     y: np.ndarray
     weight: np.ndarray | None
     rows: np.ndarray
-    validation: Part | None
+    score: Score
+    preprocessing: Preprocessing
+    validation: Part | None = None
     validation_share: float | None = None
 
 
@@ -40,85 +47,119 @@ def prepare_data(
     x: Any,
     y: Any,
     sample_weight: Any,
-    validation: Any,
+    validation_set: Any,
     *,
-    scale: str | Scaler | None,
-    scale_targets: bool,
-    seed: int,
-    monitor: str | None,
+    preprocessing: Preprocessing | None = None,
+    scale: str | Scaler | None = None,
+    scale_targets: bool = False,
+    seed: int = 0,
+    monitor: str | None = None,
 ) -> TrainingData:
-    """Check the data of a run; fit net.scaler and net.target_scaler on the training rows."""
-    check("scale_targets", scale_targets, lambda v: v in (True, False), "True or False")
-    x = finite_rows(x, net.n_in, net.dtype, net.backend)
-    n = int(x.shape[0])
-    weight = net.host_weights(sample_weight, n)
-    if scale_targets:
-        bounded = ("poisson", "binary_cross_entropy", "cross_entropy")
-        check("scale_targets", True, lambda v: net.loss.name not in bounded,
-              f"False for {net.loss.name}, whose targets have a fixed scale")  # fmt: skip
-        net.target_scaler = None  # fitted again below
-    target = net.host_targets(y, n)
-    if target.ndim == 1 and net.classes is None and net.n_out > 1:
-        net.classes = tuple(range(net.n_out))
+    """Check the data of a run, hold out rows, and fit the scalers to the others.
 
+    preprocessing: fitted before, to which scalers are added.
+    scale, scale_targets: the scalers to fit, of the rows and of a regression's targets.
+    """
+    known = preprocessing or Preprocessing()
+    _check_scale_targets(net, scale_targets)
+    x, y_codes, weight = _check_part(net, x, y, sample_weight, known)
+    n, share = len(y_codes), None
     rows, held_out = np.arange(n, dtype=np.int64), None
-    if isinstance(validation, Real) and validation is not True:
-        labels = target if target.ndim == 1 else None
-        rows, held_out = split_rows(n, float(validation), seed, labels)
+    if isinstance(validation_set, Real) and validation_set is not True:
+        share, labels = float(validation_set), y_codes if y_codes.ndim == 1 else None
+        rows, held_out = split_rows(n, share, seed, labels)
+    known = replace(known, scaler=_fit_scaler(net, x, rows, scale) or known.scaler)
+    if scale_targets and known.classes is None and y_codes.ndim == 2:
+        values = validation.host_array(y, "y", net.backend).reshape(n, -1)
+        known = replace(known, target_scaler=fit_scaler("standard", values[rows]))
+        y_codes = encode_targets(net, y, n, known)
+    part = None
+    if held_out is not None:
+        if weight is not None:
+            validation.check_some_weight(weight[rows], "all training rows")
+            validation.check_some_weight(weight[held_out], "all held-out rows")
+        held_weight = None if weight is None else weight[held_out]
+        part = (validation.some_rows(x, held_out, net.backend), y_codes[held_out], held_weight)
+    elif validation_set is not None:
+        part = _check_validation(net, validation_set, known)
+    score = score_for(net, y_codes, known)
+    _check_monitor(score, part, monitor)
+    return TrainingData(x, y_codes, weight, rows, score, known, part, share)
+
+
+def encode_targets(net: Network, y: Any, n_rows: int, known: Preprocessing) -> np.ndarray:
+    """Return validated targets as the loss expects them: (n,) labels, or (n, n_out), scaled."""
+    form, scaler = net.target_form, known.target_scaler
+    if scaler is None:
+        return validation.targets(y, n_rows, form, net.backend)
+    wide = replace(form, dtype="float64")
+    target = validation.targets(y, n_rows, wide, net.backend)
+    return target if target.ndim == 1 else scaler.transform(target, net.dtype)
+
+
+def score_for(net: Network, y: np.ndarray, known: Preprocessing) -> Score:
+    """Return the score of encoded targets; outputs with labels are scored by accuracy."""
+    if known.classes is None:
+        return net.score_for(y)
+    is_binary = net.loss.name == "binary_cross_entropy" or net.n_out == 1
+    return BINARY_ACCURACY if is_binary else ACCURACY
+
+
+def _check_part(
+    net: Network, x: Any, y: Any, weight: Any, known: Preprocessing, what: str = "x"
+) -> Part:
+    x = validation.finite_rows(x, net.n_in, net.dtype, net.backend, what)
+    n = int(x.shape[0])
+    target = encode_targets(net, y, n, known)
+    return x, target, validation.sample_weights(weight, n, net.dtype, net.backend)
+
+
+def _check_scale_targets(net: Network, scale_targets: Any) -> None:
+    check("scale_targets", scale_targets, lambda v: v in (True, False), "True or False")
+    if scale_targets:
+        check("scale_targets", True, lambda v: net.loss.name not in FIXED_SCALE,
+              f"False for {net.loss.name}, whose targets have a fixed scale")  # fmt: skip
+
+
+def _fit_scaler(
+    net: Network, x: Array, rows: np.ndarray, scale: str | Scaler | None
+) -> Scaler | None:
+    """Return the scaler of the rows, fitted to those at the indices `rows`."""
     if isinstance(scale, Scaler):
         if scale.shift.shape != (net.n_in,):
             raise ShapeError(
                 f"scale must be fitted to the {net.n_in} columns of x. "
                 f"Received: a scaler of {scale.shift.shape[0]} columns."
             )
-        net.scaler = scale
-    elif scale is not None:
-        if isinstance(x, SparseRows):
-            raise ArgumentError(
-                f"scale must be None for a sparse matrix. Received: scale={scale!r}. Scale its "
-                "columns before, as scikit-learn's MaxAbsScaler does, or pass x.toarray()."
-            )
-        fitted_on = x if held_out is None else some_rows(x, rows, net.backend)
-        net.scaler = fit_scaler(scale, host_array(fitted_on, "x", net.backend))
-    if scale_targets and not net.is_classifier:
-        values = host_array(y, "y", net.backend).reshape(n, -1)
-        net.target_scaler = fit_scaler("standard", values[rows])
-        target = net.host_targets(y, n)
-
-    if held_out is None:
-        part = _check_validation(net, validation)
-        _check_monitor(net, part, monitor)
-        return TrainingData(x, target, weight, rows, part)
-    held_out_weight = None if weight is None else weight[held_out]
-    if weight is not None:
-        check_some_weight(weight[rows], "all training rows")
-        check_some_weight(weight[held_out], "all held-out rows")
-    part = (some_rows(x, held_out, net.backend), target[held_out], held_out_weight)
-    _check_monitor(net, part, monitor)
-    return TrainingData(x, target, weight, rows, part, float(validation))
-
-
-def _check_validation(net: Network, validation: Any) -> Part | None:
-    """Return the checked validation set, or None if there is none."""
-    if validation is None:
+        return scale
+    if scale is None:
         return None
-    if not isinstance(validation, (tuple, list)) or len(validation) not in (2, 3):
+    if isinstance(x, SparseRows):
+        raise ArgumentError(
+            f"scale must be None for a sparse matrix. Received: scale={scale!r}. Scale its "
+            "columns before, as scikit-learn's MaxAbsScaler does, or pass x.toarray()."
+        )
+    fitted_on = x if len(rows) == int(x.shape[0]) else validation.some_rows(x, rows, net.backend)
+    return fit_scaler(scale, validation.host_array(fitted_on, "x", net.backend))
+
+
+def _check_validation(net: Network, validation_set: Any, known: Preprocessing) -> Part:
+    """Return the checked validation set."""
+    if not isinstance(validation_set, (tuple, list)) or len(validation_set) not in (2, 3):
         raise ArgumentError(
             "validation must be (x, y), (x, y, sample_weight) or a fraction to hold out. "
-            f"Received: {type(validation).__name__}."
+            f"Received: {type(validation_set).__name__}."
         )
-    x, y, *weight = validation
-    x = finite_rows(x, net.n_in, net.dtype, net.backend, "validation x")
-    n = int(x.shape[0])
-    return x, net.host_targets(y, n), net.host_weights(weight[0] if weight else None, n)
+    x, y, *weight = validation_set
+    return _check_part(net, x, y, weight[0] if weight else None, known, "validation x")
 
 
-def _check_monitor(net: Network, validation: Part | None, monitor: str | None) -> None:
+def _check_monitor(score: Score, validation_set: Part | None, monitor: str | None) -> None:
     columns = ["train_loss"]
-    if validation is not None:
-        columns += ["valid_loss", f"valid_{net.score_for(validation[1]).name}"]
+    if validation_set is not None:
+        columns += ["valid_loss", f"valid_{score.name}"]
     if monitor is not None and monitor not in columns:
-        cure = "" if validation is not None else " Pass validation= for valid_ values."
+        cure = "" if validation_set is not None else " Pass validation= for valid_ values."
         raise ArgumentError(
             f"monitor must be a column of the history. Received: {monitor!r}. "
             f"{suggest(monitor, columns)}{cure}"

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from nnbackend import validation
 from nnbackend.backend.base import COUNT, MOMENTUM, RATE
 from nnbackend.backend.formulas import Array
-from nnbackend.data import validation
 from nnbackend.errors import ArgumentError, check
 from nnbackend.network.network import Network
 from nnbackend.training.batching import epoch_order
@@ -48,7 +48,7 @@ def find_learning_rate(
 
         rate_t = low (high / low)^(t / (steps - 1));  suggestion = (rate of the least loss) / 10
 
-    x: raw rows, which net.scaler scales. Dropout is off.
+    x, y: as for `nnbackend.train`. Dropout is off.
     Raises: ArgumentError unless low < high, and for an optimizer without a learning rate.
     Source: Smith 2017, section 3.3; the factor 1/10 is common practice, not in the paper.
     """
@@ -58,10 +58,10 @@ def find_learning_rate(
     check("low", low, lambda v: 0 < v < high < math.inf, f"above 0 and below high={high:g}")
     check("steps", steps, lambda v: v == int(v) and v >= 10, "a whole number, at least 10")
     trial, backend = net.to(net.backend), net.backend
-    rows = validation.finite_rows(x, net.n_in, net.dtype, backend)
-    rows = backend.to_host(rows) if backend.owns(rows) else rows
+    x = validation.finite_rows(x, net.n_in, net.dtype, backend)
+    rows = backend.to_host(x) if backend.owns(x) else x
     n = int(rows.shape[0])
-    targets = net.host_targets(y, n)
+    targets = validation.targets(y, n, net.target_form, backend)
     batches = _batches(n, min(batch_size, n), steps, seed)
     rates = np.geomspace(low, high, steps)
     state = [backend.zeros((net.layout.size,), net.dtype) for _ in rule.state]
@@ -69,12 +69,8 @@ def find_learning_rate(
     losses: list[float] = []
     with np.errstate(over="ignore", invalid="ignore"):  # the largest rates are expected to diverge
         for t, (rate, batch) in enumerate(zip(rates, batches, strict=True), start=1):
-            part = (
-                rows[batch] if net.scaler is None else net.scaler.transform(rows[batch], net.dtype)
-            )
-            attempt = partial(
-                _gradient, trial, np.ascontiguousarray(part, net.dtype), targets[batch]
-            )
+            part = np.ascontiguousarray(rows[batch], net.dtype)
+            attempt = partial(_gradient, trial, part, targets[batch])
             (of_batch, vector), at_once = halving(backend, at_once, attempt)
             mean = SMOOTH * mean + (1 - SMOOTH) * of_batch
             loss = mean / (1 - SMOOTH**t)  # corrects for the running mean's start at 0

@@ -8,6 +8,7 @@ arrays, which are later copied batch by batch.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -182,35 +183,35 @@ def _is_bounded(part: Host, largest: Any) -> bool:
         return math.sqrt(float(np.dot(flat, flat))) <= largest if flat.size else True
 
 
-def targets(
-    y: Any,
-    n_rows: int,
-    n_out: int,
-    dtype: str,
-    backend: Backend,
-    classes: tuple[Any, ...] | None,
-    labels_only: bool,
-) -> Host:
-    """Return targets for a loss: (n,) int32 class labels, or (n, n_out) in `dtype`.
+@dataclass(frozen=True)
+class TargetForm:
+    """The form of the targets that a network's loss expects: n_out columns, a dtype, a range."""
 
-    Labels stand for one-hot rows. They are codes 0 .. n_out - 1, or text found in `classes`.
-    labels_only: targets (n,) are labels even if n_out is 1.
+    n_out: int
+    dtype: str
+    loss: str
+
+
+def targets(y: Any, n_rows: int, form: TargetForm, backend: Backend) -> Host:
+    """Return targets on the host: (n,) int32 class labels, or (n, n_out) in the form's dtype.
+
+    Labels stand for one-hot rows; they are codes 0 .. n_out - 1.
     """
     if isinstance(y, np.ndarray) or not (backend.owns(y) or hasattr(y, "__cuda_array_interface__")):
         if not isinstance(y, np.ndarray):
             check_readable(y, "y")
             y = numeric.as_array(y, "y")
-        y = _codes(y, classes) if y.dtype.kind in "OUST" else y
-    array = host_array(y, "y", backend)
+        y = _numbers(y) if y.dtype.kind in "OUST" else y
+    array, n_out = host_array(y, "y", backend), form.n_out
     if array.ndim not in (1, 2) or array.shape[0] != n_rows:
         raise ShapeError(
             f"y must have one target for each of the {n_rows} rows of x. "
             f"Received: y.shape={array.shape}."
         )
-    _check_finite(array, "y", dtype)
+    _check_finite(array, "y", form.dtype)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
-    if array.ndim == 1 and (n_out > 1 or labels_only):
+    if array.ndim == 1 and (n_out > 1 or form.loss == "cross_entropy"):
         return _labels(array, n_out)
     array = array.reshape(n_rows, -1)
     if array.shape[1] != n_out:
@@ -218,26 +219,20 @@ def targets(
             f"y must have {n_out} columns (the last layer's n_out), or be class labels (n,). "
             f"Received: y.shape={array.shape}."
         )
-    return np.ascontiguousarray(array, dtype)
+    _check_range(array, form.loss)
+    return np.ascontiguousarray(array, form.dtype)
 
 
-def _codes(y: Host, classes: tuple[Any, ...] | None) -> Host:
-    """Return labels of text as indices into `classes`, and objects that are numbers as numbers."""
+def _numbers(y: Host) -> Host:
+    """Return objects that are numbers as numbers; raise DataError for text."""
     kinds = numeric.kinds_of(y) if y.dtype.kind == "O" else {"text"}
-    if kinds <= {"numbers", "nothing"} or (classes is None and "text" not in kinds):
-        return numeric.numbers(y, "y")
-    if classes is None:
+    if "text" in kinds:
         raise DataError(
-            f"y holds text (y.dtype={y.dtype}) and the network has no classes. Use "
-            "classes, y = numpy.unique(y, return_inverse=True) and Network(..., classes=classes)."
+            f"y must hold numbers for a network. Received: text (y.dtype={y.dtype}). Use "
+            "nnbackend.Model(net).fit(x, y), which learns the labels, or "
+            "classes, y = numpy.unique(y, return_inverse=True)."
         )
-    place = {label: code for code, label in enumerate(classes)}
-    try:
-        return np.array([place[label] for label in y.ravel().tolist()]).reshape(y.shape)
-    except KeyError as error:
-        raise DataError(
-            f"y must hold labels of the network's classes {classes}. Received: {error.args[0]!r}."
-        ) from None
+    return numeric.numbers(y, "y")
 
 
 def _labels(y: Host, n_out: int) -> Host:
@@ -258,7 +253,7 @@ def _labels(y: Host, n_out: int) -> Host:
     return codes
 
 
-def check_range(y: Host, loss: str) -> None:
+def _check_range(y: Host, loss: str) -> None:
     """Raise DataError for targets outside the range of the loss."""
     limits = {"binary_cross_entropy": (0, 1), "cross_entropy": (0, 1), "poisson": (0, np.inf)}
     low, high = limits.get(loss, (-np.inf, np.inf))

@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nnbackend.backend import Backend, get_backend
 from nnbackend.errors import ArgumentError, BackendError, ModelFileError, NNBackendError
+from nnbackend.model.model import Model
 from nnbackend.network.activations import Activation
 from nnbackend.network.losses import Loss
 from nnbackend.network.network import Network
-from nnbackend.persistence.building import as_model_file_error, build_network
+from nnbackend.persistence.building import (
+    as_model_file_error,
+    build_network,
+    build_preprocessing,
+)
 from nnbackend.persistence.checkpoints import Checkpoint, Checkpoints, newest_checkpoint
 from nnbackend.persistence.config_data import build_config
-from nnbackend.persistence.description import CustomFormulas, describe_network
-from nnbackend.persistence.run_state import load_run, step_of
-from nnbackend.training.api import new_trainer
+from nnbackend.persistence.description import CustomFormulas
+from nnbackend.persistence.restoring import STATE_ERRORS, invalid_state, restore
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.config import TrainConfig
 from nnbackend.training.early_stopping import EarlyStopping
 from nnbackend.training.history import History
 from nnbackend.training.preparation import Validation
-from nnbackend.training.run import Run
-from nnbackend.training.state import DECISIONS
-
-# Errors that an invalid state of a run causes when it is used.
-STATE_ERRORS = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 
 logger = logging.getLogger("nnbackend")
 
@@ -50,11 +49,11 @@ def resume(
     losses: Iterable[Loss] = (),
     device: str | Backend | None = None,
     callbacks: Sequence[Callback] = (),
-) -> tuple[Network, History]:
-    """Resume the run whose checkpoints are in a folder; return its network and history.
+) -> tuple[Model, History]:
+    """Resume the run whose checkpoints are in a folder; return its model and history.
 
-    x, y, sample_weight, validation: the data of the run, which a checkpoint does not hold. Scaling
-    and a fraction for validation are stored.
+    x, y, sample_weight, validation: the data of the run, which a checkpoint does not hold: raw rows
+    and labels for a run of `Model.fit`. A fraction for validation is stored, as is preprocessing.
     optimizer, schedule, momentum_schedule, early_stopping, activations, losses: only if they are
     custom code, which a checkpoint does not hold.
     epochs: a larger number extends the run; it counts from the beginning. A schedule that depends
@@ -76,7 +75,9 @@ def resume(
     }  # fmt: skip
     try:
         backend = device_of(checkpoint) if device is None else device
-        net = build_network(checkpoint.description, checkpoint.arrays, backend, own)
+        described, arrays = checkpoint.description, checkpoint.arrays
+        net = build_network(described, arrays, backend, own)
+        model = Model.from_parts(net, build_preprocessing(described, arrays))
         config, share = _read_config(checkpoint, own_parts, net)
     except ModelFileError as error:
         raise ModelFileError(f"{checkpoint.path}: {error}") from error
@@ -86,13 +87,13 @@ def resume(
     if writer is None:
         writer = Checkpoints(folder, **_intervals(checkpoint))
         callbacks = [*callbacks, writer]
-    trainer = new_trainer(
-        net, x, y, config,
+    trainer = model.new_trainer(
+        x, y, config,
         sample_weight=sample_weight, callbacks=callbacks,
         validation=share if validation is None else validation,
     )  # fmt: skip
     restore(trainer, trainer.callbacks, checkpoint)
-    return net, trainer.run()
+    return model, trainer.run()
 
 
 def device_of(checkpoint: Checkpoint) -> Backend:
@@ -111,40 +112,6 @@ def device_of(checkpoint: Checkpoint) -> Backend:
         return chosen
 
 
-def restore(run: Run, callbacks: Iterable[Callback], checkpoint: Checkpoint) -> None:
-    """Restore the state of a run from a checkpoint.
-
-    Raises: ArgumentError for a checkpoint of another run; ModelFileError for an invalid one.
-    """
-    described, net = dict(checkpoint.description), run.net
-    differing = [
-        name for name, value in describe_network(net).items()
-        if name not in ("versions", "scaler", "target_scaler") and described.get(name) != value
-    ]  # fmt: skip
-    if differing:
-        raise ArgumentError(
-            f"The network must be that of the run. Received: other {', '.join(differing)} than in "
-            f"{checkpoint.path}. Start a new run."
-        )
-    _check_epochs(run.config.epochs, checkpoint.state.facts)
-    _warn_of_differences(run, checkpoint)
-    try:
-        n, arrays = len(net.weights), checkpoint.arrays
-        net.set_parameters(
-            [arrays[f"weights.{i}"] for i in range(n)], [arrays[f"biases.{i}"] for i in range(n)]
-        )
-        load_run(run, checkpoint.state)
-        step = step_of(checkpoint.state.facts)
-    except NNBackendError:
-        raise
-    except STATE_ERRORS as error:
-        raise _invalid_state(checkpoint, error) from error
-    for callback in callbacks:
-        if isinstance(callback, Checkpoints):
-            callback.restored_from(checkpoint)
-    logger.info("resuming after step %d, from %s", step, checkpoint.path)
-
-
 def _read_config(
     checkpoint: Checkpoint, own: dict[str, Any], net: Network
 ) -> tuple[TrainConfig, float | None]:
@@ -158,52 +125,14 @@ def _read_config(
     except NNBackendError:
         raise
     except STATE_ERRORS as error:
-        raise _invalid_state(checkpoint, error) from error
+        raise invalid_state(checkpoint, error) from error
     return config, share
-
-
-def _check_epochs(epochs: int, facts: Mapping[str, Any]) -> None:
-    """Raise ArgumentError for fewer epochs than already started, or more after a decided stop."""
-    done, begun, config = facts.get("epoch"), bool(facts.get("step_in_epoch")), facts.get("config")
-    before = config.get("epochs") if isinstance(config, dict) else None
-    if type(done) is not int or type(before) is not int or epochs == before:
-        return  # `load_run` raises for invalid values
-    if epochs < done + begun:
-        raise ArgumentError(
-            f"epochs must be at least {done + begun}, the epochs that the run has already started. "
-            f"Received: epochs={epochs}."
-        )
-    if facts.get("stop_reason") in DECISIONS:
-        raise ArgumentError(
-            "epochs cannot extend a run that was stopped by a decision. "
-            f"Received: epochs={epochs} for a run that stopped after epoch {done} "
-            f"({facts['stop_reason']}). Start a new run, or continue to train its network with "
-            "nnbackend.train."
-        )
 
 
 def _intervals(checkpoint: Checkpoint) -> dict[str, Any]:
     every = checkpoint.every
     if set(every) != {"epochs", "steps", "minutes"}:
-        raise _invalid_state(checkpoint, ValueError(f"every={every!r}"))
+        raise invalid_state(checkpoint, ValueError(f"every={every!r}"))
     with as_model_file_error():
         Checkpoints("", **every)
     return dict(every)
-
-
-def _invalid_state(checkpoint: Checkpoint, error: Exception) -> ModelFileError:
-    return ModelFileError(
-        "A checkpoint must have the state of a run, as nnbackend.Checkpoints writes it. "
-        f"Received: {type(error).__name__}: {str(error)[:300]} in {checkpoint.path}."
-    )
-
-
-def _warn_of_differences(run: Run, checkpoint: Checkpoint) -> None:
-    """Log a warning if the device or versions differ, which may change the last bits."""
-    own = {"device": run.net.backend.device, **describe_network(run.net)["versions"]}
-    versions = checkpoint.description.get("versions")
-    stored = {"device": checkpoint.state.facts.get("device")}
-    stored |= versions if isinstance(versions, dict) else {}
-    other = [f"{k} {stored.get(k)}, now {v}" for k, v in own.items() if stored.get(k) != v]
-    if other:
-        logger.warning("the run resumes within rounding, not bit for bit: %s", "; ".join(other))

@@ -1,0 +1,110 @@
+"""Tables in memory: data frames, dictionaries of columns, and lists of rows.
+
+Frames of pandas, polars and Arrow are detected by their methods, so none of them is imported.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from nnbackend.data.numeric import CURES, kind_of, kinds_of, type_name
+from nnbackend.data.tables import EXACT, Column, Table, check_names, is_missing
+from nnbackend.errors import DataError, ShapeError
+
+
+def as_table(x: Any, where: str = "x") -> Table | None:
+    """Return a table of the named columns of x; None for an array and the like.
+
+    x: a frame of pandas, polars or Arrow, a dictionary of columns, a dictionary that is one row, or
+    a list of such rows.
+
+    Raises: DataError or ShapeError for columns that are neither numbers, booleans nor text.
+    """
+    pairs = _columns(x, where)
+    if pairs is None:
+        return None
+    names = [str(name) for name, _ in pairs]
+    check_names(names, where)
+    columns = tuple(_column(name, values, where) for name, values in pairs)
+    lengths = {len(column) for column in columns}
+    if len(lengths) != 1 or lengths == {0}:
+        raise ShapeError(
+            f"{where} must have columns of one length, at least one row. Received: "
+            f"{sorted(lengths)} rows in {len(columns)} columns."
+        )
+    return Table(where, tuple(names), columns, np.arange(1, lengths.pop() + 1))
+
+
+def _columns(x: Any, where: str) -> list[tuple[Any, Any]] | None:
+    if isinstance(x, Mapping):
+        return [(name, _cells(value)) for name, value in x.items()]
+    if isinstance(x, (list, tuple)) and x and all(isinstance(row, Mapping) for row in x):
+        names = dict.fromkeys(name for row in x for name in row)
+        return [(name, _objects([row.get(name) for row in x])) for name in names]
+    if hasattr(x, "itercolumns"):  # Arrow
+        return list(zip(x.column_names, x.itercolumns(), strict=True))
+    if hasattr(x, "iter_columns"):  # polars
+        return list(zip(x.columns, x.iter_columns(), strict=True))
+    # `items` first: a lazy table has none, and its `columns` would start a query plan.
+    if hasattr(x, "items") and hasattr(x, "columns") and hasattr(x, "dtypes"):
+        return list(x.items())
+    return None
+
+
+def _cells(value: Any) -> Any:
+    """Return the values of a column; a single value is a column of one row."""
+    is_many = isinstance(value, Iterable) and not isinstance(value, (str, bytes))
+    if not is_many:
+        return _objects([value])
+    return _objects(value) if isinstance(value, (list, tuple)) else value
+
+
+def _objects(values: Sequence[Any]) -> np.ndarray:
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
+
+
+def _column(name: Any, values: Any, where: str) -> Column:
+    """Return a column as float64 (int64 where that is not exact), or as text."""
+    array = np.asarray(values)
+    if array.ndim != 1:
+        raise ShapeError(
+            f"{where}: column {name!r} must have one value for each row. "
+            f"Received: {type_name(values)} of shape {array.shape}."
+        )
+    kind = array.dtype.kind
+    if kind == "O":
+        wrong = kinds_of(array) - {"numbers", "nothing", "text"}
+    else:
+        wrong = set() if kind in "fiubUST" else {kind_of(array.dtype)}
+    if wrong:
+        raise DataError(
+            f"{where}: column {name!r} must be numbers, booleans or text. Received: "
+            f"{' and '.join(sorted(wrong))}. "
+            + " ".join(CURES[word] for word in sorted(wrong) if word in CURES)
+        )
+    if kind == "f":
+        return array.astype(np.float64)
+    if kind in "iu":
+        is_exact = not len(array) or float(np.abs(array.astype(np.float64)).max()) < EXACT
+        return array.astype(np.float64) if is_exact else array.astype(np.int64)
+    cells = array.tolist()
+    known = [cell for cell in cells if not _is_nothing(cell)]
+    if known and all(isinstance(c, Real) and not isinstance(c, bool) for c in known):
+        return np.array([math.nan if _is_nothing(cell) else float(cell) for cell in cells])
+    return [None if _is_nothing(cell) else str(cell).strip() for cell in cells]
+
+
+def _is_nothing(cell: Any) -> bool:
+    """Return True for None, NaN, pandas.NA and text that marks a missing value."""
+    if cell is None or type(cell).__name__ in ("NAType", "NaTType"):
+        return True
+    if isinstance(cell, str):
+        return is_missing(cell)
+    return isinstance(cell, float) and math.isnan(cell)

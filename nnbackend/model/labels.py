@@ -1,0 +1,101 @@
+"""Labels of classes: learned from targets, converted to codes of the outputs and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nnbackend.data.numeric import as_array, kinds_of
+from nnbackend.errors import ArgumentError, DataError
+from nnbackend.network.network import Network
+
+SHOWN = 10  # labels in a message
+
+
+def has_labels(net: Network, y: np.ndarray) -> bool:
+    """Return True if targets y are labels of classes for the network, not values."""
+    if y.ndim != 1:
+        return False
+    if y.dtype.kind == "f" and not np.array_equal(y, np.rint(y)):  # also NaN: refused later
+        return False
+    name = net.loss.name
+    is_text = y.dtype.kind in "UST" or (y.dtype.kind == "O" and "text" in kinds_of(y))
+    return is_text or net.n_out > 1 or name in ("cross_entropy", "binary_cross_entropy")
+
+
+def find_labels(net: Network, y: np.ndarray) -> tuple[Any, ...]:
+    """Return the labels of the network's classes, in the order of their codes.
+
+    Whole numbers from 0 are codes already; other labels are sorted.
+    Raises: DataError if the targets have another number of classes than the network.
+    """
+    n, found = n_classes(net), _distinct(y)
+    if all(type(label) in (int, float) and label in range(n) for label in found):
+        return tuple(range(n))
+    if len(found) != n:
+        shown = ", ".join(repr(label) for label in found[:SHOWN])
+        raise DataError(
+            f"y must hold {n} classes, as many as the network has outputs. Received: {len(found)} "
+            f"different labels: {shown}{', ...' if len(found) > SHOWN else ''}. Build the network "
+            "with one output for each class, or pass Model(..., classes=[...])."
+        )
+    return tuple(found)
+
+
+def check_labels(net: Network, classes: Sequence[Any]) -> tuple[Any, ...]:
+    """Return given labels as plain Python objects; raise ArgumentError for a wrong number."""
+    plain = tuple(c.item() if isinstance(c, np.generic) else c for c in classes)
+    if not len(plain) == len(set(plain)) == n_classes(net):
+        raise ArgumentError(
+            f"classes must be {n_classes(net)} different labels, one for each class. "
+            f"Received: classes={plain!r}."
+        )
+    return plain
+
+
+def n_classes(net: Network) -> int:
+    """Return the number of classes that the outputs represent: two for one output."""
+    return max(net.n_out, 2)
+
+
+def encode_labels(y: np.ndarray, classes: Sequence[Any]) -> np.ndarray:
+    """Return the codes of labels: y (n,), result (n,) int64.
+
+    Raises: DataError for a label that is not one of the classes.
+    """
+    codes = {label: code for code, label in enumerate(classes)}
+    by_text = {str(label): code for code, label in enumerate(classes)}
+    try:
+        # As text: a label 7 of one table is "7" in another.
+        found = [codes[v] if v in codes else by_text[str(v)] for v in y.tolist()]
+    except KeyError as error:
+        known = ", ".join(repr(label) for label in classes[:SHOWN])
+        raise DataError(
+            f"y must hold labels of the model's classes: {known}"
+            f"{', ...' if len(classes) > SHOWN else ''}. Received: {error.args[0]!r}."
+        ) from None
+    return np.array(found, np.int64)
+
+
+def decode_labels(codes: np.ndarray, classes: Sequence[Any]) -> np.ndarray:
+    """Return the labels of codes (n,)."""
+    # Labels of one type get an array of that type; mixed labels get an array of objects.
+    is_one_type = len({type(c) for c in classes}) == 1
+    labels = np.empty(len(classes), object)
+    labels[:] = classes
+    result: np.ndarray = (np.asarray(list(classes)) if is_one_type else labels)[codes]
+    return result
+
+
+def target_array(y: Any) -> np.ndarray:
+    """Return targets as a host array; (n, 1) becomes (n,)."""
+    array = y if isinstance(y, np.ndarray) else as_array(y, "y")
+    return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+
+
+def _distinct(y: np.ndarray) -> list[Any]:
+    """Return the different labels, sorted: numbers as int where they are whole."""
+    values = {int(v) if isinstance(v, float) and v.is_integer() else v for v in y.tolist()}
+    return sorted(values, key=lambda v: (isinstance(v, str), v))

@@ -1,0 +1,307 @@
+"""A model answers for raw rows: preprocessing, network and labels in one object."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+
+from nnbackend import validation
+from nnbackend.backend import Backend
+from nnbackend.data.preprocessing import Preprocessing
+from nnbackend.data.scalers import Scaler
+from nnbackend.errors import ArgumentError, suggest
+from nnbackend.model.labels import (
+    check_labels,
+    decode_labels,
+    encode_labels,
+    find_labels,
+    has_labels,
+    target_array,
+)
+from nnbackend.model.tables import code_table, fit_table
+from nnbackend.network.activations import Activation
+from nnbackend.network.layers import Dense
+from nnbackend.network.losses import Loss
+from nnbackend.network.network import Network
+from nnbackend.persistence import read_model_file, write_model_file
+from nnbackend.training.api import new_trainer
+from nnbackend.training.callbacks import Callback
+from nnbackend.training.config import TrainConfig
+from nnbackend.training.history import History
+from nnbackend.training.loop import Trainer
+from nnbackend.training.preparation import Validation, encode_targets, score_for
+
+PROBABILITIES = ("softmax", "sigmoid")  # output activations whose outputs are probabilities
+
+
+class Model:
+    """Preprocessing, a network and labels: what is fitted, saved, loaded, exported and served.
+
+    scale: how `fit` scales the columns: "standard", "robust", "unit", None, or a fitted Scaler.
+    scale_targets: True to scale the targets of a regression to mean 0 and deviation 1.
+    classes: the labels of the outputs 0, 1, ...; by default `fit` learns them.
+
+    Rows may be an array (n, n_in), a frame of pandas, polars or Arrow, a dictionary of columns, one
+    row as a dictionary, or a list of such rows. Columns of text become one feature per category.
+    >>> net = Network([2, 8, 2], loss="cross_entropy", device="numpy")
+    >>> model = Model(net, scale="standard")
+    >>> history = model.fit([[0, 1], [3, 9], [1, 0], [9, 4]], ["low", "high", "low", "high"])
+    >>> model.predict([[8.0, 8.0]]).tolist()
+    ['high']
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        *,
+        scale: str | Scaler | None = None,
+        scale_targets: bool = False,
+        classes: Iterable[Any] | None = None,
+    ) -> None:
+        if not isinstance(network, Network):
+            raise ArgumentError(f"network must be an nnbackend.Network. Received: {network!r:.80}.")
+        labels = None if classes is None else check_labels(network, tuple(classes))
+        self.network, self.scale, self.scale_targets = network, scale, scale_targets
+        self.preprocessing = Preprocessing(classes=labels)
+        self._is_fitted = False
+
+    @classmethod
+    def from_parts(cls, network: Network, preprocessing: Preprocessing) -> Model:
+        """Return a model of a trained network and the preprocessing of its training."""
+        model = cls(network, classes=preprocessing.classes)
+        model.preprocessing, model._is_fitted = preprocessing, True
+        return model
+
+    # ---- training ---------------------------------------------------------------------------
+
+    def fit(
+        self,
+        x: Any,
+        y: Any,
+        *,
+        validation: Validation = None,
+        sample_weight: Any = None,
+        callbacks: Sequence[Callback] = (),
+        **options: Any,
+    ) -> History:
+        """Fit the preprocessing to the training rows, and train the network; return the history.
+
+        y: labels or values (n,), targets (n, n_out), or the name of a column of the table x.
+        validation: (x, y), (x, y, sample_weight), or the fraction of the rows to hold out.
+        options: those of `nnbackend.train`, such as epochs, optimizer and batch_size.
+        A second call continues the training, with the preprocessing of the first.
+
+        Raises: as `nnbackend.train`; after an error in the data the model is as before.
+        """
+        trainer = self.new_trainer(
+            x, y, _config(options),
+            validation=validation, sample_weight=sample_weight, callbacks=callbacks,
+        )  # fmt: skip
+        self.preprocessing, self._is_fitted = trainer.data.preprocessing, True
+        return trainer.run()
+
+    def new_trainer(
+        self,
+        x: Any,
+        y: Any,
+        config: TrainConfig,
+        *,
+        validation: Validation = None,
+        sample_weight: Any = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> Trainer:
+        """Return the Trainer of `fit`, before its first step."""
+        known = self.preprocessing
+        if self._is_fitted:
+            x, y = code_table(x, y, known.columns)
+        else:
+            x, y, columns = fit_table(x, y)
+            y = target_array(y) if _is_on_host(y) else y
+            classes = known.classes
+            if classes is None and _is_on_host(y) and has_labels(self.network, y):
+                classes = find_labels(self.network, y)
+            known = replace(known, classes=classes, columns=_with_labels(columns, classes))
+        if isinstance(validation, (tuple, list)) and len(validation) in (2, 3):
+            valid_x, valid_y = code_table(validation[0], validation[1], known.columns)
+            validation = (valid_x, _codes(valid_y, known), *validation[2:])
+        return new_trainer(
+            self.network, x, _codes(y, known), config,
+            sample_weight=sample_weight, validation=validation, preprocessing=known,
+            scale=None if self._is_fitted else self.scale,
+            scale_targets=self.scale_targets and not self._is_fitted, callbacks=callbacks,
+        )  # fmt: skip
+
+    # ---- prediction and evaluation ----------------------------------------------------------
+
+    def outputs(self, x: Any) -> np.ndarray:
+        """Return the network's outputs for raw rows: (n, n_out) on the host."""
+        rows, _ = code_table(x, None, self.preprocessing.columns)
+        return self.network.outputs(rows, self.preprocessing.scaler)
+
+    def predict(self, x: Any) -> np.ndarray:
+        """Return the predictions for raw rows, on the host.
+
+        A classifier returns labels (n,); with several yes-or-no outputs 0 or 1 (n, n_out); a
+        regression values (n,) or (n, n_out), in float64 if the targets were scaled.
+        """
+        net, known, out = self.network, self.preprocessing, self.outputs(x)
+        if net.n_out == 1 and self.is_classifier:
+            return self._labels((out[:, 0] > 0.5).astype(np.int64))
+        if net.loss.name == "binary_cross_entropy":
+            return (out > 0.5).astype(np.int64)
+        if self.is_classifier:
+            return self._labels(out.argmax(axis=1))
+        values = out if known.target_scaler is None else known.target_scaler.inverse(out)
+        return values[:, 0] if net.n_out == 1 else values
+
+    def predict_proba(self, x: Any) -> np.ndarray:
+        """Return the class probabilities of raw rows: (n, n_classes), or (n, n_out) of yes-or-no.
+
+        Raises: ArgumentError unless the output is softmax or sigmoid.
+        """
+        last = self.network.layers[-1]
+        name = last.activation.name if isinstance(last, Dense) else ""
+        if name not in PROBABILITIES:
+            raise ArgumentError(
+                "predict_proba needs a softmax or sigmoid output, which returns probabilities. "
+                f"Received: a network that ends in {name or last!r}. Use outputs(x)."
+            )
+        out = self.outputs(x)
+        is_one = self.network.n_out == 1 and self.is_classifier
+        return np.concatenate([1.0 - out, out], axis=1) if is_one else out
+
+    def evaluate(self, x: Any, y: Any = None, sample_weight: Any = None) -> dict[str, float]:
+        """Return the mean "loss" and the score, "accuracy" or "r2", of raw rows.
+
+        y: labels or values, or a column's name; by default the column that was the target of `fit`.
+        """
+        net, known = self.network, self.preprocessing
+        x, y = code_table(x, y, known.columns)
+        if y is None:
+            raise ArgumentError("evaluate needs targets y. Received: none, and no target column.")
+        x = validation.finite_rows(x, net.n_in, net.dtype, net.backend)
+        n = int(x.shape[0])
+        target = encode_targets(net, _codes(y, known), n, known)
+        weight = validation.sample_weights(sample_weight, n, net.dtype, net.backend)
+        score = score_for(net, target, known)
+        return net.evaluate_prepared(x, target, weight, score, scaler=known.scaler)
+
+    def inputs(self, x: Any) -> np.ndarray:
+        """Return raw rows as the first layer sees them: (n, n_in), scaled and rounded."""
+        net, scaler = self.network, self.preprocessing.scaler
+        rows, _ = code_table(x, None, self.preprocessing.columns)
+        rows = validation.finite_rows(rows, net.n_in, net.dtype, net.backend)
+        host = net.backend.to_host(rows) if net.backend.owns(rows) else np.asarray(rows[:])
+        if scaler is not None:
+            return scaler.transform(host, net.dtype)
+        return np.ascontiguousarray(host, net.dtype)
+
+    def targets(self, y: Any) -> np.ndarray:
+        """Return targets as the loss expects them: codes (n,), or (n, n_out), scaled."""
+        codes = _codes(y, self.preprocessing)
+        return encode_targets(self.network, codes, len(codes), self.preprocessing)
+
+    # ---- facts ------------------------------------------------------------------------------
+
+    @property
+    def classes(self) -> tuple[Any, ...] | None:
+        """The labels of the outputs, or None for a regression."""
+        return self.preprocessing.classes
+
+    @property
+    def is_classifier(self) -> bool:
+        """True if the outputs represent classes."""
+        return self.network.loss.name == "cross_entropy" or self.classes is not None
+
+    def to(self, device: str | Backend) -> Model:
+        """Return a copy of the model on another device."""
+        model = Model(
+            self.network.to(device), scale=self.scale, scale_targets=self.scale_targets,
+            classes=self.classes,
+        )  # fmt: skip
+        model.preprocessing, model._is_fitted = self.preprocessing, self._is_fitted
+        return model
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to one file in an existing folder; an older file is replaced atomically.
+
+        A custom activation or loss is stored by name. A link at `path` is replaced, not followed.
+        Raises: ArgumentError for a model that cannot be saved; OSError when writing fails, in which
+        case the older file is unchanged.
+        """
+        write_model_file(self.network, self.preprocessing, path)
+
+    def summary(self) -> str:
+        """Return a table of the network's layers, and the preprocessing."""
+        known, lines = self.preprocessing, [self.network.summary()]
+        if known.scaler is not None:
+            lines.append(f"scale {known.scaler.kind}")
+        if known.classes is not None:
+            lines.append(f"classes {', '.join(map(str, known.classes))}")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        scaler = self.preprocessing.scaler
+        kind = self.scale if scaler is None else scaler.kind
+        return f"<Model scale={kind!r} {self.network!r}>"
+
+    def _labels(self, codes: np.ndarray) -> np.ndarray:
+        return codes if self.classes is None else decode_labels(codes, self.classes)
+
+
+def load(
+    path: str | os.PathLike[str],
+    device: str | Backend | None = None,
+    activations: Iterable[Activation] = (),
+    losses: Iterable[Loss] = (),
+) -> Model:
+    """Return the model that `Model.save` wrote, on any device, with the same values bit for bit.
+
+    activations, losses: the custom ones that the network uses; the file stores only their names.
+    Custom initializers are not needed: if you call `initialize`, it uses "auto" for weights and
+    zeros for biases in their place.
+
+    Raises: ModelFileError for a file that is not a valid model; BackendError for a device.
+    """
+    return Model.from_parts(*read_model_file(path, device, activations, losses))
+
+
+def as_model(model: Network | Model) -> Model:
+    """Return a model; a network becomes one without preprocessing."""
+    return Model(model) if isinstance(model, Network) else model
+
+
+def _config(options: dict[str, Any]) -> TrainConfig:
+    """Return the options of a fit; raise ArgumentError for an unknown one."""
+    known = [f.name for f in fields(TrainConfig) if f.name != "l2_per_batch"]
+    for name in options:
+        if name not in known:
+            raise ArgumentError(
+                f"fit has no option {name!r}. Received: {name}={options[name]!r:.60}. "
+                f"{suggest(name, known)}"
+            )
+    return TrainConfig(**options)
+
+
+def _codes(y: Any, known: Preprocessing) -> Any:
+    """Return targets with labels replaced by codes."""
+    if known.classes is None or not _is_on_host(y):
+        return y
+    array = target_array(y)
+    return encode_labels(array, known.classes) if array.ndim == 1 else array
+
+
+def _is_on_host(y: Any) -> bool:
+    return isinstance(y, np.ndarray) or not hasattr(y, "__cuda_array_interface__")
+
+
+def _with_labels(columns: Any, classes: Any) -> Any:
+    """Return a column coding with the task and the classes of the target."""
+    if columns is None:
+        return None
+    task = "regression" if classes is None else "classification"
+    return {**columns, "task": task, "classes": None if classes is None else list(classes)}

@@ -1,0 +1,184 @@
+"""Passes over a data set: outputs and scores of many rows, in parts that fit in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from nnbackend.backend import Backend
+from nnbackend.backend.base import LOSS, SCORE, WEIGHT
+from nnbackend.backend.formulas import Array
+from nnbackend.data.row_scaler import RowScaler
+from nnbackend.network.losses import Loss
+from nnbackend.network.scores import SQUARED_ERROR, Score
+from nnbackend.network.sums import Sums
+from nnbackend.network.workspace import Workspace
+
+FEW_ROWS = 16  # up to here allocating a workspace takes longer than the pass: reuse it
+ROWS_AT_ONCE = 4096  # rows of a part, at most
+
+
+@dataclass
+class RowPasses:
+    """Passes over many rows x (n, I), on the device or the host.
+
+    new_workspace: returns the workspace of a pass over rows (B, I) on the device.
+    scaler: scales raw rows, if given.
+    spare: workspaces to reuse, by their number of rows; None to reuse none.
+    """
+
+    backend: Backend
+    dtype: str
+    new_workspace: Callable[[Array], Workspace]
+    scaler: RowScaler | None = None
+    spare: dict[int, Workspace] | None = None
+
+    def run(self, x: Array, use: Callable[[int, Workspace], None]) -> None:
+        """Call use(first row, workspace) for all rows, in parts that fit in the device's memory.
+
+        Infinite outputs for finite rows show in the results; NumPy's warnings would repeat that.
+        Raises: MemoryError when a single row does not fit.
+        """
+        n, done, size = int(x.shape[0]), 0, ROWS_AT_ONCE
+
+        def proceed() -> None:
+            nonlocal done
+            offset = done
+            for start, space in self._parts(x[offset:, ...] if offset else x, size):
+                use(offset + start, space)
+                done = offset + start + space.rows
+
+        while done < n:
+            try:
+                with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                    proceed()
+                continue
+            except MemoryError:
+                size = min(size, n - done)
+                if size == 1:
+                    raise
+            # Outside of the handler: the error's frames, which reference the arrays, are freed.
+            if self.spare is not None:
+                self.spare.clear()
+            self.backend.release_memory()
+            size = -(-size // 2)
+
+    def _parts(self, x: Array, size: int) -> Iterator[tuple[int, Workspace]]:
+        """Yield each part's first row and a workspace that contains the part's scaled rows."""
+        n = int(x.shape[0])
+        size, space, buffer = min(n, size), None, None
+        for start in range(0, n, size):
+            rows = min(size, n - start)
+            if space is None or space.rows != rows:
+                space = buffer = None  # frees its memory before the next allocation
+                space = self._workspace(rows, int(x.shape[1]))
+                buffer = space.x
+            self._load(x[start : start + rows, ...], space, buffer)
+            yield start, space
+        if space is not None and self.spare is not None and n <= FEW_ROWS:
+            space.read(buffer)  # drops the reference to the caller's rows
+            self.spare[n] = space
+
+    def _load(self, part: Array, space: Workspace, buffer: Array) -> None:
+        """Set rows as the input of a workspace: in place, or scaled or converted in `buffer`."""
+        backend, scaler = self.backend, self.scaler
+        is_on_host = not backend.owns(part)
+        if is_on_host and scaler is not None and scaler.on_host:
+            backend.to_device(scaler.scaled(part), out=buffer)
+        elif scaler is not None:
+            part = backend.to_device(np.ascontiguousarray(part)) if is_on_host else part
+            scaler.scale(part, buffer)
+        elif is_on_host:
+            backend.to_device(np.ascontiguousarray(part, self.dtype), out=buffer)
+        elif _can_be_read_in_place(part, self.dtype):
+            space.read(part)
+        else:
+            backend.copy(backend.cast(part, self.dtype), buffer)
+
+    def _workspace(self, rows: int, n_in: int) -> Workspace:
+        """Return the workspace of an earlier pass over as many rows, or a new one.
+
+        The workspace is removed from the cache until the pass ends, so threads never share one.
+        """
+        space = None if self.spare is None else self.spare.pop(rows, None)
+        return space or self.new_workspace(self.backend.empty((rows, n_in), self.dtype))
+
+
+def all_outputs(passes: RowPasses, x: Array, n_out: int) -> np.ndarray:
+    """Return the outputs of all rows on the host: (n, n_out)."""
+    result = np.empty((int(x.shape[0]), n_out), passes.dtype)
+
+    def store(start: int, space: Workspace) -> None:
+        result[start : start + space.rows] = passes.backend.to_host(space.forward())
+
+    passes.run(x, store)
+    return result
+
+
+def mean_scores(
+    passes: RowPasses,
+    x: Array,
+    y: np.ndarray,
+    weight: np.ndarray | None,
+    *,
+    loss: Loss,
+    score: Score,
+    activate: Callable[[Array], Array],
+) -> dict[str, float]:
+    """Return the mean "loss" and the mean score of all rows.
+
+    activate: returns the output activations, where the last layer of a pass returns z.
+
+    Shapes: x (n, I); y (n,) labels or (n, O); weight (n,).
+    """
+    backend, running = passes.backend, Sums(passes.backend)
+    totals, before = running.totals, backend.zeros((4,), backend.sum_dtype)
+    unused: Array | None = None
+
+    def add(start: int, space: Workspace) -> None:
+        nonlocal unused
+        part = slice(start, start + space.rows)
+        backend.copy(totals, before)
+        try:
+            target = backend.to_device(y[part])
+            w = None if weight is None else backend.to_device(weight[part])
+            out = space.forward()
+            if unused is None or unused.shape != out.shape:
+                unused = None  # frees its memory before the next allocation
+                unused = backend.empty(tuple(out.shape), passes.dtype)
+            backend.add_score(score, activate(out), target, w, totals)
+            backend.loss_and_delta(loss, out, target, w, unused, totals)
+        except MemoryError:  # `run` repeats these rows in smaller parts
+            unused = None
+            backend.copy(before, totals)
+            raise
+        running.flush()
+
+    passes.run(x, add)
+    sums = running.read()
+    value = float(sums[SCORE] / sums[WEIGHT])
+    if score is SQUARED_ERROR:
+        value = _r2(value, y, weight)
+    return {"loss": float(sums[LOSS] / sums[WEIGHT]), score.name: value}
+
+
+def _can_be_read_in_place(part: Array, dtype: str) -> bool:
+    """Return True if rows are a C-contiguous host array in the network's dtype."""
+    return isinstance(part, np.ndarray) and part.dtype == dtype and part.flags.c_contiguous
+
+
+def _r2(mean_square: float, y: np.ndarray, weight: np.ndarray | None) -> float:
+    """Return 1 - sum of squares / variance; for constant targets 1 or 0, as in scikit-learn."""
+    values = y.astype(np.float64)
+    variance = float(
+        (
+            np.average(
+                (values - np.average(values, axis=0, weights=weight)) ** 2, axis=0, weights=weight
+            )
+        ).sum()
+    )
+    if variance == 0.0:
+        return 1.0 if mean_square == 0.0 else 0.0
+    return 1.0 - mean_square / variance
