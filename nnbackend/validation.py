@@ -228,8 +228,9 @@ def _numbers(y: Host) -> Host:
     kinds = numeric.kinds_of(y) if y.dtype.kind == "O" else {"text"}
     if "text" in kinds:
         raise DataError(
-            f"y must hold numbers for a network. Received: text (y.dtype={y.dtype}). Use "
-            "nnbackend.Model(net).fit(x, y), which learns the labels, or "
+            f"y must hold numbers. Received: text (y.dtype={y.dtype}). For classes use "
+            "nnbackend.Model, which learns their labels (for one output with another loss than "
+            "cross-entropy: Model(net, classes=[...])), or encode them: "
             "classes, y = numpy.unique(y, return_inverse=True)."
         )
     return numeric.numbers(y, "y")

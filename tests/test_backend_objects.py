@@ -43,7 +43,7 @@ def test_a_copy_of_a_network_trains_like_it(device: str, copied: Any) -> None:
     # Weights and biases must be views of the copy's theta.
     with registered("ghost"):
         net = nn.Network([3, 4, nn.Maxout(3), 2], "cross_entropy", device=device)
-        nn.train(net, X, Y, epochs=1, scale="standard")
+        nn.train(net, X, Y, epochs=1)
         net.outputs(X[:3])  # caches a workspace
         other = copied(net)
         assert other.backend is net.backend
@@ -86,7 +86,7 @@ def test_an_unpicklable_backend_is_refused_with_the_cure() -> None:
         net = nn.Network([3, 2], device=backend)
         with pytest.raises(BackendError, match="must be registered") as caught:
             pickle.dumps(net)
-        for words in ("Received: <backend mine:0>", "Register it", "net.save"):
+        for words in ("Received: <backend mine:0>", "Register it", "Model(net).save"):
             assert words in str(caught.value)
 
 

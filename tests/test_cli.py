@@ -112,8 +112,8 @@ def test_train_writes_a_run_folder(run: Run) -> None:
     assert set(names) <= done.json.keys()
     assert done.json["device"] == "numpy:0"
     assert Path(done.json["model"]) == folder / "model.safetensors"
-    net = nn.load(done.json["model"], device="numpy")
-    assert net.classes == ("setosa", "versicolor", "virginica")
+    model = nn.load(done.json["model"], device="numpy")
+    assert model.classes == ("setosa", "versicolor", "virginica")
     rows = list(csv.DictReader((folder / "history.csv").read_text(encoding="utf-8").splitlines()))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     best = rows[done.json["best_epoch"] - 1]
@@ -394,7 +394,8 @@ def test_a_diverged_run_keeps_its_results(run: Run) -> None:
     assert {"config.toml", "history.csv", "environment.json", "model.safetensors"} <= {
         path.name for path in folder.iterdir()
     }
-    weights, _ = nn.load(folder / "model.safetensors", device="numpy").get_parameters()
+    model = nn.load(folder / "model.safetensors", device="numpy")
+    weights, _ = model.network.get_parameters()
     assert all(np.isfinite(W).all() for W in weights)
 
 
@@ -553,7 +554,8 @@ def test_invalid_files_beside_a_model(
     """Untrusted or edited files are ignored or refused (the fuzzer found some)."""
     folder = Path("run")
     folder.mkdir()
-    nn.Network([2, 3, 2], "cross_entropy", device="numpy").save(folder / "model.safetensors")
+    net = nn.Network([2, 3, 2], "cross_entropy", device="numpy")
+    nn.Model(net).save(folder / "model.safetensors")
     config = to_toml(Settings(data="digits", monitor="valid_loss"))
     (folder / "config.toml").write_text(config, encoding="utf-8")
     (folder / "history.csv").write_text("epoch,train_loss,valid_loss\n1,0.5,0.5\n2,0.4,nan\n")

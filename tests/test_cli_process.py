@@ -85,7 +85,7 @@ def test_ctrl_c_saves_a_complete_run(tmp_path: Path) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.05)
         # The best model exists while training continues.
-        assert nn.load(folder / "model.safetensors", device="numpy").n_in == 64
+        assert nn.load(folder / "model.safetensors", device="numpy").network.n_in == 64
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=300)
     finally:
@@ -109,7 +109,7 @@ def test_ctrl_c_saves_a_complete_run(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="Windows closes pipes differently")
 def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
     net = nn.Network([1, 1], device="numpy")
-    net.save(tmp_path / "m.safetensors")
+    nn.Model(net).save(tmp_path / "m.safetensors")
     np.save(tmp_path / "x.npy", np.ones((200_000, 1)))
     process = subprocess.Popen(
         [*COMMAND, "predict", "m.safetensors", "x.npy"], cwd=tmp_path, env=ENVIRONMENT,
@@ -234,7 +234,8 @@ def test_the_run_writer_saves_the_best_weights_and_keeps_the_current_ones(
     trainer.run()
     last = trainer.net.get_parameters()[0]
     trainer.state.restore_best()
-    saved = nn.load(tmp_path / "model.safetensors", device="numpy").get_parameters()[0]
+    model = nn.load(tmp_path / "model.safetensors", device="numpy")
+    saved = model.network.get_parameters()[0]
     for W, V in zip(saved, trainer.net.get_parameters()[0], strict=True):
         assert (W == V).all()
     assert len(last) == 2

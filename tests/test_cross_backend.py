@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fitting import fit_model
 from rows import ROWS, StrictBackend, make, make_or_skip
 
 import nnbackend as nn
@@ -36,10 +37,10 @@ def widest(*devices: Backend) -> tuple[str, float]:
     return ("float64", 1e-9) if has_it else ("float32", 1e-4)
 
 
-def trained(device: Backend, dtype: str = "float64", **options: Any) -> nn.Network:
+def trained(device: Backend, dtype: str = "float64", **options: Any) -> nn.Model:
     net = nn.Network(LAYERS, "cross_entropy", device=device, dtype=dtype, seed=4)
-    nn.train(net, *data(dtype), **{"epochs": 5, "batch_size": 10, "seed": 6, **options})
-    return net
+    options = {"epochs": 5, "batch_size": 10, "seed": 6, **options}
+    return fit_model(net, *data(dtype), **options)[0]
 
 
 def same(a: np.ndarray, b: np.ndarray, tolerance: float) -> bool:
@@ -82,18 +83,19 @@ def test_masks_are_equal_bit_for_bit(backend: Backend) -> None:
 def test_ghost_computes_as_the_defaults_do() -> None:
     # The same operations on the same library: a different bit shows a bypass of the device.
     for dtype in ("float32", "float64"):
-        nets = [trained(make(row), dtype, ema=0.9, l1=1e-3) for row in ("ghost", "defaults")]
+        options = {"ema": 0.9, "l1": 1e-3}
+        nets = [trained(make(row), dtype, **options).network for row in ("ghost", "defaults")]
         assert theta(nets[0]).tobytes() == theta(nets[1]).tobytes()
 
 
 def test_a_run_gives_the_same_result_on_every_backend(backend: Backend) -> None:
     options = {"validation": 0.25, "scale": "standard", "optimizer": nn.AdamW(0.01)}
     dtype, tolerance = widest(backend)
-    net, reference = (trained(device, dtype, **options) for device in (backend, make("numpy")))
-    assert same(theta(net), theta(reference), tolerance)
+    model, reference = (trained(device, dtype, **options) for device in (backend, make("numpy")))
+    assert same(theta(model.network), theta(reference.network), tolerance)
     x, y = data(dtype)
-    assert net.predict(x).tolist() == reference.predict(x).tolist()
-    ours, theirs = net.evaluate(x, y), reference.evaluate(x, y)
+    assert model.predict(x).tolist() == reference.predict(x).tolist()
+    ours, theirs = model.evaluate(x, y), reference.evaluate(x, y)
     assert ours == pytest.approx(theirs, rel=tolerance)
 
 
@@ -101,13 +103,13 @@ def test_a_run_gives_the_same_result_on_every_backend(backend: Backend) -> None:
 def test_a_model_saved_on_one_device_loads_on_another(
     first: str, second: str, tmp_path: Path
 ) -> None:
-    net, other = trained(make_or_skip(first), "float32", scale="standard"), make_or_skip(second)
+    model, other = trained(make_or_skip(first), "float32", scale="standard"), make_or_skip(second)
     path = tmp_path / "model.safetensors"
-    net.save(path)
+    model.save(path)
     loaded = nn.load(path, device=other)
-    assert loaded.backend is other
-    assert theta(loaded).tobytes() == theta(net).tobytes()
-    assert same(loaded.outputs(data()[0]), net.outputs(data()[0]), 1e-5)
+    assert loaded.network.backend is other
+    assert theta(loaded.network).tobytes() == theta(model.network).tobytes()
+    assert same(loaded.outputs(data()[0]), model.outputs(data()[0]), 1e-5)
 
 
 @pytest.mark.parametrize(("first", "second"), PAIRS)

@@ -250,9 +250,8 @@ def test_longdouble_numbers_beyond_float64_are_refused_with_their_position() -> 
 
 def test_sparse_rows_are_refused_if_dense_rows_are_needed() -> None:
     x = scipy.sparse.csr_array(X)
-    _check_refused(
-        x, ArgumentError, "scale must be None for a sparse matrix. .*toarray", scale="standard"
-    )
+    with pytest.raises(ArgumentError, match="scale must be None for a sparse matrix. .*toarray"):
+        nn.Model(_net(), scale="standard").fit(x, LABELS)
     _check_refused(x.astype(complex), ShapeError, "x must hold real numbers. .*complex128")
     with pytest.raises(
         ShapeError, match=r"csr_array. Convert the sparse matrix to a dense array: .toarray"
@@ -268,9 +267,9 @@ def test_a_run_on_sparse_rows_is_resumed(tmp_path: Path) -> None:
     x, whole = scipy.sparse.csr_array(X), _net()
     nn.train(whole, x, LABELS, epochs=4)
     nn.train(_net(), x, LABELS, epochs=2, callbacks=[nn.Checkpoints(tmp_path)])
-    net, history = nn.resume(tmp_path, x, LABELS, epochs=4, device="numpy")
+    model, history = nn.resume(tmp_path, x, LABELS, epochs=4, device="numpy")
     assert len(history) == 4
-    np.testing.assert_array_equal(net.theta, whole.theta)
+    np.testing.assert_array_equal(model.network.theta, whole.theta)
     with pytest.raises(ArgumentError, match="data must be those of the run"):
         nn.resume(tmp_path, x * 2.0, LABELS, epochs=5, device="numpy")
 
@@ -308,8 +307,9 @@ def test_labels_of_tables_are_accepted() -> None:
 def test_values_and_weights_of_tables_are_accepted() -> None:
     table, weight = TABLES["nullable"](), _pandas().Series(np.arange(30)).astype("Int64")
     nets = [nn.Network([4, 4], device="numpy") for _ in range(2)]
-    nn.train(nets[0], X, table, epochs=1, scale_targets=True, sample_weight=weight)
-    nn.train(nets[1], X, X, epochs=1, scale_targets=True, sample_weight=np.arange(30))
+    models = [nn.Model(net, scale_targets=True) for net in nets]
+    models[0].fit(X, table, epochs=1, sample_weight=weight)
+    models[1].fit(X, X, epochs=1, sample_weight=np.arange(30))
     np.testing.assert_array_equal(nets[0].theta, nets[1].theta)
 
 
@@ -321,7 +321,7 @@ def test_targets_that_are_neither_numbers_nor_labels_are_refused() -> None:
         (gap, DataError, "y must be finite in float32. Received: nan in row 3"),
         (pandas.Series(["2024-05-01"] * 30).astype("M8[s]"), ShapeError, "dates.*timedelta64"),
         ([datetime.date(2024, 5, 1)] * 30, ShapeError, "dates.*timedelta64"),
-        (["a", None] * 15, DataError, "y holds text"),
+        (["a", None] * 15, DataError, "y must hold numbers.*text"),
         ("species", ShapeError, "y must be an array of numbers"),
     ):
         with pytest.raises(kind, match=said):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fitting import fit_model
 
 import nnbackend as nn
 from nnbackend.errors import DeviceMemoryError
@@ -88,7 +89,7 @@ def classifier(device: Any) -> nn.Network:
 
 def train(device: GhostBackend, **options: Any) -> tuple[np.ndarray, list[list[float]]]:
     net = classifier(device)
-    history = nn.train(net, X, LABELS, epochs=3, seed=5, **options)
+    _, history = fit_model(net, X, LABELS, epochs=3, seed=5, **options)
     rows = [[v for k, v in row.items() if k != "seconds"] for row in history]
     return device.to_host(net.theta), rows
 

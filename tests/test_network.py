@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fitting import fit_model
 from sklearn import metrics
 
 import nnbackend as nn
@@ -209,12 +210,14 @@ def test_parameters_of_other_shapes_are_refused_and_change_nothing() -> None:
 
 
 def test_a_copy_on_another_device_is_the_same_network() -> None:
-    net = network([4, 3, nn.Dropout(0.2), 2], "cross_entropy", classes=("no", "yes"), seed=4)
-    nn.train(net, X, (X[:, 0] > 0).astype(int), epochs=2, scale="standard")
-    other = net.to("numpy")
-    assert other is not net
-    np.testing.assert_array_equal(other.predict(X), net.predict(X))
-    other.theta[:] = 0.0
+    net = network([4, 3, nn.Dropout(0.2), 2], "cross_entropy", seed=4)
+    words = np.where(X[:, 0] > 0, "yes", "no")
+    model, _ = fit_model(net, X, words, epochs=2, scale="standard")
+    other = model.to("numpy")
+    assert other.network is not net
+    np.testing.assert_array_equal(other.predict(X), model.predict(X))
+    np.testing.assert_array_equal(net.to("numpy").predict(X), net.predict(X))
+    other.network.theta[:] = 0.0
     assert net.theta.any()
 
 
@@ -234,10 +237,11 @@ def test_summary_and_repr() -> None:
 
 def test_predict_of_a_classifier() -> None:
     net = network([4, 3], "cross_entropy", seed=1)
-    p = net.predict_proba(X)
+    p = nn.Model(net).predict_proba(X)
     np.testing.assert_allclose(p.sum(axis=1), 1.0, rtol=1e-6)
+    np.testing.assert_array_equal(p, net.outputs(X))
     np.testing.assert_array_equal(net.predict(X), p.argmax(axis=1))
-    named = network([4, 3], "cross_entropy", seed=1, classes=["red", "green", "blue"])
+    named = nn.Model(net, classes=["red", "green", "blue"])
     np.testing.assert_array_equal(
         named.predict(X), np.array(["red", "green", "blue"])[p.argmax(axis=1)]
     )
@@ -247,11 +251,14 @@ def test_predict_of_a_binary_classifier() -> None:
     net = network([4, 1], "binary_cross_entropy", seed=1)
     yes = net.predict(X)
     assert yes.shape == (60,)
-    np.testing.assert_array_equal(yes, (net.predict_proba(X)[:, 0] > 0.5).astype(int))
-    named = network([4, 1], "binary_cross_entropy", seed=1, classes=("no", "yes"))
+    np.testing.assert_array_equal(yes, (net.outputs(X)[:, 0] > 0.5).astype(int))
+    named = nn.Model(net, classes=("no", "yes"))
     np.testing.assert_array_equal(named.predict(X), np.where(yes == 1, "yes", "no"))
-    several = network([4, 3], "binary_cross_entropy", seed=1)
+    np.testing.assert_allclose(named.predict_proba(X)[:, 1], net.outputs(X)[:, 0])
+    np.testing.assert_allclose(named.predict_proba(X).sum(axis=1), 1.0)
+    several = nn.Model(network([4, 3], "binary_cross_entropy", seed=1))
     np.testing.assert_array_equal(several.predict(X), several.predict_proba(X) > 0.5)
+    np.testing.assert_array_equal(several.network.predict(X), several.predict(X))
 
 
 def test_predict_of_a_regression() -> None:
@@ -259,7 +266,7 @@ def test_predict_of_a_regression() -> None:
     np.testing.assert_array_equal(one.predict(X), one.outputs(X)[:, 0])
     np.testing.assert_array_equal(two.predict(X), two.outputs(X))
     with pytest.raises(ArgumentError, match=r"predict_proba needs a softmax or sigmoid.*identity"):
-        one.predict_proba(X)
+        nn.Model(one).predict_proba(X)
 
 
 @pytest.mark.parametrize("weight", [None, RNG.random(60)], ids=["alike", "weighted"])
@@ -315,11 +322,12 @@ def test_outputs_of_a_row_do_not_depend_on_other_rows() -> None:
 def test_predict_scales_rows_and_feedforward_does_not() -> None:
     x = X * [1, 10, 100, 1000] + 5
     net = network([4, 3, 1], dtype="float64")
-    nn.train(net, x, X[:, 0], epochs=1, scale="standard")
+    model, _ = fit_model(net, x, X[:, 0], epochs=1, scale="standard")
     scaled = (x - x.mean(axis=0)) / x.std(axis=0)
-    np.testing.assert_allclose(net.predict(x), net.feedforward(scaled)[:, 0], rtol=1e-9)
+    np.testing.assert_allclose(model.predict(x), net.feedforward(scaled)[:, 0], rtol=1e-9)
+    np.testing.assert_allclose(model.inputs(x), scaled, rtol=1e-9, atol=1e-12)
     kept = x.copy()
-    net.evaluate(x, X[:, 0])
+    model.evaluate(x, X[:, 0])
     np.testing.assert_array_equal(x, kept)
 
 
@@ -327,17 +335,19 @@ def test_predict_scales_rows_and_feedforward_does_not() -> None:
 def test_scaling_on_the_device_equals_that_of_the_scaler(kind: str) -> None:
     x = X * [1, 10, 100, 1000] + 5
     net = network([4, 3, 1], dtype="float64")
-    nn.train(net, x, X[:, 0], epochs=1, scale=kind)
-    by_scaler = net.scaler.transform(x, dtype=np.float64)
-    np.testing.assert_allclose(net.outputs(x), net.feedforward(by_scaler), rtol=1e-9, atol=1e-12)
+    model, _ = fit_model(net, x, X[:, 0], epochs=1, scale=kind)
+    assert model.preprocessing.scaler is not None
+    by_scaler = model.preprocessing.scaler.transform(x, dtype=np.float64)
+    np.testing.assert_allclose(model.outputs(x), net.feedforward(by_scaler), rtol=1e-9, atol=1e-12)
 
 
 def test_predictions_of_scaled_targets_are_in_the_original_units() -> None:
     y = 1000.0 + 50.0 * X[:, 0]
     net = network([4, 1], dtype="float64")
-    nn.train(net, X, y, epochs=300, batch_size=None, optimizer=nn.SGD(0.3), scale_targets=True)
-    np.testing.assert_allclose(net.predict(X), y, atol=0.5)
-    assert net.evaluate(X, y)["r2"] > 0.999
+    options: dict[str, Any] = {"epochs": 300, "batch_size": None, "optimizer": nn.SGD(0.3)}
+    model, _ = fit_model(net, X, y, scale_targets=True, **options)
+    np.testing.assert_allclose(model.predict(X), y, atol=0.5)
+    assert model.evaluate(X, y)["r2"] > 0.999
 
 
 # ---- what is refused --------------------------------------------------------------------------
@@ -379,7 +389,6 @@ def test_invalid_layers_are_refused(layers: Any, text: str) -> None:
         ({"seed": True}, "seed must be a whole number"),
         ({"seed": None}, "seed must be a whole number"),
         ({"activation": "rellu"}, "Did you mean 'relu'"),
-        ({"classes": ("a", "b", "c")}, "classes must be 2 different labels"),
         ({"device": 3.5}, "device must be a string or a Backend"),
     ],
 )
@@ -392,11 +401,13 @@ def test_numpy_integers_are_valid_sizes_and_seeds() -> None:
     assert network([np.int64(4), np.int32(2)], seed=np.uint8(3)).n_out == 2
 
 
-def test_text_labels_need_classes() -> None:
+def test_text_labels_need_a_model_with_classes() -> None:
     net = network([4, 2], "cross_entropy")
-    with pytest.raises((DataError, ShapeError), match="y"):
+    with pytest.raises(DataError, match="y must hold numbers. Received: text"):
         net.evaluate(X[:2], ["no", "yes"])
-    named = network([4, 2], "cross_entropy", classes=("no", "yes"))
+    named = nn.Model(net, classes=("no", "yes"))
     assert named.evaluate(X[:2], ["no", "yes"]) == net.evaluate(X[:2], [0, 1])
-    with pytest.raises(DataError, match=r"labels of the network's classes.*Received: .*maybe"):
+    with pytest.raises(DataError, match=r"labels of the model's classes.*Received: .*maybe"):
         named.evaluate(X[:2], ["no", "maybe"])
+    with pytest.raises(ArgumentError, match="classes must be 2 different labels"):
+        nn.Model(net, classes=("a", "b", "c"))

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fitting import fit_model
 from rows import registered
 
 import nnbackend as nn
@@ -169,7 +170,7 @@ class Interrupt(nn.Callback):
 
 def start_run(folder: Path, device: Any, x: np.ndarray = X, **options: Any) -> None:
     checkpoints = nn.Checkpoints(folder, minutes=60)
-    nn.train(network(device), x, LABELS, callbacks=[Interrupt(70), checkpoints], **options)
+    fit_model(network(device), x, LABELS, callbacks=[Interrupt(70), checkpoints], **options)
 
 
 # More than 64 steps per epoch, so that some sums are on the host at the interruption.
@@ -181,7 +182,8 @@ def test_resumed_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     whole = network("ghost32")
     wanted = nn.train(whole, X, LABELS, **LONG)
     start_run(tmp_path, "ghost32", **LONG)
-    net, history = nn.resume(tmp_path, X, LABELS, validation=(X, LABELS))
+    model, history = nn.resume(tmp_path, X, LABELS, validation=(X, LABELS))
+    net = model.network
     assert net.backend.device == "ghost32:0"
     assert theta(net).tobytes() == theta(whole).tobytes()
     assert history["train_loss"] == wanted["train_loss"]
@@ -197,20 +199,20 @@ def test_a_run_moves_between_devices_within_an_epoch(
     x = X.astype(np.float64) + 1.76e9 if is_scaled else X
     options = LONG | {"validation": (x, LABELS), "scale": "standard" if is_scaled else None}
     whole = network("numpy")
-    wanted = nn.train(whole, x, LABELS, **options)
+    _, wanted = fit_model(whole, x, LABELS, **options)
     start_run(tmp_path, first, x, **options)
-    net, history = nn.resume(tmp_path, x, LABELS, validation=(x, LABELS), device=second)
-    np.testing.assert_allclose(theta(net), theta(whole), atol=1e-5)
+    model, history = nn.resume(tmp_path, x, LABELS, validation=(x, LABELS), device=second)
+    np.testing.assert_allclose(theta(model.network), theta(whole), atol=1e-5)
     np.testing.assert_allclose(history["train_loss"], wanted["train_loss"], rtol=1e-5)
 
 
 def test_models_move_between_devices(tmp_path: Path) -> None:
-    net = network("ghost32")
-    nn.train(net, X, LABELS, epochs=2, scale=None)
-    net.save(tmp_path / "m.safetensors")
-    for other in (net.to("numpy"), nn.load(tmp_path / "m.safetensors", device="numpy")):
-        np.testing.assert_allclose(other.outputs(X), net.outputs(X), rtol=1e-5)
-        assert theta(other.to("ghost32")).tobytes() == theta(net).tobytes()
+    model, _ = fit_model(network("ghost32"), X, LABELS, epochs=2)
+    model.save(tmp_path / "m.safetensors")
+    for other in (model.to("numpy"), nn.load(tmp_path / "m.safetensors", device="numpy")):
+        np.testing.assert_allclose(other.outputs(X), model.outputs(X), rtol=1e-5)
+        back = other.to("ghost32").network
+        assert theta(back).tobytes() == theta(model.network).tobytes()
 
 
 # ---- estimators ---------------------------------------------------------------------------------
@@ -246,20 +248,22 @@ def test_an_estimator_converts_float64_rows_to_float32() -> None:
 def test_wide_rows_are_scaled_and_trained_on(where: str) -> None:
     wide = X.astype(np.float64) + (1.76e9 if where == "host" else 0.0)
     options: dict[str, Any] = {"epochs": 3, "batch_size": 8, "scale": "standard"}
-    nets = [network(device) for device in ("ghost32", "numpy")]
-    for net in nets:
+    models = []
+    for device in ("ghost32", "numpy"):
+        net = network(device)
         rows = wide if where == "host" else net.backend.to_device(wide.astype(np.float32))
-        nn.train(net, rows, LABELS, validation=0.25, **options)
-    np.testing.assert_allclose(theta(nets[0]), theta(nets[1]), atol=1e-5)
-    np.testing.assert_allclose(nets[0].outputs(wide), nets[1].outputs(wide), rtol=1e-4)
+        models.append(fit_model(net, rows, LABELS, validation=0.25, **options)[0])
+    first, second = models
+    np.testing.assert_allclose(theta(first.network), theta(second.network), atol=1e-5)
+    np.testing.assert_allclose(first.outputs(wide), second.outputs(wide), rtol=1e-4)
 
 
 def test_a_factor_beyond_float32_is_clipped() -> None:
     net = nn.Network([2, 1], device="ghost32")
     net.set_parameters([[[1.0], [1.0]]], [[0.0]])
-    net.scaler = Scaler("robust", np.zeros(2), np.array([1e300, 1.0]), 3.0)
+    scaler = Scaler("robust", np.zeros(2), np.array([1e300, 1.0]), 3.0)
     x = net.backend.to_device(np.array([[0.0, 1.0], [1.0, 0.0]], np.float32))
-    np.testing.assert_allclose(net.outputs(x)[:, 0], [3 / 10**0.5, 3.0], rtol=1e-6)
+    np.testing.assert_allclose(net.outputs(x, scaler)[:, 0], [3 / 10**0.5, 3.0], rtol=1e-6)
 
 
 # ---- checks -------------------------------------------------------------------------------------

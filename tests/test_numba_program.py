@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fitting import fit_model
 
 import nnbackend as nn
 from nnbackend.training.optimizers import Optimizer
@@ -106,7 +107,7 @@ def test_random_networks_train_as_on_numpy(
 
     def trained(device: Any, dtype: str) -> tuple[np.ndarray, list[float]]:
         net = nn.Network(layers, **network, device=device, dtype=dtype, seed=case)
-        history = nn.train(net, x, y, epochs=3, seed=case, **options)
+        _, history = fit_model(net, x, y, epochs=3, seed=case, **options)
         return net.backend.to_host(net.theta).astype(np.float64), history["train_loss"]
 
     theta, losses = trained(backend_of(1 + case % 4), dtype)

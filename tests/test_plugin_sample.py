@@ -66,8 +66,8 @@ vectors = []
 for device in ("sample", "numpy"):
     layers = [64, nn.Dense(32, "tanh"), nn.Dropout(0.2), nn.Maxout(16), nn.Dense(10, "softmax")]
     net = nn.Network(layers, device=device, dtype="float64")
-    options = dict(epochs=8, batch_size=32, validation=0.2, scale="standard")
-    history = nn.train(net, data.x, data.y, **options)
+    options = dict(epochs=8, batch_size=32, validation=0.2)
+    history = nn.Model(net, scale="standard").fit(data.x, data.y, **options)
     assert net.backend.device == f"{device}:0"
     vectors.append(net.backend.to_host(net.theta))
 print(np.abs(vectors[0] - vectors[1]).max() / np.abs(vectors[1]).max())

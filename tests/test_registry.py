@@ -592,7 +592,9 @@ def test_a_network_trains_on_a_plug_in(plugins: Plugins) -> None:
     for device in ("fast", "numpy"):
         net = nn.Network([3, nn.Maxout(4, 2), nn.Dropout(0.3), nn.Dense(5, "gelu"), 2],
                          "cross_entropy", device=device, dtype="float64", seed=1)  # fmt: skip
-        nn.train(net, x, (x[:, 0] > 0).astype(int), epochs=5, batch_size=8, l2=0.01, clip_norm=1.0,
-                 max_norm=2.0, ema=0.9, scale="standard", validation=0.2)  # fmt: skip
+        nn.Model(net, scale="standard").fit(
+            x, (x[:, 0] > 0).astype(int), epochs=5, batch_size=8, l2=0.01, clip_norm=1.0,
+            max_norm=2.0, ema=0.9, validation=0.2,
+        )  # fmt: skip
         ends.append(net.theta.copy())
     np.testing.assert_allclose(ends[0], ends[1], rtol=1e-9, atol=1e-12)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fitting import fit_model
 from sklearn.datasets import load_diabetes, load_digits
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import train_test_split
@@ -90,8 +91,8 @@ def test_data_is_not_modified() -> None:
     x, y, weight = X.copy(), Y.copy(), np.ones(60)
     for array in (x, y, weight):
         array.flags.writeable = False
-    nn.train(regressor(), x, y, epochs=2, batch_size=9, sample_weight=weight, scale="robust",
-             scale_targets=True, validation=(x, y, weight))  # fmt: skip
+    fit_model(regressor(), x, y, epochs=2, batch_size=9, sample_weight=weight, scale="robust",
+              scale_targets=True, validation=(x, y, weight))  # fmt: skip
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -228,26 +229,28 @@ def test_the_scaler_is_fitted_only_on_the_training_rows() -> None:
     rows, net = Rows(), nn.Network([1, 1], device="numpy", dtype="float64")
     x = np.arange(40.0)[:, None] ** 2
     x[:, 0] = np.arange(40.0)
-    nn.train(net, x, x[:, 0], validation=0.4, scale="standard", scale_targets=True, epochs=1,
-             callbacks=[rows])  # fmt: skip
+    model, _ = fit_model(net, x, x[:, 0], validation=0.4, scale="standard", scale_targets=True,
+                         epochs=1, callbacks=[rows])  # fmt: skip
+    known = model.preprocessing
+    assert known.scaler is not None
+    assert known.target_scaler is not None
     learnt = np.setdiff1d(np.arange(40.0), rows.validation)
-    assert net.scaler.shift[0] == pytest.approx(learnt.mean(), rel=1e-12)
-    assert 1 / net.scaler.factor[0] == pytest.approx(learnt.std(), rel=1e-12)
-    assert net.target_scaler.shift[0] == pytest.approx(learnt.mean(), rel=1e-12)
+    assert known.scaler.shift[0] == pytest.approx(learnt.mean(), rel=1e-12)
+    assert 1 / known.scaler.factor[0] == pytest.approx(learnt.std(), rel=1e-12)
+    assert known.target_scaler.shift[0] == pytest.approx(learnt.mean(), rel=1e-12)
     assert abs(learnt.mean() - 19.5) > 1e-3  # all rows together have another mean
 
 
 def test_a_scaler_can_be_passed() -> None:
     scaler = nn.data.fit_scaler("unit", X)
-    net = regressor()
-    nn.train(net, X, Y, epochs=1, scale=scaler)
-    assert net.scaler is scaler
+    model, _ = fit_model(regressor(), X, Y, epochs=1, scale=scaler)
+    assert model.preprocessing.scaler is scaler
 
 
 def test_scaling_in_training_equals_scaling_before() -> None:
     x = X * [1, 10, 100, 1000] + 7
     nets = [regressor(), regressor()]
-    nn.train(nets[0], x, Y, epochs=3, batch_size=8, scale="standard")
+    fit_model(nets[0], x, Y, epochs=3, batch_size=8, scale="standard")
     nn.train(nets[1], (x - x.mean(axis=0)) / x.std(axis=0), Y, epochs=3, batch_size=8)
     np.testing.assert_allclose(nets[0].theta, nets[1].theta, rtol=1e-9, atol=1e-12)
 
@@ -720,7 +723,6 @@ def test_dropout_is_for_training_only() -> None:
         ({"ema": 1.0}, "ema must be a number between 0 and 1"),
         ({"ema": 0.0}, "ema must be a number between 0 and 1"),
         ({"shuffle": "no"}, "shuffle must be True, False, or a function of the epoch"),
-        ({"scale_targets": "no"}, "scale_targets must be True or False"),
         ({"max_norm": 0.0}, "max_norm must be a number above 0"),
         ({"max_norm": -1.0}, "max_norm must be a number above 0"),
         (
@@ -731,7 +733,6 @@ def test_dropout_is_for_training_only() -> None:
         ({"max_norm": [1.0, 2.0, 3.0]}, "for each of the 2 trainable layers"),
         ({"optimizer": "adma"}, "Did you mean 'adam'"),
         ({"schedule": "cosin"}, "Did you mean 'cosine'"),
-        ({"scale": "standart"}, "Did you mean 'standard'"),
         ({"validation": 0.0}, "between 0 and 1"),
         ({"validation": 1.0}, "between 0 and 1"),
         ({"validation": -0.5}, "between 0 and 1"),
@@ -747,7 +748,30 @@ def test_invalid_options_are_refused(options: dict[str, Any], text: str) -> None
     with pytest.raises(ArgumentError, match=text):
         nn.train(net, X, Y, **{"epochs": 1, **options})
     np.testing.assert_array_equal(net.theta, before)
-    assert net.scaler is None
+    model = nn.Model(net, scale="standard")
+    with pytest.raises(ArgumentError, match=text):
+        model.fit(X, Y, **{"epochs": 1, **options})
+    assert model.preprocessing.scaler is None
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"scale_targets": "no"}, "scale_targets must be True or False"),
+        ({"scale": "standart"}, "Did you mean 'standard'"),
+    ],
+)
+def test_invalid_options_of_a_model_are_refused(options: dict[str, Any], text: str) -> None:
+    net = regressor()
+    before = net.theta.copy()
+    with pytest.raises(ArgumentError, match=text):
+        fit_model(net, X, Y, epochs=1, **options)
+    np.testing.assert_array_equal(net.theta, before)
+
+
+def test_an_unknown_option_of_fit_is_refused() -> None:
+    with pytest.raises(ArgumentError, match="no option 'epoch'.*Did you mean 'epochs'"):
+        nn.Model(regressor()).fit(X, Y, epoch=3)
 
 
 def test_training_continues_from_the_current_weights() -> None:
@@ -768,9 +792,11 @@ def test_digits() -> None:
     train_x, test_x, train_y, test_y = train_test_split(x, y, test_size=0.25, random_state=0,
                                                         stratify=y)  # fmt: skip
     net = classifier([64, 100, 10])
-    history = nn.train(net, train_x, train_y, epochs=40, batch_size=32, scale="unit",
-                       validation=0.1, early_stopping=nn.EarlyStopping(patience=8))  # fmt: skip
-    assert net.evaluate(test_x, test_y)["accuracy"] >= 0.97
+    model, history = fit_model(
+        net, train_x, train_y, epochs=40, batch_size=32, scale="unit", validation=0.1,
+        early_stopping=nn.EarlyStopping(patience=8),
+    )  # fmt: skip
+    assert model.evaluate(test_x, test_y)["accuracy"] >= 0.97
     assert history.best["train_loss"] < 0.05
 
 
@@ -798,8 +824,10 @@ def test_diabetes_about_as_well_as_scikit_learn() -> None:
     x, y = load_diabetes(return_X_y=True)
     train_x, test_x, train_y, test_y = train_test_split(x, y, test_size=0.25, random_state=0)
     net = nn.Network([10, 20, 1], device="numpy", seed=0)
-    nn.train(net, train_x, train_y, epochs=60, batch_size=32, scale="standard", scale_targets=True,
-             l2=0.03, optimizer=nn.Adam(3e-3))  # fmt: skip
+    model, _ = fit_model(
+        net, train_x, train_y, epochs=60, batch_size=32, scale="standard", scale_targets=True,
+        l2=0.03, optimizer=nn.Adam(3e-3),
+    )  # fmt: skip
     mean, std = train_x.mean(axis=0), train_x.std(axis=0)
     theirs = MLPRegressor(
         hidden_layer_sizes=(20,), alpha=1.0, batch_size=32, learning_rate_init=3e-3, max_iter=60,
@@ -808,7 +836,7 @@ def test_diabetes_about_as_well_as_scikit_learn() -> None:
     with pytest.warns(UserWarning, match="Maximum iterations"):
         theirs.fit((train_x - mean) / std, (train_y - train_y.mean()) / train_y.std())
     expected = theirs.score((test_x - mean) / std, (test_y - train_y.mean()) / train_y.std())
-    got = net.evaluate(test_x, test_y)["r2"]
+    got = model.evaluate(test_x, test_y)["r2"]
     assert got > 0.25
     assert got > expected - 0.1
 

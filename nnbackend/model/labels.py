@@ -7,22 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from nnbackend.data.numeric import as_array, kinds_of
+from nnbackend.data.numeric import as_array
 from nnbackend.errors import ArgumentError, DataError
 from nnbackend.network.network import Network
 
 SHOWN = 10  # labels in a message
+KINDS = "biufUSTO"  # of arrays that can hold labels
 
 
 def has_labels(net: Network, y: np.ndarray) -> bool:
     """Return True if targets y are labels of classes for the network, not values."""
     if y.ndim != 1:
         return False
+    if y.dtype.kind not in KINDS or not len(y):
+        return False
     if y.dtype.kind == "f" and not np.array_equal(y, np.rint(y)):  # also NaN: refused later
         return False
-    name = net.loss.name
-    is_text = y.dtype.kind in "UST" or (y.dtype.kind == "O" and "text" in kinds_of(y))
-    return is_text or net.n_out > 1 or name in ("cross_entropy", "binary_cross_entropy")
+    return net.n_out > 1 or net.loss.name in ("cross_entropy", "binary_cross_entropy")
 
 
 def find_labels(net: Network, y: np.ndarray) -> tuple[Any, ...]:
@@ -98,4 +99,7 @@ def target_array(y: Any) -> np.ndarray:
 def _distinct(y: np.ndarray) -> list[Any]:
     """Return the different labels, sorted: numbers as int where they are whole."""
     values = {int(v) if isinstance(v, float) and v.is_integer() else v for v in y.tolist()}
-    return sorted(values, key=lambda v: (isinstance(v, str), v))
+    try:
+        return sorted(values)
+    except TypeError:  # of several types
+        return sorted(values, key=str)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from nnbackend.backend import Backend
+from nnbackend.model.model import Model
 from nnbackend.network.layers import AbstractLayer, Dense, Dropout, Maxout
 from nnbackend.network.network import Network
 from nnbackend.testing.error_bounds import TOLERANCE
@@ -175,7 +176,9 @@ def run(
     start = _network(ReferenceBackend(), rounded, CASES[name].dropout)
     net.set_parameters(*start.get_parameters())
     x, y, _ = data(rounded, seed)
-    history = train(net, x.astype(dtype), y, **_options(name, rounded, seed) | options)
+    given = _options(name, rounded, seed) | options
+    model = Model(net, scale=given.pop("scale", None))
+    history = model.fit(x.astype(dtype), y, **given)
     return net, np.array(history["train_loss"])
 
 
