@@ -97,30 +97,29 @@ def main() -> None:
     layers = [64, nn.Dense(100, "relu"), nn.Dense(10, "softmax")]
     net = nn.Network(layers, loss="cross_entropy", device=args.device, seed=args.seed)
     print(net.summary())
-    history = nn.train(
-        net,
+    model = nn.Model(net, scale="unit")
+    history = model.fit(
         training.x,
         training.y,
         optimizer=nn.Adam(2e-3),
         epochs=12 if args.quick else 100,
         batch_size=32,
         validation=(validation.x, validation.y),
-        scale="unit",
         early_stopping=nn.EarlyStopping(patience=8),
         seed=args.seed,
     )
     print_epochs(history)
 
-    result = net.evaluate(test.x, test.y)
+    result = model.evaluate(test.x, test.y)
     print(f"test loss {result['loss']:.4f}, test accuracy {result['accuracy']:.4f}")
 
     path = args.out / "model.safetensors"
-    net.save(path)
+    model.save(path)
     again = nn.load(path, device=args.device)
-    same = np.array_equal(again.outputs(test.x), net.outputs(test.x))
+    same = np.array_equal(again.outputs(test.x), model.outputs(test.x))
     print(f"saved to {path} and loaded: {'the same' if same else 'DIFFERENT'} outputs")
 
-    confusion = confusion_matrix(test.y, net.predict(test.x), data.n_classes)
+    confusion = confusion_matrix(test.y, model.predict(test.x), data.n_classes)
     draw(args.out / "digits.png", history, confusion, result["accuracy"])
 
 

@@ -109,23 +109,23 @@ def fit_network(
     for l2 in (0.003, 0.03, 0.1):
         layers = [d, nn.Dense(N_HIDDEN, "tanh"), nn.Dense(1, "identity")]
         net = nn.Network(layers, loss="quadratic", device=device, seed=seed)
-        history = nn.train(
-            net,
+        model = nn.Model(net, scale_targets=True)
+        history = model.fit(
             *train,
             optimizer=nn.Adam(5e-3),
             epochs=epochs,
             batch_size=64,
             validation=valid,
-            scale_targets=True,
             l2=l2,
             early_stopping=nn.EarlyStopping(patience=40),
             seed=seed,
         )
-        best = min(best, (history.best["valid_loss"], net), key=lambda pair: pair[0])
-    net = best[1]
+        best = min(best, (history.best["valid_loss"], model), key=lambda pair: pair[0])
+    model = best[1]
     seconds = time.perf_counter() - begin
-    error = relative_error(net.predict(test[0]), test[1])
-    return Result("multilayer perceptron", len(train[1]), net.n_parameters, seconds, error)
+    error = relative_error(model.predict(test[0]), test[1])
+    n_parameters = model.network.n_parameters
+    return Result("multilayer perceptron", len(train[1]), n_parameters, seconds, error)
 
 
 def relative_error(y_hat: np.ndarray, y: np.ndarray) -> float:

@@ -80,9 +80,7 @@ def cure(
     how: Cure, train: Rows, test: Rows, epochs: int, device: str, seed: int
 ) -> tuple[nn.Network, LossRecorder, int]:
     """Train one network; return it, its curves, and the epoch whose weights it ends with."""
-    net = nn.Network(
-        how.layers, loss="binary_cross_entropy", device=device, seed=seed, classes=(0, 1)
-    )
+    net = nn.Network(how.layers, loss="binary_cross_entropy", device=device, seed=seed)
     recorder = LossRecorder(train, test)
     stopping = None if how.patience is None else nn.EarlyStopping(patience=how.patience)
     history = nn.train(

@@ -66,7 +66,7 @@ def sample(images: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndar
 def save(folder: Path, net: nn.Network, epoch: int) -> None:
     """Save the network after an epoch, and delete the previous one."""
     folder.mkdir(parents=True, exist_ok=True)
-    net.save(folder / f"{epoch:04}.safetensors")
+    nn.Model(net).save(folder / f"{epoch:04}.safetensors")
     (folder / f"{epoch - 1:04}.safetensors").unlink(missing_ok=True)
 
 
@@ -75,7 +75,8 @@ def newest(folder: Path, net: nn.Network) -> tuple[nn.Network, int]:
     kept = sorted(folder.glob("*.safetensors"))
     if not kept:
         return net, 0
-    return nn.load(kept[-1], net.backend, activations=[SCALED_TANH]), int(kept[-1].stem)
+    model = nn.load(kept[-1], net.backend, activations=[SCALED_TANH])
+    return model.network, int(kept[-1].stem)
 
 
 def main() -> None:

@@ -45,9 +45,9 @@ class Digits:
     y_test: np.ndarray
 
 
-def accuracy(net: nn.Network, x: np.ndarray, y: np.ndarray) -> float:
+def accuracy(model: nn.Model | nn.Network, x: np.ndarray, y: np.ndarray) -> float:
     """Return the fraction of rows whose largest output is the correct class."""
-    return float((net.outputs(x).argmax(axis=1) == y).mean())
+    return float((model.outputs(x).argmax(axis=1) == y).mean())
 
 
 class TestAccuracy(nn.Callback):
@@ -57,7 +57,8 @@ class TestAccuracy(nn.Callback):
         self.data, self.values = data, list[float]()
 
     def on_epoch_end(self, trainer: Any, row: Any) -> None:
-        self.values.append(accuracy(trainer.net, self.data.x_test, self.data.y_test))
+        model = nn.Model.from_parts(trainer.net, trainer.data.preprocessing)
+        self.values.append(accuracy(model, self.data.x_test, self.data.y_test))
         print(f"  epoch {trainer.state.epoch:4}  loss {row['train_loss']:.4f}  "
               f"test {self.values[-1]:.4f}  {row['seconds']:.1f} s", flush=True)  # fmt: skip
 
@@ -115,10 +116,10 @@ def train_or_resume(
 ) -> tuple[nn.Network, nn.History]:
     """Train with checkpoints in a folder, or resume from existing ones."""
     if any(folder.glob("checkpoint-*")):
-        device = net.backend
-        net, history = nn.resume(
-            folder, x, y, validation=validation, callbacks=callbacks, device=device
+        model, history = nn.resume(
+            folder, x, y, validation=validation, callbacks=callbacks, device=net.backend
         )
+        net = model.network
     else:
         callbacks = [*callbacks, nn.Checkpoints(folder)]
         history = nn.train(net, x, y, validation=validation, callbacks=callbacks, **config)

@@ -39,10 +39,9 @@ def main() -> None:
             net = nn.Network([784, *layers, 10], "cross_entropy", device=args.device, seed=seed)
             test = TestAccuracy(data)
             patience = nn.EarlyStopping(3, "train_loss", 1e-4, restore_best=False)
-            history = nn.train(
-                net, data.x, data.y, optimizer=nn.Adam(1e-3), batch_size=200, l2=1e-4 / 200,
-                scale="standard", early_stopping=patience, epochs=epochs(args, 200),
-                callbacks=[test], seed=seed,
+            history = nn.Model(net, scale="standard").fit(
+                data.x, data.y, optimizer=nn.Adam(1e-3), batch_size=200, l2=1e-4 / 200,
+                early_stopping=patience, epochs=epochs(args, 200), callbacks=[test], seed=seed,
             )  # fmt: skip
             finished(history)
             return test.values[-1], len(test.values)
