@@ -111,7 +111,7 @@ def is_usable(check: Check) -> bool:
     said: list[str] = []
     check.begin("usable", 60.0)
     check.report.begin("usable")
-    load = "from nnbackend.backend import get_backend; get_backend('cupy')"
+    load = "from nnbackend.devices import get_backend; get_backend('cupy')"
     check.child([sys.executable, "-c", load], "cupy", said.append)
     check.report.end("usable", 0.0)
     answer = check.report.answer("usable", "cupy")

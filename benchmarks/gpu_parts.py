@@ -34,7 +34,7 @@ def new_backend(is_emulated: bool, precision: str = "float32", **switches: Any) 
     if is_emulated:
         backend = importlib.import_module("stand_in_backend").new_backend(precision)
     else:
-        from nnbackend.backend import get_backend
+        from nnbackend.devices import get_backend
 
         backend = type(get_backend("cupy"))(0, precision)  # get_backend reports what is missing
     for name, value in switches.items():

@@ -43,12 +43,12 @@ _MODULES = {
     "SGD": "training.optimizers",
     "Trace": "network.network",
     "activations": "network.activations",
-    "backends": "backend",
+    "backends": "devices",
     "check_gradients": "testing.gradient_check",
     "data": "data",
     "errors": "errors",
     "export": "model.exporting",
-    "get_backend": "backend",
+    "get_backend": "devices",
     "initializers": "network.initializers",
     "load": "model.model",
     "losses": "network.losses",
@@ -63,8 +63,8 @@ if TYPE_CHECKING:
     from nnbackend import data as data
     from nnbackend import errors as errors
     from nnbackend.backend import Backend as Backend
-    from nnbackend.backend import backends as backends
-    from nnbackend.backend import get_backend as get_backend
+    from nnbackend.devices import backends as backends
+    from nnbackend.devices import get_backend as get_backend
     from nnbackend.errors import DeviceLostError as DeviceLostError
     from nnbackend.errors import DeviceMemoryError as DeviceMemoryError
     from nnbackend.errors import NNBackendError as NNBackendError

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import stand_in_backend
 
-from nnbackend.backend import Backend, BackendSpec, Probe, get_backend, registry
+from nnbackend.backend import Backend, BackendSpec, Probe
+from nnbackend.devices import get_backend, registry
 from nnbackend.errors import BackendUnavailableError
 from nnbackend.testing import GhostBackend, ReferenceBackend
 from nnbackend.testing.skipping import skip

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nnbackend.backend import get_backend
+from nnbackend.devices import get_backend
 from nnbackend.errors import UnknownBackendError
 from nnbackend.testing import GhostBackend
 from nnbackend.testing.agreement import compare_devices

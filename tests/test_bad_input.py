@@ -180,8 +180,8 @@ def test_numbers_of_any_dtype(entry: str, dtype: Any, device: str) -> None:
 @pytest.mark.parametrize(
     ("dtype", "said"),
     [
-        ("U8", r"<U8 \(text\). Encode text and categories as numbers first"),
-        ("S8", r"S8 \(text\). Encode text"),
+        ("U8", r"<U8 \(text\). Use nnbackend.Model.*or encode them as numbers first"),
+        ("S8", r"S8 \(text\). Use nnbackend.Model"),
         ("complex128", r"complex128 \(complex numbers\). .*numpy.hstack\(\[x.real, x.imag\]\)"),
         ("clongdouble", r"\(complex numbers\)"),
         ("M8[s]", r"datetime64\[s\] \(dates\). .*numpy.timedelta64\(1, 'D'\)"),

@@ -116,9 +116,9 @@ def test_a_model_saved_on_one_device_loads_on_another(
 def test_a_run_half_on_one_device_and_half_on_another(first: str, second: str) -> None:
     here, there = make_or_skip(first), make_or_skip(second)
     dtype, tolerance = widest(here, there)
-    moved = trained(here, dtype).to(there)
+    moved = trained(here, dtype).network.to(there)
     assert moved.backend is there
-    stayed = trained(make("numpy"), dtype)
+    stayed = trained(make("numpy"), dtype).network
     for net in (moved, stayed):
         nn.train(net, *data(dtype), epochs=5, batch_size=10, seed=7)
     assert same(theta(moved), theta(stayed), tolerance)

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nnbackend.backend import Probe, get_backend, registry
+from nnbackend.backend import Probe
+from nnbackend.devices import get_backend, registry
 from nnbackend.errors import BackendUnavailableError
 from nnbackend_cupy import SPEC
 from nnbackend_cupy import probe as cupy_probe

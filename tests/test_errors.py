@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from nnbackend import errors
-from nnbackend.backend.registry import BUILT_IN
 from nnbackend.cli.settings import TABLE
 from nnbackend.data.scalers import KINDS
+from nnbackend.devices.registry import BUILT_IN
 from nnbackend.errors import NNBackendError, suggest
 from nnbackend.network.activations import ACTIVATIONS, get_activation
 from nnbackend.network.initializers import INITIALIZERS, get_initializer

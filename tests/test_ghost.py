@@ -10,7 +10,7 @@ import pytest
 from rows import registered
 
 import nnbackend as nn
-from nnbackend.backend.registry import BackendSpec
+from nnbackend.devices.registry import BackendSpec
 from nnbackend.errors import BackendError, DeviceMismatchError
 from nnbackend.testing import GhostArray, GhostBackend, GhostError, ghost_spec
 

@@ -403,7 +403,7 @@ def test_numpy_integers_are_valid_sizes_and_seeds() -> None:
 
 def test_text_labels_need_a_model_with_classes() -> None:
     net = network([4, 2], "cross_entropy")
-    with pytest.raises(DataError, match="y must hold numbers. Received: text"):
+    with pytest.raises(DataError, match=r"y must hold numbers\. Received: text"):
         net.evaluate(X[:2], ["no", "yes"])
     named = nn.Model(net, classes=("no", "yes"))
     assert named.evaluate(X[:2], ["no", "yes"]) == net.evaluate(X[:2], [0, 1])

@@ -17,10 +17,11 @@ from fitting import fit_model
 from rows import registered
 
 import nnbackend as nn
-from nnbackend.backend import BackendSpec, Probe, registry
+from nnbackend.backend import BackendSpec, Probe
 from nnbackend.backend.base import LOSS, WEIGHT
 from nnbackend.cli import main
 from nnbackend.data.scalers import Scaler
+from nnbackend.devices import registry
 from nnbackend.errors import ArgumentError
 from nnbackend.network.sums import Sums
 from nnbackend.testing import GhostBackend, GhostError, check_gradients

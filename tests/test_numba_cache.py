@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import nnbackend as nn
-from nnbackend.backend import registry
+from nnbackend.devices import registry
 from nnbackend.errors import BackendUnavailableError
 
 numba = pytest.importorskip("numba", reason="numba is not installed")

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import nnbackend as nn
-from nnbackend.backend import API_VERSION, BackendSpec, Device, Probe, registry
+from nnbackend.backend import API_VERSION, BackendSpec, Device, Probe
+from nnbackend.devices import registry
 from nnbackend.errors import (
     ArgumentError,
     BackendError,

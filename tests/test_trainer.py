@@ -770,7 +770,7 @@ def test_invalid_options_of_a_model_are_refused(options: dict[str, Any], text: s
 
 
 def test_an_unknown_option_of_fit_is_refused() -> None:
-    with pytest.raises(ArgumentError, match="no option 'epoch'.*Did you mean 'epochs'"):
+    with pytest.raises(ArgumentError, match=r"no option 'epoch'.*Did you mean 'epochs'"):
         nn.Model(regressor()).fit(X, Y, epoch=3)
 
 

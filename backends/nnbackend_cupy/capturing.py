@@ -11,7 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import cupy
 
@@ -21,8 +21,7 @@ from nnbackend_cupy.graphs import Steps, nodes_without_effect
 from nnbackend_cupy.narrow_source import Grid, NotNarrow
 from nnbackend_cupy.recorder import Call, NotRecorded, Recorder, recorded
 
-if TYPE_CHECKING:
-    from nnbackend_cupy.backend import CuPyBackend
+CuPyBackend: TypeAlias = Any  # nnbackend_cupy.backend's, which imports this module
 
 LOG = logging.getLogger("nnbackend.cupy")
 MAX_REPORTED = 64  # captures in a report

@@ -10,14 +10,13 @@ Calls that a fused kernel does not support are made unchanged.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 from nnbackend_cupy.kernels import MAX_OUTPUTS
 from nnbackend_cupy.recorder import Call
 from nnbackend_cupy.tracing import Untraceable
 
-if TYPE_CHECKING:
-    from nnbackend_cupy.backend import CuPyBackend
+CuPyBackend: TypeAlias = Any  # nnbackend_cupy.backend's, which imports this module
 
 MAX_GATHERS = 3  # x, y and weights
 

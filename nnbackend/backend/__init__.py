@@ -1,22 +1,6 @@
-"""The interface between the engine and a device: the `Backend` base class and its registry."""
+"""The interface between the engine and a device: the `Backend` base class and its records."""
 
 from nnbackend.backend.base import API_VERSION, Backend
-from nnbackend.backend.registry import (
-    BackendRow,
-    BackendSpec,
-    Device,
-    Probe,
-    backends,
-    get_backend,
-)
+from nnbackend.backend.spec import BackendRow, BackendSpec, Device, Probe
 
-__all__ = [
-    "API_VERSION",
-    "Backend",
-    "BackendRow",
-    "BackendSpec",
-    "Device",
-    "Probe",
-    "backends",
-    "get_backend",
-]
+__all__ = ["API_VERSION", "Backend", "BackendRow", "BackendSpec", "Device", "Probe"]

@@ -15,7 +15,7 @@ import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -54,6 +54,8 @@ class Backend(ABC):
     capabilities: frozenset[str] = frozenset()
     precisions: tuple[str, ...] = ("float32",)  # of float32 matrix products
     precision: str = "float32"
+    # How to unpickle a device that can be opened by name, else None; set by the registry.
+    reduce_registered: ClassVar[Callable[[Backend], tuple[Any, ...] | None]]
 
     @property
     def sum_dtype(self) -> str:
@@ -427,10 +429,8 @@ class Backend(ABC):
         A backend without an entry point is pickled as an object, with its attributes.
         Raises: BackendError when the attributes cannot be pickled.
         """
-        from nnbackend.backend.registry import is_registered  # which imports this module
-
-        if is_registered(self):
-            return _opened, (self.device, self.precision)
+        if (reduced := type(self).reduce_registered(self)) is not None:
+            return reduced
         state = {name: value for name, value in self.__dict__.items() if name != "_ranges"}
         try:
             pickle.dumps((type(self), state))
@@ -444,10 +444,11 @@ class Backend(ABC):
         return _restored, (type(self), state)
 
 
-def _opened(device: str, precision: str) -> Backend:
-    from nnbackend.backend.registry import get_backend
+def _not_registered(backend: Backend) -> None:
+    return None
 
-    return get_backend(device).with_precision(precision)
+
+Backend.reduce_registered = _not_registered
 
 
 def _restored(kind: type[Backend], state: dict[str, Any]) -> Backend:

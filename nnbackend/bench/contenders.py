@@ -31,7 +31,7 @@ class OursOnNumPy(AbstractContender):
     @classmethod
     def load(cls) -> None:
         super().load()
-        library("nnbackend.backend").get_backend(cls.device)
+        library("nnbackend.devices").get_backend(cls.device)
         library("nnbackend.training.api")
 
     def prepare(self) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from nnbackend.backend import Backend, get_backend
+from nnbackend.backend import Backend
+from nnbackend.devices import get_backend
 from nnbackend.network.layers import Dense, Dropout, Maxout
 from nnbackend.network.losses import OUTPUT_ACTIVATIONS
 from nnbackend.network.network import Network

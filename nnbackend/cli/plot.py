@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 
 from nnbackend import plots
-from nnbackend.backend import get_backend
 from nnbackend.cli.evaluate import choose_part, labels_of, read_data_of, read_for
 from nnbackend.cli.parts import fingerprint
 from nnbackend.cli.places import check_places, check_same_rows
@@ -25,6 +24,7 @@ from nnbackend.cli.run_folder import CONFIG, HISTORY, Run, open_run, read_histor
 from nnbackend.cli.settings import Settings, read_config
 from nnbackend.cli.train import Plan, prepare
 from nnbackend.data import Dataset
+from nnbackend.devices import get_backend
 from nnbackend.errors import ArgumentError
 from nnbackend.model.model import Model
 from nnbackend.training.callbacks import Callback

@@ -22,9 +22,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from nnbackend.backend import Backend, backends
+from nnbackend.backend import Backend
 from nnbackend.cli.places import NAMES, announce, check_places, relocated
 from nnbackend.cli.settings import Settings, read_config, resolve, to_toml
+from nnbackend.devices import backends
 from nnbackend.errors import ArgumentError, ModelFileError
 from nnbackend.model.model import Model, load
 from nnbackend.persistence.atomic_file import atomic_write

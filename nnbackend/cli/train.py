@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nnbackend.backend import Backend, get_backend
+from nnbackend.backend import Backend
 from nnbackend.cli import FAILED, GOOD, SIGNALLED
 from nnbackend.cli.building import (
     SCALES_TARGETS,
@@ -53,6 +53,7 @@ from nnbackend.cli.run_folder import (
 from nnbackend.cli.settings import TABLE, Settings, default_text, interval, resolve, to_toml
 from nnbackend.data import Dataset
 from nnbackend.data.preprocessing import Preprocessing
+from nnbackend.devices import get_backend
 from nnbackend.errors import ArgumentError, BackendError, DivergedError
 from nnbackend.model.model import Model
 from nnbackend.model.resuming import device_of

@@ -75,6 +75,14 @@ class Dataset:
         """Number of classes; None for regression and without a target."""
         return None if self.classes is None else len(self.classes)
 
+    @property
+    def labels(self) -> NDArray[Any] | None:
+        """The targets with class codes replaced by labels; y itself for regression."""
+        if self.y is None or self.classes is None:
+            return self.y
+        result: NDArray[Any] = np.array(self.classes)[self.y]
+        return result
+
     def rows(self, indices: Any) -> Dataset:
         """Return the rows selected by an index array, mask or slice, without the test part."""
         y = None if self.y is None else self.y[indices]

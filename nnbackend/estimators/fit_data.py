@@ -16,8 +16,8 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from nnbackend.backend import get_backend
 from nnbackend.data.sparse import SparseRows
+from nnbackend.devices import get_backend
 from nnbackend.errors import ArgumentError, ShapeError
 
 

@@ -33,6 +33,11 @@ def find_labels(net: Network, y: np.ndarray) -> tuple[Any, ...]:
     Raises: DataError if the targets have another number of classes than the network.
     """
     n, found = n_classes(net), _distinct(y)
+    if any(label is None or label != label for label in found):  # NaN is not equal to itself
+        raise DataError(
+            "y must have a label in every row. Received: missing values (None or NaN). "
+            "Drop those rows."
+        )
     if all(type(label) in (int, float) and label in range(n) for label in found):
         return tuple(range(n))
     if len(found) != n:

@@ -12,8 +12,8 @@ import numpy as np
 from nnbackend import validation
 from nnbackend.backend import Backend
 from nnbackend.data.preprocessing import Preprocessing
-from nnbackend.data.scalers import Scaler
-from nnbackend.errors import ArgumentError, suggest
+from nnbackend.data.scalers import KINDS, Scaler
+from nnbackend.errors import ArgumentError, check, suggest
 from nnbackend.model.labels import (
     check_labels,
     decode_labels,
@@ -64,6 +64,12 @@ class Model:
     ) -> None:
         if not isinstance(network, Network):
             raise ArgumentError(f"network must be an nnbackend.Network. Received: {network!r:.80}.")
+        check("scale_targets", scale_targets, lambda v: v in (True, False), "True or False")
+        if isinstance(scale, str) and scale not in (*KINDS, "none"):
+            raise ArgumentError(
+                f"scale must be a known kind. Received: scale={scale!r}. "
+                f"{suggest(scale, (*KINDS, 'none'))}"
+            )
         labels = None if classes is None else check_labels(network, tuple(classes))
         self.network, self.scale, self.scale_targets = network, scale, scale_targets
         self.preprocessing = Preprocessing(classes=labels)
@@ -119,7 +125,7 @@ class Model:
         if self._is_fitted:
             x, y = code_table(x, y, known.columns)
         else:
-            x, y, columns = fit_table(x, y)
+            x, y, columns = fit_table(x, y, self.network.n_in)
             y = target_array(y) if _is_on_host(y) else y
             classes = known.classes
             if classes is None and _is_on_host(y) and has_labels(self.network, y):
@@ -139,7 +145,7 @@ class Model:
 
     def outputs(self, x: Any) -> np.ndarray:
         """Return the network's outputs for raw rows: (n, n_out) on the host."""
-        rows, _ = code_table(x, None, self.preprocessing.columns)
+        rows, _ = self._coded(x)
         return self.network.outputs(rows, self.preprocessing.scaler)
 
     def predict(self, x: Any) -> np.ndarray:
@@ -180,7 +186,7 @@ class Model:
         y: labels or values, or a column's name; by default the column that was the target of `fit`.
         """
         net, known = self.network, self.preprocessing
-        x, y = code_table(x, y, known.columns)
+        x, y = self._coded(x, y)
         if y is None:
             raise ArgumentError("evaluate needs targets y. Received: none, and no target column.")
         x = validation.finite_rows(x, net.n_in, net.dtype, net.backend)
@@ -193,7 +199,7 @@ class Model:
     def inputs(self, x: Any) -> np.ndarray:
         """Return raw rows as the first layer sees them: (n, n_in), scaled and rounded."""
         net, scaler = self.network, self.preprocessing.scaler
-        rows, _ = code_table(x, None, self.preprocessing.columns)
+        rows, _ = self._coded(x)
         rows = validation.finite_rows(rows, net.n_in, net.dtype, net.backend)
         host = net.backend.to_host(rows) if net.backend.owns(rows) else np.asarray(rows[:])
         if scaler is not None:
@@ -248,6 +254,15 @@ class Model:
         scaler = self.preprocessing.scaler
         kind = self.scale if scaler is None else scaler.kind
         return f"<Model scale={kind!r} {self.network!r}>"
+
+    def _coded(self, x: Any, y: Any = None) -> tuple[Any, Any]:
+        """Return the features of x, and the targets; raise ArgumentError before `fit`."""
+        if not self._is_fitted and (self.scale not in (None, "none") or self.scale_targets):
+            raise ArgumentError(
+                "The scales of a model must be fitted before it is used. Received: "
+                f"{self!r}, which is not fitted. Call fit, or build Model(net) without scales."
+            )
+        return code_table(x, y, self.preprocessing.columns)
 
     def _labels(self, codes: np.ndarray) -> np.ndarray:
         return codes if self.classes is None else decode_labels(codes, self.classes)

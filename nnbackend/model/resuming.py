@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nnbackend.backend import Backend, get_backend
+from nnbackend.backend import Backend
+from nnbackend.devices import get_backend
 from nnbackend.errors import ArgumentError, BackendError, ModelFileError, NNBackendError
 from nnbackend.model.model import Model
 from nnbackend.network.activations import Activation

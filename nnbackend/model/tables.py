@@ -16,16 +16,20 @@ from nnbackend.data.tables import (
     check_not_mixed,
     find_column,
     handle_missing,
+    missing_mask,
 )
-from nnbackend.errors import ArgumentError, DataError
+from nnbackend.errors import ArgumentError, DataError, ShapeError
+
+SHOWN = 10  # features in a message
 
 Columns = Mapping[str, Any]
 
 
-def fit_table(x: Any, y: Any) -> tuple[Any, Any, Columns | None]:
+def fit_table(x: Any, y: Any, n_in: int) -> tuple[Any, Any, Columns | None]:
     """Return the features of x, the targets, and the coding of the columns.
 
     y: the name of a column of x, or the targets themselves. An array has no coding.
+    Raises: DataError for missing values; ShapeError unless there are n_in features.
     """
     table = as_table(x)
     if table is None:
@@ -41,6 +45,14 @@ def fit_table(x: Any, y: Any) -> tuple[Any, Any, Columns | None]:
         check_not_mixed(features, position, f"If all are names, convert column {name!r} to text.")
     columns = tuple(fit_column(features, position) for position in range(len(features.names)))
     coding = ColumnCoding(columns, y if isinstance(y, str) else None, None)
+    names = coding.feature_names
+    if len(names) != n_in:
+        raise ShapeError(
+            f"x must have {n_in} features (the first layer's n_in). Received: a table of "
+            f"{len(columns)} columns, which become {len(names)} features: "
+            f"{', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''}. "
+            f"Build the network with n_in={len(names)}."
+        )
     return encode(features, coding), values, coding.to_dict()
 
 
@@ -77,9 +89,24 @@ def _split(table: Table, y: Any) -> tuple[Table, Any]:
     others = [i for i in range(len(table.names)) if i != at]
     if not others:
         raise DataError(f"x must have a column besides the target {y!r}. Received: only that.")
-    column = table.columns[at]
-    values = np.array(column, dtype=object) if isinstance(column, list) else column
-    return table.select(others, [table.names[i] for i in others]), values
+    rest = table.select(others, [table.names[i] for i in others])
+    return rest, _target(table, at)
+
+
+def _target(table: Table, at: int) -> np.ndarray:
+    """Return a column as targets: numbers, booleans or text; refuse missing values."""
+    column, name = table.columns[at], table.names[at]
+    missing = missing_mask(column)
+    if missing.any():
+        raise DataError(
+            f"The target must be known in every row. Received: missing values of {name!r} in "
+            f"{int(missing.sum())} of {table.n_rows} rows. Drop those rows."
+        )
+    if not isinstance(column, list):
+        return column
+    if set(column) <= {"True", "False"}:
+        return np.array([cell == "True" for cell in column])
+    return np.array(column, dtype=np.str_)
 
 
 def _numbers(table: Table) -> np.ndarray:

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from nnbackend import validation
-from nnbackend.backend import Backend, get_backend
+from nnbackend.backend import Backend
 from nnbackend.backend.base import LOSS, WEIGHT
 from nnbackend.backend.formulas import Array
 from nnbackend.backend.philox import INITIAL_WEIGHTS, host_generator
 from nnbackend.data.row_scaler import RowScaler
 from nnbackend.data.scalers import Scaler
+from nnbackend.devices import get_backend
 from nnbackend.errors import ShapeError
 from nnbackend.network import architecture, probing
 from nnbackend.network.activations import Activation

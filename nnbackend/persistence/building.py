@@ -14,9 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from nnbackend.backend import Backend, get_backend
+from nnbackend.backend import Backend
 from nnbackend.data.preprocessing import Preprocessing
 from nnbackend.data.scalers import Scaler
+from nnbackend.devices import get_backend
 from nnbackend.errors import ArgumentError, DataError, ModelFileError, ShapeError, suggest
 from nnbackend.network.activations import ACTIVATIONS, Activation
 from nnbackend.network.initializers import INITIALIZERS, Initializer

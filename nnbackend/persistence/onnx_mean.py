@@ -19,7 +19,7 @@ def mean_bytes(members: Sequence[bytes]) -> bytes:
     if size > LARGEST:
         raise ArgumentError(
             f"An ONNX file holds at most 2 GB. Received: {len(members)} members of "
-            f"{size / 1e9:.1f} GB in total. Export each member: for net in model.to_networks()."
+            f"{size / 1e9:.1f} GB in total. Export each member: for member in model.to_models()."
         )
     onnx: Any = importlib.import_module("onnx")
     first, *others = [onnx.ModelProto.FromString(member) for member in members]

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nnbackend.backend import Backend, get_backend
+from nnbackend.backend import Backend
+from nnbackend.devices import get_backend
 from nnbackend.network.layers import Dense, Dropout, Maxout
 from nnbackend.network.network import Network
 from nnbackend.training.api import train

@@ -17,8 +17,9 @@ from typing import Any, ClassVar, NoReturn, TypeAlias
 import numpy as np
 import pytest
 
-from nnbackend.backend import Backend, get_backend
+from nnbackend.backend import Backend
 from nnbackend.backend.formulas import Array
+from nnbackend.devices import get_backend
 from nnbackend.errors import BackendError, BackendUnavailableError
 from nnbackend.testing.error_bounds import BoundedArray, ErrorBoundBackend
 from nnbackend.testing.skipping import skip

@@ -13,8 +13,8 @@ from importlib import metadata
 import numpy as np
 import pytest
 
-from nnbackend.backend import API_VERSION, Backend, backends, get_backend, registry
-from nnbackend.backend.registry import BackendSpec
+from nnbackend.backend import API_VERSION, Backend, BackendSpec
+from nnbackend.devices import backends, get_backend, registry
 from nnbackend.errors import BackendError, DeviceMemoryError, DeviceMismatchError
 from nnbackend.network.network import Network
 from nnbackend.testing.array_checks import HUGE

@@ -12,7 +12,7 @@ from nnbackend.testing.plugin import chosen
 if chosen():
     import pytest
 
-    from nnbackend.backend import get_backend
+    from nnbackend.devices import get_backend
     from nnbackend.errors import BackendUnavailableError, UnknownBackendError
     from nnbackend.testing.suite import conformance_classes
 

@@ -12,13 +12,15 @@ import importlib
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
+from typing import Any
 
-from nnbackend.backend import first_use
 from nnbackend.backend.base import API_VERSION, Backend
+from nnbackend.backend.spec import BackendRow, BackendSpec, Device, Probe
+from nnbackend.devices import first_use
 from nnbackend.errors import (
     ArgumentError,
     BackendError,
@@ -43,76 +45,6 @@ BUILT_IN = {
 # NAME or NAME:N, NAME:TYPE or NAME:TYPE:N.
 WORD = re.compile(r"(?P<name>[^:]*)(:(?P<type>[a-z][a-z0-9_]*))?(:(?P<number>[0-9]+))?")
 NAME = re.compile(r"[a-z][a-z0-9_]*")
-
-
-@dataclass(frozen=True)
-class Device:
-    """One device of a library that has several types of devices, such as PyTorch.
-
-    type: the library's name of the type, such as "mps" in torch:mps:0.  kind: "cpu" or "gpu".
-    index: its number among the devices of its type, from 0.
-    """
-
-    type: str
-    kind: str
-    index: int = 0
-
-
-@dataclass(frozen=True)
-class Probe:
-    """The devices that a backend found on this machine.
-
-    device_count: the number of devices, all of the spec's kind; or `devices`, a list of them.
-    reason, cure: why no device is usable, and the command that fixes it.
-    details: facts to display, such as ("BLAS", "OpenBLAS 0.3.31").
-    """
-
-    device_count: int = 0
-    reason: str = ""
-    cure: str = ""
-    details: tuple[tuple[str, str], ...] = ()
-    devices: tuple[Device, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.devices:
-            object.__setattr__(self, "device_count", len(self.devices))
-
-
-@dataclass(frozen=True)
-class BackendSpec:
-    """The object of an entry point: light to import, loads the array library only on demand.
-
-    kind: "cpu" or "gpu", of all devices unless the probe lists them with their kinds.
-    priority: within a kind, the backend with the highest is chosen.  probe(): never raises.
-    load(n): returns the backend of device n, in the order of the probe.
-    """
-
-    name: str
-    kind: str
-    priority: int
-    probe: Callable[[], Probe]
-    load: Callable[[int], Backend]
-    version: Callable[[], str] = field(default=lambda: "")
-    api_version: int = API_VERSION
-
-
-@dataclass(frozen=True)
-class BackendRow:
-    """One line of `nnbackend.backends()`.
-
-    devices: the device strings, such as "cupy:0".  kinds: the kind of each device.
-    """
-
-    name: str
-    kind: str
-    usable: bool
-    reason: str
-    cure: str
-    version: str
-    devices: tuple[str, ...]
-    distribution: str
-    details: tuple[tuple[str, str], ...] = ()
-    kinds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -275,12 +207,20 @@ def _open(name: str, place: int) -> Backend:
     return backend
 
 
-def is_registered(backend: Backend) -> bool:
-    """Return True if `get_backend(backend.device)` returns a backend of the same class."""
+def _reduce(backend: Backend) -> tuple[Any, ...] | None:
+    """Return how to unpickle a backend that `get_backend` opens; None for another one."""
     try:
-        return type(get_backend(backend.device)) is type(backend)
+        is_registered = type(get_backend(backend.device)) is type(backend)
     except (BackendError, ArgumentError):
-        return False
+        return None
+    return (_opened, (backend.device, backend.precision)) if is_registered else None
+
+
+def _opened(device: str, precision: str) -> Backend:
+    return get_backend(device).with_precision(precision)
+
+
+Backend.reduce_registered = _reduce
 
 
 def refresh() -> None:
