@@ -1,4 +1,4 @@
-"""Validation of the arrays that users pass: rows, targets and sample weights.
+"""Validation of what users pass: rows, targets, sample weights, sizes, dtypes and seeds.
 
 Rows have two checks. `own_rows` is strict, for the network's computations: it accepts arrays on the
 network's device and never copies arrays silently. `any_rows` is for data sets: it also accepts host
@@ -8,6 +8,7 @@ arrays, which are later copied batch by batch.
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -20,7 +21,7 @@ from nnbackend.backend.formulas import Array
 from nnbackend.data import numeric
 from nnbackend.data.foreign import check_readable
 from nnbackend.data.sparse import SparseRows
-from nnbackend.errors import DataError, DeviceMismatchError, ShapeError
+from nnbackend.errors import ArgumentError, DataError, DeviceMismatchError, ShapeError, check
 
 Host = NDArray[Any]
 CHUNK = 1 << 22  # elements checked at once, so that a memory-mapped file stays on the disk
@@ -288,3 +289,44 @@ def check_some_weight(weights: Host, what: str = "every row") -> None:
             f"sample_weight must not be negative, nor zero (in {weights.dtype}) for {what}. "
             f"Received: values from {weights.min()} to {weights.max()}."
         )
+
+
+def check_size(name: str, value: Any) -> int:
+    """Return a size as an int; raise ArgumentError unless it is an integer of at least 1."""
+    try:
+        size = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        size = 0
+    if size < 1:
+        raise ArgumentError(
+            f"{name} must be a whole number, at least 1. Received: {name}={value!r}."
+        )
+    return size
+
+
+def check_dtype(dtype: Any, backend: Backend) -> str:
+    """Return the name of a dtype; raise ArgumentError unless the backend supports it."""
+    name = getattr(dtype, "name", None) or getattr(dtype, "__name__", None) or str(dtype)
+    if name not in backend.float_dtypes:
+        raise ArgumentError(
+            f"dtype must be one of {', '.join(backend.float_dtypes)} on {backend.device}. "
+            f"Received: dtype={name!r}. {_other_dtype(name, backend)}"
+        )
+    return str(name)
+
+
+def _other_dtype(name: str, backend: Backend) -> str:
+    if name == "float64":
+        return f"{backend.device} has no float64. Use dtype='float32', or device='cpu'."
+    return "Data in other dtypes is converted batch by batch."
+
+
+def check_seed(seed: Any) -> int:
+    """Return a seed as an int; raise ArgumentError unless it fits in 64 bits."""
+    check(
+        "seed",
+        seed,
+        lambda v: not isinstance(v, bool) and 0 <= operator.index(v) < 1 << 64,
+        "a whole number from 0 to 2^64 - 1",
+    )
+    return operator.index(seed)

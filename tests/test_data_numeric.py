@@ -168,7 +168,9 @@ def test_all_invalid_columns_are_named_with_their_cures() -> None:
 
 def test_only_some_of_many_columns_are_named() -> None:
     table = _pandas().DataFrame({f"c{i}": ["a"] * 30 for i in range(500)})
-    _check_refused(table, ShapeError, r"in the columns 'c0', .*'c9' and 490 more. Use nnbackend.Model")
+    _check_refused(
+        table, ShapeError, r"in the columns 'c0', .*'c9' and 490 more. Use nnbackend.Model"
+    )
 
 
 @pytest.mark.parametrize("dtype", ["Float64", "float64[pyarrow]", "object", "boolean"])

@@ -13,10 +13,11 @@ from nnbackend import errors
 from nnbackend.cli.settings import TABLE
 from nnbackend.data.scalers import KINDS
 from nnbackend.devices.registry import BUILT_IN
-from nnbackend.errors import NNBackendError, suggest
+from nnbackend.errors import NNBackendError
 from nnbackend.network.activations import ACTIVATIONS, get_activation
 from nnbackend.network.initializers import INITIALIZERS, get_initializer
 from nnbackend.network.losses import LOSSES, get_loss
+from nnbackend.suggestions import suggest
 from nnbackend.training.optimizers import OPTIMIZERS, get_optimizer
 from nnbackend.training.schedules import SCHEDULES, get_schedule
 

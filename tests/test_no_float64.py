@@ -23,7 +23,7 @@ from nnbackend.cli import main
 from nnbackend.data.scalers import Scaler
 from nnbackend.devices import registry
 from nnbackend.errors import ArgumentError
-from nnbackend.network.sums import Sums
+from nnbackend.network.evaluation.sums import Sums
 from nnbackend.testing import GhostBackend, GhostError, check_gradients
 from nnbackend.testing.agreement import compare_devices
 from nnbackend.training.rate_finder import find_learning_rate
@@ -179,7 +179,7 @@ LONG: dict[str, Any] = {"epochs": 3, "batch_size": 1, "validation": (X, LABELS)}
 
 
 def test_resumed_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nnbackend.network.sums.MAX_STEPS", 7)
+    monkeypatch.setattr("nnbackend.network.evaluation.sums.MAX_STEPS", 7)
     whole = network("ghost32")
     wanted = nn.train(whole, X, LABELS, **LONG)
     start_run(tmp_path, "ghost32", **LONG)
@@ -195,7 +195,7 @@ def test_resumed_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_run_moves_between_devices_within_an_epoch(
     first: str, second: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nnbackend.network.sums.MAX_STEPS", 7)
+    monkeypatch.setattr("nnbackend.network.evaluation.sums.MAX_STEPS", 7)
     is_scaled = kind != "float32"
     x = X.astype(np.float64) + 1.76e9 if is_scaled else X
     options = LONG | {"validation": (x, LABELS), "scale": "standard" if is_scaled else None}

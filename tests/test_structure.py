@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Packages by layer, the lowest first. A package imports only from lower layers.
 LAYERS = (
     {"errors"},
+    {"suggestions"},
     {"backend"},
     {"devices"},
     {"data"},
@@ -43,10 +44,11 @@ LAYER_OF = {package: layer for layer, packages in enumerate(LAYERS) for package 
 # Modules of the engine that compute on the host and may import NumPy: module -> reason.
 HOST_SIDE: dict[str, str] = {
     "nnbackend.network.initializers": "initial weights are drawn on the host and copied",
-    "nnbackend.network.evaluation": "the rows of a data set may be on the host",
+    "nnbackend.network.evaluation.methods": "predictions are host arrays",
+    "nnbackend.network.evaluation.passes": "the rows of a data set may be on the host",
     "nnbackend.network.network": "weights and predictions of a caller",
     "nnbackend.network.probing": "a custom formula is tested on a host array",
-    "nnbackend.network.sums": "long sums are on the host if the device has no float64",
+    "nnbackend.network.evaluation.sums": "long sums are on the host if the device has no float64",
     "nnbackend.training.batching": "the batch order is drawn on the host",
     "nnbackend.training.rate_finder": "the trial's rates and losses are host numbers",
     "nnbackend.training.schedules": "learning rates are host numbers",

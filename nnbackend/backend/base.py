@@ -11,7 +11,6 @@ Shape letters: B rows of a batch, I inputs and O outputs of a layer, K pieces, P
 
 from __future__ import annotations
 
-import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -21,7 +20,7 @@ import numpy as np
 
 from nnbackend.backend import philox
 from nnbackend.backend.formulas import Activation, Array, Loss, Namespace, Score, UpdateRule
-from nnbackend.errors import ArgumentError, BackendError
+from nnbackend.errors import ArgumentError
 
 # 2: sums and rates in `sum_dtype`, several types of devices in one spec.
 API_VERSION = 2
@@ -54,8 +53,7 @@ class Backend(ABC):
     capabilities: frozenset[str] = frozenset()
     precisions: tuple[str, ...] = ("float32",)  # of float32 matrix products
     precision: str = "float32"
-    # How to unpickle a device that can be opened by name, else None; set by the registry.
-    reduce_registered: ClassVar[Callable[[Backend], tuple[Any, ...] | None]]
+    reduced: ClassVar[Callable[[Backend], tuple[Any, ...]]]  # set by nnbackend.devices
 
     @property
     def sum_dtype(self) -> str:
@@ -424,34 +422,5 @@ class Backend(ABC):
         return self  # a device cannot be copied
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the device string; unpickling opens that device.
-
-        A backend without an entry point is pickled as an object, with its attributes.
-        Raises: BackendError when the attributes cannot be pickled.
-        """
-        if (reduced := type(self).reduce_registered(self)) is not None:
-            return reduced
-        state = {name: value for name, value in self.__dict__.items() if name != "_ranges"}
-        try:
-            pickle.dumps((type(self), state))
-        except Exception as error:  # an attribute's __reduce__ may raise anything
-            raise BackendError(
-                "A backend in a pickle must be registered under an entry point of "
-                "nnbackend.backends, or have a class and attributes that can be pickled. "
-                f"Received: {self!r} ({type(self).__qualname__}; {error}). Register it, "
-                "or save the network with nnbackend.Model(net).save(path)."
-            ) from error
-        return _restored, (type(self), state)
-
-
-def _not_registered(backend: Backend) -> None:
-    return None
-
-
-Backend.reduce_registered = _not_registered
-
-
-def _restored(kind: type[Backend], state: dict[str, Any]) -> Backend:
-    backend = kind.__new__(kind)
-    backend.__dict__.update(state)
-    return backend
+        """Return how to unpickle the device; see `nnbackend.devices.pickling`."""
+        return type(self).reduced(self)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from nnbackend.bench.base import AbstractContender, library
 from nnbackend.bench.rows import BETA1, BETA2, EPS, MOMENTUM
-from nnbackend.errors import ArgumentError, suggest
+from nnbackend.errors import ArgumentError
+from nnbackend.suggestions import suggest
 
 if TYPE_CHECKING:
     from nnbackend.bench.rows import Floats, Labels, Parameters

@@ -10,7 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nnbackend.errors import ArgumentError, suggest
+from nnbackend.errors import ArgumentError
+from nnbackend.suggestions import suggest
 
 if TYPE_CHECKING:  # imported late: a contender's import time is measured
     from numpy import float32, int64

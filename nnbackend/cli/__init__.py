@@ -23,9 +23,8 @@ from nnbackend.errors import (
     DeviceMemoryError,
     DivergedError,
     NNBackendError,
-    nearest,
-    suggest,
 )
+from nnbackend.suggestions import nearest, suggest
 
 GOOD, FAILED, WRONG_USAGE, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
 FEWER = "Use fewer rows, a smaller network or a smaller --batch-size."

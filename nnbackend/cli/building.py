@@ -8,11 +8,12 @@ from typing import Any
 from nnbackend.backend import Backend
 from nnbackend.cli.settings import SCHEDULE_NAMES, Settings
 from nnbackend.data import Dataset, default_scaler_kind
-from nnbackend.errors import ArgumentError, suggest
+from nnbackend.errors import ArgumentError
 from nnbackend.network.activations import get_activation
 from nnbackend.network.layers import AbstractLayer, Dense, Dropout, Maxout
 from nnbackend.network.losses import OUTPUT_ACTIVATIONS, get_loss
 from nnbackend.network.network import Network
+from nnbackend.suggestions import suggest
 from nnbackend.training.config import TrainConfig
 from nnbackend.training.early_stopping import EarlyStopping
 from nnbackend.training.optimizers import get_optimizer

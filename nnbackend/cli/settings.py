@@ -19,11 +19,12 @@ from typing import Any
 
 from nnbackend.data.scalers import KINDS as SCALES
 from nnbackend.data.targets import TASKS
-from nnbackend.errors import ArgumentError, suggest
+from nnbackend.errors import ArgumentError
 from nnbackend.network.activations import ACTIVATIONS
 from nnbackend.network.layers import Maxout
 from nnbackend.network.losses import LOSSES
 from nnbackend.persistence.building import PRECISIONS
+from nnbackend.suggestions import suggest
 from nnbackend.training.optimizers import OPTIMIZERS
 from nnbackend.training.schedules import SCHEDULES
 

@@ -16,7 +16,8 @@ from nnbackend.data.parquet_files import read_parquet
 from nnbackend.data.table_datasets import code_dataset, fit_dataset
 from nnbackend.data.tables import Table, find_column, find_columns
 from nnbackend.data.targets import Task, check_task
-from nnbackend.errors import ArgumentError, DataError, suggest
+from nnbackend.errors import ArgumentError, DataError
+from nnbackend.suggestions import suggest
 
 TEXT_TABLES = (".csv", ".tsv", ".txt", ".data")  # one reader, which detects the delimiter
 FORMATS = (

@@ -13,7 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from nnbackend.errors import ArgumentError, DataError, ShapeError, suggest
+from nnbackend.errors import ArgumentError, DataError, ShapeError
+from nnbackend.suggestions import suggest
 
 ScalerKind = Literal["standard", "robust", "unit"]
 Floats = NDArray[np.float64]

@@ -16,7 +16,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from nnbackend.errors import ArgumentError, DataError, nearest
+from nnbackend.errors import ArgumentError, DataError
+from nnbackend.suggestions import nearest
 
 Numbers: TypeAlias = NDArray[np.float64] | NDArray[np.int64]  # int64: not exact in float64
 Text: TypeAlias = list[str | None]

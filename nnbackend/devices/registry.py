@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
-from typing import Any
 
 from nnbackend.backend.base import API_VERSION, Backend
 from nnbackend.backend.spec import BackendRow, BackendSpec, Device, Probe
@@ -27,8 +26,8 @@ from nnbackend.errors import (
     BackendUnavailableError,
     BackendVersionError,
     UnknownBackendError,
-    suggest,
 )
+from nnbackend.suggestions import suggest
 
 logger = logging.getLogger("nnbackend")
 
@@ -205,22 +204,6 @@ def _open(name: str, place: int) -> Backend:
             f"report this to the authors of {owner}, with what `nnbackend devices` prints."
         )
     return backend
-
-
-def _reduce(backend: Backend) -> tuple[Any, ...] | None:
-    """Return how to unpickle a backend that `get_backend` opens; None for another one."""
-    try:
-        is_registered = type(get_backend(backend.device)) is type(backend)
-    except (BackendError, ArgumentError):
-        return None
-    return (_opened, (backend.device, backend.precision)) if is_registered else None
-
-
-def _opened(device: str, precision: str) -> Backend:
-    return get_backend(device).with_precision(precision)
-
-
-Backend.reduce_registered = _reduce
 
 
 def refresh() -> None:

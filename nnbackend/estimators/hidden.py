@@ -10,7 +10,7 @@ from sklearn.utils._set_output import _get_output_config
 from nnbackend.errors import ArgumentError
 from nnbackend.estimators import fit_data
 from nnbackend.estimators.ensemble import prediction_rows
-from nnbackend.network.evaluation import ROWS_AT_ONCE
+from nnbackend.network.evaluation.passes import ROWS_AT_ONCE
 
 
 def hidden_activations(estimator: Any, X: Any, layer: int) -> Any:

@@ -17,7 +17,7 @@ from sklearn.utils.optimize import _check_optimize_result
 from nnbackend.data.sparse import SparseRows
 from nnbackend.errors import ArgumentError
 from nnbackend.estimators.fit_data import FitData
-from nnbackend.network.evaluation import ROWS_AT_ONCE
+from nnbackend.network.evaluation.passes import ROWS_AT_ONCE
 from nnbackend.network.network import Network
 from nnbackend.training.api import new_trainer
 from nnbackend.training.config import TrainConfig

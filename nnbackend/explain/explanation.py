@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from nnbackend.network.architecture import describe, describe_formula
 from nnbackend.network.layers import Dense
 from nnbackend.network.network import Network
+from nnbackend.network.printing import describe, describe_formula
 
 TERMS = 4  # of a sum written out
 

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 
 from nnbackend.data.preprocessing import Preprocessing
-from nnbackend.errors import ArgumentError, suggest
+from nnbackend.errors import ArgumentError
 from nnbackend.model.model import Model, as_model
 from nnbackend.network.network import Network
 from nnbackend.persistence.atomic_file import atomic_write
 from nnbackend.persistence.description import describe_model, model_tensors
 from nnbackend.persistence.onnx_graph import onnx_bytes
 from nnbackend.persistence.onnx_mean import mean_bytes
+from nnbackend.suggestions import suggest
 
 
 def export(model: Any, path: str | os.PathLike[str]) -> None:

@@ -13,7 +13,7 @@ from nnbackend import validation
 from nnbackend.backend import Backend
 from nnbackend.data.preprocessing import Preprocessing
 from nnbackend.data.scalers import KINDS, Scaler
-from nnbackend.errors import ArgumentError, check, suggest
+from nnbackend.errors import ArgumentError, check
 from nnbackend.model.labels import (
     check_labels,
     decode_labels,
@@ -28,6 +28,7 @@ from nnbackend.network.layers import Dense
 from nnbackend.network.losses import Loss
 from nnbackend.network.network import Network
 from nnbackend.persistence import read_model_file, write_model_file
+from nnbackend.suggestions import suggest
 from nnbackend.training.api import new_trainer
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.config import TrainConfig

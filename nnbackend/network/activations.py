@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nnbackend.backend.formulas import Array, Namespace
-from nnbackend.errors import ArgumentError, check, suggest
+from nnbackend.errors import ArgumentError, check
 from nnbackend.network.factories import shared
+from nnbackend.suggestions import suggest
 
 
 @dataclass(frozen=True)
@@ -267,20 +268,8 @@ def softmax() -> Activation:
 ACTIVATIONS: dict[str, Callable[..., Activation]] = {
     make.__name__: shared(make)
     for make in (
-        identity,
-        step,
-        relu,
-        leaky_relu,
-        tanh,
-        sigmoid,
-        exponential,
-        elu,
-        selu,
-        softplus,
-        silu,
-        gelu,
-        mish,
-        softmax,
+        *(identity, step, relu, leaky_relu, tanh, sigmoid, exponential, elu, selu, softplus),
+        *(silu, gelu, mish, softmax),
     )
 }
 

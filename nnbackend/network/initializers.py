@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from nnbackend.errors import ArgumentError, check, suggest
+from nnbackend.errors import ArgumentError, check
+from nnbackend.suggestions import suggest
 
 Draw = Callable[[np.random.Generator, tuple[int, ...], int, int], np.ndarray]
 

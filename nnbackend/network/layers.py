@@ -7,16 +7,15 @@ Ordered by rising complexity.
 
 from __future__ import annotations
 
-import operator
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
 
 from nnbackend.backend import Backend
 from nnbackend.backend.formulas import Array
-from nnbackend.errors import ArgumentError, check
+from nnbackend.errors import check
 from nnbackend.network.activations import Activation, get_activation, identity
 from nnbackend.network.initializers import Initializer, default_initializer, get_initializer
+from nnbackend.validation import check_size
 
 IDENTITY = identity()
 
@@ -206,19 +205,6 @@ class Maxout(AbstractLayer):
 
 
 LAYERS: dict[str, type[AbstractLayer]] = {"dense": Dense, "dropout": Dropout, "maxout": Maxout}
-
-
-def check_size(name: str, value: Any) -> int:
-    """Return a size as an int; raise ArgumentError unless it is an integer of at least 1."""
-    try:
-        size = 0 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        size = 0
-    if size < 1:
-        raise ArgumentError(
-            f"{name} must be a whole number, at least 1. Received: {name}={value!r}."
-        )
-    return size
 
 
 def _initializer(choice: str | float | Initializer, activation: str) -> Initializer:

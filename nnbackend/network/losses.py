@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nnbackend.backend.formulas import Array, Namespace
-from nnbackend.errors import ArgumentError, check, suggest
+from nnbackend.errors import ArgumentError, check
 from nnbackend.network.factories import shared
+from nnbackend.suggestions import suggest
 
 RowsAndGradient = tuple[Array, Array]
 Formula = Callable[[Array, Array, Namespace], RowsAndGradient]
@@ -197,13 +198,7 @@ def _check_smoothing(value: float, loss: str) -> None:
 LOSSES: dict[str, Callable[..., Loss]] = {
     make.__name__: shared(make)
     for make in (
-        quadratic,
-        absolute,
-        huber,
-        quantile,
-        poisson,
-        binary_cross_entropy,
-        cross_entropy,
+        *(quadratic, absolute, huber, quantile, poisson, binary_cross_entropy, cross_entropy),
     )
 }
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,19 +18,16 @@ from nnbackend.backend import Backend
 from nnbackend.backend.base import LOSS, WEIGHT
 from nnbackend.backend.formulas import Array
 from nnbackend.backend.philox import INITIAL_WEIGHTS, host_generator
-from nnbackend.data.row_scaler import RowScaler
-from nnbackend.data.scalers import Scaler
 from nnbackend.devices import get_backend
 from nnbackend.errors import ShapeError
-from nnbackend.network import architecture, probing
+from nnbackend.network import architecture, printing, probing
 from nnbackend.network.activations import Activation
-from nnbackend.network.architecture import check_seed
-from nnbackend.network.evaluation import RowPasses, all_outputs, mean_scores
+from nnbackend.network.evaluation.methods import DataSetMethods
 from nnbackend.network.layers import IDENTITY, AbstractLayer, Dense, Maxout
 from nnbackend.network.losses import Loss, get_loss
 from nnbackend.network.parameters import Layout
-from nnbackend.network.scores import ACCURACY, BINARY_ACCURACY, SQUARED_ERROR, Score
 from nnbackend.network.workspace import DropoutSource, Workspace
+from nnbackend.validation import check_seed
 
 
 @dataclass(frozen=True)
@@ -61,7 +57,7 @@ class Trace:
     a: tuple[Array, ...]
 
 
-class Network:
+class Network(DataSetMethods):
     """A multilayer perceptron on one device.
 
     layers: n_in, then layers; a number n means Dense(n, activation), and as the last layer Dense
@@ -90,7 +86,7 @@ class Network:
     ) -> None:
         backend = get_backend(device)
         self.backend = backend if precision is None else backend.with_precision(precision)
-        self.dtype = architecture.check_dtype(dtype, self.backend)
+        self.dtype = validation.check_dtype(dtype, self.backend)
         self.seed = check_seed(seed)
         chosen = None if loss is None else get_loss(loss)
         self.n_in, self.layers = architecture.build_layers(layers, chosen, activation)
@@ -252,89 +248,7 @@ class Network:
             grad=grad, dropout=dropout, keep_z=keep_z,
         )  # fmt: skip
 
-    # ---- prediction and evaluation ----------------------------------------------------------
-
-    def outputs(self, x: Any, scaler: Scaler | None = None) -> np.ndarray:
-        """Return the output activations of rows x (n, n_in): (n, n_out) on the host.
-
-        x: an array, also one larger than the device's memory.  scaler: scales raw rows.
-        """
-        x = validation.finite_rows(x, self.n_in, self.dtype, self.backend)
-        return all_outputs(self._passes(scaler, spare=self._spare), x, self.n_out)
-
-    def predict(self, x: Any) -> np.ndarray:
-        """Return the predictions for rows x (n, n_in), on the host.
-
-        After a softmax the class codes (n,); with the loss binary_cross_entropy 0 or 1; else the
-        outputs. Predictions are (n,) for one output, (n, n_out) for several.
-        """
-        out = self.outputs(x)
-        if self.loss.name == "cross_entropy":
-            codes: np.ndarray = out.argmax(axis=1)
-            return codes
-        if self.loss.name == "binary_cross_entropy":
-            out = (out > 0.5).astype(np.int64)
-        return out[:, 0] if self.n_out == 1 else out
-
-    def evaluate(self, x: Any, y: Any, sample_weight: Any = None) -> dict[str, float]:
-        """Return the mean "loss" and the score, "accuracy" or "r2", of rows x with targets y."""
-        x = validation.finite_rows(x, self.n_in, self.dtype, self.backend)
-        n = int(x.shape[0])
-        target = validation.targets(y, n, self.target_form, self.backend)
-        weight = validation.sample_weights(sample_weight, n, self.dtype, self.backend)
-        return self.evaluate_prepared(x, target, weight, self.score_for(target))
-
-    def evaluate_prepared(
-        self,
-        x: Array,
-        y: np.ndarray,
-        weight: np.ndarray | None,
-        score: Score,
-        *,
-        scaler: Scaler | None = None,
-        theta: Array | None = None,
-    ) -> dict[str, float]:
-        """Evaluate validated rows, targets and weights.
-
-        scaler: scales raw rows.  theta (P,): other parameters than the network's.
-        """
-        layers, loss = self.for_training()
-        last, xp, backend = self.layers[-1], self.backend.xp, self.backend
-
-        def activate(out: Array) -> Array:
-            if loss is self.loss or not isinstance(last, Dense):
-                return out
-            with backend.active():
-                return last.activation.value(out, xp)
-
-        passes = self._passes(scaler, layers=layers, theta=theta)
-        return mean_scores(passes, x, y, weight, loss=loss, score=score, activate=activate)
-
-    def score_for(self, y: np.ndarray) -> Score:
-        """Return the score of targets: accuracy for classes, r2 for values."""
-        if self.loss.name == "binary_cross_entropy":
-            return BINARY_ACCURACY
-        is_classes = y.ndim == 1 or self.loss.name == "cross_entropy"
-        return ACCURACY if is_classes else SQUARED_ERROR
-
-    def _passes(
-        self,
-        scaler: Scaler | None,
-        *,
-        layers: Sequence[AbstractLayer] | None = None,
-        theta: Array | None = None,
-        spare: dict[int, Workspace] | None = None,
-    ) -> RowPasses:
-        row_scaler = None if scaler is None else RowScaler(scaler, self.backend, self.dtype)
-        new_workspace = partial(self.workspace, layers=layers, theta=theta)
-        return RowPasses(self.backend, self.dtype, new_workspace, row_scaler, spare)
-
     # ---- validation of data -----------------------------------------------------------------
-
-    @property
-    def target_form(self) -> validation.TargetForm:
-        """The form of the targets that the loss expects."""
-        return validation.TargetForm(self.n_out, self.dtype, self.loss.name)
 
     def device_targets(self, y: Any, sample_weight: Any, n_rows: int) -> tuple[Array, Array | None]:
         """Return validated targets and weights on the device."""
@@ -354,10 +268,10 @@ class Network:
 
     def summary(self) -> str:
         """Return a table of layers, units and parameters."""
-        table = architecture.summary(self.n_in, self.layers)
-        loss = architecture.describe_formula(self.loss)
+        table = printing.summary(self.n_in, self.layers)
+        loss = printing.describe_formula(self.loss)
         return f"{table}\nloss {loss}, {self.dtype} on {self.backend.device}"
 
     def __repr__(self) -> str:
-        inside = ", ".join(architecture.describe(layer) for layer in self.layers)
+        inside = ", ".join(printing.describe(layer) for layer in self.layers)
         return f"<Network {self.n_in} -> {inside}; {self.loss.name}; {self.backend.device}>"

@@ -25,6 +25,10 @@ class Layout:
         self.n_weights = sum(math.prod(W) for W, _ in shapes)
         self.size = self.n_weights + sum(b for _, b in shapes)
 
+    def largest_product(self, rows: int) -> int:
+        """Return the number of multiplications of the largest matrix product of a batch."""
+        return rows * max(math.prod(W) for W, _ in self.shapes)
+
     def views(self, vector: Array, xp: Namespace) -> list[tuple[Array, Array]]:
         """Return (W, b) of each layer as views of a vector (P,)."""
         pairs, w, b = [], 0, self.n_weights

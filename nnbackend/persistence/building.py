@@ -18,14 +18,16 @@ from nnbackend.backend import Backend
 from nnbackend.data.preprocessing import Preprocessing
 from nnbackend.data.scalers import Scaler
 from nnbackend.devices import get_backend
-from nnbackend.errors import ArgumentError, DataError, ModelFileError, ShapeError, suggest
+from nnbackend.errors import ArgumentError, DataError, ModelFileError, ShapeError
 from nnbackend.network.activations import ACTIVATIONS, Activation
 from nnbackend.network.initializers import INITIALIZERS, Initializer
-from nnbackend.network.layers import LAYERS, AbstractLayer, check_size
+from nnbackend.network.layers import LAYERS, AbstractLayer
 from nnbackend.network.losses import LOSSES, Loss
 from nnbackend.network.network import Network
 from nnbackend.persistence.container import Arrays, TensorSpec
 from nnbackend.persistence.description import LABEL_TYPES, CustomFormulas, plain_number
+from nnbackend.suggestions import suggest
+from nnbackend.validation import check_size
 
 ENTRIES = {
     *("format", "versions", "dtype", "seed", "n_in", "layers", "loss"),

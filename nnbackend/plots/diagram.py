@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from nnbackend.network.architecture import describe
 from nnbackend.network.network import Network
+from nnbackend.network.printing import describe
 from nnbackend.plots.figures import INK, SIGNED, new_figure, save
 
 UNITS = 10  # drawn per layer at most: the first and the last ones

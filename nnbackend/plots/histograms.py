@@ -11,7 +11,7 @@ import numpy as np
 
 from nnbackend.errors import ArgumentError
 from nnbackend.model.model import Model
-from nnbackend.network.architecture import describe
+from nnbackend.network.printing import describe
 from nnbackend.plots.figures import INK, VALID, new_figure, save
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.history import Row

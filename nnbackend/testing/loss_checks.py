@@ -9,8 +9,8 @@ import pytest
 
 from nnbackend.backend import Backend
 from nnbackend.backend.formulas import Array
+from nnbackend.network.evaluation.scores import ACCURACY, BINARY_ACCURACY, SQUARED_ERROR, Score
 from nnbackend.network.losses import LOSSES, Loss, get_loss
-from nnbackend.network.scores import ACCURACY, BINARY_ACCURACY, SQUARED_ERROR, Score
 from nnbackend.testing.kit import FailureReport, Suite, fresh
 
 SHAPES = ((1, 1), (1, 5), (6, 1), (13, 3), (300, 11))

@@ -9,14 +9,14 @@ from numbers import Real
 from typing import Any
 
 from nnbackend.errors import ArgumentError, check
-from nnbackend.network.architecture import check_seed
-from nnbackend.network.layers import Dropout, check_size
+from nnbackend.network.layers import Dropout
 from nnbackend.network.network import Network
 from nnbackend.training.batching import Shuffle
 from nnbackend.training.early_stopping import EarlyStopping
 from nnbackend.training.lbfgs import LBFGS
 from nnbackend.training.optimizers import SGD, Optimizer, get_optimizer
 from nnbackend.training.schedules import AnySchedule, get_schedule
+from nnbackend.validation import check_seed, check_size
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,10 @@ class TrainConfig:
             momentum_schedule=get_schedule(self.momentum_schedule, "momentum_schedule"),
             max_norm=self.norm_limits(net),
         )
+
+    def batch_rows(self, n: int) -> int:
+        """Return the number of rows of a full batch of n training rows."""
+        return n if isinstance(self.optimizer, LBFGS) else min(self.batch_size or n, n)
 
     def penalty(self, rows: int) -> tuple[float, float]:
         """Return l1 and l2 for a mini-batch of `rows` rows."""

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
-from nnbackend.errors import ArgumentError, suggest
+from nnbackend.errors import ArgumentError
+from nnbackend.suggestions import suggest
 
 Row = dict[str, float]
 
@@ -68,6 +69,26 @@ class History:
         if not self.rows:
             raise ArgumentError("history is empty: no epoch has ended yet.")
         return self.rows[self.best_index]
+
+    def columns(self) -> list[str]:
+        """Return the names of the columns; none before the first epoch has ended."""
+        return list(self.rows[0]) if self.rows else []
+
+    def table(self) -> list[list[float]]:
+        """Return all rows as a table (epochs, columns)."""
+        return [[row[name] for name in self.columns()] for row in self.rows]
+
+    def load(self, columns: list[str], table: list[list[float]]) -> None:
+        """Set the rows from the results of `columns` and `table`.
+
+        Raises: ValueError for tables of another form, TypeError for other objects.
+        """
+        if len(set(columns)) != len(columns) or any(len(row) != len(columns) for row in table):
+            raise ValueError(f"a history of columns {columns}")
+        if table and self.monitor not in columns:
+            raise ValueError(f"a history without {self.monitor!r}: {columns}")
+        rows = [dict(zip(columns, row, strict=True)) for row in table]
+        self.rows[:] = [row | {"epoch": int(row["epoch"])} for row in rows]
 
     def write_csv(self, file: TextIO) -> None:
         """Write all rows as CSV."""

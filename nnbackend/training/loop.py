@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from nnbackend.network.network import Network
-from nnbackend.training.batching import BatchLoader, batch_sizes
+from nnbackend.training.batching import BatchLoader
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.config import TrainConfig
 from nnbackend.training.divergence import diverged
@@ -16,7 +16,6 @@ from nnbackend.training.lbfgs import LBFGS
 from nnbackend.training.lbfgs_runner import LBFGSRunner
 from nnbackend.training.preparation import TrainingData
 from nnbackend.training.run import Run
-from nnbackend.training.state import TrainState
 from nnbackend.training.step_runner import StepRunner
 
 CHECK_SECONDS = 1.0  # between two checks of the loss within an epoch
@@ -36,32 +35,22 @@ class Trainer(Run):
         config: TrainConfig,
         callbacks: Sequence[Callback] = (),
     ) -> None:
-        n, is_lbfgs = len(data.rows), isinstance(config.optimizer, LBFGS)
-        batch_size = n if is_lbfgs else min(config.batch_size or n, n)
-        monitor = "train_loss" if data.validation is None else "valid_loss"
-        if config.early_stopping is not None:
-            monitor = config.early_stopping.monitor or monitor
-        loader = BatchLoader(net, data, batch_size)  # first: it needs most memory
-        state = TrainState(
-            net,
-            () if is_lbfgs else config.optimizer.state,
-            History(monitor, batch_size=batch_size, seed=config.seed),
-            sum(count for count, _ in batch_sizes(n, batch_size)),
-            has_ema=config.ema is not None,
-        )
-        super().__init__(net, data, config, state)
+        # First, because it needs most of the memory.
+        loader = BatchLoader(net, data, config.batch_rows(len(data.rows)))
+        super().__init__(net, data, config)
         self.callbacks = tuple(callbacks)
-        new_runner = LBFGSRunner if is_lbfgs else StepRunner
-        self.runner: LBFGSRunner | StepRunner = new_runner(net, loader, config, state)
+        new_runner = LBFGSRunner if isinstance(config.optimizer, LBFGS) else StepRunner
+        self.runner: LBFGSRunner | StepRunner = new_runner(net, loader, config, self.state)
 
     def run(self) -> History:
         """Train until the last epoch, a stop rule or an interrupt; return the history."""
         state, history, stopping = self.state, self.state.history, self.config.early_stopping
+        backend, largest = self.net.backend, self.net.layout.largest_product(history.batch_size)
         history.stop_reason, state.decided = state.decided, ""
         for callback in self.callbacks:
             callback.on_train_begin(self)
         try:
-            with self.interrupt, self.net.backend.active(self._largest_product()):
+            with self.interrupt, backend.active(largest):
                 while self._has_epochs_left():
                     begin = time.perf_counter()
                     metrics = self._train_epoch()
@@ -80,7 +69,7 @@ class Trainer(Run):
             self._check_weights()
         history.stop_reason = history.stop_reason or "epochs"
         if state.ema_weights is not None:
-            self.net.backend.copy(state.ema_weights, state.theta)
+            backend.copy(state.ema_weights, state.theta)
         if stopping is not None and stopping.restore_best and history.rows:
             state.restore_best()
         for callback in self.callbacks:
@@ -148,8 +137,3 @@ class Trainer(Run):
         if not self.state.is_finite():
             what = "weights became infinite or not a number"
             raise diverged(self, what)
-
-    def _largest_product(self) -> int:
-        """Return the number of multiplications of a step's largest matrix product."""
-        largest = max(n_in * n for (n_in, n), _ in self.net.layout.shapes)
-        return largest * self.state.history.batch_size

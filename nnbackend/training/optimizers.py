@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from nnbackend.backend.formulas import Array, Namespace, Recurrence
-from nnbackend.errors import ArgumentError, check, suggest
+from nnbackend.errors import ArgumentError, check
+from nnbackend.suggestions import suggest
 from nnbackend.training.lbfgs import LBFGS
 
 Vectors = tuple[Array, ...]

@@ -14,9 +14,10 @@ from nnbackend.data.preprocessing import Preprocessing
 from nnbackend.data.scalers import Scaler, fit_scaler
 from nnbackend.data.sparse import SparseRows
 from nnbackend.data.splits import split_rows
-from nnbackend.errors import ArgumentError, ShapeError, check, suggest
+from nnbackend.errors import ArgumentError, ShapeError, check
+from nnbackend.network.evaluation.scores import ACCURACY, BINARY_ACCURACY, Score
 from nnbackend.network.network import Network
-from nnbackend.network.scores import ACCURACY, BINARY_ACCURACY, Score
+from nnbackend.suggestions import suggest
 
 Validation = tuple[Any, Any] | tuple[Any, Any, Any] | float | None
 Part = tuple[Array, np.ndarray, np.ndarray | None]  # raw rows, encoded targets, weights

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from nnbackend.network.network import Network
+from nnbackend.training.batching import batch_sizes
 from nnbackend.training.config import TrainConfig
+from nnbackend.training.history import History
 from nnbackend.training.interrupt import InterruptGuard
+from nnbackend.training.lbfgs import LBFGS
 from nnbackend.training.preparation import TrainingData
 from nnbackend.training.state import TrainState
 
@@ -12,12 +15,23 @@ from nnbackend.training.state import TrainState
 class Run:
     """The parts of a training run.
 
-    data: its prepared data.  state: all that its next steps depend on.
+    data: its prepared data.  config: its checked options.
+    state: all that its next steps depend on.
     interrupt: set `interrupt.requested` to stop the run after the current steps.
     """
 
-    def __init__(
-        self, net: Network, data: TrainingData, config: TrainConfig, state: TrainState
-    ) -> None:
-        self.net, self.data, self.config, self.state = net, data, config, state
+    def __init__(self, net: Network, data: TrainingData, config: TrainConfig) -> None:
+        self.net, self.data, self.config = net, data, config
         self.interrupt = InterruptGuard()
+        n, rule, stopping = len(data.rows), config.optimizer, config.early_stopping
+        batch_size = config.batch_rows(n)
+        monitor = "train_loss" if data.validation is None else "valid_loss"
+        if stopping is not None:
+            monitor = stopping.monitor or monitor
+        self.state = TrainState(
+            net,
+            () if isinstance(rule, LBFGS) else rule.state,
+            History(monitor, batch_size=batch_size, seed=config.seed),
+            sum(count for count, _ in batch_sizes(n, batch_size)),
+            has_ema=config.ema is not None,
+        )

@@ -14,9 +14,9 @@ import numpy as np
 
 from nnbackend.backend.base import LOSS, WEIGHT
 from nnbackend.backend.formulas import Array
+from nnbackend.network.evaluation.sums import Sums
 from nnbackend.network.network import Network
-from nnbackend.network.sums import Sums
-from nnbackend.training.history import History, Row
+from nnbackend.training.history import History
 from nnbackend.training.lbfgs import LBFGSSteps, load_vector
 
 DECISIONS = ("early stopping", "converged", "callback")  # stop reasons that are final
@@ -99,21 +99,19 @@ class TrainState:
 
     def state_dict(self) -> dict[str, Any]:
         """Return a copy of the state without theta: plain data, and host arrays."""
-        rows = self.history.rows
-        columns = list(rows[0]) if rows else []
         state: dict[str, Any] = {
             "epoch": self.epoch,
             "step_in_epoch": self.step_in_epoch,
             "steps_per_epoch": self.steps_per_epoch,
             "stop_reason": self.history.stop_reason,
             "monitor": self.history.monitor,
-            "columns": columns,
+            "columns": self.history.columns(),
         }
         state |= {name: self.backend.to_host(v) for name, v in self.vectors().items()}
         if self.sums.is_short:
             state["sums"] = self.sums.host.copy()
-        if rows:
-            state["history"] = np.array([[row[c] for c in columns] for row in rows])
+        if self.history.rows:
+            state["history"] = np.array(self.history.table())
         return state if self.lbfgs is None else state | self.lbfgs.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -131,7 +129,10 @@ class TrainState:
             raise ValueError(f"epoch={epoch}, step_in_epoch={step_in_epoch}")
         if (reason := state["stop_reason"]) not in ("", "epochs", *DECISIONS):
             raise ValueError(f"stop_reason={reason!r}")
-        self.history.rows[:] = self._history_rows(state["columns"], state.get("history"), epoch)
+        table = state["history"].tolist() if "history" in state else []
+        if len(table) != epoch:
+            raise ValueError(f"{len(table)} rows of history for {epoch} epochs")
+        self.history.load(state["columns"], table)
         self.sums.load(state["totals"], state.get("sums"))
         self._check_names(state)
         for name, vector in self.vectors().items():
@@ -151,17 +152,6 @@ class TrainState:
         own = {name for name in names - optional if not name.startswith("lbfgs.")}
         if own != self.vectors().keys():
             raise ValueError(f"arrays {sorted(own ^ self.vectors().keys())}")
-
-    def _history_rows(self, columns: Any, table: np.ndarray | None, epoch: int) -> list[Row]:
-        n = 0 if table is None else len(table)
-        if n != epoch or len(set(columns)) != len(columns):
-            raise ValueError(f"{n} rows of history for {epoch} epochs")
-        if table is None:
-            return []
-        if table.ndim != 2 or table.shape[1] != len(columns) or self.history.monitor not in columns:
-            raise ValueError(f"history {table.shape} of columns {columns}")
-        rows = [dict(zip(columns, row, strict=True)) for row in table.tolist()]
-        return [row | {"epoch": int(row["epoch"])} for row in rows]
 
     def _copy(self, vector: Array) -> Array:
         copy = self.backend.empty(tuple(vector.shape), self.dtype)

@@ -8,8 +8,8 @@ from itertools import pairwise
 import numpy as np
 
 from nnbackend.network.activations import ACTIVATIONS, get_activation
+from nnbackend.network.evaluation.scores import ACCURACY, BINARY_ACCURACY, SQUARED_ERROR
 from nnbackend.network.losses import LOSSES, Loss, get_loss
-from nnbackend.network.scores import ACCURACY, BINARY_ACCURACY, SQUARED_ERROR
 from nnbackend.training.optimizers import OPTIMIZERS, SGD, Adam, Optimizer
 from nnbackend_cupy import narrow_source, sources
 from nnbackend_cupy.narrow import Device, choose_grid

@@ -17,8 +17,8 @@ from emulator import LACKING, ORDERS, EmulationError, compile_on_host
 
 from nnbackend.backend import Backend, philox
 from nnbackend.network.activations import Activation, get_activation
+from nnbackend.network.evaluation.scores import ACCURACY
 from nnbackend.network.losses import get_loss
-from nnbackend.network.scores import ACCURACY
 from nnbackend.testing import ReferenceBackend
 from nnbackend.training.optimizers import SGD, Adam
 from nnbackend_cupy import grids, kernels, sources

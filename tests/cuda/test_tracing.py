@@ -16,8 +16,8 @@ from emulated import EmulatedBackend
 from emulator import LACKING
 
 from nnbackend.network.activations import ACTIVATIONS, Activation, get_activation
+from nnbackend.network.evaluation.scores import Score
 from nnbackend.network.losses import Loss
-from nnbackend.network.scores import Score
 from nnbackend.training.optimizers import SGD
 from nnbackend_cupy import sources
 from nnbackend_cupy.codegen import Printer, number

@@ -11,9 +11,9 @@ from nnbackend.backend import Backend
 from nnbackend.backend.base import LOSS, SCORE, WEIGHT
 from nnbackend.backend.formulas import Array
 from nnbackend.data.row_scaler import RowScaler
+from nnbackend.network.evaluation.scores import SQUARED_ERROR, Score
+from nnbackend.network.evaluation.sums import Sums
 from nnbackend.network.losses import Loss
-from nnbackend.network.scores import SQUARED_ERROR, Score
-from nnbackend.network.sums import Sums
 from nnbackend.network.workspace import Workspace
 
 FEW_ROWS = 16  # up to here allocating a workspace takes longer than the pass: reuse it

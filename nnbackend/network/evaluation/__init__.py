@@ -1,0 +1,1 @@
+"""Passes over data sets: outputs, predictions and scores of many rows."""
