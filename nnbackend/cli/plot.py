@@ -20,9 +20,9 @@ from nnbackend import plots
 from nnbackend.cli.evaluate import choose_part, labels_of, read_data_of, read_for
 from nnbackend.cli.parts import fingerprint
 from nnbackend.cli.places import check_places, check_same_rows
+from nnbackend.cli.plan import Plan, prepare
 from nnbackend.cli.run_folder import CONFIG, HISTORY, Run, open_run, read_history
 from nnbackend.cli.settings import Settings, read_config
-from nnbackend.cli.train import Plan, prepare
 from nnbackend.data import Dataset
 from nnbackend.devices import get_backend
 from nnbackend.errors import ArgumentError

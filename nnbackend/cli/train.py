@@ -8,30 +8,17 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nnbackend.backend import Backend
-from nnbackend.cli import FAILED, GOOD, SIGNALLED
-from nnbackend.cli.building import (
-    SCALES_TARGETS,
-    build_config,
-    build_network,
-    complete,
-)
+from nnbackend.cli import SIGNALLED
 from nnbackend.cli.console import print_message
-from nnbackend.cli.evaluate import labels_of
-from nnbackend.cli.parts import (
-    Parts,
-    fingerprint,
-    read_data,
-    read_more,
-    resolve_sources,
-    split_test,
-)
+from nnbackend.cli.plan import Plan, prepare
 from nnbackend.cli.progress import EpochTable, RunWriter
+from nnbackend.cli.results import facts as describe_facts
+from nnbackend.cli.results import figures, header, report, verdict
 from nnbackend.cli.run_folder import (
     CHECKPOINTS,
     CONFIG,
@@ -50,14 +37,10 @@ from nnbackend.cli.run_folder import (
     write_environment,
     write_text,
 )
-from nnbackend.cli.settings import TABLE, Settings, default_text, interval, resolve, to_toml
-from nnbackend.data import Dataset
-from nnbackend.data.preprocessing import Preprocessing
+from nnbackend.cli.settings import TABLE, default_text, interval, resolve, to_toml
 from nnbackend.devices import get_backend
-from nnbackend.errors import ArgumentError, BackendError, DivergedError
-from nnbackend.model.model import Model
+from nnbackend.errors import BackendError, DivergedError
 from nnbackend.model.resuming import device_of
-from nnbackend.network.network import Network
 from nnbackend.persistence.atomic_file import sweep
 from nnbackend.persistence.checkpoints import (
     Checkpoint,
@@ -68,12 +51,8 @@ from nnbackend.persistence.checkpoints import (
 )
 from nnbackend.persistence.restoring import restore
 from nnbackend.plots import curves
-from nnbackend.training.api import new_trainer
 from nnbackend.training.callbacks import Callback
-from nnbackend.training.history import Row
 from nnbackend.training.loop import Trainer
-
-SCORES = ("accuracy", "r2")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -100,7 +79,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help = f"{about['help']} (default: {default_text(setting)})".replace("%", "%%")
         option = f"--{name.replace('_', '-')}"
         group.add_argument(option, dest=name, metavar=about["metavar"], default=absent, help=help)
-    group = groups["results"]
+    _add_results(groups["results"])
+    parser.epilog = (
+        f"{parser.epilog}\n\nCtrl-C, SIGTERM and SIGUSR1 stop training after the current step and "
+        "save everything, for\n--resume; the exit codes are 130, 143 and 138. A diverged run or a "
+        "missed target exits with 1,\nwrong usage with 2."
+    )
+
+
+def _add_results(group: Any) -> None:
+    """Add the options that are no settings of the run."""
     group.add_argument("--out", metavar="DIR", help="run folder to write (default: runs/NAME-001)")
     group.add_argument(
         "--resume",
@@ -113,53 +101,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--json", action="store_true", help="end stdout with one line of JSON")
     group.add_argument("--quiet", action="store_true", help="print no progress to stderr")
-    parser.epilog = (
-        f"{parser.epilog}\n\nCtrl-C, SIGTERM and SIGUSR1 stop training after the current step and "
-        "save everything, for\n--resume; the exit codes are 130, 143 and 138. A diverged run or a "
-        "missed target exits with 1,\nwrong usage with 2."
-    )
-
-
-@dataclass
-class Plan:
-    """The validated parts of a run, before anything is written."""
-
-    settings: Settings
-    data: Dataset
-    parts: Parts
-    net: Network
-    trainer: Trainer
-
-    @property
-    def model(self) -> Model:
-        """The model: the network, and the preprocessing of the run."""
-        return Model.from_parts(self.net, self.trainer.data.preprocessing)
 
 
 def run(args: argparse.Namespace) -> int:
     """Train and return the exit code."""
     begin = time.perf_counter()
-    given = {name: text for name, text in vars(args).items() if name in TABLE}
-    checkpoint = None
-    if args.resume is not None:
-        settings = settings_of_run(Path(args.resume), given, args.out or args.config)
-        checkpoint = checkpoint_of_run(Path(args.resume))
-    else:
-        settings = resolve(given, args.config)
-        if args.config is not None:
-            settings = relocated_config(settings, Path(args.config).parent)
-        check_out(args.out)
     with _quiet_logging(args.quiet):
-        if checkpoint is None or "device" in given:
-            backend = get_backend(settings.device)
-        else:
-            backend = device_of(checkpoint)
-        if checkpoint and settings.precision not in backend.precisions:
-            settings = replace(settings, precision=None)  # as for a model loaded on another device
-        plan = prepare(settings, backend)
+        plan, checkpoint = _plan(args)
         config = to_toml(plan.settings)  # refuses names of files that have no place in it
         folder = Path(args.resume) if checkpoint else new_folder(args.out, plan.data.name)
-        facts = environment(plan.net.backend, settings.seed, _facts(plan), folder)
+        backend = plan.net.backend
+        facts = environment(backend, plan.settings.seed, describe_facts(plan), folder)
         for name in (MODEL, LAST, CONFIG, ENVIRONMENT):  # a kill may leave temporary files
             sweep(folder, name)
         if checkpoint is None:
@@ -176,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
             raise
     results |= {
         "seconds": round(time.perf_counter() - begin, 3),
-        "device": plan.net.backend.device,
+        "device": backend.device,
         "model": str(folder / MODEL),
         "curves": None if drawn is None else str(drawn),
     }
@@ -188,34 +140,28 @@ def run(args: argparse.Namespace) -> int:
     if plan.trainer.state.history.stop_reason == "interrupted":
         return _interrupted(plan.trainer, folder)
     keep_newest(folder / CHECKPOINTS)
-    return _verdict(results, plan.settings)
+    return verdict(results, plan.settings)
 
 
-def prepare(settings: Settings, backend: Backend) -> Plan:
-    """Read the data and build network and trainer; raises the errors of all settings."""
-    data = read_data(settings)
-    parts = split_test(data, settings)
-    validation: Any = settings.validation or None
-    if isinstance(validation, str):
-        part = read_more(validation, parts.training, settings)
-        validation = part.x, part.y
-    if settings.target_accuracy is not None and parts.test is None and validation is None:
-        raise ArgumentError(
-            "--target-accuracy needs rows that training does not use. Received: no test and no "
-            "validation part. Add --test or --validation."
-        )
-    settings = complete(resolve_sources(settings, data), parts.training, backend)
-    net = build_network(settings, parts.training, backend)
-    trainer = new_trainer(
-        net, parts.training.x, parts.training.y, build_config(settings),
-        validation=validation,
-        preprocessing=Preprocessing(
-            classes=data.classes, columns=None if data.columns is None else data.columns.to_dict()
-        ),
-        scale=settings.scale,
-        scale_targets=settings.task == "regression" and net.loss.name in SCALES_TARGETS,
-    )  # fmt: skip
-    return Plan(settings, data, parts, net, trainer)
+def _plan(args: argparse.Namespace) -> tuple[Plan, Checkpoint | None]:
+    """Return the plan of a new run, or of one to resume with its checkpoint."""
+    given = {name: text for name, text in vars(args).items() if name in TABLE}
+    checkpoint = None
+    if args.resume is not None:
+        settings = settings_of_run(Path(args.resume), given, args.out or args.config)
+        checkpoint = checkpoint_of_run(Path(args.resume))
+    else:
+        settings = resolve(given, args.config)
+        if args.config is not None:
+            settings = relocated_config(settings, Path(args.config).parent)
+        check_out(args.out)
+    if checkpoint is None or "device" in given:
+        backend = get_backend(settings.device)
+    else:
+        backend = device_of(checkpoint)
+    if checkpoint and settings.precision not in backend.precisions:
+        settings = replace(settings, precision=None)  # as for a model loaded on another device
+    return prepare(settings, backend), checkpoint
 
 
 def _learn(plan: Plan, folder: Path, is_quiet: bool, checkpoint: Checkpoint | None) -> None:
@@ -252,78 +198,6 @@ def _learn(plan: Plan, folder: Path, is_quiet: bool, checkpoint: Checkpoint | No
         raise failure
 
 
-def figures(plan: Plan) -> dict[str, Any]:
-    """Return the results of the best epoch and of the test part, which is used only here."""
-    history, test = plan.trainer.state.history, plan.parts.test
-    best: Row = history.best if history.rows else {}
-    results: dict[str, Any] = {
-        "best_epoch": int(best.get("epoch", 0)),
-        "epochs": len(history),
-        "stop_reason": history.stop_reason,
-        "train_loss": best.get("train_loss"),
-    }
-    results |= {name: value for name, value in best.items() if name.startswith("valid_")}
-    if test is not None:
-        assert test.y is not None
-        found = plan.model.evaluate(test.x, labels_of(plan.model, test.y))
-        results |= {f"test_{name}": value for name, value in found.items()}
-    return results
-
-
-def report(results: Mapping[str, Any]) -> None:
-    """Print the results, one per line, with their names in JSON."""
-    width = max(map(len, results))
-    for name, value in results.items():
-        if isinstance(value, float):
-            digits = ".1f" if name == "seconds" else ".4f" if name.endswith(SCORES) else ".6g"
-            print(f"{name:<{width}}  {value:{digits}}")
-        elif value is not None:
-            print(f"{name:<{width}}  {value}")
-
-
-def header(plan: Plan, folder: Path) -> str:
-    """Return the header of the output: data, parts, network, device, folder."""
-    data, trainer, settings = plan.data, plan.trainer, plan.settings
-    kind = f"{data.n_classes} classes" if data.n_classes else "regression"
-    if data.columns is not None:
-        kind += f" of {data.columns.target!r}"
-    dropped = f", {data.n_dropped} rows with missing values dropped" if data.n_dropped else ""
-    sizes = [f"train {len(trainer.data.rows):,}"]
-    if trainer.data.validation is not None:
-        sizes.append(f"validation {len(trainer.data.validation[1]):,}")
-    if plan.parts.test is not None:
-        sizes.append(f"test {plan.parts.test.n_samples:,}")
-    rule = f"{trainer.config.optimizer}, schedule {settings.schedule}"
-    return "\n".join([
-        f"data       {data.name}: {data.n_samples:,} rows, {data.n_features:,} features, {kind}"
-        f"{dropped}",
-        f"parts      {', '.join(sizes)} rows",
-        f"scale      {settings.scale}",
-        f"optimizer  {rule}, batches of {trainer.state.history.batch_size}",
-        f"device     {plan.net.backend.device}",
-        f"folder     {folder}",
-        "",
-        plan.net.summary(),
-        "",
-    ])  # fmt: skip
-
-
-def _facts(plan: Plan) -> dict[str, Any]:
-    """Return the entry of environment.json on the data."""
-    data, test, validation = plan.data, plan.parts.test, plan.trainer.data.validation
-    return {
-        "name": data.name,
-        "rows": data.n_samples,
-        "features": data.n_features,
-        "classes": data.n_classes,
-        "rows_train": len(plan.trainer.data.rows),
-        "rows_validation": 0 if validation is None else len(validation[1]),
-        "rows_test": 0 if test is None else test.n_samples,
-        "rows_dropped": data.n_dropped,
-        "fingerprint": fingerprint(data),
-    }
-
-
 def _draw(trainer: Trainer, folder: Path) -> Path | None:
     """Draw the curves; if that fails, print a warning and return None."""
     if not trainer.state.history.rows:
@@ -335,18 +209,6 @@ def _draw(trainer: Trainer, folder: Path) -> Path | None:
         print_message(f"the curves could not be drawn ({type(error).__name__}: {error})")
         return None
     return path
-
-
-def _verdict(results: Mapping[str, Any], settings: Settings) -> int:
-    """Return the exit code: FAILED if the score is below the target accuracy."""
-    target = settings.target_accuracy
-    names = [f"{part}_{score}" for part in ("test", "valid") for score in SCORES]
-    name = next((name for name in names if name in results), None)
-    if target is None or name is None or results[name] >= target:
-        return GOOD
-    missed = target - results[name]
-    print_message(f"target missed: {name} {results[name]:.4f} is {missed:.4f} below {target:g}")
-    return FAILED
 
 
 def _interrupted(trainer: Trainer, folder: Path) -> int:

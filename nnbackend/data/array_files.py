@@ -132,19 +132,7 @@ def array_dataset(
     Raises: DataError for invalid shapes, dtypes or values.
     """
     x = _features(x, where)
-    if y is not None:
-        y = _native(y)
-        if y.dtype.kind not in "biufUS" or y.ndim not in (1, 2) or 0 in y.shape:
-            raise DataError(
-                f"{where}: y must be numbers or labels, (n,) or (n, k). "
-                f"Received: y.shape={y.shape}, y.dtype={y.dtype}."
-            )
-        _check_text(y, where)
-        if len(y) != len(x):
-            raise DataError(
-                f"{where}: x and y must have the same number of rows. "
-                f"Received: x.shape={x.shape}, y.shape={y.shape}."
-            )
+    y = None if y is None else _targets(y, x, where)
     lacking = _scan(x, "x", where)
     if y is not None:
         lacking |= _scan(y.reshape(len(y), -1), "y", where)
@@ -163,6 +151,23 @@ def array_dataset(
         return Dataset(x, None, name, None, **dropped)
     coded = code_target(y, task, where)
     return Dataset(x, coded.y, name, coded.task, coded.classes, **dropped)
+
+
+def _targets(y: NDArray[Any], x: NDArray[Any], where: str) -> NDArray[Any]:
+    """Return validated targets, one for each row of x."""
+    y = _native(y)
+    if y.dtype.kind not in "biufUS" or y.ndim not in (1, 2) or 0 in y.shape:
+        raise DataError(
+            f"{where}: y must be numbers or labels, (n,) or (n, k). "
+            f"Received: y.shape={y.shape}, y.dtype={y.dtype}."
+        )
+    _check_text(y, where)
+    if len(y) != len(x):
+        raise DataError(
+            f"{where}: x and y must have the same number of rows. "
+            f"Received: x.shape={x.shape}, y.shape={y.shape}."
+        )
+    return y
 
 
 def _features(x: NDArray[Any], where: str) -> NDArray[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from nnbackend.data.array_files import read_npy, read_npz
@@ -67,10 +68,9 @@ def load(
     if missing not in ("error", "drop"):
         raise ArgumentError(f"missing must be 'error' or 'drop'. Received: missing={missing!r}.")
     lists = {"categorical": list(categorical) or None, "ignore": list(ignore) or None}
+    unused = partial(_check_unused, target=target, header=header)
     if isinstance(source, str) and source in BUILTIN:
-        _check_unused(
-            f"the built-in set {source!r}", target=target, header=header, coding=coding, **lists
-        )
+        unused(f"the built-in set {source!r}", coding=coding, **lists)
         return _check_data_task(BUILTIN[source](), task)
     if not isinstance(source, (str, os.PathLike)):
         raise ArgumentError(
@@ -87,11 +87,16 @@ def load(
             return fit_dataset(
                 table, name, target=target, task=task, missing=missing, categorical=named
             )
-        _check_unused(
-            "a file read with coding=, which settles it,", target=target, header=header, **lists
-        )
+        unused("a file read with coding=, which settles it,", **lists)
         return _load_coded(path, kind, task, missing, coding)
     _check_unused(f"{path.name}, which is no table,", header=header, coding=coding, **lists)
+    return _load_arrays(path, kind, target, task, missing)
+
+
+def _load_arrays(
+    path: Path, kind: str, target: str | int | None, task: Task | None, missing: str
+) -> Dataset:
+    """Read a file of arrays: .npz, .npy or IDX."""
     if kind == "npz":
         if target is not None and not isinstance(target, str):
             raise ArgumentError(

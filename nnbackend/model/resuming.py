@@ -74,14 +74,7 @@ def resume(
         "optimizer": optimizer, "schedule": schedule, "momentum_schedule": momentum_schedule,
         "early_stopping": early_stopping,
     }  # fmt: skip
-    try:
-        backend = device_of(checkpoint) if device is None else device
-        described, arrays = checkpoint.description, checkpoint.arrays
-        net = build_network(described, arrays, backend, own)
-        model = Model.from_parts(net, build_preprocessing(described, arrays))
-        config, share = _read_config(checkpoint, own_parts, net)
-    except ModelFileError as error:
-        raise ModelFileError(f"{checkpoint.path}: {error}") from error
+    model, config, share = _rebuild(checkpoint, device, own, own_parts)
     if epochs is not None:
         config = replace(config, epochs=epochs)
     writer = next((c for c in callbacks if isinstance(c, Checkpoints)), None)
@@ -95,6 +88,23 @@ def resume(
     )  # fmt: skip
     restore(trainer, trainer.callbacks, checkpoint)
     return model, trainer.run()
+
+
+def _rebuild(
+    checkpoint: Checkpoint,
+    device: str | Backend | None,
+    own: CustomFormulas,
+    own_parts: dict[str, Any],
+) -> tuple[Model, TrainConfig, float | None]:
+    """Return the model, the options and the validation fraction of a checkpoint."""
+    try:
+        backend = device_of(checkpoint) if device is None else device
+        described, arrays = checkpoint.description, checkpoint.arrays
+        net = build_network(described, arrays, backend, own)
+        model = Model.from_parts(net, build_preprocessing(described, arrays))
+        return model, *_read_config(checkpoint, own_parts, net)
+    except ModelFileError as error:
+        raise ModelFileError(f"{checkpoint.path}: {error}") from error
 
 
 def device_of(checkpoint: Checkpoint) -> Backend:

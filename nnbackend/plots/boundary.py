@@ -146,12 +146,7 @@ def _draw(
         if lead.min() < 0 < lead.max():
             axes.contour(xs, ys, lead, levels=[0.0], colors=INK, linewidths=1.0)
     labels = model.classes or tuple(range(n_classes))
-    for code in range(n_classes):
-        part = x[:POINTS][y[:POINTS] == code]
-        axes.scatter(
-            part[:, i], part[:, j], s=22, color=PALETTE[code], marker=MARKS[code],
-            edgecolors="white", linewidths=0.6, label=str(labels[code]),
-        )  # fmt: skip
+    _draw_rows(axes, x[:POINTS][:, [i, j]], y[:POINTS], labels)
     axes.set_xlim(extent[0], extent[1])
     axes.set_ylim(extent[2], extent[3])
     axes.set_xlabel(names[i] if names else f"feature {i}")
@@ -161,6 +156,16 @@ def _draw(
     bare(axes)
     figure.legend(loc="outside lower center", frameon=False, ncols=min(n_classes, 6))
     return figure
+
+
+def _draw_rows(axes: Any, x: np.ndarray, y: np.ndarray, labels: Sequence[Any]) -> None:
+    """Draw rows (n, 2) of class codes (n,), with a colour and a mark for each class."""
+    for code, label in enumerate(labels):
+        part = x[y == code]
+        axes.scatter(
+            part[:, 0], part[:, 1], s=22, color=PALETTE[code], marker=MARKS[code],
+            edgecolors="white", linewidths=0.6, label=str(label),
+        )  # fmt: skip
 
 
 def _check(model: Model, features: tuple[int, int]) -> int:

@@ -17,7 +17,7 @@ from nnbackend.network.network import Network
 from nnbackend.training.batching import epoch_order
 from nnbackend.training.lbfgs import LBFGS
 from nnbackend.training.micro_batches import halving
-from nnbackend.training.optimizers import get_optimizer
+from nnbackend.training.optimizers import Optimizer, get_optimizer
 
 SMOOTH = 0.9  # decay of the running mean of the losses
 STOP_AT = 4.0  # the trial has diverged when the loss exceeds the least so far times this
@@ -64,13 +64,30 @@ def find_learning_rate(
     targets = validation.targets(y, n, net.target_form, backend)
     batches = _batches(n, min(batch_size, n), steps, seed)
     rates = np.geomspace(low, high, steps)
+    losses = _losses(trial, rule, rows, targets, batches, rates)
+    if not losses:
+        raise ArgumentError("the first loss must be finite. Received: none. Scale the inputs.")
+    best = rates[int(np.argmin(losses))]
+    return RateTrial(rates[: len(losses)], np.array(losses), max(float(best) / 10.0, low))
+
+
+def _losses(
+    net: Network,
+    rule: Optimizer,
+    rows: Any,
+    targets: np.ndarray,
+    batches: list[np.ndarray],
+    rates: np.ndarray,
+) -> list[float]:
+    """Return the smoothed loss before each step, until the trial diverges."""
+    backend, n_weights = net.backend, net.layout.n_weights
     state = [backend.zeros((net.layout.size,), net.dtype) for _ in rule.state]
     hyper, mean, at_once = np.zeros(3, backend.sum_dtype), 0.0, batches[0].size
     losses: list[float] = []
     with np.errstate(over="ignore", invalid="ignore"):  # the largest rates are expected to diverge
         for t, (rate, batch) in enumerate(zip(rates, batches, strict=True), start=1):
             part = np.ascontiguousarray(rows[batch], net.dtype)
-            attempt = partial(_gradient, trial, part, targets[batch])
+            attempt = partial(_gradient, net, part, targets[batch])
             (of_batch, vector), at_once = halving(backend, at_once, attempt)
             mean = SMOOTH * mean + (1 - SMOOTH) * of_batch
             loss = mean / (1 - SMOOTH**t)  # corrects for the running mean's start at 0
@@ -78,14 +95,9 @@ def find_learning_rate(
                 break
             losses.append(loss)
             hyper[RATE], hyper[MOMENTUM], hyper[COUNT] = rate, rule.momentum, t
-            backend.optimizer_step(
-                rule, trial.theta, vector, state, backend.to_device(hyper), 0.0,
-                net.layout.n_weights,
-            )  # fmt: skip
-    if not losses:
-        raise ArgumentError("the first loss must be finite. Received: none. Scale the inputs.")
-    best = rates[int(np.argmin(losses))]
-    return RateTrial(rates[: len(losses)], np.array(losses), max(float(best) / 10.0, low))
+            on_device = backend.to_device(hyper)
+            backend.optimizer_step(rule, net.theta, vector, state, on_device, 0.0, n_weights)
+    return losses
 
 
 def _gradient(net: Network, x: np.ndarray, y: np.ndarray, most: int) -> tuple[float, Array]:

@@ -1,0 +1,101 @@
+"""What `nnbackend train` says of a run: its header, its facts, its results and the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nnbackend.cli import FAILED, GOOD
+from nnbackend.cli.console import print_message
+from nnbackend.cli.evaluate import labels_of
+from nnbackend.cli.parts import fingerprint
+from nnbackend.cli.plan import Plan
+from nnbackend.cli.settings import Settings
+from nnbackend.training.history import Row
+
+SCORES = ("accuracy", "r2")
+
+
+def header(plan: Plan, folder: Path) -> str:
+    """Return the header of the output: data, parts, network, device, folder."""
+    data, trainer, settings = plan.data, plan.trainer, plan.settings
+    kind = f"{data.n_classes} classes" if data.n_classes else "regression"
+    if data.columns is not None:
+        kind += f" of {data.columns.target!r}"
+    dropped = f", {data.n_dropped} rows with missing values dropped" if data.n_dropped else ""
+    sizes = [f"train {len(trainer.data.rows):,}"]
+    if trainer.data.validation is not None:
+        sizes.append(f"validation {len(trainer.data.validation[1]):,}")
+    if plan.parts.test is not None:
+        sizes.append(f"test {plan.parts.test.n_samples:,}")
+    rule = f"{trainer.config.optimizer}, schedule {settings.schedule}"
+    return "\n".join([
+        f"data       {data.name}: {data.n_samples:,} rows, {data.n_features:,} features, {kind}"
+        f"{dropped}",
+        f"parts      {', '.join(sizes)} rows",
+        f"scale      {settings.scale}",
+        f"optimizer  {rule}, batches of {trainer.state.history.batch_size}",
+        f"device     {plan.net.backend.device}",
+        f"folder     {folder}",
+        "",
+        plan.net.summary(),
+        "",
+    ])  # fmt: skip
+
+
+def facts(plan: Plan) -> dict[str, Any]:
+    """Return the entry of environment.json on the data."""
+    data, test, validation = plan.data, plan.parts.test, plan.trainer.data.validation
+    return {
+        "name": data.name,
+        "rows": data.n_samples,
+        "features": data.n_features,
+        "classes": data.n_classes,
+        "rows_train": len(plan.trainer.data.rows),
+        "rows_validation": 0 if validation is None else len(validation[1]),
+        "rows_test": 0 if test is None else test.n_samples,
+        "rows_dropped": data.n_dropped,
+        "fingerprint": fingerprint(data),
+    }
+
+
+def figures(plan: Plan) -> dict[str, Any]:
+    """Return the results of the best epoch and of the test part, which is used only here."""
+    history, test = plan.trainer.state.history, plan.parts.test
+    best: Row = history.best if history.rows else {}
+    results: dict[str, Any] = {
+        "best_epoch": int(best.get("epoch", 0)),
+        "epochs": len(history),
+        "stop_reason": history.stop_reason,
+        "train_loss": best.get("train_loss"),
+    }
+    results |= {name: value for name, value in best.items() if name.startswith("valid_")}
+    if test is not None:
+        assert test.y is not None
+        found = plan.model.evaluate(test.x, labels_of(plan.model, test.y))
+        results |= {f"test_{name}": value for name, value in found.items()}
+    return results
+
+
+def report(results: Mapping[str, Any]) -> None:
+    """Print the results, one per line, with their names in JSON."""
+    width = max(map(len, results))
+    for name, value in results.items():
+        if isinstance(value, float):
+            digits = ".1f" if name == "seconds" else ".4f" if name.endswith(SCORES) else ".6g"
+            print(f"{name:<{width}}  {value:{digits}}")
+        elif value is not None:
+            print(f"{name:<{width}}  {value}")
+
+
+def verdict(results: Mapping[str, Any], settings: Settings) -> int:
+    """Return the exit code: FAILED if the score is below the target accuracy."""
+    target = settings.target_accuracy
+    names = [f"{part}_{score}" for part in ("test", "valid") for score in SCORES]
+    name = next((name for name in names if name in results), None)
+    if target is None or name is None or results[name] >= target:
+        return GOOD
+    missed = target - results[name]
+    print_message(f"target missed: {name} {results[name]:.4f} is {missed:.4f} below {target:g}")
+    return FAILED
