@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse
+from fitting import fit_model
 from rows import make_or_skip
 
 import nnbackend as nn
 from nnbackend.cli import main
+from nnbackend.data.preprocessing import Preprocessing
 from nnbackend.data.scalers import Scaler, fit_scaler
 from nnbackend.data.sparse import SparseRows
 
@@ -29,12 +31,11 @@ DEVICES = ["numpy", "numba", "strict", "cupy_emulated", "ghost32"]
 
 def trained(x: Any, y: Any, word: str, layers: tuple[int, ...] = (16,), **options: Any) -> Any:
     net = nn.Network([2, *layers, 1], activation="tanh", device=make_or_skip(word), seed=0)
-    nn.train(net, x, y, **{"epochs": 2, "batch_size": 64, **options})
-    return net
+    return fit_model(net, x, y, **{"epochs": 2, "batch_size": 64, **options})[0]
 
 
-def theta(net: nn.Network) -> np.ndarray:
-    return net.backend.to_host(net.theta)
+def theta(model: nn.Model) -> np.ndarray:
+    return model.network.backend.to_host(model.network.theta)
 
 
 @pytest.mark.parametrize("word", DEVICES)
@@ -85,31 +86,32 @@ def test_rows_of_a_memory_map_and_of_a_sparse_matrix(tmp_path: Path) -> None:
 def test_rows_on_the_device() -> None:
     scaler = fit_scaler("robust", UNIX)
     on_host = trained(UNIX, WAVE, "cupy_emulated", scale=scaler)
-    backend = on_host.backend
+    backend = on_host.network.backend
     net = nn.Network([2, 16, 1], activation="tanh", device=backend, seed=0)
     x = backend.to_device(UNIX)
-    nn.train(net, x, WAVE, epochs=2, batch_size=64, scale=scaler)
-    np.testing.assert_array_equal(theta(net), theta(on_host))
-    np.testing.assert_array_equal(net.outputs(x), net.outputs(UNIX))
+    model, _ = fit_model(net, x, WAVE, epochs=2, batch_size=64, scale=scaler)
+    np.testing.assert_array_equal(theta(model), theta(on_host))
+    np.testing.assert_array_equal(model.outputs(x), model.outputs(UNIX))
 
 
 @pytest.mark.parametrize("word", DEVICES)
 def test_targets_far_from_zero(word: str) -> None:
     options = {"scale_targets": True, "scale": "standard", "validation": 0.2, "epochs": 40}
-    net = trained(UNIX, ARRIVAL, word, optimizer=nn.Adam(0.01), **options)
-    predicted = net.predict(UNIX)
+    model = trained(UNIX, ARRIVAL, word, optimizer=nn.Adam(0.01), **options)
+    predicted = model.predict(UNIX)
     assert predicted.dtype == np.float64
     assert len(np.unique(predicted)) > 500
     assert 1 - np.mean((predicted - ARRIVAL) ** 2) / ARRIVAL.var() > 0.95
-    assert net.evaluate(UNIX, ARRIVAL)["r2"] > 0.95
+    assert model.evaluate(UNIX, ARRIVAL)["r2"] > 0.95
 
 
 @pytest.mark.parametrize("word", DEVICES)
 def test_a_value_far_beyond_the_clip_becomes_the_clip(word: str) -> None:
     net = nn.Network([2, 1], device=make_or_skip(word))
     net.set_parameters([[[1.0], [1.0]]], [[0.0]])
-    net.scaler = Scaler("robust", np.zeros(2), np.array([1e300, 1.0]), 3.0)
-    assert net.outputs(np.array([[1.0, 0.0], [-1.0, 0.0]])).ravel().tolist() == [3.0, -3.0]
+    scaler = Scaler("robust", np.zeros(2), np.array([1e300, 1.0]), 3.0)
+    model = nn.Model.from_parts(net, Preprocessing(scaler=scaler))
+    assert model.outputs(np.array([[1.0, 0.0], [-1.0, 0.0]])).ravel().tolist() == [3.0, -3.0]
 
 
 def test_the_tabular_preset_on_float32_rows() -> None:
@@ -148,12 +150,12 @@ def test_onnx_keeps_the_precision_of_raw_rows(tmp_path: Path) -> None:
         (UNIX - [1_760_000_000, 0], WAVE, (np.float32, np.float32)),
     ):
         for kind in ("standard", "robust"):
-            net = trained(x, y, "numpy", scale=kind, scale_targets=True)
-            nn.export(net, tmp_path / "model.onnx")
+            model = trained(x, y, "numpy", scale=kind, scale_targets=True)
+            nn.export(model, tmp_path / "model.onnx")
             session = runtime.InferenceSession(str(tmp_path / "model.onnx"))
             (out,) = session.run(["y"], {"x": x.astype(dtypes[0])})
             assert out.dtype == dtypes[1]
-            np.testing.assert_allclose(out[:, 0] - y.mean(), net.predict(x) - y.mean(), atol=1e-3)
+            np.testing.assert_allclose(out[:, 0] - y.mean(), model.predict(x) - y.mean(), atol=1e-3)
 
 
 def test_onnx_names_its_features(tmp_path: Path) -> None:
@@ -163,10 +165,11 @@ def test_onnx_names_its_features(tmp_path: Path) -> None:
     )
     (tmp_path / "flats.csv").write_text("city,size,price\n" + cells, encoding="utf-8")
     data = nn.data.load(tmp_path / "flats.csv")
-    net = nn.Network([data.n_features, 2], "cross_entropy", classes=data.classes, device="numpy")
-    net.columns = data.columns.to_dict()
-    nn.export(net, tmp_path / "m.onnx")
-    known = {p.key: json.loads(p.value) for p in onnx.load(tmp_path / "m.onnx").metadata_props}
-    assert known == {
+    assert data.columns is not None
+    known = Preprocessing(classes=data.classes, columns=data.columns.to_dict())
+    net = nn.Network([data.n_features, 2], "cross_entropy", device="numpy")
+    nn.export(nn.Model.from_parts(net, known), tmp_path / "m.onnx")
+    stored = {p.key: json.loads(p.value) for p in onnx.load(tmp_path / "m.onnx").metadata_props}
+    assert stored == {
         "classes": ["cheap", "dear"], "feature_names": ["city=Basel", "city=Bern", "size"],
     }  # fmt: skip

@@ -249,4 +249,4 @@ def test_weights_set_without_a_fit_have_the_layers_of_the_parameters() -> None:
         setattr(model, name, getattr(source, name))
     np.testing.assert_array_equal(model.predict(X), source.predict(X))
     model.set_params(hidden_layer_sizes=3, activation="relu")
-    np.testing.assert_array_equal(model.to_networks()[0].predict(X), source.predict(X))
+    np.testing.assert_array_equal(model.to_models()[0].predict(X), source.predict(X))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import sklearn.neural_network as theirs
+from fitting import fit_model
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -39,7 +40,9 @@ def run(path: Path, x: np.ndarray) -> np.ndarray:
     return result
 
 
-def check(net: nn.Network, expected: np.ndarray, tmp_path: Path, x: np.ndarray = X) -> None:
+def check(
+    net: nn.Network | nn.Model, expected: np.ndarray, tmp_path: Path, x: np.ndarray = X
+) -> None:
     nn.export(net, tmp_path / "model.onnx")
     y = run(tmp_path / "model.onnx", x)
     expected = expected.reshape(y.shape)
@@ -77,8 +80,9 @@ def test_exports_take_raw_rows_and_return_values(
 ) -> None:
     x = X * np.array([1.0, 100.0, 0.01, 5.0, 1.0], np.float32) + 3.0
     net = nn.Network([5, 8, 1], device="numpy", activation="gelu")
-    nn.train(net, x, X[:, 0] * 40.0 + 300.0, epochs=3, scale=scale, scale_targets=scale_targets)
-    check(net, net.predict(x), tmp_path, x)
+    y, options = X[:, 0] * 40.0 + 300.0, {"scale": scale, "scale_targets": scale_targets}
+    model, _ = fit_model(net, x, y, epochs=3, **options)
+    check(model, model.predict(x), tmp_path, x)
 
 
 def test_unscaled_rows_of_a_float64_network_keep_their_digits(tmp_path: Path) -> None:
@@ -109,9 +113,9 @@ def test_a_file_beyond_the_format_is_refused(
 
 
 def test_a_trained_classifier(tmp_path: Path) -> None:
-    net = nn.Network([5, 16, 3], "cross_entropy", device="numpy", classes=["a", "b", "c"])
-    nn.train(net, X, np.array(["a", "b", "c"])[np.arange(64) % 3], epochs=5, scale="robust")
-    check(net, net.predict_proba(X), tmp_path)
+    model = nn.Model(nn.Network([5, 16, 3], "cross_entropy", device="numpy"), scale="robust")
+    model.fit(X, np.array(["a", "b", "c"])[np.arange(64) % 3], epochs=5)
+    check(model, model.predict_proba(X), tmp_path)
     props = onnx.load(tmp_path / "model.onnx").metadata_props
     assert json.loads({p.key: p.value for p in props}["classes"]) == ["a", "b", "c"]
 
@@ -125,8 +129,8 @@ def test_any_number_of_rows(tmp_path: Path) -> None:
 
 def test_npz_is_sufficient_to_compute_outputs(tmp_path: Path) -> None:
     net = nn.Network([5, nn.Dense(6, "tanh"), 2], device="numpy")
-    nn.train(net, X, X[:, :2], epochs=1, scale="standard")
-    nn.export(net, tmp_path / "model.npz")
+    model, _ = fit_model(net, X, X[:, :2], epochs=1, scale="standard")
+    nn.export(model, tmp_path / "model.npz")
     with np.load(tmp_path / "model.npz", allow_pickle=False) as stored:
         described = json.loads(str(stored["description"]))
         assert [layer["activation"]["name"] for layer in described["layers"]] == [
@@ -135,7 +139,7 @@ def test_npz_is_sufficient_to_compute_outputs(tmp_path: Path) -> None:
         a = (X - stored["scaler.shift"]) * stored["scaler.factor"]
         a = np.tanh(a @ stored["weights.0"] + stored["biases.0"])
         a = a @ stored["weights.1"] + stored["biases.1"]
-    np.testing.assert_allclose(a, net.outputs(X), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(a, model.outputs(X), rtol=0, atol=1e-5)
 
 
 def test_networks_that_cannot_be_exported_are_refused(
@@ -169,8 +173,8 @@ def test_the_export_command(
     assert main(["export", "run"]) == 0
     assert capsys.readouterr().out == f"{Path('run') / 'model.onnx'}\n"
     x = nn.data.load("iris").x.astype(np.float32)
-    net = nn.load("run/model.safetensors", "numpy")
-    assert np.abs(run(Path("run/model.onnx"), x) - net.predict_proba(x)).max() < TOLERANCE
+    model = nn.load("run/model.safetensors", "numpy")
+    assert np.abs(run(Path("run/model.onnx"), x) - model.predict_proba(x)).max() < TOLERANCE
     assert main(["export", "run/last.safetensors", "--out", "last.npz"]) == 0
     assert Path("last.npz").is_file()
     assert main(["export", "run", "--out", "model.txt"]) == 2
@@ -220,29 +224,29 @@ def test_an_exported_estimator_predicts_the_same(kind: str, tmp_path: Path) -> N
     nn.export(model, tmp_path / "m.onnx")
     y = run(tmp_path / "m.onnx", X)
     np.testing.assert_allclose(y, expected.reshape(y.shape), rtol=1e-4, atol=1e-5)
-    nets = model.to_networks()
-    mean = np.mean([net.predict_proba(X) if is_classifier else net.predict(X) for net in nets], 0)
+    members = model.to_models()
+    mean = np.mean([m.predict_proba(X) if is_classifier else m.predict(X) for m in members], 0)
     np.testing.assert_allclose(mean, expected, rtol=1e-4, atol=1e-5)
     entries = {e.key: json.loads(e.value) for e in onnx.load(tmp_path / "m.onnx").metadata_props}
     if is_classifier and kind != "several labels":
         assert entries["classes"] == model.classes_.tolist()
         labels = np.asarray(entries["classes"])[y.argmax(axis=1)]
         np.testing.assert_array_equal(labels, model.predict(X))
-    if len(nets) == 1:
-        np.testing.assert_array_equal(nets[0].predict(X), model.predict(X))
+    if len(members) == 1:
+        np.testing.assert_array_equal(members[0].predict(X), model.predict(X))
 
 
-def test_the_networks_of_an_estimator_can_be_saved_and_exported(tmp_path: Path) -> None:
+def test_the_models_of_an_estimator_can_be_saved_and_exported(tmp_path: Path) -> None:
     model = fitted("two classes")
     nn.export(model, tmp_path / "m.npz")
     with np.load(tmp_path / "m.npz", allow_pickle=False) as stored:
         a = np.maximum(X @ stored["weights.0"] + stored["biases.0"], 0.0)
         z = a @ stored["weights.1"] + stored["biases.1"]
     np.testing.assert_allclose(np.diff(z)[:, 0] > 0, model.predict(X) == "yes")
-    model.to_networks()[0].save(tmp_path / "m.safetensors")
-    net = nn.load(tmp_path / "m.safetensors", device="numpy")
-    np.testing.assert_allclose(net.predict_proba(X), model.predict_proba(X), rtol=1e-5)
-    np.testing.assert_array_equal(net.predict(X), model.predict(X))
+    model.to_models()[0].save(tmp_path / "m.safetensors")
+    again = nn.load(tmp_path / "m.safetensors", device="numpy")
+    np.testing.assert_allclose(again.predict_proba(X), model.predict_proba(X), rtol=1e-5)
+    np.testing.assert_array_equal(again.predict(X), model.predict(X))
 
 
 def test_an_ensemble_fitted_to_sparse_rows_has_no_scaler(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,19 @@ import safetensors.numpy
 
 import nnbackend
 from nnbackend.backend import Backend
+from nnbackend.data.preprocessing import Preprocessing
 from nnbackend.data.scalers import KINDS, Scaler, fit_scaler
 from nnbackend.errors import ArgumentError, BackendError, ModelFileError
+from nnbackend.model.model import Model, as_model, load
 from nnbackend.network.activations import ACTIVATIONS, Activation, get_activation
 from nnbackend.network.initializers import INITIALIZERS, Initializer, get_initializer
 from nnbackend.network.layers import LAYERS, AbstractLayer, Dense, Dropout, Maxout
 from nnbackend.network.losses import LOSSES, Loss, get_loss
 from nnbackend.network.network import Network
-from nnbackend.persistence import container, load, save
+from nnbackend.persistence import container
 from nnbackend.persistence.building import build_layer
 from nnbackend.persistence.container import DTYPES, FORMAT, HEADER_LIMIT, encode, read_model
-from nnbackend.persistence.description import describe_layer, describe_network, network_tensors
+from nnbackend.persistence.description import describe_layer, describe_model, model_tensors
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -43,10 +46,15 @@ def network(layers: list[Any], *args: Any, **options: Any) -> Network:
     return Network(layers, *args, **{"device": "numpy", "seed": 3, **options})
 
 
-def small() -> Network:
-    net = network([2, Dense(3, "tanh"), Dropout(0.25), 2], "cross_entropy", classes=["no", "yes"])
-    net.scaler = Scaler("robust", np.array([0.5, -1.0]), np.array([2.0, 0.25]), 3.0)
-    return net
+def with_parts(net: Network, **parts: Any) -> Model:
+    """Return a model of a network and parts of its preprocessing."""
+    return Model.from_parts(net, Preprocessing(**parts))
+
+
+def small() -> Model:
+    net = network([2, Dense(3, "tanh"), Dropout(0.25), 2], "cross_entropy")
+    scaler = Scaler("robust", np.array([0.5, -1.0]), np.array([2.0, 0.25]), 3.0)
+    return with_parts(net, classes=("no", "yes"), scaler=scaler)
 
 
 @pytest.fixture
@@ -54,35 +62,41 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "model.safetensors"
 
 
-def assert_same(loaded: Network, net: Network) -> None:
+def assert_same(loaded: Model, saved: Model | Network) -> None:
     """Check that all stored attributes are equal, arrays bit for bit."""
-    assert loaded.n_in == net.n_in
-    assert loaded.layers == net.layers
-    assert loaded.loss == net.loss
-    assert (loaded.dtype, loaded.seed) == (net.dtype, net.seed)
-    assert loaded.classes == net.classes
-    assert [type(c) for c in loaded.classes or ()] == [type(c) for c in net.classes or ()]
-    assert loaded.columns == net.columns
-    ours, theirs = network_tensors(loaded), network_tensors(net)
-    assert ours.keys() == theirs.keys()
-    for name, array in theirs.items():
-        assert ours[name].dtype == array.dtype
-        assert ours[name].shape == array.shape
-        assert ours[name].tobytes() == array.tobytes(), name
-    for one, other in ((loaded.scaler, net.scaler), (loaded.target_scaler, net.target_scaler)):
-        assert (one is None) == (other is None)
-        if one is not None and other is not None:
-            assert (one.kind, one.clip) == (other.kind, other.clip)
+    model = as_model(saved)
+    net, other = loaded.network, model.network
+    assert net.n_in == other.n_in
+    assert net.layers == other.layers
+    assert net.loss == other.loss
+    assert (net.dtype, net.seed) == (other.dtype, other.seed)
+    ours, theirs = loaded.preprocessing, model.preprocessing
+    assert ours.classes == theirs.classes
+    assert [type(c) for c in ours.classes or ()] == [type(c) for c in theirs.classes or ()]
+    assert ours.columns == theirs.columns
+    found, expected = model_tensors(net, ours), model_tensors(other, theirs)
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        assert found[name].dtype == array.dtype
+        assert found[name].shape == array.shape
+        assert found[name].tobytes() == array.tobytes(), name
+    for name in ("scaler", "target_scaler"):
+        one, another = getattr(ours, name), getattr(theirs, name)
+        assert (one is None) == (another is None)
+        if one is not None:
+            assert (one.kind, one.clip) == (another.kind, another.clip)
 
 
-def round_trip(net: Network, path: Path, **options: Any) -> Network:
-    net.save(path)
+def round_trip(saved: Model | Network, path: Path, **options: Any) -> Model:
+    model = as_model(saved)
+    model.save(path)
     assert os.listdir(path.parent) == [path.name]
     loaded = load(path, "numpy", **options)
-    assert_same(loaded, net)
-    x = np.linspace(-2, 2, 5 * net.n_in).reshape(5, net.n_in)
-    np.testing.assert_array_equal(loaded.outputs(x), net.outputs(x))
-    np.testing.assert_array_equal(loaded.predict(x), net.predict(x))
+    assert_same(loaded, model)
+    n_in = model.network.n_in
+    x = np.linspace(-2, 2, 5 * n_in).reshape(5, n_in)
+    np.testing.assert_array_equal(loaded.outputs(x), model.outputs(x))
+    np.testing.assert_array_equal(loaded.predict(x), model.predict(x))
     return loaded
 
 
@@ -96,7 +110,7 @@ def test_activations_round_trip(name: str, dtype: str, path: Path) -> None:
     phi = get_activation(name, *params)
     layers = [phi] if name == "softmax" else [phi, "identity"]
     loaded = round_trip(network([3, *(Dense(2, a) for a in layers)], dtype=dtype), path)
-    (first, *_) = loaded.layers
+    (first, *_) = loaded.network.layers
     assert isinstance(first, Dense)
     assert first.activation.params == tuple(params)
 
@@ -106,8 +120,10 @@ def test_activations_round_trip(name: str, dtype: str, path: Path) -> None:
 def test_losses_round_trip(name: str, dtype: str, path: Path) -> None:
     loss = get_loss(name, *[0.3 for p in get_loss(name).params])
     loaded = round_trip(network([3, 4, 2], loss, dtype=dtype), path)
-    assert loaded.loss.params == loss.params
-    assert loaded.for_training()[1].kernel == network([3, 4, 2], loss).for_training()[1].kernel
+    assert loaded.network.loss.params == loss.params
+    assert (
+        loaded.network.for_training()[1].kernel == network([3, 4, 2], loss).for_training()[1].kernel
+    )
 
 
 @pytest.mark.parametrize("name", sorted(INITIALIZERS))
@@ -115,7 +131,7 @@ def test_initializers_round_trip(name: str, path: Path) -> None:
     draw = get_initializer(name, *[0.3 for p in get_initializer(name).params])
     net = network([3, Dense(4, "relu", draw, draw), Maxout(3, 2, draw, draw), 1])
     loaded = round_trip(net, path)
-    loaded.initialize(9)
+    loaded.network.initialize(9)
     net.initialize(9)
     assert_same(loaded, net)
 
@@ -139,10 +155,9 @@ def test_layers_round_trip(kind: str, path: Path) -> None:
 @pytest.mark.parametrize("clip", [None, 2.5])
 @pytest.mark.parametrize("kind", KINDS)
 def test_scalers_round_trip(kind: Any, clip: float | None, path: Path, rng: Any) -> None:
-    net = network([4, 5, 2])
-    net.scaler = Scaler(kind, rng.normal(size=4), np.array([0.1, 1 / 3, 0.0, 5e-324]), clip)
-    net.target_scaler = fit_scaler("standard", rng.normal(size=(9, 2)))
-    round_trip(net, path)
+    scaler = Scaler(kind, rng.normal(size=4), np.array([0.1, 1 / 3, 0.0, 5e-324]), clip)
+    of_targets = fit_scaler("standard", rng.normal(size=(9, 2)))
+    round_trip(with_parts(network([4, 5, 2]), scaler=scaler, target_scaler=of_targets), path)
 
 
 @pytest.mark.parametrize(
@@ -157,32 +172,42 @@ def test_scalers_round_trip(kind: Any, clip: float | None, path: Path, rng: Any)
     ],
 )  # fmt: skip
 def test_classes_keep_their_types(classes: list[Any], path: Path) -> None:
-    net = network([2, 3], "cross_entropy", classes=classes)
-    net.save(path)
+    model = Model(network([2, 3], "cross_entropy"), classes=classes)
+    model.save(path)
     loaded = load(path, "numpy")
     assert loaded.classes is not None
-    assert [*map(repr, loaded.classes)] == [*map(repr, net.classes or ())]
+    assert [*map(repr, loaded.classes)] == [*map(repr, model.classes or ())]
 
 
 def test_classes_found_in_training_round_trip(path: Path) -> None:
-    net = network([2, 4, 3], "quadratic")
+    model = Model(network([2, 4, 3], "quadratic"), scale="standard")
     x = np.arange(12.0).reshape(6, 2) / 12
-    nnbackend.train(net, x, np.array([0, 1, 2, 0, 1, 2]), epochs=1, seed=0, scale="standard")
-    assert net.classes == (0, 1, 2)
-    round_trip(net, path)
+    model.fit(x, np.array([0, 1, 2, 0, 1, 2]), epochs=1, seed=0)
+    assert model.classes == (0, 1, 2)
+    round_trip(model, path)
+
+
+def test_a_fitted_model_is_fitted_when_it_is_loaded(path: Path) -> None:
+    model = Model(network([2, 4, 2], "cross_entropy"), scale="standard")
+    x = np.arange(12.0).reshape(6, 2)
+    model.fit(x, ["a", "b"] * 3, epochs=1)
+    loaded = round_trip(model, path)
+    for each in (model, loaded):
+        each.fit(x, ["b", "a"] * 3, epochs=2)
+    assert_same(loaded, model)
 
 
 def test_columns_and_seed_round_trip(path: Path) -> None:
-    net = network([2, 1], seed=2**63)
-    net.columns = {"columns": [{"name": "größe", "x": [1.5, None, True]}], "format": {"sha256": ""}}
-    assert round_trip(net, path).columns == net.columns
+    columns = {"columns": [{"name": "größe", "x": [1.5, None, True]}], "format": {"sha256": ""}}
+    loaded = round_trip(with_parts(network([2, 1], seed=2**63), columns=columns), path)
+    assert loaded.preprocessing.columns == columns
 
 
 def test_nan_payloads_and_infinities_round_trip(path: Path) -> None:
     net = network([2, 2])
     bits = np.array([[0x7FC01234, 0xFF800000], [0x80000000, 0x00000001]], np.uint32)
     net.set_parameters([bits.view(np.float32)], [np.array([np.inf, -0.0])])
-    net.save(path)
+    Model(net).save(path)
     assert_same(load(path, "numpy"), net)
 
 
@@ -214,7 +239,7 @@ def test_a_custom_formula_may_have_a_built_in_name(path: Path) -> None:
     mine = Activation("relu", cube.f, cube.df)
     net = network([2, Dense(3, mine), Dense(3, "relu"), 1])
     loaded = round_trip(net, path, activations=[mine])
-    assert [getattr(layer, "activation", None) is mine for layer in loaded.layers] == [
+    assert [getattr(layer, "activation", None) is mine for layer in loaded.network.layers] == [
         *(True, False, False)
     ]
     with pytest.raises(ModelFileError, match="'relu'"):
@@ -224,8 +249,8 @@ def test_a_custom_formula_may_have_a_built_in_name(path: Path) -> None:
 def test_a_custom_initializer_is_not_needed_to_load(path: Path) -> None:
     ones = Initializer("ones", lambda rng, shape, fan_in, fan_out: np.ones(shape))
     net = network([2, Dense(3, "relu", ones, ones), Dense(1, "identity")])
-    net.save(path)
-    loaded = load(path, "numpy")
+    Model(net).save(path)
+    loaded = load(path, "numpy").network
     np.testing.assert_array_equal(loaded.weights[0], np.ones((2, 3)))
     np.testing.assert_array_equal(loaded.biases[0], np.ones(3))
     assert loaded.layers[0] == Dense(3, "relu")
@@ -233,50 +258,52 @@ def test_a_custom_initializer_is_not_needed_to_load(path: Path) -> None:
 
 def test_the_public_functions_are_these(path: Path) -> None:
     assert nnbackend.load is load
-    save(small(), str(path))
+    assert nnbackend.Model is Model
+    small().save(str(path))
     assert_same(load(str(path)), small())
 
 
 def test_a_loaded_network_trains_like_the_saved_one(path: Path) -> None:
-    net = small()
-    net.save(path)
+    net = small().network
+    Model(net).save(path)
     loaded = load(path, "numpy")
     x, y = np.arange(8.0).reshape(4, 2), np.array([0, 1, 1, 0])
-    for each in (net, loaded):
+    for each in (net, loaded.network):
         nnbackend.train(each, x, y, epochs=2, batch_size=2, seed=1)
     assert_same(loaded, net)
 
 
 def test_outputs_are_the_same_in_another_process(path: Path, rng: Any) -> None:
     net = network([6, Dense(9, "gelu"), Dropout(0.5), Maxout(5, 3), 3], "cross_entropy")
-    net.scaler = fit_scaler("robust", rng.normal(size=(50, 6)))
+    model = with_parts(net, scaler=fit_scaler("robust", rng.normal(size=(50, 6))))
     x = rng.normal(size=(40, 6))
-    net.save(path)
+    model.save(path)
     np.save(path.with_name("x.npy"), x)
     code = (
-        "import sys, numpy, nnbackend; net = nnbackend.load(sys.argv[1], 'numpy');"
-        "numpy.save(sys.argv[3], net.outputs(numpy.load(sys.argv[2])))"
+        "import sys, numpy, nnbackend; model = nnbackend.load(sys.argv[1], 'numpy');"
+        "numpy.save(sys.argv[3], model.outputs(numpy.load(sys.argv[2])))"
     )
     files = [str(path), str(path.with_name("x.npy")), str(path.with_name("out.npy"))]
     where = os.pathsep.join([str(ROOT), str(ROOT / "backends")])
     subprocess.run(
         [sys.executable, "-c", code, *files], env={**os.environ, "PYTHONPATH": where}, check=True
     )
-    assert np.load(files[2]).tobytes() == net.outputs(x).tobytes()
+    assert np.load(files[2]).tobytes() == model.outputs(x).tobytes()
 
 
 def test_files_of_one_device_load_on_another(backend: Backend, path: Path, rng: Any) -> None:
     """The values are equal bit for bit, from the backend to NumPy and back."""
     x = rng.normal(size=(12, 4)).astype("float32")
     net = Network([4, Dense(5, "tanh"), Dropout(0.2), Maxout(3), 2], device=backend)
-    nnbackend.train(net, x, x[:, :2], epochs=1, scale="standard", scale_targets=True)
-    net.save(path)
+    model = Model(net, scale="standard", scale_targets=True)
+    model.fit(x, x[:, :2], epochs=1)
+    model.save(path)
     there = load(path, "numpy")
-    assert_same(there, net)
+    assert_same(there, model)
     there.save(path)
     back = load(path, backend)
-    assert_same(back, net)
-    np.testing.assert_array_equal(back.predict(x), net.predict(x))
+    assert_same(back, model)
+    np.testing.assert_array_equal(back.predict(x), model.predict(x))
 
 
 def test_the_same_network_gives_the_same_file(path: Path) -> None:
@@ -287,14 +314,14 @@ def test_the_same_network_gives_the_same_file(path: Path) -> None:
 
 
 def test_any_safetensors_reader_reads_it(path: Path) -> None:
-    net = small()
-    net.save(path)
+    model = small()
+    model.save(path)
     tensors = safetensors.numpy.load_file(path)
     assert {name: a.dtype.name for name, a in tensors.items()} == {
         **dict.fromkeys(["weights.0", "biases.0", "weights.1", "biases.1"], "float32"),
         **dict.fromkeys(["scaler.shift", "scaler.factor"], "float64"),
     }
-    np.testing.assert_array_equal(tensors["weights.1"], net.weights[1])
+    np.testing.assert_array_equal(tensors["weights.1"], model.network.weights[1])
     assert b"pickle" not in path.read_bytes()
 
 
@@ -311,46 +338,55 @@ class Strange(Dropout):
     """A custom layer."""
 
 
-def two_cubes(net: Network) -> None:
-    other = Activation("cube", lambda z: z, lambda z: 1 + 0 * z)
-    net.layers = (Dense(3, cube), Dense(2, other))
+Spoil = Callable[[Model], object]
 
 
-BAD_NETWORKS: dict[str, tuple[Callable[[Network], object], str]] = {
-    "columns": (lambda net: setattr(net, "columns", {"a": object()}), "plain data"),
-    "columns with nan": (lambda net: setattr(net, "columns", {"a": np.nan}), "plain data"),
-    "columns with twins": (lambda net: setattr(net, "columns", {1: 0, "1": 0}), "twice"),
-    "columns of a list": (lambda net: setattr(net, "columns", [1]), "columns must be"),
-    "classes": (lambda net: setattr(net, "classes", ("a",)), "2 labels"),
-    "a label": (lambda net: setattr(net, "classes", (b"a", b"b")), "classes must be"),
-    "a label of nan": (lambda net: setattr(net, "classes", (0.0, np.nan)), "finite"),
-    "a huge label": (lambda net: setattr(net, "classes", (0, 1 << 70)), "whole number"),
+def known(**parts: Any) -> Spoil:
+    """Return a function that replaces parts of a model's preprocessing."""
+    return lambda m: setattr(m, "preprocessing", replace(m.preprocessing, **parts))
+
+
+def part_of_network(name: str, value: Any) -> Spoil:
+    """Return a function that replaces an attribute of a model's network."""
+    return lambda m: setattr(m.network, name, value(m.network) if callable(value) else value)
+
+
+OTHER_CUBE = Activation("cube", lambda z: z, lambda z: 1 + 0 * z)
+BAD_MODELS: dict[str, tuple[Spoil, str]] = {
+    "columns": (known(columns={"a": object()}), "plain data"),
+    "columns with nan": (known(columns={"a": np.nan}), "plain data"),
+    "columns with twins": (known(columns={1: 0, "1": 0}), "twice"),
+    "classes": (known(classes=("a",)), "2 different labels"),
+    "equal classes": (known(classes=("a", "a")), "2 different labels"),
+    "a label": (known(classes=(b"a", b"b")), "classes must be"),
+    "a label of nan": (known(classes=(0.0, np.nan)), "finite"),
+    "a huge label": (known(classes=(0, 1 << 70)), "whole number"),
     "scaler": (
-        lambda net: setattr(net, "scaler", Scaler("unit", np.zeros(1), np.ones(1))),
+        known(scaler=Scaler("unit", np.zeros(1), np.ones(1))),
         "scaler.shift must be float64 of shape",
     ),
-    "layer": (lambda net: setattr(net, "layers", (Strange(0.1), *net.layers)), "Strange"),
-    "two cubes": (two_cubes, "two different ones"),
-    "a long header": (
-        lambda net: setattr(net, "columns", {"a": "x" * HEADER_LIMIT}),
-        "length of its header",
+    "layer": (part_of_network("layers", lambda net: (Strange(0.1), *net.layers)), "Strange"),
+    "two cubes": (
+        part_of_network("layers", (Dense(3, cube), Dense(2, OTHER_CUBE))),
+        "two different ones",
     ),
+    "a long header": (known(columns={"a": "x" * HEADER_LIMIT}), "length of its header"),
     "a parameter": (
-        lambda net: setattr(net, "loss", Loss("mine", doubled.formula, ("x",))),  # type: ignore[arg-type]
+        part_of_network("loss", Loss("mine", doubled.formula, ("x",))),  # type: ignore[arg-type]
         "must be a number",
     ),
 }
 
 
-@pytest.mark.parametrize("what", sorted(BAD_NETWORKS))
-def test_a_network_that_could_not_be_loaded_is_not_written(what: str, path: Path) -> None:
+@pytest.mark.parametrize("what", sorted(BAD_MODELS))
+def test_a_model_that_could_not_be_loaded_is_not_written(what: str, path: Path) -> None:
     small().save(path)
     before = path.read_bytes()
-    net = small()
-    spoil, message = BAD_NETWORKS[what]
-    spoil(net)
+    model = small()
+    spoil, message = BAD_MODELS[what]
+    spoil(model)
     with pytest.raises(ArgumentError, match=message):
-        net.save(path)
+        model.save(path)
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == [path.name]
 
@@ -392,9 +428,10 @@ def fail(*_: object, **__: object) -> None:
     raise OSError(28, "No space left on device")
 
 
-def write_in_place(net: Network, path: Path) -> None:
+def write_in_place(model: Model, path: Path) -> None:
     """Write the file in place, without atomicity, as a counterexample."""
-    data = encode(describe_network(net), network_tensors(net))
+    parts = model.network, model.preprocessing
+    data = encode(describe_model(*parts), model_tensors(*parts))
     with path.open("wb") as file:
         file.write(data[: len(data) // 2])
         file.flush()
@@ -406,7 +443,7 @@ def write_in_place(net: Network, path: Path) -> None:
 def test_a_failing_disk_keeps_the_old_file(
     call: str, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old, new = small(), network([5, 7, 1])
+    old, new = small(), Model(network([5, 7, 1]))
     old.save(path)
     with monkeypatch.context() as patch:
         patch.setattr(os, call, fail)
@@ -421,7 +458,7 @@ def test_a_failing_disk_keeps_the_old_file(
 def test_the_same_failure_destroys_a_file_written_in_place(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old, new = small(), network([5, 7, 1])
+    old, new = small(), Model(network([5, 7, 1]))
     old.save(path)
     write_in_place(new, path)
     assert_same(load(path, "numpy"), new)
@@ -440,7 +477,7 @@ def test_an_interrupt_keeps_the_old_file(path: Path, monkeypatch: pytest.MonkeyP
     small().save(path)
     monkeypatch.setattr(os, "fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        network([5, 7, 1]).save(path)
+        Model(network([5, 7, 1])).save(path)
     assert_same(load(path, "numpy"), small())
     assert os.listdir(path.parent) == [path.name]
 
@@ -507,7 +544,7 @@ def test_flipped_bits_are_refused(path: Path, rng: np.random.Generator) -> None:
 
 
 def test_exchanged_tensors_are_refused(path: Path) -> None:
-    network([3, 3, 3]).save(path)
+    Model(network([3, 3, 3])).save(path)
     data = path.read_bytes()
     exchanged = data.replace(b'"weights.0"', b'"weights.x"').replace(b'"weights.1"', b'"weights.0"')
     exchanged = exchanged.replace(b'"weights.x"', b'"weights.1"')
@@ -519,8 +556,9 @@ def test_exchanged_tensors_are_refused(path: Path) -> None:
 
 
 def parts() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    net = small()
-    return json.loads(json.dumps(describe_network(net))), network_tensors(net)
+    model = small()
+    both = model.network, model.preprocessing
+    return json.loads(json.dumps(describe_model(*both))), model_tensors(*both)
 
 
 def test_an_unchanged_forgery_loads(path: Path) -> None:
@@ -602,9 +640,9 @@ FORGERIES: dict[str, tuple[Callable[[dict[str, Any], dict[str, np.ndarray]], obj
         edit("loss", value={"name": "huber", "params": [-1], "own": False}),
         "threshold",
     ),
-    "classes": (edit("classes", value=["no"]), "2 labels"),
-    "classes of lists": (edit("classes", value=[[1], [2]]), "2 labels"),
-    "classes of text": (edit("classes", value="ny"), "2 labels"),
+    "classes": (edit("classes", value=["no"]), "2 different labels"),
+    "classes of lists": (edit("classes", value=[[1], [2]]), "2 different labels"),
+    "classes of text": (edit("classes", value="ny"), "2 different labels"),
     "columns": (edit("columns", value=[]), "columns must be"),
     "scaler": (edit("scaler", value="robust"), "scaler must have the entries"),
     "scaler's kind": (edit("scaler", "kind", value="evil"), "known kind"),
@@ -891,11 +929,16 @@ FORMAT_1 = (
 
 def test_a_file_of_format_1_is_readable(path: Path) -> None:
     path.write_bytes(zlib.decompress(base64.b64decode(FORMAT_1)))
-    net = load(path, "numpy")
-    np.testing.assert_array_equal(net.theta, np.arange(18) / 8)
-    assert net.classes == ("no", "yes")
-    assert [type(layer).__name__ for layer in net.layers] == ["Maxout", "Dropout", "Dense"]
-    assert net.scaler is not None
-    assert (net.scaler.kind, net.scaler.clip, net.scaler.factor.tolist()) == ("robust", 3, [0.5, 4])
+    model = load(path, "numpy")
+    np.testing.assert_array_equal(model.network.theta, np.arange(18) / 8)
+    assert model.classes == ("no", "yes")
+    assert [type(layer).__name__ for layer in model.network.layers] == [
+        "Maxout",
+        "Dropout",
+        "Dense",
+    ]
+    scaler = model.preprocessing.scaler
+    assert scaler is not None
+    assert (scaler.kind, scaler.clip, scaler.factor.tolist()) == ("robust", 3, [0.5, 4])
     expected = [[0.35936415, 0.6406359], [0.46974468, 0.5302553]]
-    np.testing.assert_allclose(net.outputs([[1.0, 2.0], [3.0, -1.0]]), expected, rtol=1e-6)
+    np.testing.assert_allclose(model.outputs([[1.0, 2.0], [3.0, -1.0]]), expected, rtol=1e-6)

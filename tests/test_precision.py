@@ -51,9 +51,9 @@ def test_the_precision_is_passed_to_the_device() -> None:
 def test_the_precision_is_stored_and_restored_if_available(tmp_path: Path) -> None:
     net = nn.Network([2, 1], device=PreciseDevice(), precision="tf32")
     path = tmp_path / "model.safetensors"
-    net.save(path)
-    assert nn.load(path, device=PreciseDevice()).backend.precision == "tf32"
-    on_cpu = nn.load(path, device="numpy")
+    nn.Model(net).save(path)
+    assert nn.load(path, device=PreciseDevice()).network.backend.precision == "tf32"
+    on_cpu = nn.load(path, device="numpy").network
     assert on_cpu.backend.precision == "float32"
     np.testing.assert_array_equal(on_cpu.weights[0], net.backend.to_host(net.weights[0]))
 

@@ -9,11 +9,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from fitting import fit_model
 from rows import registered
 
 import nnbackend as nn
-from nnbackend.backend import BackendSpec, Probe, registry
+from nnbackend.backend import BackendSpec, Probe
 from nnbackend.cli import main
+from nnbackend.devices import registry
 from nnbackend.errors import ArgumentError, DataError, ShapeError
 from nnbackend.network.activations import get_activation
 from nnbackend.testing import GhostBackend
@@ -61,18 +63,20 @@ def test_a_trainer_runs_in_another_thread() -> None:
     assert not errors
 
 
-def test_an_invalid_schedule_leaves_the_network_unchanged() -> None:
-    net = regressor()
+def test_an_invalid_schedule_leaves_the_model_unchanged() -> None:
+    model = nn.Model(regressor(), scale="standard")
     with pytest.raises(ArgumentError, match="a schedule must return"):
-        nn.train(net, X, VALUES, scale="standard", schedule=lambda step: float("nan"))
-    assert net.scaler is None
+        model.fit(X, VALUES, schedule=lambda step: float("nan"))
+    assert model.preprocessing.scaler is None
+    with pytest.raises(ArgumentError, match="must be fitted before it is used"):
+        model.predict(X)
 
 
 def test_too_many_targets_for_a_target_scaler() -> None:
-    net = nn.Network([4, 2], device="numpy")
-    nn.train(net, X, np.stack([VALUES, VALUES], axis=1), scale_targets=True, epochs=1)
+    net, two = nn.Network([4, 2], device="numpy"), np.stack([VALUES, VALUES], axis=1)
+    model, _ = fit_model(net, X, two, scale_targets=True, epochs=1)
     with pytest.raises(ShapeError, match="20 rows"):
-        net.evaluate(X, np.concatenate([VALUES, VALUES]))
+        model.evaluate(X, np.concatenate([VALUES, VALUES]))
 
 
 @pytest.mark.parametrize(
@@ -107,12 +111,12 @@ def test_patience_must_be_an_integer() -> None:
 
 def test_classes_must_be_distinct() -> None:
     with pytest.raises(ArgumentError, match="classes"):
-        nn.Network([4, 2], "cross_entropy", device="numpy", classes=("a", "a"))
+        nn.Model(nn.Network([4, 2], "cross_entropy", device="numpy"), classes=("a", "a"))
 
 
 def test_classes_keep_their_types() -> None:
-    net = nn.Network([4, 2], "cross_entropy", device="numpy", classes=(0, "a"))
-    assert set(net.predict(X).tolist()) <= {0, "a"}
+    model = nn.Model(nn.Network([4, 2], "cross_entropy", device="numpy"), classes=(0, "a"))
+    assert set(model.predict(X).tolist()) <= {0, "a"}
 
 
 def test_a_version_that_raises_is_isolated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +164,7 @@ def test_lbfgs_refuses_an_array_of_norms() -> None:
 def test_targets_of_a_bounded_loss_cannot_be_scaled(loss: str) -> None:
     net = nn.Network([4, 1], loss, device="numpy")
     with pytest.raises(ArgumentError, match="scale_targets"):
-        nn.train(net, X, LABELS, scale_targets=True, epochs=1)
+        fit_model(net, X, LABELS, scale_targets=True, epochs=1)
 
 
 def test_relu_propagates_nan() -> None:
@@ -169,7 +173,7 @@ def test_relu_propagates_nan() -> None:
 
 def test_backprop_expects_targets_in_the_scale_of_the_output() -> None:
     net = regressor(activation="tanh", dtype="float64")
-    nn.train(net, X, 100.0 + 50.0 * VALUES, scale_targets=True, epochs=1)
+    fit_model(net, X, 100.0 + 50.0 * VALUES, scale_targets=True, epochs=1)
     expected = 0.5 * float(((net.feedforward(X)[:, 0] - VALUES) ** 2).mean())
     assert net.backprop(X, VALUES).loss == pytest.approx(expected)
 

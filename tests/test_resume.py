@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fitting import fit_model
 from rows import make_or_skip
 
 import nnbackend as nn
@@ -134,7 +135,7 @@ def test_interrupted_anywhere_and_resumed(run: str, device: str, tmp_path: Path)
     options = {"epochs": 6, "batch_size": 12, **options}
     whole_spy = Spy()
     net = build(backend)
-    history = nn.train(net, X, y, callbacks=[whole_spy], seed=3, **options)
+    _, history = fit_model(net, X, y, callbacks=[whole_spy], seed=3, **options)
     expected = outcome(net, history, whole_spy)
     per_epoch = 1 if run in ("lbfgs", "full batch") else 5 - ("early stopping, dropout" in run)
     n_steps = len(history) * per_epoch
@@ -142,11 +143,12 @@ def test_interrupted_anywhere_and_resumed(run: str, device: str, tmp_path: Path)
     for step in range(1, n_steps + 1, 1 if device == "numpy" else 4):
         folder = tmp_path / str(step)
         first = [Interrupt(step), nn.Checkpoints(folder)]
-        before = nn.train(build(backend), X, y, callbacks=first, seed=3, **options)
+        _, before = fit_model(build(backend), X, y, callbacks=first, seed=3, **options)
         assert before.stop_reason == "interrupted"
         spy = Spy()
-        resumed = nn.resume(folder, X, y, device=backend, callbacks=[spy], **again(options))
-        assert outcome(*resumed, spy) == expected, f"interrupted after step {step}"
+        given = again(options)
+        model, history = nn.resume(folder, X, y, device=backend, callbacks=[spy], **given)
+        assert outcome(model.network, history, spy) == expected, f"interrupted after step {step}"
 
 
 def test_many_interruptions_of_one_run(tmp_path: Path) -> None:
@@ -161,10 +163,10 @@ def test_many_interruptions_of_one_run(tmp_path: Path) -> None:
     while history.stop_reason == "interrupted":
         step += 2
         spy = Spy()
-        net, history = nn.resume(tmp_path, X, y, device="numpy", callbacks=[Interrupt(step), spy],
-                                 **again(options))  # fmt: skip
+        ends = [Interrupt(step), spy]
+        model, history = nn.resume(tmp_path, X, y, device="numpy", callbacks=ends, **again(options))
     assert step > 10
-    assert outcome(net, history, spy) == expected
+    assert outcome(model.network, history, spy) == expected
 
 
 def test_a_killed_run_resumes_from_its_last_checkpoint(tmp_path: Path) -> None:
@@ -186,9 +188,31 @@ def test_a_killed_run_resumes_from_its_last_checkpoint(tmp_path: Path) -> None:
     assert [p.name for p in checkpoint_paths(tmp_path)] == [
         "checkpoint-000000000009.safetensors", "checkpoint-000000000012.safetensors"
     ]  # fmt: skip
-    other, history = nn.resume(tmp_path, X, LABELS, device="numpy")
+    model, history = nn.resume(tmp_path, X, LABELS, device="numpy")
     assert figures(history) == expected
-    np.testing.assert_array_equal(other.theta, net.theta)
+    np.testing.assert_array_equal(model.network.theta, net.theta)
+
+
+def test_a_model_fitted_to_a_table_is_resumed(tmp_path: Path) -> None:
+    """The checkpoint holds the coding of the columns, the scales and the labels."""
+    table = {"size": X[:, 0], "kind": np.where(X[:, 1] > 0, "round", "flat")}
+    words = np.where(LABELS, "yes", "no")
+    options: dict[str, Any] = {"epochs": 4, "batch_size": 12, "validation": 0.2, "seed": 5}
+
+    def build() -> nn.Model:
+        return nn.Model(nn.Network([3, 5, 2], "cross_entropy", device="numpy"), scale="standard")
+
+    whole = build()
+    expected = whole.fit(table, words, **options)
+    build().fit(table, words, callbacks=[Interrupt(6), nn.Checkpoints(tmp_path)], **options)
+    model, history = nn.resume(tmp_path, table, words, device="numpy")
+    assert figures(history) == figures(expected)
+    assert model.classes == ("no", "yes")
+    row = {"kind": "flat", "size": 0.25}
+    np.testing.assert_array_equal(model.predict_proba(row), whole.predict_proba(row))
+    other = {**table, "size": table["size"] + 1.0}
+    with pytest.raises(ArgumentError, match="data must be those of the run"):
+        nn.resume(tmp_path, other, words, device="numpy")
 
 
 # ---- checkpoints ------------------------------------------------------------------------------
@@ -386,10 +410,11 @@ def test_options_that_cannot_be_saved_are_refused_before_training(tmp_path: Path
 
     with pytest.raises(ArgumentError, match="must be numbers or names"):
         fit(tmp_path / "shuffle", Note(), shuffle=backwards)
-    net = classifier("numpy")
-    net.columns = {"columns": {1, 2}}  # type: ignore[dict-item]
-    with pytest.raises(ArgumentError, match="plain data for JSON"):
-        nn.train(net, X, LABELS, callbacks=[Note(), nn.Checkpoints(tmp_path / "columns")])
+    model = nn.Model(classifier("numpy"), classes=[b"no", b"yes"])
+    with pytest.raises(ArgumentError, match="classes must be text, numbers or booleans"):
+        model.fit(
+            X, np.array([b"no", b"yes"])[LABELS], callbacks=[Note(), nn.Checkpoints(tmp_path / "c")]
+        )
     assert not begun
 
 
@@ -443,7 +468,8 @@ def test_models_and_checkpoints_are_distinguished(tmp_path: Path) -> None:
     fit(tmp_path)
     with pytest.raises(ModelFileError, match=r"checkpoint of a run.*nnbackend\.resume"):
         nn.load(checkpoint_paths(tmp_path)[0])
-    classifier("numpy").save(tmp_path / "checkpoint-999999999999.safetensors")
+    model = nn.Model(classifier("numpy"))
+    model.save(tmp_path / "checkpoint-999999999999.safetensors")
     _, history = nn.resume(tmp_path, X, LABELS, device="numpy")  # the one before is used
     assert len(history) == 3
     for folder in (tmp_path / "absent", tmp_path.parent):
@@ -457,8 +483,9 @@ def test_on_another_device_it_resumes_within_rounding(
     net = classifier("numpy")
     nn.train(net, X, LABELS, epochs=3, batch_size=25)
     fit(tmp_path, Interrupt(3))
-    other, _ = nn.resume(tmp_path, X, LABELS, device=GhostBackend())
-    np.testing.assert_allclose(other.backend.to_host(other.theta), net.theta, rtol=0, atol=1e-5)
+    model, _ = nn.resume(tmp_path, X, LABELS, device=GhostBackend())
+    theta = model.network.backend.to_host(model.network.theta)
+    np.testing.assert_allclose(theta, net.theta, rtol=0, atol=1e-5)
     assert "within rounding" in caplog.text
 
 
@@ -467,8 +494,8 @@ def test_it_resumes_on_the_device_of_the_run(
 ) -> None:
     monkeypatch.setenv("NNBACKEND_DEVICE", "numba")  # the device of a new run
     fit(tmp_path, Interrupt(3))
-    net, _ = nn.resume(tmp_path, X, LABELS)
-    assert net.backend.device == "numpy:0"
+    model, _ = nn.resume(tmp_path, X, LABELS)
+    assert model.network.backend.device == "numpy:0"
     assert not caplog.records
 
 
@@ -483,8 +510,8 @@ def test_without_the_device_of_the_run_it_uses_another_and_warns(
     description.pop("format")
     description["run"]["device"] = word
     path.write_bytes(encode(description, arrays))
-    net, history = nn.resume(tmp_path, X, LABELS)
-    assert net.backend.device == "numpy:0"
+    model, history = nn.resume(tmp_path, X, LABELS)
+    assert model.network.backend.device == "numpy:0"
     assert len(history) == 3
     assert f"the run was on {word!r}, which cannot be used here; it is resumed on numpy:0" in (
         caplog.text

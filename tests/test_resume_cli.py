@@ -128,11 +128,12 @@ def test_ctrl_c_after_the_last_epoch_loses_nothing(
     """Interrupt while the results are saved and drawn."""
     words = [*IRIS, "--epochs", "3", "--out"]
     assert main([*words, str(tmp_path / "whole")]) == 0
-    for place in ("save", "figures", "_draw"):
+    for place in ("Model.save", "figures", "_draw"):
         folder = tmp_path / place
         capsys.readouterr()
         with monkeypatch.context() as patch:
-            patch.setattr(f"nnbackend.cli.train.{place}", interrupted)
+            module = "nnbackend.cli.plan" if place == "Model.save" else "nnbackend.cli.train"
+            patch.setattr(f"{module}.{place}", interrupted)
             assert main([*words, str(folder)]) == 130
         said = f"everything is saved in {folder}. Resume with: nnbackend train --resume {folder}"
         assert said in capsys.readouterr().err

@@ -50,9 +50,10 @@ class Model:
     row as a dictionary, or a list of such rows. Columns of text become one feature per category.
     >>> net = Network([2, 8, 2], loss="cross_entropy", device="numpy")
     >>> model = Model(net, scale="standard")
-    >>> history = model.fit([[0, 1], [3, 9], [1, 0], [9, 4]], ["low", "high", "low", "high"])
-    >>> model.predict([[8.0, 8.0]]).tolist()
-    ['high']
+    >>> rows, labels = [[0, 1], [3, 9], [1, 0], [9, 4]], ["low", "high", "low", "high"]
+    >>> history = model.fit(rows, labels, epochs=300)
+    >>> model.predict([[8, 8], [0, 0]]).tolist()
+    ['high', 'low']
     """
 
     def __init__(

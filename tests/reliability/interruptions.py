@@ -62,9 +62,13 @@ def options_of(rng: np.random.Generator) -> dict[str, Any]:
         "early_stopping": nn.EarlyStopping(patience=2, min_delta=float(rng.choice([0.0, 0.01]))),
         "ema": 0.9 if rng.random() < 0.3 else None,
         "validation": 0.2,
-        "scale": "standard",
         "seed": int(rng.integers(1000)),
     }
+
+
+def fit(net: nn.Network, **options: Any) -> nn.History:
+    """Train on scaled rows."""
+    return nn.Model(net, scale="standard").fit(X, LABELS, **options)
 
 
 def network(device: str) -> nn.Network:
@@ -78,7 +82,7 @@ def one_run(device: str, folder: Path, rng: np.random.Generator) -> tuple[bool, 
     options = options_of(rng)
     whole = Ender()
     net = network(device)
-    nn.train(net, X, LABELS, callbacks=[whole], **options)
+    fit(net, callbacks=[whole], **options)
     expected = whole.hash, net.backend.to_host(net.theta).tobytes()
 
     ends = np.sort(rng.integers(1, whole.steps + 1, size=rng.integers(1, 5))).tolist()
@@ -86,7 +90,7 @@ def one_run(device: str, folder: Path, rng: np.random.Generator) -> tuple[bool, 
     other, ender = network(device), Ender(ends.pop(0), bool(rng.random() < 0.5))
     writer = nn.Checkpoints(folder, steps=every)
     try:
-        history = nn.train(other, X, LABELS, callbacks=[ender, writer], **options)
+        history = fit(other, callbacks=[ender, writer], **options)
         is_over = history.stop_reason != "interrupted"
     except Crash:
         is_over = False
@@ -94,11 +98,12 @@ def one_run(device: str, folder: Path, rng: np.random.Generator) -> tuple[bool, 
         ender = Ender(ends.pop(0), bool(rng.random() < 0.5)) if ends else Ender()
         try:
             if checkpoint_paths(folder):
-                other, history = nn.resume(folder, X, LABELS, device=device, callbacks=[ender])
+                model, history = nn.resume(folder, X, LABELS, device=device, callbacks=[ender])
+                other = model.network
             else:  # crashed before the first: from the beginning
                 other = network(device)
                 callbacks = [ender, nn.Checkpoints(folder, steps=every)]
-                history = nn.train(other, X, LABELS, callbacks=callbacks, **options)
+                history = fit(other, callbacks=callbacks, **options)
             is_over = history.stop_reason != "interrupted"
         except Crash:
             continue

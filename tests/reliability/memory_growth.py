@@ -45,7 +45,7 @@ def fit(device: str, i: int) -> Any:
     cube = nn.Activation("cube", lambda z: z * z * z, lambda z: 3.0 * z * z)
     error = nn.Loss("error", lambda a, y, xp: (xp.sum((a - y) ** 2, axis=1), 2.0 * (a - y)))
     net = nn.Network([10, nn.Dense(20, cube), 1], error, device=device)
-    nn.train(net, X, Y, epochs=2, batch_size=50, scale="standard")
+    nn.Model(net, scale="standard").fit(X, Y, epochs=2, batch_size=50)
     return net
 
 

@@ -17,6 +17,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from nnbackend.cli import main
 from nnbackend.cli.settings import Settings, read_config, to_toml
 from nnbackend.data.csv_files import read_csv
 from nnbackend.data.idx_files import read_idx
+from nnbackend.data.preprocessing import Preprocessing
 from nnbackend.data.readers import load as load_data
 from nnbackend.errors import NNBackendError
 from nnbackend.persistence.checkpoints import checkpoint_paths, read_checkpoint
@@ -39,19 +41,20 @@ atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 Target = Callable[[bytes], object]
 
 
-def _network() -> nn.Network:
+def _model(columns: Any = None) -> nn.Model:
     layers = [2, nn.Dense(3, "elu"), nn.Dropout(0.1), nn.Maxout(2), nn.Dense(2, "softmax")]
-    net = nn.Network(layers, device="numpy", classes=["no", "yes"])
-    net.columns = {"columns": [{"name": "a"}]}
-    return net
+    columns = {"columns": [{"name": "a"}]} if columns is None else columns
+    known = Preprocessing(classes=("no", "yes"), columns=columns)
+    return nn.Model.from_parts(nn.Network(layers, device="numpy"), known)
 
 
 def _checkpoint() -> Path:
     folder = FOLDER / "run"
     if not folder.exists():
-        nn.train(_network(), X, LABELS, epochs=2, batch_size=5, schedule="warm_up", scale="unit",
-                 early_stopping=nn.EarlyStopping(9),
-                 callbacks=[nn.Checkpoints(folder)])  # fmt: skip
+        model = nn.Model(_model().network, scale="unit")
+        model.fit(X, LABELS, epochs=2, batch_size=5, schedule="warm_up",
+                  early_stopping=nn.EarlyStopping(9),
+                  callbacks=[nn.Checkpoints(folder)])  # fmt: skip
     return checkpoint_paths(folder)[-1]
 
 
@@ -137,7 +140,7 @@ def run_folder(data: bytes) -> None:
     folder = FOLDER / "run folder"
     if not folder.exists():
         folder.mkdir()
-        _network().save(folder / "model.safetensors")
+        _model().save(folder / "model.safetensors")
     names = ("environment.json", "history.csv", "config.toml")
     for name, sound in zip(names, _beside(), strict=True):
         (folder / name).write_bytes(sound)
@@ -153,9 +156,10 @@ def forged_columns(data: bytes) -> None:
         columns = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise NNBackendError from error
-    net = _network()
-    net.columns = columns
-    net.save(FOLDER / "columns.safetensors")
+    try:
+        _model(columns).save(FOLDER / "columns.safetensors")
+    except (TypeError, ValueError) as error:  # no object
+        raise NNBackendError from error
     table = str(_file(TABLE, "columns.csv"))
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         if main(["evaluate", str(FOLDER / "columns.safetensors"), table, "--device", "numpy"]):
@@ -192,7 +196,7 @@ TARGETS: dict[str, Target] = {
 def _saved() -> Path:
     path = FOLDER / "saved"
     if not path.exists():
-        _network().save(path)
+        _model().save(path)
     return path
 
 

@@ -26,9 +26,9 @@ def saved(tmp_path: Path) -> dict[str, Path]:
     """Return the paths of a model and a checkpoint."""
     x = np.random.default_rng(0).normal(size=(20, 3))
     net = nn.Network([3, 5, nn.Maxout(4), nn.Dropout(0.2), 2], "cross_entropy", device="numpy")
-    nn.train(net, x, (x[:, 0] > 0).astype(int), epochs=2, scale="standard",
-             callbacks=[nn.Checkpoints(tmp_path / "run")])  # fmt: skip
-    net.save(tmp_path / "model")
+    model = nn.Model(net, scale="standard")
+    model.fit(x, x[:, 0] > 0, epochs=2, callbacks=[nn.Checkpoints(tmp_path / "run")])
+    model.save(tmp_path / "model")
     return {"model": tmp_path / "model", "checkpoint": checkpoint_paths(tmp_path / "run")[-1]}
 
 

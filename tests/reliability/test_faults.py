@@ -230,7 +230,7 @@ def network():
 def run(net):
     options = {"batch_size": None, "optimizer": nn.SGD(0.1), "validation": 0.1}
     nn.train(net, x, y, epochs=1, **options)
-    return net.theta, net.predict_proba(x), net.evaluate(x, y)["loss"]
+    return net.theta, net.outputs(x), net.evaluate(x, y)["loss"]
 
 x = np.random.default_rng(0).normal(size=(30_000, 20)).astype(np.float32)
 y = (x[:, 0] > 0).astype(int)

@@ -35,12 +35,12 @@ def test_a_naive_resume_gives_another_result(tmp_path: Path) -> None:
     for seed in range(4):
         options: dict[str, Any] = interruptions.options_of(np.random.default_rng(seed))
         whole = interruptions.network("numpy")
-        nn.train(whole, interruptions.X, interruptions.LABELS, **options)
-        net = interruptions.network("numpy")
-        nn.train(net, interruptions.X, interruptions.LABELS, **{**options, "epochs": 2})
-        net.save(tmp_path / "model")
-        net = nn.load(tmp_path / "model", "numpy")
-        rest = {**options, "epochs": options["epochs"] - 2}
-        nn.train(net, interruptions.X, interruptions.LABELS, **rest)
-        different += not np.array_equal(net.theta, whole.theta)
+        data = interruptions.X, interruptions.LABELS
+        nn.Model(whole, scale="standard").fit(*data, **options)
+        model = nn.Model(interruptions.network("numpy"), scale="standard")
+        model.fit(*data, **{**options, "epochs": 2})
+        model.save(tmp_path / "model")
+        model = nn.load(tmp_path / "model", "numpy")
+        model.fit(*data, **{**options, "epochs": options["epochs"] - 2})
+        different += not np.array_equal(model.network.theta, whole.theta)
     assert different == 4

@@ -55,8 +55,8 @@ def test_any_stack_trains_and_loads_unchanged_or_is_refused(
         return
     assert np.isfinite(history["train_loss"]).all()
     with tempfile.TemporaryDirectory() as folder:
-        net.save(Path(folder) / "model")
-        again = nn.load(Path(folder) / "model", "numpy")
+        nn.Model(net).save(Path(folder) / "model")
+        again = nn.load(Path(folder) / "model", "numpy").network
     assert again.theta.tobytes() == net.theta.tobytes()
     assert again.layers == net.layers
     np.testing.assert_array_equal(again.outputs(x), net.outputs(x))
@@ -89,8 +89,9 @@ def test_any_input_is_accepted_or_refused(rows: Any, dtype: str, layout: str) ->
     net = nn.Network([2, 3, 2], "cross_entropy", device="numpy")
     labels = np.arange(len(rows)) % 2
     try:
-        nn.train(net, x, labels, epochs=1, batch_size=3, scale="robust")
-        proba = net.predict_proba(x)
+        model = nn.Model(net, scale="robust")
+        model.fit(x, labels, epochs=1, batch_size=3)
+        proba = model.predict_proba(x)
     except NNBackendError:
         return
     assert proba.shape == (len(rows), 2)

@@ -17,22 +17,22 @@ from pathlib import Path
 import numpy as np
 
 import nnbackend as nn
-from nnbackend.persistence import load, save
+from nnbackend.data.preprocessing import Preprocessing
+from nnbackend.persistence import read_model_file, write_model_file
 from nnbackend.persistence.container import encode
-from nnbackend.persistence.description import describe_network, network_tensors
+from nnbackend.persistence.description import describe_model, model_tensors
 
 SIZE = int(os.environ.get("WRITER_WIDTH", "200"))  # 200: a file of 160 kB
 
 
-def _network(step: int) -> nn.Network:
+def _parts(step: int) -> tuple[nn.Network, Preprocessing]:
     net = nn.Network([SIZE, SIZE], device="numpy")
     net.theta[:] = step
-    net.columns = {"step": step}
-    return net
+    return net, Preprocessing(columns={"step": step})
 
 
 def ours(path: Path, step: int) -> None:
-    save(_network(step), path)
+    write_model_file(*_parts(step), path)
 
 
 def savez(path: Path, step: int) -> None:
@@ -43,8 +43,8 @@ def savez(path: Path, step: int) -> None:
 
 def in_place(path: Path, step: int) -> None:
     """Write a model file in place."""
-    net = _network(step)
-    path.write_bytes(encode(describe_network(net), network_tensors(net)))
+    parts = _parts(step)
+    path.write_bytes(encode(describe_model(*parts), model_tensors(*parts)))
 
 
 def renamed(path: Path, step: int) -> None:
@@ -68,9 +68,9 @@ def read(kind: str, path: Path) -> int:
         with np.load(path, allow_pickle=False) as stored:
             step, theta = int(stored["step"]), stored["theta"]
     else:
-        net = load(path, "numpy")
-        assert net.columns is not None
-        step, theta = net.columns["step"], net.theta
+        net, known = read_model_file(path, "numpy")
+        assert known.columns is not None
+        step, theta = known.columns["step"], net.theta
     assert (theta == step).all(), "a mixture of two files"
     return step
 
