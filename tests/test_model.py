@@ -1,0 +1,296 @@
+"""Model: raw rows in, labels or values out; tables, labels, scales and errors."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nnbackend as nn
+from nnbackend.errors import ArgumentError, DataError, NNBackendError, ShapeError
+
+RNG = np.random.default_rng(0)
+N = 60
+SIZE = RNG.uniform(20, 120, N)
+CITY = np.array(["Basel", "Bern", "Chur"])[np.arange(N) % 3]
+BALCONY = RNG.random(N) > 0.5
+DEAR = np.where(SIZE + 20 * (CITY == "Bern") > 75, "dear", "cheap")
+COLUMNS = {"size": SIZE, "city": CITY, "balcony": BALCONY}
+FEATURES = 1 + 3 + 1
+
+
+def frames() -> dict[str, Callable[[dict[str, Any]], Any]]:
+    """Return the functions that turn columns into each kind of table."""
+
+    def pandas(columns: dict[str, Any]) -> Any:
+        return pytest.importorskip("pandas").DataFrame(columns)
+
+    def arrow(columns: dict[str, Any]) -> Any:
+        return pytest.importorskip("pyarrow").table(columns)
+
+    def polars(columns: dict[str, Any]) -> Any:
+        return pytest.importorskip("polars").DataFrame(columns)
+
+    def rows(columns: dict[str, Any]) -> Any:
+        lists = {name: np.asarray(column).tolist() for name, column in columns.items()}
+        return [dict(zip(lists, cells, strict=True)) for cells in zip(*lists.values(), strict=True)]
+
+    def lists(columns: dict[str, Any]) -> Any:
+        return {name: np.asarray(column).tolist() for name, column in columns.items()}
+
+    return {"pandas": pandas, "arrow": arrow, "polars": polars, "rows": rows,
+            "lists": lists, "arrays": dict}  # fmt: skip
+
+
+def classifier(n_in: int = FEATURES, n_out: int = 2, **options: Any) -> nn.Network:
+    return nn.Network([n_in, 8, n_out], "cross_entropy", device="numpy", seed=1, **options)
+
+
+def fitted(**options: Any) -> nn.Model:
+    model = nn.Model(classifier(), scale="standard")
+    model.fit(COLUMNS, DEAR, epochs=60, batch_size=10, optimizer=nn.Adam(0.02), **options)
+    return model
+
+
+# ---- tables -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", sorted(frames()))
+def test_every_kind_of_table_gives_the_same_model(kind: str) -> None:
+    table = frames()[kind](COLUMNS)
+    model, other = (
+        nn.Model(classifier(), scale="standard"),
+        nn.Model(classifier(), scale="standard"),
+    )
+    model.fit(table, DEAR, epochs=3, batch_size=10)
+    other.fit(COLUMNS, DEAR, epochs=3, batch_size=10)
+    np.testing.assert_array_equal(model.network.theta, other.network.theta)
+    np.testing.assert_array_equal(model.predict(table), other.predict(COLUMNS))
+    assert model.evaluate(table, DEAR) == other.evaluate(COLUMNS, DEAR)
+
+
+def test_a_table_becomes_one_feature_for_each_category() -> None:
+    model = fitted()
+    assert model.evaluate(COLUMNS, DEAR)["accuracy"] > 0.9
+    x = model.inputs({"size": [SIZE.mean()], "city": ["Bern"], "balcony": [True]})
+    city = (np.array([["Basel"], ["Bern"], ["Chur"]]) == CITY).astype(float)
+    expected = (np.array([0.0, 1.0, 0.0]) - city.mean(axis=1)) / city.std(axis=1)
+    np.testing.assert_allclose(x[0, 1:4], expected, rtol=1e-6)
+    np.testing.assert_allclose(x[0, 0], 0.0, atol=1e-6)
+    np.testing.assert_allclose(x[0, 4], (1 - BALCONY.mean()) / BALCONY.std(), rtol=1e-6)
+
+
+def test_one_row_may_be_a_dictionary_with_its_columns_in_any_order() -> None:
+    model = fitted()
+    row = {"balcony": False, "city": "Bern", "size": 110.0, "further": "ignored"}
+    assert model.predict(row).tolist() == ["dear"]
+    assert model.predict([row, row]).tolist() == ["dear", "dear"]
+    text = {"balcony": "no", "city": " Bern ", "size": "110"}  # as a form or a CSV file sends it
+    np.testing.assert_array_equal(model.predict_proba(text), model.predict_proba(row))
+
+
+def test_the_target_may_be_a_column() -> None:
+    table = COLUMNS | {"price": DEAR}
+    model, other = (
+        nn.Model(classifier(), scale="standard"),
+        nn.Model(classifier(), scale="standard"),
+    )
+    valid = {name: column[:20] for name, column in table.items()}
+    model.fit(table, "price", validation=(valid, "price"), epochs=3)
+    other.fit(COLUMNS, DEAR, validation=({k: v[:20] for k, v in COLUMNS.items()}, DEAR[:20]),
+              epochs=3)  # fmt: skip
+    np.testing.assert_array_equal(model.network.theta, other.network.theta)
+    np.testing.assert_array_equal(model.predict(table), other.predict(COLUMNS))
+    assert model.evaluate(table) == model.evaluate(table, "price") == other.evaluate(COLUMNS, DEAR)
+    with pytest.raises(ArgumentError, match="evaluate needs targets"):
+        model.evaluate(COLUMNS)
+
+
+def test_a_numeric_target_column_is_a_regression() -> None:
+    table = {"size": SIZE, "city": CITY, "price": 10.0 * SIZE + 100.0}
+    model = nn.Model(nn.Network([4, 8, 1], device="numpy"), scale="standard", scale_targets=True)
+    model.fit(table, "price", epochs=200, batch_size=10, optimizer=nn.Adam(0.02))
+    assert model.classes is None
+    assert model.evaluate(table)["r2"] > 0.98
+    predicted = model.predict({"size": 100.0, "city": "Chur"})
+    assert predicted.dtype == np.float64
+    assert predicted[0] == pytest.approx(1100.0, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "text"),
+    [
+        ({"city": ["Zug"] * N}, DataError, "column 'city'.*'Basel', 'Bern', 'Chur'.*'Zug'"),
+        ({"city": None}, DataError, "no column 'city'"),
+        ({"city": [None] * N}, DataError, "missing values in 60 of 60 rows"),
+        ({"size": np.where(np.arange(N) == 3, np.nan, SIZE)}, DataError, r"in 1 of 60 rows"),
+        ({"size": np.where(np.arange(N) == 3, np.inf, SIZE)}, DataError, "infinity in data row 4"),
+        ({"size": ["big"] * N}, DataError, "column 'size' must be numbers.*'big'"),
+        ({"balcony": ["perhaps"] * N}, DataError, "column 'balcony'.*'perhaps'"),
+        ({"size": SIZE[:5]}, ShapeError, "columns of one length"),
+        ({"size": SIZE + 1j}, DataError, "column 'size'.*complex numbers"),
+        ({"size": SIZE[:, None]}, ShapeError, "one value for each row"),
+    ],
+    ids=["category", "no column", "no category", "gap", "infinite", "text", "boolean", "short",
+         "complex", "two-dimensional"],
+)  # fmt: skip
+def test_rows_unlike_those_of_the_fit_are_refused(
+    change: dict[str, Any], kind: type[Exception], text: str
+) -> None:
+    model = fitted()
+    table = {name: v for name, v in (COLUMNS | change).items() if v is not None}
+    for call in (model.predict, model.outputs, lambda x: model.evaluate(x, DEAR)):
+        with pytest.raises(kind, match=text) as caught:
+            call(table)
+        assert isinstance(caught.value, NNBackendError)
+
+
+@pytest.mark.parametrize(
+    ("table", "y", "kind", "text"),
+    [
+        (COLUMNS | {"more": SIZE}, DEAR, ShapeError, "4 columns.*6 features.*n_in=6"),
+        (COLUMNS, "price", DataError, "one of the columns.*'price'"),
+        (np.zeros((N, FEATURES)), "price", ArgumentError, "name a column of a table only"),
+        ({"price": DEAR}, "price", DataError, "a column besides the target"),
+        (COLUMNS | {"price": [None, *DEAR[1:]]}, "price", DataError, "'price' in 1 of 60 rows"),
+        (COLUMNS | {"size": SIZE.astype("M8[s]")}, DEAR, DataError, "'size'.*dates"),
+        (COLUMNS, DEAR[:7], ShapeError, "one target for each of the 60 rows"),
+        (COLUMNS, [None, *DEAR[1:]], DataError, "a label in every row"),
+        (COLUMNS, np.arange(N), DataError, "2 classes.*60 different labels.*0, 1, 2"),
+        ({}, DEAR, ShapeError, "at least one row"),
+    ],
+    ids=range(10),
+)
+def test_a_table_that_cannot_be_fitted_leaves_the_model_unfitted(
+    table: Any, y: Any, kind: type[Exception], text: str
+) -> None:
+    model = nn.Model(classifier(), scale="standard")
+    before = model.network.theta.copy()
+    with pytest.raises(kind, match=text):
+        model.fit(table, y, epochs=1)
+    np.testing.assert_array_equal(model.network.theta, before)
+    assert model.preprocessing.columns is model.preprocessing.scaler is model.classes is None
+    model.fit(COLUMNS, DEAR, epochs=1)  # the model is as new
+
+
+# ---- labels -------------------------------------------------------------------------------------
+
+X = RNG.normal(size=(N, 4))
+CODES = (X[:, 0] > 0).astype(int)
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (np.array(["no", "yes"])[CODES], ("no", "yes")),
+        (np.array(["no", "yes"], object)[CODES], ("no", "yes")),
+        (CODES, (0, 1)),
+        (CODES.astype(np.uint8), (0, 1)),
+        (CODES.astype(float), (0, 1)),
+        (2 * CODES - 1, (-1, 1)),
+        (CODES + 7.0, (7, 8)),
+        (CODES > 0, (False, True)),
+        (CODES[:, None] + 1, (1, 2)),
+    ],
+    ids=["text", "objects", "codes", "bytes", "floats", "signs", "numbers", "booleans", "column"],
+)
+@pytest.mark.parametrize("n_out", [1, 2])
+def test_labels_of_any_kind_are_learned(labels: Any, classes: tuple[Any, ...], n_out: int) -> None:
+    loss = "binary_cross_entropy" if n_out == 1 else "cross_entropy"
+    model = nn.Model(nn.Network([4, n_out], loss, device="numpy"))
+    history = model.fit(
+        X, labels, epochs=100, batch_size=10, validation=(X, labels), optimizer=nn.Adam(0.05)
+    )
+    assert model.classes == classes
+    assert [type(label) for label in model.classes] == [type(label) for label in classes]
+    predicted = model.predict(X)
+    assert (predicted == np.ravel(labels)).mean() > 0.9
+    assert model.evaluate(X, labels)["accuracy"] == pytest.approx(history["valid_accuracy"][-1])
+    proba = model.predict_proba(X)
+    assert proba.shape == (N, 2)
+    np.testing.assert_array_equal(np.asarray(classes)[proba.argmax(axis=1)], predicted)
+
+
+def test_a_class_that_is_absent_needs_no_mention_if_labels_are_codes() -> None:
+    model = nn.Model(classifier(4, 3))
+    model.fit(X, CODES, epochs=1)
+    assert model.classes == (0, 1, 2)
+    named = nn.Model(classifier(4, 3), classes=["a", "b", "c"])
+    named.fit(X, np.array(["a", "c"])[CODES], epochs=1)
+    assert named.predict_proba(X).shape == (N, 3)
+
+
+def test_one_hot_targets_and_several_answers_have_no_labels() -> None:
+    model = nn.Model(classifier(4))
+    model.fit(X, np.eye(2)[CODES], epochs=60, batch_size=10, optimizer=nn.Adam(0.05))
+    assert model.classes is None
+    assert (model.predict(X) == CODES).mean() > 0.8
+    several = nn.Model(nn.Network([4, 3], "binary_cross_entropy", device="numpy"))
+    several.fit(X, X[:, :3] > 0, epochs=100)
+    assert several.predict(X).shape == (N, 3)
+    assert several.predict_proba(X).shape == (N, 3)
+
+
+def test_the_labels_of_a_data_set_are_those_of_its_codes() -> None:
+    data = nn.data.load("iris")
+    assert data.labels is not None
+    assert set(data.labels) == {"setosa", "versicolor", "virginica"}
+    model = nn.Model(classifier(4, 3), scale="standard")
+    model.fit(data.x, data.labels, epochs=40, batch_size=16, optimizer=nn.Adam(0.02))
+    assert model.evaluate(data.x, data.labels)["accuracy"] > 0.9
+    values = nn.data.load("diabetes")
+    assert values.labels is values.y
+
+
+# ---- the whole ----------------------------------------------------------------------------------
+
+
+def test_a_second_fit_continues_with_the_preprocessing_of_the_first() -> None:
+    model = fitted()
+    known, theta = model.preprocessing, model.network.theta.copy()
+    moved = COLUMNS | {"size": SIZE + 500.0}
+    model.fit(moved, DEAR, epochs=1)
+    assert model.preprocessing.scaler is known.scaler
+    assert model.preprocessing.columns == known.columns
+    assert not np.array_equal(model.network.theta, theta)
+    with pytest.raises(DataError, match="'costly'"):
+        model.fit(COLUMNS, ["costly"] * N, epochs=1)
+
+
+def test_validation_rows_do_not_change_the_scales() -> None:
+    model = nn.Model(classifier(4), scale="standard")
+    model.fit(X, CODES, validation=(100.0 * X, CODES), epochs=1)
+    assert model.preprocessing.scaler is not None
+    np.testing.assert_allclose(model.preprocessing.scaler.shift, X.mean(axis=0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_copies_answer_alike(copied: Callable[[nn.Model], nn.Model]) -> None:
+    model = fitted()
+    other = copied(model)
+    np.testing.assert_array_equal(other.predict_proba(COLUMNS), model.predict_proba(COLUMNS))
+    assert other.classes == model.classes
+
+
+def test_the_network_inside_computes_on_the_inputs() -> None:
+    model = fitted()
+    x, y = model.inputs(COLUMNS), model.targets(DEAR)
+    np.testing.assert_allclose(model.network.outputs(x), model.outputs(COLUMNS), rtol=1e-5)
+    assert model.network.evaluate(x, y) == pytest.approx(model.evaluate(COLUMNS, DEAR), rel=1e-5)
+    assert model.network.backprop(x, y).loss > 0
+
+
+def test_summary_and_repr() -> None:
+    model = fitted()
+    assert "scale standard" in model.summary()
+    assert "classes cheap, dear" in model.summary()
+    assert repr(model).startswith("<Model scale='standard' <Network 5 -> dense 8 relu")
+
+
+def test_only_a_network_can_be_inside() -> None:
+    with pytest.raises(ArgumentError, match=r"must be an nnbackend\.Network"):
+        nn.Model([4, 2])  # type: ignore[arg-type]
