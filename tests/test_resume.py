@@ -525,6 +525,7 @@ FORGED: dict[str, Callable[[dict[str, Any]], Any]] = {
     "more steps than an epoch has": lambda run: run.update(step_in_epoch=99),
     "an epoch without history": lambda run: run.update(epoch=2, step_in_epoch=1),
     "an earlier version": lambda run: run.update(recipe=run.pop("config")),
+    "a version without TrainState": lambda run: run.update(lbfgs=None),
     "no config": lambda run: run.pop("config"),
     "config of text": lambda run: run.update(config="adam"),
     "unknown optimizer": lambda run: run["config"]["optimizer"].update(kind="os.system"),

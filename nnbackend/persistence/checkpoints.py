@@ -227,7 +227,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
             "A checkpoint must have the state of a run. Received: a file without one, such as a "
             "model. Use a folder that nnbackend.Checkpoints wrote."
         )
-    if "config" not in run:
+    is_earlier = "config" not in run or run.get("lbfgs", {}) is None
+    if is_earlier or any(name.startswith(f"{PREFIX}state.") for name in arrays):
         raise ModelFileError(
             "A checkpoint must have been written by this version of nnbackend. Received: one of an "
             "earlier version. Resume it with that version, or start a new run."
