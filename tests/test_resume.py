@@ -15,6 +15,7 @@ from fitting import fit_model
 from rows import make_or_skip
 
 import nnbackend as nn
+from nnbackend.data.preprocessing import Preprocessing
 from nnbackend.errors import ArgumentError, ModelFileError
 from nnbackend.persistence.atomic_file import atomic_write
 from nnbackend.persistence.checkpoints import checkpoint_paths
@@ -410,11 +411,13 @@ def test_options_that_cannot_be_saved_are_refused_before_training(tmp_path: Path
 
     with pytest.raises(ArgumentError, match="must be numbers or names"):
         fit(tmp_path / "shuffle", Note(), shuffle=backwards)
-    model = nn.Model(classifier("numpy"), classes=[b"no", b"yes"])
+    known = Preprocessing(columns={"columns": {1, 2}})
+    model = nn.Model.from_parts(classifier("numpy"), known)
+    with pytest.raises(ArgumentError, match="plain data for JSON"):
+        model.fit(X, LABELS, callbacks=[Note(), nn.Checkpoints(tmp_path / "columns")])
+    model, names = nn.Model(classifier("numpy")), np.array([b"no", b"yes"])
     with pytest.raises(ArgumentError, match="classes must be text, numbers or booleans"):
-        model.fit(
-            X, np.array([b"no", b"yes"])[LABELS], callbacks=[Note(), nn.Checkpoints(tmp_path / "c")]
-        )
+        model.fit(X, names[LABELS], callbacks=[Note(), nn.Checkpoints(tmp_path / "classes")])
     assert not begun
 
 

@@ -62,7 +62,7 @@ def describe_model(net: Network, known: Preprocessing) -> dict[str, Any]:
         "classes": None if known.classes is None else [_label(c) for c in known.classes],
         "scaler": _describe_scaler(known.scaler),
         "target_scaler": _describe_scaler(known.target_scaler),
-        "columns": None if known.columns is None else dict(known.columns),
+        "columns": dict(known.columns) if isinstance(known.columns, Mapping) else known.columns,
     }
 
 

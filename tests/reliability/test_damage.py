@@ -27,7 +27,8 @@ def saved(tmp_path: Path) -> dict[str, Path]:
     x = np.random.default_rng(0).normal(size=(20, 3))
     net = nn.Network([3, 5, nn.Maxout(4), nn.Dropout(0.2), 2], "cross_entropy", device="numpy")
     model = nn.Model(net, scale="standard")
-    model.fit(x, x[:, 0] > 0, epochs=2, callbacks=[nn.Checkpoints(tmp_path / "run")])
+    labels = (x[:, 0] > 0).astype(int)
+    model.fit(x, labels, epochs=2, callbacks=[nn.Checkpoints(tmp_path / "run")])
     model.save(tmp_path / "model")
     return {"model": tmp_path / "model", "checkpoint": checkpoint_paths(tmp_path / "run")[-1]}
 
