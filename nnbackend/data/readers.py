@@ -75,8 +75,8 @@ def load(
     if not isinstance(source, (str, os.PathLike)):
         raise ArgumentError(
             "source must be the name of a built-in set or the path of a file. Received: "
-            f"{type(source).__module__}.{type(source).__name__}. Give arrays and DataFrames to "
-            "nnbackend.train(net, x, y) or an estimator; write CSV text to a file first."
+            f"{type(source).__module__}.{type(source).__name__}. Pass arrays and "
+            "tables to nnbackend.Model or an estimator; write CSV text to a file first."
         )
     path = Path(source)
     kind = _format(path)
