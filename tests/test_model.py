@@ -5,10 +5,13 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.exceptions import ConvergenceWarning
 
 import nnbackend as nn
 from nnbackend.errors import ArgumentError, DataError, NNBackendError, ShapeError
@@ -21,6 +24,8 @@ BALCONY = RNG.random(N) > 0.5
 DEAR = np.where(SIZE + 20 * (CITY == "Bern") > 75, "dear", "cheap")
 COLUMNS = {"size": SIZE, "city": CITY, "balcony": BALCONY}
 FEATURES = 1 + 3 + 1
+X = RNG.normal(size=(N, 4))
+CODES = (X[:, 0] > 0).astype(int)
 
 
 def frames() -> dict[str, Callable[[dict[str, Any]], Any]]:
@@ -126,9 +131,9 @@ def test_a_numeric_target_column_is_a_regression() -> None:
     [
         ({"city": ["Zug"] * N}, DataError, "column 'city'.*'Basel', 'Bern', 'Chur'.*'Zug'"),
         ({"city": None}, DataError, "no column 'city'"),
-        ({"city": [None] * N}, DataError, "missing values in 60 of 60 rows"),
+        ({"city": [None] * N}, DataError, r"missing values in 60 of 60 rows \(city: 60\)"),
         ({"size": np.where(np.arange(N) == 3, np.nan, SIZE)}, DataError, r"in 1 of 60 rows"),
-        ({"size": np.where(np.arange(N) == 3, np.inf, SIZE)}, DataError, "infinity in data row 4"),
+        ({"size": np.where(np.arange(N) == 3, np.inf, SIZE)}, DataError, "infinity .*'size', data row 4"),
         ({"size": ["big"] * N}, DataError, "column 'size' must be numbers.*'big'"),
         ({"balcony": ["perhaps"] * N}, DataError, "column 'balcony'.*'perhaps'"),
         ({"size": SIZE[:5]}, ShapeError, "columns of one length"),
@@ -161,9 +166,10 @@ def test_rows_unlike_those_of_the_fit_are_refused(
         (COLUMNS, DEAR[:7], ShapeError, "one target for each of the 60 rows"),
         (COLUMNS, [None, *DEAR[1:]], DataError, "a label in every row"),
         (COLUMNS, np.arange(N), DataError, "2 classes.*60 different labels.*0, 1, 2"),
-        ({}, DEAR, ShapeError, "at least one row"),
+        ({}, DEAR, ShapeError, "an empty table"),
+        (COLUMNS, None, ArgumentError, "fit needs targets"),
     ],
-    ids=range(10),
+    ids=range(11),
 )
 def test_a_table_that_cannot_be_fitted_leaves_the_model_unfitted(
     table: Any, y: Any, kind: type[Exception], text: str
@@ -177,10 +183,52 @@ def test_a_table_that_cannot_be_fitted_leaves_the_model_unfitted(
     model.fit(COLUMNS, DEAR, epochs=1)  # the model is as new
 
 
-# ---- labels -------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "further",
+    [
+        {"price": [None] * N}, {"price": [""] * N}, {"price": np.arange(N).astype("M8[D]")},
+        {"when": np.arange(N).astype("M8[D]")}, {"": [1] * N}, {"objects": [object()] * N},
+    ],
+    ids=["no target", "empty target", "dates as target", "dates", "no name", "objects"],
+)  # fmt: skip
+def test_other_columns_are_ignored(further: dict[str, Any]) -> None:
+    model = nn.Model(classifier(), scale="standard")
+    model.fit(COLUMNS | {"price": DEAR}, "price", epochs=2)
+    expected = model.predict_proba(COLUMNS)
+    np.testing.assert_array_equal(model.predict_proba(COLUMNS | further), expected)
 
-X = RNG.normal(size=(N, 4))
-CODES = (X[:, 0] > 0).astype(int)
+
+def test_numbered_columns_and_another_target() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(np.c_[X, CODES])
+    model = nn.Model(classifier(4))
+    model.fit(frame, 4, epochs=1)
+    assert model.predict(frame).shape == (N,)
+    assert model.evaluate(frame) == model.evaluate(frame, 4) == model.evaluate(frame, CODES)
+    with pytest.raises(ArgumentError, match="y must be the target of the fit, '4'"):
+        model.evaluate(frame, 0)
+    with pytest.raises(DataError, match="must have the target column '4'"):
+        model.evaluate(frame.iloc[:, :4], 4)
+
+
+def test_decimals_are_numbers() -> None:
+    table = COLUMNS | {"size": [Decimal(f"{size:.3f}") for size in SIZE]}
+    model = nn.Model(classifier())
+    model.fit(table, DEAR, epochs=1)
+    np.testing.assert_allclose(model.inputs(table)[:, 0], SIZE, atol=1e-3)
+    with pytest.raises(DataError, match="'size' must be finite in float64"):
+        model.predict({"size": 10**400, "city": "Bern", "balcony": True})
+
+
+def test_an_array_has_no_names() -> None:
+    model = nn.Model(classifier(4))
+    model.fit(X, CODES, epochs=1)
+    for rows in ({"a": 1, "b": 2, "c": 3, "d": 4}, [{"a": 1, "b": 2, "c": 3, "d": 4}]):
+        with pytest.raises(DataError, match="was fitted to an array"):
+            model.predict(rows)
+
+
+# ---- labels -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -235,6 +283,33 @@ def test_one_hot_targets_and_several_answers_have_no_labels() -> None:
     assert several.predict_proba(X).shape == (N, 3)
 
 
+@pytest.mark.parametrize("labels", [DEAR == "dear", np.where(DEAR == "dear", 7, 3)], ids=str)
+@pytest.mark.parametrize("form", ["column", "array"])
+def test_labels_of_a_table_survive_a_file(labels: Any, form: str, tmp_path: Path) -> None:
+    """A boolean label is text in the coding of the columns and a boolean in the model."""
+    table, y = (COLUMNS | {"y": labels}, "y") if form == "column" else (COLUMNS, labels)
+    model = nn.Model(classifier())
+    model.fit(table, y, epochs=30, batch_size=10, optimizer=nn.Adam(0.02))
+    model.save(tmp_path / "m.safetensors")
+    for each in (model, nn.load(tmp_path / "m.safetensors", "numpy"), copy.deepcopy(model)):
+        predicted = each.predict(COLUMNS)
+        assert predicted.dtype.kind == labels.dtype.kind
+        assert each.evaluate(table, y) == model.evaluate(COLUMNS, labels)
+        assert (predicted == labels).mean() == pytest.approx(each.evaluate(table, y)["accuracy"])
+
+
+def test_one_label_for_several_answers_is_refused() -> None:
+    model = nn.Model(nn.Network([4, 2], "binary_cross_entropy", device="numpy"))
+    with pytest.raises(ShapeError, match=r"2 columns of 0 and 1.*use cross_entropy"):
+        model.fit(X, CODES)
+
+
+@pytest.mark.parametrize("classes", ["ab", {"a", "b"}, {"a": 1, "b": 2}, ["a", None], ["a"]])
+def test_classes_must_be_a_list_of_labels(classes: Any) -> None:
+    with pytest.raises(ArgumentError, match="classes must be"):
+        nn.Model(classifier(4), classes=classes)
+
+
 def test_the_labels_of_a_data_set_are_those_of_its_codes() -> None:
     data = nn.data.load("iris")
     assert data.labels is not None
@@ -259,6 +334,51 @@ def test_a_second_fit_continues_with_the_preprocessing_of_the_first() -> None:
     assert not np.array_equal(model.network.theta, theta)
     with pytest.raises(DataError, match="'costly'"):
         model.fit(COLUMNS, ["costly"] * N, epochs=1)
+
+
+def test_an_error_before_the_first_step_leaves_the_model_unfitted(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint-000000000001.safetensors").write_bytes(b"")
+    model = nn.Model(classifier(), scale="standard")
+    with pytest.raises(ArgumentError, match="holds checkpoints"):
+        model.fit(COLUMNS, DEAR, callbacks=[nn.Checkpoints(tmp_path)])
+    assert model.classes is model.preprocessing.scaler is model.preprocessing.columns is None
+    with pytest.raises(ArgumentError, match="must be fitted before it is used"):
+        model.predict(COLUMNS)
+
+
+def test_an_unfitted_model_is_not_saved_without_its_scales(tmp_path: Path) -> None:
+    for options in ({"scale": "standard"}, {"scale_targets": True}):
+        model = nn.Model(nn.Network([4, 1], device="numpy"), **options)
+        with pytest.raises(ArgumentError, match="must be fitted before it is used"):
+            model.save(tmp_path / "m")
+        with pytest.raises(ArgumentError, match="must be fitted before it is used"):
+            nn.export(model, tmp_path / "m.npz")
+        with pytest.raises(ArgumentError, match="must be fitted before it is used"):
+            model.inputs(X)
+    assert not list(tmp_path.iterdir())
+    scaler = nn.data.fit_scaler("standard", 100.0 * X)
+    model = nn.Model(classifier(4), scale=scaler)
+    model.save(tmp_path / "m.safetensors")
+    loaded = nn.load(tmp_path / "m.safetensors", "numpy")
+    np.testing.assert_array_equal(loaded.outputs(100.0 * X), model.outputs(100.0 * X))
+    loaded.fit(X, np.array(["a", "b"])[CODES], epochs=1)  # labels are learned later, too
+    assert loaded.classes == ("a", "b")
+
+
+def test_train_takes_networks_only() -> None:
+    with pytest.raises(ArgumentError, match=r"net must be an nnbackend.Network.*method fit"):
+        nn.train(nn.Model(classifier(4)), X, CODES)  # type: ignore[arg-type]
+
+
+def test_the_models_of_an_estimator_know_its_columns() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(X, columns=list("abcd"))
+    estimator = nn.MLPClassifier((5,), max_iter=2, tol=9.0, n_iter_no_change=1, device="numpy")
+    with pytest.warns(ConvergenceWarning):
+        (model,) = estimator.fit(frame, CODES).to_models()
+    expected = estimator.predict(frame)
+    np.testing.assert_array_equal(model.predict(frame[["d", "b", "a", "c"]]), expected)
+    assert model.predict({"d": X[3, 3], "b": X[3, 1], "a": X[3, 0], "c": X[3, 2]}) == expected[3]
 
 
 def test_validation_rows_do_not_change_the_scales() -> None:

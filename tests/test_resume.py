@@ -22,6 +22,8 @@ from nnbackend.persistence.checkpoints import checkpoint_paths
 from nnbackend.persistence.container import encode, read_model
 from nnbackend.testing.ghost import GhostBackend
 from nnbackend.training import step_runner
+from nnbackend.training.api import new_trainer
+from nnbackend.training.config import TrainConfig
 
 RNG = np.random.default_rng(5)
 X = RNG.normal(size=(50, 4)).astype(np.float32)
@@ -412,9 +414,12 @@ def test_options_that_cannot_be_saved_are_refused_before_training(tmp_path: Path
     with pytest.raises(ArgumentError, match="must be numbers or names"):
         fit(tmp_path / "shuffle", Note(), shuffle=backwards)
     known = Preprocessing(columns={"columns": {1, 2}})
-    model = nn.Model.from_parts(classifier("numpy"), known)
+    callbacks = [Note(), nn.Checkpoints(tmp_path / "columns")]
+    trainer = new_trainer(
+        classifier("numpy"), X, LABELS, TrainConfig(), preprocessing=known, callbacks=callbacks
+    )
     with pytest.raises(ArgumentError, match="plain data for JSON"):
-        model.fit(X, LABELS, callbacks=[Note(), nn.Checkpoints(tmp_path / "columns")])
+        trainer.run()
     model, names = nn.Model(classifier("numpy")), np.array([b"no", b"yes"])
     with pytest.raises(ArgumentError, match="classes must be text, numbers or booleans"):
         model.fit(X, names[LABELS], callbacks=[Note(), nn.Checkpoints(tmp_path / "classes")])

@@ -6,7 +6,8 @@ Frames of pandas, polars and Arrow are detected by their methods, so none of the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from decimal import Decimal
 from numbers import Real
 from typing import Any
 
@@ -17,27 +18,31 @@ from nnbackend.data.tables import EXACT, Column, Table, check_names, is_missing
 from nnbackend.errors import DataError, ShapeError
 
 
-def as_table(x: Any, where: str = "x") -> Table | None:
+def as_table(x: Any, where: str = "x", only: Collection[str] | None = None) -> Table | None:
     """Return a table of the named columns of x; None for an array and the like.
 
     x: a frame of pandas, polars or Arrow, a dictionary of columns, a dictionary that is one row, or
     a list of such rows.
+    only: names of the columns to convert, where present; by default all.
 
     Raises: DataError or ShapeError for columns that are neither numbers, booleans nor text.
     """
     pairs = _columns(x, where)
     if pairs is None:
         return None
-    names = [str(name) for name, _ in pairs]
+    pairs = [(str(name), values) for name, values in pairs if only is None or str(name) in only]
+    names = tuple(name for name, _ in pairs)
     check_names(names, where)
     columns = tuple(_column(name, values, where) for name, values in pairs)
-    lengths = {len(column) for column in columns}
-    if len(lengths) != 1 or lengths == {0}:
+    lengths = [len(column) for column in columns]
+    if only is None and not sum(lengths):
+        raise ShapeError(f"{where} must have columns and rows. Received: an empty table.")
+    if len(set(lengths)) > 1:
         raise ShapeError(
-            f"{where} must have columns of one length, at least one row. Received: "
-            f"{sorted(lengths)} rows in {len(columns)} columns."
+            f"{where} must have columns of one length. Received: from {min(lengths)} to "
+            f"{max(lengths)} rows."
         )
-    return Table(where, tuple(names), columns, np.arange(1, lengths.pop() + 1))
+    return Table(where, names, columns, np.arange(1, (lengths or [0])[0] + 1))
 
 
 def _columns(x: Any, where: str) -> list[tuple[Any, Any]] | None:
@@ -96,8 +101,14 @@ def _column(name: Any, values: Any, where: str) -> Column:
         return array.astype(np.float64) if is_exact else array.astype(np.int64)
     cells = array.tolist()
     known = [cell for cell in cells if not _is_nothing(cell)]
-    if known and all(isinstance(c, Real) and not isinstance(c, bool) for c in known):
-        return np.array([math.nan if _is_nothing(cell) else float(cell) for cell in cells])
+    if known and all(isinstance(c, (Real, Decimal)) and not isinstance(c, bool) for c in known):
+        try:
+            return np.array([math.nan if _is_nothing(cell) else float(cell) for cell in cells])
+        except OverflowError as error:
+            raise DataError(
+                f"{where}: column {name!r} must be finite in float64. "
+                f"Received: a larger number ({error})."
+            ) from error
     return [None if _is_nothing(cell) else str(cell).strip() for cell in cells]
 
 

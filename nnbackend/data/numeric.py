@@ -22,8 +22,8 @@ from nnbackend.errors import DataError, ShapeError
 Host = NDArray[Any]
 MOST_NAMES = 10  # columns named in a message
 CURES = {
-    "text": "Use nnbackend.Model, which encodes text columns, or encode them as numbers first, for "
-    "example with pandas.get_dummies or scikit-learn's OneHotEncoder.",
+    "text": "Use nnbackend.Model with a table of named columns, as a DataFrame, or encode them "
+    "as numbers first, for example with pandas.get_dummies or scikit-learn's OneHotEncoder.",
     "dates": "Turn dates into numbers first, for example days: "
     "(dates - dates.min()) / numpy.timedelta64(1, 'D').",
     "durations": "Divide durations by a unit first: durations / numpy.timedelta64(1, 's').",

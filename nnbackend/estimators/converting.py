@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import sklearn.neural_network
 
+from nnbackend.data.coding import ColumnCoding, RawColumn
 from nnbackend.data.preprocessing import Preprocessing
 from nnbackend.errors import ArgumentError
 from nnbackend.estimators.building import (
@@ -151,7 +152,7 @@ def as_models(model: Any) -> list[Model]:
             f"A network needs at least two classes. Received: a fit to {classes!r} alone. "
             "Fit to rows of several classes."
         )
-    models = []
+    models, columns = [], _columns(model)
     for member in getattr(model, "estimators_", [model]):
         net = _as_network(member)
         is_softmax = isinstance(last := net.layers[-1], Dense) and last.activation.name == "softmax"
@@ -159,9 +160,18 @@ def as_models(model: Any) -> list[Model]:
             getattr(model, "scaler_", None),
             getattr(model, "target_scaler_", None),
             tuple(np.asarray(classes).tolist()) if is_softmax else None,
+            columns,
         )
         models.append(Model.from_parts(net, known))
     return models
+
+
+def _columns(model: Any) -> dict[str, Any] | None:
+    """Return the coding of the columns of the table that an estimator was fitted to."""
+    if not hasattr(model, "feature_names_in_"):
+        return None
+    numeric = tuple(RawColumn(str(name), "numeric") for name in model.feature_names_in_)
+    return ColumnCoding(numeric, None, None).to_dict()
 
 
 def _as_network(model: Any) -> Network:

@@ -48,6 +48,8 @@ def export(model: Any, path: str | os.PathLike[str]) -> None:
             f"{suggest(target.suffix, ['.onnx', '.npz'])}"
         )
     models = [as_model(model)] if isinstance(model, (Network, Model)) else _models_of(model)
+    for each in models:
+        each.check_fitted()
     to_bytes = onnx_bytes if suffix == ".onnx" else npz_bytes
     if len(models) == 1:
         content = to_bytes(models[0].network, models[0].preprocessing)

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
 
 from nnbackend.data.numeric import as_array
-from nnbackend.errors import ArgumentError, DataError
+from nnbackend.errors import ArgumentError, DataError, ShapeError
 from nnbackend.network.network import Network
 
 SHOWN = 10  # labels in a message
 KINDS = "biufUSTO"  # of arrays that can hold labels
+LABELS = (str, bytes, int, float, bool)
 
 
 def has_labels(net: Network, y: np.ndarray) -> bool:
     """Return True if targets y are labels of classes for the network, not values."""
     if y.ndim != 1:
         return False
+    if net.loss.name == "binary_cross_entropy" and net.n_out > 1:
+        raise ShapeError(
+            f"y must have {net.n_out} columns of 0 and 1 for binary_cross_entropy with "
+            f"{net.n_out} outputs. Received: y.shape={y.shape}. For one label of several classes "
+            "use cross_entropy."
+        )
     if y.dtype.kind not in KINDS or not len(y):
         return False
     if y.dtype.kind == "f" and not np.array_equal(y, np.rint(y)):  # also NaN: refused later
@@ -50,9 +57,18 @@ def find_labels(net: Network, y: np.ndarray) -> tuple[Any, ...]:
     return tuple(found)
 
 
-def check_labels(net: Network, classes: Sequence[Any]) -> tuple[Any, ...]:
+def check_labels(net: Network, classes: Iterable[Any]) -> tuple[Any, ...]:
     """Return given labels as plain Python objects; raise ArgumentError for a wrong number."""
+    if isinstance(classes, (str, bytes, Set, Mapping)):
+        raise ArgumentError(
+            "classes must be a list, in the order of the outputs. "
+            f"Received: {type(classes).__name__}."
+        )
     plain = tuple(c.item() if isinstance(c, np.generic) else c for c in classes)
+    if not all(isinstance(label, LABELS) for label in plain):
+        raise ArgumentError(
+            f"classes must be text, numbers or booleans. Received: classes={plain!r}."
+        )
     if not len(plain) == len(set(plain)) == n_classes(net):
         raise ArgumentError(
             f"classes must be {n_classes(net)} different labels, one for each class. "
@@ -74,8 +90,8 @@ def encode_labels(y: np.ndarray, classes: Sequence[Any]) -> np.ndarray:
     codes = {label: code for code, label in enumerate(classes)}
     by_text = {str(label): code for code, label in enumerate(classes)}
     try:
-        # As text: a label 7 of one table is "7" in another.
-        found = [codes[v] if v in codes else by_text[str(v)] for v in y.tolist()]
+        # As text: a label 7 of one table is "7" in another. Cells of tables have no blanks around.
+        found = [codes[v] if v in codes else by_text[str(v).strip()] for v in y.tolist()]
     except KeyError as error:
         known = ", ".join(repr(label) for label in classes[:SHOWN])
         raise DataError(

@@ -20,9 +20,10 @@ from nnbackend.model.labels import (
     encode_labels,
     find_labels,
     has_labels,
+    n_classes,
     target_array,
 )
-from nnbackend.model.tables import code_table, fit_table
+from nnbackend.model.tables import code_table, code_target, fit_table
 from nnbackend.network.activations import Activation
 from nnbackend.network.layers import Dense
 from nnbackend.network.losses import Loss
@@ -67,14 +68,15 @@ class Model:
         if not isinstance(network, Network):
             raise ArgumentError(f"network must be an nnbackend.Network. Received: {network!r:.80}.")
         check("scale_targets", scale_targets, lambda v: v in (True, False), "True or False")
-        if isinstance(scale, str) and scale not in (*KINDS, "none"):
+        if scale is not None and not isinstance(scale, Scaler) and scale not in (*KINDS, "none"):
             raise ArgumentError(
-                f"scale must be a known kind. Received: scale={scale!r}. "
-                f"{suggest(scale, (*KINDS, 'none'))}"
+                f"scale must be a known kind or a fitted Scaler. Received: scale={scale!r}. "
+                f"{suggest(str(scale), (*KINDS, 'none'))}"
             )
-        labels = None if classes is None else check_labels(network, tuple(classes))
+        labels = None if classes is None else check_labels(network, classes)
         self.network, self.scale, self.scale_targets = network, scale, scale_targets
-        self.preprocessing = Preprocessing(classes=labels)
+        given = scale if isinstance(scale, Scaler) else None
+        self.preprocessing = Preprocessing(scaler=given, classes=labels)
         self._is_fitted = False
 
     @classmethod
@@ -109,8 +111,14 @@ class Model:
             x, y, _config(options),
             validation=validation, sample_weight=sample_weight, callbacks=callbacks,
         )  # fmt: skip
+        before = self.preprocessing, self._is_fitted
         self.preprocessing, self._is_fitted = trainer.data.preprocessing, True
-        return trainer.run()
+        try:
+            return trainer.run()
+        except BaseException:
+            if not trainer.state.step:  # nothing is trained
+                self.preprocessing, self._is_fitted = before
+            raise
 
     def new_trainer(
         self,
@@ -125,17 +133,21 @@ class Model:
         """Return the Trainer of `fit`, before its first step."""
         known = self.preprocessing
         if self._is_fitted:
-            x, y = code_table(x, y, known.columns)
+            x, y = code_table(x, known.columns), code_target(x, y, known.columns)
         else:
             x, y, columns = fit_table(x, y, self.network.n_in)
-            y = target_array(y) if _is_on_host(y) else y
-            classes = known.classes
-            if classes is None and _is_on_host(y) and has_labels(self.network, y):
-                classes = find_labels(self.network, y)
-            known = replace(known, classes=classes, columns=_with_labels(columns, classes))
+            known = replace(known, columns=columns)
+        y = target_array(y) if _is_on_host(y) else y
+        if known.classes is None and _is_on_host(y) and has_labels(self.network, y):
+            labels = find_labels(self.network, y)
+            # A fitted model without labels knows codes: such as one that nnbackend.train trained.
+            if not self._is_fitted or labels != tuple(range(n_classes(self.network))):
+                known = replace(known, classes=labels)
+        known = replace(known, columns=_with_labels(known.columns, known.classes))
         if isinstance(validation, (tuple, list)) and len(validation) in (2, 3):
-            valid_x, valid_y = code_table(validation[0], validation[1], known.columns)
-            validation = (valid_x, _codes(valid_y, known), *validation[2:])
+            valid_x, valid_y, *weight = validation
+            valid_y = code_target(valid_x, valid_y, known.columns)
+            validation = (code_table(valid_x, known.columns), _codes(valid_y, known), *weight)
         return new_trainer(
             self.network, x, _codes(y, known), config,
             sample_weight=sample_weight, validation=validation, preprocessing=known,
@@ -147,8 +159,7 @@ class Model:
 
     def outputs(self, x: Any) -> np.ndarray:
         """Return the network's outputs for raw rows: (n, n_out) on the host."""
-        rows, _ = self._coded(x)
-        return self.network.outputs(rows, self.preprocessing.scaler)
+        return self.network.outputs(self._features(x), self.preprocessing.scaler)
 
     def predict(self, x: Any) -> np.ndarray:
         """Return the predictions for raw rows, on the host.
@@ -188,7 +199,7 @@ class Model:
         y: labels or values, or a column's name; by default the column that was the target of `fit`.
         """
         net, known = self.network, self.preprocessing
-        x, y = self._coded(x, y)
+        x, y = self._features(x), code_target(x, y, known.columns)
         if y is None:
             raise ArgumentError("evaluate needs targets y. Received: none, and no target column.")
         x = validation.finite_rows(x, net.n_in, net.dtype, net.backend)
@@ -201,7 +212,7 @@ class Model:
     def inputs(self, x: Any) -> np.ndarray:
         """Return raw rows as the first layer sees them: (n, n_in), scaled and rounded."""
         net, scaler = self.network, self.preprocessing.scaler
-        rows, _ = self._coded(x)
+        rows = self._features(x)
         rows = validation.finite_rows(rows, net.n_in, net.dtype, net.backend)
         host = net.backend.to_host(rows) if net.backend.owns(rows) else np.asarray(rows[:])
         if scaler is not None:
@@ -217,7 +228,7 @@ class Model:
 
     @property
     def classes(self) -> tuple[Any, ...] | None:
-        """The labels of the outputs, or None for a regression."""
+        """The labels of the outputs; None for a regression and for one-hot targets."""
         return self.preprocessing.classes
 
     @property
@@ -241,7 +252,17 @@ class Model:
         Raises: ArgumentError for a model that cannot be saved; OSError when writing fails, in which
         case the older file is unchanged.
         """
+        self.check_fitted()
         write_model_file(self.network, self.preprocessing, path)
+
+    def check_fitted(self) -> None:
+        """Raise ArgumentError if the scales must be fitted before the model is used."""
+        needs_fit = isinstance(self.scale, str) and self.scale != "none"
+        if not self._is_fitted and (needs_fit or self.scale_targets):
+            raise ArgumentError(
+                "The scales of a model must be fitted before it is used. Received: "
+                f"{self!r}, which is not fitted. Call fit, or build Model(net) without scales."
+            )
 
     def summary(self) -> str:
         """Return a table of the network's layers, and the preprocessing."""
@@ -255,16 +276,13 @@ class Model:
     def __repr__(self) -> str:
         scaler = self.preprocessing.scaler
         kind = self.scale if scaler is None else scaler.kind
-        return f"<Model scale={kind!r} {self.network!r}>"
+        targets = " scale_targets=True" if self.scale_targets else ""
+        return f"<Model scale={kind!r}{targets} {self.network!r}>"
 
-    def _coded(self, x: Any, y: Any = None) -> tuple[Any, Any]:
-        """Return the features of x, and the targets; raise ArgumentError before `fit`."""
-        if not self._is_fitted and (self.scale not in (None, "none") or self.scale_targets):
-            raise ArgumentError(
-                "The scales of a model must be fitted before it is used. Received: "
-                f"{self!r}, which is not fitted. Call fit, or build Model(net) without scales."
-            )
-        return code_table(x, y, self.preprocessing.columns)
+    def _features(self, x: Any) -> Any:
+        """Return the features of x, an array or a table."""
+        self.check_fitted()
+        return code_table(x, self.preprocessing.columns)
 
     def _labels(self, codes: np.ndarray) -> np.ndarray:
         return codes if self.classes is None else decode_labels(codes, self.classes)
@@ -299,7 +317,7 @@ def _config(options: dict[str, Any]) -> TrainConfig:
         if name not in known:
             raise ArgumentError(
                 f"fit has no option {name!r}. Received: {name}={options[name]!r:.60}. "
-                f"{suggest(name, known)}"
+                f"{suggest(name, [*known, 'validation', 'sample_weight', 'callbacks'])}"
             )
     return TrainConfig(**options)
 
@@ -320,5 +338,8 @@ def _with_labels(columns: Any, classes: Any) -> Any:
     """Return a column coding with the task and the classes of the target."""
     if columns is None:
         return None
-    task = "regression" if classes is None else "classification"
-    return {**columns, "task": task, "classes": None if classes is None else list(classes)}
+    if classes is None:
+        return {**columns, "task": "regression", "classes": None}
+    # Readers of files compare labels as text.
+    labels = [label if type(label) in (str, int) else str(label) for label in classes]
+    return {**columns, "task": "classification", "classes": labels}

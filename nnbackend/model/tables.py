@@ -10,14 +10,7 @@ import numpy as np
 
 from nnbackend.data.coding import ColumnCoding, encode, fit_column
 from nnbackend.data.frames import as_table
-from nnbackend.data.tables import (
-    Table,
-    check_no_infinity,
-    check_not_mixed,
-    find_column,
-    handle_missing,
-    missing_mask,
-)
+from nnbackend.data.tables import Table, check_not_mixed, find_column, missing_mask
 from nnbackend.errors import ArgumentError, DataError, ShapeError
 
 SHOWN = 10  # features in a message
@@ -31,20 +24,18 @@ def fit_table(x: Any, y: Any, n_in: int) -> tuple[Any, Any, Columns | None]:
     y: the name of a column of x, or the targets themselves. An array has no coding.
     Raises: DataError for missing values; ShapeError unless there are n_in features.
     """
+    if y is None:
+        raise ArgumentError("fit needs targets y, or the name of a column of x. Received: None.")
     table = as_table(x)
     if table is None:
-        if isinstance(y, str):
-            raise ArgumentError(
-                f"y may name a column of a table only. Received: y={y!r} for {type(x).__name__}."
-            )
+        _check_no_name(x, y)
         return x, y, None
     features, values = _split(table, y)
-    check_no_infinity(features)
-    features, _ = handle_missing(features, "error")
+    _check_values(features)
     for position, name in enumerate(features.names):
         check_not_mixed(features, position, f"If all are names, convert column {name!r} to text.")
     columns = tuple(fit_column(features, position) for position in range(len(features.names)))
-    coding = ColumnCoding(columns, y if isinstance(y, str) else None, None)
+    coding = ColumnCoding(columns, _name(y), None)
     names = coding.feature_names
     if len(names) != n_in:
         raise ShapeError(
@@ -56,41 +47,100 @@ def fit_table(x: Any, y: Any, n_in: int) -> tuple[Any, Any, Columns | None]:
     return encode(features, coding), values, coding.to_dict()
 
 
-def code_table(x: Any, y: Any, columns: Columns | None) -> tuple[Any, Any]:
-    """Return the features of x by a fitted coding, and the targets.
+def code_table(x: Any, columns: Columns | None) -> Any:
+    """Return the features of x by a fitted coding; other columns are ignored.
 
-    y: None; a column's name; or the targets. An array must have the features as its columns.
+    An array must have the features as its columns.
     Raises: DataError for columns or categories that are not in the coding.
     """
-    table = as_table(x)
-    if table is None:
-        return x, y
     if columns is None:
-        if y is not None and isinstance(y, str):
-            table, y = _split(table, y)
-        return _numbers(table), y
-    coding = ColumnCoding.from_dict(columns)
-    if isinstance(y, str):
-        table, y = _split(table, y)
-    elif y is None and coding.target in table.names:
-        _, y = _split(table, coding.target)
-    positions, _ = replace(coding, has_header=True, target=None).match(table.names, table.where)
-    features = table.select(positions, [column.name for column in coding.columns])
-    check_no_infinity(features)
-    features, _ = handle_missing(features, "error")
-    return encode(features, coding), y
+        return _without_names(x)
+    coding = replace(ColumnCoding.from_dict(columns), has_header=True, target=None)
+    names = [column.name for column in coding.columns]
+    table = as_table(x, only=names)
+    if table is None:
+        return x
+    positions, _ = coding.match(table.names, table.where)
+    features = table.select(positions, names)
+    _check_values(features)
+    return encode(features, coding)
+
+
+def code_target(x: Any, y: Any, columns: Columns | None) -> Any:
+    """Return the targets of a fitted model: y itself, or a column of x.
+
+    y: None stands for the column that was the target of the fit.
+    Raises: ArgumentError for another column than that of the fit.
+    """
+    name = _name(y)
+    if y is not None and name is None:
+        return y
+    coding = None if columns is None else ColumnCoding.from_dict(columns)
+    target = None if coding is None else coding.target
+    if name is None:
+        name = target
+    features = [] if coding is None else [column.name for column in coding.columns]
+    if name in features or (target is not None and name != target):
+        raise ArgumentError(
+            f"y must be the target of the fit, {target!r}. Received: y={y!r}."
+            if target is not None
+            else f"y must not be a feature of the model. Received: y={y!r}."
+        )
+    if name is None:
+        return None
+    table = as_table(x, only=[name])
+    if table is None:
+        _check_no_name(x, y)
+        return None
+    if name in table.names:
+        return _target(table, 0)
+    if y is None:
+        return None
+    raise DataError(f"x must have the target column {name!r}. Received: no such column.")
+
+
+def _name(y: Any) -> str | None:
+    """Return the name of a column, which some programs number; None for targets."""
+    is_name = isinstance(y, (str, int, np.integer)) and not isinstance(y, bool)
+    return str(y) if is_name else None
+
+
+def _check_no_name(x: Any, y: Any) -> None:
+    if _name(y) is not None:
+        raise ArgumentError(
+            f"y may name a column of a table only. Received: y={y!r} for {type(x).__name__}."
+        )
 
 
 def _split(table: Table, y: Any) -> tuple[Table, Any]:
     """Return the table without the target column, and the targets."""
-    if not isinstance(y, str):
+    name = _name(y)
+    if name is None:
         return table, y
-    at = find_column(y, table)
+    at = find_column(name, table)
     others = [i for i in range(len(table.names)) if i != at]
     if not others:
-        raise DataError(f"x must have a column besides the target {y!r}. Received: only that.")
-    rest = table.select(others, [table.names[i] for i in others])
-    return rest, _target(table, at)
+        raise DataError(f"x must have a column besides the target {name!r}. Received: only that.")
+    return table.select(others, [table.names[i] for i in others]), _target(table, at)
+
+
+def _check_values(table: Table) -> None:
+    """Raise DataError for missing values and for infinite numbers, with their columns."""
+    masks = {n: missing_mask(c) for n, c in zip(table.names, table.columns, strict=True)}
+    if counts := [f"{name}: {int(mask.sum())}" for name, mask in masks.items() if mask.any()]:
+        n_rows = int(np.any(list(masks.values()), axis=0).sum())
+        shown = ", ".join(counts[:SHOWN]) + (", ..." if len(counts) > SHOWN else "")
+        raise DataError(
+            f"{table.where} must have a value in every cell. Received: missing values in {n_rows} "
+            f"of {table.n_rows} rows ({shown}). Fill them in, or drop those rows."
+        )
+    for name, column in zip(table.names, table.columns, strict=True):
+        if not isinstance(column, list) and np.isinf(column).any():
+            row = int(np.argmax(np.isinf(column))) + 1
+            raise DataError(
+                f"{table.where} must be finite. Received: infinity in column {name!r}, data row "
+                f"{row}. Correct the value, or drop the row."
+            )
 
 
 def _target(table: Table, at: int) -> np.ndarray:
@@ -109,11 +159,14 @@ def _target(table: Table, at: int) -> np.ndarray:
     return np.array(column, dtype=np.str_)
 
 
-def _numbers(table: Table) -> np.ndarray:
-    """Return a table of numbers as an array, for a model that was fitted to an array."""
-    text = [n for n, c in zip(table.names, table.columns, strict=True) if isinstance(c, list)]
-    if text:
+def _without_names(x: Any) -> Any:
+    """Return rows for a model that was fitted to an array: by position, so not from names."""
+    is_named = isinstance(x, Mapping) or (
+        isinstance(x, (list, tuple)) and bool(x) and isinstance(x[0], Mapping)
+    )
+    if is_named:
         raise DataError(
-            f"x must hold numbers, as when the model was fitted. Received: text in {text[0]!r}."
+            "x must be an array (n, n_in), because the model was fitted to an array, whose columns "
+            f"have no names. Received: {type(x).__name__} with names. Fit the model to a table."
         )
-    return np.stack([np.asarray(column, np.float64) for column in table.columns], axis=1)
+    return x

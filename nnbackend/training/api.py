@@ -7,6 +7,7 @@ from typing import Any
 
 from nnbackend.data.preprocessing import Preprocessing
 from nnbackend.data.scalers import Scaler
+from nnbackend.errors import ArgumentError
 from nnbackend.network.network import Network
 from nnbackend.training.callbacks import Callback, check_callbacks
 from nnbackend.training.config import TrainConfig
@@ -91,6 +92,11 @@ def new_trainer(
 
     preprocessing, scale, scale_targets: see `prepare_data`; the others: see `train`.
     """
+    if not isinstance(net, Network):
+        raise ArgumentError(
+            f"net must be an nnbackend.Network. Received: {type(net).__name__}. A Model and an "
+            "estimator have a method fit."
+        )
     config, callbacks = config.checked(net), check_callbacks(callbacks)
     data = prepare_data(
         net, x, y, sample_weight, validation,

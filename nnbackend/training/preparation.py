@@ -149,10 +149,15 @@ def _check_validation(net: Network, validation_set: Any, known: Preprocessing) -
     if not isinstance(validation_set, (tuple, list)) or len(validation_set) not in (2, 3):
         raise ArgumentError(
             "validation must be (x, y), (x, y, sample_weight) or a fraction to hold out. "
-            f"Received: {type(validation_set).__name__}."
+            f"Received: {_form(validation_set)}."
         )
     x, y, *weight = validation_set
     return _check_part(net, x, y, weight[0] if weight else None, known, "validation x")
+
+
+def _form(value: Any) -> str:
+    name = type(value).__name__
+    return f"{name} of {len(value)}" if isinstance(value, (tuple, list)) else name
 
 
 def _check_monitor(score: Score, validation_set: Part | None, monitor: str | None) -> None:
