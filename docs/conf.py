@@ -11,6 +11,7 @@ import inspect
 import io
 import os
 import re
+import runpy
 import shlex
 import shutil
 from pathlib import Path
@@ -117,6 +118,7 @@ def run_blocks(page: str, language: str) -> None:
 os.environ.setdefault("NNBACKEND_DEVICE", "numpy")  # compiles nothing
 shutil.rmtree(GENERATED, ignore_errors=True)
 GENERATED.mkdir()
+runpy.run_path(str(HERE / "drawings" / "draw.py"))["check"]()  # raises for names that are gone
 (GENERATED / "commands.md").write_text(commands(), encoding="utf-8")
 (GENERATED / "api.md").write_text(api(), encoding="utf-8")
 run_blocks("pictures.md", "sh")
