@@ -66,8 +66,10 @@ def train(
     (2, 'epochs')
     """
     config = TrainConfig(
-        optimizer, epochs, batch_size, shuffle, l1, l2, weight_decay, max_norm, clip_norm, ema,
-        schedule, momentum_schedule, early_stopping, seed,
+        optimizer=optimizer, epochs=epochs, batch_size=batch_size, shuffle=shuffle, l1=l1, l2=l2,
+        weight_decay=weight_decay, max_norm=max_norm, clip_norm=clip_norm, ema=ema,
+        schedule=schedule, momentum_schedule=momentum_schedule, early_stopping=early_stopping,
+        seed=seed,
     )  # fmt: skip
     return new_trainer(
         net, x, y, config,
