@@ -27,7 +27,7 @@ def as_table(x: Any, where: str = "x", only: Collection[str] | None = None) -> T
 
     Raises: DataError or ShapeError for columns that are neither numbers, booleans nor text.
     """
-    pairs = _columns(x, where)
+    pairs = _columns(x)
     if pairs is None:
         return None
     pairs = [(str(name), values) for name, values in pairs if only is None or str(name) in only]
@@ -45,7 +45,12 @@ def as_table(x: Any, where: str = "x", only: Collection[str] | None = None) -> T
     return Table(where, names, columns, np.arange(1, (lengths or [0])[0] + 1))
 
 
-def _columns(x: Any, where: str) -> list[tuple[Any, Any]] | None:
+def is_table(x: Any) -> bool:
+    """Return True if x has named columns."""
+    return _columns(x) is not None
+
+
+def _columns(x: Any) -> list[tuple[Any, Any]] | None:
     if isinstance(x, Mapping):
         return [(name, _cells(value)) for name, value in x.items()]
     if isinstance(x, (list, tuple)) and x and all(isinstance(row, Mapping) for row in x):

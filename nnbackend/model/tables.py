@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nnbackend.data.coding import ColumnCoding, encode, fit_column
-from nnbackend.data.frames import as_table
+from nnbackend.data.frames import as_table, is_table
 from nnbackend.data.tables import Table, check_not_mixed, find_column, missing_mask
 from nnbackend.errors import ArgumentError, DataError, ShapeError
 
@@ -55,11 +55,12 @@ def code_table(x: Any, columns: Columns | None) -> Any:
     """
     if columns is None:
         return _without_names(x)
+    if not is_table(x):
+        return x
     coding = replace(ColumnCoding.from_dict(columns), has_header=True, target=None)
     names = [column.name for column in coding.columns]
     table = as_table(x, only=names)
-    if table is None:
-        return x
+    assert table is not None
     positions, _ = coding.match(table.names, table.where)
     features = table.select(positions, names)
     _check_values(features)
