@@ -14,7 +14,7 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 import nnbackend as nn
-from nnbackend.errors import ArgumentError, DataError, NNBackendError, ShapeError
+from nnbackend.errors import ArgumentError, DataError, DivergedError, NNBackendError, ShapeError
 
 RNG = np.random.default_rng(0)
 N = 60
@@ -298,6 +298,12 @@ def test_labels_of_a_table_survive_a_file(labels: Any, form: str, tmp_path: Path
         assert (predicted == labels).mean() == pytest.approx(each.evaluate(table, y)["accuracy"])
 
 
+def test_one_answer_without_labels_is_a_vector() -> None:
+    net = nn.Network([4, 1], "binary_cross_entropy", device="numpy")
+    np.testing.assert_array_equal(nn.Model(net).predict(X), net.predict(X))
+    assert nn.Model(net).predict(X).shape == (N,)
+
+
 def test_one_label_for_several_answers_is_refused() -> None:
     model = nn.Model(nn.Network([4, 2], "binary_cross_entropy", device="numpy"))
     with pytest.raises(ShapeError, match=r"2 columns of 0 and 1.*use cross_entropy"):
@@ -344,6 +350,15 @@ def test_an_error_before_the_first_step_leaves_the_model_unfitted(tmp_path: Path
     assert model.classes is model.preprocessing.scaler is model.preprocessing.columns is None
     with pytest.raises(ArgumentError, match="must be fitted before it is used"):
         model.predict(COLUMNS)
+
+
+def test_a_run_that_diverges_at_once_leaves_the_model_unfitted() -> None:
+    model = nn.Model(nn.Network([4, 8, 1], device="numpy"), scale="standard")
+    before = model.network.theta.copy()
+    with np.errstate(all="ignore"), pytest.raises(DivergedError, match="the beginning"):
+        model.fit(1e3 * X, 1e18 * X[:, 0], optimizer=nn.SGD(1e9), epochs=2, batch_size=2)
+    np.testing.assert_array_equal(model.network.theta, before)
+    assert model.preprocessing.scaler is None
 
 
 def test_an_unfitted_model_is_not_saved_without_its_scales(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from nnbackend import validation
 from nnbackend.backend import Backend
 from nnbackend.data.preprocessing import Preprocessing
 from nnbackend.data.scalers import KINDS, Scaler
-from nnbackend.errors import ArgumentError, check
+from nnbackend.errors import ArgumentError, DivergedError, check
 from nnbackend.model.labels import (
     check_labels,
     decode_labels,
@@ -115,8 +115,9 @@ class Model:
         self.preprocessing, self._is_fitted = trainer.data.preprocessing, True
         try:
             return trainer.run()
-        except BaseException:
-            if not trainer.state.step:  # nothing is trained
+        except BaseException as error:
+            has_first_weights = isinstance(error, DivergedError) and not trainer.state.history.rows
+            if has_first_weights or not trainer.state.step:  # nothing is trained
                 self.preprocessing, self._is_fitted = before
             raise
 
@@ -168,9 +169,10 @@ class Model:
         regression values (n,) or (n, n_out), in float64 if the targets were scaled.
         """
         net, known, out = self.network, self.preprocessing, self.outputs(x)
-        if net.n_out == 1 and self.is_classifier:
+        is_yes_or_no = net.loss.name == "binary_cross_entropy"
+        if net.n_out == 1 and (self.is_classifier or is_yes_or_no):
             return self._labels((out[:, 0] > 0.5).astype(np.int64))
-        if net.loss.name == "binary_cross_entropy":
+        if is_yes_or_no:
             return (out > 0.5).astype(np.int64)
         if self.is_classifier:
             return self._labels(out.argmax(axis=1))

@@ -25,7 +25,9 @@ class Trainer(Run):
     """One training run: its prepared data, its state, and the loop over epochs.
 
     data: from `prepare_data`.  config: from `TrainConfig.checked`.
-    runner: runs the steps of an epoch. Call `run` again to continue an interrupted run.
+    runner: runs the steps of an epoch.
+    Call `run` again to continue an interrupted run; if it has averaged or best weights, which `run`
+    puts in place at its end, use `nnbackend.resume`, which continues from the last weights.
     """
 
     def __init__(
@@ -57,7 +59,8 @@ class Trainer(Run):
                     if self.interrupt.requested:
                         break
                     if state.epoch == 0 and state.steps_per_epoch > 1:
-                        begin = max(begin, self.runner.first_step_end)  # kernels are compiled
+                        # Without the first step, which compiles kernels.
+                        begin = max(begin, self.runner.first_step_end)
                     self._end_epoch(metrics, time.perf_counter() - begin)
                 self._check_weights()
                 for callback in self.callbacks:

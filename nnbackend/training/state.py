@@ -20,6 +20,7 @@ from nnbackend.training.history import History
 from nnbackend.training.lbfgs import LBFGSSteps, load_vector
 
 DECISIONS = ("early stopping", "converged", "callback")  # stop reasons that are final
+PAUSES = ("epochs", "interrupted")  # stop reasons after which a run can be continued
 
 
 class TrainState:
@@ -27,7 +28,7 @@ class TrainState:
 
     theta: the parameters, the network's own vector.  optimizer: its vectors by name.
     ema_weights: the running average of theta, or None.  best: the weights of the best epoch.
-    clock: (step, batch of the epoch).  sums: loss and score of the current epoch.
+    clock: (step, batch of the epoch).  sums: loss, weight and penalty of the epoch.
     lbfgs: the state of L-BFGS, or None for other optimizers.
     epoch: completed epochs.  step_in_epoch: completed steps of the current epoch.
     first_step: steps of earlier runs that this one continues.
@@ -57,12 +58,12 @@ class TrainState:
 
     @property
     def steps_done(self) -> int:
-        """Completed steps at the end of the last epoch."""
+        """Completed steps before the current epoch, those of earlier runs included."""
         return self.first_step + self.epoch * self.steps_per_epoch
 
     @property
     def step(self) -> int:
-        """Completed steps since training began."""
+        """Completed steps, those of earlier runs included."""
         return self.steps_done + self.step_in_epoch
 
     @property
@@ -71,7 +72,7 @@ class TrainState:
         return self.theta if self.ema_weights is None else self.ema_weights
 
     def vectors(self) -> dict[str, Array]:
-        """Return the arrays on the device that steps change, by name, without theta."""
+        """Return the arrays on the device that `state_dict` saves, by name; theta is apart."""
         vectors = {f"optimizer.{name}": vector for name, vector in self.optimizer.items()}
         vectors |= {"best": self.best, "totals": self.sums.totals}
         return vectors if self.ema_weights is None else vectors | {"ema_weights": self.ema_weights}
@@ -127,7 +128,7 @@ class TrainState:
             raise ValueError(f"steps_per_epoch={steps_per_epoch}")
         if epoch < 0 or not 0 <= step_in_epoch <= steps_per_epoch:
             raise ValueError(f"epoch={epoch}, step_in_epoch={step_in_epoch}")
-        if (reason := state["stop_reason"]) not in ("", "epochs", *DECISIONS):
+        if (reason := state["stop_reason"]) not in ("", *PAUSES, *DECISIONS):
             raise ValueError(f"stop_reason={reason!r}")
         table = state["history"].tolist() if "history" in state else []
         if len(table) != epoch:
@@ -141,7 +142,7 @@ class TrainState:
         if self.lbfgs is not None:
             self.lbfgs.load_state_dict(state)
         self.epoch, self.step_in_epoch = epoch, step_in_epoch
-        self.decided = "" if reason == "epochs" else reason
+        self.decided = reason if reason in DECISIONS else ""
 
     def _check_names(self, state: Mapping[str, Any]) -> None:
         """Raise ValueError if arrays are missing or unknown."""

@@ -136,6 +136,7 @@ class StepRunner:
         self._calls.clear()
         self.backend.release_memory()
         self.rows_at_once = -(-self.rows_at_once // 2)
+        log_divided(self.backend, self.loader.batch_size, self.rows_at_once)
 
     def _run_steps(self, rows: int, n: int) -> None:
         if self._calls[rows] >= TRIALS:
