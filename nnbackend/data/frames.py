@@ -27,10 +27,10 @@ def as_table(x: Any, where: str = "x", only: Collection[str] | None = None) -> T
 
     Raises: DataError or ShapeError for columns that are neither numbers, booleans nor text.
     """
-    pairs = _columns(x)
-    if pairs is None:
+    if not is_table(x):
         return None
-    pairs = [(str(name), values) for name, values in pairs if only is None or str(name) in only]
+    named = ((str(name), values) for name, values in _columns(x))
+    pairs = [(name, values) for name, values in named if only is None or name in only]
     names = tuple(name for name, _ in pairs)
     check_names(names, where)
     columns = tuple(_column(name, values, where) for name, values in pairs)
@@ -47,23 +47,30 @@ def as_table(x: Any, where: str = "x", only: Collection[str] | None = None) -> T
 
 def is_table(x: Any) -> bool:
     """Return True if x has named columns."""
-    return _columns(x) is not None
+    if has_named_rows(x) or hasattr(x, "itercolumns") or hasattr(x, "iter_columns"):
+        return True
+    # `items` first: a lazy table has none, and its `columns` would start a query plan.
+    return hasattr(x, "items") and hasattr(x, "columns") and hasattr(x, "dtypes")
 
 
-def _columns(x: Any) -> list[tuple[Any, Any]] | None:
+def has_named_rows(x: Any) -> bool:
+    """Return True for a dictionary and for a list of dictionaries."""
+    is_list = isinstance(x, (list, tuple)) and bool(x)
+    return isinstance(x, Mapping) or (is_list and all(isinstance(row, Mapping) for row in x))
+
+
+def _columns(x: Any) -> list[tuple[Any, Any]]:
+    """Return the names and columns of a table."""
     if isinstance(x, Mapping):
         return [(name, _cells(value)) for name, value in x.items()]
-    if isinstance(x, (list, tuple)) and x and all(isinstance(row, Mapping) for row in x):
+    if isinstance(x, (list, tuple)):
         names = dict.fromkeys(name for row in x for name in row)
         return [(name, _objects([row.get(name) for row in x])) for name in names]
     if hasattr(x, "itercolumns"):  # Arrow
         return list(zip(x.column_names, x.itercolumns(), strict=True))
     if hasattr(x, "iter_columns"):  # polars
         return list(zip(x.columns, x.iter_columns(), strict=True))
-    # `items` first: a lazy table has none, and its `columns` would start a query plan.
-    if hasattr(x, "items") and hasattr(x, "columns") and hasattr(x, "dtypes"):
-        return list(x.items())
-    return None
+    return list(x.items())
 
 
 def _cells(value: Any) -> Any:

@@ -20,12 +20,6 @@ def has_labels(net: Network, y: np.ndarray) -> bool:
     """Return True if targets y are labels of classes for the network, not values."""
     if y.ndim != 1:
         return False
-    if net.loss.name == "binary_cross_entropy" and net.n_out > 1:
-        raise ShapeError(
-            f"y must have {net.n_out} columns of 0 and 1 for binary_cross_entropy with "
-            f"{net.n_out} outputs. Received: y.shape={y.shape}. For one label of several classes "
-            "use cross_entropy."
-        )
     if y.dtype.kind not in KINDS or not len(y):
         return False
     if y.dtype.kind == "f" and not np.array_equal(y, np.rint(y)):  # also NaN: refused later
@@ -37,8 +31,15 @@ def find_labels(net: Network, y: np.ndarray) -> tuple[Any, ...]:
     """Return the labels of the network's classes, in the order of their codes.
 
     Whole numbers from 0 are codes already; other labels are sorted.
-    Raises: DataError if the targets have another number of classes than the network.
+    Raises: DataError if the targets have another number of classes than the network; ShapeError
+    for one label where the network answers yes or no several times.
     """
+    if net.loss.name == "binary_cross_entropy" and net.n_out > 1:
+        raise ShapeError(
+            f"y must have {net.n_out} columns of 0 and 1 for binary_cross_entropy with "
+            f"{net.n_out} outputs. Received: y.shape={y.shape}. For one label of several classes "
+            "use cross_entropy."
+        )
     n, found = n_classes(net), _distinct(y)
     if any(label is None or label != label for label in found):  # NaN is not equal to itself
         raise DataError(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nnbackend.data.coding import ColumnCoding, encode, fit_column
-from nnbackend.data.frames import as_table, is_table
+from nnbackend.data.frames import as_table, has_named_rows, is_table
 from nnbackend.data.tables import Table, check_not_mixed, find_column, missing_mask
 from nnbackend.errors import ArgumentError, DataError, ShapeError
 
@@ -162,10 +162,7 @@ def _target(table: Table, at: int) -> np.ndarray:
 
 def _without_names(x: Any) -> Any:
     """Return rows for a model that was fitted to an array: by position, so not from names."""
-    is_named = isinstance(x, Mapping) or (
-        isinstance(x, (list, tuple)) and bool(x) and isinstance(x[0], Mapping)
-    )
-    if is_named:
+    if has_named_rows(x):
         raise DataError(
             "x must be an array (n, n_in), because the model was fitted to an array, whose columns "
             f"have no names. Received: {type(x).__name__} with names. Fit the model to a table."

@@ -31,7 +31,7 @@ class TrainState:
     clock: (step, batch of the epoch).  sums: loss, weight and penalty of the epoch.
     lbfgs: the state of L-BFGS, or None for other optimizers.
     epoch: completed epochs.  step_in_epoch: completed steps of the current epoch.
-    first_step: steps of earlier runs that this one continues.
+    first_step: steps of earlier runs that this one continues; not saved.
 
     Shapes: theta, optimizer's vectors, ema_weights, best (P,); clock (2,).
     """
