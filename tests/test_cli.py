@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 import nnbackend as nn
+from nnbackend import machine
 from nnbackend.backend import BackendRow
-from nnbackend.bench import machine
 from nnbackend.cli import COMMANDS, main
 from nnbackend.cli.settings import TABLE, Settings, read_config, to_toml
 

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Packages by layer, the lowest first. A package imports only from lower layers.
 LAYERS = (
     {"errors"},
-    {"suggestions"},
+    {"suggestions", "machine"},
     {"backend"},
     {"devices"},
     {"data"},
@@ -196,6 +196,11 @@ def test_a_package_imports_only_from_lower_layers() -> None:
         if there not in LAYER_OF or LAYER_OF[there] >= LAYER_OF[here]:
             offences.append(found)
     assert not offences, _report(offences)
+
+
+def test_only_the_command_bench_imports_the_benchmark() -> None:
+    users = {found.module for found in _engine_imports() if _package(found.target) == "bench"}
+    assert {m for m in users if _package(m) != "bench"} == {"nnbackend.cli.bench"}
 
 
 def test_no_imports_form_a_circle() -> None:

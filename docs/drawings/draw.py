@@ -102,7 +102,10 @@ FLOORS: list[list[tuple[str, str]]] = [
     [("data", "files, tables, coding of text columns, scaling of rows")],
     [("devices", "finds the backends, chooses one, tests it before its first use")],
     [("backend", "")],
-    [("suggestions", "hints in errors about unknown names")],
+    [
+        ("suggestions", "hints in errors about unknown names"),
+        ("machine", "CPU, BLAS, versions"),
+    ],
     [("errors", "the exceptions, one tree")],
 ]
 # Rooms with a part in the core: what the core part has, what the services have.
