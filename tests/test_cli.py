@@ -122,6 +122,11 @@ def test_train_writes_a_run_folder(run: Run) -> None:
     assert facts["data"]["rows"] == 150
     assert facts["data"]["rows_test"] == 30
     assert facts["results"]["test_accuracy"] == done.json["test_accuracy"]
+    assert facts["versions"] == machine.versions()
+    assert (facts["cpu"], facts["cpus"]) == (machine.cpu_name(), os.cpu_count())
+    assert facts["cpus_allowed"] == len(machine.usable_cpus())
+    assert facts["threads"].items() >= {v: os.environ[v] for v in machine.THREAD_VARIABLES
+                                        if v in os.environ}.items()  # fmt: skip
     assert run("train", "iris", *FAST).code == 0
     assert Path("runs/iris-002").is_dir()
 
