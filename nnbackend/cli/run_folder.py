@@ -24,7 +24,8 @@ from typing import Any
 
 from nnbackend.backend import Backend
 from nnbackend.cli.places import NAMES, announce, check_places, relocated
-from nnbackend.cli.settings import Settings, read_config, resolve, to_toml
+from nnbackend.cli.settings import read_config, resolve, to_toml
+from nnbackend.config import Settings
 from nnbackend.devices import backends
 from nnbackend.errors import ArgumentError, ModelFileError
 from nnbackend.model.model import Model, load

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nnbackend.errors import ArgumentError
+from nnbackend.errors import ArgumentError, Mention
 from nnbackend.network.activations import Activation
 from nnbackend.network.layers import AbstractLayer, Dense, Dropout
 from nnbackend.network.losses import OUTPUT_ACTIVATIONS, Loss, get_loss
@@ -39,8 +39,8 @@ def build_layers(
     if isinstance(last, Dense) and last.n_out == 1 and last.activation.name == "softmax":
         raise ArgumentError(
             "softmax needs at least 2 units: of 1 unit it is always 1. Received: 1. Use 2 units, "
-            "or Dense(1, 'sigmoid') with loss='binary_cross_entropy'."
-        )
+            "or a sigmoid output with ", Mention("loss", "binary_cross_entropy"), ".",
+        )  # fmt: skip
     return check_size("n_in", items[0]), tuple(built)
 
 
