@@ -85,7 +85,7 @@ class TrainOptions(UpdateOptions):
     """The options of a training run, for `train` and the command line."""
 
     optimizer: Any = option(
-        "adam", name_of("optimizer"), "update rule: {names}", topic="training", metavar="NAME"
+        "adam", name_of("optimizer"), "optimizer: {names}", topic="training", metavar="NAME"
     )
     epochs: int = option(
         20, AT_LEAST_1, "maximum number of passes through the training rows",
@@ -176,7 +176,12 @@ class Settings(TrainOptions):
     in, and the config.toml of a run folder has every value.
     """
 
-    data: str = option("", TEXT, "", topic="data", metavar="DATA")
+    data: str = option(
+        "", TEXT,
+        "a built-in set (digits, iris, wine, breast_cancer, diabetes, xor, spirals), a .csv (.tsv, "
+        ".txt, .data), .npz, .npy or .parquet file, or a folder of IDX files; not needed with "
+        "--config or --resume", topic="data", metavar="DATA",
+    )  # fmt: skip
     target: str | None = option(
         None, TEXT, "target: the name or index of a column, or the name of a .npz array",
         topic="data", metavar="COLUMN", shown="the last column",
@@ -269,7 +274,11 @@ class Settings(TrainOptions):
         topic="machine", metavar="DEVICE", shown="NNBACKEND_DEVICE, else auto",
     )  # fmt: skip
     dtype: str = option(
-        "float32", choice("float32", "float64"), "{names}", topic="machine", metavar="DTYPE"
+        "float32",
+        choice("float32", "float64"),
+        "number type: {names}",
+        topic="machine",
+        metavar="DTYPE",
     )
     precision: str | None = option(
         None, choice(*PRECISIONS),

@@ -132,7 +132,7 @@ def list_of(kind: Kind, expected: str, or_empty: bool = False) -> Kind:
             return ()
         return tuple(kind.parse(part.strip()) for part in text.split(","))
 
-    return Kind(expected, lambda v: all(kind.is_good(item) for item in v), parse)
+    return Kind(expected, lambda v: all(kind.is_good(item) for item in v), parse, names=kind.names)
 
 
 def _any_text(text: str) -> str:

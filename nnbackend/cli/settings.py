@@ -135,4 +135,7 @@ def _is_unicode(text: str) -> bool:
 def default_text(name: str) -> str:
     """Return a default as text for the help."""
     about, value = SETTINGS[name], DEFAULTS[name]
-    return about.shown if about.shown is not None else about.kind.text(value)
+    if about.shown is not None:
+        return about.shown
+    text = about.kind.text(value)
+    return f"{text} for none" if value is None and text == "0" else text

@@ -65,9 +65,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="DATA",
         nargs="?",
         default=absent,
-        help="a built-in set (digits, iris, wine, breast_cancer, diabetes, xor, spirals), a .csv "
-        "(.tsv, .txt, .data), .npz, .npy or .parquet file, or a folder of IDX files; not needed "
-        "with --config or --resume",
+        help=SETTINGS["data"].help,
     )
     groups = {topic: parser.add_argument_group(topic) for topic in TOPICS}
     for name, about in SETTINGS.items():
