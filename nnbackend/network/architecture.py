@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nnbackend.errors import ArgumentError, Mention
+from nnbackend.errors import ArgumentError, Fault, Mention
 from nnbackend.network.activations import Activation
 from nnbackend.network.layers import AbstractLayer, Dense, Dropout
 from nnbackend.network.losses import OUTPUT_ACTIVATIONS, Loss, get_loss
@@ -17,10 +17,8 @@ def build_layers(
     """Return n_in and the layers; a number becomes a Dense layer."""
     items = list(layers) if isinstance(layers, (list, tuple)) else []
     if len(items) < 2:
-        raise ArgumentError(
-            "layers must be a list of n_in and at least one layer, as [784, 100, 10]. "
-            f"Received: layers={layers!r}."
-        )
+        expected = "a list of n_in and at least one layer, as [784, 100, 10]"
+        raise ArgumentError(Fault("layers", expected, layers))
     output = OUTPUT_ACTIVATIONS.get(loss.name, "identity") if loss else "identity"
     built: list[AbstractLayer] = []
     for place, item in enumerate(items[1:], start=1):
