@@ -174,8 +174,9 @@ def settings_of_run(folder: Path, given: Mapping[str, str], other: str | None) -
 
     Raises: ArgumentError for other settings, a folder without a run, or data that is not found.
     """
-    fixed = sorted(given.keys() - {"data", "device", "epochs"})
-    fixed += ["out or config"] if other else []
+    names = sorted(given.keys() - {"data", "device", "epochs"})
+    fixed = [f"--{name.replace('_', '-')}" for name in names]
+    fixed += ["--out or --config"] if other else []
     if fixed:
         raise ArgumentError(
             "--resume uses the settings of the run folder; only DATA (the new path of the same "
