@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent
 # The quick part of the tests, under a minute with the extra `quick`: what may differ between
 # versions of Python and of the libraries.
 QUICK = (
-    *("activations", "cli_wording", "console", "estimators_fitted", "history", "initializers"),
+    *("activations", "cli_spelling", "console", "estimators_fitted", "history", "initializers"),
     *("layers", "lbfgs", "losses", "model", "network", "optimizers", "persistence", "philox"),
     *("registry", "schedules", "trainer"),
 )

@@ -26,10 +26,13 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (
     {"errors"},
     {"suggestions", "machine"},
+    {"options"},
+    {"named"},
     {"backend"},
     {"devices"},
     {"data"},
     {"validation"},
+    {"config"},
     {"network"},
     {"training"},
     {"persistence"},

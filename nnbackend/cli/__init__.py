@@ -166,9 +166,9 @@ def _run(words: list[str]) -> int:
     if module is None or name is None:
         top.print_help()
         return WRONG_USAGE
-    from nnbackend.cli.wording import in_options_of
+    from nnbackend.cli.spelling import spelled_for
 
-    with in_options_of(commands.choices[name]):
+    with spelled_for(commands.choices[name]):
         return int(module.run(arguments))
 
 

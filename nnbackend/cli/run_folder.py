@@ -21,7 +21,8 @@ from typing import Any
 
 from nnbackend.backend import Backend
 from nnbackend.cli.places import NAMES, announce, check_places, relocated
-from nnbackend.cli.settings import Settings, read_config, resolve, to_toml
+from nnbackend.cli.settings import read_config, resolve, to_toml
+from nnbackend.config import Settings
 from nnbackend.devices import backends
 from nnbackend.errors import ArgumentError, ModelFileError
 from nnbackend.machine import machine_facts, thread_settings
@@ -132,8 +133,9 @@ def settings_of_run(folder: Path, given: Mapping[str, str], other: str | None) -
 
     Raises: ArgumentError for other settings, a folder without a run, or data that is not found.
     """
-    fixed = sorted(given.keys() - {"data", "device", "epochs"})
-    fixed += ["out or config"] if other else []
+    names = sorted(given.keys() - {"data", "device", "epochs"})
+    fixed = [f"--{name.replace('_', '-')}" for name in names]
+    fixed += ["--out or --config"] if other else []
     if fixed:
         raise ArgumentError(
             "--resume uses the settings of the run folder; only DATA (the new path of the same "

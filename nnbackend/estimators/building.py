@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from nnbackend.errors import ArgumentError, check
+from nnbackend.errors import ArgumentError
 from nnbackend.network.activations import Activation, get_activation
 from nnbackend.network.layers import AbstractLayer, Dense, Dropout, Maxout
 from nnbackend.network.losses import Loss
 from nnbackend.network.network import Network
+from nnbackend.options import check
 
 SKLEARN_ACTIVATIONS = ("identity", "logistic", "tanh", "relu")
 _ENGINE_NAMES = {"logistic": "sigmoid", "exp": "exponential"}

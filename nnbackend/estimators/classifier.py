@@ -19,13 +19,14 @@ from sklearn.utils.multiclass import (
 )
 from sklearn.utils.validation import column_or_1d, validate_data
 
-from nnbackend.errors import DataError, check
+from nnbackend.errors import DataError
 from nnbackend.estimators.base import BaseMLP
 from nnbackend.estimators.fit_data import like, on_host
 from nnbackend.estimators.fit_tasks import with_callbacks
 from nnbackend.estimators.step_by_step import OnlyStepByStep
 from nnbackend.network.losses import Loss, get_loss
 from nnbackend.network.network import Network
+from nnbackend.options import check
 
 
 def _check_labels(y: np.ndarray) -> None:
