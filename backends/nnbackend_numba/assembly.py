@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from nnbackend.backend.formulas import Array
-from nnbackend_numba.codegen import pack
+from nnbackend_numba.codegen import pack, words_of
 from nnbackend_numba.compiling import Formula, operation
 from nnbackend_numba.intrinsics import gemm_address
 from nnbackend_numba.partitioning import choose_partitioning
@@ -77,19 +77,18 @@ class Assembly(AbstractStep):
             self.phase = phase
         call = record.check(given, self.workers)
         made = operation(record, call, formula)
-        numbers = {n: self._number(v) for n, v in call.values.items() if n not in record.floats}
-        numbers |= {"by_columns": where.by_columns, **call.sizes}
+        words = words_of(record, call) | {"by_columns": where.by_columns}
         if "blas" in record.operands:
-            numbers["blas"] = gemm_address(call.kind)
+            words["blas"] = gemm_address(call.kind)
             self.multiplications += prod(call.sizes[letter] for letter in record.letters)
-        words = pack(record, call, numbers)
-        self.references += [made, words, *call.values.values()]
-        self._lines.append((made.address, words.ctypes.data))
+        packed = pack(map(self._word, words.values()))
+        self.references += [made, packed, *call.values.values()]
+        self._lines.append((made.address, packed.ctypes.data))
 
-    def _number(self, value: Any) -> int:
+    def _word(self, value: Any) -> int | float:
         """Return a number unchanged, or an array's address, which is slow to read and cached."""
         if not isinstance(value, np.ndarray):
-            return int(value)
+            return value if isinstance(value, float) else int(value)
         if (place := id(value)) not in self._addresses:  # ids stay valid: see `references`
             self._addresses[place] = _address(value)
         return self._addresses[place]

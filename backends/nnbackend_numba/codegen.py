@@ -9,7 +9,7 @@ the same element.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numba
@@ -17,93 +17,77 @@ import numpy as np
 
 from nnbackend.backend.formulas import Array
 from nnbackend_numba import intrinsics, scalars
-from nnbackend_numba.records import Call, Record, Split
-
-_inline = numba.njit(forceinline=True, **scalars.FAST)
+from nnbackend_numba.records import CheckedCall, Operand, Record, Split
 
 
-@_inline
 def even_part(n: int, worker: int, workers: int) -> tuple[int, int]:
-    """Return a worker's part of n items."""
+    """Return the ends of a worker's part of n items."""
     return n * worker // workers, n * (worker + 1) // workers
 
 
-@_inline
 def part_of_lines(n: int, worker: int, workers: int) -> tuple[int, int]:
-    """Return a worker's part of n numbers: whole cache lines, if the parts stay balanced."""
-    if n % (16 * workers) != 0 and n < 1024 * workers:
-        return even_part(n, worker, workers)
-    first, last = even_part((n + 15) // 16, worker, workers)
-    return first * 16, min(last * 16, n)
-
-
-@_inline
-def block(
-    by_columns: int, rows: int, columns: int, worker: int, workers: int
-) -> tuple[int, int, int, int]:
-    """Return a worker's block of a matrix: the ends of its rows, then of its columns."""
-    if by_columns:
-        first, last = part_of_lines(columns, worker, workers)
-        return 0, rows, first, last
-    lo, hi = even_part(rows, worker, workers)
-    return lo, hi, 0, columns
+    """Return the ends of a part of n numbers: whole cache lines, if the parts stay balanced."""
+    unit = 1 if n % (16 * workers) != 0 and n < 1024 * workers else 16
+    lines = (n + unit - 1) // unit
+    return lines * worker // workers * unit, min(lines * (worker + 1) // workers * unit, n)
 
 
 HELPERS = {
     "carray": numba.carray,
     "pointer": intrinsics.pointer,
-    **{f.__name__: f for f in (even_part, part_of_lines, block)},
+    "even_part": numba.njit(inline="always", **scalars.FAST)(even_part),
+    "part_of_lines": numba.njit(inline="always", **scalars.FAST)(part_of_lines),
 }
 
 
-def words_of(record: Record, call: Call) -> dict[str, tuple[int, int]]:
-    """Return where an operation's words are: name -> first place, count."""
-    places, start = {}, 0
-    for name in ("by_columns", *record.letters, *record.operands):
+def words_of(record: Record, call: CheckedCall) -> dict[str, Any]:
+    """Return the words of an operation in their order in memory, each with its variable's name.
+
+    Arrays stand for their addresses; `by_columns` and the address of BLAS are still missing.
+    """
+    words: dict[str, Any] = {"by_columns": 0}
+    words |= {f"n_{letter}": call.sizes[letter] for letter in record.letters}
+    for name, operand in record.operands.items():
         value = call.values.get(name)
-        count = len(value) if isinstance(value, tuple) else 1
-        places[name] = start, count
-        start += count
-    return places
-
-
-def pack(record: Record, call: Call, numbers: Mapping[str, Any]) -> Array:
-    """Return the words of an operation; `numbers` has those that are not floats."""
-    places = words_of(record, call)
-    words = np.zeros(sum(count for _, count in places.values()), np.int64)
-    for name, (start, count) in places.items():
-        if name in numbers:
-            words[start] = numbers[name]
+        if operand.role == "floats":
+            words |= {f"{name}_{k}": float(v) for k, v in enumerate(call.values[name])}
         else:
-            words.view(np.float64)[start : start + count] = call.values[name]
+            words[name] = float(call.values[name]) if operand.role == "float" else value
     return words
 
 
-def source_of(record: Record, call: Call) -> str:
+def pack(words: Iterable[int | float]) -> Array:
+    """Return words, each an int64 or a float64, in one array."""
+    packed = np.zeros(len(values := [*words]), np.int64)
+    for k, value in enumerate(values):
+        (packed.view(np.float64) if isinstance(value, float) else packed)[k] = value
+    return packed
+
+
+def source_of(record: Record, call: CheckedCall) -> str:
     """Return the code of an operation, for the dtypes and the lengths of tuples of a call."""
-    split, places = record.split, words_of(record, call)
-    n_words = sum(count for _, count in places.values())
-    body = ["if worker > 0: return"] * (not split.even and not split.lines)
-    body += [f"i = carray(pointer(words), ({n_words},), int64)"]
-    body += [f"f = carray(pointer(words), ({n_words},), float64)"]
-    body += [f"n_{letter} = i[{places[letter][0]}]" for letter in record.letters]
+    words, split = words_of(record, call), record.split
+    body = [f"i = carray(pointer(words), ({len(words)},), int64)"]
+    body += [f"f = carray(pointer(words), ({len(words)},), float64)"]
+    for k, (name, value) in enumerate(words.items()):
+        body.append(f"{name} = {'f' if isinstance(value, float) else 'i'}[{k}]")
     body += _part(split)
+    given = split.bounds()
     for name, operand in record.operands.items():
-        place, count = places[name]
         kind = call.dtypes.get(operand.dtype, operand.dtype)
-        if operand.role in ("int", "blas", "float"):
-            value = f"{kind}({'f' if operand.role == 'float' else 'i'}[{place}])"
-        elif operand.role == "floats":
-            value = _tuple(f"{kind}(f[{k}])" for k in range(place, place + count))
+        if operand.role == "floats":
+            given[name] = _tuple(f"{kind}({name}_{k})" for k in range(len(call.values[name])))
         elif operand.role == "line":
-            row = f"i[{place}] + step * n_C * {np.dtype(kind).itemsize}"
+            row = f"{name} + step * n_C * {np.dtype(kind).itemsize}"
             body.append(f"row_of_{name} = carray(pointer({row}), (n_C,), {kind})")
-            value = _tuple(f"row_of_{name}[{k}]" for k in range(call.sizes["C"]))
+            given[name] = _tuple(f"row_of_{name}[{k}]" for k in range(call.sizes["C"]))
+        elif operand.shape:
+            body.append(f"own_{name} = {_view(operand, name, kind, split)}")
+            given[name] = f"own_{name}"
         else:
-            value = _view(operand.shape, f"i[{place}]", kind, {split.even, split.lines})
-        body.append(f"{name} = {value}")
-    arguments = ", ".join(split.bounds().get(name, name) for name in record.parameters)
-    targets = [f"{name}[worker, 0] = " for name in record.sums]
+            given[name] = f"{kind}({name})"
+    targets = [f"own_{name}[worker, 0] = " for name in record.sums]
+    arguments = ", ".join(given[name] for name in record.parameters)
     body.append(f"{''.join(targets)}loop({arguments})")
     return "\n    ".join([f"def {record.name}(words, worker, workers, step):", *body])
 
@@ -114,20 +98,22 @@ def _tuple(items: Iterable[str]) -> str:
 
 def _part(split: Split) -> list[str]:
     """Return the code that computes the ends of a worker's part."""
-    letters = [letter for letter in (split.even, split.lines) if letter]
-    names = {"": "even_part", split.lines: "part_of_lines"}
-    function = "block" if len(letters) == 2 else names[split.lines]
-    ends = ", ".join(f"lo_{letter}, hi_{letter}" for letter in letters)
-    sizes = ", ".join(["i[0]"] * (len(letters) == 2) + [f"n_{letter}" for letter in letters])
-    return [f"{ends} = {function}({sizes}, worker, workers)"] * bool(letters)
+    code = []
+    for letter, part in ((split.even, "even_part"), (split.lines, "part_of_lines")):
+        if letter:
+            code.append(f"lo_{letter}, hi_{letter} = {part}(n_{letter}, worker, workers)")
+    if len(code) == 2:
+        code.append(f"if by_columns: lo_{split.even}, hi_{split.even} = 0, n_{split.even}")
+        code.append(f"else: lo_{split.lines}, hi_{split.lines} = 0, n_{split.lines}")
+    return code or ["if worker > 0: return"]
 
 
-def _view(shape: tuple[str, ...], address: str, dtype: str, cut: set[str]) -> str:
-    """Return the code for an array, of which a worker sees its part of a first letter in `cut`."""
-    dims = [re.sub(r"\b([A-Z])\b", r"n_\1", dim) for dim in shape]
-    letter = shape[0].split("*")[0]
-    if letter in cut:
-        offset = "*".join(dims).replace(f"n_{letter}", f"lo_{letter}", 1)
-        address += f" + {offset}*{np.dtype(dtype).itemsize}"
+def _view(operand: Operand, address: str, kind: str, split: Split) -> str:
+    """Return the code for an array, cut to a worker's part if it begins with a letter of it."""
+    dims = [re.sub(r"\b([A-Z])\b", r"n_\1", dim) for dim in operand.shape]
+    letter = operand.shape[0].split("*")[0]
+    if letter in (split.even, split.lines):
+        start = "*".join(dims).replace(f"n_{letter}", f"lo_{letter}", 1)
+        address += f" + {start}*{np.dtype(kind).itemsize}"
         dims[0] = dims[0].replace(f"n_{letter}", f"(hi_{letter} - lo_{letter})", 1)
-    return f"carray(pointer({address}), ({', '.join(dims)},), {dtype})"
+    return f"carray(pointer({address}), ({', '.join(dims)},), {kind})"

@@ -1,4 +1,4 @@
-"""Compile loops, for direct calls, and operations, for recorded steps; cached in memory and on disk.
+"""Compile loops for direct calls and operations for recorded steps; cache them, also on disk.
 
 A loop may call the placeholder `formula`, which this module replaces. The constants of a formula
 are Python floats, which would convert single precision to double, so they are replaced by numbers
@@ -21,7 +21,7 @@ from numba.core.errors import NumbaError
 from nnbackend_numba import caching, scalars
 from nnbackend_numba.codegen import HELPERS, source_of
 from nnbackend_numba.fingerprints import fingerprint, globals_in
-from nnbackend_numba.records import Call, Record
+from nnbackend_numba.records import CheckedCall, Record
 
 logger = logging.getLogger("nnbackend")
 # Raised for a formula that numba cannot compile.
@@ -121,7 +121,7 @@ def compiled(
     return _made((loop, dtype, *key), make)
 
 
-def operation(record: Record, call: Call, formula: Formula | None = None) -> Any:
+def operation(record: Record, call: CheckedCall, formula: Formula | None = None) -> Any:
     """Return a record's operation, compiled as a C function for the dtypes of a call.
 
     A program calls the `address` of the result. The loop is inlined, not called: that takes a third

@@ -52,9 +52,8 @@ def add_parts(parts, z, row, first, last):
 
 
 @operation(
-    Split("rows", even="B", lines="I"),
+    Split("rows", even="B", lines="I"), lambda delta, W, dx: np.dot(delta, W.T, out=dx),
     delta="in B O", W="in I O", dx="out B I", blas="blas",
-    direct=lambda delta, W, dx: np.dot(delta, W.T, out=dx),
 )  # fmt: skip
 def input_gradient(delta, W, dx, blas, first, last):
     """dx = delta W^T."""
@@ -62,8 +61,8 @@ def input_gradient(delta, W, dx, blas, first, last):
 
 
 @operation(
-    INPUTS, x="in B I", delta="in B O", dW="out I O", blas="blas",
-    direct=lambda x, delta, dW: np.dot(x.T, delta, out=dW),
+    INPUTS, lambda x, delta, dW: np.dot(x.T, delta, out=dW),
+    x="in B I", delta="in B O", dW="out I O", blas="blas",
 )  # fmt: skip
 def weight_gradient(x, delta, dW, blas, first, last):
     """dW = x^T delta, own rows of W."""
@@ -212,7 +211,7 @@ BUMP0, BUMP1 = (np.uint64(b) for b in philox.KEY_BUMPS)
     threshold="int uint64", scale="float",
 )  # fmt: skip
 def dropout(x, a, mask, clock, seed, layer, first_row, threshold, scale, row):
-    """Compute a = x * scale where the unit's 16 bits are below the threshold, else 0; see philox."""
+    """Compute a = x * scale where the unit's 16 bits are below the threshold, else 0 (`philox`)."""
     n = x.shape[1]
     blocks = np.uint64((n + 15) // 16)
     for i in range(x.shape[0]):

@@ -16,6 +16,7 @@ from functools import cache
 import numpy as np
 
 from nnbackend.backend.base import BATCH, COUNT, MOMENTUM, RATE, STEP
+from nnbackend.backend.formulas import Array
 from nnbackend_numba import caching, intrinsics
 from nnbackend_numba.assembly import STEPS_AT_ONCE, Assembly
 from nnbackend_numba.intrinsics import yield_address
@@ -99,7 +100,7 @@ class Program:
 
 
 @caching.jit
-def barrier(state, workers, give_way):
+def barrier(state: int, workers: int, give_way: int) -> None:
     """Wait for all workers. state: the address of a counter; 64 bytes further, of the round."""
     now = intrinsics.atomic_load(state + 64)
     if intrinsics.fetch_add(state, 1) == workers - 1:
@@ -114,7 +115,9 @@ def barrier(state, workers, give_way):
 
 
 @caching.jit
-def make_steps(table, steps, worker, workers, state, give_way):
+def make_steps(
+    table: Array, steps: int, worker: int, workers: int, state: int, give_way: int
+) -> None:
     """Run a worker's part of steps. table: (n, 2) operation, words; operation 0: barrier."""
     for step in range(steps):
         for k in range(table.shape[0]):
@@ -125,7 +128,7 @@ def make_steps(table, steps, worker, workers, state, give_way):
 
 
 @caching.jit
-def make_all_shares(table, steps, workers):
+def make_all_shares(table: Array, steps: int, workers: int) -> None:
     """Run the parts of all workers of some steps on one thread, with the same results."""
     for step in range(steps):
         first = 0

@@ -85,7 +85,7 @@ ONE, ROWS, INPUTS = Split("one"), Split("rows", even="B"), Split("inputs", lines
 UNITS, VECTOR = Split("units", lines="O"), Split("vector", even="P")
 
 
-class Call(NamedTuple):
+class CheckedCall(NamedTuple):
     """A checked call: its operands by name, its sizes by letter, its dtypes by the record's."""
 
     values: dict[str, Any]
@@ -123,7 +123,6 @@ class Record:
         self.arrays = {name: o for name, o in self.operands.items() if o.shape}
         self.kinds = [name for name, o in self.arrays.items() if o.dtype == "kind"]
         self.sums = [name for name, o in self.arrays.items() if o.role == "sums"]
-        self.floats = [n for n, o in self.operands.items() if o.role in ("float", "floats")]
         self.asked = {name for name, o in self.operands.items() if o.role != "blas"}
         self.letters = sorted({*re.findall("[A-Z]", str([o.shape for o in self.arrays.values()]))})
         expected = [name for name in self.operands if name not in self.sums]
@@ -136,7 +135,7 @@ class Record:
         if unknown := {split.even, split.lines} - {"", *self.letters}:
             raise OperandError(f"{self.name} is split by {unknown}, which no operand has.")
 
-    def check(self, given: Mapping[str, Any], workers: int) -> Call:
+    def check(self, given: Mapping[str, Any], workers: int) -> CheckedCall:
         """Return the operands of a call.
 
         given: operands by name; by letter also the sizes that no shape determines.
@@ -152,7 +151,7 @@ class Record:
         for (axis, dim), name in sorted(dims, key=lambda d: "*" in d[0][1]):  # products last
             if not _measure(dim, given[name].shape[axis], sizes):
                 raise self._error(name, (*self.arrays[name].shape, sizes), given[name].shape)
-        return Call({n: given[n] for n in self.operands if n in self.asked}, sizes, dtypes)
+        return CheckedCall({n: given[n] for n in self.operands if n in self.asked}, sizes, dtypes)
 
     def _check_array(self, name: str, array: Array, dtypes: dict[str, str]) -> None:
         """Refuse an array of a wrong dtype, or that cannot have its shape or role."""
@@ -205,7 +204,7 @@ def _measure(dim: str, n: int, sizes: dict[str, int]) -> bool:
 
 
 def operation(
-    split: Split, direct: Callable[..., Any] | None = None, **operands: str
+    split: Split, direct: Callable[..., Any] | None = None, /, **operands: str
 ) -> Callable[[Callable[..., Any]], Record]:
     """Return a decorator that makes the record of a loop. Raises: OperandError, see `Record`."""
     return lambda loop: Record(loop, split, operands, direct)

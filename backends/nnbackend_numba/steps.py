@@ -69,7 +69,7 @@ class AbstractStep(ABC):
         """Run an operation when all rows are complete."""
         self.run(record, call, **others)
 
-    def barrier(self) -> None:
+    def barrier(self) -> None:  # noqa: B027 - a single worker has nobody to wait for
         """Let all workers finish what they do."""
 
     def sums(self) -> Array:
@@ -82,8 +82,8 @@ class AbstractStep(ABC):
 
     def ranges(self, call: Any) -> list[tuple[int, int, int, bool]]:
         """Return the parts of theta to update: start, rows, columns, whether they are weights."""
-        n = call.n_weights
-        return [(0, n, 1, True), (n, call.theta.size - n, 1, False)]
+        n = call.n_weights if call.weight_decay else 0
+        return [(0, n, 1, True)] * bool(n) + [(n, call.theta.size - n, 1, False)]
 
 
 class DirectStep(AbstractStep):
