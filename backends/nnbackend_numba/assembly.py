@@ -79,7 +79,7 @@ class Assembly(AbstractStep):
         made = operation(record, call, formula)
         words = words_of(record, call) | {"by_columns": where.by_columns}
         if "blas" in record.operands:
-            words["blas"] = gemm_address(call.kind)
+            words["at_blas"] = gemm_address(call.kind)
             self.multiplications += prod(call.sizes[letter] for letter in record.letters)
         packed = pack(map(self._word, words.values()))
         self.references += [made, packed, *call.values.values()]

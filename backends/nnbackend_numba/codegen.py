@@ -50,9 +50,9 @@ def words_of(record: Record, call: CheckedCall) -> dict[str, Any]:
     for name, operand in record.operands.items():
         value = call.values.get(name)
         if operand.role == "floats":
-            words |= {f"{name}_{k}": float(v) for k, v in enumerate(call.values[name])}
+            words |= {f"at_{name}_{k}": float(v) for k, v in enumerate(call.values[name])}
         else:
-            words[name] = float(call.values[name]) if operand.role == "float" else value
+            words[f"at_{name}"] = float(call.values[name]) if operand.role == "float" else value
     return words
 
 
@@ -76,20 +76,20 @@ def source_of(record: Record, call: CheckedCall) -> str:
     for name, operand in record.operands.items():
         kind = call.dtypes.get(operand.dtype, operand.dtype)
         if operand.role == "floats":
-            given[name] = _tuple(f"{kind}({name}_{k})" for k in range(len(call.values[name])))
+            given[name] = _tuple(f"{kind}(at_{name}_{k})" for k in range(len(call.values[name])))
         elif operand.role == "line":
-            row = f"{name} + step * n_C * {np.dtype(kind).itemsize}"
+            row = f"at_{name} + step * n_C * {np.dtype(kind).itemsize}"
             body.append(f"row_of_{name} = carray(pointer({row}), (n_C,), {kind})")
             given[name] = _tuple(f"row_of_{name}[{k}]" for k in range(call.sizes["C"]))
         elif operand.shape:
-            body.append(f"own_{name} = {_view(operand, name, kind, split)}")
+            body.append(f"own_{name} = {_view(operand, f'at_{name}', kind, split)}")
             given[name] = f"own_{name}"
         else:
-            given[name] = f"{kind}({name})"
+            given[name] = f"{kind}(at_{name})"
     targets = [f"own_{name}[worker, 0] = " for name in record.sums]
     arguments = ", ".join(given[name] for name in record.parameters)
     body.append(f"{''.join(targets)}loop({arguments})")
-    return "\n    ".join([f"def {record.name}(words, worker, workers, step):", *body])
+    return "\n    ".join(["def operation(words, worker, workers, step):", *body])
 
 
 def _tuple(items: Iterable[str]) -> str:

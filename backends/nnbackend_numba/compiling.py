@@ -110,15 +110,14 @@ def compiled(
 
     Raises: NotImplementedError if numba cannot compile the formula.
     """
-    key = _key(formula)
 
-    def make() -> Any:
+    def make(*key: str) -> Any:
         function = formula.inside(loop, dtype) if formula else _copy(loop)
-        ready = caching.jit(_named(function, dtype, fingerprint(loop, *key)))
+        ready = caching.jit(_named(function, loop.__name__, fingerprint(loop, dtype, *key)))
         ready.compile(tuple(map(numba.typeof, arguments)))
         return ready
 
-    return _made((loop, dtype, *key), make)
+    return _made(loop, dtype, formula, make)
 
 
 def operation(record: Record, call: CheckedCall, formula: Formula | None = None) -> Any:
@@ -128,45 +127,43 @@ def operation(record: Record, call: CheckedCall, formula: Formula | None = None)
     less time to compile.
     Raises: NotImplementedError if numba cannot compile the formula.
     """
-    key = _key(formula)
 
-    def make() -> Any:
-        text = source_of(record, call)
-        loop = formula.inside(record.loop, call.kind) if formula else record.loop
+    def make(*key: str) -> Any:
+        text, loop = source_of(record, call), record.loop
+        if formula is not None:
+            loop = formula.inside(loop, call.kind)
         scope = {**HELPERS, "loop": numba.njit(inline="always", **scalars.FAST)(loop)}
         names = {"int64", "uint64", "float64", call.kind, *call.dtypes.values()}
         scope |= {name: np.dtype(name).type for name in names} | {"__name__": loop.__module__}
         exec(compile(text, loop.__code__.co_filename, "exec"), scope)
-        name = fingerprint(record.loop, text, *key)
-        return caching.c_function(_OPERATION, _named(scope[record.name], call.kind, name))
+        name = fingerprint(record.loop, call.kind, text, *key)
+        return caching.c_function(_OPERATION, _named(scope["operation"], record.__name__, name))
 
-    return _made((record.loop, call.types(), *key), make)
-
-
-def _key(formula: Formula | None) -> tuple[str, ...]:
-    """Return what identifies a formula. Raises: NotImplementedError if nothing does."""
-    return () if formula is None else (fingerprint(formula.function), str(formula.is_plain))
+    return _made(record, call.types(), formula, make)
 
 
-def _made(key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
-    """Return a cached function. Raises: NotImplementedError if numba cannot compile it.
+def _made(what: Any, types: Any, formula: Formula | None, make: Callable[..., T]) -> T:
+    """Return a cached function. Raises: NotImplementedError if numba cannot compile the formula.
 
     A failure is cached too, without the error, which holds all stack frames and so the network.
     """
+    if formula is None:
+        return cached((what, types), make)
+    key, name = (fingerprint(formula.function), str(formula.is_plain)), what.__name__
 
-    def attempt() -> Any:
+    def attempt() -> T | None:
         try:
-            return make()
+            return make(*key)
         except COMPILE_ERRORS as error:
-            logger.info("numba cannot compile %s: NumPy computes it (%s)", key[0].__name__, error)
+            logger.info("numba cannot compile %s: NumPy computes it (%s)", name, error)
+            return None
 
-    made = cached(key, attempt)
-    if made is None:
-        raise NotImplementedError(f"numba cannot compile the formula in {key[0].__name__}")
+    if (made := cached((what, types, *key), attempt)) is None:
+        raise NotImplementedError(f"numba cannot compile the formula in {name}")
     return made
 
 
-def _named(function: FunctionType, dtype: str, of: str) -> FunctionType:
+def _named(function: FunctionType, name: str, of: str) -> FunctionType:
     """Return a function renamed to its key in the disk cache."""
-    function.__name__ = function.__qualname__ = f"{function.__name__}_{dtype}_{of}"
+    function.__name__ = function.__qualname__ = f"{name}_{of}"
     return function

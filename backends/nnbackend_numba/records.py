@@ -54,7 +54,7 @@ class Operand:
         names = [w for w in words if w not in shape] or [DEFAULT_DTYPES.get(role, "kind")]
         if role == "sums":
             shape = ["workers", str(SLOT)]
-        is_known = names[0] in FREE_DTYPES or hasattr(np, names[0])
+        is_known = len(names) == 1 and (names[0] in FREE_DTYPES or hasattr(np, names[0]))
         if role not in ARRAYS + NUMBERS or (role in ARRAYS) != bool(shape) or not is_known:
             raise OperandError(f"An operand must be like 'out B O int32'. Received: {text!r}.")
         return cls(role, tuple(shape), names[0])
@@ -117,7 +117,8 @@ class Record:
         operands: Mapping[str, str],
         direct: Callable[..., Any] | None,
     ) -> None:
-        self.name, self.parameters = loop.__name__, [*inspect.signature(loop).parameters]
+        self.__name__ = loop.__name__
+        self.parameters = [*inspect.signature(loop).parameters]
         self.loop, self.split, self.direct = loop, split, direct
         self.operands = {name: Operand.parse(text) for name, text in operands.items()}
         self.arrays = {name: o for name, o in self.operands.items() if o.shape}
@@ -129,11 +130,11 @@ class Record:
         others = self.parameters[len(expected) :]
         if self.parameters[: len(expected)] != expected or not {*others} <= split.bounds().keys():
             raise OperandError(
-                f"The loop {self.name} must take the operands of its record, {expected}, then any "
+                f"The loop {self.__name__} must take the operands of its record, {expected}, then any "
                 f"of {[*split.bounds()]}. Received: {self.parameters}."
             )
         if unknown := {split.even, split.lines} - {"", *self.letters}:
-            raise OperandError(f"{self.name} is split by {unknown}, which no operand has.")
+            raise OperandError(f"{self.__name__} is split by {unknown}, which no operand has.")
 
     def check(self, given: Mapping[str, Any], workers: int) -> CheckedCall:
         """Return the operands of a call.
@@ -143,7 +144,7 @@ class Record:
         """
         sizes = {"workers": workers, **{c: given[c] for c in self.letters if c in given}}
         if wrong := sorted(self.asked ^ (given.keys() - sizes.keys())):
-            raise OperandError(f"{self.name}: missing or surplus operands: {', '.join(wrong)}.")
+            raise OperandError(f"{self.__name__}: missing or surplus operands: {', '.join(wrong)}.")
         dtypes: dict[str, str] = {}
         for name in self.arrays:
             self._check_array(name, given[name], dtypes)
@@ -166,7 +167,7 @@ class Record:
             raise self._error(name, "writeable", "a read-only array")
 
     def _error(self, name: str, expected: object, received: object) -> OperandError:
-        return OperandError(f"{self.name}: {name} must be {expected}. Received: {received}.")
+        return OperandError(f"{self.__name__}: {name} must be {expected}. Received: {received}.")
 
     def kind(self, given: Mapping[str, Any]) -> str:
         """Return the dtype of the step; float64 for sums and the like."""

@@ -56,7 +56,7 @@ class AbstractStep(ABC):
         """
         found = {n: v for n, v in vars(call).items() if n in record.asked} | others
         if wrong := record.asked ^ (found.keys() - {*record.letters}):
-            raise OperandError(f"{record.name}: missing or surplus operands: {sorted(wrong)}.")
+            raise OperandError(f"{record.__name__}: missing or surplus operands: {sorted(wrong)}.")
         self._run(record, found, formula, where)
 
     @abstractmethod
@@ -114,18 +114,17 @@ def kernel(computes: Any) -> Any:
 
     Raises: OperandError if Backend has no such method, or if the method has other arguments.
     """
-    name = computes.name if isinstance(computes, Record) else computes.__name__
+    is_record = isinstance(computes, Record)
+    name = computes.__name__
     if name not in SIGNATURES:
-        raise OperandError(f"A kernel must be named like a kernel of Backend. Received: {name!r}.")
-    KERNELS[name] = computes
-    if isinstance(computes, Record):
-        if unknown := computes.asked - SIGNATURES[name].parameters.keys():
-            raise OperandError(f"{name} of Backend has no arguments {sorted(unknown)}.")
-        KERNELS[name] = lambda step, call: step.run(computes, call)
+        raise OperandError(f"A kernel must be named like one of Backend. Received: {name!r}.")
+    if is_record and (unknown := computes.asked - SIGNATURES[name].parameters.keys()):
+        raise OperandError(f"{name} of Backend has no arguments {sorted(unknown)}.")
+    KERNELS[name] = (lambda step, call: step.run(computes, call)) if is_record else computes
     return computes
 
 
 def recorded_kernel(computes: Any) -> Any:
     """Register a kernel for recorded steps only; NumPy computes direct calls."""
-    RECORDED_ONLY.add(computes.name if isinstance(computes, Record) else computes.__name__)
+    RECORDED_ONLY.add(computes.__name__)
     return kernel(computes)
