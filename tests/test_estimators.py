@@ -299,12 +299,12 @@ def test_output_follows_input() -> None:
         assert list(parted.classes_) == [0, 1, 2]
 
 
-@pytest.mark.parametrize("preset", [None, "tabular"])
-def test_tables_of_hidden_units_are_on_the_host(preset: str | None) -> None:
+@pytest.mark.parametrize("name", ["MLPClassifier", "TabularMLPClassifier"])
+def test_tables_of_hidden_units_are_on_the_host(name: str) -> None:
     pandas = pytest.importorskip("pandas")
     with registered("ghost"):
         X = nn.get_backend("ghost").to_device(X_CLASS)
-        model = nn.MLPClassifier(device="ghost", preset=preset, **SMALL).fit(X, Y_CLASS)
+        model = getattr(nn, name)(device="ghost", **SMALL).fit(X, Y_CLASS)
         hidden = model.transform(X_CLASS)
         with sklearn.config_context(transform_output="pandas"):
             table = model.transform(X)
