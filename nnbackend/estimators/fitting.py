@@ -15,7 +15,6 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state, validation
 
 from nnbackend.data.sparse import SparseRows
-from nnbackend.devices import get_backend
 from nnbackend.errors import ArgumentError, DivergedError, ShapeError
 from nnbackend.estimators import base, callbacks, solvers
 from nnbackend.estimators.base import Data, EvalSet, Weight
@@ -32,6 +31,8 @@ NOT_FINITE = (
     "Solver produced non-finite parameter weights. The input data may contain large values and "
     "need to be preprocessed."
 )
+# Parameters that are options of the Trainer under the same name.
+OF_THE_TRAINER = ("l1", "weight_decay", "max_norm", "clip_norm", "ema")
 
 
 @dataclass(frozen=True)
@@ -122,26 +123,22 @@ class NetworkMLP(callbacks.CallbackSupportMixin, FittedMLP):
         Y = self._eval_targets(validation.column_or_1d(y) if y.ndim == 2 and y.shape[1] == 1 else y)
         Y = Y.reshape(-1, 1) if Y.ndim == 1 else Y
         base.check_outputs(y, Y.shape[1], n_outputs)
-        return Rows(
-            base.engine_rows(X),
-            Y,
-            validation._check_sample_weight(weight[0], X) if weight else None,
-        )
+        w = validation._check_sample_weight(weight[0], X) if weight else None
+        return Rows(base.engine_rows(X), Y, w)
 
     def _split(self, data: Rows) -> tuple[Rows, Rows]:
         """Hold out the rows that scikit-learn holds out for the same random_state."""
-        parts = train_test_split(
-            np.arange(len(data.Y)),
-            random_state=self._random_state,
-            test_size=self.validation_fraction,
+        train, held = train_test_split(
+            np.arange(len(data.Y)), test_size=self.validation_fraction,
             stratify=data.Y if self._stratifies and data.Y.shape[1] == 1 else None,
-        )
-        if len(parts[1]) < 2:
+            random_state=self._random_state,
+        )  # fmt: skip
+        if len(held) < 2:
             raise ValueError(
                 "The validation set is too small. Increase 'validation_fraction' or the size of "
                 "your dataset."
             )
-        return data.take(parts[0]), data.take(parts[1])
+        return data.take(train), data.take(held)
 
     # ---- the network ------------------------------------------------------------------------
 
@@ -165,9 +162,8 @@ class NetworkMLP(callbacks.CallbackSupportMixin, FittedMLP):
             )
         self._fitted_architecture = replace(self._architecture(), loss=loss)
         net = self._fitted_architecture.network(
-            self.n_features_in_, (n_outputs, output),
-            device=get_backend(self.device), dtype=self.dtype, dropout=self.dropout,
-        )  # fmt: skip
+            self.n_features_in_, (n_outputs, output), self, with_dropout=True
+        )
         if is_first:
             self.n_iter_ = self.t_ = 0
             self.coefs_, self.intercepts_ = draw_parameters(
@@ -200,10 +196,9 @@ class NetworkMLP(callbacks.CallbackSupportMixin, FittedMLP):
 
     def _score_of(self, truth: np.ndarray, weight: np.ndarray | None, out: np.ndarray) -> float:
         """Return scikit-learn's metric of outputs, NaN if they are not finite."""
-        is_finite = np.isfinite(out).all()
-        return (
-            self._metric(truth, self._decoded(out), sample_weight=weight) if is_finite else np.nan
-        )
+        if not np.isfinite(out).all():
+            return np.nan
+        return self._metric(truth, self._decoded(out), sample_weight=weight)
 
     def _callbacks(self, X: Any, y: Any, weight: Any) -> list[Callback]:
         """Return the callbacks of a fit: scikit-learn's, and those of the parameters."""
@@ -287,28 +282,25 @@ class NetworkMLP(callbacks.CallbackSupportMixin, FittedMLP):
         is_full = self.solver == "lbfgs"
         return TrainConfig(
             LBFGS() if is_full else self._rule(), self.max_iter, self._rows_per_batch(n),
-            shuffle=self._order(n), l1=float(self.l1), weight_decay=float(self.weight_decay),
-            max_norm=self.max_norm, clip_norm=self.clip_norm, ema=self.ema,
+            shuffle=partial(self._next_order, np.arange(n)),
             schedule=self.schedule if is_full or self.schedule is not None else self._optimizer,
             seed=0 if is_full else self._mask_seed(net),
             # With weights scikit-learn divides by a batch's own sum of weights; this is its mean.
             l2_per_batch=float(self.alpha) / mean if self.alpha else 0.0,
+            **{name: getattr(self, name) for name in OF_THE_TRAINER},
         )  # fmt: skip
 
-    def _order(self, n: int) -> Callable[[int], np.ndarray]:
-        order = np.arange(n)
+    def _next_order(self, order: np.ndarray, epoch: int) -> np.ndarray:
+        """Return the order of the rows; each epoch shuffles that of the last one, in place.
 
-        def next_order(epoch: int) -> np.ndarray:
-            # Each epoch shuffles the order of the last one; the numbers are those of
-            # sklearn.utils.shuffle, whose checks take longer than a step of a small network.
-            nonlocal order
-            if self.shuffle:
-                moves = np.arange(n)
-                self._random_state.shuffle(moves)
-                order = order[moves]
-            return order
-
-        return next_order
+        The numbers are those of sklearn.utils.shuffle, whose checks take longer than a step of a
+        small network.
+        """
+        if self.shuffle:
+            moves = np.arange(len(order))
+            self._random_state.shuffle(moves)
+            order[:] = order[moves]
+        return order.copy()
 
     def _rows_per_batch(self, n: int) -> int:
         if not isinstance(self.batch_size, str) and self.batch_size > n:
@@ -329,9 +321,9 @@ class NetworkMLP(callbacks.CallbackSupportMixin, FittedMLP):
 
     def _new_state(self) -> solvers.SolverState:
         solver = self.solver
-        base = solver.learning_rate if isinstance(solver, Optimizer) else self.learning_rate_init
+        rate = solver.learning_rate if isinstance(solver, Optimizer) else self.learning_rate_init
         mode = self.learning_rate if solver == "sgd" else "constant"
-        return solvers.SolverState(float(base), mode, float(self.power_t))
+        return solvers.SolverState(float(rate), mode, float(self.power_t))
 
     def _rule(self) -> Optimizer:
         """Return the update rule that the parameters ask for."""

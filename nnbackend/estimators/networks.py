@@ -19,12 +19,11 @@ import numpy as np
 import sklearn.neural_network
 from sklearn.utils.validation import check_is_fitted
 
-from nnbackend.backend import Backend
 from nnbackend.data.coding import ColumnCoding, RawColumn
 from nnbackend.data.preprocessing import Preprocessing
 from nnbackend.devices import get_backend
 from nnbackend.errors import ArgumentError, check
-from nnbackend.estimators.base import Activations, BaseMLP, Data, Units, engine_rows
+from nnbackend.estimators.base import Activations, BaseMLP, Data, Parameters, Units, engine_rows
 from nnbackend.model.model import Model
 from nnbackend.network.activations import Activation, get_activation
 from nnbackend.network.evaluation.passes import ROWS_AT_ONCE
@@ -59,29 +58,24 @@ class Architecture:
     dtype: str
 
     def network(
-        self,
-        n_in: int,
-        output: tuple[int, str],
-        *,
-        device: Backend,
-        dtype: str | None,
-        dropout: float | Sequence[float] = 0.0,
+        self, n_in: int, output: tuple[int, str], user: Parameters, with_dropout: bool = False
     ) -> Network:
         """Return a network without fitted weights. output: its units and activation.
 
-        dtype: the user's, or None, for float32 if the device has no float64.
+        user: has the device; without a dtype it is float32 if the device has no float64.
         """
         layers: list[int | AbstractLayer] = [n_in]
-        rates = _dropout_rates(dropout, len(self.hidden))
+        rates = _dropout_rates(user.dropout if with_dropout else 0.0, len(self.hidden))
         for layer, rate in zip((*self.hidden, None), rates, strict=True):
             if rate:  # of the layer's inputs
                 layers.append(Dropout(rate))
             if layer is not None:
                 layers.append(layer)
         layers.append(Dense(output[0], engine_activation(output[1])))
-        has = device.float_dtypes
-        kind = has[0] if dtype is None and self.dtype not in has else self.dtype
-        return Network(layers, self.loss, device=device, dtype=kind)
+        device = get_backend(user.device)
+        is_absent = user.dtype is None and self.dtype not in device.float_dtypes
+        dtype = device.float_dtypes[0] if is_absent else self.dtype
+        return Network(layers, self.loss, device=device, dtype=dtype)
 
     def resized(self, weights: Sequence[np.ndarray]) -> Architecture:
         """Return the architecture with the sizes of the weights, which users can set."""
@@ -191,10 +185,8 @@ class FittedMLP(BaseMLP):
         check_is_fitted(self)
         key, net = getattr(self, "_built", (None, None))
         if net is None or key != self._key():
-            net = self._architecture().resized(self.coefs_).network(
-                self.coefs_[0].shape[0], (self.n_outputs_, self.out_activation_),
-                device=get_backend(self.device), dtype=self.dtype,
-            )  # fmt: skip
+            n_in, output = self.coefs_[0].shape[0], (self.n_outputs_, self.out_activation_)
+            net = self._architecture().resized(self.coefs_).network(n_in, output, self)
             self._built = self._key(), net
         net.set_parameters(self.coefs_, self.intercepts_)
         return net
@@ -250,9 +242,8 @@ class FittedMLP(BaseMLP):
             biases[-1] = np.concatenate([np.zeros_like(biases[-1]), biases[-1]])
             output, loss = (2, "softmax"), cross_entropy(*loss.params)
         hidden = tuple(layer for layer in fitted.hidden if not isinstance(layer, Dropout))
-        net = Architecture(hidden, loss, fitted.dtype).resized(weights).network(
-            weights[0].shape[0], output, device=get_backend(self.device), dtype=self.dtype
-        )  # fmt: skip
+        plain = Architecture(hidden, loss, fitted.dtype).resized(weights)
+        net = plain.network(weights[0].shape[0], output, self)
         net.set_parameters(weights, biases)
         return net
 
@@ -310,10 +301,8 @@ class FittedMLP(BaseMLP):
         _copy_fit(self, theirs)
         # Early stopping of a continued fit compares with these, and restores them if nothing is
         # better.
-        vars(theirs).update(
-            _best_coefs=[W.copy() for W in theirs.coefs_],
-            _best_intercepts=[b.copy() for b in theirs.intercepts_],
-        )
+        best = copy.deepcopy((theirs.coefs_, theirs.intercepts_))
+        vars(theirs).update(zip(("_best_coefs", "_best_intercepts"), best, strict=True))
         return theirs
 
     def _their_names(self) -> set[str]:

@@ -217,7 +217,7 @@ class MemberEnd(Callback):
         self.is_interrupted = trainer.interrupt.requested
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False, repr=False, kw_only=True)
 class TabularMLPClassifier(EnsembleMLP, Classification):
     """An ensemble of multilayer perceptrons for tables with classes.
 
