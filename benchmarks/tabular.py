@@ -54,9 +54,7 @@ SETS: list[tuple[str, str, Callable[[], Any]]] = [
     ("linear, 20 features", NUMBERS,
      lambda: datasets.make_regression(1000, 20, noise=20.0, random_state=0)),
 ]  # fmt: skip
-HEAD = (
-    "| data set | TabularMLP* | scikit-learn's MLP | gradient boosting |\n|---|---|---|---|\n"
-)
+HEAD = "| data set | TabularMLP* | scikit-learn's MLP | gradient boosting |\n|---|---|---|---|\n"
 
 
 def contenders(kind: str, seed: int) -> list[Any]:

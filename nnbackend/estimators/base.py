@@ -16,7 +16,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import TransformerTags
 from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
 from sklearn.utils._set_output import _get_output_config
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from nnbackend.backend import Backend
 from nnbackend.backend.formulas import Array
@@ -45,6 +45,7 @@ EvalSet = Sequence[Data] | None
 Units = int | AbstractLayer | Sequence[int | AbstractLayer]
 Activations = str | Activation | Sequence[str | Activation]
 
+SPARSE, FLOATS = ["csr", "csc"], (np.float64, np.float32)
 SHARE = Interval(Real, 0, 1, closed="left")
 AT_LEAST_0 = Interval(Real, 0, None, closed="left")
 ABOVE_0 = Interval(Real, 0, None, closed="neither")
@@ -129,17 +130,13 @@ class BaseMLP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, 
     n_features_in_: int
     n_outputs_: int
     out_activation_: str
-    _stratifies = False  # whether held-out rows have the classes of all rows
+    _has_labels = False  # targets are labels; held-out rows then have all classes
 
     @property
     def _parameter_constraints(self) -> dict[str, list[Any]]:
         """What scikit-learn's parameter validation reads."""
         kind: type = type(self)
         return _constraints(kind)
-
-    @abstractmethod
-    def _check_fit_data(self, X: Any, y: Any, continues: bool) -> tuple[Any, np.ndarray]:
-        """Return checked rows and targets; a new fit learns columns and classes from them."""
 
     @abstractmethod
     def _coded(self, y: np.ndarray) -> np.ndarray:
@@ -204,10 +201,18 @@ class BaseMLP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, 
         backend = get_backend(self.device)
         return backend.to_device(backend.narrowed(out))
 
+    def _fit_data(self, X: Any, y: Any, continues: bool) -> tuple[Any, np.ndarray]:
+        """Return checked rows and targets; a new fit learns columns and classes from them."""
+        is_first = not (continues and hasattr(self, "coefs_"))
+        X, y = validate_data(
+            self, X, y, accept_sparse=SPARSE, multi_output=True, y_numeric=not self._has_labels,
+            dtype=FLOATS, reset=is_first,
+        )  # fmt: skip
+        return X, column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
+
     def _new_rows(self, X: Data, **options: Any) -> Any:
         """Return checked rows after the fit: to predict for, or to validate with."""
-        X = self._on_host(X)
-        return validate_data(self, X, accept_sparse=["csr", "csc"], reset=False, **options)
+        return validate_data(self, self._on_host(X), accept_sparse=SPARSE, reset=False, **options)
 
     # ---- after the fit ----------------------------------------------------------------------
 

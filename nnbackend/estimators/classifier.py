@@ -10,15 +10,9 @@ import numpy as np
 from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.metrics import accuracy_score
 from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils import compute_sample_weight
+from sklearn.utils import compute_sample_weight, multiclass
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import (
-    _check_partial_fit_first_call,
-    type_of_target,
-    unique_labels,
-)
-from sklearn.utils.validation import column_or_1d, validate_data
 
 from nnbackend.backend.formulas import Array
 from nnbackend.errors import DataError, check
@@ -37,21 +31,16 @@ class Classification(ClassifierMixin, BaseMLP):
         None, None, dict, list, StrOptions({"balanced"})
     )
 
-    _stratifies = True
+    _has_labels = True
     loss = "log_loss"
 
     # ---- targets ----------------------------------------------------------------------------
 
-    def _check_fit_data(self, X: Any, y: Any, continues: bool) -> tuple[Any, np.ndarray]:
-        X, y = validate_data(
-            self, X, y, accept_sparse=["csr", "csc"], multi_output=True,
-            dtype=(np.float64, np.float32), reset=not (continues and hasattr(self, "coefs_")),
-        )  # fmt: skip
-        if y.ndim == 2 and y.shape[1] == 1:
-            y = column_or_1d(y, warn=True)
+    def _fit_data(self, X: Any, y: Any, continues: bool) -> tuple[Any, np.ndarray]:
+        X, y = super()._fit_data(X, y, continues)
         _check_labels(y)
         if continues and hasattr(self, "classes_"):
-            self._check_classes(unique_labels(y))
+            self._check_classes(multiclass.unique_labels(y))
         else:
             self._label_binarizer = LabelBinarizer().fit(y)
             self.classes_ = self._label_binarizer.classes_
@@ -80,7 +69,7 @@ class Classification(ClassifierMixin, BaseMLP):
 
     def _eval_targets(self, y: np.ndarray) -> np.ndarray:
         _check_labels(y)
-        unknown = np.setdiff1d(unique_labels(y), self.classes_)
+        unknown = np.setdiff1d(multiclass.unique_labels(y), self.classes_)
         if len(unknown):
             raise DataError(
                 f"eval_set must have labels of the training rows only, {self.classes_}. "
@@ -149,10 +138,21 @@ class MLPClassifier(NetworkMLP, Classification):
     _metric = staticmethod(accuracy_score)
 
     def _class_weights(self, y: np.ndarray) -> np.ndarray | None:
-        if self.class_weight is None:
-            return None
-        _check_class_weight(self.class_weight, y)
-        return compute_sample_weight(self.class_weight, y)
+        """Return the weights (n,) of labels, by stricter rules than scikit-learn's, or None."""
+        given = self.class_weight
+        if isinstance(given, list):
+            check(
+                "class_weight", given,
+                lambda v: y.ndim == 2 and [type(w) for w in v] == [dict] * y.shape[1],
+                "a dict or 'balanced', or a list with a dict for each of several labels",
+            )  # fmt: skip
+        if given not in (None, "balanced"):
+            check(
+                "class_weight", given,
+                lambda v: all(map(_are_weights, v if isinstance(v, list) else [v])),
+                "numbers, at least 0 and not all 0",
+            )  # fmt: skip
+        return None if given is None else compute_sample_weight(given, y)
 
     @available_if(has_partial_fit)
     @with_callbacks
@@ -163,8 +163,8 @@ class MLPClassifier(NetworkMLP, Classification):
     ) -> Self:  # fmt: skip
         """Train for one more epoch; the first call needs all classes."""
         y, classes = self._on_host(y), self._on_host(classes)
-        if _check_partial_fit_first_call(self, classes):
-            is_multilabel = type_of_target(y).startswith("multilabel")
+        if multiclass._check_partial_fit_first_call(self, classes):
+            is_multilabel = multiclass.type_of_target(y).startswith("multilabel")
             self._label_binarizer = LabelBinarizer().fit(y if is_multilabel else classes)
         return self._fit(X, y, sample_weight, eval_set, incremental=True)
 
@@ -182,22 +182,5 @@ def _check_labels(y: np.ndarray) -> None:
         ) from error
 
 
-def _check_class_weight(given: Any, y: np.ndarray) -> None:
-    """Check class weights more strictly than scikit-learn does."""
-    if isinstance(given, list):
-        check(
-            "class_weight",
-            given,
-            lambda v: y.ndim == 2 and [type(w) for w in v] == [dict] * y.shape[1],
-            "a dict or 'balanced', or a list with a dict for each of several labels",
-        )
-    if given != "balanced":
-        check(
-            "class_weight",
-            given,
-            lambda v: all(
-                all(0 <= w < math.inf for w in weights.values()) and any(weights.values())
-                for weights in (v if isinstance(v, list) else [v])
-            ),
-            "numbers, at least 0 and not all 0",
-        )
+def _are_weights(table: dict[Any, float]) -> bool:
+    return all(0 <= w < math.inf for w in table.values()) and any(table.values())

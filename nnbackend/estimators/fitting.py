@@ -100,7 +100,7 @@ class NetworkMLP(callbacks.CallbackSupportMixin, FittedMLP):
     # ---- data -------------------------------------------------------------------------------
 
     def _training_rows(self, X: Any, y: Any, weight: Any, continues: bool) -> Rows:
-        X, y = self._check_fit_data(X, y, continues)
+        X, y = self._fit_data(X, y, continues)
         by_class, Y = self._class_weights(y), self._coded(y)
         if weight is not None:
             weight = validation._check_sample_weight(weight, X, dtype=X.dtype)
@@ -130,7 +130,7 @@ class NetworkMLP(callbacks.CallbackSupportMixin, FittedMLP):
         """Hold out the rows that scikit-learn holds out for the same random_state."""
         train, held = train_test_split(
             np.arange(len(data.Y)), test_size=self.validation_fraction,
-            stratify=data.Y if self._stratifies and data.Y.shape[1] == 1 else None,
+            stratify=data.Y if self._has_labels and data.Y.shape[1] == 1 else None,
             random_state=self._random_state,
         )  # fmt: skip
         if len(held) < 2:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from sklearn.base import RegressorMixin, _fit_context
 from sklearn.metrics import r2_score
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import column_or_1d, validate_data
 
 from nnbackend.errors import ArgumentError, DataError
 from nnbackend.estimators.base import BaseMLP, Data, EvalSet, Weight, parameter
@@ -37,13 +36,6 @@ class Regression(RegressorMixin, BaseMLP, RegressionLoss):
     """Numbers as targets."""
 
     # ---- targets ----------------------------------------------------------------------------
-
-    def _check_fit_data(self, X: Any, y: Any, continues: bool) -> tuple[Any, np.ndarray]:
-        X, y = validate_data(
-            self, X, y, accept_sparse=["csr", "csc"], multi_output=True, y_numeric=True,
-            dtype=(np.float64, np.float32), reset=not (continues and hasattr(self, "coefs_")),
-        )  # fmt: skip
-        return X, column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
 
     def _coded(self, y: np.ndarray) -> np.ndarray:
         """Return values as numbers; raise an error for text, even for digits."""

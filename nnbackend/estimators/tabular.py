@@ -37,7 +37,6 @@ from nnbackend.training.run import Run
 from nnbackend.training.schedules import AnySchedule
 
 LEAST_ROWS, MOST_ROWS, STEPS = 32, 256, 8
-FLOATS = (np.float64, np.float32)
 
 
 @dataclass(eq=False, repr=False)
@@ -89,7 +88,7 @@ class EnsembleMLP(base.BaseMLP):
         Raises: KeyboardInterrupt if no member has completed an epoch.
         """
         X, y, sample_weight = map(self._on_host, (X, y, sample_weight))
-        rows, targets = self._check_fit_data(X, y, continues=False)
+        rows, targets = self._fit_data(X, y, continues=False)
         targets = self._truth(self._coded(targets))  # labels: each member encodes them itself
         scaler = None if issparse(rows) else fit_scaler("robust", rows)
         scalers = scaler, self._target_scaler(targets)
@@ -141,7 +140,7 @@ class EnsembleMLP(base.BaseMLP):
         """Return True if at least two rows, and a row of each class, can be held out."""
         n, counts = y.shape[0], [y.shape[0]]
         held = math.ceil(self.validation_fraction * n)
-        if self._stratifies and self._output() != "softmax" and y.ndim == 1:
+        if self._has_labels and self._output() != "softmax" and y.ndim == 1:
             counts = np.unique(y, return_counts=True)[1].tolist()
         return held >= max(2, len(counts)) and n - held >= len(counts) and min(counts) >= 2
 
@@ -149,7 +148,7 @@ class EnsembleMLP(base.BaseMLP):
         self, eval_set: Any, scaler: Scaler | None, target_scaler: Scaler | None
     ) -> tuple[Any, ...]:
         base.check_eval_set(eval_set)
-        X = self._new_rows(eval_set[0], dtype=FLOATS)
+        X = self._new_rows(eval_set[0], dtype=base.FLOATS)
         y, *weight = (self._on_host(part) for part in eval_set[1:])
         if target_scaler is not None:
             y = self._eval_targets(np.asarray(y))
@@ -173,7 +172,7 @@ class EnsembleMLP(base.BaseMLP):
     def _scaled_rows(self, X: Data) -> Any:
         """Check the rows to predict for, and scale them."""
         check_is_fitted(self)
-        return _scaled(self.scaler_, self._new_rows(X, dtype=FLOATS))
+        return _scaled(self.scaler_, self._new_rows(X, dtype=base.FLOATS))
 
     def to_models(self) -> list[Model]:
         """Return the members as models, which take raw rows.
