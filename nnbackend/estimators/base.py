@@ -20,15 +20,16 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 
 from nnbackend.backend import Backend
 from nnbackend.backend.formulas import Array
+from nnbackend.config import UpdateOptions
 from nnbackend.data.sparse import SparseRows
 from nnbackend.devices import get_backend
 from nnbackend.errors import ArgumentError, ShapeError
 from nnbackend.network.activations import ACTIVATIONS, Activation
 from nnbackend.network.layers import AbstractLayer
 from nnbackend.network.losses import Loss
+from nnbackend.options import Kind
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.optimizers import OPTIMIZERS, Optimizer
-from nnbackend.training.schedules import SCHEDULES, AnySchedule, Schedule
 
 
 class Shaped(Protocol):
@@ -60,20 +61,36 @@ def parameter(default: Any, *constraints: Any) -> Any:
     return field(default=default, metadata={"constraints": list(constraints)})
 
 
+class Accepted(Options):
+    """The values of an option's kind, as a constraint of scikit-learn."""
+
+    def __init__(self, kind: Kind) -> None:
+        super().__init__(object, set())
+        self.kind = kind
+
+    def is_satisfied_by(self, val: Any) -> bool:
+        """Return True if the option accepts a value."""
+        return self.kind.is_good(val)
+
+    def __str__(self) -> str:
+        return self.kind.expected
+
+
 @cache
 def _constraints(kind: type) -> dict[str, list[Any]]:
-    known = {
-        name: each.metadata["constraints"]
-        for base in reversed(kind.__mro__)
-        for name, each in getattr(base, "__dataclass_fields__", {}).items()
-        if "constraints" in each.metadata
-    }
+    known: dict[str, list[Any]] = {}
+    for base in reversed(kind.__mro__):
+        for name, each in getattr(base, "__dataclass_fields__", {}).items():
+            if "constraints" in each.metadata:
+                known[name] = each.metadata["constraints"]
+            elif "option" in each.metadata:
+                known[name] = [Accepted(each.metadata["option"].kind)]
     return {each.name: known[each.name] for each in fields(kind) if each.init}
 
 
 @dataclass(eq=False, repr=False)
-class Parameters:
-    """The parameters of all estimators: scikit-learn's in its order, then ours."""
+class Parameters(UpdateOptions):
+    """The parameters of all estimators: scikit-learn's, ours, and the options of the updates."""
 
     hidden_layer_sizes: Units = parameter((100,), "array-like", AT_LEAST_1, AbstractLayer)
     activation: Activations = parameter(
@@ -104,14 +121,6 @@ class Parameters:
     device: str | Backend | None = parameter(None, None, str, Backend)
     dtype: str | None = parameter(None, None, StrOptions({"float32", "float64"}))
     dropout: float | Sequence[float] = parameter(0.0, SHARE, "array-like")
-    l1: float = parameter(0.0, AT_LEAST_0)
-    weight_decay: float = parameter(0.0, AT_LEAST_0)
-    max_norm: float | Sequence[float | None] | None = parameter(None, None, ABOVE_0, "array-like")
-    clip_norm: float | None = parameter(None, None, ABOVE_0)
-    ema: float | None = parameter(None, None, Interval(Real, 0, 1, closed="neither"))
-    schedule: str | AnySchedule | None = parameter(
-        None, None, StrOptions(set(SCHEDULES)), Schedule, callable
-    )
     monitor: str | None = parameter(None, None, StrOptions({"score", "valid_loss"}))
     callbacks: Callback | Sequence[Callback] | None = parameter(
         None, None, "array-like", HasMethods(["on_epoch_end"])

@@ -14,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state, validation
 
+from nnbackend.config import UpdateOptions
 from nnbackend.data.sparse import SparseRows
 from nnbackend.errors import ArgumentError, DivergedError, ShapeError
 from nnbackend.estimators import base, callbacks, solvers
@@ -21,6 +22,7 @@ from nnbackend.estimators.base import Data, EvalSet, Weight
 from nnbackend.estimators.networks import FittedMLP, draw_parameters, listed_units
 from nnbackend.network.layers import Dropout
 from nnbackend.network.network import Network
+from nnbackend.options import table
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.config import TrainConfig
 from nnbackend.training.lbfgs import LBFGS
@@ -31,8 +33,6 @@ NOT_FINITE = (
     "Solver produced non-finite parameter weights. The input data may contain large values and "
     "need to be preprocessed."
 )
-# Parameters that are options of the Trainer under the same name.
-OF_THE_TRAINER = ("l1", "weight_decay", "max_norm", "clip_norm", "ema")
 
 
 @dataclass(frozen=True)
@@ -280,15 +280,19 @@ class NetworkMLP(callbacks.CallbackSupportMixin, FittedMLP):
         n, weight = len(data.Y), data.weight
         mean = 1.0 if weight is None else float(np.mean(weight, dtype=np.float64))
         is_full = self.solver == "lbfgs"
+        own: dict[str, Any] = {name: getattr(self, name) for name in table(UpdateOptions)}
+        if not is_full and self.schedule is None:
+            own["schedule"] = self._optimizer
         return TrainConfig(
-            LBFGS() if is_full else self._rule(), self.max_iter, self._rows_per_batch(n),
+            **own,
+            optimizer=LBFGS() if is_full else self._rule(),
+            epochs=self.max_iter,
+            batch_size=self._rows_per_batch(n),
             shuffle=partial(self._next_order, np.arange(n)),
-            schedule=self.schedule if is_full or self.schedule is not None else self._optimizer,
             seed=0 if is_full else self._mask_seed(net),
             # With weights scikit-learn divides by a batch's own sum of weights; this is its mean.
             l2_per_batch=float(self.alpha) / mean if self.alpha else 0.0,
-            **{name: getattr(self, name) for name in OF_THE_TRAINER},
-        )  # fmt: skip
+        )
 
     def _next_order(self, order: np.ndarray, epoch: int) -> np.ndarray:
         """Return the order of the rows; each epoch shuffles that of the last one, in place.

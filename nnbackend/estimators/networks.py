@@ -23,7 +23,6 @@ from nnbackend.data.coding import ColumnCoding, RawColumn
 from nnbackend.data.preprocessing import Preprocessing
 from nnbackend.devices import get_backend
 from nnbackend.errors import ArgumentError
-from nnbackend.options import check
 from nnbackend.estimators.base import Activations, BaseMLP, Data, Parameters, Units, engine_rows
 from nnbackend.model.model import Model
 from nnbackend.network.activations import Activation, get_activation
@@ -31,6 +30,7 @@ from nnbackend.network.evaluation.passes import ROWS_AT_ONCE
 from nnbackend.network.layers import AbstractLayer, Dense, Dropout, Maxout
 from nnbackend.network.losses import Loss, cross_entropy
 from nnbackend.network.network import Network
+from nnbackend.options import check
 
 SKLEARN_ACTIVATIONS = ("identity", "logistic", "tanh", "relu")
 _ENGINE_NAMES = {"logistic": "sigmoid", "exp": "exponential"}
