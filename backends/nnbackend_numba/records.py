@@ -130,8 +130,8 @@ class Record:
         others = self.parameters[len(expected) :]
         if self.parameters[: len(expected)] != expected or not {*others} <= split.bounds().keys():
             raise OperandError(
-                f"The loop {self.__name__} must take the operands of its record, {expected}, then any "
-                f"of {[*split.bounds()]}. Received: {self.parameters}."
+                f"The loop {self.__name__} must take the operands of its record, {expected}, then "
+                f"any of {[*split.bounds()]}. Received: {self.parameters}."
             )
         if unknown := {split.even, split.lines} - {"", *self.letters}:
             raise OperandError(f"{self.__name__} is split by {unknown}, which no operand has.")
