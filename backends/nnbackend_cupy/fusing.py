@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-from nnbackend_cupy.kernels import MAX_OUTPUTS
+from nnbackend_cupy.losses import MAX_OUTPUTS
 from nnbackend_cupy.recorder import Call
 from nnbackend_cupy.tracing import Untraceable
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from nnbackend.backend.formulas import Array
-from nnbackend_cupy.kernels import LABELS, _row_stride
 from nnbackend_cupy.narrow_source import DTYPE, MAX_ROWS, MAX_UNITS, Layer, Net, NotNarrow
 from nnbackend_cupy.recorder import Call
+from nnbackend_cupy.records import LABELS, row_stride
 from nnbackend_cupy.tracing import Untraceable
 
 Arguments = dict[str, Any]  # of a call, by name
@@ -186,7 +186,7 @@ def _batch(parts: dict[str, list[Arguments]], loss_call: Arguments, x: Array) ->
 def _check_rows(data: Array) -> None:
     """Check that the kernel can read an array's rows: the dtype, and contiguous rows."""
     try:
-        _row_stride(data)
+        row_stride(data)
     except Untraceable as error:
         raise NotNarrow(str(error)) from error
 
