@@ -120,9 +120,9 @@ def over_strips(rows: int, n_many: int, multiprocessors: int, **others: int) -> 
     return (tiles, chunks), {"rows_of_block": rows_of_block}
 
 
-def over_weight_sums(n_weights: int, O: int, **others: int) -> Blocks:
+def over_weight_sums(n_weights: int, **others: int) -> Blocks:
     """Return a grid for the sums of the parts of a weight gradient, and their number."""
-    n = n_weights + O
+    n = n_weights + others["O"]
     return (-(-n // TOTAL_WIDTH),), {"n": n}
 
 

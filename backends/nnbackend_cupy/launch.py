@@ -22,7 +22,7 @@ class Scratch(threading.local):
     """Scratch arrays of a thread by role, lane and dtype."""
 
     def __init__(self) -> None:
-        self.arrays: dict[tuple[str, int, str], Array] = {}
+        self.arrays: dict[tuple[str, int, Any], Array] = {}
 
 
 class Launcher:
@@ -37,7 +37,7 @@ class Launcher:
     def __init__(
         self,
         compile: Callable[[str, str], Launch],
-        zeros: Callable[[tuple[int, ...], str], Array],
+        zeros: Callable[[tuple[int, ...], Any], Array],
         multiprocessors: int = 132,
     ) -> None:
         self._zeros = zeros
@@ -92,7 +92,7 @@ class Launcher:
                 raise
             return self._compiled(kernel.of_row, formulas, types)
 
-    def _scratch(self, role: str, n: int, dtype: str, lane: int = 0) -> Array:
+    def _scratch(self, role: str, n: int, dtype: Any, lane: int = 0) -> Array:
         """Return at least n elements of scratch: zeros at first, then as the last launch left it.
 
         A role has one array for all sizes.

@@ -53,7 +53,7 @@ class LayerKernels(Launcher):
             raise Untraceable(f"a weight gradient without weights. Received: dW.shape={dW.shape}")
         tiles = grids.tall_tiles(n_in, n_out, few <= MAX_FEW)
         chunks, _ = grids.over_tall(x.shape[0], tiles, self._multiprocessors)
-        partial = self._scratch("partial", chunks * (dW.size + n_out), dW.dtype.name, lane)
+        partial = self._scratch("partial", chunks * (dW.size + n_out), dW.dtype, lane)
         if few > MAX_FEW:
             self._run(WEIGHT_GRADIENT, x=x, delta=delta, partial=partial)
         else:

@@ -14,6 +14,7 @@ from nnbackend_cupy.sources import loss_lines, score_lines, slope_lines, value_l
 from nnbackend_cupy.tracing import Untraceable
 
 MAX_OUTPUTS = 16  # of an output layer in one launch
+SUM = np.dtype(np.float64)  # of sums of weights
 MANY_ROWS = 16384  # above, a separate launch sums the sample weights
 WEIGHT_TOTAL = Kernel("weight_total")
 
@@ -44,7 +45,7 @@ class LossKernels(Launcher):
 
     def _weights(self, weight: Array) -> dict[str, Any]:
         """Return the operands of a weighted loss: many weights are summed before."""
-        total, is_many = self._scratch("weight total", 1, "float64"), weight.size > MANY_ROWS
+        total, is_many = self._scratch("weight total", 1, SUM), weight.size > MANY_ROWS
         if is_many:
             self._run(WEIGHT_TOTAL, weight=weight, result=total)
         return {"weight": weight, "weight_total": total, "has_total": is_many}

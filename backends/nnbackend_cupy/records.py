@@ -92,7 +92,7 @@ class Plan(NamedTuple):
     grid: tuple[int, ...]
     block: tuple[int, ...]
     operands: list[tuple[str, Any]]
-    scratch: list[tuple[str, int, str]]
+    scratch: list[tuple[str, int, np.dtype[Any]]]
     sizes: list[Any]
 
     def arguments(self, operands: Mapping[str, Any]) -> list[Any]:
@@ -217,7 +217,7 @@ class Kernel:
             (int(self.macros.get(threads, threads)),),
             [(p.name, None if p.axes else dtype(p).type) for p in self.of_role("operand")],
             [
-                (p.name, math.prod(sizes[axis] for axis in p.axes), dtype(p).name)
+                (p.name, math.prod(sizes[axis] for axis in p.axes), dtype(p))
                 for p in self.of_role("scratch")
             ],
             [dtype(p).type(sizes[p.name]) for p in self.of_role("size")],

@@ -29,7 +29,7 @@ class UpdateKernels(Launcher):
 
     def clip_norm(self, gradient: Array, max_norm: float) -> None:
         """Clip the gradient to the norm `max_norm`, in two launches. Shapes: (P,)."""
-        factor = self._scratch("factor", 1, gradient.dtype.name)
+        factor = self._scratch("factor", 1, gradient.dtype)
         self._run(NORM, gradient=gradient, max_norm=max_norm, factor=factor)
         self._run(CLIP, gradient=gradient, factor=factor)
 
