@@ -30,7 +30,6 @@ from nnbackend_cupy.kernel_cache import Launch
 from nnbackend_cupy.kernels import CUDA_KERNELS, Kernels
 from nnbackend_cupy.narrow import Device, NarrowSteps
 from nnbackend_cupy.narrow_source import Grid
-from nnbackend_cupy.recorder import Recorder
 from nnbackend_cupy.staging import Staging
 from nnbackend_cupy.streams import Streams, ThreadState
 from nnbackend_cupy.tracing import Untraceable
@@ -355,14 +354,6 @@ class CuPyBackend(Backend):
     def narrow_reason(self) -> str | None:
         """Why the kernel for narrow networks did not run the last captured step."""
         return self._captures.narrow_reason
-
-    @property
-    def _recorder(self) -> Recorder | None:
-        return self._thread_state.recorder
-
-    @_recorder.setter
-    def _recorder(self, recorder: Recorder | None) -> None:
-        self._thread_state.recorder = recorder
 
 
 def _compile_narrow(text: str, name: str, is_cooperative: bool) -> Launch:

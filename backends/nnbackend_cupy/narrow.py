@@ -28,6 +28,8 @@ CLUSTERS_FROM = 90  # compute capability
 MAX_FOR_CLUSTER = 16 << 10
 # Above, the faster products of cuBLASLt save more time than its launches cost.
 MAX_WORK = 100 << 20
+# What takes the place of an array that the kernel does not read: another of its type.
+UNREAD = {"weights": "theta", "order": "clock", "shift": "hyper", "factor": "hyper"}
 MAX_CACHED = 64  # compiled kernels, each for one network's sizes; a run references its kernel
 
 
@@ -75,7 +77,7 @@ class NarrowSteps:
                 raise NotNarrow(f"{step.work:,} multiplications, at most {MAX_WORK:,}")
             grid = grid or choose_grid(step.work, self._device)
             made, size = kernel(step.net, grid, step.rows)
-            operands = self._operands(step, size, grid)
+            operands = self._operands(step, size, grid.blocks)
             types, sizes = made.bind(operands)
             text = made.source(types, step.net.loss)
         except Untraceable as error:
@@ -96,22 +98,10 @@ class NarrowSteps:
 
         return run, grid
 
-    def _operands(self, step: Step, size: int, grid: Grid) -> dict[str, Any]:
-        """Return the operands; for arrays that the kernel does not read, another array."""
-        batch = step.batch
-        shift, factor, clip = batch.scale or (step.hyper, step.hyper, None)
-        l1, l2, penalty_rows = step.penalty or (0.0, 0.0, 0.0)
-        weights = step.theta if batch.weights is None else batch.weights
-        order = step.clock if batch.order is None else batch.order
-        states = {f"s{k}": vector for k, vector in enumerate(step.state)}
-        return {
-            **states, "theta": step.theta, "gradient": step.gradient,
-            "scratch": self._zeros((size,), DTYPE.name),
-            "parts": self._zeros((2 * grid.blocks,), "float64"),
-            "counter": self._zeros((1,), "uint64"),
-            "data": batch.data, "targets": batch.targets, "weights": weights, "order": order,
-            "shift": shift, "factor": factor, "clip": clip or 0.0, "batch_size": batch.size,
-            "clock": step.clock, "rates": step.rates, "hyper": step.hyper, "totals": step.totals,
-            "decay": step.decay, "l1": l1, "l2": l2, "penalty_rows": penalty_rows,
-            "rows": step.rows, "steps": 0,
-        }  # fmt: skip
+    def _operands(self, step: Step, size: int, blocks: int) -> dict[str, Any]:
+        given = {**step.operands, "steps": 0}
+        for name, other in UNREAD.items():
+            given[name] = given[other] if given[name] is None else given[name]
+        scratch = self._zeros((size,), DTYPE.name), self._zeros((2 * blocks,), "float64")
+        counter = self._zeros((1,), "uint64")
+        return {**given, "scratch": scratch[0], "parts": scratch[1], "counter": counter}
