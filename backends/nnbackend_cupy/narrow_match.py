@@ -75,9 +75,16 @@ def match(calls: Sequence[Call]) -> Step:
         "decay": update["weight_decay"],
         "rows": rows,
     }
-    net = Net(
+    net = _net(layers, loss_call["loss"], update, operands, bool(parts["add_penalty"]))
+    return Step(net, operands)
+
+
+def _net(
+    layers: tuple[Layer, ...], loss: Any, update: Arguments, operands: Arguments, has_penalty: bool
+) -> Net:
+    return Net(
         layers,
-        loss_call["loss"],
+        loss,
         update["rule"],
         len(update["state"]),
         data=operands["data"].dtype.name,
@@ -85,9 +92,8 @@ def match(calls: Sequence[Call]) -> Step:
         has_order=operands["order"] is not None,
         is_scaled=operands["shift"] is not None,
         is_weighted=operands["weights"] is not None,
-        has_penalty=bool(parts["add_penalty"]),
+        has_penalty=has_penalty,
     )
-    return Step(net, operands)
 
 
 def _check_chain(
