@@ -7,21 +7,43 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnbackend.bench import report
-from nnbackend.bench.cli import (
-    add_measuring,
-    make_plan,
-    our_failures,
-    parse_contenders,
-    parse_rows,
-)
-from nnbackend.bench.contenders import CONTENDERS
-from nnbackend.bench.rows import QUICK, ROWS
-from nnbackend.bench.runner import run
+from benchmarks import cpu_report
+from benchmarks.cpu_extras import extras
+from benchmarks.peers import CONTENDERS
+from nnbackend.bench.rows import QUICK, parse_row, parse_rows
+from nnbackend.bench.runner import Answer, Launch, Plan, Say, Workers, run, to_stderr
+from nnbackend.cli.bench import add_measuring, chosen, our_failures
 from nnbackend.errors import NNBackendError
+from nnbackend.machine import usable_cpus
+
+ROWS = tuple(
+    parse_row(text)
+    for text in (
+        "784-100-10:128",
+        "784-30-10:10",
+        "20-64-64-2:32",
+        "20-64-64-2:256",
+        "784-512-512-10:128",
+        "784-512-512-10:1024",
+        "784-2500-2000-1500-1000-500-10:128",
+        "784-100-10:128:momentum",
+    )
+)
+
+
+def measure(plan: Plan, launch: Launch, say: Say = to_stderr) -> Answer:
+    """Run the plan, then measure imports and predictions."""
+    begin = time.monotonic()
+    result = run(plan, launch, say)
+    settings = result["settings"]
+    kinds = [kind for kind in plan.contenders if kind.name not in settings["left_out"]]
+    result |= extras(kinds, plan.seconds, settings["openblas_coretype"], launch, say)
+    result["minutes"] = round((time.monotonic() - begin) / 60, 1)
+    return result
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,12 +59,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.rounds, args.seconds = 1, min(args.seconds, 0.2)
     try:
         rows = parse_rows(args.rows) or (QUICK if args.quick else ROWS)
-        plan = make_plan(rows, parse_contenders(args.contenders), args, extras=not args.quick)
-        result = run(plan)
+        kinds = chosen(args.contenders, CONTENDERS)
+        plan = Plan(rows, kinds, args.rounds, args.seconds, args.threads)
+        with Workers(plan.threads or len(usable_cpus())) as workers:
+            result = run(plan, workers) if args.quick else measure(plan, workers)
     except NNBackendError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    for path in report.write(result, Path(args.out)):
+    for path in cpu_report.write(result, Path(args.out)):
         print(path)
     for why in our_failures(result):
         print(f"failed: {why}", file=sys.stderr)

@@ -24,8 +24,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nnbackend.bench.machine import environment, machine_facts, usable_cpus
-from nnbackend.bench.runner import default_name
+from benchmarks.cpu_report import default_name
+from nnbackend.bench.process import environment
+from nnbackend.machine import machine_facts, usable_cpus
 
 CLASSES, NUMBERS = "MLPClassifier", "MLPRegressor"
 PREDICTIONS = 5  # of the test rows after each fit; the median counts

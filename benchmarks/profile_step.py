@@ -9,7 +9,7 @@ between cores from one operation to the next: the whole step, compared with the 
 from __future__ import annotations
 
 import argparse
-import inspect
+import re
 import sys
 import threading
 import time
@@ -66,18 +66,15 @@ class Profile:
         """Return a line's operation by name."""
         if line[0] == 0:
             return "barrier"
-        mangled: str = self.names[line[0]]
-        from nnbackend_numba import operations
-
-        functions = [n for n, v in vars(operations).items() if inspect.isfunction(v)]
-        known = sorted((n for n in functions if n in mangled), key=len)
-        return known[-1].replace("_", " ")
+        found = re.search(r"\d([a-z][a-z_]*\d?)_[0-9a-f]{12}", self.names[line[0]])
+        assert found
+        return found[1].replace("_", " ")
 
     def seconds(self, lines: Lines, workers: int) -> float:
         """Return the seconds of one execution of some lines by the given number of workers."""
         from nnbackend_numba.assembly import STEPS_AT_ONCE
         from nnbackend_numba.intrinsics import yield_address
-        from nnbackend_numba.operations import make_steps
+        from nnbackend_numba.program import make_steps
         from nnbackend_numpy import threads
 
         clock, most = self.contender.trainer.state.clock, STEPS_AT_ONCE

@@ -20,9 +20,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from nnbackend.bench.machine import machine_facts
+from benchmarks.cpu_report import default_name
 from nnbackend.bench.report import number
-from nnbackend.bench.runner import default_name
+from nnbackend.machine import machine_facts
 
 COLUMNS = 64
 Point = dict[str, Any]

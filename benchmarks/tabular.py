@@ -1,4 +1,4 @@
-"""Compare the scores of the preset for tables with scikit-learn's MLP and gradient boosting.
+"""Compare the scores of TabularMLP* with scikit-learn's MLP and gradient boosting.
 
     python -m benchmarks.tabular --seeds 3 --out FILE.md
 
@@ -54,21 +54,19 @@ SETS: list[tuple[str, str, Callable[[], Any]]] = [
     ("linear, 20 features", NUMBERS,
      lambda: datasets.make_regression(1000, 20, noise=20.0, random_state=0)),
 ]  # fmt: skip
-HEAD = (
-    '| data set | preset="tabular" | scikit-learn\'s MLP | gradient boosting |\n|---|---|---|---|\n'
-)
+HEAD = "| data set | TabularMLP* | scikit-learn's MLP | gradient boosting |\n|---|---|---|---|\n"
 
 
 def contenders(kind: str, seed: int) -> list[Any]:
     """Return the three estimators, in the order of the table."""
     if kind == CLASSES:
         mlp: Any = neural_network.MLPClassifier(random_state=seed)
-        ours: Any = nn.MLPClassifier(preset="tabular", random_state=seed)
+        ours: Any = nn.TabularMLPClassifier(random_state=seed)
         boosting: Any = ensemble.HistGradientBoostingClassifier(random_state=seed)
         return [ours, make_pipeline(StandardScaler(), mlp), boosting]
     mlp = make_pipeline(StandardScaler(), neural_network.MLPRegressor(random_state=seed))
     theirs = TransformedTargetRegressor(mlp, transformer=StandardScaler())
-    ours = nn.MLPRegressor(preset="tabular", random_state=seed)
+    ours = nn.TabularMLPRegressor(random_state=seed)
     return [ours, theirs, ensemble.HistGradientBoostingRegressor(random_state=seed)]
 
 

@@ -21,6 +21,9 @@ from typing import Any
 import nnbackend
 from nnbackend import explain, plots, testing
 from nnbackend.cli import COMMANDS, main
+from nnbackend.cli.settings import default_text
+from nnbackend.config import SETTINGS, TOPICS, TrainOptions
+from nnbackend.options import table
 
 project, author = "nnbackend", "nnbackend contributors"
 release = nnbackend.__version__
@@ -45,6 +48,28 @@ def commands() -> str:
             main([verb, "--help"])
         parts += [f"## {verb}", "", "```text", shown.getvalue().rstrip(), "```", ""]
     return "\n".join(parts)
+
+
+def options() -> str:
+    """Return the table of all options of a run, by topic."""
+    lines = [
+        "# Options of a run",
+        "",
+        "One table (`nnbackend/config.py`) defines the keywords of `nnbackend.train` and",
+        "`Model.fit`, the options of `nnbackend train` and the keys of config.toml.",
+        "Names of formulas may have parameters everywhere: `huber:2`, `sgd:momentum=0.9`,",
+        "`step:every=10,gamma=0.5`.",
+    ]
+    python = table(TrainOptions)
+    for topic in TOPICS:
+        lines += ["", f"## {topic}", "", "| option | in Python | command line | meaning |"]
+        lines += ["|---|---|---|---|"]
+        for name, about in {**python, **SETTINGS}.items():
+            if about.topic == topic:
+                default = f"`{getattr(TrainOptions, name)!r}`" if name in python else "-"
+                word = "-" if name not in SETTINGS else default_text(name) or "required"
+                lines.append(f"| `{name}` | {default} | {word} | {about.help_text} |")
+    return "\n".join([*lines, ""]).replace("|w|", "\\|w\\|")
 
 
 def members(thing: Any) -> list[tuple[str, Any]]:
@@ -119,6 +144,7 @@ os.environ.setdefault("NNBACKEND_DEVICE", "numpy")  # compiles nothing
 shutil.rmtree(GENERATED, ignore_errors=True)
 GENERATED.mkdir()
 runpy.run_path(str(HERE / "drawings" / "draw.py"))["check"]()  # raises for names that are gone
+(GENERATED / "options.md").write_text(options(), encoding="utf-8")
 (GENERATED / "commands.md").write_text(commands(), encoding="utf-8")
 (GENERATED / "api.md").write_text(api(), encoding="utf-8")
 run_blocks("pictures.md", "sh")

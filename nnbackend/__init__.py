@@ -41,6 +41,8 @@ _MODULES = {
     "Network": "network.network",
     "RMSProp": "training.optimizers",
     "SGD": "training.optimizers",
+    "TabularMLPClassifier": "estimators",
+    "TabularMLPRegressor": "estimators",
     "Trace": "network.network",
     "activations": "network.activations",
     "backends": "devices",
@@ -70,6 +72,8 @@ if TYPE_CHECKING:
     from nnbackend.errors import NNBackendError as NNBackendError
     from nnbackend.estimators import MLPClassifier as MLPClassifier
     from nnbackend.estimators import MLPRegressor as MLPRegressor
+    from nnbackend.estimators import TabularMLPClassifier as TabularMLPClassifier
+    from nnbackend.estimators import TabularMLPRegressor as TabularMLPRegressor
     from nnbackend.model.exporting import export as export
     from nnbackend.model.model import Model as Model
     from nnbackend.model.model import load as load

@@ -14,17 +14,71 @@
     ├── ModelFileError              (ValueError)    an incomplete or modified model file
     └── DivergedError               (ArithmeticError)  the loss or weights are no longer finite
 
-A message states what was expected, what was received and the cure.
+A message states what was expected, what was received and the cure. It is stored in parts, `args`:
+texts, options that it mentions, and faults of options. So each front end spells options its way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 
+@dataclass(frozen=True)
+class Mention:
+    """An option named in a message, with a value if one is given: missing='drop', or epochs."""
+
+    option: str
+    value: Any = ...  # Ellipsis: only the name
+
+    def __str__(self) -> str:
+        return self.option if self.value is ... else f"{self.option}={self.value!r}"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """An invalid option: what was expected, what was received, and the cure.
+
+    of: the object that the option belongs to, such as a schedule; "" for a call's own options.
+    """
+
+    option: str
+    expected: str
+    received: Any
+    cure: tuple[str | Mention, ...] = ()
+    of: str = ""
+
+    @property
+    def parts(self) -> tuple[str | Mention, ...]:
+        """The sentences: texts and mentioned options."""
+        name = f"{self.option} of {self.of}" if self.of else Mention(self.option)
+        received = Mention(self.option, self.received)
+        said = str(received) if self.of else received
+        more = (" ", *self.cure) if self.cure else ()
+        return (name, f" must be {self.expected}. Received: ", said, ".", *more)
+
+    def __str__(self) -> str:
+        return "".join(map(str, self.parts))
+
+
 class NNBackendError(Exception):
-    """Base class of the library's errors."""
+    """Base class of the library's errors. args: the parts of the message."""
+
+    def __str__(self) -> str:
+        return self.spelled(str)
+
+    def spelled(self, spell: Callable[[Mention], str]) -> str:
+        """Return the message with the mentioned options as `spell` writes them.
+
+        >>> error = DataError("Row 3 has gaps. Drop it with ", Mention("missing", "drop"), ".")
+        >>> error.spelled(lambda m: f"--{m.option} {m.value}")
+        'Row 3 has gaps. Drop it with --missing drop.'
+        """
+        if any(isinstance(part, (Fault, NNBackendError)) for part in self.args):
+            each = (part.parts if isinstance(part, Fault) else part.args for part in self.args)
+            return "\n".join(NNBackendError(*parts).spelled(spell) for parts in each)
+        return "".join(spell(p) if isinstance(p, Mention) else str(p) for p in self.args)
 
 
 class BackendError(NNBackendError):
@@ -67,7 +121,7 @@ class DeviceMemoryError(BackendError, MemoryError):
         cure: a further cure on this device.
         >>> print(DeviceMemoryError.on("mine:0", asked=4096, free=1000, total=8000))
         mine:0 is out of memory: 4,096 bytes were asked for, 1,000 of 8,000 are free. Use a \
-smaller batch_size=, fewer rows at once, a smaller network, float32, or device='cpu'.
+smaller batch_size, fewer rows at once, a smaller network, float32, or device='cpu'.
         """
         of_total = f" of {total:,}" if total else ""
         facts = [
@@ -77,9 +131,10 @@ smaller batch_size=, fewer rows at once, a smaller network, float32, or device='
         ]
         known = ", ".join(filter(None, facts)) or "an allocation failed"
         return cls(
-            f"{device} is out of memory: {known}. Use a smaller batch_size=, fewer rows at once, "
-            f"a smaller network, float32, or device='cpu'.{cure and ' '}{cure}"
-        )
+            f"{device} is out of memory: {known}. Use a smaller ", Mention("batch_size"), ", fewer "
+            "rows at once, a smaller network, float32, or ", Mention("device", "cpu"),
+            f".{cure and ' '}{cure}",
+        )  # fmt: skip
 
 
 class DeviceLostError(BackendError, RuntimeError):
@@ -94,7 +149,12 @@ class DeviceMismatchError(BackendError, TypeError):
 
 
 class ArgumentError(NNBackendError, ValueError):
-    """Error for an option with an invalid value."""
+    """Error for invalid options; `faults` has the parts of the message of each."""
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """The invalid options, if the error is about options."""
+        return tuple(part for part in self.args if isinstance(part, Fault))
 
 
 class ShapeError(NNBackendError, ValueError):
@@ -116,19 +176,3 @@ class DivergedError(NNBackendError, ArithmeticError):
     """
 
     history: Any = None
-
-
-def check(
-    name: str, value: Any, is_good: Callable[[Any], bool], expected: str, of: str = ""
-) -> None:
-    """Raise ArgumentError unless is_good(value); an error in is_good counts as False.
-
-    >>> check("momentum", 0.9, lambda v: 0 <= v < 1, "at least 0 and below 1")
-    """
-    try:
-        good = not isinstance(value, str) and bool(is_good(value))
-    except (TypeError, ValueError, AttributeError):
-        good = False
-    if not good:
-        owner = f" of {of}" if of else ""
-        raise ArgumentError(f"{name}{owner} must be {expected}. Received: {name}={value!r}.")

@@ -16,6 +16,7 @@ OTHER_NAMES = {
     "sparsecategoricalcrossentropy negativeloglikelihood",
     "cupy": "cuda nvidia",
     "device": "gpu cuda cpu",
+    "epochs": "maxiter nepochs numepochs iterations niter",
     "exponential": "exp",
     "glorot_normal": "xaviernormal",
     "glorot_uniform": "glorot xavier xavieruniform",
@@ -31,14 +32,17 @@ OTHER_NAMES = {
     "plateau": "reducelronplateau adaptive",
     "quadratic": "mse l2 mseloss squarederror meansquarederror leastsquares",
     "quantile": "pinball",
+    "seed": "randomstate randomseed",
     "sgd": "gd gradientdescent momentum nesterov",
     "sigmoid": "logistic expit",
     "silu": "swish",
     "standard": "zscore standardscaler",
     "step": "heaviside",
     "unit": "minmax minmaxscaler",
-    "validation": "val valid valsplit",
+    "validation": "val valid valsplit validationdata validationsplit validationfraction evalset",
 }
+
+CUTOFF = 0.72  # the least similarity of a likely name: "rellu" and "relu" have 0.89
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
@@ -54,13 +58,14 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the likely known name: by spelling, by another library's name or by similarity."""
+    """Return the likely known name: by another library's name, its beginning or similarity."""
     names, plain = list(known), _plain(name)
     for ours in names:
         theirs = OTHER_NAMES.get(ours.strip("-").replace("-", "_"), "").split()
         if plain in {_plain(ours), *theirs}:
             return ours
-    return next(iter(difflib.get_close_matches(name, names, n=1)), None)
+    begun = [ours for ours in names if len(plain) > 2 and _plain(ours).startswith(plain)]
+    return next(iter(begun or difflib.get_close_matches(name, names, n=1, cutoff=CUTOFF)), None)
 
 
 def _plain(name: str) -> str:

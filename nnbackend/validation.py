@@ -21,7 +21,15 @@ from nnbackend.backend.formulas import Array
 from nnbackend.data import numeric
 from nnbackend.data.foreign import check_readable
 from nnbackend.data.sparse import SparseRows
-from nnbackend.errors import ArgumentError, DataError, DeviceMismatchError, ShapeError, check
+from nnbackend.errors import (
+    ArgumentError,
+    DataError,
+    DeviceMismatchError,
+    Fault,
+    Mention,
+    ShapeError,
+)
+from nnbackend.options import check
 
 Host = NDArray[Any]
 CHUNK = 1 << 22  # elements checked at once, so that a memory-mapped file stays on the disk
@@ -298,9 +306,7 @@ def check_size(name: str, value: Any) -> int:
     except TypeError:
         size = 0
     if size < 1:
-        raise ArgumentError(
-            f"{name} must be a whole number, at least 1. Received: {name}={value!r}."
-        )
+        raise ArgumentError(Fault(name, "a whole number, at least 1", value))
     return size
 
 
@@ -308,17 +314,16 @@ def check_dtype(dtype: Any, backend: Backend) -> str:
     """Return the name of a dtype; raise ArgumentError unless the backend supports it."""
     name = getattr(dtype, "name", None) or getattr(dtype, "__name__", None) or str(dtype)
     if name not in backend.float_dtypes:
-        raise ArgumentError(
-            f"dtype must be one of {', '.join(backend.float_dtypes)} on {backend.device}. "
-            f"Received: dtype={name!r}. {_other_dtype(name, backend)}"
-        )
+        expected = f"one of {', '.join(backend.float_dtypes)} on {backend.device}"
+        raise ArgumentError(Fault("dtype", expected, name, _other_dtype(name, backend)))
     return str(name)
 
 
-def _other_dtype(name: str, backend: Backend) -> str:
-    if name == "float64":
-        return f"{backend.device} has no float64. Use dtype='float32', or device='cpu'."
-    return "Data in other dtypes is converted batch by batch."
+def _other_dtype(name: str, backend: Backend) -> tuple[str | Mention, ...]:
+    if name != "float64":
+        return ("Data in other dtypes is converted batch by batch.",)
+    cures = Mention("dtype", "float32"), ", or ", Mention("device", "cpu"), "."
+    return f"{backend.device} has no float64. Use ", *cures
 
 
 def check_seed(seed: Any) -> int:

@@ -305,7 +305,7 @@ def test_a_name_returns_one_object_for_the_same_parameters() -> None:
 
 @pytest.mark.parametrize(("typed", "meant"), [("rellu", "relu"), ("sigmoed", "sigmoid")])
 def test_an_unknown_name_suggests_the_closest(typed: str, meant: str) -> None:
-    with pytest.raises(ArgumentError, match=f"Received: {typed!r}.*Did you mean {meant!r}"):
+    with pytest.raises(ArgumentError, match=f"activation={typed!r}.*Did you mean {meant!r}"):
         nn.Dense(3, typed)
 
 

@@ -482,7 +482,7 @@ def test_options_of_the_wrong_type(options: dict[str, Any], text: str) -> None:
 
 @pytest.mark.parametrize("make", [nn.SGD, nn.Adam, nn.AdaGrad, nn.RMSProp, nn.AdaDelta])
 def test_an_infinite_rate_is_refused(make: Any) -> None:
-    with pytest.raises(ArgumentError, match="learning_rate must be above 0"):
+    with pytest.raises(ArgumentError, match="learning_rate must be a number above 0"):
         make(float("inf"))
 
 

@@ -6,6 +6,7 @@ No test depends on measured times: figures come from fixed results, or only thei
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import re
@@ -19,16 +20,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nnbackend.bench import cli, machine, report, runner, worker
-from nnbackend.bench.contenders import CONTENDERS, get_contender, missing
-from nnbackend.bench.rows import (
-    ROWS,
-    Row,
-    make_data,
-    make_parameters,
-    mean_loss,
-    parse_row,
-)
+from benchmarks import cpu, cpu_extras, cpu_report
+from benchmarks.peers import CONTENDERS, JAX
+from nnbackend import machine
+from nnbackend.bench import process, report, runner, worker
+from nnbackend.bench.base import AbstractContender
+from nnbackend.bench.contenders import OURS
+from nnbackend.bench.rows import Row, make_data, make_parameters, mean_loss, parse_row
+from nnbackend.cli import bench
 from nnbackend.errors import ArgumentError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,8 +38,8 @@ SECONDS = 0.01
 @pytest.fixture(scope="module")
 def measured() -> Iterator[Callable[[str, str], dict[str, Any]]]:
     """Yield a function that measures a tiny row in a contender's process, once."""
-    with runner.Workers(threads=1) as workers:
-        yield cache(lambda name, row: workers((name, row), SECONDS))
+    with runner.Workers(threads=1) as workers, contextlib.chdir(ROOT):  # finds `benchmarks` there
+        yield cache(lambda name, row: workers(("train", CONTENDERS[name].path(), row), SECONDS))
 
 
 # --- rows -----------------------------------------------------------------------------------------
@@ -55,9 +54,9 @@ def test_flops_counted_by_hand() -> None:
 
 
 def test_the_rows_of_the_plan() -> None:
-    assert [row.title for row in ROWS[:2]] == ["784-100-10 b128", "784-30-10 b10"]
-    assert ROWS[-1].optimizer == "momentum"
-    for row in ROWS:
+    assert [row.title for row in cpu.ROWS[:2]] == ["784-100-10 b128", "784-30-10 b10"]
+    assert cpu.ROWS[-1].optimizer == "momentum"
+    for row in cpu.ROWS:
         assert parse_row(row.name) == row
         assert row.n_samples == row.steps * row.batch
         assert row.n_samples * row.layers[0] * 4 <= 41e6
@@ -101,7 +100,7 @@ def test_mean_loss_by_hand() -> None:
 def test_every_contender_reaches_our_loss(
     name: str, row: str, measured: Callable[[str, str], dict[str, Any]]
 ) -> None:
-    if why := missing(name):
+    if why := CONTENDERS[name].missing():
         pytest.skip(why)
     answer = measured(name, row)
     ours = measured("nnbackend-numpy", row)
@@ -121,7 +120,7 @@ def test_reset_restores_the_initial_weights(name: str, sizes: tuple[int, ...]) -
     row = Row(sizes, 8, "adam", 4)
     x, y = make_data(row)
     start = make_parameters(row)
-    contender = get_contender(name)(row, x, y, start)
+    contender = CONTENDERS[name](row, x, y, start)
     contender.steps(3)
     contender.epochs(2)
     moved = contender.parameters()
@@ -136,9 +135,18 @@ def test_reset_restores_the_initial_weights(name: str, sizes: tuple[int, ...]) -
 
 def test_a_contender_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert missing("jax") == "jax is not installed"
+    assert JAX.missing() == "jax is not installed"
     with pytest.raises(ArgumentError, match="torch"):
-        get_contender("toch")
+        bench.chosen("toch", CONTENDERS)
+
+
+def test_the_wheel_has_no_peer_but_scikit_learn() -> None:
+    assert bench.PEERS.keys() == {"sklearn"}
+    shipped = {*OURS, *bench.PEERS.values()}
+    for kind in CONTENDERS.values():
+        assert kind.__module__.startswith("nnbackend.") == (kind in shipped)
+    for path in (ROOT / "nnbackend" / "bench").glob("*.py"):
+        assert not re.search(r"^(import|from) (torch|jax)|library\(.(torch|jax)", path.read_text())
 
 
 # --- the worker -----------------------------------------------------------------------------------
@@ -149,17 +157,20 @@ def test_a_contender_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPa
     [
         (("sgemm",), {"gflops", "rates"}),
         (("facts",), {"blas", "pools"}),
-        (("import", "nnbackend"), {"seconds"}),
+        (("benchmarks.cpu_extras:time_import", "import nnbackend"), {"seconds"}),
     ],
 )
-def test_the_other_measurements(words: tuple[str, ...], keys: set[str]) -> None:
+def test_the_other_measurements(
+    words: tuple[str, ...], keys: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
     with runner.Workers(threads=1) as workers:
         assert keys <= workers(words, SECONDS).keys()
 
 
 def test_prediction_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "MANY_ROWS", 2000)
-    answer = worker.predict("nnbackend-numpy", SECONDS)
+    monkeypatch.setattr(cpu_extras, "MANY_ROWS", 2000)
+    answer = cpu_extras.predict(CONTENDERS["nnbackend-numpy"].path(), SECONDS)
     assert answer["one_us"]["median"] > 0 < answer["many_ms"]["median"]
 
 
@@ -177,7 +188,7 @@ def test_sample_sizes_fit_the_duration() -> None:
 
 def test_worker_and_runner_import_no_array_library() -> None:
     code = (
-        "import sys, nnbackend.bench.worker, nnbackend.bench.cli; "
+        "import sys, nnbackend.bench.worker, nnbackend.cli.bench; "
         "print([m for m in ('numpy', 'matplotlib', 'numba', 'torch', 'jax') if m in sys.modules])"
     )
     done = subprocess.run(
@@ -194,10 +205,10 @@ def test_every_contender_gets_the_same_environment(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Prescott")
     monkeypatch.setenv("OPENBLAS_L2_SIZE", "1")
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    given = machine.environment(3)
+    given = process.environment(3)
     assert {"OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"}.isdisjoint(given)
     assert {given[name] for name in machine.THREAD_VARIABLES} == {"3"}
-    assert machine.environment(3, "SkylakeX")["OPENBLAS_CORETYPE"] == "SkylakeX"
+    assert process.environment(3, "SkylakeX")["OPENBLAS_CORETYPE"] == "SkylakeX"
 
 
 @pytest.mark.parametrize(
@@ -229,7 +240,10 @@ class FakeWorkers:
         self.coretypes: list[str] = []
 
     def __call__(self, words: Sequence[str], seconds: float, coretype: str) -> dict[str, Any]:
-        what = words[0]
+        what, *rest = words
+        if what == "train":  # the contender's name
+            what = next(name for name, kind in CONTENDERS.items() if kind.path() == rest[0])
+            words = (what, *rest[1:])
         self.calls.append(tuple(words))
         self.coretypes.append(coretype)
         if what == self.crashing:
@@ -239,9 +253,9 @@ class FakeWorkers:
             return {"blas": "openblas 1", "pools": pools}
         if what == "sgemm":
             return {"gflops": 200.0 if coretype else 100.0, "rates": {}, "pools": pools}
-        if what == "import":
+        if what.endswith("time_import"):
             return {"seconds": 0.5}
-        if what == "predict":
+        if what.endswith("predict"):
             return {"one_us": spread(5.0), "many_ms": spread(7.0), "many": 1000}
         turn = self.calls.count(tuple(words))
         return {
@@ -259,13 +273,15 @@ def spread(value: float) -> dict[str, float]:
 
 SPEEDS = {"nnbackend-numba": 100.0, "sklearn": 400.0, "jax": 200.0}
 PLAN = runner.Plan(
-    (parse_row("784-100-10:128"), parse_row("20-64-64-2:32")), tuple(SPEEDS), rounds=3, threads=2
+    (parse_row("784-100-10:128"), parse_row("20-64-64-2:32")),
+    tuple(CONTENDERS[name] for name in SPEEDS),
+    threads=2,
 )
 
 
 @pytest.fixture
 def all_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "missing", lambda name: "")
+    monkeypatch.setattr(AbstractContender, "missing", lambda: "")
 
 
 def flags(monkeypatch: pytest.MonkeyPatch, found: set[str]) -> None:
@@ -311,7 +327,7 @@ def test_a_crash_is_reported_and_not_fatal(monkeypatch: pytest.MonkeyPatch) -> N
     assert sklearn["error"] == "exit code 1: it crashed"
     assert ours["of_fastest_peer"]["median"] == 0.5
     assert workers.calls.count(("sklearn", "784-100-10:128")) == 1
-    text = report.markdown(result)
+    text = cpu_report.markdown(result)
     assert "scikit-learn on 784-100-10 b128 failed: exit code 1: it crashed" in text
 
 
@@ -332,7 +348,8 @@ def test_unused_kernels_are_requested_for_all_and_reported(monkeypatch: pytest.M
 
 
 def test_missing_contenders_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "missing", lambda name: "no jax here" if name == "jax" else "")
+    monkeypatch.setattr(AbstractContender, "missing", lambda: "")
+    monkeypatch.setattr(JAX, "missing", lambda: "no jax here")
     workers = FakeWorkers(SPEEDS)
     result = runner.run(PLAN, workers, lambda line: None)
     assert result["settings"]["left_out"] == {"jax": "no jax here"}
@@ -342,9 +359,9 @@ def test_missing_contenders_are_left_out(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_failing_worker_reports_the_reason() -> None:
     with (
         runner.Workers(threads=1) as workers,
-        pytest.raises(runner.WorkerError, match="unknown contender"),
+        pytest.raises(runner.WorkerError, match="No module named 'nobody'"),
     ):
-        workers(("nobody", TINY[0]), SECONDS)
+        workers(("train", "nobody:Library", TINY[0]), SECONDS)
 
 
 def test_a_hanging_worker_times_out() -> None:
@@ -362,7 +379,7 @@ def test_a_hanging_worker_times_out() -> None:
 def stored(monkeypatch: pytest.MonkeyPatch, all_installed: None) -> dict[str, Any]:
     """Return a result as read back from its file."""
     flags(monkeypatch, {"avx2"})
-    result = runner.run(PLAN, FakeWorkers(SPEEDS), lambda line: None)
+    result = cpu.measure(PLAN, FakeWorkers(SPEEDS), lambda line: None)
     result["machine"] |= {"cpu": "AMD EPYC (family 25, model 1)", "load_average": [0.1, 0.1, 0.1]}
     result["date"] = "2026-01-02T03:04:05+00:00"
     back: dict[str, Any] = json.loads(json.dumps(result))
@@ -382,16 +399,26 @@ def test_the_table(stored: dict[str, Any]) -> None:
 
 
 def test_the_files(stored: dict[str, Any], tmp_path: Path) -> None:
-    paths = report.write(stored, tmp_path / "results")
+    paths = cpu_report.write(stored, tmp_path / "results")
     names = [path.name for path in paths]
     assert names == [f"cpu-amd-epyc-25-model-1-2026-01-02{s}" for s in (".json", ".md", ".png")]
     assert json.loads(paths[0].read_text(encoding="utf-8")) == stored
     text = paths[1].read_text(encoding="utf-8")
     widths = {line.count("|") for line in text.splitlines() if line.startswith("| 784-100-10")}
     assert "## Loss after the same number of steps" in text
+    assert "| PyTorch" not in text
+    assert "| JAX | 5.00 (5.00–5.00) | 7.00 (7.00–7.00) |" in text
+    assert "| JAX | 0.500 (0.500–0.500) |" in text
     assert widths
     assert not re.search(r"\bnan\b|\binf\b|None", text)
     assert paths[2].read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_published_result_can_still_be_read() -> None:
+    """Its page is what the report makes of its file."""
+    (path,) = (ROOT / "benchmarks" / "results").glob("cpu-*.json")
+    result = json.loads(path.read_text(encoding="utf-8"))
+    assert path.with_suffix(".md").read_text(encoding="utf-8") == cpu_report.markdown(result)
 
 
 # --- the command line -----------------------------------------------------------------------------
@@ -406,23 +433,25 @@ def test_the_verb(
         plans.append(plan)
         return stored
 
-    monkeypatch.setattr(cli, "carry_out", carry_out)
+    monkeypatch.setattr(bench, "carry_out", carry_out)
     parser = argparse.ArgumentParser()
-    cli.add_arguments(parser)
-    words = ["--compare", "sklearn,jax", "--rows", "4-3-2:8", "--rounds", "1", "--json"]
-    assert cli.run(parser.parse_args(words)) == 0
-    assert plans[0].contenders == ("nnbackend-numpy", "nnbackend-numba", "sklearn", "jax")
+    bench.configure(parser)
+    words = ["--compare", "sklearn", "--rows", "4-3-2:8", "--rounds", "1", "--json"]
+    assert bench.run(parser.parse_args(words)) == 0
+    names = [kind.name for kind in plans[0].contenders]
+    assert names == ["nnbackend-numpy", "nnbackend-numba", "sklearn"]
     assert plans[0].rows == (Row((4, 3, 2), 8),)
     out = capsys.readouterr().out
     assert json.loads(out.splitlines()[-1]) == stored
     stored["rows"][0]["contenders"][0]["error"] = "broken"
-    assert cli.run(parser.parse_args(words)) == 1
+    assert bench.run(parser.parse_args(words)) == 1
 
 
 @pytest.mark.parametrize(
     "words",
     [
         ["--compare", "keras"],
+        ["--compare", "torch"],
         ["--rows", "x"],
         ["--rounds", "0"],
         ["--seconds", "nan"],
@@ -431,6 +460,6 @@ def test_the_verb(
 )
 def test_invalid_usage_is_an_error(words: list[str]) -> None:
     parser = argparse.ArgumentParser()
-    cli.add_arguments(parser)
+    bench.configure(parser)
     with pytest.raises(ArgumentError):
-        cli.run(parser.parse_args(words))
+        bench.run(parser.parse_args(words))

@@ -553,7 +553,7 @@ def test_idx_options_without_effect_are_refused(tmp_path):
         load(tmp_path, target="label")
     with pytest.raises(ArgumentError, match="header"):
         load(tmp_path, header=True)
-    with pytest.raises(ArgumentError, match="classification set"):
+    with pytest.raises(ArgumentError, match="'classification' for the set"):
         load(tmp_path, task="regression")
 
 

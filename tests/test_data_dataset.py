@@ -216,7 +216,7 @@ def test_unknown_names_and_suffixes(tmp_path):
 def test_options_without_effect_are_refused():
     with pytest.raises(ArgumentError, match="target"):
         load("iris", target="species")
-    with pytest.raises(ArgumentError, match="classification set"):
+    with pytest.raises(ArgumentError, match="'classification' for the set"):
         load("iris", task="regression")
     with pytest.raises(ArgumentError, match="task="):
         load("iris", task="clustering")

@@ -474,9 +474,9 @@ def test_ignored_columns(write):
         load(path, ignore="note")
     with pytest.raises(ArgumentError, match="ignore needs a header"):
         load(write("1,2,0\n3,4,1\n"), ignore=[0])
-    with pytest.raises(ArgumentError, match="ignore must be None for the built-in set 'iris'"):
+    with pytest.raises(ArgumentError, match="ignore has no effect for the built-in set 'iris'"):
         load("iris", ignore=["note"])
-    with pytest.raises(ArgumentError, match="categorical must be None for a file read with coding"):
+    with pytest.raises(ArgumentError, match="categorical has no effect for a file read"):
         load(path, categorical=["a"], coding=data.columns)
 
 

@@ -114,10 +114,8 @@ def test_a_value_far_beyond_the_clip_becomes_the_clip(word: str) -> None:
     assert model.outputs(np.array([[1.0, 0.0], [-1.0, 0.0]])).ravel().tolist() == [3.0, -3.0]
 
 
-def test_the_tabular_preset_on_float32_rows() -> None:
-    model = nn.MLPRegressor(
-        hidden_layer_sizes=(8,), preset="tabular", n_members=1, max_iter=8, random_state=0
-    )
+def test_the_tabular_regressor_on_float32_rows() -> None:
+    model = nn.TabularMLPRegressor(hidden_layer_sizes=(8,), n_members=1, max_iter=8, random_state=0)
     x = np.c_[UNIX[:, 1], UNIX[:, 1] ** 2].astype(np.float32)
     assert len(np.unique(model.fit(x, ARRIVAL).predict(x))) > 500
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from nnbackend import errors, suggestions
-from nnbackend.cli.settings import TABLE
+from nnbackend.config import SETTINGS
 from nnbackend.data.scalers import KINDS
 from nnbackend.devices.registry import BUILT_IN
 from nnbackend.errors import NNBackendError
@@ -105,4 +105,4 @@ def test_names_of_other_libraries_suggest_ours(get: Any, written: str, meant: st
 
 def test_every_entry_of_other_names_is_one_of_our_names() -> None:
     ours = {*ACTIVATIONS, *LOSSES, *OPTIMIZERS, *INITIALIZERS, *SCHEDULES, *KINDS, *BUILT_IN}
-    assert suggestions.OTHER_NAMES.keys() <= ours | TABLE.keys() | {"out"}
+    assert suggestions.OTHER_NAMES.keys() <= ours | SETTINGS.keys() | {"out"}

@@ -6,6 +6,7 @@ import doctest
 import inspect
 import signal
 import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,14 @@ import scipy.sparse
 import sklearn
 import sklearn.neural_network as theirs
 from rows import registered
+from sklearn.base import clone
 from sklearn.datasets import load_digits, make_classification, make_regression
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 import nnbackend as nn
+from nnbackend.estimators.base import AT_LEAST_0, parameter
 
 ESTIMATORS = ("MLPClassifier", "MLPRegressor")
 SMALL: dict[str, Any] = {"hidden_layer_sizes": 8, "max_iter": 5, "random_state": 0}
@@ -265,6 +268,24 @@ def test_the_constructors_have_the_same_parameters_but_three() -> None:
     assert first[:-2] == second[1:]
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
+class _WithStrength(nn.MLPClassifier):
+    strength: float = parameter(1.0, AT_LEAST_0)
+    alpha: float = 0.5
+
+
+def test_a_parameter_is_declared_once_by_its_field() -> None:
+    model = _WithStrength(strength=2.0, **SMALL)
+    assert (model.strength, model.alpha, clone(model).strength) == (2.0, 0.5, 2.0)
+    assert "strength=2.0" in repr(model)
+    assert [*inspect.signature(_WithStrength).parameters][-1] == "strength"
+    for name in ("strength", "alpha"):  # another default keeps the constraints
+        with pytest.raises(
+            ValueError, match=f"'{name}' parameter of _WithStrength must be a float"
+        ):
+            clone(model).set_params(**{name: -1.0}).fit(X_CLASS, Y_CLASS)
+
+
 # ---- extensions ---------------------------------------------------------------------------------
 
 
@@ -299,12 +320,12 @@ def test_output_follows_input() -> None:
         assert list(parted.classes_) == [0, 1, 2]
 
 
-@pytest.mark.parametrize("preset", [None, "tabular"])
-def test_tables_of_hidden_units_are_on_the_host(preset: str | None) -> None:
+@pytest.mark.parametrize("name", ["MLPClassifier", "TabularMLPClassifier"])
+def test_tables_of_hidden_units_are_on_the_host(name: str) -> None:
     pandas = pytest.importorskip("pandas")
     with registered("ghost"):
         X = nn.get_backend("ghost").to_device(X_CLASS)
-        model = nn.MLPClassifier(device="ghost", preset=preset, **SMALL).fit(X, Y_CLASS)
+        model = getattr(nn, name)(device="ghost", **SMALL).fit(X, Y_CLASS)
         hidden = model.transform(X_CLASS)
         with sklearn.config_context(transform_output="pandas"):
             table = model.transform(X)
@@ -368,6 +389,19 @@ def test_early_stopping_on_eval_set_restores_the_best_weights() -> None:
     probability = model.predict_proba(X_CLASS[60:])[np.arange(60), Y_CLASS[60:]]
     assert -np.log(probability).mean() == pytest.approx(min(curve), rel=1e-6)
     assert min(curve) < curve[-1]
+
+
+@pytest.mark.parametrize("monitor", ["score", "valid_loss"])
+def test_averaged_weights_are_validated_and_kept(monitor: str) -> None:
+    held = X_REG[80:], Y_REG[80:]
+    model = nn.MLPRegressor(
+        ema=0.9, early_stopping=True, monitor=monitor, learning_rate_init=0.05, **SMALL
+    ).fit(X_REG[:80], Y_REG[:80], eval_set=held)
+    curve = model.validation_scores_
+    best = np.argmax(curve) if monitor == "score" else np.argmin(model.validation_loss_curve_)
+    assert model.score(*held) == pytest.approx(curve[best], rel=1e-12)
+    alike = nn.MLPRegressor(early_stopping=True, learning_rate_init=0.05, **SMALL)
+    assert alike.fit(X_REG[:80], Y_REG[:80], eval_set=held).validation_scores_ != curve
 
 
 def test_partial_fit_stops_early_on_eval_set() -> None:

@@ -32,7 +32,7 @@ def test_a_run_is_written_and_its_table_inserted_into_the_page(
     page.write_text((ROOT / DOCS).read_text(encoding="utf-8"), encoding="utf-8")
     assert main(["--docs", str(path), "--page", str(page)]) == 0
     text = page.read_text(encoding="utf-8")
-    assert text.count("| iris | ") == 2  # the preset's table has one too
+    assert text.count("| iris | ") == 2  # the table of TabularMLP* has one too
     assert f"{BEGIN}\n{table(result)}\n{END}" in text
     assert main(["--docs", str(path), "--page", str(page)]) == 0
     assert page.read_text(encoding="utf-8") == text

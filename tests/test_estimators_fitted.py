@@ -40,20 +40,22 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any]] = {
     "value": (nn.MLPRegressor, {"hidden_layer_sizes": 7, "activation": "tanh"}, VALUES[:, 0]),
     "counts": (nn.MLPRegressor, {"loss": "poisson", "hidden_layer_sizes": 7}, np.abs(VALUES)),
     "no hidden layer": (nn.MLPRegressor, {"hidden_layer_sizes": (), "loss": "huber"}, VALUES),
-    "ensemble": (nn.MLPClassifier, {"preset": "tabular", "n_members": 2}, LABELS),
-    "ensemble of values": (nn.MLPRegressor, {"preset": "tabular", "n_members": 2}, VALUES),
+    "ensemble": (nn.TabularMLPClassifier, {"n_members": 2}, LABELS),
+    "ensemble of values": (nn.TabularMLPRegressor, {"n_members": 2}, VALUES),
 }
 # Another valid value of every parameter.
 OTHER: dict[str, Any] = {
     "hidden_layer_sizes": (3, 2, 1), "activation": "logistic", "solver": "lbfgs", "alpha": 7.0,
     "batch_size": 5, "learning_rate": "adaptive", "learning_rate_init": 0.5, "power_t": 0.1,
     "max_iter": 9, "shuffle": False, "random_state": 9, "tol": 0.5, "verbose": "bar",
-    "warm_start": True, "momentum": 0.1, "nesterovs_momentum": False, "early_stopping": True,
+    "warm_start": True, "momentum": 0.1, "nesterovs_momentum": False,
+    "early_stopping": {False: True, True: False},
     "validation_fraction": 0.4, "beta_1": 0.1, "beta_2": 0.1, "epsilon": 0.1,
     "n_iter_no_change": 1, "max_fun": 2, "device": "numpy:0", "dropout": [0.5] * 9, "l1": 0.3,
-    "weight_decay": 0.3, "max_norm": 0.1, "clip_norm": 0.1, "ema": 0.5, "schedule": "cosine",
+    "weight_decay": 0.3, "max_norm": 0.1, "clip_norm": 0.1, "ema": 0.5,
+    "schedule": {None: "cosine", "cosine": None},
     "monitor": "score", "callbacks": [nn.Callback()], "n_members": 1,
-    "preset": {None: "tabular", "tabular": None}, "dtype": {None: "float32", "float32": "float64"},
+    "dtype": {None: "float32", "float32": "float64"},
     "loss": {"poisson": "squared_error", "huber": "poisson", "squared_error": nn.losses.poisson()},
     "label_smoothing": 0.5, "class_weight": "balanced",
 }  # fmt: skip
@@ -178,16 +180,6 @@ def test_training_parameters_affect_a_continued_fit() -> None:
     ).any()
 
 
-@pytest.mark.parametrize("how", ["partial_fit", "warm_start"])
-def test_an_ensemble_cannot_be_continued_as_one_network(how: str) -> None:
-    model = _fit("ensemble").set_params(preset=None)
-    before = model.predict_proba(X)
-    with pytest.raises(ArgumentError, match=r"Only a fit without preset.*call fit to start again"):
-        _continue(model, how)
-    np.testing.assert_array_equal(model.predict_proba(X), before)
-    assert not hasattr(model.set_params(warm_start=False).fit(X, LABELS), "estimators_")
-
-
 def test_a_continued_fit_keeps_its_outputs() -> None:
     model = _fit("value").set_params(warm_start=True)
     before = model.predict(X)
@@ -203,10 +195,9 @@ def test_a_continued_fit_keeps_its_outputs() -> None:
 def test_a_failed_fit_keeps_the_ensemble(kind: str, wrong: dict[str, Any]) -> None:
     model = _fit(kind)
     before = model.predict(X)
-    for preset in ("tabular", None):
-        with pytest.raises(ValueError, match=r"NaN|sample_weight"):
-            model.set_params(preset=preset).fit(**{"X": X + 9.0, "y": KINDS[kind][2], **wrong})
-        np.testing.assert_array_equal(model.predict(X), before)
+    with pytest.raises(ValueError, match=r"NaN|sample_weight"):
+        model.fit(**{"X": X + 9.0, "y": KINDS[kind][2], **wrong})
+    np.testing.assert_array_equal(model.predict(X), before)
 
 
 # ---- attributes that users can set --------------------------------------------------------------

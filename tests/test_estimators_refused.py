@@ -42,20 +42,18 @@ REGRESSOR_SETS: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize("preset", [None, "tabular"])
+@pytest.mark.parametrize("kind", [nn.MLPClassifier, nn.TabularMLPClassifier])
 @pytest.mark.parametrize(("eval_set", "said"), CLASSIFIER_SETS)
-def test_a_validation_set_must_fit_the_classes(
-    eval_set: Any, said: str, preset: str | None
-) -> None:
+def test_a_validation_set_must_fit_the_classes(eval_set: Any, said: str, kind: Any) -> None:
     with pytest.raises(ValueError, match=said):
-        nn.MLPClassifier(preset=preset, **SMALL).fit(X, LABELS, eval_set=eval_set)
+        kind(**SMALL).fit(X, LABELS, eval_set=eval_set)
 
 
-@pytest.mark.parametrize("preset", [None, "tabular"])
+@pytest.mark.parametrize("kind", [nn.MLPRegressor, nn.TabularMLPRegressor])
 @pytest.mark.parametrize(("eval_set", "said"), REGRESSOR_SETS)
-def test_a_validation_set_must_fit_the_values(eval_set: Any, said: str, preset: str | None) -> None:
+def test_a_validation_set_must_fit_the_values(eval_set: Any, said: str, kind: Any) -> None:
     with pytest.raises(ValueError, match=said):
-        nn.MLPRegressor(preset=preset, **SMALL).fit(X, VALUES, eval_set=eval_set)
+        kind(**SMALL).fit(X, VALUES, eval_set=eval_set)
 
 
 def test_a_validation_set_accepts_labels_as_a_column() -> None:
@@ -108,16 +106,15 @@ def test_transform_without_hidden_layers_raises() -> None:
         model.transform(X)
 
 
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [({"preset": "tabular"}, "Use fit, or preset=None"), ({"solver": "lbfgs"}, "as 'adam'")],
-    ids=str,
-)
-def test_a_missing_partial_fit_has_a_reason(settings: dict[str, Any], said: str) -> None:
-    model = nn.MLPClassifier(**SMALL, **settings)
+@pytest.mark.parametrize("kind", [nn.MLPClassifier, nn.MLPRegressor])
+def test_a_missing_partial_fit_has_a_reason(kind: Any) -> None:
+    model = kind(solver="lbfgs", **SMALL)
     assert not hasattr(model, "partial_fit")
-    with pytest.raises(AttributeError, match=f"no attribute 'partial_fit': .*{said}"):
-        model.partial_fit(X, LABELS, classes=[0, 1, 2])
+    with pytest.raises(AttributeError, match="no attribute 'partial_fit'") as raised:
+        model.partial_fit(X, LABELS)
+    assert "Use fit, or another solver, such as 'adam'" in str(raised.value.__cause__)
+    assert hasattr(model.set_params(solver="adam"), "partial_fit")
+    assert not hasattr(nn.TabularMLPClassifier(), "partial_fit")
 
 
 @pytest.mark.parametrize("weights", [{0: -1}, {0: float("nan")}, {0: 0, 1: 0, 2: 0}])

@@ -200,11 +200,11 @@ FITS: dict[str, tuple[Any, dict[str, Any], Any]] = {
     "several values": (nn.MLPRegressor, {"loss": "huber"}, X[:, :3]),
     "counts": (nn.MLPRegressor, {"loss": "poisson"}, CODES),
     "no hidden layer": (nn.MLPRegressor, {"hidden_layer_sizes": ()}, X[:, :2]),
-    "ensemble": (nn.MLPClassifier, {"preset": "tabular"}, CODES),
-    "ensemble of two classes": (nn.MLPClassifier, {"preset": "tabular", "n_members": 2}, CODES > 0),
-    "ensemble of values": (nn.MLPRegressor, {"preset": "tabular"}, 1e3 * X[:, :2] + 1e4),
-    "ensemble of far values": (nn.MLPRegressor, {"preset": "tabular"}, X[:, 0] + 1.7e9),
-    "ensemble of counts": (nn.MLPRegressor, {"preset": "tabular", "loss": "poisson"}, CODES),
+    "ensemble": (nn.TabularMLPClassifier, {}, CODES),
+    "ensemble of two classes": (nn.TabularMLPClassifier, {"n_members": 2}, CODES > 0),
+    "ensemble of values": (nn.TabularMLPRegressor, {}, 1e3 * X[:, :2] + 1e4),
+    "ensemble of far values": (nn.TabularMLPRegressor, {}, X[:, 0] + 1.7e9),
+    "ensemble of counts": (nn.TabularMLPRegressor, {"loss": "poisson"}, CODES),
 }  # fmt: skip
 
 
@@ -251,7 +251,7 @@ def test_the_models_of_an_estimator_can_be_saved_and_exported(tmp_path: Path) ->
 
 def test_an_ensemble_fitted_to_sparse_rows_has_no_scaler(tmp_path: Path) -> None:
     sparse = scipy.sparse.csr_array(X * (X > 0.5))
-    model = nn.MLPClassifier(preset="tabular", n_members=2, **SMALL).fit(sparse, CODES)
+    model = nn.TabularMLPClassifier(n_members=2, **SMALL).fit(sparse, CODES)
     nn.export(model, tmp_path / "m.onnx")
     y = run(tmp_path / "m.onnx", sparse.toarray())
     np.testing.assert_allclose(y, model.predict_proba(sparse), rtol=1e-4, atol=1e-5)

@@ -53,6 +53,40 @@ class TestStill(UpdateChecks):
     expected_failures = {EXPECTED}
 """
 
+WITHOUT_PYTEST = """
+import sys
+sys.modules["pytest"] = sys.modules["_pytest"] = None  # importing one raises ModuleNotFoundError
+import numpy as np
+import nnbackend as nn
+from nnbackend import testing
+
+SUITES = {name for name in testing.__all__ if name.lower().endswith(("conformance", "classes"))}
+assert len(SUITES) == 6
+for name in testing.__all__:
+    try:
+        getattr(testing, name)
+    except ModuleNotFoundError as error:
+        assert name in SUITES and "pip install 'nnbackend[kit]'" in str(error), name
+    else:
+        assert name not in SUITES, name
+x, y = np.eye(4, 3), np.eye(4, 2)
+for device in (testing.ReferenceBackend(), testing.GhostBackend(limit=99_999)):
+    net = nn.Network([3, 5, 2], activation="tanh", device=device, dtype="float64", seed=0)
+    assert testing.check_gradients(net, x, y)
+assert testing.ghost_spec().probe().device_count == 2
+"""
+
+
+def test_only_the_suites_need_pytest(tmp_path: Path) -> None:
+    path = os.pathsep.join([str(ROOT), str(ROOT / "backends")])
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", WITHOUT_PYTEST],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": path},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
 INSTALLED = ("-p", "nnbackend.testing.plugin", "--pyargs", "nnbackend.testing")
 FEW = ("-k", "Registration or test_round_trip or test_loss_with_output or adagrad")
 

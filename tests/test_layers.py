@@ -41,9 +41,12 @@ def test_layers_are_records(layer: Any) -> None:
         (lambda: nn.Maxout(0), "n_out must be a whole number"),
         (lambda: nn.Maxout(3, 0), "n_pieces must be a whole number, at least 1"),
         (lambda: nn.Maxout(3, 1.5), "n_pieces must be a whole number"),
-        (lambda: nn.Dropout(1.0), "drop_rate must be at least 0 and below 1.*drop_rate=1.0"),
-        (lambda: nn.Dropout(-0.1), "drop_rate must be at least 0"),
-        (lambda: nn.Dropout(float("nan")), "drop_rate must be at least 0"),
+        (
+            lambda: nn.Dropout(1.0),
+            "drop_rate must be a number of at least 0 and below 1.*=1.0",
+        ),
+        (lambda: nn.Dropout(-0.1), "drop_rate must be a number of at least 0"),
+        (lambda: nn.Dropout(float("nan")), "drop_rate must be a number of at least 0"),
         (lambda: nn.Dense(3, 5), "activation must be a name or an nnbackend.Activation"),
     ],
 )

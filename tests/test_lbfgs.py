@@ -270,5 +270,5 @@ def test_dropout_is_refused() -> None:
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
     name, value = next(iter(options.items()))
-    with pytest.raises(ArgumentError, match=f"must be at least.*{name}={value}"):
+    with pytest.raises(ArgumentError, match=f"must be a (whole )?number, at least.*{name}={value}"):
         nn.LBFGS(**options)

@@ -256,7 +256,7 @@ def test_parameters_out_of_range_are_refused(name: str, value: float, text: str)
 
 @pytest.mark.parametrize(("typed", "meant"), [("quadratc", "quadratic"), ("hubert", "huber")])
 def test_an_unknown_name_suggests_the_closest(typed: str, meant: str) -> None:
-    with pytest.raises(ArgumentError, match=f"Received: {typed!r}.*Did you mean {meant!r}"):
+    with pytest.raises(ArgumentError, match=f"Received: loss={typed!r}.*Did you mean {meant!r}"):
         nn.Network([2, 1], typed, device="numpy")
 
 

@@ -319,6 +319,15 @@ def test_outputs_of_a_row_do_not_depend_on_other_rows() -> None:
     np.testing.assert_allclose(alone, together, rtol=1e-12)
 
 
+@pytest.mark.parametrize("n", [3, 60])
+def test_outputs_of_other_parameters_leave_the_network_as_it_is(n: int) -> None:
+    net, other = (network([4, 30, 3], "cross_entropy", dtype="float64", seed=s) for s in (0, 1))
+    before = net.outputs(X[:n])
+    found = net.outputs(X[:n], theta=other.theta)
+    np.testing.assert_array_equal(found, other.outputs(X[:n]))
+    np.testing.assert_array_equal(net.outputs(X[:n]), before)  # nor does a reused workspace
+
+
 def test_predict_scales_rows_and_feedforward_does_not() -> None:
     x = X * [1, 10, 100, 1000] + 5
     net = network([4, 3, 1], dtype="float64")

@@ -218,7 +218,7 @@ def test_infinite_parameters_round_trip(path: Path) -> None:
 def test_a_custom_activation_must_be_passed_again(path: Path) -> None:
     net = network([2, Dense(3, cube), Maxout(2), Dense(1, cube)])
     round_trip(net, path, activations=[cube])
-    with pytest.raises(ModelFileError, match=r"'cube'.*Load with activations=\[\.\.\.\]"):
+    with pytest.raises(ModelFileError, match=r"'cube'.*load\(path, activations=\[\.\.\.\]"):
         load(path, "numpy")
     other = Activation("cube", cube.f, cube.df, params=(2.0,))
     with pytest.raises(ModelFileError, match="'cube' must have the saved parameters"):
@@ -231,7 +231,7 @@ def test_a_custom_activation_must_be_passed_again(path: Path) -> None:
 
 def test_a_custom_loss_must_be_passed_again(path: Path) -> None:
     round_trip(network([2, 3, 1], doubled), path, losses=(doubled,))
-    with pytest.raises(ModelFileError, match=r"'doubled'.*Load with losses=\[\.\.\.\]"):
+    with pytest.raises(ModelFileError, match=r"'doubled'.*load\(path, losses=\[\.\.\.\]"):
         load(path, "numpy", activations=[cube])
 
 

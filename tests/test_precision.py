@@ -13,7 +13,7 @@ import nnbackend as nn
 from nnbackend.backend import Backend
 from nnbackend.cli import main
 from nnbackend.cli.building import build_network, complete
-from nnbackend.cli.settings import Settings
+from nnbackend.config import Settings
 from nnbackend.errors import ArgumentError
 from nnbackend.persistence.description import describe_network
 from nnbackend.testing.ghost import GhostBackend

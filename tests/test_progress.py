@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -16,7 +18,6 @@ from nnbackend.cli import main
 
 X = np.random.default_rng(0).normal(size=(40, 3))
 Y = (X[:, 0] > 0).astype(int)
-FULL = "[" + "#" * 30 + "] epoch 3/3  train_loss "
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 
@@ -25,39 +26,67 @@ def _fit(verbose: Any = "bar", **options: Any) -> nn.MLPClassifier:
     return model.set_params(**options).fit(X, Y)
 
 
-@pytest.fixture
-def _draw_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nnbackend.estimators.progress.PAUSE", -1.0)
-
-
-@pytest.mark.usefixtures("_draw_every_step")
-def test_the_bar_is_one_line_and_ends_with_the_last_epoch(
+def test_the_bar_ends_with_the_last_epoch_and_its_losses(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    _fit()
+    model = _fit(early_stopping=True, validation_fraction=0.2)
     out, err = capsys.readouterr()
     assert not out
     assert err.endswith("\n")
-    drawn = err.rstrip("\n").split("\r")[1:]
-    assert len(drawn) == 4  # a step of each epoch, and the end
-    assert drawn[-1].startswith(FULL)
+    last = err.rstrip("\n").split("\r")[-1]
+    assert re.search(r"^100%\|.*\| 3\.0/3 epochs \[.*train_loss=\d\.\d{4}, valid_loss=", last), last
+    assert f"valid_loss={model.validation_loss_curve_[-1]:.4f}" in last
 
 
-def test_a_shorter_bar_overwrites_a_longer_one(capsys: pytest.CaptureFixture[str]) -> None:
-    from nnbackend.estimators.progress import _on_stream
+def test_a_stopped_fit_leaves_the_bar_where_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    class Stop(nn.Callback):
+        def on_epoch_end(self, trainer: Any, row: Any) -> bool:
+            return bool(row["epoch"] == 2)
 
-    show = _on_stream(sys.stderr)
-    for bar, is_last in (("a long one", False), ("short", True)):
-        show(bar, is_last)
-    assert capsys.readouterr().err == "\ra long one\rshort     \n"
+    _fit(callbacks=Stop())
+    assert "| 2.0/3 epochs" in capsys.readouterr().err.split("\r")[-1]
+
+
+def test_the_bar_moves_within_an_epoch() -> None:
+    from nnbackend.estimators.callbacks import ProgressBar
+
+    seen: list[float] = []
+
+    class Look(nn.Callback):
+        def on_progress(self, trainer: Any, step: int, n_steps: int) -> None:
+            bar.on_progress(trainer, step, n_steps)
+            seen.append(bar.bar.n)
+
+    bar = ProgressBar()
+    _fit(verbose=False, callbacks=[bar, Look()], max_iter=2)
+    assert seen == [1.0, 2.0]
+    bar.on_train_begin(types.SimpleNamespace(config=types.SimpleNamespace(epochs=4)))
+    bar.on_progress(types.SimpleNamespace(state=types.SimpleNamespace(epoch=1)), 1, 4)
+    assert bar.bar.n == 1.25
+    bar.bar.close()
+
+
+def test_a_missing_tqdm_is_an_error_with_a_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    with pytest.raises(nn.errors.ArgumentError, match=r'pip install "nnbackend\[progress\]"'):
+        _fit()
+    assert hasattr(_fit(verbose=False), "coefs_")
+
+
+def test_tqdm_is_imported_for_the_bar_only() -> None:
+    code = (
+        "import sys, nnbackend as nn\n"
+        "nn.MLPRegressor(solver='lbfgs', device='numpy').fit([[0.0], [1.0]], [0.0, 1.0])\n"
+        "sys.exit('tqdm' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
 
 
 # ---- no console ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"verbose": True}, {"solver": "lbfgs"}, {"preset": "tabular", "n_members": 2},
-                {"early_stopping": True}], ids=str,
+    "options", [{}, {"verbose": True}, {"solver": "lbfgs"}, {"early_stopping": True}], ids=str,
 )  # fmt: skip
 def test_without_a_console_a_fit_is_silent(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
@@ -65,6 +94,13 @@ def test_without_a_console_a_fit_is_silent(
     monkeypatch.setattr(sys, "stderr", None)
     monkeypatch.setattr(sys, "stdout", None)
     assert _fit(**options).predict(X).shape == (40,)
+
+
+def test_without_a_console_an_ensemble_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    monkeypatch.setattr(sys, "stdout", None)
+    model = nn.TabularMLPClassifier(4, max_iter=3, n_members=2, device="numpy", verbose="bar")
+    assert model.fit(X, Y).predict(X).shape == (40,)
 
 
 def test_the_bar_is_not_written_to_another_stream(
@@ -96,77 +132,3 @@ def test_the_command_line_runs_without_a_console(
         assert main(["--help"]) == 0
         assert sys.stdout is sys.stderr is None
     assert Path("run/model.safetensors").is_file()
-
-
-# ---- notebooks ----------------------------------------------------------------------------------
-
-
-class DisplayHandle:
-    """A replacement of IPython's handle that records the output of the cell."""
-
-    def __init__(self, shown: list[Any], display_id: str) -> None:
-        self.shown, self.display_id = shown, display_id
-
-    def update(self, obj: Any, **kwargs: Any) -> None:
-        assert kwargs == {"raw": True}, "IPython formats anything else, a dict by its repr"
-        self.shown.append((self.display_id, "update", obj))
-
-
-@pytest.fixture
-def shown(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Return the output of the cell. Names, signatures and results are those of IPython 9."""
-    cell: list[Any] = []
-
-    def display(
-        *objs: Any, include: Any = None, exclude: Any = None, metadata: Any = None,
-        transient: Any = None, display_id: Any = None, raw: bool = False, clear: bool = False,
-        **kwargs: Any,
-    ) -> DisplayHandle | None:  # fmt: skip
-        assert raw
-        assert not kwargs
-        if display_id is None:
-            return None
-        handle = DisplayHandle(cell, str(len(cell)) if display_id is True else display_id)
-        cell.extend((handle.display_id, "display", obj) for obj in objs)
-        return handle
-
-    kernel_shell = types.SimpleNamespace(kernel=object())
-    ipython: Any = types.ModuleType("IPython")
-    ipython.get_ipython = lambda: kernel_shell
-    ipython.display = types.ModuleType("IPython.display")
-    ipython.display.display = display
-    monkeypatch.setitem(sys.modules, "IPython", ipython)
-    monkeypatch.setitem(sys.modules, "IPython.display", ipython.display)
-    return cell
-
-
-@pytest.mark.usefixtures("_draw_every_step")
-def test_a_notebook_shows_one_output_for_each_fit(
-    shown: list[Any], capsys: pytest.CaptureFixture[str]
-) -> None:
-    _fit()
-    _fit()
-    first, second = shown[:4], shown[4:]
-    for part in (first, second):
-        assert [how for _, how, _ in part] == ["display", "update", "update", "update"]
-        assert len({cell for cell, _, _ in part}) == 1
-        assert part[-1][2]["text/plain"].startswith(FULL)
-    assert first[0][0] != second[0][0]
-    assert capsys.readouterr() == ("", "")
-
-
-@pytest.mark.parametrize("shell", [None, types.SimpleNamespace()], ids=["plain", "IPython"])
-def test_ipython_in_a_terminal_prints_the_line(
-    shell: Any, shown: list[Any], monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    monkeypatch.setattr(sys.modules["IPython"], "get_ipython", lambda: shell)
-    _fit()
-    assert not shown
-    assert FULL in capsys.readouterr().err
-
-
-def test_ipython_is_not_imported_for_the_bar(capsys: pytest.CaptureFixture[str]) -> None:
-    before = {name for name in sys.modules if name.partition(".")[0] == "IPython"}
-    _fit()
-    assert {name for name in sys.modules if name.partition(".")[0] == "IPython"} == before

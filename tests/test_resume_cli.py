@@ -367,7 +367,7 @@ def test_wrong_usage(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert f"nnbackend train --config {tmp_path / 'config.toml'}" in killed
     assert "Received: --seed" in refused("--resume", str(whole), "--seed", "9")
     assert "--epochs must be a whole number" in refused("--resume", str(whole), "--epochs", "x")
-    assert "Received: out or config" in refused("iris", "--resume", str(whole), "--out", "x")
+    assert "Received: --out or --config" in refused("iris", "--resume", str(whole), "--out", "x")
     for every in ("ten minutes", "10", "10 hours", "0 minutes", "-1 minutes", "1.5 epochs"):
         text = refused("iris", "--checkpoint", every)
         assert "must be N minutes, N epochs or N steps, with N above 0" in text

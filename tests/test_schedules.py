@@ -21,7 +21,8 @@ STEPS, EPOCHS = 8, 10
 def rates(schedule: Any, base: float = 1.0, values: tuple[float, ...] = ()) -> np.ndarray:
     """Return the value of each step of a run of 10 epochs with 8 steps each."""
     steps = np.arange(STEPS * EPOCHS, dtype=np.float64)
-    return values_of(get_schedule(schedule), base, ScheduleContext(steps, STEPS, EPOCHS, values))
+    schedule = get_schedule(schedule, "momentum_schedule")
+    return values_of(schedule, base, ScheduleContext(steps, STEPS, EPOCHS, values))
 
 
 @pytest.mark.parametrize("name", sorted(SCHEDULES))
@@ -38,7 +39,7 @@ def test_every_schedule_returns_one_number_per_step(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(SCHEDULES))
 def test_values_by_epoch_equal_those_of_the_whole_run(name: str) -> None:
-    schedule, whole = get_schedule(name), rates(name)
+    schedule, whole = get_schedule(name, "momentum_schedule"), rates(name)
     parts = [
         values_of(schedule, 1.0, ScheduleContext(np.arange(8.0) + 8 * e, STEPS, EPOCHS))
         for e in range(EPOCHS)
@@ -164,23 +165,24 @@ def test_a_plain_function_receives_steps_from_1() -> None:
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: schedules.Step(every=0), "every must be above 0. Received: every=0"),
-        (lambda: schedules.Step(gamma=-1.0), "gamma must be above 0"),
-        (lambda: schedules.Exponential(0.0), "gamma must be above 0"),
-        (lambda: schedules.InverseScaling(-1.0), "power must be above 0"),
-        (lambda: schedules.Polynomial(0.0), "power must be above 0"),
-        (lambda: schedules.Polynomial(epochs=0), "epochs must be above 0"),
+        (lambda: schedules.Step(every=0), "every must be a number above 0. Received: every=0"),
+        (lambda: schedules.Step(gamma=-1.0), "gamma must be a number above 0"),
+        (lambda: schedules.Exponential(0.0), "gamma must be a number above 0"),
+        (lambda: schedules.InverseScaling(-1.0), "power must be a number above 0"),
+        (lambda: schedules.Polynomial(0.0), "power must be a number above 0"),
+        (lambda: schedules.Polynomial(epochs=0), "epochs must be a number above 0"),
         (lambda: schedules.Cosine(restarts=-1), "restarts must be .*at least 0"),
         (lambda: schedules.Cosine(restarts=1.5), "restarts must be a whole number"),
-        (lambda: schedules.Cosine(growth=0.0), "growth must be above 0"),
-        (lambda: schedules.OneCycle(warm=0.0), "warm must be between 0 and 1"),
-        (lambda: schedules.OneCycle(warm=1.0), "warm must be between 0 and 1"),
-        (lambda: schedules.WarmUp(0.0), "epochs must be above 0"),
-        (lambda: schedules.Plateau(patience=0), "patience must be above 0"),
-        (lambda: schedules.Plateau(gamma=0.0), "gamma must be above 0"),
-        (lambda: schedules.Ramp(epochs=0), "epochs must be above 0"),
-        (lambda: get_schedule("cosin"), "Received: 'cosin'.*Did you mean 'cosine'"),
+        (lambda: schedules.Cosine(growth=0.0), "growth must be a number above 0"),
+        (lambda: schedules.OneCycle(warm=0.0), "warm must be a number between 0 and 1"),
+        (lambda: schedules.OneCycle(warm=1.0), "warm must be a number between 0 and 1"),
+        (lambda: schedules.WarmUp(0.0), "epochs must be a number above 0"),
+        (lambda: schedules.Plateau(patience=0), "patience must be a number above 0"),
+        (lambda: schedules.Plateau(gamma=0.0), "gamma must be a number above 0"),
+        (lambda: schedules.Ramp(epochs=0), "epochs must be a number above 0"),
+        (lambda: get_schedule("cosin"), "Received: schedule='cosin'.*Did you mean 'cosine'"),
         (lambda: get_schedule(0.5), "schedule must be a name, a schedule or a function"),
+        (lambda: get_schedule("ramp"), "Received: schedule='ramp'. Known: constant, cosine"),
         (lambda: get_schedule("rampe", "momentum_schedule"), "momentum_schedule must be a name"),
     ],
 )
@@ -268,7 +270,7 @@ def test_a_schedule_must_return_numbers(bad: float) -> None:
 
 
 def test_a_momentum_schedule_needs_sgd() -> None:
-    with pytest.raises(ArgumentError, match=r"momentum_schedule needs SGD.*optimizer=Adam"):
+    with pytest.raises(ArgumentError, match=r"momentum_schedule needs SGD.*optimizer='adam'"):
         nn.train(network(), X, Y, momentum_schedule="ramp", epochs=1)
 
 

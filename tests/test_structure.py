@@ -25,11 +25,14 @@ ROOT = Path(__file__).resolve().parent.parent
 # Packages by layer, the lowest first. A package imports only from lower layers.
 LAYERS = (
     {"errors"},
-    {"suggestions"},
+    {"suggestions", "machine"},
+    {"options"},
+    {"named"},
     {"backend"},
     {"devices"},
     {"data"},
     {"validation"},
+    {"config"},
     {"network"},
     {"training"},
     {"persistence"},
@@ -198,6 +201,11 @@ def test_a_package_imports_only_from_lower_layers() -> None:
     assert not offences, _report(offences)
 
 
+def test_only_the_command_bench_imports_the_benchmark() -> None:
+    users = {found.module for found in _engine_imports() if _package(found.target) == "bench"}
+    assert {m for m in users if _package(m) != "bench"} == {"nnbackend.cli.bench"}
+
+
 def test_no_imports_form_a_circle() -> None:
     """Imports inside functions and for type checkers count too."""
     known = {_module_name(source) for folder in ("nnbackend", "backends")
@@ -313,6 +321,7 @@ def test_the_wheel_and_the_entry_points_contain_every_backend() -> None:
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
     heavy = ["numba", "cupy", "sklearn", "scipy", "matplotlib", "pyarrow", "pandas", "torch"]
+    heavy += ["tqdm"]
     code = (
         f"import json, sys, nnbackend; print(json.dumps([m for m in {heavy} if m in sys.modules]))"
     )
@@ -347,7 +356,7 @@ def test_all_is_sorted_complete_and_short() -> None:
 
     names = list(nnbackend.__all__)
     assert names == sorted(names)
-    assert len(names) == len(set(names)) <= 40
+    assert len(names) == len(set(names)) <= 41
     public = {name for name in names if not name.startswith("_")}
     assert public == _imported_names(), "__all__ and the imports of __init__.py differ"
     shown = {name for name in dir(nnbackend) if not name.startswith("_")}

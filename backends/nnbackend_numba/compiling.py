@@ -1,9 +1,9 @@
-"""Compile built-in and custom formulas into loops that are cached in memory and on disk.
+"""Compile loops for direct calls and operations for recorded steps; cache them, also on disk.
 
-A loop in `loops` calls the placeholder `formula`; this module replaces it and compiles the loop.
-The constants of a formula are Python floats, which would convert single precision to double, so
-they are replaced by numbers of the loop's dtype. The name of a compiled loop holds a fingerprint
-of its formula: the same formula, defined again, reuses the loop; a changed one is compiled again.
+A loop may call the placeholder `formula`, which this module replaces. The constants of a formula
+are Python floats, which would convert single precision to double, so they are replaced by numbers
+of the loop's dtype. The name of a compiled function holds a fingerprint of its code and formula:
+the same ones, defined again, reuse it; changed ones are compiled again.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from functools import cache
 from types import CellType, FunctionType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numba
 import numpy as np
 from numba.core.errors import NumbaError
 
 from nnbackend_numba import caching, scalars
+from nnbackend_numba.codegen import HELPERS, source_of
 from nnbackend_numba.fingerprints import fingerprint, globals_in
+from nnbackend_numba.records import CheckedCall, Record
 
 logger = logging.getLogger("nnbackend")
 # Raised for a formula that numba cannot compile.
@@ -60,7 +61,7 @@ def _plain(constant: Any, dtype: str) -> Any:
 T = TypeVar("T")
 MAX_CACHED = 512  # entries; networks in use hold their own references to compiled code
 _cache: OrderedDict[tuple[Any, ...], Any] = OrderedDict()  # the most recently used last
-_OPERATION = "void(int64, int64, int64, int64, int64)"
+_OPERATION = "void(int64, int64, int64, int64)"
 
 
 def cached(key: tuple[Any, ...], make: Callable[[], T]) -> T:
@@ -80,102 +81,89 @@ def cached(key: tuple[Any, ...], make: Callable[[], T]) -> T:
     return found
 
 
-@cache
-def name_of(dtype: Any) -> str:
-    """Return a dtype's name, which NumPy builds at each access."""
-    name: str = np.dtype(dtype).name
-    return name
+class Formula(NamedTuple):
+    """A formula that a loop calls; is_plain: a function of the first argument alone."""
+
+    function: Callable[..., Any]
+    is_plain: bool = False
+
+    def inside(self, loop: Callable[..., Any], dtype: str) -> FunctionType:
+        """Return a copy of a loop that calls the formula, in a dtype."""
+        function = _copy(loop)
+        plain = formula = retyped(self.function, dtype)
+        if self.is_plain:
+            adapter = lambda z, a=None, xp=None: plain(z)  # noqa: E731
+            formula = numba.njit(forceinline=True, **scalars.FAST)(adapter)
+        function.__globals__["formula"] = formula
+        return function
+
+
+def _copy(loop: Callable[..., Any]) -> FunctionType:
+    assert isinstance(loop, FunctionType)
+    return FunctionType(loop.__code__, dict(loop.__globals__), loop.__name__)
 
 
 def compiled(
-    loop: Callable[..., Any], dtype: Any, formula: Callable[..., Any] | None = None
+    loop: Callable[..., Any], dtype: str, arguments: Sequence[Any], formula: Formula | None = None
 ) -> Any:
-    """Return a loop of `loops` with its formula, compiled at its first call and cached on disk.
+    """Return a loop with its formula, compiled for the types of arguments, cached on disk.
 
-    Raises: NotImplementedError for a formula that uses a value without a fingerprint.
+    Raises: NotImplementedError if numba cannot compile the formula.
     """
-    dtype = name_of(dtype)
 
-    def make() -> Any:
-        assert isinstance(loop, FunctionType)
-        function = FunctionType(loop.__code__, dict(loop.__globals__), loop.__name__)
-        function.__globals__["formula"] = retyped(formula, dtype)
-        return caching.jit(_named(function, dtype, fingerprint(loop, formula)))
+    def make(*key: str) -> Any:
+        function = formula.inside(loop, dtype) if formula else _copy(loop)
+        ready = caching.jit(_named(function, loop.__name__, fingerprint(loop, dtype, *key)))
+        ready.compile(tuple(map(numba.typeof, arguments)))
+        return ready
 
-    return cached((loop, dtype, None if formula is None else fingerprint(formula)), make)
+    return _made(loop, dtype, formula, make)
 
 
-def try_compiled(loop: Any, use: Callable[[], T]) -> T | None:
-    """Return the result of `use`, which calls a loop; None if numba cannot compile the loop.
+def operation(record: Record, call: CheckedCall, formula: Formula | None = None) -> Any:
+    """Return a record's operation, compiled as a C function for the dtypes of a call.
 
-    Such a loop is removed from the cache: numba stores the error in it, and with the error all
-    stack frames, which hold the network and its arrays.
+    A program calls the `address` of the result. The loop is inlined, not called: that takes a third
+    less time to compile.
+    Raises: NotImplementedError if numba cannot compile the formula.
     """
-    try:
-        return use()
-    except COMPILE_ERRORS as error:
-        for key in [k for k, value in list(_cache.items()) if value is loop]:
-            _cache.pop(key, None)
-        logger.info("numba cannot compile %s: NumPy computes it (%s)", loop.__name__, error)
-        return None
+
+    def make(*key: str) -> Any:
+        text, loop = source_of(record, call), record.loop
+        if formula is not None:
+            loop = formula.inside(loop, call.kind)
+        scope = {**HELPERS, "loop": numba.njit(inline="always", **scalars.FAST)(loop)}
+        names = {"int64", "uint64", "float64", call.kind, *call.dtypes.values()}
+        scope |= {name: np.dtype(name).type for name in names} | {"__name__": loop.__module__}
+        exec(compile(text, loop.__code__.co_filename, "exec"), scope)
+        name = fingerprint(record.loop, call.kind, text, *key)
+        return caching.c_function(_OPERATION, _named(scope["operation"], record.__name__, name))
+
+    return _made(record, call.types(), formula, make)
 
 
-def usable(
-    loop: Callable[..., Any],
-    dtype: np.dtype[Any],
-    formula: Callable[..., Any],
-    arguments: Callable[[], Sequence[Any]],
-    *sizes: int,
-) -> Any:
-    """Return a loop compiled with a formula and run once; None if numba cannot compile it.
+def _made(what: Any, types: Any, formula: Formula | None, make: Callable[..., T]) -> T:
+    """Return a cached function. Raises: NotImplementedError if numba cannot compile the formula.
 
-    sizes: the lengths of tuples among the arguments.
+    A failure is cached too, without the error, which holds all stack frames and so the network.
     """
-    try:
-        key = ("usable", loop, dtype, sizes, fingerprint(formula))
-    except NotImplementedError:
-        return None
+    if formula is None:
+        return cached((what, types), make)
+    key, name = (fingerprint(formula.function), str(formula.is_plain)), what.__name__
 
-    def make() -> Any:
+    def attempt() -> T | None:
         try:
-            ready = compiled(loop, dtype, formula)
-        except COMPILE_ERRORS:
+            return make(*key)
+        except COMPILE_ERRORS as error:
+            logger.info("numba cannot compile %s: NumPy computes it (%s)", name, error)
             return None
 
-        def use() -> Any:
-            ready(*arguments())
-            return ready
-
-        return try_compiled(ready, use)
-
-    return cached(key, make)
-
-
-def operation(body: Callable[..., Any], dtype: Any, loop: Any, **names: Any) -> Any:
-    """Return an operation of `operations` with its loop, compiled, as a C function.
-
-    names: the other globals of its body. A program calls the `address` of the result.
-    Raises: NotImplementedError if numba cannot compile the loop's formula.
-    """
-    dtype = name_of(dtype)
-    inside = getattr(loop, "__name__", "")  # identifies a compiled loop
-
-    def make() -> Any:
-        assert isinstance(body, FunctionType)
-        function = FunctionType(body.__code__, dict(body.__globals__), body.__name__)
-        function.__globals__.update(names, kind=np.dtype(dtype).type, loop=loop)
-        known = [getattr(value, "__name__", value) for value in names.values()]
-        name = fingerprint(body, inside, *known)
-        return caching.c_function(_OPERATION, _named(function, dtype, name))
-
-    key = (body, dtype, inside, *names.items())
-    made = cached(key, make if loop is None else lambda: try_compiled(loop, make))
-    if made is None:
-        raise NotImplementedError(f"numba cannot compile {inside}")
+    if (made := cached((what, types, *key), attempt)) is None:
+        raise NotImplementedError(f"numba cannot compile the formula in {name}")
     return made
 
 
-def _named(function: FunctionType, dtype: str, of: str) -> FunctionType:
+def _named(function: FunctionType, name: str, of: str) -> FunctionType:
     """Return a function renamed to its key in the disk cache."""
-    function.__name__ = function.__qualname__ = f"{function.__name__}_{dtype}_{of}"
+    function.__name__ = function.__qualname__ = f"{name}_{of}"
     return function

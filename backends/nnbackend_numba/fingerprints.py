@@ -23,7 +23,7 @@ from nnbackend_numba import intrinsics, scalars
 
 # The modules that every formula and operation is compiled with.
 _SOURCES = [Path(str(module.__file__)) for module in (scalars, intrinsics)]
-_SOURCES.append(Path(__file__).with_name("compiling.py"))
+_SOURCES += [Path(__file__).with_name(name) for name in ("compiling.py", "codegen.py")]
 _BASE = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES))
 # Types whose repr describes a value completely.
 _DESCRIBED_BY_REPR = (

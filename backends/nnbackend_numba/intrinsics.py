@@ -34,26 +34,15 @@ def pointer(typingctx, address):
 
 
 @intrinsic
-def size_of(typingctx, kind):
-    """Return the size in bytes of a number type, such as np.float32."""
-    size = kind.dtype.bitwidth // 8
+def call_operation(typingctx, address, words, worker, workers, step):
+    """Call a compiled operation, which has four int64 arguments and returns nothing."""
 
     def generate(context, builder, signature, args):
-        return ir.Constant(I64, size)
-
-    return types.int64(kind), generate
-
-
-@intrinsic
-def call_operation(typingctx, address, ints, floats, worker, workers, step):
-    """Call a compiled operation, which has five int64 arguments and returns nothing."""
-
-    def generate(context, builder, signature, args):
-        kind = ir.FunctionType(ir.VoidType(), [I64] * 5)
+        kind = ir.FunctionType(ir.VoidType(), [I64] * 4)
         builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 6), generate
+    return types.void(*[types.int64] * 5), generate
 
 
 @intrinsic
@@ -114,46 +103,51 @@ def high_word(typingctx, a, b):
 
 
 @intrinsic
-def gemm(typingctx, address, b_is_turned, a_is_turned, n, m, k, one, b, ldb, a, lda, c, ldc):
-    """Compute C = A B for row-major matrices with a Fortran gemm.
+def gemm(typingctx, address, a, a_is_turned, b, b_is_turned, c):
+    """Compute C = A B for row-major matrices with a Fortran gemm at an address.
 
-    Fortran sees each matrix transposed, so it computes C^T = B^T A^T. Shapes: A (m, k), B (k, n),
-    C (m, n); "turned" means that a matrix is stored transposed. ld: the elements between rows.
-    `one` is 1 in the matrices' dtype; all else is int64, with matrices as addresses.
+    "turned": the matrix is stored transposed. Fortran sees each matrix transposed, so it computes
+    C^T = B^T A^T. Rows of the matrices may be apart; columns must not be.
     """
-    number = one
+    kinds = a, b, c
 
     def generate(context, builder, signature, args):
-        address, b_turned, a_turned, n, m, k, one, b, ldb, a, lda, c, ldc = args
-        real = context.get_value_type(number)
+        address, a_turned, b_turned = args[0], args[2], args[4]
+        a, b, c = (
+            context.make_array(kind)(context, builder, array)
+            for kind, array in zip(kinds, args[1::2], strict=True)
+        )
+        real = context.get_value_type(kinds[0].dtype)
+        m, n = cgutils.unpack_tuple(builder, c.shape, 2)
+        k = builder.select(a_turned, *cgutils.unpack_tuple(builder, a.shape, 2))
 
         def spilled(value):
             place = cgutils.alloca_once_value(builder, value)
             return builder.bitcast(place, BYTES)
 
         def letter(turned):
-            is_turned = builder.icmp_signed("!=", turned, ir.Constant(I64, 0))
-            return spilled(builder.select(is_turned, ir.Constant(I8, 84), ir.Constant(I8, 78)))
+            return spilled(builder.select(turned, ir.Constant(I8, 84), ir.Constant(I8, 78)))
 
         def integer(value):
             return spilled(builder.trunc(value, I32))
 
-        def matrix(value):
-            return builder.inttoptr(value, BYTES)
+        def matrix(array):
+            between, _ = cgutils.unpack_tuple(builder, array.strides, 2)
+            elements = builder.sdiv(between, array.itemsize)
+            return [builder.bitcast(array.data, BYTES), integer(elements)]
 
         kind = ir.FunctionType(ir.VoidType(), [BYTES] * 13)
+        one, zero = (spilled(ir.Constant(real, value)) for value in (1.0, 0.0))
         builder.call(
             builder.inttoptr(address, kind.as_pointer()),
             [
                 letter(b_turned), letter(a_turned), integer(n), integer(m), integer(k),
-                spilled(one), matrix(b), integer(ldb), matrix(a), integer(lda),
-                spilled(ir.Constant(real, 0.0)), matrix(c), integer(ldc),
+                one, *matrix(b), *matrix(a), zero, *matrix(c),
             ],
         )  # fmt: skip
         return context.get_dummy_value()
 
-    int64 = types.int64
-    return types.void(*[int64] * 6, number, *[int64] * 6), generate
+    return types.void(types.int64, a, types.boolean, b, types.boolean, c), generate
 
 
 @cache

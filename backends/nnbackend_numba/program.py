@@ -16,9 +16,10 @@ from functools import cache
 import numpy as np
 
 from nnbackend.backend.base import BATCH, COUNT, MOMENTUM, RATE, STEP
+from nnbackend.backend.formulas import Array
+from nnbackend_numba import caching, intrinsics
 from nnbackend_numba.assembly import STEPS_AT_ONCE, Assembly
 from nnbackend_numba.intrinsics import yield_address
-from nnbackend_numba.operations import make_all_shares, make_steps
 from nnbackend_numba.recorder import Call
 from nnbackend_numpy import threads
 
@@ -49,24 +50,23 @@ class Program:
 
     def _fill_coefficients(self, n: int) -> None:
         """Store the coefficients of the update rule for each of the next n steps."""
-        step = self._step
-        if step.rule is None:
+        tick, update = self._step.tick, self._step.update
+        if update is None:
             return
-        if step.clock is None:
-            rates, momenta, counts = (np.full(n, step.hyper[k]) for k in (RATE, MOMENTUM, COUNT))
+        if tick is None:
+            rates, momenta, counts = (np.full(n, update.hyper[k]) for k in (RATE, MOMENTUM, COUNT))
         else:
-            first = int(step.clock[BATCH]) + 1
-            rates, momenta = step.rates[:, first : first + n]
-            counts = np.arange(1.0, n + 1.0) + int(step.clock[STEP])
-        lines = step.coefficients[:n]
-        lines[:, 0] = 1.0 - rates * step.weight_decay
-        if step.rule.kernel is not None:
-            for k, value in enumerate(step.rule.coefficients(rates, momenta, counts), 1):
+            first = int(tick.clock[BATCH]) + 1
+            rates, momenta = tick.rates[:, first : first + n]
+            counts = np.arange(1.0, n + 1.0) + int(tick.clock[STEP])
+        lines = self._step.coefficient_table[:n]
+        lines[:, 0] = 1.0 - rates * update.weight_decay
+        if update.rule.kernel is not None:
+            for k, value in enumerate(update.rule.coefficients(rates, momenta, counts), 1):
                 lines[:, k] = value
             return
         for line, *arguments in zip(lines, rates, momenta, counts, strict=True):  # a custom rule
-            values = step.rule.coefficients(*arguments)
-            line[1 : len(values) + 1] = values
+            line[1:] = update.rule.coefficients(*arguments)
 
     def _run_on_workers(self, steps: int) -> None:
         """Run some steps on all workers, of which this thread is the first.
@@ -97,6 +97,49 @@ class Program:
             make_all_shares(table, steps, workers)
         for future in futures:
             future.result()
+
+
+@caching.jit
+def barrier(state: int, workers: int, give_way: int) -> None:
+    """Wait for all workers. state: the address of a counter; 64 bytes further, of the round."""
+    now = intrinsics.atomic_load(state + 64)
+    if intrinsics.fetch_add(state, 1) == workers - 1:
+        intrinsics.atomic_store(state, 0)
+        intrinsics.fetch_add(state + 64, 1)
+        return
+    spins = 0
+    while intrinsics.atomic_load(state + 64) == now:
+        spins += 1
+        if spins > 4000:  # a worker has lost its core: yield this one
+            intrinsics.call_plain(give_way)
+
+
+@caching.jit
+def make_steps(
+    table: Array, steps: int, worker: int, workers: int, state: int, give_way: int
+) -> None:
+    """Run a worker's part of steps. table: (n, 2) operation, words; operation 0: barrier."""
+    for step in range(steps):
+        for k in range(table.shape[0]):
+            if table[k, 0] != 0:
+                intrinsics.call_operation(table[k, 0], table[k, 1], worker, workers, step)
+            else:
+                barrier(state, workers, give_way)
+
+
+@caching.jit
+def make_all_shares(table: Array, steps: int, workers: int) -> None:
+    """Run the parts of all workers of some steps on one thread, with the same results."""
+    for step in range(steps):
+        first = 0
+        while first < table.shape[0]:
+            state = first
+            while state < table.shape[0] and table[state, 0] != 0:
+                state += 1
+            for worker in range(workers):
+                for k in range(first, state):
+                    intrinsics.call_operation(table[k, 0], table[k, 1], worker, workers, step)
+            first = state + 1
 
 
 @cache

@@ -76,7 +76,7 @@ def _recordable(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
             return method(self, *args, **kwargs)
         if name not in KERNELS:
             raise NotRecordable(name)
-        arguments = _SIGNATURES[name].bind(self, *args, **kwargs).arguments
+        arguments = SIGNATURES[name].bind(self, *args, **kwargs).arguments
         del arguments["self"]
         _recording.calls.append(Call(name, arguments))
         return None
@@ -93,4 +93,4 @@ _METHODS = {
 }
 _TRANSFERS = {"empty", "zeros", "to_device", "to_host", "synchronize", "cast"}
 KERNELS = frozenset(_METHODS) - _TRANSFERS
-_SIGNATURES = {name: inspect.signature(getattr(Backend, name)) for name in KERNELS}
+SIGNATURES = {name: inspect.signature(getattr(Backend, name)) for name in KERNELS}

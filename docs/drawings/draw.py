@@ -98,11 +98,17 @@ FLOORS: list[list[tuple[str, str]]] = [
     [("persistence", "model files and checkpoints; ONNX")],
     [("training", "")],
     [("network", "")],
+    [("config", "the options of a run: default, check and help of each, once")],
     [("validation", "checks of what users pass: rows, targets, weights, sizes")],
     [("data", "files, tables, coding of text columns, scaling of rows")],
     [("devices", "finds the backends, chooses one, tests it before its first use")],
     [("backend", "")],
-    [("suggestions", "hints in errors about unknown names")],
+    [("named", "objects by name, such as step:every=10")],
+    [("options", "declares and checks options; all faults of a call at once")],
+    [
+        ("suggestions", "hints in errors about unknown names"),
+        ("machine", "CPU, BLAS, versions"),
+    ],
     [("errors", "the exceptions, one tree")],
 ]
 # Rooms with a part in the core: what the core part has, what the services have.
@@ -116,7 +122,7 @@ SHARED = {
 def rooms() -> Canvas:
     """Draw the packages by floors."""
     c = Canvas(
-        860, 672, "The rooms of nnbackend",
+        860, 816, "The rooms of nnbackend",
         "The packages by floors, the highest first. Each imports from lower floors only. "
         "errors, backend, network and a part of training are the core; the backends are beside.",
     )  # fmt: skip

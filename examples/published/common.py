@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 import nnbackend as nn
-from nnbackend.bench.machine import cpu_name
+from nnbackend.machine import cpu_name
 
 RESULTS = Path("runs/published")
 QUICK_ROWS = 400

@@ -20,7 +20,7 @@ import numpy as np
 
 from nnbackend.backend import philox
 from nnbackend.backend.formulas import Activation, Array, Loss, Namespace, Score, UpdateRule
-from nnbackend.errors import ArgumentError
+from nnbackend.errors import ArgumentError, Fault
 
 # 2: sums and rates in `sum_dtype`, several types of devices in one spec.
 API_VERSION = 2
@@ -32,6 +32,7 @@ STEP, BATCH = range(2)
 # Indices of `hyper`, in `sum_dtype`: learning rate and momentum of the step, and the step count.
 RATE, MOMENTUM, COUNT = range(3)
 FAR = 1e15  # limit before squaring, against overflow; 1 + FAR^2 equals FAR^2 in every dtype
+PRECISIONS = ("float32", "tf32", "bf16")  # of float32 matrix products, on CUDA
 
 
 class Backend(ABC):
@@ -51,7 +52,7 @@ class Backend(ABC):
     xp: Namespace
     float_dtypes: tuple[str, ...] = ("float32", "float64")
     capabilities: frozenset[str] = frozenset()
-    precisions: tuple[str, ...] = ("float32",)  # of float32 matrix products
+    precisions: tuple[str, ...] = PRECISIONS[:1]  # of float32 matrix products
     precision: str = "float32"
     reduced: ClassVar[Callable[[Backend], tuple[Any, ...]]]  # set by nnbackend.devices
 
@@ -373,11 +374,9 @@ class Backend(ABC):
         Raises: ArgumentError for a precision that is not in `precisions`.
         """
         if precision not in self.precisions:
-            more = " tf32 and bf16 are for CUDA." if self.precisions == ("float32",) else ""
-            raise ArgumentError(
-                f"precision must be one of {', '.join(self.precisions)} on {self.device}. "
-                f"Received: precision={precision!r}.{more}"
-            )
+            more = ("tf32 and bf16 are for CUDA.",) if self.precisions == ("float32",) else ()
+            expected = f"one of {', '.join(self.precisions)} on {self.device}"
+            raise ArgumentError(Fault("precision", expected, precision, more))
         return self
 
     # ---- shared by the engine and the defaults ----------------------------------------------

@@ -1,8 +1,14 @@
-"""The interface of a contender: one library that builds, trains and returns a network."""
+"""The interface of a contender: one library that builds, trains and returns a network.
+
+All contenders do the same work: float32, ReLU layers, softmax with cross-entropy, the row's batch
+size and optimizer with the same constants, from the same initial weights. An epoch draws a new
+order, gathers each batch and steps.
+"""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -26,8 +32,9 @@ class AbstractContender(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     modules: ClassVar[tuple[str, ...]]  # required packages; the first is the library itself
+    distributions: ClassVar[tuple[str, ...]] = ()  # for the report, beside those of `machine`
+    imports: ClassVar[dict[str, str]] = {}  # title -> a user's first import of the library
     is_ours: ClassVar[bool] = False
-    step_note: ClassVar[str] = ""  # if a step on a resident batch includes more than a step
 
     def __init__(self, row: Row, x: Floats, y: Labels, start: Parameters, seed: int = 0) -> None:
         self.row, self.x, self.y, self.start, self.seed = row, x, y, start, seed
@@ -39,6 +46,19 @@ class AbstractContender(ABC):
         """Import all that training needs."""
         for name in cls.modules:
             library(name)
+
+    @classmethod
+    def path(cls) -> str:
+        """Return the import path, by which a worker finds the class."""
+        return f"{cls.__module__}:{cls.__qualname__}"
+
+    @classmethod
+    def missing(cls) -> str:
+        """Return why the contender cannot run here, or the empty string."""
+        for root in (module.partition(".")[0] for module in cls.modules):
+            if importlib.util.find_spec(root) is None:
+                return f"{root} is not installed"
+        return ""
 
     @abstractmethod
     def prepare(self) -> None:

@@ -1,20 +1,15 @@
-"""The contenders: this library's two CPU backends and their peers, all doing the same work.
+"""Our two CPU backends, and scikit-learn: the peer that every installation has.
 
-Float32, ReLU layers, softmax with cross-entropy, the row's batch size and optimizer with the same
-constants, from the same initial weights. An epoch draws a new order, gathers each batch and steps,
-in the way that the library's guide recommends for speed. Ours come first.
+`benchmarks/peers.py` adds PyTorch and JAX, which are not installed with this library.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from nnbackend.bench.base import AbstractContender, library
 from nnbackend.bench.rows import BETA1, BETA2, EPS, MOMENTUM
-from nnbackend.errors import ArgumentError
-from nnbackend.suggestions import suggest
 
 if TYPE_CHECKING:
     from nnbackend.bench.rows import Floats, Labels, Parameters
@@ -25,9 +20,13 @@ class OursOnNumPy(AbstractContender):
 
     name, title = "nnbackend-numpy", "nnbackend, NumPy"
     modules: ClassVar[tuple[str, ...]] = ("nnbackend", "numpy")
+    imports: ClassVar[dict[str, str]] = {
+        "numpy": "import numpy",
+        "nnbackend": "import nnbackend",
+        "nnbackend, ready to train": "from nnbackend import Network, train",
+    }
     device: ClassVar[str] = "numpy"
     is_ours = True
-    step_note = "without the loop's clock"
 
     @classmethod
     def load(cls) -> None:
@@ -125,7 +124,9 @@ class ScikitLearn(AbstractContender):
 
     name, title = "sklearn", "scikit-learn"
     modules = ("sklearn.neural_network",)
-    step_note = "a call of partial_fit, with its input checks"
+    imports: ClassVar[dict[str, str]] = {
+        "scikit-learn's MLPClassifier": "from sklearn.neural_network import MLPClassifier"
+    }
 
     def prepare(self) -> None:
         solver = "adam" if self.row.optimizer == "adam" else "sgd"
@@ -183,198 +184,4 @@ class ScikitLearn(AbstractContender):
         return self.model.predict(x)
 
 
-class PyTorch(AbstractContender):
-    """PyTorch as in its guide, with the fused optimizer."""
-
-    name, title = "torch", "PyTorch"
-    modules = ("torch",)
-
-    def prepare(self) -> None:
-        self.torch = torch = library("torch")
-        torch.manual_seed(self.seed)
-        layers: list[Any] = []
-        for n_in, n_out in zip(self.row.layers, self.row.layers[1:], strict=False):
-            layers += [torch.nn.Linear(n_in, n_out), torch.nn.ReLU()]
-        self.model = torch.nn.Sequential(*layers[:-1])
-        parameters = self.model.parameters()
-        if self.row.optimizer == "adam":
-            self.optimizer = torch.optim.Adam(
-                parameters, self.learning_rate, (BETA1, BETA2), EPS, fused=True
-            )
-        else:
-            self.optimizer = torch.optim.SGD(parameters, self.learning_rate, MOMENTUM, fused=True)
-        self.rows, self.labels = torch.from_numpy(self.x), torch.from_numpy(self.y)
-        self.loss = self.compiled(self._loss)
-        self.reset()
-
-    def compiled(self, function: Any) -> Any:
-        """Return the function unchanged; a compiling subclass compiles it."""
-        return function
-
-    def _loss(self, x: Any, y: Any) -> Any:
-        return self.torch.nn.functional.cross_entropy(self.model(x), y)
-
-    @property
-    def _linear(self) -> list[Any]:
-        return [layer for layer in self.model if hasattr(layer, "weight")]
-
-    def reset(self) -> None:
-        torch = self.torch
-        with torch.no_grad():
-            for layer, W, b in zip(self._linear, *self.start, strict=True):
-                layer.weight.copy_(torch.from_numpy(W.T.copy()))
-                layer.bias.copy_(torch.from_numpy(b))
-            for state in self.optimizer.state.values():
-                for tensor in state.values():
-                    tensor.zero_()
-
-    def _step(self, x: Any, y: Any) -> Any:
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = self.loss(x, y)
-        loss.backward()
-        self.optimizer.step()
-        return loss.detach()
-
-    def steps(self, n: int) -> None:
-        batch = self.row.batch
-        x, y = self.rows[:batch], self.labels[:batch]
-        for _ in range(n):
-            self._step(x, y)
-
-    def epochs(self, n: int) -> None:
-        for _ in range(n):
-            total = self.torch.zeros(())
-            order = self.torch.randperm(len(self.rows))
-            for rows in order.split(self.row.batch):
-                x, y = self.rows.index_select(0, rows), self.labels.index_select(0, rows)
-                total += self._step(x, y)
-            float(total)
-
-    def parameters(self) -> Parameters:
-        with self.torch.no_grad():
-            weights = [layer.weight.T.contiguous().numpy().copy() for layer in self._linear]
-            return weights, [layer.bias.numpy().copy() for layer in self._linear]
-
-    def predict(self, x: Floats) -> Any:
-        with self.torch.inference_mode():
-            return self.model(self.torch.from_numpy(x)).argmax(1).numpy()
-
-
-class CompiledPyTorch(PyTorch):
-    """The same with the network and its loss, forward and backward, compiled."""
-
-    name, title = "torch-compile", "PyTorch, compiled"
-
-    def compiled(self, function: Any) -> Any:
-        return self.torch.compile(function)
-
-
-class JAX(AbstractContender):
-    """JAX with a whole epoch compiled as one scan over its batches; Adam written by hand."""
-
-    name, title = "jax", "JAX"
-    modules = ("jax", "jax.numpy")
-
-    def prepare(self) -> None:
-        self.jax, self.jnp = library("jax"), library("jax.numpy")
-        self.rng = library("numpy").random.default_rng(self.seed)
-        self.rows = self.jnp.asarray(self.x)
-        self.labels = self.jnp.asarray(self.y.astype("int32"))
-        x, y = self.first_batch
-        self.batch = self.jnp.asarray(x), self.jnp.asarray(y.astype("int32"))
-        self._step = self.jax.jit(self._update, donate_argnums=0)
-        self._epoch = self.jax.jit(self._scan, donate_argnums=0)
-        self._labels = self.jax.jit(lambda p, x: self._logits(p, x).argmax(1))
-        self.reset()
-
-    def reset(self) -> None:
-        parameters = [
-            (self.jnp.array(W), self.jnp.array(b)) for W, b in zip(*self.start, strict=True)
-        ]
-        n_vectors = 2 if self.row.optimizer == "adam" else 1
-        zeros = self.jnp.zeros_like
-        vectors = tuple(self.jax.tree.map(zeros, parameters) for _ in range(n_vectors))
-        self.state = parameters, vectors, self.jnp.zeros((), "int32")
-
-    def _logits(self, parameters: Any, x: Any) -> Any:
-        for W, b in parameters[:-1]:
-            x = self.jnp.maximum(x @ W + b, 0.0)
-        W, b = parameters[-1]
-        return x @ W + b
-
-    def _loss(self, parameters: Any, x: Any, y: Any) -> Any:
-        logs = self.jax.nn.log_softmax(self._logits(parameters, x))
-        return -self.jnp.take_along_axis(logs, y[:, None], axis=1).mean()
-
-    def _update(self, state: Any, x: Any, y: Any) -> tuple[Any, Any]:
-        parameters, vectors, t = state
-        loss, g = self.jax.value_and_grad(self._loss)(parameters, x, y)
-        rule, tree = self._adam if self.row.optimizer == "adam" else self._momentum, self.jax.tree
-        t = t + 1
-        leaves = zip(*(tree.leaves(part) for part in (parameters, g, *vectors)), strict=True)
-        moved = zip(*(rule(t, *arrays) for arrays in leaves), strict=True)
-        new, *new_vectors = (tree.unflatten(tree.structure(parameters), part) for part in moved)
-        return (new, tuple(new_vectors), t), loss
-
-    def _adam(self, t: Any, p: Any, g: Any, m: Any, v: Any) -> tuple[Any, ...]:
-        m, v = BETA1 * m + (1 - BETA1) * g, BETA2 * v + (1 - BETA2) * g * g
-        root = self.jnp.sqrt(v / (1 - BETA2**t)) + EPS
-        return p - self.learning_rate * (m / (1 - BETA1**t)) / root, m, v
-
-    def _momentum(self, t: Any, p: Any, g: Any, velocity: Any) -> tuple[Any, ...]:
-        velocity = MOMENTUM * velocity - self.learning_rate * g
-        return p + velocity, velocity
-
-    def _scan(self, state: Any, x: Any, y: Any, order: Any) -> tuple[Any, Any]:
-        def gather(data: Any, rows: Any) -> Any:
-            return data.at[rows].get(mode="promise_in_bounds", unique_indices=True)
-
-        def body(state: Any, rows: Any) -> tuple[Any, Any]:
-            return self._update(state, gather(x, rows), gather(y, rows))
-
-        return self.jax.lax.scan(body, state, order)  # type: ignore[no-any-return]
-
-    def steps(self, n: int) -> None:
-        for _ in range(n):
-            self.state, _ = self._step(self.state, *self.batch)
-        self.jax.block_until_ready(self.state)
-
-    def epochs(self, n: int) -> None:
-        shape = self.row.steps, self.row.batch
-        for _ in range(n):
-            order = self.rng.permutation(len(self.x)).astype("int32").reshape(shape)
-            self.state, losses = self._epoch(self.state, self.rows, self.labels, order)
-            float(losses.sum())
-
-    def parameters(self) -> Parameters:
-        numpy = library("numpy")
-        found = [(numpy.array(W), numpy.array(b)) for W, b in self.state[0]]
-        return [W for W, _ in found], [b for _, b in found]
-
-    def predict(self, x: Floats) -> Any:
-        return library("numpy").asarray(self._labels(self.state[0], x))
-
-
-CONTENDERS: dict[str, type[AbstractContender]] = {
-    contender.name: contender
-    for contender in (OursOnNumPy, OursOnNumba, ScikitLearn, PyTorch, CompiledPyTorch, JAX)
-}
-
-
-def get_contender(name: str) -> type[AbstractContender]:
-    """Return the contender of a name.
-
-    Raises: ArgumentError for an unknown one.
-    """
-    if name not in CONTENDERS:
-        raise ArgumentError(f"unknown contender {name!r}. {suggest(name, CONTENDERS)}")
-    return CONTENDERS[name]
-
-
-def missing(name: str) -> str:
-    """Return why a contender cannot run here, or the empty string."""
-    for module in get_contender(name).modules:
-        root = module.partition(".")[0]
-        if importlib.util.find_spec(root) is None:
-            return f"{root} is not installed"
-    return ""
+OURS: tuple[type[AbstractContender], ...] = (OursOnNumPy, OursOnNumba)

@@ -1,70 +1,12 @@
-"""The report of measurements: a JSON file, a table in Markdown, a picture."""
+"""The report of measurements, in Markdown."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any
 
-from nnbackend.bench.runner import Answer, default_name
+from nnbackend.bench.runner import Answer
 
 QUIET = 0.5  # above this load average before the run the figures are unreliable
-INK, FAINT = "#333333", "#dddddd"
-# Ours in strong colours, peers in pale ones; each with its own marker.
-STYLES = {
-    "nnbackend-numba": ("#d1402f", "o"),
-    "nnbackend-numpy": ("#f0a08c", "o"),
-    "jax": ("#2f6db3", "s"),
-    "torch": ("#5aa897", "D"),
-    "torch-compile": ("#1f6f60", "D"),
-    "sklearn": ("#9a8fb8", "^"),
-}
-
-
-def write(result: Answer, folder: Path, name: str = "") -> list[Path]:
-    """Write a result as `<name>.json`, `.md` and `.png`; return the three paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    base = name or default_name(result)
-    paths = [folder / f"{base}{suffix}" for suffix in (".json", ".md", ".png")]
-    paths[0].write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    paths[1].write_text(markdown(result), encoding="utf-8")
-    paths[2].write_bytes(picture(result))
-    return paths
-
-
-# ---- Markdown -----------------------------------------------------------------------------------
-
-
-def markdown(result: Answer) -> str:
-    """Return the whole report."""
-    parts = [
-        "# Training on the CPU, side by side",
-        facts(result),
-        "## Time of a training step, in µs",
-        "Within whole epochs: new order, gathering of the batch, step. Median over the rounds "
-        "(least–most). Last column: our faster backend divided by the fastest peer of the same "
-        "round; below 1, ours is faster.",
-        times_table(result),
-        "## Beside the fastest peer, and share of the sgemm rate",
-        shares_table(result),
-        "## Loss after the same number of steps",
-        "From the same initial weights, each library with an order of its own.",
-        losses_table(result),
-        "## A step on a resident batch, in µs",
-        "No shuffling and no gathering. scikit-learn: a call of `partial_fit`, checks included.",
-        _rows_table(result, lambda c: _with_spread(c["us_per_resident_step"])),
-        "## Getting ready, and memory",
-        "Import; first step when nothing is compiled yet (first row, first round) and later "
-        "(median of the last round); most memory of any row.",
-        startup_table(result),
-    ]
-    if result["predictions"]:
-        parts += ["## Prediction, 784-100-10, from and to host arrays", predictions_table(result)]
-    if result["imports"]:
-        lines = [(i["what"], _with_spread(i["seconds"])) for i in result["imports"]]
-        parts += ["## Import, in seconds", _table(("", "seconds"), lines)]
-    return "\n\n".join(parts) + "\n"
 
 
 def facts(result: Answer) -> str:
@@ -98,7 +40,7 @@ def was_busy(result: Answer) -> bool:
 
 def times_table(result: Answer) -> str:
     """Return the main table, the fastest of each row in bold."""
-    names = _titles(result)
+    names = titles(result)
     lines = []
     for row in result["rows"]:
         measured = {c["name"]: c for c in row["contenders"]}
@@ -109,7 +51,7 @@ def times_table(result: Answer) -> str:
             if name not in good:
                 cells.append("failed" if name in measured else "")
                 continue
-            text = _with_spread(measured[name]["us_per_step"])
+            text = with_spread(measured[name]["us_per_step"])
             cells.append(f"**{text}**" if name == best else text)
         lines.append((row["title"], *cells, _best_of_ours(row)))
     header = ("layers, batch", *names.values(), "ours / fastest peer")
@@ -119,7 +61,7 @@ def times_table(result: Answer) -> str:
         for c in row["contenders"]
         if c["error"]
     ]
-    return "\n\n".join([_table(header, lines), *(["\n".join(failures)] if failures else [])])
+    return "\n\n".join([table(header, lines), *(["\n".join(failures)] if failures else [])])
 
 
 def _best_of_ours(row: Answer) -> str:
@@ -128,75 +70,16 @@ def _best_of_ours(row: Answer) -> str:
         for c in row["contenders"]
         if c["is_ours"] and not c["error"] and c["of_fastest_peer"]
     ]
-    return _with_spread(min(ratios, key=lambda r: float(r["median"]))) if ratios else ""
+    return with_spread(min(ratios, key=lambda r: float(r["median"]))) if ratios else ""
 
 
-def shares_table(result: Answer) -> str:
-    """Return times relative to the fastest peer, and the share of the ceiling."""
-
-    def cell(c: Answer) -> str:
-        ratio = f"{c['of_fastest_peer']['median']:.2f}" if c["of_fastest_peer"] else ""
-        share = f"{c['of_ceiling']:.0%}" if c["of_ceiling"] else ""
-        return ", ".join(filter(None, [ratio, share]))
-
-    return _rows_table(result, cell)
-
-
-def losses_table(result: Answer) -> str:
-    """Return the table of losses."""
-    names = _titles(result)
-    lines = []
-    for row in result["rows"]:
-        good = {c["name"]: c for c in row["contenders"] if not c["error"]}
-        if good:
-            any_one = next(iter(good.values()))
-            cells = (f"{good[n]['loss']:.4f}" if n in good else "" for n in names)
-            steps, before = any_one["steps_before_loss"], f"{any_one['loss_before']:.4f}"
-            lines.append((row["title"], str(steps), before, *cells))
-    return _table(("layers, batch", "steps", "before", *names.values()), lines)
-
-
-def startup_table(result: Answer) -> str:
-    """Return the table of preparation times and memory."""
-    lines = []
-    for name, title in _titles(result).items():
-        good = [
-            c for r in result["rows"] for c in r["contenders"]
-            if c["name"] == name and not c["error"]
-        ]  # fmt: skip
-        if good:
-            imports = _middle([c["import_s"] for c in good])
-            first = good[0]["first_step_s"][0]
-            later = _middle([c["first_step_s"][-1] for c in good])
-            memory = max(c["peak_memory"] for c in good) / 2**20
-            lines.append((title, f"{imports:.2f}", f"{first:.2f}", f"{later:.2f}", f"{memory:.0f}"))
-    header = ("", "import, s", "first step, s", "first step later, s", "most memory, MiB")
-    return _table(header, lines)
-
-
-def predictions_table(result: Answer) -> str:
-    """Return the table of prediction times."""
-    lines = [
-        (p["title"], _with_spread(p["one_us"]), _with_spread(p["many_ms"]))
-        for p in result["predictions"]
-    ]
-    return _table(("", "1 row, µs", f"{result['predictions'][0]['many']:,} rows, ms"), lines)
-
-
-def _rows_table(result: Answer, cell: Any) -> str:
-    names, lines = _titles(result), []
-    for row in result["rows"]:
-        good = {c["name"]: c for c in row["contenders"] if not c["error"]}
-        lines.append((row["title"], *(cell(good[n]) if n in good else "" for n in names)))
-    return _table(("layers, batch", *names.values()), lines)
-
-
-def _titles(result: Answer) -> dict[str, str]:
+def titles(result: Answer) -> dict[str, str]:
     """Return the contenders of any row, in their order."""
     return {c["name"]: c["title"] for row in result["rows"] for c in row["contenders"]}
 
 
-def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+def table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown, its numbers on the right."""
     rule = ["---", *["---:"] * (len(header) - 1)]
     return "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *lines))
 
@@ -212,106 +95,6 @@ def number(value: float) -> str:
     return f"{value:#.3g}"
 
 
-def _with_spread(spread: dict[str, float]) -> str:
+def with_spread(spread: dict[str, float]) -> str:
+    """Return a median with its minimum and maximum."""
     return f"{number(spread['median'])} ({number(spread['min'])}–{number(spread['max'])})"
-
-
-def _middle(values: Sequence[float]) -> float:
-    return sorted(values)[len(values) // 2]
-
-
-# ---- the picture --------------------------------------------------------------------------------
-
-
-def picture(result: Answer) -> bytes:
-    """Draw each row's times relative to its fastest peer, on a logarithmic scale; return a PNG."""
-    import io
-
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
-    rows, names = result["rows"][::-1], _titles(result)
-    figure = Figure(figsize=(9.2, 1.7 + 0.55 * len(rows)), dpi=150, layout="constrained")
-    axes = figure.subplots()
-    axes.set_xscale("log", base=2)
-    axes.axvline(1.0, color=INK, linewidth=1.1, linestyle=(0, (3, 3)), zorder=1)
-    handles = {name: _draw_contender(axes, name, rows) for name in _ours_last(names)}
-    axes.xaxis.set_major_locator(LogLocator(base=2))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{ratio:g}×"))
-    axes.set_yticks(range(len(rows)), [_label(row) for row in rows])
-    axes.set_ylim(-0.6, len(rows) - 0.4)
-    axes.set_axisbelow(True)
-    axes.grid(True, axis="both", color=FAINT, linewidth=0.7)
-    axes.tick_params(length=0, which="both", labelcolor=INK)
-    for side in axes.spines.values():
-        side.set_visible(False)
-    axes.set_xlabel("time of a training step relative to the fastest peer; further left is faster")
-    axes.set_title(_caption(result), fontsize=9, color=INK, loc="left")
-    figure.legend(
-        [handles[n] for n in names], list(names.values()), loc="outside upper center",
-        ncols=min(6, len(names)), frameon=False, fontsize=9, handletextpad=0.2, columnspacing=1.4,
-    )  # fmt: skip
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    return content.getvalue()
-
-
-def _ours_last(names: Iterable[str]) -> list[str]:
-    """Return names in drawing order: ours are drawn last."""
-    return sorted(names, key=lambda name: (name.startswith("nnbackend"), name))
-
-
-def _draw_contender(axes: Any, name: str, rows: Sequence[Answer]) -> Any:
-    """Draw one contender's medians and spreads; return the mark for the legend."""
-    color, mark = STYLES.get(name, ("#777777", "v"))
-    xs, ys = [], []
-    for place, row in enumerate(rows):
-        good = {c["name"]: c for c in row["contenders"] if not c["error"]}
-        if name not in good:
-            continue
-        unit = reference(row)
-        spread = good[name]["of_fastest_peer"] or {
-            k: good[name]["us_per_step"][k] / unit for k in ("median", "min", "max")
-        }
-        axes.plot(
-            [spread["min"], spread["max"]], [place] * 2, color=color, linewidth=2.2, alpha=0.6
-        )
-        xs.append(spread["median"])
-        ys.append(place)
-    (handle,) = axes.plot(
-        xs, ys, mark, color=color, markersize=8.5, markeredgecolor="white", markeredgewidth=0.9,
-        zorder=3,
-    )  # fmt: skip
-    return handle
-
-
-def reference(row: Answer) -> float:
-    """Return the time of a row's fastest peer, in us; without peers, of the fastest of all."""
-    good = [c for c in row["contenders"] if not c["error"]]
-    peers = [c for c in good if not c["is_ours"]] or good
-    return min((float(c["us_per_step"]["median"]) for c in peers), default=1.0)
-
-
-def _label(row: Answer) -> str:
-    sizes = row["layers"]
-    title = row["title"]
-    if len(sizes) > 5:
-        title = title.replace("-".join(map(str, sizes)), f"{sizes[0]}-{sizes[1]}-…-{sizes[-1]}")
-    return f"{title}\n1× = {duration(reference(row))}"
-
-
-def _caption(result: Answer) -> str:
-    machine, threads = result["machine"], result["settings"]["threads"]
-    busy = "; the machine was not quiet" if was_busy(result) else ""
-    return f"{machine['cpu']}, threads: {threads}, {result['date'][:10]}{busy}"
-
-
-def duration(us: float) -> str:
-    """Return a time with its unit.
-
-    >>> duration(99.0), duration(2040.0), duration(1.5e6)
-    ('99.0 µs', '2.04 ms', '1.50 s')
-    """
-    scale, unit = next((s, u) for s, u in ((1e6, "s"), (1e3, "ms"), (0.0, "µs")) if us >= s)
-    return f"{number(us / (scale or 1.0))} {unit}"

@@ -115,20 +115,12 @@ def parse_row(text: str) -> Row:
     return Row(layers, batch, optimizer, steps)
 
 
-ROWS = tuple(
-    parse_row(text)
-    for text in (
-        "784-100-10:128",
-        "784-30-10:10",
-        "20-64-64-2:32",
-        "20-64-64-2:256",
-        "784-512-512-10:128",
-        "784-512-512-10:1024",
-        "784-2500-2000-1500-1000-500-10:128",
-        "784-100-10:128:momentum",
-    )
-)
 QUICK = tuple(parse_row(t) for t in ("784-100-10:128", "20-64-64-2:32", "784-512-512-10:128"))
+
+
+def parse_rows(text: str) -> tuple[Row, ...]:
+    """Return the rows of a list with commas."""
+    return tuple(parse_row(word) for word in text.split(",") if word)
 
 
 def make_data(row: Row, seed: int = 0) -> tuple[Floats, Labels]:

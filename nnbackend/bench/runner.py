@@ -8,32 +8,27 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nnbackend.bench.contenders import CONTENDERS, get_contender, missing
-from nnbackend.bench.machine import choose_coretype, environment, machine_facts, usable_cpus
-from nnbackend.bench.rows import ROWS, Row
+from nnbackend.bench.base import AbstractContender
+from nnbackend.bench.process import environment
+from nnbackend.bench.rows import Row
+from nnbackend.bench.worker import spread
+from nnbackend.errors import ArgumentError
+from nnbackend.machine import choose_coretype, machine_facts, usable_cpus
 
 FORMAT = 1
 PATIENCE = 300  # timeout of a worker in seconds
-EXTRA_ROUNDS = 2
-IMPORTED = {  # module -> the contender that needs it
-    "numpy": "nnbackend-numpy",
-    "nnbackend": "nnbackend-numpy",
-    "nnbackend, ready to train": "nnbackend-numpy",
-    "scikit-learn's MLPClassifier": "sklearn",
-    "PyTorch": "torch",
-    "JAX": "jax",
-}
 Answer = dict[str, Any]
+Kind = type[AbstractContender]
+Words = tuple[str, ...]  # a worker's
 # Arguments: the worker's words, seconds, OpenBLAS kernels; raises WorkerError.
 Launch = Callable[[Sequence[str], float, str], Answer]
 Say = Callable[[str], None]
@@ -45,14 +40,25 @@ class WorkerError(RuntimeError):
 
 @dataclass(frozen=True)
 class Plan:
-    """The rows, contenders and duration of a run."""
+    """The rows, contenders and duration of a run.
 
-    rows: tuple[Row, ...] = ROWS
-    contenders: tuple[str, ...] = tuple(CONTENDERS)
+    Raises: ArgumentError for invalid numbers.
+    """
+
+    rows: tuple[Row, ...]
+    contenders: tuple[Kind, ...]
     rounds: int = 3
     seconds: float = 1.0
     threads: int = 0  # 0: the number of usable CPUs
-    extras: bool = True  # imports and predictions too
+
+    def __post_init__(self) -> None:
+        for option, value in (("rounds", self.rounds), ("seconds", self.seconds)):
+            if not value > 0:
+                raise ArgumentError(f"--{option} must be above 0. Received: {value}.")
+        if self.threads < 0:
+            raise ArgumentError(
+                f"--threads must be at least 1, or 0 for all. Received: {self.threads}."
+            )
 
 
 class Workers:
@@ -91,42 +97,42 @@ class Workers:
 
 def run(plan: Plan, launch: Launch | None = None, say: Say | None = None) -> Answer:
     """Run the plan; return all measurements in a form for JSON."""
-    say = say or _to_stderr
+    say = say or to_stderr
     threads = plan.threads or len(usable_cpus())
     if launch is None:
         with Workers(threads) as workers:
             return run(plan, workers, say)
     begin = time.monotonic()
-    machine = machine_facts()  # the load before the run, not of the run
+    names = [name for kind in plan.contenders for name in kind.distributions]
+    machine = machine_facts(*dict.fromkeys(names))  # the load before the run, not of the run
     machine.update(launch(["facts"], 0.0, ""))
     coretype = choose_coretype(machine["flags"], openblas_core(machine["pools"]))
-    absent = {name: why for name in plan.contenders if (why := missing(name))}
-    for name, why in absent.items():
-        say(f"left out: {get_contender(name).title} ({why})")
-    names = [name for name in plan.contenders if name not in absent]
+    absent = {kind: why for kind in plan.contenders if (why := kind.missing())}
+    for kind, why in absent.items():
+        say(f"left out: {kind.title} ({why})")
+    kinds = [kind for kind in plan.contenders if kind not in absent]
 
-    jobs = [(name, row.name) for row in plan.rows for name in names]
+    jobs: dict[Words, str] = {
+        ("train", kind.path(), row.name): f"{kind.name} {row.name}"
+        for row in plan.rows
+        for kind in kinds
+    }
     took_turns = interleave(jobs, plan.rounds, plan.seconds, coretype, launch, say)
     ceilings = _ceilings(plan, coretype, launch, say)
     ceiling = max((c["gflops"] for c in ceilings if c["coretype"] == coretype), default=0.0)
     rows = []
     for row in plan.rows:
-        answers = {name: took_turns[name, row.name] for name in names}
+        answers = {kind: took_turns["train", kind.path(), row.name] for kind in kinds}
         rows.append({**describe(row), "contenders": compare(row, answers, ceiling)})
-    result = {
+    return {
         "format": FORMAT,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": machine,
-        "settings": _settings(plan, threads, coretype, absent),
+        "settings": _settings(plan, threads, coretype, {k.name: why for k, why in absent.items()}),
         "ceilings": ceilings,
         "rows": rows,
-        "imports": [],
-        "predictions": [],
+        "minutes": round((time.monotonic() - begin) / 60, 1),
     }
-    if plan.extras:
-        result |= _extras(names, plan.seconds, coretype, launch, say)
-    result["minutes"] = round((time.monotonic() - begin) / 60, 1)
-    return result
 
 
 def _settings(plan: Plan, threads: int, coretype: str, absent: dict[str, str]) -> Answer:
@@ -140,21 +146,24 @@ def _settings(plan: Plan, threads: int, coretype: str, absent: dict[str, str]) -
 
 
 def interleave(
-    jobs: Sequence[tuple[str, ...]],
+    jobs: Mapping[Words, str],
     rounds: int,
     seconds: float,
     coretype: str,
     launch: Launch,
     say: Say,
-) -> dict[tuple[str, ...], list[Answer]]:
-    """Run every job once a round; return each job's results. Failed jobs are not repeated."""
-    answers: dict[tuple[str, ...], list[Answer]] = {job: [] for job in jobs}
-    failed: set[tuple[str, ...]] = set()
+) -> dict[Words, list[Answer]]:
+    """Run every job once a round; return each job's results. Failed jobs are not repeated.
+
+    jobs: the words of a worker, and what to call the job in a line of progress.
+    """
+    answers: dict[Words, list[Answer]] = {job: [] for job in jobs}
+    failed: set[Words] = set()
     for turn in range(rounds):
-        for number, job in enumerate(jobs, 1):
+        for number, (job, title) in enumerate(jobs.items(), 1):
             if job in failed:
                 continue
-            where = f"round {turn + 1} of {rounds}, {number} of {len(jobs)}: {' '.join(job)}"
+            where = f"round {turn + 1} of {rounds}, {number} of {len(jobs)}: {title}"
             try:
                 answer = launch(job, seconds, coretype)
                 say(f"{where}: {_short(answer)}")
@@ -186,25 +195,24 @@ def describe(row: Row) -> Answer:
     }
 
 
-def compare(row: Row, answers: dict[str, list[Answer]], ceiling: float) -> list[Answer]:
+def compare(row: Row, answers: dict[Kind, list[Answer]], ceiling: float) -> list[Answer]:
     """Return each contender's median and spread over the rounds, and its ratios.
 
     of_fastest_peer is its time divided by the fastest peer's in the same round; below 1 is faster.
     of_ceiling is the share of the machine's sgemm rate that its step reaches.
     """
-    good = {n: [a for a in given if "error" not in a] for n, given in answers.items()}
+    good = {k: [a for a in given if "error" not in a] for k, given in answers.items()}
     peers: dict[int, float] = {}
-    for name, given in good.items():
-        for a in given if not get_contender(name).is_ours else []:
+    for kind, given in good.items():
+        for a in [] if kind.is_ours else given:
             us = a["us_per_step"]["median"]
             peers[a["round"]] = min(us, peers.get(a["round"], us))
     found = []
-    for name, given in answers.items():
-        entry: Answer = {"name": name, "title": get_contender(name).title}
-        entry["is_ours"] = get_contender(name).is_ours
+    for kind, given in answers.items():
+        entry: Answer = {"name": kind.name, "title": kind.title, "is_ours": kind.is_ours}
         entry["error"] = next((a["error"] for a in given if "error" in a), "")
-        if good[name]:
-            entry |= _figures(row, good[name], peers, ceiling)
+        if good[kind]:
+            entry |= _figures(row, good[kind], peers, ceiling)
         found.append(entry)
     return found
 
@@ -216,9 +224,9 @@ def _figures(row: Row, given: list[Answer], peers: dict[int, float], ceiling: fl
     gflops = row.flops / us * 1e-3
     last = given[-1]
     return {
-        "us_per_step": {**_spread(times), "rounds": times},
-        "us_per_resident_step": _spread([a["us_per_resident_step"]["median"] for a in given]),
-        "of_fastest_peer": _spread(ratios) if ratios else None,
+        "us_per_step": {**spread(times), "rounds": times},
+        "us_per_resident_step": spread([a["us_per_resident_step"]["median"] for a in given]),
+        "of_fastest_peer": spread(ratios) if ratios else None,
         "gflops": gflops,
         "of_ceiling": gflops / ceiling if ceiling else None,
         "loss_before": last["loss_before"],
@@ -233,49 +241,17 @@ def _figures(row: Row, given: list[Answer], peers: dict[int, float], ceiling: fl
     }
 
 
-def _spread(values: Sequence[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
-
-
 def _ceilings(plan: Plan, coretype: str, launch: Launch, say: Say) -> list[Answer]:
     """Measure the sgemm rate with NumPy's choice of kernels, and with the requested ones."""
     found = []
     for choice in dict.fromkeys(["", coretype]):
-        job, seconds = ("sgemm",), 2.0 * plan.seconds
-        rounds = interleave([job], 1 if plan.rounds == 1 else 2, seconds, choice, launch, say)
-        good = [answer for answer in rounds[job] if "error" not in answer]
+        n, seconds = 1 if plan.rounds == 1 else 2, 2.0 * plan.seconds
+        rounds = interleave({("sgemm",): "sgemm"}, n, seconds, choice, launch, say)
+        good = [answer for answer in rounds["sgemm",] if "error" not in answer]
         if good:
             best = max(good, key=lambda answer: float(answer["gflops"]))
             found.append({**best, "coretype": choice, "core": openblas_core(best["pools"])})
     return found
-
-
-def _extras(
-    names: Sequence[str], seconds: float, coretype: str, launch: Launch, say: Say
-) -> Answer:
-    """Measure imports, and predictions of one contender per library."""
-    imports = [("import", what) for what, needs in IMPORTED.items() if needs in names]
-    asked = [("predict", name) for name in names if name != "torch-compile"]
-    answers = interleave([*imports, *asked], EXTRA_ROUNDS, seconds / 2, coretype, launch, say)
-    good = {job: [a for a in given if "error" not in a] for job, given in answers.items()}
-    return {
-        "imports": [
-            {"what": job[1], "seconds": _spread([a["seconds"] for a in good[job]])}
-            for job in imports
-            if good[job]
-        ],
-        "predictions": [
-            {
-                "name": job[1],
-                "title": get_contender(job[1]).title,
-                "one_us": _spread([a["one_us"]["median"] for a in good[job]]),
-                "many_ms": _spread([a["many_ms"]["median"] for a in good[job]]),
-                "many": good[job][0]["many"],
-            }
-            for job in asked
-            if good[job]
-        ],
-    }
 
 
 def _short(answer: Answer) -> str:
@@ -284,18 +260,9 @@ def _short(answer: Answer) -> str:
         return f"{answer['us_per_step']['median']:.4g} us per step, loss {answer['loss']:.4f}"
     if "gflops" in answer:
         return f"{answer['gflops']:.0f} GFLOP/s"
-    if "one_us" in answer:
-        return f"{answer['one_us']['median']:.4g} us, {answer['many_ms']['median']:.4g} ms"
     return f"{answer['seconds']:.2f} s" if "seconds" in answer else "done"
 
 
-def _to_stderr(line: str) -> None:
+def to_stderr(line: str) -> None:
+    """Print a line of progress."""
     print(line, file=sys.stderr, flush=True)
-
-
-def default_name(result: Answer) -> str:
-    """Return the name of a result's files: `cpu-<model>-<date>`."""
-    words = "".join(c if c.isalnum() else " " for c in result["machine"]["cpu"]).lower().split()
-    noise = {"r", "tm", "cpu", "processor", "with", "family"}
-    name = "-".join(word for word in words if word not in noise)
-    return f"cpu-{name}-{result['date'][:10]}".replace(os.sep, "-")

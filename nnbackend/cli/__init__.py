@@ -15,7 +15,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
-from nnbackend.bench.machine import ask_for_best_kernels
 from nnbackend.cli.console import abandon, escaping, lenient_stderr, present, print_message
 from nnbackend.errors import (
     ArgumentError,
@@ -24,6 +23,7 @@ from nnbackend.errors import (
     DivergedError,
     NNBackendError,
 )
+from nnbackend.machine import ask_for_best_kernels
 from nnbackend.suggestions import nearest, suggest
 
 GOOD, FAILED, WRONG_USAGE, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
@@ -72,8 +72,8 @@ COMMANDS = {
         "nnbackend devices",
     ),
     "bench": Command(
-        "measure the time per training step on this machine, and that of other libraries",
-        "nnbackend bench --compare sklearn,torch",
+        "measure the time per training step on this machine, also that of scikit-learn",
+        "nnbackend bench --compare sklearn",
     ),
     "check": Command(
         "check backpropagation against finite differences, on this machine",
@@ -166,9 +166,9 @@ def _run(words: list[str]) -> int:
     if module is None or name is None:
         top.print_help()
         return WRONG_USAGE
-    from nnbackend.cli.wording import in_options_of
+    from nnbackend.cli.spelling import spelled_for
 
-    with in_options_of(commands.choices[name]):
+    with spelled_for(commands.choices[name]):
         return int(module.run(arguments))
 
 

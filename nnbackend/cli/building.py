@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from nnbackend.backend import Backend
-from nnbackend.cli.settings import SCHEDULE_NAMES, Settings
+from nnbackend.config import Settings
 from nnbackend.data import Dataset, default_scaler_kind
-from nnbackend.errors import ArgumentError
-from nnbackend.network.activations import get_activation
+from nnbackend.errors import ArgumentError, Fault, Mention
+from nnbackend.named import FAMILIES, make_named
+from nnbackend.network.activations import ACTIVATIONS, get_activation
 from nnbackend.network.layers import AbstractLayer, Dense, Dropout, Maxout
 from nnbackend.network.losses import OUTPUT_ACTIVATIONS, get_loss
 from nnbackend.network.network import Network
-from nnbackend.suggestions import suggest
+from nnbackend.options import all_of
 from nnbackend.training.config import TrainConfig
 from nnbackend.training.early_stopping import EarlyStopping
 from nnbackend.training.optimizers import get_optimizer
-from nnbackend.training.schedules import SCHEDULES, Schedule
 
 # Valid losses of each task; the first is the default.
 LOSSES_OF: dict[str, tuple[str, ...]] = {
@@ -40,19 +41,12 @@ def complete(settings: Settings, data: Dataset, backend: Backend) -> Settings:
     """
     assert data.task is not None
     loss = settings.loss or LOSSES_OF[data.task][0]
-    _check_loss(loss, data)
-    optimizer = settings.optimizer
-    rate, schedule = settings.learning_rate, settings.schedule
-    if optimizer == "lbfgs" and rate is not None:
-        raise ArgumentError(
-            "--optimizer lbfgs has no learning rate: it finds its step lengths by line search. "
-            f"Received: --learning-rate {rate:g}. Omit it."
-        )
-    if optimizer != "sgd" and settings.momentum is not None:
-        raise ArgumentError(
-            f"--momentum is for sgd. Received: --momentum with --optimizer {optimizer}. "
-            "Omit --momentum, or use --optimizer sgd."
-        )
+    optimizer, rate, momentum = settings.optimizer, settings.learning_rate, settings.momentum
+    name = optimizer.partition(":")[0]
+    all_of(
+        lambda: _check_loss(loss, data),
+        lambda: _check_hyperparameters(name, rate, momentum),
+    )
     if rate is None:
         rate = getattr(get_optimizer(optimizer), "learning_rate", None)
     return replace(
@@ -61,15 +55,29 @@ def complete(settings: Settings, data: Dataset, backend: Backend) -> Settings:
         loss=loss,
         output_activation=settings.output_activation or _output_activation(loss, data),
         learning_rate=rate,
-        momentum=settings.momentum or 0.0 if optimizer == "sgd" else None,
-        schedule=schedule or ("constant" if optimizer == "lbfgs" else "cosine"),
-        batch_size="full" if optimizer == "lbfgs" else settings.batch_size,
+        momentum=momentum or 0.0 if optimizer == "sgd" else None,
+        schedule=settings.schedule or ("constant" if name == "lbfgs" else "cosine"),
+        batch_size=None if name == "lbfgs" else settings.batch_size,
         scale=_scale(data) if settings.scale in (None, "auto") else settings.scale,
         dropout=_dropout(settings) if settings.dropout is None else settings.dropout,
         monitor=settings.monitor or ("train_loss" if settings.validation == 0.0 else "valid_loss"),
         device=backend.device,
         precision=settings.precision or backend.precision,
     )
+
+
+def _check_hyperparameters(optimizer: str, rate: float | None, momentum: float | None) -> None:
+    """Raise ArgumentError for hyperparameters that the optimizer does not have."""
+    if optimizer == "lbfgs" and rate is not None:
+        raise ArgumentError(
+            "L-BFGS has no learning rate: it finds its step lengths by line search. Received: ",
+            Mention("learning_rate", rate), ". Omit it.",
+        )  # fmt: skip
+    if optimizer != "sgd" and momentum is not None:
+        raise ArgumentError(
+            Mention("momentum"), " is for sgd. Received: ", Mention("momentum", momentum), " with ",
+            Mention("optimizer", optimizer), ". Omit it, or use ", Mention("optimizer", "sgd"), ".",
+        )  # fmt: skip
 
 
 def _scale(data: Dataset) -> str:
@@ -89,15 +97,14 @@ def _check_loss(loss: str, data: Dataset) -> None:
     assert data.task is not None
     name, known = loss.partition(":")[0], LOSSES_OF[data.task]
     if name not in known:
-        raise ArgumentError(
-            f"--loss must suit a {data.task} target: {', '.join(known)}. Received: {loss!r}."
-            " Set --task if the detected task is wrong."
-        )
+        cure = "Set ", Mention("task"), " if the detected task is wrong."
+        expected = f"one for a {data.task} target: {', '.join(known)}"
+        raise ArgumentError(Fault("loss", expected, loss, cure))
     if name == "binary_cross_entropy" and (data.n_classes or 2) > 2:
         raise ArgumentError(
-            "--loss binary_cross_entropy needs two classes, or several yes-or-no targets per row. "
-            f"Received: one label of {data.n_classes} classes per row. Use cross_entropy."
-        )
+            Mention("loss", name), " needs two classes, or several yes-or-no targets per row. "
+            f"Received: one label of {data.n_classes} classes per row. Use cross_entropy.",
+        )  # fmt: skip
 
 
 def _output_activation(loss: str, data: Dataset) -> str:
@@ -112,15 +119,16 @@ def _output_activation(loss: str, data: Dataset) -> str:
 def build_network(settings: Settings, data: Dataset, backend: Backend) -> Network:
     """Build the network of completed settings."""
     n = len(settings.hidden)
-    activations = _one_for_each(settings.activation, n, "--activation")
-    rates = _one_for_each(settings.dropout or (0.0,), n, "--dropout")
+    activations, rates = all_of(
+        lambda: _one_for_each(settings.activation, n, "activation"),
+        lambda: _one_for_each(settings.dropout or (0.0,), n, "dropout"),
+    )
     layers: list[int | AbstractLayer] = [data.n_features]
     for width, activation, rate in zip(settings.hidden, activations, rates, strict=True):
         layers.append(_hidden_layer(width, activation))
         if rate:
             layers.append(Dropout(rate))
-    loss = get_loss(*_with_number(settings.loss or ""))
-    output = get_activation(*_with_number(settings.output_activation or ""))
+    loss, output = get_loss(settings.loss or ""), get_activation(settings.output_activation or "")
     layers.append(Dense(_n_outputs(data, loss.name), output))
     return Network(
         layers, loss,
@@ -137,66 +145,27 @@ def build_config(settings: Settings) -> TrainConfig:
         options["momentum"] = settings.momentum
     # Without patience, training does not stop early, but the monitor still selects the best epoch.
     patience = settings.patience or NEVER
-    return TrainConfig(
+    return replace(
+        TrainConfig.of(settings),
         optimizer=get_optimizer(settings.optimizer, **options),
-        epochs=settings.epochs,
-        batch_size=None if isinstance(settings.batch_size, str) else settings.batch_size,
-        l1=settings.l1,
-        l2=settings.l2,
-        weight_decay=settings.weight_decay,
-        max_norm=settings.max_norm or None,
-        clip_norm=settings.clip_norm or None,
-        schedule=build_schedule(settings.schedule or "constant"),
+        schedule=None if settings.schedule == "constant" else settings.schedule,
         early_stopping=EarlyStopping(patience, settings.monitor, restore_best=False),
-        seed=settings.seed,
     )
 
 
-def build_schedule(text: str) -> Schedule | None:
-    """Return the schedule of NAME or NAME:KEY=VALUE,...; None for constant.
-
-    >>> build_schedule("step:every=5,gamma=0.5")
-    Step(every=5, gamma=0.5)
-    """
-    name, _, numbers = text.partition(":")
-    if name not in SCHEDULE_NAMES:
-        raise ArgumentError(
-            f"--schedule must be a known name. Received: {name!r}. {suggest(name, SCHEDULE_NAMES)}"
-        )
-    kind: Any = SCHEDULES[name]
-    known = {
-        key: about.default
-        for key, about in kind.__dataclass_fields__.items()
-        if not isinstance(about.default, Schedule)
-    }
-    options: dict[str, float] = {}
-    for item in filter(None, numbers.split(",")):
-        key, _, value = item.partition("=")
-        if key not in known:
-            choices = suggest(key, known) if known else "It has no parameters."
-            raise ArgumentError(f"--schedule {name} has no parameter {key!r}. {choices}")
-        try:
-            options[key] = int(value) if isinstance(known[key], int) else float(value)
-        except ValueError:
-            raise ArgumentError(
-                f"--schedule {name}: {key} must be a number. Received: {value!r}."
-            ) from None
-    schedule: Schedule = kind(**options)
-    return None if name == "constant" else schedule
-
-
 def _hidden_layer(width: int, activation: str) -> AbstractLayer:
-    name, *numbers = _with_number(activation)
-    if name == "maxout":
-        pieces = numbers[0] if numbers else 2
-        return Maxout(width, int(pieces) if float(pieces).is_integer() else pieces)
-    return Dense(width, get_activation(name, *numbers))
+    made = make_named("hidden_activation", activation, expected="a name")
+    return made(width) if isinstance(made, partial) else Dense(width, made)
 
 
-def _with_number(text: str) -> tuple[Any, ...]:
-    """Return ("huber", 2.0) for "huber:2", and ("huber",) for "huber"."""
-    name, colon, number = text.partition(":")
-    return (name, float(number)) if colon else (name,)
+def _maxout(n_pieces: int = 2) -> partial[Maxout]:
+    return partial(Maxout, n_pieces=n_pieces)
+
+
+FAMILIES["hidden_activation"] = {
+    **{name: make for name, make in ACTIVATIONS.items() if name != "softmax"},
+    "maxout": _maxout,
+}
 
 
 def _n_outputs(data: Dataset, loss: str) -> int:
@@ -210,8 +179,6 @@ def _one_for_each(given: tuple[Any, ...], n: int, option: str) -> tuple[Any, ...
     if len(given) == 1:
         return given * n
     if len(given) != n:
-        raise ArgumentError(
-            f"{option} must be one value, or one for each of the {n} hidden layers. "
-            f"Received: {len(given)} values."
-        )
+        expected = f"one value, or one for each of the {n} hidden layers"
+        raise ArgumentError(Fault(option, expected, given))
     return given

@@ -10,10 +10,10 @@ from dataclasses import asdict
 import numpy as np
 
 from nnbackend.backend import BackendRow
-from nnbackend.bench.machine import blas_lines
 from nnbackend.cli.run_folder import to_json
 from nnbackend.devices import backends, get_backend
 from nnbackend.errors import NNBackendError
+from nnbackend.machine import blas_lines
 from nnbackend.network.network import Network
 from nnbackend.testing.gradient_check import check_gradients
 

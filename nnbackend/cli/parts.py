@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from nnbackend.cli.places import NAMES, OWN, is_file_setting
-from nnbackend.cli.settings import Settings
+from nnbackend.config import Settings
 from nnbackend.data import BUILTIN, ColumnCoding, Dataset, RawColumn, load
 from nnbackend.data.csv_files import read_csv
 from nnbackend.data.parquet_files import read_parquet
@@ -47,10 +47,10 @@ def read_data(settings: Settings) -> Dataset:
     """
     if not settings.data:
         raise ArgumentError("DATA is missing: a built-in set such as digits, or a file.")
-    header = None if settings.header is None else settings.header == "yes"
     task: Any = settings.task
     data = load(
-        settings.data, target=settings.target, task=task, missing=settings.missing, header=header,
+        settings.data, target=settings.target, task=task, missing=settings.missing,
+        header=settings.header,
         categorical=settings.categorical, ignore=settings.ignore,
     )  # fmt: skip
     if data.y is None:
@@ -187,7 +187,7 @@ def resolve_sources(settings: Settings, data: Dataset) -> Settings:
         target = columns.target if named else str(columns.target_position)
         settings = replace(settings, target=target)
         if not settings.data.lower().endswith(".parquet"):
-            settings = replace(settings, header="yes" if named else "no")
+            settings = replace(settings, header=named)
     settings = replace(settings, test=_test_choice(settings, data))
     places = {name: getattr(settings, name) for name in NAMES}
     files: dict[str, Any] = {

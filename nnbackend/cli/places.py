@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nnbackend.cli.settings import Settings
+from nnbackend.config import Settings
 from nnbackend.data import BUILTIN
 from nnbackend.errors import ArgumentError
 

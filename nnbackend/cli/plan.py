@@ -8,7 +8,7 @@ from typing import Any
 from nnbackend.backend import Backend
 from nnbackend.cli.building import SCALES_TARGETS, build_config, build_network, complete
 from nnbackend.cli.parts import Parts, read_data, read_more, resolve_sources, split_test
-from nnbackend.cli.settings import Settings
+from nnbackend.config import Settings
 from nnbackend.data import Dataset
 from nnbackend.data.preprocessing import Preprocessing
 from nnbackend.errors import ArgumentError

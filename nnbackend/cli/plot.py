@@ -22,7 +22,8 @@ from nnbackend.cli.parts import fingerprint
 from nnbackend.cli.places import check_places, check_same_rows
 from nnbackend.cli.plan import Plan, prepare
 from nnbackend.cli.run_folder import CONFIG, HISTORY, Run, open_run, read_history
-from nnbackend.cli.settings import Settings, read_config
+from nnbackend.cli.settings import read_config
+from nnbackend.config import Settings
 from nnbackend.data import Dataset
 from nnbackend.devices import get_backend
 from nnbackend.errors import ArgumentError

@@ -46,6 +46,11 @@ def run(args: argparse.Namespace) -> int:
     kept = data.kept
     if kept is not None:
         _check_missing(data.n_dropped, len(kept), suffix)
+    if args.proba and not model.has_probabilities:
+        raise ArgumentError(
+            "--proba needs a softmax or sigmoid output, which returns probabilities. Received: a "
+            f"network that ends in {model.network.layers[-1]!r}. Leave --proba out."
+        )
     if args.proba:
         values, names = _probabilities(model, data.x)
     else:

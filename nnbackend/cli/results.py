@@ -11,7 +11,7 @@ from nnbackend.cli.console import print_message
 from nnbackend.cli.evaluate import labels_of
 from nnbackend.cli.parts import fingerprint
 from nnbackend.cli.plan import Plan
-from nnbackend.cli.settings import Settings
+from nnbackend.config import Settings
 from nnbackend.training.history import Row
 
 SCORES = ("accuracy", "r2")

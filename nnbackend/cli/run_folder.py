@@ -8,11 +8,8 @@ run can be extended. All files except the growing history are written atomically
 from __future__ import annotations
 
 import csv
-import importlib
 import json
 import math
-import os
-import platform
 import re
 import shlex
 import sys
@@ -24,9 +21,11 @@ from typing import Any
 
 from nnbackend.backend import Backend
 from nnbackend.cli.places import NAMES, announce, check_places, relocated
-from nnbackend.cli.settings import Settings, read_config, resolve, to_toml
+from nnbackend.cli.settings import read_config, resolve, to_toml
+from nnbackend.config import Settings
 from nnbackend.devices import backends
 from nnbackend.errors import ArgumentError, ModelFileError
+from nnbackend.machine import machine_facts, thread_settings
 from nnbackend.model.model import Model, load
 from nnbackend.persistence.atomic_file import atomic_write
 from nnbackend.persistence.checkpoints import Checkpoint, checkpoint_paths, newest_checkpoint
@@ -36,7 +35,6 @@ MODEL, LAST, CONFIG = "model.safetensors", "last.safetensors", "config.toml"
 HISTORY, CURVES, ENVIRONMENT = "history.csv", "curves.png", "environment.json"
 CHECKPOINTS = "checkpoints"  # a folder
 PARENT = Path("runs")
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 # ---- writing ------------------------------------------------------------------------------------
@@ -104,8 +102,7 @@ def environment(
     backend: Backend, seed: int, data: Mapping[str, Any], folder: Path
 ) -> dict[str, Any]:
     """Return the environment of a run: versions, device, processor, threads, command and data."""
-    from nnbackend import __version__
-
+    machine = machine_facts()
     row = next((row for row in backends() if row.name == backend.device.partition(":")[0]), None)
     return {
         "command": shlex.join(["nnbackend", *sys.argv[1:]]),
@@ -115,50 +112,13 @@ def environment(
         "data": dict(data),
         "device": backend.device,
         "backend": dict(row.details, version=row.version) if row else {},
-        "versions": {
-            "nnbackend": __version__,
-            "python": platform.python_version(),
-            **_versions("numpy", "scikit-learn", "numba", "matplotlib"),
-        },
-        "system": platform.platform(),
-        "cpu": _cpu_model(),
-        "cpus": os.cpu_count(),
-        "cpus_allowed": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
-        "threads": _threads(),
+        "versions": machine["versions"],
+        "system": machine["system"],
+        "cpu": machine["cpu"],
+        "cpus": machine["cpus"],
+        "cpus_allowed": machine["usable_cpus"],
+        "threads": thread_settings(),
     }
-
-
-def _versions(*names: str) -> dict[str, str | None]:
-    from importlib import metadata
-
-    found: dict[str, str | None] = {}
-    for name in names:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = None
-    return found
-
-
-def _cpu_model() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return platform.processor()
-    match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return match[1] if match else platform.processor()
-
-
-def _threads() -> dict[str, Any]:
-    """Return the thread counts set in environment variables and those that libraries use."""
-    facts: dict[str, Any] = {name: os.environ[name] for name in THREADS if name in os.environ}
-    try:
-        threadpoolctl: Any = importlib.import_module("threadpoolctl")
-    except ImportError:
-        return facts
-    for pool in threadpoolctl.threadpool_info():
-        facts[f"{pool['internal_api']} {pool.get('version') or ''}".strip()] = pool["num_threads"]
-    return facts
 
 
 def relocated_config(settings: Settings, folder: Path) -> Settings:
@@ -173,8 +133,9 @@ def settings_of_run(folder: Path, given: Mapping[str, str], other: str | None) -
 
     Raises: ArgumentError for other settings, a folder without a run, or data that is not found.
     """
-    fixed = sorted(given.keys() - {"data", "device", "epochs"})
-    fixed += ["out or config"] if other else []
+    names = sorted(given.keys() - {"data", "device", "epochs"})
+    fixed = [f"--{name.replace('_', '-')}" for name in names]
+    fixed += ["--out or --config"] if other else []
     if fixed:
         raise ArgumentError(
             "--resume uses the settings of the run folder; only DATA (the new path of the same "

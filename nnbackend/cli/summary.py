@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nnbackend.cli.run_folder import Run, open_run
-from nnbackend.cli.settings import TABLE
+from nnbackend.config import SETTINGS
 from nnbackend.network.network import Network
 from nnbackend.training.history import History
 
@@ -57,15 +57,14 @@ def _norms(net: Network) -> str:
 def _settings(found: Run) -> str:
     """Return the settings of the run, by topic."""
     lines, topic = [], ""
-    for name, setting in TABLE.items():
+    for name, about in SETTINGS.items():
         value: Any = getattr(found.settings, name)
-        if value is None:
+        if value is None and about.kind.none is None:
             continue
-        if setting.metadata["topic"] != topic:
-            topic = setting.metadata["topic"]
+        if about.topic != topic:
+            topic = about.topic
             lines.append(topic)
-        shown = ",".join(map(str, value)) or "none" if isinstance(value, tuple) else value
-        lines.append(f"  {name:<17}  {shown}")
+        lines.append(f"  {name:<17}  {about.kind.text(value)}")
     return "\n".join(lines)
 
 

@@ -37,7 +37,8 @@ from nnbackend.cli.run_folder import (
     write_environment,
     write_text,
 )
-from nnbackend.cli.settings import TABLE, default_text, interval, resolve, to_toml
+from nnbackend.cli.settings import default_text, resolve, to_toml
+from nnbackend.config import SETTINGS, TOPICS, interval
 from nnbackend.devices import get_backend
 from nnbackend.errors import BackendError, DivergedError
 from nnbackend.model.resuming import device_of
@@ -64,21 +65,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="DATA",
         nargs="?",
         default=absent,
-        help="a built-in set (digits, iris, wine, breast_cancer, diabetes, xor, spirals), a .csv "
-        "(.tsv, .txt, .data), .npz, .npy or .parquet file, or a folder of IDX files; not needed "
-        "with --config or --resume",
+        help=SETTINGS["data"].help,
     )
-    groups: dict[str, Any] = {}
-    for name, setting in TABLE.items():
-        if name == "data":
-            continue
-        about = setting.metadata
-        group = groups.get(about["topic"])
-        if group is None:
-            group = groups[about["topic"]] = parser.add_argument_group(about["topic"])
-        help = f"{about['help']} (default: {default_text(setting)})".replace("%", "%%")
-        option = f"--{name.replace('_', '-')}"
-        group.add_argument(option, dest=name, metavar=about["metavar"], default=absent, help=help)
+    groups = {topic: parser.add_argument_group(topic) for topic in TOPICS}
+    for name, about in SETTINGS.items():
+        if name != "data":
+            help = f"{about.help_text} (default: {default_text(name)})".replace("%", "%%")
+            option = f"--{name.replace('_', '-')}"
+            groups[about.topic].add_argument(
+                option, dest=name, metavar=about.metavar, default=absent, help=help
+            )
     _add_results(groups["results"])
     parser.epilog = (
         f"{parser.epilog}\n\nCtrl-C, SIGTERM and SIGUSR1 stop training after the current step and "
@@ -145,7 +141,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _plan(args: argparse.Namespace) -> tuple[Plan, Checkpoint | None]:
     """Return the plan of a new run, or of one to resume with its checkpoint."""
-    given = {name: text for name, text in vars(args).items() if name in TABLE}
+    given = {name: text for name, text in vars(args).items() if name in SETTINGS}
     checkpoint = None
     if args.resume is not None:
         settings = settings_of_run(Path(args.resume), given, args.out or args.config)
@@ -184,7 +180,7 @@ def _learn(plan: Plan, folder: Path, is_quiet: bool, checkpoint: Checkpoint | No
     except DivergedError as error:
         plan.model.save(folder / MODEL)  # the trainer has restored the best weights
         _draw(trainer, folder)
-        raise DivergedError(f"{error} The results until then are in {folder}.") from error
+        raise DivergedError(*error.args, f" The results until then are in {folder}.") from error
     except (OSError, MemoryError) as error:
         if not trainer.state.history.stop_reason:  # training has not started
             raise

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from nnbackend.data.dataset import Dataset
 from nnbackend.data.targets import Task, code_target
-from nnbackend.errors import DataError
+from nnbackend.errors import DataError, Mention
 
 CHUNK_ELEMENTS = 1 << 20
 KERAS = {"x_train", "y_train", "x_test", "y_test"}
@@ -142,8 +142,8 @@ def array_dataset(
             raise DataError(
                 f"{where}: every value must be a number. Received: NaN in {n_lacking} of {len(x)} "
                 f"rows, first in row {int(np.argmax(lacking))} (from 0). Replace the values, or "
-                "drop those rows with missing='drop'."
-            )
+                "drop those rows with ", Mention("missing", "drop"), ".",
+            )  # fmt: skip
         kept = np.flatnonzero(~lacking)
         x, y = x[kept], None if y is None else y[kept]
     dropped: dict[str, Any] = {"n_dropped": n_lacking, "kept": ~lacking} if n_lacking else {}
@@ -219,9 +219,9 @@ def _scan(values: NDArray[Any], which: str, where: str) -> NDArray[np.bool_]:
             row, column = infinite[0]
             raise DataError(
                 f"{where}: {which} must be finite. Received: infinity in row {start + row}, "
-                f"column {column} (both from 0). Correct the value or make it NaN and use "
-                "missing='drop'."
-            )
+                f"column {column} (both from 0). Correct the value or make it NaN and use ",
+                Mention("missing", "drop"), ".",
+            )  # fmt: skip
         lacking[start : start + n_rows] = np.isnan(chunk).any(axis=1)
     return lacking
 

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from nnbackend.data.dataset import Dataset
-from nnbackend.errors import ArgumentError, DataError
+from nnbackend.errors import DataError
+from nnbackend.options import AT_LEAST_0, all_of, check
 
 
 def xor(n_samples: int = 400, noise: float = 0.1, seed: int = 0) -> Dataset:
@@ -54,12 +55,10 @@ def spirals(
 
 
 def _check_toy(name: str, n_samples: int, noise: float, least: int) -> None:
-    if n_samples < least:
-        raise ArgumentError(
-            f"{name} must have n_samples of at least {least}. Received: n_samples={n_samples}."
-        )
-    if not (noise >= 0.0 and np.isfinite(noise)):
-        raise ArgumentError(f"noise is a standard deviation, 0 or more. Received: noise={noise!r}.")
+    all_of(
+        lambda: check("n_samples", n_samples, lambda v: v >= least, f"at least {least}", name),
+        lambda: check("noise", noise, AT_LEAST_0.is_good, "a standard deviation, at least 0", name),
+    )
 
 
 def _from_sklearn(name: str, seed: int = 0) -> Dataset:

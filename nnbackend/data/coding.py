@@ -24,7 +24,7 @@ from nnbackend.data.tables import (
     warn_of_lost_digits,
 )
 from nnbackend.data.targets import TASKS, Label, Task
-from nnbackend.errors import DataError
+from nnbackend.errors import DataError, Mention
 
 logger = logging.getLogger("nnbackend")
 ColumnKind = Literal["numeric", "boolean", "categorical"]
@@ -192,14 +192,15 @@ def fit_column(table: Table, index: int, is_categorical: bool = False) -> RawCol
         raise DataError(
             f"{table.where}: a column of text must have at most {MAX_CATEGORIES} different values. "
             f"Received: {len(distinct)} in column {name!r}, such as {value!r} in data row {row}. "
-            f"Ignore the column with ignore=[{name!r}], or make it numeric or coarser."
-        )
+            "Ignore it with ", Mention("ignore", [name]), ", or make it numeric or coarser.",
+        )  # fmt: skip
     if len(distinct) > MANY_CATEGORIES and not is_categorical:
         logger.warning(
             "%s: column %r is text, such as %r; its %d different values become one feature each. "
-            "ignore=[%r] ignores the column, categorical=[%r] silences this warning.",
-            *(table.where, name, column[0], len(distinct), name, name),
-        )
+            "%s ignores the column, %s silences this warning.",
+            table.where, name, column[0], len(distinct),
+            Mention("ignore", [name]), Mention("categorical", [name]),
+        )  # fmt: skip
     return RawColumn(name, "categorical", tuple(sorted(distinct)))
 
 

@@ -17,7 +17,7 @@ from nnbackend.data.parquet_files import read_parquet
 from nnbackend.data.table_datasets import code_dataset, fit_dataset
 from nnbackend.data.tables import Table, find_column, find_columns
 from nnbackend.data.targets import Task, check_task
-from nnbackend.errors import ArgumentError, DataError
+from nnbackend.errors import ArgumentError, DataError, Fault, Mention
 from nnbackend.suggestions import suggest
 
 TEXT_TABLES = (".csv", ".tsv", ".txt", ".data")  # one reader, which detects the delimiter
@@ -66,7 +66,7 @@ def load(
     """
     check_task(task)
     if missing not in ("error", "drop"):
-        raise ArgumentError(f"missing must be 'error' or 'drop'. Received: missing={missing!r}.")
+        raise ArgumentError(Fault("missing", "'error' or 'drop'", missing))
     lists = {"categorical": list(categorical) or None, "ignore": list(ignore) or None}
     unused = partial(_check_unused, target=target, header=header)
     if isinstance(source, str) and source in BUILTIN:
@@ -87,9 +87,9 @@ def load(
             return fit_dataset(
                 table, name, target=target, task=task, missing=missing, categorical=named
             )
-        unused("a file read with coding=, which settles it,", **lists)
+        unused("a file read with a coding, which settles it", **lists)
         return _load_coded(path, kind, task, missing, coding)
-    _check_unused(f"{path.name}, which is no table,", header=header, coding=coding, **lists)
+    _check_unused(f"{path.name}, which is no table", header=header, coding=coding, **lists)
     return _load_arrays(path, kind, target, task, missing)
 
 
@@ -99,11 +99,9 @@ def _load_arrays(
     """Read a file of arrays: .npz, .npy or IDX."""
     if kind == "npz":
         if target is not None and not isinstance(target, str):
-            raise ArgumentError(
-                f"target must be the name of an array for a .npz file. Received: target={target!r}."
-            )
+            raise ArgumentError(Fault("target", "the name of an array for a .npz file", target))
         return read_npz(path, target=target, task=task, missing=missing)
-    _check_unused(f"{path.name}, which has no named columns,", target=target)
+    _check_unused(f"{path.name}, which has no named columns", target=target)
     if kind == "npy":
         return read_npy(path, task=task, missing=missing)
     return _check_data_task(read_idx_folder(path) if path.is_dir() else read_idx_file(path), task)
@@ -114,9 +112,7 @@ def _load_coded(
 ) -> Dataset:
     """Read a table with the coding of an earlier one."""
     if task not in (None, coding.task):
-        raise ArgumentError(
-            f"task must be that of the coding, {coding.task!r}, or None. Received: {task!r}."
-        )
+        raise ArgumentError(Fault("task", f"that of the coding, {coding.task!r}, or None", task))
     if kind == "parquet":
         table = read_parquet(path)
     else:
@@ -137,7 +133,7 @@ def _read_table(
     Indices count all columns of the file, also the ignored ones.
     """
     if kind == "parquet":
-        _check_unused(f"{path.name}, whose columns always have names,", header=header)
+        _check_unused(f"{path.name}, whose columns always have names", header=header)
         table = read_parquet(path)
     else:
 
@@ -152,10 +148,10 @@ def _read_table(
         return table, target, named
     if not table.has_header:
         raise ArgumentError(
-            f"{table.where}: ignore needs a header, so that later files match by column name. "
-            f"Received: ignore={list(ignore)!r}. Add a header, or set header=True if the first "
-            "row is one."
-        )
+            f"{table.where}: ", Mention("ignore"), " needs a header, so that later files match by "
+            "column name. Received: ", Mention("ignore", list(ignore)), ". Add a header, or set ",
+            Mention("header", True), " if the first row is one.",
+        )  # fmt: skip
     if target is not None:
         target = names[find_column(target, table)]
     kept = [i for i in range(len(names)) if i not in left_out]
@@ -193,17 +189,14 @@ def _check_unused(what: str, **options: object) -> None:
     """Raise ArgumentError for an option that would be ignored."""
     for option, value in options.items():
         if value is not None:
-            shown = "a coding" if option == "coding" else repr(value)
+            shown = "coding=a coding" if option == "coding" else Mention(option, value)
             raise ArgumentError(
-                f"{option} must be None for {what} where it has no effect. "
-                f"Received: {option}={shown}."
+                Mention(option), f" has no effect for {what}. Received: ", shown, ". Leave it out."
             )
 
 
 def _check_data_task(data: Dataset, task: Task | None) -> Dataset:
     if task not in (None, data.task):
-        raise ArgumentError(
-            f"{data.name!r} is a {data.task} set; task must be that or None. "
-            f"Received: task={task!r}."
-        )
+        expected = f"{data.task!r} for the set {data.name!r}"
+        raise ArgumentError(Fault("task", expected, task, ("Leave it out.",)))
     return data

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from nnbackend.errors import ArgumentError, DataError, ShapeError
+from nnbackend.errors import ArgumentError, DataError, Fault, ShapeError
 from nnbackend.suggestions import suggest
 
 ScalerKind = Literal["standard", "robust", "unit"]
@@ -54,7 +54,7 @@ class Scaler:
         if not (np.isfinite(self.shift).all() and np.isfinite(self.factor).all()):
             raise ArgumentError("shift and factor must be finite. Received: infinity or NaN.")
         if self.clip is not None and not 0.0 < self.clip < np.inf:
-            raise ArgumentError(f"clip must be positive or None. Received: clip={self.clip!r}.")
+            raise ArgumentError(Fault("clip", "a number above 0, or None", self.clip))
 
     def transform(self, x: NDArray[Any], dtype: DTypeLike = np.float32) -> NDArray[Any]:
         """Return the scaled copy of x; the arithmetic is always float64.

@@ -22,7 +22,11 @@ from nnbackend.data.tables import (
     read_decimal_commas,
 )
 from nnbackend.data.targets import Target, Task, code_labels, code_target
-from nnbackend.errors import DataError
+from nnbackend.errors import DataError, Mention
+
+
+def _names_cure(column: str) -> tuple[str | Mention, ...]:
+    return "If all are names, pass ", Mention("categorical", [column]), "."
 
 
 def fit_dataset(
@@ -50,20 +54,20 @@ def fit_dataset(
     table = read_decimal_commas(table, named)
     check_no_infinity(table)
     table, kept = handle_missing(table, missing)
-    columns = enumerate(table.columns)
-    table = replace(table, columns=tuple(as_text(c) if i in named else c for i, c in columns))
+    columns = [as_text(c) if i in named else c for i, c in enumerate(table.columns)]
+    table = replace(table, columns=tuple(columns))
     for i, column in enumerate(table.names):
         if i == position and task != "classification":
-            check_not_mixed(table, i, "For classes pass task='classification'.")
+            check_not_mixed(table, i, "For classes pass ", Mention("task", "classification"), ".")
         elif i != position and i not in named:
-            check_not_mixed(table, i, f"If all are names, pass categorical=[{column!r}].")
+            check_not_mixed(table, i, *_names_cure(column))
     others = [i for i in range(len(table.names)) if i != position]
     features = table.select(others, [table.names[i] for i in others])
-    where = f"{table.where}, column {table.names[position]!r}"
-    coded = code_target(_target_values(table.columns[position]), task, where)
+    values, name_of_y = _target_values(table.columns[position]), table.names[position]
+    coded = code_target(values, task, f"{table.where}, column {name_of_y!r}")
     coding = ColumnCoding(
         columns=tuple(fit_column(features, i, others[i] in named) for i in range(len(others))),
-        target=table.names[position],
+        target=name_of_y,
         task=coded.task,
         classes=coded.classes,
         has_header=table.has_header,

@@ -16,7 +16,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from nnbackend.errors import ArgumentError, DataError
+from nnbackend.errors import ArgumentError, DataError, Fault, Mention
 from nnbackend.suggestions import nearest
 
 Numbers: TypeAlias = NDArray[np.float64] | NDArray[np.int64]  # int64: not exact in float64
@@ -128,7 +128,7 @@ def warn_of_lost_digits(name: str, column: Column, where: str) -> None:
     if (np.abs(column.astype(np.float64)) >= EXACT).any():
         logger.warning(
             "%s: column %r has whole numbers above 2^53, which are rounded to 16 digits. "
-            "If they are names, pass categorical=[%r].", where, name, name,
+            "If they are names, pass %s.", where, name, Mention("categorical", [name]),
         )  # fmt: skip
 
 
@@ -165,18 +165,18 @@ def find_column(target: str | int, table: Table) -> int:
     """
     names, n = table.names, len(table.names)
     if isinstance(target, bool) or not isinstance(target, str | int):
-        raise ArgumentError(f"target must be a column name or index. Received: target={target!r}.")
+        raise ArgumentError(Fault("target", "a column name or index", target))
     if isinstance(target, str):
         if target in names:
             return names.index(target)
         if not target.removeprefix("-").isdecimal():
-            raise DataError(_no_such_column(target, table))
+            raise _no_such_column(target, table)
         target = int(target)
     if not -n <= target < n:
         raise DataError(
             f"{table.where}: the target index must lie between {-n} and {n - 1} for {n} columns. "
-            f"Received: target={target}."
-        )
+            "Received: ", Mention("target", target), ".",
+        )  # fmt: skip
     return target % n
 
 
@@ -189,7 +189,7 @@ def find_columns(
     columns.
     """
     if isinstance(wanted, str) or not all(isinstance(w, str | int) for w in wanted):
-        raise ArgumentError(f"{option} must be a list of columns. Received: {option}={wanted!r}.")
+        raise ArgumentError(Fault(option, "a list of columns", wanted))
     n, found = len(names), set()
     for column in wanted:
         if column in names:
@@ -198,22 +198,25 @@ def find_columns(
         text = str(column)
         if not text.removeprefix("-").isdecimal() or not -n <= int(text) < n:
             raise DataError(
-                f"{where}: {option} must be columns of the table. Received: {column!r}. "
-                + near_names(text, names)
-            )
+                f"{where}: ", Mention(option), " must be columns of the table. Received: "
+                f"{column!r}. {near_names(text, names)}",
+            )  # fmt: skip
         found.add(int(text) % n)
     return found
 
 
-def _no_such_column(target: str, table: Table) -> str:
+def _no_such_column(target: str, table: Table) -> DataError:
+    received = "Received: ", Mention("target", target)
     if not table.has_header:
-        return (
-            f"{table.where}: a target name needs a header with column names. "
-            f"Received: target={target!r} for a file whose first row looks like data. Give the "
-            "index of the column (-1 is the last), or header=True if that row is a header."
-        )
-    message = f"{table.where}: the target must be one of the columns. Received: target={target!r}. "
-    return message + near_names(target, table.names)
+        return DataError(
+            f"{table.where}: a target name needs a header with column names. ", *received,
+            " for a file whose first row looks like data. Give the index of the column (-1 is the "
+            "last), or ", Mention("header", True), " if that row is a header.",
+        )  # fmt: skip
+    return DataError(
+        f"{table.where}: the target must be one of the columns. ", *received,
+        f". {near_names(target, table.names)}",
+    )  # fmt: skip
 
 
 def near_names(name: str, names: Iterable[str], most: int = 20) -> str:
@@ -235,8 +238,9 @@ def check_no_infinity(table: Table) -> None:
             row = table.row_numbers[int(np.argmax(infinite))]
             raise DataError(
                 f"{table.where}: numbers must be finite. Received: infinity in data row {row}, "
-                f"column {name!r}. Correct the value or leave it empty and use missing='drop'."
-            )
+                f"column {name!r}. Correct the value or leave it empty and use ",
+                Mention("missing", "drop"), ".",
+            )  # fmt: skip
 
 
 def read_decimal_commas(table: Table, text: Collection[int]) -> Table:
@@ -261,8 +265,8 @@ def read_decimal_commas(table: Table, text: Collection[int]) -> Table:
                 f"{table.where}: a comma in a number must be a decimal comma. Received: "
                 f"{example!r} in column {name!r}, whose commas are or may be thousands separators. "
                 "Write the numbers with decimal points and without thousands separators. "
-                f"If they are names, pass categorical=[{name!r}]."
-            )
+                "If they are names, pass ", Mention("categorical", [name]), ".",
+            )  # fmt: skip
         columns[at] = np.array(
             ["nan" if cell is None else cell.replace(",", ".") for cell in table.columns[at]],
             np.float64,
@@ -270,7 +274,7 @@ def read_decimal_commas(table: Table, text: Collection[int]) -> Table:
     return replace(table, columns=tuple(columns))
 
 
-def check_not_mixed(table: Table, position: int, cure: str) -> None:
+def check_not_mixed(table: Table, position: int, *cure: str | Mention) -> None:
     """Raise DataError for a column of numbers with a few words: as text it would become classes.
 
     The message names the first word. A column with more words passes, with a warning.
@@ -291,12 +295,13 @@ def check_not_mixed(table: Table, position: int, cure: str) -> None:
         f"{word!r} in data row {row}"
     )
     if n_words > FEW_WORDS * n:
-        logger.warning("%s: each different value becomes a category. %s", what, cure)
+        message = "%s: each different value becomes a category. " + "%s" * len(cure)
+        logger.warning(message, what, *cure)
         return
     raise DataError(
         f"A column must be numbers or text. Received: {what}. Correct the cells, or make them "
-        f"empty and drop those rows with missing='drop'. {cure}"
-    )
+        "empty and drop those rows with ", Mention("missing", "drop"), ". ", *cure,
+    )  # fmt: skip
 
 
 def handle_missing(table: Table, missing: str) -> tuple[Table, NDArray[np.bool_] | None]:
@@ -318,9 +323,9 @@ def handle_missing(table: Table, missing: str) -> tuple[Table, NDArray[np.bool_]
     if missing == "error":
         raise DataError(
             f"{table.where}: every cell must have a value. Received: missing values in {n_lacking} "
-            f"of {table.n_rows} rows ({summary}). Fill them in, or drop those rows with "
-            "missing='drop'."
-        )
+            f"of {table.n_rows} rows ({summary}). Fill them in, or drop those rows with ",
+            Mention("missing", "drop"), ".",
+        )  # fmt: skip
     if n_lacking == table.n_rows:
         raise DataError(
             f"{table.where}: at least one row must have all values. Received: missing values in "

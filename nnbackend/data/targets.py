@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnbackend.data.tables import EXACT
-from nnbackend.errors import ArgumentError, DataError
+from nnbackend.errors import ArgumentError, DataError, Fault, Mention
 
 logger = logging.getLogger("nnbackend")
 
@@ -37,9 +37,7 @@ class Target(NamedTuple):
 def check_task(task: str | None) -> None:
     """Raise ArgumentError unless the task is one of the two, or None to infer it."""
     if task is not None and task not in TASKS:
-        raise ArgumentError(
-            f"task must be 'classification', 'regression' or None. Received: task={task!r}."
-        )
+        raise ArgumentError(Fault("task", "'classification', 'regression' or None", task))
 
 
 def infer_task(values: NDArray[Any], where: str) -> Task:
@@ -65,8 +63,8 @@ def infer_task(values: NDArray[Any], where: str) -> Task:
     raise DataError(
         f"{where}: the target is whole numbers that could be classes or amounts. Received: "
         f"{n_distinct} different values in {len(values)} rows. "
-        "Pass task='classification' or task='regression'."
-    )
+        "Pass ", Mention("task", "classification"), " or ", Mention("task", "regression"), ".",
+    )  # fmt: skip
 
 
 def code_target(values: NDArray[Any], task: Task | None, where: str) -> Target:
@@ -86,13 +84,14 @@ def code_target(values: NDArray[Any], task: Task | None, where: str) -> Target:
         if values.dtype.kind in "US":
             raise DataError(
                 f"{where}: the target of a regression must be numbers. "
-                f"Received: text such as {str(values[0])!r}. Use task='classification'."
-            )
+                f"Received: text such as {str(values[0])!r}. Use ",
+                Mention("task", "classification"), ".",
+            )  # fmt: skip
         numbers = np.asarray(values, dtype=np.float64)
         if values.dtype.kind in "iu" and (np.abs(numbers) >= EXACT).any():
             logger.warning(
                 "%s: targets above 2^53 are rounded to 16 digits. "
-                "If they are names, pass task='classification'.", where,
+                "If they are names, pass %s.", where, Mention("task", "classification"),
             )  # fmt: skip
         return Target(numbers, task, None)
     if values.ndim == 2:
@@ -106,8 +105,8 @@ def code_target(values: NDArray[Any], task: Task | None, where: str) -> Target:
     if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
         raise DataError(
             f"{where}: classes must be text or whole numbers. Received: numbers with a fractional "
-            "part. Use task='regression', or write the classes as whole numbers."
-        )
+            "part. Use ", Mention("task", "regression"), ", or write the classes as whole numbers.",
+        )  # fmt: skip
     distinct, codes = np.unique(values, return_inverse=True)
     return Target(codes.astype(np.int64), task, tuple(_label(value) for value in distinct))
 

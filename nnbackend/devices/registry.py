@@ -25,6 +25,8 @@ from nnbackend.errors import (
     BackendError,
     BackendUnavailableError,
     BackendVersionError,
+    Fault,
+    Mention,
     UnknownBackendError,
 )
 from nnbackend.suggestions import suggest
@@ -34,6 +36,12 @@ logger = logging.getLogger("nnbackend")
 GROUP = "nnbackend.backends"
 VARIABLE = "NNBACKEND_DEVICE"
 KINDS = ("auto", "cpu", "gpu")
+CHOICES = "Use 'auto', 'cpu', 'gpu', 'gpu:1' or a backend's name."
+Asked = tuple[Mention, str]  # the asked device, and where the word is from
+OTHERS = (
+    *("Use ", Mention("device", "cpu"), ", or ", Mention("device", "auto")),
+    " for the best usable device.",
+)
 BUILT_IN = {
     "numpy": "nnbackend_numpy:SPEC",
     "numba": "nnbackend_numba:SPEC",
@@ -261,39 +269,37 @@ def get_backend(device: str | Backend | None = None) -> Backend:
         device = os.environ.get(VARIABLE) or "auto"
         origin = f" (from {VARIABLE})" if os.environ.get(VARIABLE) else ""
     if not isinstance(device, str):
-        raise ArgumentError(
-            f"device must be a string or a Backend. Received: device={device!r}. "
-            "Use 'auto', 'cpu', 'gpu', 'gpu:1' or a backend's name."
-        )
+        raise ArgumentError(Fault("device", "a string or a Backend", device, (CHOICES,)))
     parts = WORD.fullmatch(device.strip().lower())
     if parts is None or (parts["type"] and parts["name"] in KINDS):
         raise ArgumentError(
-            f"device must be WORD, WORD:NUMBER or NAME:TYPE:NUMBER. Received: device={device!r}"
-            f"{origin}. Use for example 'gpu:0'."
-        )
+            Mention("device"), " must be WORD, WORD:NUMBER or NAME:TYPE:NUMBER. Received: ",
+            Mention("device", device), f"{origin}. Use for example 'gpu:0'.",
+        )  # fmt: skip
     number = int(parts["number"]) if parts["number"] else None
+    asked = Mention("device", device), origin
     if parts["name"] in KINDS:
-        return _choose(parts["name"], number, f"device={device!r}{origin}")
-    return _named(parts["name"], parts["type"], number or 0, f"device={device!r}{origin}")
+        return _choose(parts["name"], number, asked)
+    return _named(parts["name"], parts["type"], number or 0, asked)
 
 
-def _named(name: str, type: str | None, number: int, asked: str) -> Backend:
+def _named(name: str, type: str | None, number: int, asked: Asked) -> Backend:
     """Return one device of one backend; raise BackendError with the reason if it is unusable."""
     if name not in _entries():
         raise UnknownBackendError(
-            f"no backend {name!r}: {asked}; kinds: {', '.join(KINDS)}. {suggest(name, _entries())}"
-        )
+            f"no backend {name!r}: ", *asked, f"; kinds: {', '.join(KINDS)}. "
+            f"{suggest(name, _entries())}",
+        )  # fmt: skip
     entry, devices = _entries()[name], _devices(name)
     if entry.error is not None:
         raise entry.error
     if not devices:
         raise BackendUnavailableError(
-            f"{asked} but {name} is not usable:\n{_reason(name)}\n"
-            "Use device='cpu', or device='auto' for the best usable device."
+            *asked, f" but {name} is not usable:\n{_reason(name)}\n", *OTHERS
         )
     places = [i for i, d in enumerate(devices) if type in (None, d.type, d.kind)]
     if number >= len(places):
-        raise BackendUnavailableError(f"{asked}, but {_device_list(name)}.")
+        raise BackendUnavailableError(*asked, f", but {_device_list(name)}.")
     return _open(name, places[number])
 
 
@@ -302,7 +308,7 @@ def _device_list(name: str) -> str:
     return f"{name} has {len(found)} device{'s' if len(found) > 1 else ''} ({', '.join(found)})"
 
 
-def _choose(kind: str, number: int | None, asked: str) -> Backend:
+def _choose(kind: str, number: int | None, asked: Asked) -> Backend:
     """Return the best usable device of a kind; "auto" prefers a GPU."""
     skipped: list[str] = []
     failed = False
@@ -324,10 +330,7 @@ def _choose(kind: str, number: int | None, asked: str) -> Backend:
     lacking = (
         f"no {what}device has the number {number}" if number else f"no {what}backend is usable"
     )
-    raise BackendUnavailableError(
-        f"{asked} but {lacking}:\n{reasons}\n"
-        "Use device='cpu', or device='auto' for the best usable device."
-    )
+    raise BackendUnavailableError(*asked, f" but {lacking}:\n{reasons}\n", *OTHERS)
 
 
 def _candidates(kind: str, number: int | None, skipped: list[str]) -> Iterator[tuple[str, int]]:

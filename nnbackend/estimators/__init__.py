@@ -2,3 +2,5 @@
 
 from nnbackend.estimators.classifier import MLPClassifier as MLPClassifier
 from nnbackend.estimators.regressor import MLPRegressor as MLPRegressor
+from nnbackend.estimators.tabular import TabularMLPClassifier as TabularMLPClassifier
+from nnbackend.estimators.tabular import TabularMLPRegressor as TabularMLPRegressor

@@ -1,411 +1,248 @@
-"""Common base of MLPClassifier and MLPRegressor: from parameters and data to a run of the Trainer.
-
-A fitted estimator holds host arrays and plain records: `coefs_`, `intercepts_`, its hidden layers,
-loss, output activation and dtype. A network on the device is built from them when needed. So an
-estimator can be copied, pickled and sent to another process, users can set its weights, and a
-parameter that is set later affects the next fit only.
-"""
+"""Common base of the estimators: their parameters, the checks of data, and predictions."""
 
 from __future__ import annotations
 
-import warnings
+from abc import abstractmethod
 from collections.abc import Sequence
-from functools import partial
-from typing import Any, ClassVar
+from dataclasses import KW_ONLY, dataclass, field, fields
+from functools import cache
+from numbers import Integral, Real
+from typing import Any, Protocol
 
 import numpy as np
-import sklearn.neural_network
+from numpy.typing import ArrayLike
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import TransformerTags, check_random_state
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils import TransformerTags
+from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
+from sklearn.utils._set_output import _get_output_config
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-from nnbackend.data.scalers import Scaler
-from nnbackend.errors import ArgumentError, DivergedError, ShapeError
-from nnbackend.estimators import fit_data
-from nnbackend.estimators.building import (
-    build_network,
-    chosen_layers,
-    draw_parameters,
-    fitted_layers,
-    hidden_layers,
-)
-from nnbackend.estimators.convergence import ConvergenceMonitor
-from nnbackend.estimators.converting import as_models, from_theirs, to_theirs
-from nnbackend.estimators.ensemble import fit_ensemble, mean_outputs
-from nnbackend.estimators.fit_data import FitData, dtype_on_device
-from nnbackend.estimators.fit_tasks import CallbackSupportMixin, fit_tasks
-from nnbackend.estimators.hidden import hidden_activations
-from nnbackend.estimators.lbfgs import fit_lbfgs
-from nnbackend.estimators.parameters import CONSTRAINTS
-from nnbackend.estimators.progress import ProgressBar
-from nnbackend.estimators.steps import SolverState, make_rule
-from nnbackend.model.model import Model
-from nnbackend.network.layers import AbstractLayer, Dropout
-from nnbackend.network.network import Network
-from nnbackend.persistence.checkpoints import Checkpoints
-from nnbackend.training.api import new_trainer
+from nnbackend.backend import Backend
+from nnbackend.backend.formulas import Array
+from nnbackend.config import UpdateOptions
+from nnbackend.data.sparse import SparseRows
+from nnbackend.devices import get_backend
+from nnbackend.errors import ArgumentError, ShapeError
+from nnbackend.network.activations import ACTIVATIONS, Activation
+from nnbackend.network.layers import AbstractLayer
+from nnbackend.network.losses import Loss
+from nnbackend.options import Kind
 from nnbackend.training.callbacks import Callback
-from nnbackend.training.config import TrainConfig
-from nnbackend.training.lbfgs import LBFGS
-from nnbackend.training.loop import Trainer
-from nnbackend.training.optimizers import Optimizer
-
-NOT_FINITE = (
-    "Solver produced non-finite parameter weights. The input data may contain large values and "
-    "need to be preprocessed."
-)
-AFTER_ENSEMBLE = (
-    "Only a fit without preset can be continued. Received: an estimator fitted with a preset, "
-    "whose weights belong to scaled rows. Set warm_start=False and call fit to start again."
-)
+from nnbackend.training.optimizers import OPTIMIZERS, Optimizer
 
 
-class BaseMLP(
-    CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
-):
-    """Base class of both estimators; subclasses define targets, output and loss."""
+class Shaped(Protocol):
+    """A table, a sparse matrix or an array of a device."""
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = CONSTRAINTS
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The number of rows first."""
 
-    _is_member = False  # of an ensemble, whose members train for all epochs
-    loss_curve_: list[float]
-    validation_scores_: Any  # a list of numbers, or None; so the three below
-    validation_loss_curve_: Any
-    best_validation_score_: Any
-    best_validation_loss_: Any
 
-    # ---- the fit ----------------------------------------------------------------------------
+Data = ArrayLike | Shaped
+Weight = Data | None
+EvalSet = Sequence[Data] | None
+Units = int | AbstractLayer | Sequence[int | AbstractLayer]
+Activations = str | Activation | Sequence[str | Activation]
 
-    def _fit(
-        self, X: Any, y: Any, sample_weight: Any, eval_set: Any, incremental: bool = False
-    ) -> Any:
-        if incremental:
-            self._validate_params()  # which scikit-learn leaves out after the first call
-        hidden_layers(self.hidden_layer_sizes)
-        X, y, sample_weight = (fit_data.on_host(self, part) for part in (X, y, sample_weight))
-        if self.preset is not None:
-            fit_ensemble(self, X, y, sample_weight, eval_set)
-            return self
-        first_pass = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
-        if not first_pass and hasattr(self, "estimators_"):
-            raise ArgumentError(AFTER_ENSEMBLE)
-        tasks = [] if self.solver == "lbfgs" else fit_tasks(self, X, y, sample_weight)
-        X, y, classes_weight = self._validate_input(X, y, incremental, reset=first_pass)
-        data = fit_data.fit_data(self, X, y, sample_weight, classes_weight, eval_set)
-        self._random_state = check_random_state(self.random_state)
-        self._forget_ensemble()
-        net = self._build(data, first_pass)
-        if first_pass:
-            self._initialize(net)
-        net.set_parameters(self.coefs_, self.intercepts_)
-        if self.solver == "lbfgs":
-            fit_lbfgs(self, net, data, self._train_config(net, data))
-            self._keep_parameters(net)
-        else:
-            self._fit_stochastic(net, data, incremental, tasks)
-        if not all(np.isfinite(w).all() for w in (*self.coefs_, *self.intercepts_)):
-            raise ValueError(NOT_FINITE)
-        return self
+SPARSE, FLOATS = ["csr", "csc"], (np.float64, np.float32)
+SHARE = Interval(Real, 0, 1, closed="left")
+AT_LEAST_0 = Interval(Real, 0, None, closed="left")
+ABOVE_0 = Interval(Real, 0, None, closed="neither")
+AT_LEAST_1 = Interval(Integral, 1, None, closed="left")
 
-    def _forget_ensemble(self) -> None:
-        """Delete the attributes of an earlier fit with a preset."""
-        for name in ("estimators_", "scaler_", "target_scaler_", "best_member_"):
-            self.__dict__.pop(name, None)
 
-    def _target_scaler(self, y: np.ndarray) -> Scaler | None:
-        """Return the target scaler for the members of an ensemble, or None."""
-        return None
+def parameter(default: Any, *constraints: Any) -> Any:
+    """Return the field of a parameter: its default, and the values that scikit-learn accepts.
 
-    def _build(self, data: FitData, first_pass: bool) -> Network:
-        """Return the network to train. A continued fit keeps its layers, output and dtype."""
-        loss, output = self._loss(), self._output()
-        if not first_pass:
-            self._know_layers()
-        if first_pass:
-            self.n_outputs_, self.out_activation_ = data.n_outputs, output
-            self._hidden_layers = chosen_layers(self)
-            self._dtype = str(self.dtype or data.dtype)
-        elif data.n_outputs != self.n_outputs_:
-            raise ShapeError(
-                f"y must have {self.n_outputs_} column(s), as in the fit that is continued. "
-                f"Received: {data.n_outputs}. Set warm_start=False and call fit to start again."
-            )
-        elif output != self.out_activation_:
+    A subclass that gives the field another default keeps the constraints.
+    """
+    return field(default=default, metadata={"constraints": list(constraints)})
+
+
+class Accepted(Options):
+    """The values of an option's kind, as a constraint of scikit-learn."""
+
+    def __init__(self, kind: Kind) -> None:
+        super().__init__(object, set())
+        self.kind = kind
+
+    def is_satisfied_by(self, val: Any) -> bool:
+        """Return True if the option accepts a value."""
+        return self.kind.is_good(val)
+
+    def __str__(self) -> str:
+        return self.kind.expected
+
+
+@cache
+def _constraints(kind: type) -> dict[str, list[Any]]:
+    known: dict[str, list[Any]] = {}
+    for base in reversed(kind.__mro__):
+        for name, each in getattr(base, "__dataclass_fields__", {}).items():
+            if "constraints" in each.metadata:
+                known[name] = each.metadata["constraints"]
+            elif "option" in each.metadata:
+                known[name] = [Accepted(each.metadata["option"].kind)]
+    return {each.name: known[each.name] for each in fields(kind) if each.init}
+
+
+@dataclass(eq=False, repr=False)
+class Parameters(UpdateOptions):
+    """The parameters of all estimators: scikit-learn's, ours, and the options of the updates."""
+
+    hidden_layer_sizes: Units = parameter((100,), "array-like", AT_LEAST_1, AbstractLayer)
+    activation: Activations = parameter(
+        "relu", StrOptions({"logistic", *ACTIVATIONS} - {"softmax"}), Activation, list, tuple
+    )
+    _: KW_ONLY
+    solver: str | Optimizer = parameter("adam", StrOptions(set(OPTIMIZERS)), Optimizer)
+    alpha: float = parameter(0.0001, AT_LEAST_0)
+    batch_size: int | str = parameter("auto", StrOptions({"auto"}), AT_LEAST_1)
+    learning_rate: str = parameter("constant", StrOptions({"constant", "invscaling", "adaptive"}))
+    learning_rate_init: float = parameter(0.001, ABOVE_0)
+    power_t: float = parameter(0.5, AT_LEAST_0)
+    max_iter: int = parameter(200, AT_LEAST_1)
+    shuffle: bool = parameter(True, "boolean")
+    random_state: int | np.random.RandomState | None = parameter(None, "random_state")
+    tol: float = parameter(1e-4, AT_LEAST_0)
+    verbose: bool | int | str = parameter(False, "verbose", StrOptions({"bar"}))
+    warm_start: bool = parameter(False, "boolean")
+    momentum: float = parameter(0.9, SHARE)
+    nesterovs_momentum: bool = parameter(True, "boolean")
+    early_stopping: bool = parameter(False, "boolean")
+    validation_fraction: float = parameter(0.1, SHARE)
+    beta_1: float = parameter(0.9, SHARE)
+    beta_2: float = parameter(0.999, SHARE)
+    epsilon: float = parameter(1e-8, ABOVE_0)
+    n_iter_no_change: float = parameter(10, AT_LEAST_1, Options(Real, {np.inf}))
+    max_fun: int = parameter(15000, AT_LEAST_1)
+    device: str | Backend | None = parameter(None, None, str, Backend)
+    dtype: str | None = parameter(None, None, StrOptions({"float32", "float64"}))
+    dropout: float | Sequence[float] = parameter(0.0, SHARE, "array-like")
+    monitor: str | None = parameter(None, None, StrOptions({"score", "valid_loss"}))
+    callbacks: Callback | Sequence[Callback] | None = parameter(
+        None, None, "array-like", HasMethods(["on_epoch_end"])
+    )
+
+
+class BaseMLP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, Parameters):
+    """Base class of all estimators.
+
+    Subclasses define targets, output and loss (Classification, Regression), and what is fitted
+    (NetworkMLP, EnsembleMLP).
+    """
+
+    coefs_: list[np.ndarray]
+    intercepts_: list[np.ndarray]
+    n_features_in_: int
+    n_outputs_: int
+    out_activation_: str
+    _has_labels = False  # targets are labels; held-out rows then have all classes
+
+    @property
+    def _parameter_constraints(self) -> dict[str, list[Any]]:
+        """What scikit-learn's parameter validation reads."""
+        kind: type = type(self)
+        return _constraints(kind)
+
+    @abstractmethod
+    def _coded(self, y: np.ndarray) -> np.ndarray:
+        """Return checked targets as numbers, or as booleans (n, n_outputs)."""
+
+    def _eval_targets(self, y: np.ndarray) -> np.ndarray:
+        """Return the coded targets of a validation set; raise an error for unknown ones."""
+        return self._coded(y)
+
+    def _engine_targets(self, Y: np.ndarray) -> np.ndarray:
+        """Return coded targets as the Trainer takes them."""
+        return Y
+
+    def _truth(self, Y: np.ndarray) -> np.ndarray:
+        """Return the labels or values that coded targets mean."""
+        return Y
+
+    @abstractmethod
+    def _decoded(self, out: np.ndarray) -> np.ndarray:
+        """Return the labels or values that output activations mean."""
+
+    @abstractmethod
+    def _output(self) -> str:
+        """Return the output activation, by scikit-learn's name."""
+
+    @abstractmethod
+    def _loss(self) -> Loss:
+        """Return the loss that the parameters describe."""
+
+    @abstractmethod
+    def _outputs(self, X: Data) -> np.ndarray:
+        """Return the output activations (n, n_outputs) of rows X."""
+
+    @abstractmethod
+    def _hidden(self, X: Data, layer: int) -> np.ndarray:
+        """Return the activations (n, units) of a hidden layer."""
+
+    # ---- data -------------------------------------------------------------------------------
+
+    def _on_host(self, array: Any) -> Any:
+        """Copy an array of the estimator's device to the host; return anything else unchanged.
+
+        Raises: ArgumentError for an array of another GPU or GPU library.
+        """
+        if isinstance(array, np.ndarray) or not hasattr(array, "dtype"):
+            return array
+        backend = get_backend(self.device)
+        if backend.owns(array):
+            return backend.to_host(array)
+        if hasattr(array, "__cuda_array_interface__"):
             raise ArgumentError(
-                f"A continued fit keeps its output activation, {self.out_activation_!r}. "
-                f"Received: a loss that needs {output!r}. Keep the loss, or set warm_start=False "
-                "and call fit to start again."
+                f"Arrays must be on the host or on the estimator's device, {backend.device}. "
+                f"Received: {type(array).__name__} on a GPU. Pass a host array (CuPy: x.get(), "
+                "torch: x.cpu()), or a CuPy array with device='gpu'."
             )
-        self._fitted_loss = loss
-        return self._new_network(self.n_features_in_, self._hidden_layers, self.dropout)
+        return array
 
-    def _initialize(self, net: Network) -> None:
-        """Draw the weights, and clear the curves if the solver has any."""
-        self.n_iter_ = self.t_ = 0
-        self.coefs_, self.intercepts_ = draw_parameters(self, net, self._random_state)
-        self.n_layers_ = len(self.coefs_) + 1
-        if self.solver != "lbfgs":
-            self._begin_curves()
+    def _like(self, X: Data, out: np.ndarray) -> Array:
+        """Return a result on the device of X. Labels that are not numbers stay on the host."""
+        if self._on_host(X) is X or out.dtype.kind not in "fiub":
+            return out
+        backend = get_backend(self.device)
+        return backend.to_device(backend.narrowed(out))
 
-    def _begin_curves(self) -> None:
-        self.loss_curve_: list[float] = []
-        self._no_improvement_count = 0
-        self.best_loss_ = None if self.early_stopping else np.inf
-        self.validation_scores_ = self.best_validation_score_ = None
-        self.validation_loss_curve_ = self.best_validation_loss_ = None
-        parts = [*self.coefs_, *self.intercepts_]
-        self._best_theta = np.concatenate([part.ravel() for part in parts])
-
-    def _fit_stochastic(
-        self, net: Network, data: FitData, incremental: bool, tasks: list[Callback]
-    ) -> None:
-        is_new = not incremental or not hasattr(self, "_optimizer")
-        if is_new:
-            self._optimizer = self._new_state()
-        if not hasattr(self, "loss_curve_"):  # the previous fit used lbfgs
-            self._begin_curves()
-        if self.early_stopping and incremental and data.validation is None:
-            raise ValueError(
-                "partial_fit does not support early_stopping=True without an eval_set."
-            )
-        if self.ema and incremental:
-            raise ValueError("partial_fit does not support ema, an average over one whole fit.")
-        data = fit_data.split_off(self, data) if self.early_stopping else data
-        self._begin_validation(data)
-        held = data.validation
-        score = None if held is None else partial(self._validation_score, net, held)
-        watch = ConvergenceMonitor(self, score, self._loss_share(), one_epoch=incremental)
-        trainer = new_trainer(
-            net, data.X, data.y, self._train_config(net, data),
-            sample_weight=data.weight,
-            validation=None if held is None else held.for_trainer,
-            callbacks=[watch, *tasks, *self._own_callbacks()],
+    def _fit_data(self, X: Any, y: Any, continues: bool) -> tuple[Any, np.ndarray]:
+        """Return checked rows and targets; a new fit learns columns and classes from them."""
+        is_first = not (continues and hasattr(self, "coefs_"))
+        X, y = validate_data(
+            self, X, y, accept_sparse=SPARSE, multi_output=True, y_numeric=not self._has_labels,
+            dtype=FLOATS, reset=is_first,
         )  # fmt: skip
-        self._optimizer.resume(trainer)
-        self.n_iter_ = 0
-        self._run(trainer)
-        self._optimizer.keep(trainer)
-        self.converged_ = watch.has_converged
-        if self.early_stopping and (self.converged_ or not incremental):
-            best = self._best_theta.astype(net.dtype, copy=False)
-            net.backend.to_device(best, out=net.theta)
-        self._keep_parameters(net)
+        return X, column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
 
-    def _run(self, trainer: Trainer) -> None:
-        """Run the trainer, and warn if it was interrupted or did not converge."""
-        self._stop_reason = "diverged"
-        try:
-            with np.errstate(over="ignore", invalid="ignore"):
-                self._stop_reason = reason = trainer.run().stop_reason
-        except DivergedError as error:
-            if not self.early_stopping:
-                raise ValueError(NOT_FINITE) from error
-            self.validation_scores_.append(np.nan)
-            warnings.warn(f"{error} {NOT_FINITE}", ConvergenceWarning, stacklevel=5)
-            return
-        if reason == "interrupted":
-            warnings.warn("Training interrupted by user.", stacklevel=5)
-        elif reason == "epochs" and not self._is_member:
-            warnings.warn(
-                f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the "
-                "optimization hasn't converged yet.",
-                ConvergenceWarning,
-                stacklevel=5,
-            )
-
-    def _own_callbacks(self) -> list[Callback]:
-        given: Any = () if self.callbacks is None else self.callbacks
-        own = list(given) if isinstance(given, (list, tuple)) else [given]
-        if not all(isinstance(c, Callback) and not isinstance(c, Checkpoints) for c in own):
-            raise ArgumentError(
-                "callbacks must be nnbackend.Callback objects. Only nn.train takes Checkpoints. "
-                f"Received: callbacks={self.callbacks!r}. "
-                "To stop early, set early_stopping=True."
-            )
-        return [*own, ProgressBar()] if self.verbose == "bar" else own
-
-    def _new_state(self) -> SolverState:
-        solver = self.solver
-        base = solver.learning_rate if isinstance(solver, Optimizer) else self.learning_rate_init
-        mode = self.learning_rate if self.solver == "sgd" else "constant"
-        return SolverState(float(base), mode, float(self.power_t))
-
-    def _begin_validation(self, data: FitData) -> None:
-        if data.validation is not None and self.validation_scores_ is None:
-            self.validation_scores_, self.validation_loss_curve_ = [], []
-            self.best_validation_score_ = -np.inf
-            self.best_validation_loss_ = np.inf
-
-    def _train_config(self, net: Network, data: FitData) -> TrainConfig:
-        """Return the options of the run."""
-        n, shuffles = data.n, self.shuffle
-        order = [np.arange(n)]
-
-        def next_order(epoch: int) -> np.ndarray:
-            # Each epoch shuffles the order of the last one; the numbers are those of
-            # sklearn.utils.shuffle, whose checks take longer than a step of a small network.
-            if shuffles:
-                moves = np.arange(n)
-                self._random_state.shuffle(moves)
-                order[0] = order[0][moves]
-            return order[0]
-
-        mean = 1.0 if data.weight is None else float(np.mean(data.weight, dtype=np.float64))
-        return TrainConfig(
-            optimizer=LBFGS() if self.solver == "lbfgs" else make_rule(self),
-            epochs=self.max_iter,
-            batch_size=self._rows_per_batch(n),
-            shuffle=next_order,
-            l1=float(self.l1),
-            weight_decay=float(self.weight_decay),
-            max_norm=self.max_norm,
-            clip_norm=self.clip_norm,
-            ema=self.ema,
-            schedule=self._schedule(),
-            seed=self._mask_seed(net),
-            # With weights scikit-learn divides by a batch's own sum of weights; this is its mean.
-            l2_per_batch=float(self.alpha) / mean if self.alpha else 0.0,
-        )
-
-    def _schedule(self) -> Any:
-        if self.schedule is not None or self.solver == "lbfgs":
-            return self.schedule
-        return self._optimizer
-
-    def _mask_seed(self, net: Network) -> int:
-        """Return the seed of the dropout masks, drawn in the solver's first run."""
-        if self.solver == "lbfgs" or not any(isinstance(la, Dropout) for la in net.layers):
-            return 0
-        if self._optimizer.seed is None:
-            self._optimizer.seed = int(self._random_state.randint(np.iinfo(np.int32).max))
-        return int(self._optimizer.seed)
-
-    def _rows_per_batch(self, n: int) -> int:
-        if self.batch_size == "auto":
-            return min(200, n)
-        if self.batch_size > n:
-            warnings.warn(
-                "Got `batch_size` less than 1 or larger than sample size. It is going to be "
-                "clipped",
-                stacklevel=6,
-            )
-        return min(int(self.batch_size), n)
-
-    def _keep_parameters(self, net: Network) -> None:
-        self.coefs_, self.intercepts_ = net.get_parameters()
-        self._built = self._key(), net
+    def _new_rows(self, X: Data, **options: Any) -> Any:
+        """Return checked rows after the fit: to predict for, or to validate with."""
+        return validate_data(self, self._on_host(X), accept_sparse=SPARSE, reset=False, **options)
 
     # ---- after the fit ----------------------------------------------------------------------
 
-    def set_params(self, **params: Any) -> Any:
-        """Set parameters for the next fit; a new `device` moves a fitted estimator as well."""
-        super().set_params(**params)
-        for member in getattr(self, "estimators_", ()) if "device" in params else ():
-            member.set_params(device=params["device"])
-        return self
+    def predict(self, X: Data) -> Array:
+        """Return the labels or values of rows X (n, n_features)."""
+        return self._like(X, self._decoded(self._outputs(X)))
 
-    def _new_network(
-        self, n_in: int, hidden: Sequence[AbstractLayer], dropout: Any = 0.0
-    ) -> Network:
-        return build_network(
-            n_in, hidden, (self.n_outputs_, self.out_activation_), self._fitted_loss,
-            device=self.device, dtype=dtype_on_device(self), dropout=dropout,
-        )  # fmt: skip
+    def transform(self, X: Data, layer: int = -1) -> Array:
+        """Return the activations of a hidden layer for rows X: (n, units), by default the last's.
 
-    def _know_layers(self) -> None:
-        """Derive the layers of weights that were set without a fit from the parameters."""
-        if not hasattr(self, "_hidden_layers"):
-            self._hidden_layers, self._fitted_loss = chosen_layers(self), self._loss()
-            self._dtype = str(self.dtype or self.coefs_[0].dtype)
-
-    def _key(self) -> tuple[Any, ...]:
-        """Return the cache key of the network; a different key means a new network."""
-        return self.device, self.out_activation_, *(W.shape for W in self.coefs_)
-
-    def _network(self) -> Network:
-        """Return a network with the fitted weights, built once; the weights are set each time.
-
-        So changes of `coefs_` take effect. Of the parameters only `device` is read.
+        layer counts the hidden layers that learn, from 0. An ensemble's are its best member's.
         """
         check_is_fitted(self)
-        self._know_layers()
-        key, net = getattr(self, "_built", (None, None))
-        if net is None or key != self._key():
-            hidden = fitted_layers(self._hidden_layers, self.coefs_[:-1])
-            net = self._new_network(self.coefs_[0].shape[0], hidden)
-            self._built = self._key(), net
-        net.set_parameters(self.coefs_, self.intercepts_)
-        return net
-
-    def _outputs(self, X: Any) -> np.ndarray:
-        """Return the output activations (n, n_outputs) of rows X."""
-        if hasattr(self, "estimators_"):
-            return mean_outputs(self, X)
-        net = self._network()
-        return net.outputs(fit_data.prediction_rows(self, X))
+        # scikit-learn builds tables from host arrays.
+        in_table = _get_output_config("transform", self)["dense"] != "default"
+        found = self._hidden(X, _layer_index(layer, len(self.coefs_) - 1, in_table))
+        return found if in_table else self._like(X, found)
 
     @property
     def _n_features_out(self) -> int:
         return int(self.coefs_[-1].shape[0])
-
-    def transform(self, X: Any, layer: int = -1) -> np.ndarray:
-        """Return the activations of a hidden layer for rows X: (n, units), by default the last's.
-
-        layer counts the hidden layers that learn, from 0.
-        """
-        found: np.ndarray = hidden_activations(self, X, layer)
-        return found
-
-    def _score_of(self, net: Network, rows: Any, metric: Any) -> float:
-        """Return a metric on validation rows, NaN if the network's outputs are not finite."""
-        out = net.outputs(rows.X)
-        if not np.isfinite(out).all():
-            return float("nan")
-        return float(metric(rows.truth, self._decoded(out), sample_weight=rows.weight))
-
-    def _set(self, arguments: dict[str, Any]) -> None:
-        """Store the constructor's arguments as attributes, unchecked, as scikit-learn requires.
-
-        scikit-learn and editors read the parameters from each class's own constructor. So both
-        classes list all of them, and a test compares the two lists.
-        """
-        for name, value in arguments.items():
-            if name not in ("self", "__class__"):
-                setattr(self, name, value)
-
-    @classmethod
-    def from_sklearn(cls, model: Any) -> Any:
-        """Return an estimator with the parameters and the fit of a scikit-learn estimator.
-
-        A later partial_fit starts with a new optimizer state.
-        """
-        return from_theirs(cls, model)
-
-    def to_sklearn(self) -> Any:
-        """Return scikit-learn's estimator with this fit, for programs that require its class.
-
-        Raises: ArgumentError for activations, layers or a loss that scikit-learn lacks.
-        """
-        check_is_fitted(self)
-        self._know_layers()
-        return to_theirs(getattr(sklearn.neural_network, type(self).__name__), self)
-
-    def to_models(self) -> list[Model]:
-        """Return the fit as models, which take raw rows: one, or an ensemble's members.
-
-        Their mean output is `predict_proba` of a classifier, (n, n_classes), and `predict` of a
-        regressor. `nnbackend.export` writes them as one ONNX model.
-        Raises: ArgumentError for a classifier fitted to one class.
-        """
-        check_is_fitted(self)
-        self._know_layers()
-        return as_models(self)
-
-    def __getstate__(self) -> dict[str, Any]:
-        state: dict[str, Any] = dict(super().__getstate__())
-        state.pop("_built", None)  # it holds a device
-        return state
 
     def __sklearn_is_fitted__(self) -> bool:
         """Return True if there are weights; a failed fit may leave other attributes."""
@@ -416,3 +253,48 @@ class BaseMLP(
         tags.input_tags.sparse = True
         tags.transformer_tags = TransformerTags(preserves_dtype=["float64", "float32"])
         return tags
+
+
+def _layer_index(layer: int, n: int, in_table: bool) -> int:
+    """Return the index of a layer among the n hidden layers."""
+    if n == 0:
+        raise ArgumentError(
+            "transform needs a hidden layer. Received: a network fitted without one. "
+            "predict_proba and predict give the outputs."
+        )
+    if not -n <= layer < n:
+        raise ArgumentError(
+            f"layer must name one of the {n} hidden layers, from 0. Received: layer={layer}."
+        )
+    if in_table and layer % n != n - 1:
+        raise ArgumentError(
+            "set_output names the units of the last hidden layer only. Received: "
+            f"layer={layer}. Call set_output(transform='default') before."
+        )
+    return layer % n
+
+
+def engine_rows(X: Any) -> np.ndarray | SparseRows:
+    """Return checked rows in the form that the Trainer takes."""
+    return SparseRows(X) if issparse(X) else X
+
+
+def check_eval_set(eval_set: Any) -> None:
+    """Raise ArgumentError unless eval_set is (X, y) or (X, y, sample_weight)."""
+    if not isinstance(eval_set, (tuple, list)):
+        received = type(eval_set).__name__
+    elif len(eval_set) in (2, 3):
+        return
+    else:
+        received = f"{type(eval_set).__name__} of {len(eval_set)}"
+    raise ArgumentError(
+        f"eval_set must be (X, y) or (X, y, sample_weight), one set. Received: {received}."
+    )
+
+
+def check_outputs(y: np.ndarray, n: int, n_outputs: int) -> None:
+    """Raise ShapeError if a validation set's y does not have n outputs."""
+    if n != n_outputs:
+        raise ShapeError(
+            f"y of eval_set must have {n_outputs} column(s), as y has. Received: y.shape={y.shape}."
+        )

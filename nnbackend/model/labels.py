@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nnbackend.data.numeric import as_array
-from nnbackend.errors import ArgumentError, DataError, ShapeError
+from nnbackend.errors import ArgumentError, DataError, Fault, ShapeError
 from nnbackend.network.network import Network
 
 SHOWN = 10  # labels in a message
@@ -67,14 +67,10 @@ def check_labels(net: Network, classes: Iterable[Any]) -> tuple[Any, ...]:
         )
     plain = tuple(c.item() if isinstance(c, np.generic) else c for c in classes)
     if not all(isinstance(label, LABELS) for label in plain):
-        raise ArgumentError(
-            f"classes must be text, numbers or booleans. Received: classes={plain!r}."
-        )
+        raise ArgumentError(Fault("classes", "text, numbers or booleans", plain))
     if not len(plain) == len(set(plain)) == n_classes(net):
-        raise ArgumentError(
-            f"classes must be {n_classes(net)} different labels, one for each class. "
-            f"Received: classes={plain!r}."
-        )
+        expected = f"{n_classes(net)} different labels, one for each class"
+        raise ArgumentError(Fault("classes", expected, plain))
     return plain
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from nnbackend import validation
 from nnbackend.backend import Backend
 from nnbackend.data.preprocessing import Preprocessing
 from nnbackend.data.scalers import KINDS, Scaler
-from nnbackend.errors import ArgumentError, DivergedError, check
+from nnbackend.errors import ArgumentError, DivergedError, Fault
 from nnbackend.model.labels import (
     check_labels,
     decode_labels,
@@ -28,9 +28,10 @@ from nnbackend.network.activations import Activation
 from nnbackend.network.layers import Dense
 from nnbackend.network.losses import Loss
 from nnbackend.network.network import Network
+from nnbackend.options import all_of, check, keywords_of, known_keywords
 from nnbackend.persistence import read_model_file, write_model_file
 from nnbackend.suggestions import suggest
-from nnbackend.training.api import new_trainer
+from nnbackend.training.api import FitOptions, new_trainer
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.config import TrainConfig
 from nnbackend.training.history import History
@@ -57,6 +58,7 @@ class Model:
     ['high', 'low']
     """
 
+    @known_keywords
     def __init__(
         self,
         network: Network,
@@ -67,13 +69,13 @@ class Model:
     ) -> None:
         if not isinstance(network, Network):
             raise ArgumentError(f"network must be an nnbackend.Network. Received: {network!r:.80}.")
-        check("scale_targets", scale_targets, lambda v: v in (True, False), "True or False")
-        if scale is not None and not isinstance(scale, Scaler) and scale not in (*KINDS, "none"):
-            raise ArgumentError(
-                f"scale must be a known kind or a fitted Scaler. Received: scale={scale!r}. "
-                f"{suggest(str(scale), (*KINDS, 'none'))}"
-            )
-        labels = None if classes is None else check_labels(network, classes)
+        *_, labels = all_of(
+            lambda: check(
+                "scale_targets", scale_targets, lambda v: v in (True, False), "True or False"
+            ),
+            lambda: _check_scale(scale),
+            lambda: None if classes is None else check_labels(network, classes),
+        )
         self.network, self.scale, self.scale_targets = network, scale, scale_targets
         given = scale if isinstance(scale, Scaler) else None
         self.preprocessing = Preprocessing(scaler=given, classes=labels)
@@ -88,28 +90,20 @@ class Model:
 
     # ---- training ---------------------------------------------------------------------------
 
-    def fit(
-        self,
-        x: Any,
-        y: Any,
-        *,
-        validation: Validation = None,
-        sample_weight: Any = None,
-        callbacks: Sequence[Callback] = (),
-        **options: Any,
-    ) -> History:
+    @keywords_of(FitOptions)
+    def fit(self, x: Any, y: Any, options: FitOptions) -> History:
         """Fit the preprocessing to the training rows, and train the network; return the history.
 
         y: labels or values (n,), targets (n, n_out), or the name of a column of the table x.
-        validation: (x, y), (x, y, sample_weight), or the fraction of the rows to hold out.
-        options: those of `nnbackend.train`, such as epochs, optimizer and batch_size.
+        The keywords are those of `nnbackend.train`, such as epochs, optimizer and validation.
         A second call continues the training, with the preprocessing of the first.
 
         Raises: as `nnbackend.train`; after an error in the data the model is as before.
         """
         trainer = self.new_trainer(
-            x, y, _config(options),
-            validation=validation, sample_weight=sample_weight, callbacks=callbacks,
+            x, y, TrainConfig.of(options),
+            validation=options.validation, sample_weight=options.sample_weight,
+            callbacks=options.callbacks,
         )  # fmt: skip
         before = self.preprocessing, self._is_fitted
         self.preprocessing, self._is_fitted = trainer.data.preprocessing, True
@@ -179,17 +173,21 @@ class Model:
         values = out if known.target_scaler is None else known.target_scaler.inverse(out)
         return values[:, 0] if net.n_out == 1 else values
 
+    @property
+    def has_probabilities(self) -> bool:
+        """Whether the outputs are probabilities: softmax or sigmoid."""
+        last = self.network.layers[-1]
+        return isinstance(last, Dense) and last.activation.name in PROBABILITIES
+
     def predict_proba(self, x: Any) -> np.ndarray:
         """Return the class probabilities of raw rows: (n, n_classes), or (n, n_out) of yes-or-no.
 
         Raises: ArgumentError unless the output is softmax or sigmoid.
         """
-        last = self.network.layers[-1]
-        name = last.activation.name if isinstance(last, Dense) else ""
-        if name not in PROBABILITIES:
+        if not self.has_probabilities:
             raise ArgumentError(
                 "predict_proba needs a softmax or sigmoid output, which returns probabilities. "
-                f"Received: a network that ends in {name or last!r}. Use outputs(x)."
+                f"Received: a network that ends in {self.network.layers[-1]!r}. Use outputs(x)."
             )
         out = self.outputs(x)
         is_one = self.network.n_out == 1 and self.is_classifier
@@ -312,16 +310,10 @@ def as_model(model: Network | Model) -> Model:
     return Model(model) if isinstance(model, Network) else model
 
 
-def _config(options: dict[str, Any]) -> TrainConfig:
-    """Return the options of a fit; raise ArgumentError for an unknown one."""
-    known = [f.name for f in fields(TrainConfig) if f.name != "l2_per_batch"]
-    for name in options:
-        if name not in known:
-            raise ArgumentError(
-                f"fit has no option {name!r}. Received: {name}={options[name]!r:.60}. "
-                f"{suggest(name, [*known, 'validation', 'sample_weight', 'callbacks'])}"
-            )
-    return TrainConfig(**options)
+def _check_scale(scale: Any) -> None:
+    if scale is not None and not isinstance(scale, Scaler) and scale not in (*KINDS, "none"):
+        cure = suggest(str(scale), (*KINDS, "none"))
+        raise ArgumentError(Fault("scale", "a known kind or a fitted Scaler", scale, (cure,)))
 
 
 def _codes(y: Any, known: Preprocessing) -> Any:

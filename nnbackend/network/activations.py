@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nnbackend.backend.formulas import Array, Namespace
-from nnbackend.errors import ArgumentError, check
+from nnbackend.errors import ArgumentError
+from nnbackend.named import FAMILIES, make_named
 from nnbackend.network.factories import shared
-from nnbackend.suggestions import suggest
+from nnbackend.options import check
 
 
 @dataclass(frozen=True)
@@ -274,8 +275,11 @@ ACTIVATIONS: dict[str, Callable[..., Activation]] = {
 }
 
 
+FAMILIES["activation"] = ACTIVATIONS
+
+
 def get_activation(choice: str | Activation, *params: float) -> Activation:
-    """Return the activation of a name; return an Activation unchanged.
+    """Return the activation of a name such as "leaky_relu:0.2"; return an Activation unchanged.
 
     Raises: ArgumentError for an unknown name, with the closest known name.
     >>> get_activation("leaky_relu", 0.2)
@@ -283,9 +287,7 @@ def get_activation(choice: str | Activation, *params: float) -> Activation:
     """
     if isinstance(choice, Activation):
         return choice
-    if not isinstance(choice, str) or choice not in ACTIVATIONS:
-        raise ArgumentError(
-            f"activation must be a name or an nnbackend.Activation. Received: {choice!r}. "
-            f"{suggest(str(choice), ACTIVATIONS)}"
-        )
-    return ACTIVATIONS[choice](*params)
+    made: Activation = make_named(
+        "activation", choice, *params, expected="a name or an nnbackend.Activation"
+    )
+    return made

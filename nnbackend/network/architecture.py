@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nnbackend.errors import ArgumentError
+from nnbackend.errors import ArgumentError, Fault, Mention
 from nnbackend.network.activations import Activation
 from nnbackend.network.layers import AbstractLayer, Dense, Dropout
 from nnbackend.network.losses import OUTPUT_ACTIVATIONS, Loss, get_loss
@@ -17,10 +17,8 @@ def build_layers(
     """Return n_in and the layers; a number becomes a Dense layer."""
     items = list(layers) if isinstance(layers, (list, tuple)) else []
     if len(items) < 2:
-        raise ArgumentError(
-            "layers must be a list of n_in and at least one layer, as [784, 100, 10]. "
-            f"Received: layers={layers!r}."
-        )
+        expected = "a list of n_in and at least one layer, as [784, 100, 10]"
+        raise ArgumentError(Fault("layers", expected, layers))
     output = OUTPUT_ACTIVATIONS.get(loss.name, "identity") if loss else "identity"
     built: list[AbstractLayer] = []
     for place, item in enumerate(items[1:], start=1):
@@ -39,8 +37,8 @@ def build_layers(
     if isinstance(last, Dense) and last.n_out == 1 and last.activation.name == "softmax":
         raise ArgumentError(
             "softmax needs at least 2 units: of 1 unit it is always 1. Received: 1. Use 2 units, "
-            "or Dense(1, 'sigmoid') with loss='binary_cross_entropy'."
-        )
+            "or a sigmoid output with ", Mention("loss", "binary_cross_entropy"), ".",
+        )  # fmt: skip
     return check_size("n_in", items[0]), tuple(built)
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from nnbackend.errors import ArgumentError, check
-from nnbackend.suggestions import suggest
+from nnbackend.named import FAMILIES, make_named
+from nnbackend.options import check
 
 Draw = Callable[[np.random.Generator, tuple[int, ...], int, int], np.ndarray]
 
@@ -97,6 +97,8 @@ INITIALIZERS: dict[str, Callable[..., Initializer]] = {
     },
 }
 
+FAMILIES["initializer"] = INITIALIZERS
+
 _DEFAULTS = {"relu": "he_normal", "leaky_relu": "he_normal", "elu": "he_normal",
              "selu": "lecun_normal", "gelu": "he_normal", "silu": "he_normal",
              "mish": "he_normal", "softplus": "he_normal"}  # fmt: skip
@@ -118,9 +120,7 @@ def get_initializer(choice: str | float | Initializer, *params: float) -> Initia
         return choice
     if isinstance(choice, (int, float, np.number)) and not isinstance(choice, bool):
         return constant(float(choice))
-    if not isinstance(choice, str) or choice not in INITIALIZERS:
-        raise ArgumentError(
-            f"an initializer must be a name, a number or an Initializer. Received: {choice!r}. "
-            f"{suggest(str(choice), INITIALIZERS)}"
-        )
-    return INITIALIZERS[choice](*params)
+    made: Initializer = make_named(
+        "initializer", choice, *params, expected="a name, a number or an Initializer"
+    )
+    return made

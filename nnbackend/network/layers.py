@@ -8,13 +8,15 @@ Ordered by rising complexity.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from nnbackend.backend import Backend
 from nnbackend.backend.formulas import Array
-from nnbackend.errors import check
 from nnbackend.network.activations import Activation, get_activation, identity
 from nnbackend.network.initializers import Initializer, default_initializer, get_initializer
+from nnbackend.options import BELOW_1, Checked, Kind
 from nnbackend.validation import check_size
 
 IDENTITY = identity()
@@ -42,7 +44,7 @@ class LayerBuffers:
     first_row: int = 0  # dropout: the batch row at which this part begins
 
 
-class AbstractLayer(ABC):
+class AbstractLayer(Checked, ABC):
     """Base class of layers: the interface that a network uses."""
 
     @abstractmethod
@@ -79,9 +81,7 @@ class Dropout(AbstractLayer):
 
     drop_rate: float = 0.5
 
-    def __post_init__(self) -> None:
-        expected = "at least 0 and below 1, the probability of setting a unit to zero"
-        check("drop_rate", self.drop_rate, lambda v: 0.0 <= v < 1.0, expected)
+    limits: ClassVar[Mapping[str, Kind]] = {"drop_rate": BELOW_1}
 
     def n_outputs(self, n_in: int) -> int:
         return n_in

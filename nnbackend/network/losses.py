@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nnbackend.backend.formulas import Array, Namespace
-from nnbackend.errors import ArgumentError, check
+from nnbackend.named import FAMILIES, make_named
 from nnbackend.network.factories import shared
-from nnbackend.suggestions import suggest
+from nnbackend.options import check
 
 RowsAndGradient = tuple[Array, Array]
 Formula = Callable[[Array, Array, Namespace], RowsAndGradient]
@@ -210,8 +210,11 @@ OUTPUT_ACTIVATIONS = {
 }
 
 
+FAMILIES["loss"] = LOSSES
+
+
 def get_loss(choice: str | Loss, *params: float) -> Loss:
-    """Return the loss of a name; return a Loss unchanged.
+    """Return the loss of a name such as "huber:2"; return a Loss unchanged.
 
     Raises: ArgumentError for an unknown name, with the closest known name.
     >>> get_loss("huber", 2.0)
@@ -219,9 +222,5 @@ def get_loss(choice: str | Loss, *params: float) -> Loss:
     """
     if isinstance(choice, Loss):
         return choice
-    if not isinstance(choice, str) or choice not in LOSSES:
-        raise ArgumentError(
-            f"loss must be a name or an nnbackend loss. Received: {choice!r}. "
-            f"{suggest(str(choice), LOSSES)}"
-        )
-    return LOSSES[choice](*params)
+    made: Loss = make_named("loss", choice, *params, expected="a name or an nnbackend loss")
+    return made

@@ -27,6 +27,7 @@ from nnbackend.network.layers import IDENTITY, AbstractLayer, Dense, Maxout
 from nnbackend.network.losses import Loss, get_loss
 from nnbackend.network.parameters import Layout
 from nnbackend.network.workspace import DropoutSource, Workspace
+from nnbackend.options import all_of, known_keywords
 from nnbackend.validation import check_seed
 
 
@@ -73,6 +74,7 @@ class Network(DataSetMethods):
     ((1, 1), 13)
     """
 
+    @known_keywords
     def __init__(
         self,
         layers: Sequence[int | AbstractLayer],
@@ -86,10 +88,12 @@ class Network(DataSetMethods):
     ) -> None:
         backend = get_backend(device)
         self.backend = backend if precision is None else backend.with_precision(precision)
-        self.dtype = validation.check_dtype(dtype, self.backend)
-        self.seed = check_seed(seed)
-        chosen = None if loss is None else get_loss(loss)
-        self.n_in, self.layers = architecture.build_layers(layers, chosen, activation)
+        self.dtype, self.seed, chosen, (self.n_in, self.layers) = all_of(
+            lambda: validation.check_dtype(dtype, self.backend),
+            lambda: check_seed(seed),
+            lambda: _chosen(loss),
+            lambda: architecture.build_layers(layers, _chosen(loss), activation),
+        )
         probing.check_activations(self.layers, self.backend)
         self.loss = chosen or architecture.default_loss(self.layers[-1])
         self._spare: dict[int, Workspace] = {}  # reusable workspaces by their number of rows
@@ -275,3 +279,7 @@ class Network(DataSetMethods):
     def __repr__(self) -> str:
         inside = ", ".join(printing.describe(layer) for layer in self.layers)
         return f"<Network {self.n_in} -> {inside}; {self.loss.name}; {self.backend.device}>"
+
+
+def _chosen(loss: str | Loss | None) -> Loss | None:
+    return None if loss is None else get_loss(loss)

@@ -176,7 +176,7 @@ def _build_formula(
     if name not in own:
         raise ModelFileError(
             f"The model uses the custom {what} {name!r}, of which the file stores only the name. "
-            f"Received: {plural}={sorted(own)}. Load with {plural}=[...] that holds it."
+            f"Received: {plural}={sorted(own)}. In Python: nnbackend.load(path, {plural}=[...])."
         )
     formula = own[name]
     if [plain_number(p) for p in formula.params] != described["params"]:

@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from nnbackend.errors import ArgumentError, ModelFileError, check
+from nnbackend.errors import ArgumentError, ModelFileError
+from nnbackend.options import check
 from nnbackend.persistence.atomic_file import atomic_write, sweep
 from nnbackend.persistence.config_data import describe_config
 from nnbackend.persistence.container import encode, read_model

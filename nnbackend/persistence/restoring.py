@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from nnbackend.errors import ArgumentError, ModelFileError, NNBackendError
+from nnbackend.errors import ArgumentError, Fault, Mention, ModelFileError, NNBackendError
 from nnbackend.persistence.checkpoints import Checkpoint, Checkpoints
 from nnbackend.persistence.description import describe_model, describe_network
 from nnbackend.persistence.run_state import load_run, step_of
@@ -63,16 +63,18 @@ def _check_epochs(epochs: int, facts: Mapping[str, Any]) -> None:
         return  # `load_run` raises for invalid values
     if epochs < done + begun:
         raise ArgumentError(
-            f"epochs must be at least {done + begun}, the epochs that the run has already started. "
-            f"Received: epochs={epochs}."
-        )
+            Fault(
+                "epochs", f"at least {done + begun}, the epochs that the run has already started",
+                epochs,
+            )
+        )  # fmt: skip
     if facts.get("stop_reason") in DECISIONS:
         raise ArgumentError(
-            "epochs cannot extend a run that was stopped by a decision. "
-            f"Received: epochs={epochs} for a run that stopped after epoch {done} "
+            Mention("epochs"), " cannot extend a run that was stopped by a decision. Received: ",
+            Mention("epochs", epochs), f" for a run that stopped after epoch {done} "
             f"({facts['stop_reason']}). Start a new run, or continue to train its network with "
-            "nnbackend.train."
-        )
+            "nnbackend.train.",
+        )  # fmt: skip
 
 
 def invalid_state(checkpoint: Checkpoint, error: Exception) -> ModelFileError:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnbackend.errors import ArgumentError
+from nnbackend.errors import ArgumentError, Fault
 from nnbackend.model.model import Model, as_model
 from nnbackend.network.network import Network
 from nnbackend.persistence.atomic_file import atomic_write
@@ -179,10 +179,8 @@ def _check(model: Model, features: tuple[int, int]) -> int:
             "Draw a confusion matrix instead (--kind confusion), or train on rows of fewer classes."
         )
     if len(set(features)) != 2 or not all(0 <= f < net.n_in for f in features):
-        raise ArgumentError(
-            f"features must be two different columns from 0 to {net.n_in - 1}. "
-            f"Received: features={features}."
-        )
+        expected = f"two different columns from 0 to {net.n_in - 1}"
+        raise ArgumentError(Fault("features", expected, features))
     return n_classes
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nnbackend.errors import ArgumentError
+from nnbackend.errors import ArgumentError, Fault
 from nnbackend.network.network import Network
 from nnbackend.plots.figures import SIGNED, new_figure, save
 
@@ -40,7 +40,7 @@ def first_layer_weights(
     if shape is None and side * side == net.n_in >= PICTURE_FROM:
         shape = (side, side)
     if shape is not None and shape[0] * shape[1] != net.n_in:
-        raise ArgumentError(f"shape must have n_in={net.n_in} elements. Received: shape={shape}.")
+        raise ArgumentError(Fault("shape", f"a shape of n_in={net.n_in} elements", shape))
     W = net.get_parameters()[0][0]  # (I, O)
     order = np.argsort(-np.linalg.norm(W, axis=0), kind="stable")[:UNITS]
     shown = f"{len(order)} longest of " if len(order) < W.shape[1] else ""

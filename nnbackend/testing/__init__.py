@@ -49,9 +49,18 @@ if TYPE_CHECKING:
 
 
 def register_assert_rewrite() -> None:
-    """Enable pytest's rewriting of the kit's asserts; call it before importing the suites."""
-    import pytest
+    """Enable pytest's rewriting of the kit's asserts; call it before importing the suites.
 
+    Raises: ModuleNotFoundError without pytest.
+    """
+    try:
+        import pytest
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "The suites of nnbackend.testing are tests for pytest. "
+            f"Received: {error}. Install it with: pip install 'nnbackend[kit]'",
+            name="pytest",
+        ) from error
     modules = [f"{__name__}.{name}" for name in _WITH_ASSERTS]
     pytest.register_assert_rewrite(*(name for name in modules if name not in sys.modules))
 

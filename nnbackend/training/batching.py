@@ -17,7 +17,7 @@ from nnbackend.backend.formulas import Array
 from nnbackend.backend.philox import BATCH_ORDER, host_generator
 from nnbackend.data.row_scaler import RowScaler
 from nnbackend.data.sparse import SparseRows
-from nnbackend.errors import DeviceMemoryError
+from nnbackend.errors import DeviceMemoryError, Mention
 from nnbackend.network.network import Network
 from nnbackend.training.preparation import TrainingData
 
@@ -159,8 +159,9 @@ def _memory_error(data: TrainingData, is_in_place: bool, backend: Backend) -> De
     return DeviceMemoryError(
         f"{backend.device} has no memory for the training data, which stays on the device: "
         f"x {tuple(x.shape)} {x.dtype}, {n_bytes:,} bytes with targets, weights and order. Use "
-        "fewer rows, a narrower dtype (x.astype('float32'), or uint8 for images), or device='cpu'."
-    )
+        "fewer rows, a narrower dtype (x.astype('float32'), or uint8 for images), or ",
+        Mention("device", "cpu"), ".",
+    )  # fmt: skip
 
 
 def batch_sizes(n: int, batch_size: int) -> list[tuple[int, int]]:

@@ -2,89 +2,64 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from numbers import Real
 from typing import Any
 
-from nnbackend.errors import ArgumentError, check
+from nnbackend.config import TrainOptions
+from nnbackend.errors import ArgumentError, Fault, Mention
 from nnbackend.network.layers import Dropout
 from nnbackend.network.network import Network
-from nnbackend.training.batching import Shuffle
-from nnbackend.training.early_stopping import EarlyStopping
+from nnbackend.options import ABOVE_0, AT_LEAST_0, all_of, faults_of, option, raise_all
 from nnbackend.training.lbfgs import LBFGS
 from nnbackend.training.optimizers import SGD, Optimizer, get_optimizer
-from nnbackend.training.schedules import AnySchedule, get_schedule
-from nnbackend.validation import check_seed, check_size
+from nnbackend.training.schedules import get_schedule
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """The options of `train`, which documents them.
+@dataclass(kw_only=True)
+class TrainConfig(TrainOptions):
+    """The options of a run, as `train` documents them.
 
-    shuffle may be a function epoch -> order of the rows. l2_per_batch is an l2 that is divided by
-    the rows of each mini-batch, as scikit-learn's alpha.
+    l2_per_batch: an l2 that is divided by the rows of each mini-batch, as scikit-learn's alpha.
     """
 
-    optimizer: Any = "adam"
-    epochs: int = 20
-    batch_size: int | None = 128
-    shuffle: Shuffle = True
-    l1: float = 0.0
-    l2: float = 0.0
-    weight_decay: float = 0.0
-    max_norm: float | Sequence[float | None] | None = None
-    clip_norm: float | None = None
-    ema: float | None = None
-    schedule: str | AnySchedule | None = None
-    momentum_schedule: str | AnySchedule | None = None
-    early_stopping: EarlyStopping | None = None
-    seed: int = 0
-    l2_per_batch: float = 0.0
+    l2_per_batch: float = option(0.0, AT_LEAST_0, "L2 penalty, divided by the rows of a batch")
+
+    @classmethod
+    def of(cls, options: TrainOptions) -> TrainConfig:
+        """Return the config of options that may have others beside those of training."""
+        return cls(**{f.name: getattr(options, f.name) for f in fields(TrainOptions)})
 
     def checked(self, net: Network) -> TrainConfig:
         """Return the validated options, with names resolved to objects.
 
-        Raises: ArgumentError for an invalid option.
+        Raises: ArgumentError, for all invalid options at once.
         """
-        check_size("epochs", self.epochs)
-        check_seed(self.seed)
-        if self.batch_size is not None:
-            check_size("batch_size", self.batch_size)
-        for name in ("l1", "l2", "weight_decay", "l2_per_batch"):
-            check(name, getattr(self, name), lambda v: 0 <= v < math.inf, "a number, at least 0")
-        check(
-            "shuffle",
-            self.shuffle,
-            lambda v: callable(v) or v in (True, False),
-            "True, False, or a function of the epoch that gives the order of the rows",
+        optimizer, schedule, momentum_schedule, max_norm, *_ = all_of(
+            lambda: self._optimizer(net),
+            lambda: get_schedule(self.schedule),
+            lambda: get_schedule(self.momentum_schedule, "momentum_schedule"),
+            lambda: self.norm_limits(net),
+            lambda: raise_all(faults_of(self)),
         )
-        check("clip_norm", self.clip_norm, lambda v: v is None or v > 0, "a number above 0")
-        check("ema", self.ema, lambda v: v is None or 0 < v < 1, "a number between 0 and 1")
-        check(
-            "early_stopping",
-            self.early_stopping,
-            lambda v: v is None or isinstance(v, EarlyStopping),
-            "an nnbackend.EarlyStopping",
-        )
+        return replace(
+            self, optimizer=optimizer, schedule=schedule, momentum_schedule=momentum_schedule,
+            max_norm=max_norm,
+        )  # fmt: skip
+
+    def _optimizer(self, net: Network) -> Optimizer | LBFGS:
+        """Return the optimizer, which must suit the other options."""
         optimizer = get_optimizer(self.optimizer)
         if isinstance(optimizer, LBFGS):
             self._check_lbfgs(net)
         elif self.momentum_schedule is not None:
             if not isinstance(optimizer, SGD):
                 raise ArgumentError(
-                    "momentum_schedule needs SGD, the only optimizer with a momentum. "
-                    f"Received: optimizer={optimizer}."
-                )
-            optimizer = replace(optimizer, is_scheduled=True)
-        return replace(
-            self,
-            optimizer=optimizer,
-            schedule=get_schedule(self.schedule),
-            momentum_schedule=get_schedule(self.momentum_schedule, "momentum_schedule"),
-            max_norm=self.norm_limits(net),
-        )
+                    Mention("momentum_schedule"), " needs SGD, the only optimizer with a momentum. "
+                    "Received: ", Mention("optimizer", self.optimizer), ".",
+                )  # fmt: skip
+            return replace(optimizer, is_scheduled=True)
+        return optimizer
 
     def batch_rows(self, n: int) -> int:
         """Return the number of rows of a full batch of n training rows."""
@@ -102,36 +77,28 @@ class TrainConfig:
 
     def norm_limits(self, net: Network) -> tuple[float | None, ...]:
         """Return the max-norm of each trainable layer."""
+        given: Any = self.max_norm
         n = len(net.trainable_layers)
-        max_norm: Any = self.max_norm
-        is_one = max_norm is None or isinstance(max_norm, Real)
-        limits = (max_norm,) * n if is_one else tuple(max_norm)
-        check(
-            "max_norm",
-            limits,
-            lambda v: len(v) == n and all(limit is None or limit > 0 for limit in v),
-            f"a number above 0, or one (or None) for each of the {n} trainable layers",
-        )
+        is_one = given is None or isinstance(given, Real)
+        limits: tuple[float | None, ...] = (given,) * n if is_one else tuple(given)
+        if len(limits) != n or not all(v is None or ABOVE_0.is_good(v) for v in limits):
+            expected = f"a number above 0, or one (or None) for each of the {n} trainable layers"
+            raise ArgumentError(Fault("max_norm", expected, given))
         return limits
 
     def _check_lbfgs(self, net: Network) -> None:
         """Refuse options that change the function which L-BFGS minimises."""
-        options: dict[str, Any] = {
-            "weight_decay": self.weight_decay,
-            "max_norm": self.max_norm,
-            "clip_norm": self.clip_norm,
-            "ema": self.ema,
-            "schedule": self.schedule,
-            "momentum_schedule": self.momentum_schedule,
-        }
-        refused = [
-            name
-            for name, value in options.items()
-            if value is not None and not (isinstance(value, Real) and value == 0)
+        names = ("weight_decay", "max_norm", "clip_norm", "ema", "schedule", "momentum_schedule")
+        refused: list[str | Mention] = [
+            Mention(name, value)
+            for name in names
+            if (value := getattr(self, name)) is not None
+            and not (isinstance(value, Real) and value == 0)
         ]
         refused += ["Dropout"] if any(isinstance(la, Dropout) for la in net.layers) else []
         if refused:
+            listed = [part for item in refused for part in (", ", item)][1:]
             raise ArgumentError(
-                f"L-BFGS minimises one fixed function of all rows. Received: {', '.join(refused)}. "
-                "Use l1 or l2 against over-fitting, or another optimizer."
-            )
+                "L-BFGS minimises one fixed function of all rows. Received: ", *listed, ". "
+                "Use l1 or l2 against over-fitting, or another optimizer.",
+            )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nnbackend.errors import DivergedError
+from nnbackend.errors import DivergedError, Mention
 from nnbackend.training.run import Run
 
 
@@ -14,12 +14,11 @@ def diverged(run: Run, what: str) -> DivergedError:
     advice = f"a smaller learning rate than {lr:g}, " if lr else ""
     if run.data.preprocessing.scaler is None:
         advice += "scaled inputs (nnbackend.Model(net, scale='standard')), "
-    advice += "clip_norm=1.0, or fewer layers"
     restored = f"epoch {history.best['epoch']}" if history.rows else "the beginning"
     error = DivergedError(
         f"training diverged in epoch {state.epoch + 1}: {what}. The network has the weights of "
-        f"{restored} again. Try {advice}."
-    )
+        f"{restored} again. Try {advice}", Mention("clip_norm", 1.0), ", or fewer layers.",
+    )  # fmt: skip
     error.add_note(f"optimizer: {rule}")
     error.history = history
     return error

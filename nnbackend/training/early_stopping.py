@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
-from nnbackend.errors import check
+from nnbackend.options import AT_LEAST_0, AT_LEAST_1, Checked, Kind
 from nnbackend.training.history import History
 
 
 @dataclass(frozen=True)
-class EarlyStopping:
+class EarlyStopping(Checked):
     """Rule that stops when the monitored value has not improved for `patience` epochs.
 
     monitor: a column of the history; by default valid_loss, or train_loss without validation.
@@ -23,10 +25,7 @@ class EarlyStopping:
     min_delta: float = 0.0
     restore_best: bool = True
 
-    def __post_init__(self) -> None:
-        expected = "a whole number, at least 1"
-        check("patience", self.patience, lambda v: v >= 1 and v == int(v), expected)
-        check("min_delta", self.min_delta, lambda v: v >= 0, "at least 0")
+    limits: ClassVar[Mapping[str, Kind]] = {"patience": AT_LEAST_1, "min_delta": AT_LEAST_0}
 
     def should_stop(self, history: History) -> bool:
         """Return True if the last `patience` epochs brought no improvement."""

@@ -11,18 +11,18 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from nnbackend.backend import Backend
 from nnbackend.backend.formulas import Array
-from nnbackend.errors import check
+from nnbackend.options import AT_LEAST_0, AT_LEAST_1, Checked, Kind
 
 # Sufficient decrease and curvature; Nocedal and Wright 2006, p. 62, values for quasi-Newton.
 DECREASE, CURVATURE = 1e-4, 0.9
 
 
 @dataclass(frozen=True)
-class LBFGS:
+class LBFGS(Checked):
     """Limited-memory BFGS on all rows; one iteration is one epoch.
 
     memory: number of stored pairs.  tolerance: L-BFGS has converged when the gradient's largest
@@ -36,11 +36,10 @@ class LBFGS:
     ftol: float = 1e-9
     max_evaluations: int = 25
 
-    def __post_init__(self) -> None:
-        for name in ("memory", "max_evaluations"):
-            check(name, getattr(self, name), lambda v: v >= 1 and v == int(v), "at least 1")
-        for name in ("tolerance", "ftol"):
-            check(name, getattr(self, name), lambda v: v >= 0, "at least 0")
+    limits: ClassVar[Mapping[str, Kind]] = {
+        **dict.fromkeys(("memory", "max_evaluations"), AT_LEAST_1),
+        **dict.fromkeys(("tolerance", "ftol"), AT_LEAST_0),
+    }
 
 
 def load_vector(backend: Backend, host: Any, vector: Array, name: str) -> None:

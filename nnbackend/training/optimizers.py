@@ -12,33 +12,23 @@ learning rate, the momentum and the step count (from 1).
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from nnbackend.backend.formulas import Array, Namespace, Recurrence
-from nnbackend.errors import ArgumentError, check
-from nnbackend.suggestions import suggest
+from nnbackend.named import FAMILIES, make_named
+from nnbackend.options import ABOVE_0, AT_LEAST_0, BELOW_1, Checked, Kind
 from nnbackend.training.lbfgs import LBFGS
 
 Vectors = tuple[Array, ...]
 Numbers = tuple[Any, ...]
 Moved = tuple[Array, Vectors]  # the new theta and the new state
 
-# What a constant must satisfy, by its name.
-_SHARE = ("at least 0 and below 1", lambda value: 0 <= value < 1)
-_ABOVE_0 = ("above 0 and finite", lambda value: 0 < value < math.inf)
-LIMITS: dict[str, tuple[str, Callable[[float], bool]]] = {
-    **dict.fromkeys(("momentum", "rho", "beta1", "beta2"), _SHARE),
-    **dict.fromkeys(("learning_rate", "eps"), _ABOVE_0),
-    "weight_decay": ("at least 0", lambda value: value >= 0),
-}
-
 
 @dataclass(frozen=True)
-class Optimizer(ABC):
+class Optimizer(Checked, ABC):
     """Base class of the update rules.
 
     state: names of its vectors, each (P,) and initially 0.
@@ -49,11 +39,11 @@ class Optimizer(ABC):
     state: ClassVar[tuple[str, ...]] = ()
     momentum: ClassVar[float] = 0.0
     weight_decay: ClassVar[float] = 0.0
-
-    def __post_init__(self) -> None:
-        for name, (expected, is_good) in LIMITS.items():
-            if name in self.__dict__:
-                check(name, getattr(self, name), is_good, expected)
+    limits: ClassVar[Mapping[str, Kind]] = {
+        **dict.fromkeys(("learning_rate", "eps"), ABOVE_0),
+        **dict.fromkeys(("momentum", "rho", "beta1", "beta2"), BELOW_1),
+        "weight_decay": AT_LEAST_0,
+    }
 
     @property
     @abstractmethod
@@ -253,8 +243,11 @@ OPTIMIZERS: dict[str, Callable[..., Any]] = {
 }
 
 
+FAMILIES["optimizer"] = OPTIMIZERS
+
+
 def get_optimizer(choice: str | Optimizer | LBFGS, **options: Any) -> Optimizer | LBFGS:
-    """Return the optimizer of a name; return an optimizer unchanged.
+    """Return the optimizer of a name such as "sgd:momentum=0.9"; return an optimizer unchanged.
 
     Raises: ArgumentError for an unknown name, with the closest known name.
     >>> get_optimizer("sgd", learning_rate=0.5)
@@ -262,10 +255,7 @@ def get_optimizer(choice: str | Optimizer | LBFGS, **options: Any) -> Optimizer 
     """
     if isinstance(choice, (Optimizer, LBFGS)):
         return choice
-    if not isinstance(choice, str) or choice not in OPTIMIZERS:
-        raise ArgumentError(
-            f"optimizer must be a name or an optimizer. Received: {choice!r}. "
-            f"{suggest(str(choice), OPTIMIZERS)}"
-        )
-    built: Optimizer | LBFGS = OPTIMIZERS[choice](**options)
-    return built
+    made: Optimizer | LBFGS = make_named(
+        "optimizer", choice, expected="a name or an optimizer", **options
+    )
+    return made

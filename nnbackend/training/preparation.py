@@ -14,9 +14,10 @@ from nnbackend.data.preprocessing import Preprocessing
 from nnbackend.data.scalers import Scaler, fit_scaler
 from nnbackend.data.sparse import SparseRows
 from nnbackend.data.splits import split_rows
-from nnbackend.errors import ArgumentError, ShapeError, check
+from nnbackend.errors import ArgumentError, Fault, Mention, ShapeError
 from nnbackend.network.evaluation.scores import ACCURACY, BINARY_ACCURACY, Score
 from nnbackend.network.network import Network
+from nnbackend.options import check
 from nnbackend.suggestions import suggest
 
 Validation = tuple[Any, Any] | tuple[Any, Any, Any] | float | None
@@ -136,10 +137,8 @@ def _fit_scaler(
     if scale is None:
         return None
     if isinstance(x, SparseRows):
-        raise ArgumentError(
-            f"scale must be None for a sparse matrix. Received: scale={scale!r}. Scale its "
-            "columns before, as scikit-learn's MaxAbsScaler does, or pass x.toarray()."
-        )
+        cure = "Scale its columns before, as scikit-learn's MaxAbsScaler does, or pass x.toarray()."
+        raise ArgumentError(Fault("scale", "None for a sparse matrix", scale, (cure,)))
     fitted_on = x if len(rows) == int(x.shape[0]) else validation.some_rows(x, rows, net.backend)
     return fit_scaler(scale, validation.host_array(fitted_on, "x", net.backend))
 
@@ -148,9 +147,9 @@ def _check_validation(net: Network, validation_set: Any, known: Preprocessing) -
     """Return the checked validation set."""
     if not isinstance(validation_set, (tuple, list)) or len(validation_set) not in (2, 3):
         raise ArgumentError(
-            "validation must be (x, y), (x, y, sample_weight) or a fraction to hold out. "
-            f"Received: {_form(validation_set)}."
-        )
+            Mention("validation"), " must be (x, y), (x, y, sample_weight) or a fraction to hold "
+            f"out. Received: {_form(validation_set)}.",
+        )  # fmt: skip
     x, y, *weight = validation_set
     return _check_part(net, x, y, weight[0] if weight else None, known, "validation x")
 
@@ -165,8 +164,7 @@ def _check_monitor(score: Score, validation_set: Part | None, monitor: str | Non
     if validation_set is not None:
         columns += ["valid_loss", f"valid_{score.name}"]
     if monitor is not None and monitor not in columns:
-        cure = "" if validation_set is not None else " Pass validation= for valid_ values."
-        raise ArgumentError(
-            f"monitor must be a column of the history. Received: {monitor!r}. "
-            f"{suggest(monitor, columns)}{cure}"
-        )
+        cure: tuple[str | Mention, ...] = (suggest(monitor, columns),)
+        if validation_set is None:
+            cure += " Pass ", Mention("validation"), " for valid_ values."
+        raise ArgumentError(Fault("monitor", "a column of the history", monitor, cure))

@@ -12,8 +12,9 @@ import numpy as np
 from nnbackend import validation
 from nnbackend.backend.base import COUNT, MOMENTUM, RATE
 from nnbackend.backend.formulas import Array
-from nnbackend.errors import ArgumentError, check
+from nnbackend.errors import ArgumentError
 from nnbackend.network.network import Network
+from nnbackend.options import check
 from nnbackend.training.batching import epoch_order
 from nnbackend.training.lbfgs import LBFGS
 from nnbackend.training.micro_batches import halving

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nnbackend.errors import ArgumentError, check
-from nnbackend.suggestions import suggest
+from nnbackend.errors import ArgumentError, Fault
+from nnbackend.named import FAMILIES, make_named
+from nnbackend.options import ABOVE_0, INSIDE_0_AND_1, WHOLE, Checked, Kind
 
 Numbers = NDArray[np.float64]
 
@@ -45,8 +47,15 @@ class ScheduleContext:
         return np.minimum(self.step / (self.steps_per_epoch * self.epochs), 1.0)
 
 
-class Schedule(ABC):
+class Schedule(Checked, ABC):
     """Base class of schedules: a factor on the base value for each step."""
+
+    limits: ClassVar[Mapping[str, Kind]] = {
+        **dict.fromkeys(("every", "gamma", "power", "growth", "patience"), ABOVE_0),
+        "epochs": replace(ABOVE_0, none=""),
+        "restarts": WHOLE,
+        "warm": INSIDE_0_AND_1,
+    }
 
     @abstractmethod
     def factor(self, context: ScheduleContext) -> Numbers:
@@ -72,9 +81,6 @@ class Step(Schedule):
     every: int = 10
     gamma: float = 0.1
 
-    def __post_init__(self) -> None:
-        _positive(self, "every", "gamma")
-
     def factor(self, context: ScheduleContext) -> Numbers:
         factor: Numbers = self.gamma ** np.floor(context.epoch / self.every)
         return factor
@@ -87,9 +93,6 @@ class Exponential(Schedule):
     gamma: float = 0.9999
     floor: float = 0.0
 
-    def __post_init__(self) -> None:
-        _positive(self, "gamma")
-
     def factor(self, context: ScheduleContext) -> Numbers:
         return np.maximum(self.gamma**context.step, self.floor)
 
@@ -99,9 +102,6 @@ class InverseScaling(Schedule):
     """Division by (step + 1)^power, as scikit-learn's "invscaling"."""
 
     power: float = 0.5
-
-    def __post_init__(self) -> None:
-        _positive(self, "power")
 
     def factor(self, context: ScheduleContext) -> Numbers:
         factor: Numbers = (context.step + 1.0) ** -self.power
@@ -115,9 +115,6 @@ class Polynomial(Schedule):
     power: float = 1.0
     end: float = 0.0
     epochs: float | None = None
-
-    def __post_init__(self) -> None:
-        _positive(self, "power", "epochs")
 
     def factor(self, context: ScheduleContext) -> Numbers:
         share = (
@@ -138,11 +135,6 @@ class Cosine(Schedule):
     growth: float = 1.0
     end: float = 0.0
 
-    def __post_init__(self) -> None:
-        _positive(self, "growth")
-        expected = "a whole number, at least 0"
-        check("restarts", self.restarts, lambda v: v >= 0 and v == int(v), expected)
-
     def factor(self, context: ScheduleContext) -> Numbers:
         lengths = self.growth ** np.arange(self.restarts + 1.0)
         starts = np.concatenate([[0.0], np.cumsum(lengths)]) / lengths.sum()
@@ -162,9 +154,6 @@ class OneCycle(Schedule):
     start: float = 0.04
     end: float = 4e-6
 
-    def __post_init__(self) -> None:
-        check("warm", self.warm, lambda v: 0 < v < 1, "between 0 and 1")
-
     def factor(self, context: ScheduleContext) -> Numbers:
         up = _half_cosine(self.start, 1.0, context.share / self.warm)
         down = _half_cosine(1.0, self.end, (context.share - self.warm) / (1.0 - self.warm))
@@ -179,10 +168,10 @@ class WarmUp(Schedule):
     then: str | Schedule = "constant"
 
     def __post_init__(self) -> None:
-        _positive(self, "epochs")
-        then = get_schedule(self.then, "then")
+        super().__post_init__()
+        then = get_schedule(self.then)
         if not isinstance(then, Schedule):
-            raise ArgumentError(f"then must be a schedule or its name. Received: {then!r}.")
+            raise ArgumentError(Fault("then", "a schedule or its name", then))
         object.__setattr__(self, "_then", then)
 
     def factor(self, context: ScheduleContext) -> Numbers:
@@ -204,9 +193,6 @@ class Plateau(Schedule):
     patience: int = 10
     min_delta: float = 0.0
     end: float = 0.0
-
-    def __post_init__(self) -> None:
-        _positive(self, "gamma", "patience")
 
     def factor(self, context: ScheduleContext) -> Numbers:
         factor, best, waited = 1.0, math.inf, 0
@@ -230,9 +216,6 @@ class Ramp(Schedule):
     start: float = 0.5
     end: float = 0.99
     epochs: float = 10.0
-
-    def __post_init__(self) -> None:
-        _positive(self, "epochs")
 
     def factor(self, context: ScheduleContext) -> Numbers:
         share = np.minimum(context.epoch / self.epochs, 1.0)
@@ -258,23 +241,24 @@ SCHEDULES: dict[str, type[Schedule]] = {
 }
 
 
-def get_schedule(choice: str | AnySchedule | None, name: str = "schedule") -> AnySchedule:
-    """Return the schedule of a name; None means constant, a function is returned unchanged.
+# The default ramp is one of momenta, no learning rates.
+FAMILIES["schedule"] = {name: kind for name, kind in SCHEDULES.items() if kind is not Ramp}
+FAMILIES["momentum_schedule"] = SCHEDULES
 
+
+def get_schedule(choice: str | AnySchedule | None, option: str = "schedule") -> AnySchedule:
+    """Return the schedule of a name such as "step:every=5,gamma=0.5"; None means constant.
+
+    A schedule and a function of the step are returned unchanged.
     Raises: ArgumentError for an unknown name, with the closest known name.
     """
     if choice is None:
         return Constant()
-    if isinstance(choice, Schedule):
+    if isinstance(choice, Schedule) or (not isinstance(choice, str) and callable(choice)):
         return choice
-    if isinstance(choice, str) and choice in SCHEDULES:
-        return SCHEDULES[choice]()
-    if not isinstance(choice, str) and callable(choice):
-        return choice
-    raise ArgumentError(
-        f"{name} must be a name, a schedule or a function of the step. Received: {choice!r}. "
-        f"{suggest(str(choice), SCHEDULES)}"
-    )
+    expected = "a name, a schedule or a function of the step"
+    made: Schedule = make_named(option, choice, expected=expected)
+    return made
 
 
 def values_of(schedule: AnySchedule, base: float, context: ScheduleContext) -> Numbers:
@@ -293,8 +277,3 @@ def _half_cosine(start: float, end: float, share: Numbers) -> Numbers:
     """Return the half cosine from start to end for share from 0 to 1, constant outside."""
     fall: Numbers = 0.5 * (1.0 + np.cos(np.pi * np.clip(share, 0.0, 1.0)))
     return end + (start - end) * fall
-
-
-def _positive(schedule: Schedule, *names: str) -> None:
-    for name in names:
-        check(name, getattr(schedule, name), lambda v: v is None or v > 0, "above 0")

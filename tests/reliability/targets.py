@@ -23,7 +23,8 @@ import numpy as np
 
 import nnbackend as nn
 from nnbackend.cli import main
-from nnbackend.cli.settings import Settings, read_config, to_toml
+from nnbackend.cli.settings import read_config, to_toml
+from nnbackend.config import Settings
 from nnbackend.data.csv_files import read_csv
 from nnbackend.data.idx_files import read_idx
 from nnbackend.data.preprocessing import Preprocessing

@@ -42,13 +42,17 @@ class DataSetMethods(ABC):
     def for_training(self) -> tuple[tuple[AbstractLayer, ...], Loss]:
         """Return the layers and the loss as a training step uses them."""
 
-    def outputs(self, x: Any, scaler: Scaler | None = None) -> np.ndarray:
+    def outputs(
+        self, x: Any, scaler: Scaler | None = None, *, theta: Array | None = None
+    ) -> np.ndarray:
         """Return the output activations of rows x (n, n_in): (n, n_out) on the host.
 
         x: an array, also one larger than the device's memory.  scaler: scales raw rows.
+        theta (P,): other parameters than the network's.
         """
         x = validation.finite_rows(x, self.n_in, self.dtype, self.backend)
-        return all_outputs(self._passes(scaler, spare=self._spare), x, self.n_out)
+        spare = self._spare if theta is None else None  # these have the network's parameters
+        return all_outputs(self._passes(scaler, theta=theta, spare=spare), x, self.n_out)
 
     def predict(self, x: Any) -> np.ndarray:
         """Return the predictions for rows x (n, n_in), on the host.

@@ -1,7 +1,8 @@
-"""The machine and the settings under which every contender runs.
+"""Facts of this machine: CPU, BLAS, thread settings, versions.
 
-All get the same number of threads, by environment variables set before their process starts. The
-runner imports no array library, whose threads would disturb the measurement.
+Run folders, `nnbackend devices` and the benchmarks take theirs from here. Nothing here imports an
+array library: the command line asks for OpenBLAS's kernels before NumPy is loaded, and the threads
+of a library would disturb a measurement.
 """
 
 from __future__ import annotations
@@ -18,12 +19,7 @@ THREAD_VARIABLES = (
     *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"),
     *("NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"),
 )
-# Shell settings that would favour one contender or differ from a plain installation.
-STRANGE_VARIABLES = (
-    *("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "OPENBLAS_VERBOSE", "MKL_DEBUG_CPU_TYPE"),
-    *("XLA_FLAGS", "JAX_PLATFORMS", "KMP_AFFINITY", "OMP_WAIT_POLICY", "NNBACKEND_DEVICE"),
-)
-DISTRIBUTIONS = ("numpy", "numba", "scikit-learn", "scipy", "torch", "jax", "jaxlib")
+LIBRARIES = ("numpy", "numba", "scikit-learn", "scipy", "matplotlib")
 AVX512 = {"avx512f", "avx512dq", "avx512bw", "avx512vl", "avx512cd"}  # what SkylakeX kernels use
 
 
@@ -32,23 +28,6 @@ def usable_cpus() -> list[int]:
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
-
-
-def environment(threads: int, coretype: str = "", cache: str = "") -> dict[str, str]:
-    """Return the environment of a contender's process.
-
-    coretype: the OpenBLAS kernels to use, instead of its own choice.  cache: an empty folder for
-    the caches of compiling libraries.
-    """
-    given = {k: v for k, v in os.environ.items() if k not in STRANGE_VARIABLES}
-    given.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
-    given["JAX_PLATFORMS"] = "cpu"
-    if coretype:
-        given["OPENBLAS_CORETYPE"] = coretype
-    if cache:
-        given["NUMBA_CACHE_DIR"] = os.path.join(cache, "numba")
-        given["TORCHINDUCTOR_CACHE_DIR"] = os.path.join(cache, "inductor")
-    return given
 
 
 def choose_coretype(flags: Iterable[str], core: str) -> str:
@@ -93,7 +72,7 @@ def blas_lines() -> list[str]:
 def _cpu_lines() -> dict[str, str]:
     """Return Linux's description of the first CPU."""
     try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return {}
     block = text.partition("\n\n")[0]
@@ -117,12 +96,15 @@ def cpu_name() -> str:
     return name
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python, this library and every peer that is installed."""
+def versions(*more: str) -> dict[str, str]:
+    """Return the versions of Python, this library, and each installed library.
+
+    more: distributions to look up beside those that this library uses.
+    """
     from nnbackend import __version__
 
     found = {"python": platform.python_version(), "nnbackend": __version__}
-    for name in DISTRIBUTIONS:
+    for name in (*LIBRARIES, *more):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -130,33 +112,17 @@ def versions() -> dict[str, str]:
     return found
 
 
-def machine_facts() -> dict[str, Any]:
-    """Return the facts of the machine for the report, without importing an array library."""
+def machine_facts(*more: str) -> dict[str, Any]:
+    """Return what a result should state about the machine. more: as in `versions`."""
     return {
         "cpu": cpu_name(),
         "cpus": os.cpu_count(),
         "usable_cpus": len(usable_cpus()),
         "flags": cpu_flags(),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "system": platform.platform(),
         "load_average": [round(v, 2) for v in os.getloadavg()] if hasattr(os, "getloadavg") else [],
-        "versions": versions(),
+        "versions": versions(*more),
     }
-
-
-def peak_memory() -> int:
-    """Return the peak memory of this process in bytes; 0 if unknown."""
-    try:  # getrusage of a new process counts its parent's memory too
-        status = Path("/proc/self/status").read_text(encoding="utf-8")
-        found = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-        return int(found.split()[1]) * 1024
-    except (OSError, StopIteration):
-        pass
-    try:
-        import resource
-    except ImportError:
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def thread_pools() -> list[dict[str, Any]]:
@@ -167,3 +133,12 @@ def thread_pools() -> list[dict[str, Any]]:
         return []
     kept = ("user_api", "internal_api", "version", "num_threads", "architecture")
     return [{k: pool[k] for k in kept if pool.get(k)} for pool in threadpool_info()]
+
+
+def thread_settings() -> dict[str, Any]:
+    """Return the thread counts set in environment variables, and those that libraries use."""
+    facts: dict[str, Any] = {k: os.environ[k] for k in THREAD_VARIABLES if k in os.environ}
+    for pool in thread_pools():
+        name = f"{pool.get('internal_api', '')} {pool.get('version', '')}".strip()
+        facts[name] = pool.get("num_threads")
+    return facts

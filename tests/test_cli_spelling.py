@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,8 @@ import numpy as np
 import pytest
 
 from nnbackend.cli import main
-from nnbackend.cli.settings import TABLE
-from nnbackend.cli.wording import in_options
+from nnbackend.cli.spelling import spelled_for
+from nnbackend.errors import DataError, Mention
 
 PYTHON = re.compile(r"\w+=[\'\"\[TF\d]|\bNone\b")  # a keyword with its value
 
@@ -46,26 +47,24 @@ def _write(name: str, *rows: str) -> str:
     return name
 
 
-@pytest.mark.parametrize(
-    ("message", "words"),
-    [
-        ("with missing='drop'.", "with --missing drop."),
-        ("say categorical=['a b', 'c'].", "say --categorical 'a b,c'."),
-        ("or header=True if", "or --header yes if"),
-        ("target=-1, max_norm=1.5.", "--target -1, --max-norm 1.5."),
-        ("task must be that. Received: task='x'.", "--task must be that. Received: --task x."),
-        ("Pass validation= for valid_ values.", "Pass --validation for valid_ values."),
-        ("Received: max_norm, Dropout.", "Received: --max-norm, Dropout."),
-        ("Received: max_norm, clip_norm.", "Received: --max-norm, --clip-norm."),
-        ("target must be None for a set", "--target must be left out for a set"),
-        ("task must be that or None. Received", "--task must be that, or left out. Received"),
-        ("the target must be one of", "the target must be one of"),
-        ("x.dtype=float16, z_seed=3, 'dtype=1'", "x.dtype=float16, z_seed=3, 'dtype=1'"),
-        ("alpha=-1.0 and activation='relu'", "alpha=-1.0 and --activation relu"),
-    ],
-)
-def test_keywords_become_options(message: str, words: str) -> None:
-    assert in_options(message, TABLE.keys() - {"data"}) == words
+def test_only_options_of_the_command_are_spelled() -> None:
+    parser = argparse.ArgumentParser()
+    for option in ("--missing", "--max-norm", "--categorical", "--header"):
+        parser.add_argument(option)
+    parts = [
+        "Drop them with ", Mention("missing", "drop"), ", ", Mention("categorical", ["a b", "c"]),
+        ", ", Mention("header", True), ", ", Mention("max_norm"), ", ", Mention("alpha", -1.0), ".",
+    ]  # fmt: skip
+    assert str(DataError(*parts)) == (
+        "Drop them with missing='drop', categorical=['a b', 'c'], header=True, max_norm, "
+        "alpha=-1.0."
+    )
+    with pytest.raises(DataError) as caught, spelled_for(parser):
+        raise DataError(*parts)
+    assert str(caught.value) == (
+        "Drop them with --missing drop, --categorical 'a b,c', --header yes, --max-norm, "
+        "alpha=-1.0."
+    )
 
 
 def test_errors_of_train_name_their_cures_as_options(run: Run) -> None:
@@ -80,9 +79,9 @@ def test_errors_of_train_name_their_cures_as_options(run: Run) -> None:
         f"train {word}": "--missing drop. If all are names, pass --categorical a.",
         f"train {plain} --target b": "--header yes if that row is a header",
         f"train {many}": "--ignore who",
-        "train iris --target kind": "--target must be left out for the built-in set",
+        "train iris --target kind": "--target has no effect for the built-in set",
         "train iris --categorical a": "Received: --categorical a",
-        "train iris --task regression": "--task must be that",
+        "train iris --task regression": "--task must be 'classification' for the set",
         "train iris --device cpu:x": "Received: --device cpu:x",
         "train iris --optimizer lbfgs --max-norm 1": "Received: --max-norm",
         "train iris --validation 0 --monitor valid_loss": "Pass --validation for",

@@ -1,0 +1,130 @@
+"""Kernels, and the steps to which they give their operations.
+
+A kernel computes a method of Backend. It is a record, if its operands are the method's arguments,
+or a function of a step and of the call, which has the method's arguments as attributes. It does not
+know whether the step runs an operation at once or records it, see `assembly`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nnbackend.backend.base import COUNT, MOMENTUM, RATE
+from nnbackend.backend.formulas import Array
+from nnbackend_numba.compiling import Formula, compiled
+from nnbackend_numba.partitioning import Partitioning
+from nnbackend_numba.recorder import SIGNATURES
+from nnbackend_numba.records import SLOT, OperandError, Record
+
+KERNELS: dict[str, Callable[[AbstractStep, Any], None]] = {}  # by the names of Backend's methods
+RECORDED_ONLY: set[str] = set()
+
+
+class Where(NamedTuple):
+    """The phase of an operation, "" for its record's, and if workers own columns, not rows."""
+
+    phase: str = ""
+    by_columns: bool = False
+
+
+HERE = Where()
+
+
+class AbstractStep(ABC):
+    """What kernels give their operations to."""
+
+    workers = 1
+    phase = ""
+    partitioning = Partitioning()
+
+    def run(
+        self,
+        record: Record,
+        call: Any,
+        formula: Formula | None = None,
+        where: Where = HERE,
+        **others: Any,
+    ) -> None:
+        """Run an operation. Its operands are `others`, or else attributes of the call.
+
+        Raises: OperandError for wrong operands; NotImplementedError for a formula that numba cannot
+        compile.
+        """
+        found = {n: v for n, v in vars(call).items() if n in record.asked} | others
+        if wrong := record.asked ^ (found.keys() - {*record.letters}):
+            raise OperandError(f"{record.__name__}: missing or surplus operands: {sorted(wrong)}.")
+        self._run(record, found, formula, where)
+
+    @abstractmethod
+    def _run(
+        self, record: Record, given: dict[str, Any], formula: Formula | None, where: Where
+    ) -> None:
+        """Run an operation on its operands by name."""
+
+    def defer(self, record: Record, call: Any, **others: Any) -> None:
+        """Run an operation when all rows are complete."""
+        self.run(record, call, **others)
+
+    def barrier(self) -> None:  # noqa: B027 - a single worker has nobody to wait for
+        """Let all workers finish what they do."""
+
+    def sums(self) -> Array:
+        """Return an array for the workers' partial sums."""
+        return np.zeros((self.workers, SLOT))
+
+    @abstractmethod
+    def coefficients(self, call: Any) -> Array:
+        """Return a table with a row a step: 1 - rate * weight decay, the rule's coefficients."""
+
+    def ranges(self, call: Any) -> list[tuple[int, int, int, bool]]:
+        """Return the parts of theta to update: start, rows, columns, whether they are weights."""
+        n = call.n_weights if call.weight_decay else 0
+        return [(0, n, 1, True)] * bool(n) + [(n, call.theta.size - n, 1, False)]
+
+
+class DirectStep(AbstractStep):
+    """A step that runs each operation at once, on the whole arrays."""
+
+    def _run(
+        self, record: Record, given: dict[str, Any], formula: Formula | None, where: Where
+    ) -> None:
+        if record.direct is not None:
+            record.direct(*[given[name] for name in record.arrays])
+            return
+        arguments = record.arguments(given)
+        if record.split.even or record.split.lines:
+            result = compiled(record.loop, record.kind(given), arguments, formula)(*arguments)
+        else:
+            result = record.loop(*arguments)  # a few numbers
+        for name in record.sums:
+            given[name][0, 0] = result
+
+    def coefficients(self, call: Any) -> Array:
+        rate, momentum, count = (float(call.hyper[k]) for k in (RATE, MOMENTUM, COUNT))
+        c = call.rule.coefficients(rate, momentum, count)
+        return np.array([[1.0 - rate * call.weight_decay, *c]], call.theta.dtype)
+
+
+def kernel(computes: Any) -> Any:
+    """Register a kernel, a record or a function, under its name.
+
+    Raises: OperandError if Backend has no such method, or if the method has other arguments.
+    """
+    is_record = isinstance(computes, Record)
+    name = computes.__name__
+    if name not in SIGNATURES:
+        raise OperandError(f"A kernel must be named like one of Backend. Received: {name!r}.")
+    if is_record and (unknown := computes.asked - SIGNATURES[name].parameters.keys()):
+        raise OperandError(f"{name} of Backend has no arguments {sorted(unknown)}.")
+    KERNELS[name] = (lambda step, call: step.run(computes, call)) if is_record else computes
+    return computes
+
+
+def recorded_kernel(computes: Any) -> Any:
+    """Register a kernel for recorded steps only; NumPy computes direct calls."""
+    RECORDED_ONLY.add(computes.__name__)
+    return kernel(computes)

@@ -1,0 +1,218 @@
+"""One table of options: keywords, command line and docs agree, and all faults are reported."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nnbackend as nn
+from nnbackend.cli import main
+from nnbackend.cli.settings import parse, read_config, to_toml
+from nnbackend.config import DEFAULTS, SETTINGS, Settings, TrainOptions, UpdateOptions
+from nnbackend.errors import ArgumentError, Fault, Mention
+from nnbackend.options import AT_LEAST_0, Checked, keywords_of, option, or_none, table
+from nnbackend.suggestions import nearest
+from nnbackend.training.optimizers import get_optimizer
+
+X, Y = [[0.0, 1.0], [1.0, 0.0]], [0.0, 1.0]
+
+
+def network(**options: Any) -> nn.Network:
+    return nn.Network([2, 3, 1], device="numpy", **options)
+
+
+# ---- one table --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("function", [nn.train, nn.Model.fit], ids=["train", "fit"])
+def test_the_keywords_are_the_options(function: Callable[..., Any]) -> None:
+    parameters = inspect.signature(function).parameters
+    shown = {n: p.default for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+    defaults = {name: getattr(TrainOptions(), name) for name in table(TrainOptions)}
+    assert shown == defaults | {"validation": None, "sample_weight": None, "callbacks": ()}
+
+
+def test_the_docstring_has_the_help_of_each_option() -> None:
+    text = " ".join((nn.train.__doc__ or "").split())
+    for name, about in table(TrainOptions).items():
+        assert f"{name}: {' '.join(about.help_text.split())}." in text
+
+
+def test_the_command_line_has_every_option_of_training() -> None:
+    assert {n for n, about in table(TrainOptions).items() if about.metavar} < SETTINGS.keys()
+    assert table(UpdateOptions).keys() < SETTINGS.keys()
+
+
+@pytest.mark.parametrize("name", [n for n in SETTINGS if DEFAULTS[n] is not None])
+def test_every_default_is_valid_and_can_be_written(name: str) -> None:
+    kind = SETTINGS[name].kind
+    assert name == "data" or kind.is_good(DEFAULTS[name])
+    assert name == "data" or parse(name, kind.text(DEFAULTS[name])) == DEFAULTS[name]
+
+
+def test_settings_are_as_written(tmp_path: Path) -> None:
+    settings = Settings(
+        data="iris", clip_norm=2.5, ema=None, batch_size=None, shuffle=False, header=True,
+        hidden=(), momentum_schedule="ramp:start=0.1", schedule="constant", max_norm=None,
+    )  # fmt: skip
+    (tmp_path / "config.toml").write_text(to_toml(settings))
+    assert Settings(**read_config(tmp_path / "config.toml")) == settings
+
+
+def test_a_new_option_is_declared_once() -> None:
+    """One field is a keyword with its default, its check and its help."""
+
+    @dataclass(kw_only=True)
+    class Options(TrainOptions):
+        made_up: float | None = option(None, or_none(AT_LEAST_0, "0"), "an option of this test")
+
+    @keywords_of(Options)
+    def fit(net: str, x: int, y: int, options: Options) -> float | None:
+        """Fit.
+
+        {options}
+        """
+        return options.made_up
+
+    assert fit("net", 1, y=2, made_up=0.5) == 0.5
+    assert inspect.signature(fit).parameters["made_up"].default is None
+    assert "made_up: an option of this test." in (fit.__doc__ or "")
+    with pytest.raises(ArgumentError, match=r"^made_up must be a number, at least 0, or None. Rec"):
+        fit("net", 1, 2, made_up=-1.0)
+
+
+# ---- faults ------------------------------------------------------------------------------------
+
+
+def test_all_invalid_options_of_a_call_are_reported() -> None:
+    with pytest.raises(ArgumentError) as caught:
+        nn.train(network(), X, Y, epochs=0, clip_norm=-1.0, seed=2.5, class_weight="balanced")
+    lines = str(caught.value).splitlines()
+    assert [line.partition(" must")[0] for line in lines[1:]] == ["epochs", "seed", "clip_norm"]
+    assert lines[0].startswith("train has no option 'class_weight'. Received: class_weight='bal")
+    assert {fault.option: fault.received for fault in caught.value.faults} == {
+        "epochs": 0, "seed": 2.5, "clip_norm": -1.0,
+    }  # fmt: skip
+    with pytest.raises(ArgumentError) as caught:
+        nn.Network([2, 0], "mse", dtype="float16", seed=-1, device="numpy")
+    assert [fault.option for fault in caught.value.faults] == ["dtype", "seed", "loss"]
+    with pytest.raises(ArgumentError) as caught:
+        nn.Model(network(), scale="standart", scale_targets=2, classes=[1, 1])
+    assert len(str(caught.value).splitlines()) == 3
+    with pytest.raises(ArgumentError) as caught:
+        nn.train(network(), X, Y, schedule="stap", max_norm=[1.0, 2.0, 3.0], optimizer="adm")
+    assert [f.option for f in caught.value.faults] == ["optimizer", "schedule", "max_norm"]
+
+
+def test_all_invalid_options_of_a_command_are_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = "train iris --epochs 0 --loss mse --clip-norm x --schedule step:at=3"
+    assert main(words.split()) == 2
+    lines = capsys.readouterr().err.splitlines()
+    names = [line.removeprefix("nnbackend: error: ").split()[0] for line in lines]
+    assert names == ["--epochs", "--loss", "--clip-norm", "--schedule"]
+    assert lines[2].endswith("a number above 0, or 0 for none. Received: --clip-norm x.")
+    assert lines[3].endswith("step has no parameter 'at'. Known: every, gamma.")
+    Path("c.toml").write_text('data = "iris"\nepochs = 0\nlos = "x"\nl1 = -1\n')
+    assert main(["train", "--config", "c.toml"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split("c.toml: ")[1].split()[0] for line in lines] == ["epochs", "unknown", "l1"]
+    words = "train iris --hidden 5,5 --dropout 0.1,0.1,0.1 --activation relu,tanh,elu"
+    assert main(words.split()) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.removeprefix("nnbackend: error: ").split()[0] for line in lines] == [
+        "--activation", "--dropout",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: network(hiden=3), "Network has no option 'hiden'. Received: hiden=3. Known: act"),
+        (lambda: nn.Adam(lr=0.1), r"Adam has no option 'lr'. .* Did you mean 'learning_rate'\?"),
+        (lambda: nn.Dense(3, initializer="zeros"), "Dense has no option 'initializer'"),
+        (lambda: nn.Model(network(), scaler="unit"), r"Model has no option .* 'scale'\?"),
+        (lambda: nn.EarlyStopping(patients=3), r"EarlyStopping has no option .* 'patience'\?"),
+        (lambda: nn.Model(network()).fit(X, Y, n_epochs=3), r"fit has no option .* 'epochs'\?"),
+    ],
+)
+def test_an_unknown_keyword_is_answered_with_the_known_ones(
+    call: Callable[[], Any], text: str
+) -> None:
+    with pytest.raises(ArgumentError, match=text):
+        call()
+
+
+def test_an_error_keeps_its_parts_in_a_pickle() -> None:
+    fault = Fault("epochs", "a whole number", 0.5, ("Use ", Mention("epochs", 1), "."))
+    error = pickle.loads(pickle.dumps(ArgumentError(fault)))
+    assert error.faults == (fault,)
+    assert str(error) == "epochs must be a whole number. Received: epochs=0.5. Use epochs=1."
+
+
+def test_constants_of_a_rule_are_checked_together() -> None:
+    with pytest.raises(ArgumentError) as caught:
+        nn.Adam(learning_rate=0.0, beta1=1.0)
+    assert [fault.option for fault in caught.value.faults] == ["learning_rate", "beta1"]
+
+
+def test_a_user_class_may_take_any_keyword() -> None:
+    class Free(Checked):
+        def __init__(self, **options: Any) -> None:
+            self.options = options
+
+    assert Free(a=1).options == {"a": 1}
+
+
+# ---- names with parameters -----------------------------------------------------------------------
+
+
+def test_a_name_may_have_parameters() -> None:
+    net = nn.Network([2, 3, 1], "huber:2", activation="leaky_relu:alpha=0.3", device="numpy")
+    assert net.loss.params == (2.0,)
+    assert net.layers[0].activation.params == (0.3,)  # type: ignore[attr-defined]
+    rule = get_optimizer("sgd:momentum=0.9,nesterov=yes")
+    assert rule == nn.SGD(momentum=0.9, nesterov=True)
+    chosen = nn.schedules.get_schedule("warm_up:epochs=2,then=cosine")
+    assert chosen == nn.schedules.WarmUp(2.0, "cosine")
+    history = nn.train(network(), X, Y, optimizer="sgd:0.5", schedule="step:every=1", epochs=2)
+    assert history["learning_rate"] == pytest.approx([0.5, 0.05])
+
+
+@pytest.mark.parametrize(
+    ("name", "cure"),
+    [
+        ("step:evry=3", "step has no parameter 'evry'. Known: every, gamma. Did you mean 'every'?"),
+        ("step:every=x", "step needs a number for every."),
+        ("constant:3", "constant has no parameters."),
+        ("step:every=0", "every must be a number above 0. Received: every=0."),
+    ],
+)
+def test_invalid_parameters_of_a_name_are_refused(name: str, cure: str) -> None:
+    with pytest.raises(ArgumentError) as caught:
+        nn.train(network(), X, Y, schedule=name)
+    assert str(caught.value).endswith(cure)
+
+
+# ---- suggestions ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("cos", "cosine"), ("clip", "clip_norm"), ("num_epochs", "epochs"), ("epoch", "epochs"),
+        ("class_weight", None), ("verbose", None), ("n_jobs", None), ("lion", None),
+        ("randomstate", "seed"), ("batchsize", "batch_size"),
+    ],
+)  # fmt: skip
+def test_only_a_near_name_is_suggested(given: str, meant: str | None) -> None:
+    known = [*table(TrainOptions), "cosine", "constant", "loss", "sample_weight"]
+    assert nearest(given, known) == meant
