@@ -33,7 +33,9 @@ def test_a_thousand_steps_allocate_no_array(device: str, optimizer: Any) -> None
         net = nn.Network(layers, "cross_entropy", device=device)
     except BackendUnavailableError as error:
         pytest.skip(str(error).splitlines()[0])
-    trainer = new_trainer(net, x, y, TrainConfig(optimizer, 1, BATCH, l2=1e-4))
+    trainer = new_trainer(
+        net, x, y, TrainConfig(optimizer=optimizer, epochs=1, batch_size=BATCH, l2=1e-4)
+    )
     trainer.run()  # the first epoch allocates everything
     run = partial(trainer.runner.run_steps, trainer.state.history.batch_size)
     trainer.state.clock[1] = -1

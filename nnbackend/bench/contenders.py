@@ -53,7 +53,9 @@ class OursOnNumPy(AbstractContender):
             library("nnbackend.training.config"),
         )
         self.net.set_parameters(*self.start)
-        options = config.TrainConfig(self.rule, 10**9, self.row.batch, seed=self.seed)
+        options = config.TrainConfig(
+            optimizer=self.rule, epochs=10**9, batch_size=self.row.batch, seed=self.seed
+        )
         self.trainer = api.new_trainer(self.net, self.x, self.y, options, callbacks=[self.stop])
 
     def _new_step(self) -> Any:
