@@ -63,9 +63,8 @@ class Training:
             list(work.layers), "quadratic", activation="relu", device=backend, dtype="float32"
         )
         net.set_parameters(*map(list, zip(*work.theta, strict=True)))
-        config = TrainConfig(
-            optimizer=nn.SGD(LEARNING_RATE, momentum=MOMENTUM), epochs=1, batch_size=work.batch
-        )
+        rule = nn.SGD(LEARNING_RATE, momentum=MOMENTUM)
+        config = TrainConfig(optimizer=rule, epochs=1, batch_size=work.batch)
         trainer = new_trainer(net, work.x, work.y, config)
         # The order of all contenders; a round may pass over the data several times.
         self.steps = len(work.windows)

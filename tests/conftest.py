@@ -40,3 +40,9 @@ def python_handles_ctrl_c() -> Iterator[None]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the long forms of tests/reliability")
+
+
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """With pytest-xdist, give each worker a run of files, then let idle ones take from others."""
+    if getattr(config.option, "dist", None) == "load":  # the default of -n
+        config.option.dist = "worksteal"

@@ -364,6 +364,11 @@ class InventedCapability(ReferenceBackend):
 
 
 for _name, _mutant in MUTANTS.items():
+    # Without the other tests: to collect all of them takes longer than to run these.
+    _others = {test for test in dir(_mutant.suite) if test.startswith("test_")}
+    _others.remove(_mutant.test.split()[0])
     globals()[f"Test{_name}"] = type(
-        f"Test{_name}", (_mutant.suite,), {"make_backend": staticmethod(_mutant.make)}
+        f"Test{_name}",
+        (_mutant.suite,),
+        {"make_backend": staticmethod(_mutant.make), **dict.fromkeys(_others)},
     )

@@ -113,35 +113,69 @@ def test_an_unknown_name_fails(tmp_path: Path) -> None:
     assert "Did you mean 'numpy'?" in done.stdout
 
 
+def run_files(
+    folder: Path, texts: list[str], *arguments: str
+) -> tuple[list[str], subprocess.CompletedProcess[str]]:
+    """Run pytest once over a file of each text; return what it reports of each file."""
+    names = [f"test_file{i}.py" for i in range(len(texts))]
+    for name, text in zip(names, texts, strict=True):
+        (folder / name).write_text(text)
+    done = run(folder, "-rA", "--continue-on-collection-errors", *arguments)
+    # Failures and errors have a section each, with a heading that the file's class ends.
+    sections = re.split(r"^_{3,} (.+?) _{3,}$", done.stdout, flags=re.MULTILINE)
+    found = []
+    for i, name in enumerate(names):
+        lines = [line for line in done.stdout.splitlines() if name in line]
+        parts = [
+            text
+            for heading, text in zip(sections[1::2], sections[2::2], strict=True)
+            if f"Number{i}." in heading or name in heading
+        ]
+        found.append("\n".join([*lines, *parts]))
+    return found, done
+
+
 def test_expected_failures_are_strict(tmp_path: Path) -> None:
-    for expected, outcome in (
-        ('{"test_maxout_backward": "halves"}', "4 xfailed"),
-        ('{"test_maxout_backward": "halves", "test_maxout_forward": "?"}', "XPASS(strict)"),
-        ("{}", "dz is wrong"),
-        ('{"test_no_such": "?"}', "there is no test 'test_no_such'"),
-    ):
-        (tmp_path / "test_mine.py").write_text(OWN_TESTS.replace("{EXPECTED}", expected))
-        done = run(tmp_path, "-k", "maxout")
-        assert outcome in done.stdout, done.stdout
+    cases = {
+        '{"test_maxout_backward": "halves"}': "XFAIL",
+        '{"test_maxout_backward": "halves", "test_maxout_forward": "?"}': "XPASS(strict)",
+        "{}": "dz is wrong",
+        '{"test_no_such": "?"}': "there is no test 'test_no_such'",
+    }
+    texts = [
+        OWN_TESTS.replace("{EXPECTED}", expected).replace("TestHalf", f"TestNumber{i}")
+        for i, expected in enumerate(cases)
+    ]
+    found, done = run_files(tmp_path, texts, "-k", "maxout")
+    for said, outcome in zip(found, cases.values(), strict=True):
+        assert outcome in said, done.stdout + done.stderr
+    assert found[0].count("XFAIL") == 4
+    assert "FAILED" not in found[0]
 
 
 def test_single_cases_can_be_expected_failures(tmp_path: Path) -> None:
     cases = {f"test_average[{dtype}-{count}]": "it is still"
              for dtype in ("float32", "float64") for count in (1, 50, 10000)}  # fmt: skip
     one = "test_average[float32-50]"
-    for expected, outcome in (
-        (cases, "6 xfailed"),
-        ({k: v for k, v in cases.items() if k != one}, "1 failed, "),
+    expected: list[tuple[dict[str, str], str]] = [
+        (cases, "XFAIL"),
+        ({k: v for k, v in cases.items() if k != one}, f"FAILED test_file1.py::TestNumber1::{one}"),
         (cases | {"test_clip_norm[float32-0.9]": "it is not"}, "XPASS(strict)"),
         (cases | {"test_average[float32-4]": "?"}, "has no case test_average[float32-4]"),
         (cases | {one: " "}, "needs a reason"),
-    ):
-        (tmp_path / "test_mine.py").write_text(STILL.replace("{EXPECTED}", repr(expected)))
-        done = run(tmp_path)
-        assert outcome in done.stdout, done.stdout + done.stderr
+    ]
+    texts = [
+        STILL.replace("{EXPECTED}", repr(case)).replace("TestStill", f"TestNumber{i}")
+        for i, (case, _) in enumerate(expected)
+    ]
+    found, done = run_files(tmp_path, texts)
+    for said, (_, outcome) in zip(found, expected, strict=True):
+        assert outcome in said, done.stdout + done.stderr
+    assert [said.count("FAILED ") for said in found[:2]] == [0, 1]
+    assert found[0].count("XFAIL") == 6
     # A deselected case does not count as one that does not exist.
-    (tmp_path / "test_mine.py").write_text(STILL.replace("{EXPECTED}", repr(cases)))
-    assert "1 xfailed" in run(tmp_path, "-k", "test_average and float32 and 50").stdout
+    done = run(tmp_path, "test_file0.py", "-k", "test_average and float32 and 50")
+    assert "1 xfailed" in done.stdout, done.stdout
 
 
 BOXED = """
@@ -189,10 +223,9 @@ def test_the_page_has_the_current_counts_of_tests(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "conformance.md").read_text(encoding="utf-8")
     matrix = page.partition("backend   backend")[2]
     rows = re.findall(r"^(\w+) +((?:\d+ (?:passed|skipped) *)+)$", matrix, re.MULTILINE)
-    assert {"numpy", "numba", "cupy", "ghost", "defaults", "strict"} <= {name for name, _ in rows}
+    assert {"numpy", "numba", "ghost", "defaults", "strict"} <= {name for name, _ in rows}
     for name, cells in rows:
         assert [int(n) for n in re.findall(r"\d+", cells)] == counts, name
-    assert f"cupy: {sum(counts)} x " in page
 
 
 def test_skips_have_a_reason_and_can_be_forbidden(tmp_path: Path) -> None:

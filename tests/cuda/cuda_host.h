@@ -38,17 +38,19 @@ static dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace emulated {
 
-enum State { RUNNING, IN_BLOCK_BARRIER, IN_WARP_BARRIER, IN_CLUSTER_BARRIER, DONE };
+enum State : char { RUNNING, IN_BLOCK_BARRIER, IN_WARP_BARRIER, IN_CLUSTER_BARRIER, DONE };
 const int MOST_THREADS = 1024, STACK = 64 << 10;
 const int RESIDENT = 8, AT_ONCE = 3;  // blocks: of a cooperative launch at most, of others
 const int MOST_IDLE = 20000;  // turns in which blocks only wait for each other
 struct Fiber {
   jmp_buf place;
-  State state;
   bool is_made;
+  dim3 index;
+  unsigned exchanges;        // of values in its warp
   unsigned long long waits;  // in the cluster's barrier
 };
 static Fiber all_fibers[RESIDENT * MOST_THREADS], *fibers;  // all, and those of this block
+static State all_states[RESIDENT * MOST_THREADS], *states;  // the same; apart, to scan them fast
 static char* stacks;
 static jmp_buf scheduler, outside;
 static ucontext_t scheduler_context;
@@ -57,7 +59,7 @@ static bool is_handing_over;
 static unsigned long long arrived, all_threads;  // at the cluster's barrier, since the launch; of it
 static void (*body)(void**);
 static void** arguments;
-static unsigned long long slots[RESIDENT * MOST_THREADS];
+static unsigned long long slots[2][RESIDENT * MOST_THREADS];  // of even exchanges, and of odd ones
 static unsigned seed;
 
 extern "C" char __start_emulated_shared[] __attribute__((weak, visibility("hidden")));
@@ -69,20 +71,27 @@ static unsigned random_below(unsigned n) {
   return ((seed >> 16) * n) >> 16;
 }
 
+static void swap(int* a, int* b) {
+  const int kept = *a;
+  *a = *b;
+  *b = kept;
+}
+
 static void arrange(int* order, int n, int kind) {
-  for (int i = 0; i < n; i++) order[i] = kind == 1 ? n - 1 - i : i;
+  if (kind == 1)
+    for (int i = 0; i < n / 2; i++) swap(order + i, order + n - 1 - i);
   if (kind > 1)
-    for (int i = n - 1; i > 0; i--) {
-      int j = random_below(i + 1), kept = order[i];
-      order[i] = order[j];
-      order[j] = kept;
-    }
+    for (int i = n - 1; i > 0; i--) swap(order + i, order + random_below(i + 1));
+}
+
+static void switch_to_scheduler() {
+  if (!_setjmp(fibers[current].place)) _longjmp(scheduler, 1);
 }
 
 static void leave(State state) {
   idle = 0;
-  fibers[current].state = state;
-  if (!_setjmp(fibers[current].place)) _longjmp(scheduler, 1);
+  states[current] = state;
+  switch_to_scheduler();
 }
 
 static void hand_over() {  // to another block, sometimes
@@ -94,9 +103,9 @@ static void hand_over() {  // to another block, sometimes
 static void wait_for_others() {
   const int before = idle;
   is_handing_over = true;
-  fibers[current].state = RUNNING;
+  states[current] = RUNNING;
   idle = before + 1;
-  if (!_setjmp(fibers[current].place)) _longjmp(scheduler, 1);
+  switch_to_scheduler();
 }
 
 static void live() {  // a fiber runs one thread after another
@@ -108,10 +117,7 @@ static void live() {  // a fiber runs one thread after another
 
 static void resume(int i) {
   current = i;
-  threadIdx.x = i % blockDim.x;
-  threadIdx.y = i / blockDim.x % blockDim.y;
-  threadIdx.z = i / blockDim.x / blockDim.y;
-  fibers[i].state = RUNNING;
+  threadIdx = fibers[i].index;
   if (_setjmp(scheduler)) return;
   if (fibers[i].is_made) _longjmp(fibers[i].place, 1);
   fibers[i].is_made = true;
@@ -128,12 +134,12 @@ static int warp_end(int i) { return (i | 31) + 1 < n_threads ? (i | 31) + 1 : n_
 
 static bool all_in(State state, int begin, int end) {
   for (int i = begin; i < end; i++)
-    if (fibers[i].state != state) return false;
+    if (states[i] != state) return false;
   return true;
 }
 
 static void release(int begin, int end) {
-  for (int i = begin; i < end; i++) fibers[i].state = RUNNING;
+  for (int i = begin; i < end; i++) states[i] = RUNNING;
 }
 
 // ---- blocks -------------------------------------------------------------------------------------
@@ -157,6 +163,7 @@ static void enter(Block* block) {
   here = block;
   memcpy(__start_emulated_shared, here->shared, shared_size());
   fibers = all_fibers + (here - blocks) * MOST_THREADS;
+  states = all_states + (here - blocks) * MOST_THREADS;
   blockIdx = here->index;
 }
 
@@ -165,10 +172,12 @@ static void begin(Block* block, unsigned number) {
                   number / gridDim.x / gridDim.y};
   for (size_t at = 0; at + 4 <= shared_size(); at += 4)  // not a number, in float and double
     memcpy(block->shared + at, "\xd7\xea\xfd\x7f", 4);
-  for (int i = 0; i < n_threads; i++) {
+  for (unsigned i = 0; i < (unsigned)n_threads; i++) {
     Fiber& fiber = all_fibers[(block - blocks) * MOST_THREADS + i];
-    fiber.state = RUNNING;
-    fiber.waits = 0;
+    all_states[(block - blocks) * MOST_THREADS + i] = RUNNING;
+    fiber.waits = fiber.exchanges = 0;
+    const unsigned x = blockDim.x, y = blockDim.y;
+    fiber.index = {i % x, i / x % y, i / x / y};
   }
   for (int w = 0; w < MOST_THREADS / 32; w++)
     block->lags[w] = order_kind > 3 && random_below(2) ? 8 : 0;
@@ -189,21 +198,22 @@ static void change(int n_blocks) {
 
 // Runs each thread of the block once, to its next barrier; false if no thread can continue.
 static bool pass() {
-  int order[MOST_THREADS];
-  bool has_moved = false, is_waiting = false;
-  arrange(order, n_threads, order_kind);
+  int order[MOST_THREADS], n = 0;
+  bool is_waiting = false;
   is_handing_over = false;
-  for (int i = 0; i < n_threads; i++)
-    if (fibers[i].state == IN_CLUSTER_BARRIER) {
-      if (arrived >= fibers[i].waits * all_threads) fibers[i].state = RUNNING;
+  for (int i = 0; i < n_threads; i++) {
+    if (states[i] == IN_CLUSTER_BARRIER) {
+      if (arrived >= fibers[i].waits * all_threads) states[i] = RUNNING;
       is_waiting = true;
     }
-  for (int k = 0; k < n_threads && !is_handing_over; k++)
-    if (fibers[order[k]].state == RUNNING) {
-      has_moved = true;
-      const unsigned lag = here->lags[order[k] / 32];
-      if (lag == 0 || random_below(lag) == 0) resume(order[k]);
-    }
+    if (states[i] == RUNNING) order[n++] = i;
+  }
+  arrange(order, n, order_kind);
+  const bool has_moved = n > 0;
+  for (int k = 0; k < n && !is_handing_over; k++) {
+    const unsigned lag = here->lags[order[k] / 32];
+    if (lag == 0 || random_below(lag) == 0) resume(order[k]);
+  }
   for (int i = 0; i < n_threads; i += 32)
     if (all_in(IN_WARP_BARRIER, i, warp_end(i))) release(i, warp_end(i));
   if (all_in(IN_BLOCK_BARRIER, 0, n_threads)) release(0, n_threads);
@@ -217,7 +227,7 @@ static bool pass() {
 
 static void say_stuck(char* error, int size) {
   int done = 0;
-  for (int i = 0; i < n_threads; i++) done += fibers[i].state == DONE;
+  for (int i = 0; i < n_threads; i++) done += states[i] == DONE;
   if (idle >= MOST_IDLE)
     snprintf(error, size, "blocks wait for each other in a barrier that not all reach");
   else
@@ -247,6 +257,7 @@ static int launch(const unsigned* shape, int kind, char* memory, char* error, in
   for (int i = 0; i < at_once * MOST_THREADS; i++) all_fibers[i].is_made = false;
   free(order);
   order = (int*)malloc(n_blocks * sizeof(int));
+  for (int b = 0; b < n_blocks; b++) order[b] = b;
   arrange(order, n_blocks, kind);
   here = 0;
   for (int b = 0; b < RESIDENT; b++) blocks[b].is_live = false;
@@ -331,14 +342,15 @@ static inline void __syncthreads() { emulated::leave(emulated::IN_BLOCK_BARRIER)
 static inline void __syncwarp(unsigned = ~0u) { emulated::leave(emulated::IN_WARP_BARRIER); }
 static inline void __threadfence() {}
 
+// A lane is at most one exchange ahead of the others, so two slots of each lane are enough.
 template <class A> A emulated_exchange(A value, int lane) {
   A got;
-  unsigned long long* slots = emulated::slots + (emulated::fibers - emulated::all_fibers);
+  const unsigned turn = emulated::fibers[emulated::current].exchanges++ & 1;
+  unsigned long long* slots = emulated::slots[turn] + (emulated::fibers - emulated::all_fibers);
   memcpy(&slots[emulated::current], &value, sizeof(A));
   __syncwarp();
   int source = (emulated::current & ~31) + (lane & 31);
   memcpy(&got, &slots[source < emulated::n_threads ? source : emulated::current], sizeof(A));
-  __syncwarp();
   return got;
 }
 template <class A> A __shfl_sync(unsigned, A value, int lane) {
