@@ -261,6 +261,8 @@ def _bind(parameter: Parameter, array: Array, types: dict[str, str], sizes: dict
 
 def row_stride(data: Array) -> int:
     """Return the stride of rows in elements. Raise Untraceable if a row is not contiguous."""
+    if data.size == 0:  # the strides of an empty array mean nothing
+        return 0
     itemsize, below = data.dtype.itemsize, data.dtype.itemsize
     for n, step in zip(data.shape[:0:-1], data.strides[:0:-1], strict=True):
         if n > 1 and step != below:
