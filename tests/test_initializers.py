@@ -141,8 +141,8 @@ def test_a_custom_initializer() -> None:
     [
         (lambda: nn.Dense(3, weights="he_norml"), "Did you mean 'he_normal'"),
         (lambda: nn.Maxout(3, biases="zero"), "Did you mean 'zeros'"),
-        (lambda: nn.Dense(3, weights=None), "an initializer must be a name, a number"),
-        (lambda: nn.Dense(3, weights=True), "an initializer must be a name, a number"),
+        (lambda: nn.Dense(3, weights=None), "initializer must be a name, a number"),
+        (lambda: nn.Dense(3, weights=True), "initializer must be a name, a number"),
         (lambda: get_initializer("normal", -1.0), "std of normal must be at least 0.*std=-1.0"),
         (lambda: get_initializer("uniform", -1.0), "limit of uniform must be at least 0"),
     ],
@@ -153,5 +153,5 @@ def test_invalid_initializers_are_refused(make: Any, text: str) -> None:
 
 
 def test_an_array_of_weights_is_refused() -> None:
-    with pytest.raises(ArgumentError, match="an initializer must be a name, a number or"):
+    with pytest.raises(ArgumentError, match="initializer must be a name, a number or"):
         nn.Dense(2, weights=np.ones((3, 2)))
