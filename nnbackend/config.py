@@ -44,7 +44,7 @@ def _norms(value: Any) -> bool:
     return ABOVE_0.is_good(value) or (hasattr(value, "__len__") and not isinstance(value, str))
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)  # estimators, which inherit it, are equal to themselves only
 class UpdateOptions:
     """The options of the updates: for `train`, the command line and the estimators."""
 

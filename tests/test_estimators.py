@@ -286,6 +286,16 @@ def test_a_parameter_is_declared_once_by_its_field() -> None:
             clone(model).set_params(**{name: -1.0}).fit(X_CLASS, Y_CLASS)
 
 
+@pytest.mark.parametrize("name", [*ESTIMATORS, "TabularMLPClassifier", "TabularMLPRegressor"])
+def test_an_estimator_is_equal_to_itself_only(name: str) -> None:
+    """As scikit-learn's are: a set or dictionary can hold several with the same parameters."""
+    one, other = getattr(nn, name)(), getattr(nn, name)()
+    assert one == one
+    assert one != other
+    assert [one, other].index(other) == 1
+    assert len({one, other}) == 2
+
+
 # ---- extensions ---------------------------------------------------------------------------------
 
 

@@ -131,10 +131,9 @@ def is_alive(pid: int) -> bool:
 def test_a_killed_check_keeps_its_answers_and_resumes(tmp_path: Path) -> None:
     words = ["--part", "speed", "--contender", "ours", "--contender", "ours-unforked"]
     wanted = [pair for pair in pairs(is_emulated=True) if pair.split()[1] in words]
-    command = [sys.executable, "-m", "benchmarks.gpu_check", "--emulated", *words]
     child = subprocess.Popen(
-        [*command, "--out", str(tmp_path)], cwd=ROOT, stdout=subprocess.DEVNULL,
-        start_new_session=True,
+        [*(sys.executable, "-m", "benchmarks.gpu_check", "--emulated"), *words, "--out", tmp_path],
+        cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     end = time.monotonic() + 60
     while time.monotonic() < end and child.poll() is None:

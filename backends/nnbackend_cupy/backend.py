@@ -27,22 +27,14 @@ from nnbackend_cupy import failures, namespace
 from nnbackend_cupy.blaslt import BlasLt, Refused
 from nnbackend_cupy.capturing import Captures
 from nnbackend_cupy.kernel_cache import Launch
-from nnbackend_cupy.kernels import Kernels
+from nnbackend_cupy.kernels import CUDA_KERNELS, Kernels
 from nnbackend_cupy.narrow import Device, NarrowSteps
 from nnbackend_cupy.narrow_source import Grid
-from nnbackend_cupy.recorder import Recorder
 from nnbackend_cupy.staging import Staging
 from nnbackend_cupy.streams import Streams, ThreadState
 from nnbackend_cupy.tracing import Untraceable
 
 LOG = logging.getLogger("nnbackend.cupy")
-# Methods of `Kernels` that replace the backend's method of the same name.
-CUDA_KERNELS = (
-    *("maxout_forward", "maxout_backward", "dropout_forward", "dropout_backward"),
-    *("loss_and_delta", "add_score", "add_penalty", "clip_norm", "optimizer_step"),
-    *("max_norm", "average", "tick", "gather_rows", "scale_rows"),
-)
-
 # Products whose three sizes are all at least this fill the GPU; run concurrently they are slower
 # (H200, 784-512-512-10 with 1024 rows: 164 us a step against 158).
 LARGE = 256
@@ -362,14 +354,6 @@ class CuPyBackend(Backend):
     def narrow_reason(self) -> str | None:
         """Why the kernel for narrow networks did not run the last captured step."""
         return self._captures.narrow_reason
-
-    @property
-    def _recorder(self) -> Recorder | None:
-        return self._thread_state.recorder
-
-    @_recorder.setter
-    def _recorder(self, recorder: Recorder | None) -> None:
-        self._thread_state.recorder = recorder
 
 
 def _compile_narrow(text: str, name: str, is_cooperative: bool) -> Launch:

@@ -11,17 +11,18 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeAlias
+from typing import Any, Protocol
 
 import cupy
 
+from nnbackend_cupy.blaslt import BlasLt
 from nnbackend_cupy.failures import STICKY
-from nnbackend_cupy.fusing import fused
+from nnbackend_cupy.fusing import FusedBackend, fused
 from nnbackend_cupy.graphs import Steps, nodes_without_effect
+from nnbackend_cupy.narrow import NarrowSteps
 from nnbackend_cupy.narrow_source import Grid, NotNarrow
 from nnbackend_cupy.recorder import Call, NotRecorded, Recorder, recorded
-
-CuPyBackend: TypeAlias = Any  # nnbackend_cupy.backend's, which imports this module
+from nnbackend_cupy.streams import ThreadState
 
 LOG = logging.getLogger("nnbackend.cupy")
 MAX_REPORTED = 64  # captures in a report
@@ -29,10 +30,23 @@ MAX_REPORTED = 64  # captures in a report
 NOT_LAUNCHED = (cupy.cuda.compiler.CompileException, cupy.cuda.driver.CUDADriverError)
 
 
+class CapturedBackend(FusedBackend, Protocol):
+    """What captures use of a backend."""
+
+    uses_narrow: bool
+    uses_fused: bool
+    narrow_grid: Grid | None
+    _blas: BlasLt
+    _narrow: NarrowSteps
+    _thread_state: ThreadState
+
+    def _not_recorded(self, reason: str) -> None: ...
+
+
 class Captures:
     """The captured steps of one backend."""
 
-    def __init__(self, backend: CuPyBackend) -> None:
+    def __init__(self, backend: CapturedBackend) -> None:
         self._backend = backend
         self.narrow_reason: str | None = None  # why one kernel did not run the last step
         self._recorded: deque[dict[int, int | None]] = deque(

@@ -16,7 +16,16 @@ from nnbackend_cupy.tracing import BOOL, FLOAT, INTEGER, REDUCTIONS, Symbol, Unt
 
 C_TYPES = {FLOAT: "T", INTEGER: "int", BOOL: "bool"}
 COMMON_FUNCTIONS = {"sign", "maximum", "minimum"}  # functions of cuda/common.cu, for every type
-INFIX = {"+", "-", "*", "/", "==", "!=", "<", "<=", ">", ">=", "&&", "||"}
+INFIX = ("+", "-", "*", "/", "==", "!=", "<", "<=", ">", ">=", "&&", "||")
+# The C text of operations that are not functions.
+TEXTS = {
+    **{op: f"{{0}} {op} {{1}}" for op in INFIX},
+    "same": "{0}",
+    "where": "{0} ? {1} : {2}",
+    "isnan": "{0} != {0}",
+    "neg": "-{0}",
+    "!": "!{0}",
+}
 # The initial values of reductions.
 STARTS = {"sum": "0", "prod": "1", "max": "-INFINITE", "min": "INFINITE", "all": "1", "any": "0"}
 
@@ -87,30 +96,19 @@ class Printer:
             if symbol.args[0] != "O" or not isinstance(self, RowPrinter):
                 raise Untraceable(f"it uses the size {symbol.args[0]}")
             return "columns"
-        return self._operation(symbol, [self.value(a) for a in symbol.args])
+        args = [self.value(a) for a in symbol.args]
+        return self._operation(symbol, [f"({a})" if a.startswith("-") else a for a in args])
 
     def _operation(self, symbol: Symbol, args: list[str]) -> str:
-        op, kind = symbol.op, C_TYPES[symbol.kind]
-        if op == "same":
-            return args[0]
+        op, kind = symbol.op, symbol.kind
         if op == "cast":
-            return f"{args[0]} != 0" if symbol.kind == BOOL else f"({kind}){_bracketed(args[0])}"
-        if op == "where":
-            return f"{args[0]} ? {args[1]} : {args[2]}"
-        if op == "isnan":
-            return f"{args[0]} != {args[0]}"
-        if op in ("neg", "!"):
-            return f"{'-' if op == 'neg' else '!'}{_bracketed(args[0])}"
-        if op in INFIX:
-            return f"{_bracketed(args[0])} {op} {_bracketed(args[1])}"
-        if symbol.kind == INTEGER and op == "fabs":
+            return f"{args[0]} != 0" if kind == BOOL else f"({C_TYPES[kind]}){args[0]}"
+        if op in TEXTS:
+            return TEXTS[op].format(*args)
+        if kind == INTEGER and op == "fabs":
             return f"abs({args[0]})"
         suffix = "f" if op not in COMMON_FUNCTIONS and self.dtype == np.float32 else ""
         return f"{op}{suffix}({', '.join(args)})"
-
-
-def _bracketed(text: str) -> str:
-    return f"({text})" if text.startswith("-") else text
 
 
 class RowPrinter(Printer):

@@ -10,18 +10,32 @@ Calls that a fused kernel does not support are made unchanged.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Protocol
 
-from nnbackend_cupy.kernels import MAX_OUTPUTS
+from nnbackend.backend.formulas import Array
+from nnbackend_cupy.kernels import Kernels
+from nnbackend_cupy.losses import MAX_OUTPUTS
 from nnbackend_cupy.recorder import Call
+from nnbackend_cupy.streams import Streams
 from nnbackend_cupy.tracing import Untraceable
-
-CuPyBackend: TypeAlias = Any  # nnbackend_cupy.backend's, which imports this module
 
 MAX_GATHERS = 3  # x, y and weights
 
 
-def fused(calls: Sequence[Call], backend: CuPyBackend) -> Callable[[], None]:
+class FusedBackend(Protocol):
+    """What fused calls use of a backend, besides the methods that are called."""
+
+    _kernels: Kernels
+    _streams: Streams
+
+    def _weight_gradient(self, x: Array, delta: Array, dW: Array, db: Array, lane: int) -> None: ...
+
+    def _gradients(
+        self, x: Array, W: Array, delta: Array, dW: Array, db: Array, dx: Array | None
+    ) -> None: ...
+
+
+def fused(calls: Sequence[Call], backend: FusedBackend) -> Callable[[], None]:
     """Return a function that has the effect of the calls, in order."""
     works: list[Callable[[], None]] = []
     left = list(calls)
@@ -41,7 +55,7 @@ def fused(calls: Sequence[Call], backend: CuPyBackend) -> Callable[[], None]:
     return step
 
 
-def _called(calls: Sequence[Call], backend: CuPyBackend) -> Callable[[], None]:
+def _called(calls: Sequence[Call], backend: FusedBackend) -> Callable[[], None]:
     bound = [(getattr(backend, call.name), call.args, call.kwargs) for call in calls]
 
     def work() -> None:
@@ -74,7 +88,7 @@ def _match_start(calls: Sequence[Call]) -> int:
     return n if n > 1 else 0
 
 
-def _begin(calls: Sequence[Call], backend: CuPyBackend) -> Callable[[], None]:
+def _begin(calls: Sequence[Call], backend: FusedBackend) -> Callable[[], None]:
     tick, *gathers = (call.arguments for call in calls)
     separate = _called(calls, backend)
     arguments = (
@@ -118,7 +132,7 @@ def _match_output_layer(calls: Sequence[Call]) -> int:
     return 3
 
 
-def _output(calls: Sequence[Call], backend: CuPyBackend) -> Callable[[], None]:
+def _output(calls: Sequence[Call], backend: FusedBackend) -> Callable[[], None]:
     fwd, loss_call, bwd = (call.arguments for call in calls[:3])
     below = calls[3].arguments if len(calls) > 3 else None
     separate = _called(calls, backend)

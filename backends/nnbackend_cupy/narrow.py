@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from nnbackend.backend.formulas import Array
 from nnbackend_cupy import sources
 from nnbackend_cupy.kernel_cache import Launch
-from nnbackend_cupy.kernels import _row_stride
 from nnbackend_cupy.narrow_match import Step, match
-from nnbackend_cupy.narrow_source import CLUSTER, DTYPE, GRID, Grid, NotNarrow, source
+from nnbackend_cupy.narrow_source import CLUSTER, DTYPE, GRID, Grid, NotNarrow, kernel
 from nnbackend_cupy.recorder import Call
 from nnbackend_cupy.tracing import Untraceable
 
@@ -28,6 +28,8 @@ CLUSTERS_FROM = 90  # compute capability
 MAX_FOR_CLUSTER = 16 << 10
 # Above, the faster products of cuBLASLt save more time than its launches cost.
 MAX_WORK = 100 << 20
+# What takes the place of an array that the kernel does not read: another of its type.
+UNREAD = {"weights": "theta", "order": "clock", "shift": "hyper", "factor": "hyper"}
 MAX_CACHED = 64  # compiled kernels, each for one network's sizes; a run references its kernel
 
 
@@ -74,7 +76,10 @@ class NarrowSteps:
             if grid is None and step.work > MAX_WORK:
                 raise NotNarrow(f"{step.work:,} multiplications, at most {MAX_WORK:,}")
             grid = grid or choose_grid(step.work, self._device)
-            text, size = source(step.net, grid, step.rows)
+            made, size = kernel(step.net, grid, step.rows)
+            operands = self._operands(step, size, grid.blocks)
+            types, sizes = made.bind(operands)
+            text = made.source(types, step.net.loss)
         except Untraceable as error:
             raise NotNarrow(str(error)) from error
         launch = self._launches.pop(text.name, None)
@@ -83,34 +88,20 @@ class NarrowSteps:
             while len(self._launches) >= MAX_CACHED:
                 self._launches.pop(next(iter(self._launches)), None)
         self._launches[text.name] = launch
-        return self._run(step, grid, launch, size), grid
-
-    def _run(self, step: Step, grid: Grid, launch: Launch, size: int) -> Callable[[int], None]:
-        scratch, parts = (
-            self._zeros((size,), DTYPE.name),
-            self._zeros((2 * grid.blocks,), "float64"),
-        )
-        counter = self._zeros((1,), "uint64")
-        unused = step.theta  # for arguments that the kernel does not read
-        batch = step.batch
-        shift, factor, clip = batch.scale or (step.hyper, step.hyper, None)
-        l1, l2, penalty_rows = step.penalty or (0.0, 0.0, 0.0)
-        arguments = (
-            *(step.theta, step.gradient, *step.state, scratch, parts, counter),
-            *(batch.data, batch.targets, unused if batch.weights is None else batch.weights),
-            *(shift, factor),
-            *(step.clock if batch.order is None else batch.order, step.clock),
-            *(step.rates, step.hyper, step.totals, np.float64(step.decay)),
-            np.float64(clip or 0.0),
-            *map(DTYPE.type, (l1, l2)),
-            np.float64(penalty_rows),
-            *map(np.int64, (_row_stride(batch.data), _row_stride(batch.targets))),
-            *map(np.int64, (batch.size, step.rates.shape[1])),
-            np.int32(step.rows),
-        )
+        plan = made.plan(types, {**sizes, "blocks": grid.blocks}, launch)
+        assert plan is not None
+        *arguments, _ = plan.arguments(operands)
 
         def run(n: int) -> None:
             if n:
-                launch((grid.blocks,), (grid.threads,), (*arguments, np.int32(n)))
+                launch(plan.grid, plan.block, (*arguments, np.int32(n), *plan.sizes))
 
-        return run
+        return run, grid
+
+    def _operands(self, step: Step, size: int, blocks: int) -> dict[str, Any]:
+        given = {**step.operands, "steps": 0}
+        for name, other in UNREAD.items():
+            given[name] = given[other] if given[name] is None else given[name]
+        scratch = self._zeros((size,), DTYPE.name), self._zeros((2 * blocks,), "float64")
+        counter = self._zeros((1,), "uint64")
+        return {**given, "scratch": scratch[0], "parts": scratch[1], "counter": counter}

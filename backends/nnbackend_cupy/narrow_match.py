@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from nnbackend.backend.formulas import Array
-from nnbackend_cupy.kernels import LABELS, _row_stride
 from nnbackend_cupy.narrow_source import DTYPE, MAX_ROWS, MAX_UNITS, Layer, Net, NotNarrow
 from nnbackend_cupy.recorder import Call
-from nnbackend_cupy.tracing import Untraceable
+from nnbackend_cupy.records import LABELS
 
 Arguments = dict[str, Any]  # of a call, by name
 # The calls of a step in their order.
@@ -26,33 +25,19 @@ ONCE = ("tick", "loss_and_delta", "optimizer_step")
 
 
 @dataclass(frozen=True)
-class Batch:
-    """The source of a step's rows: whole arrays, and the batch's row indices."""
-
-    data: Array
-    targets: Array
-    weights: Array | None = None
-    order: Array | None = None  # None: the arrays are the batch
-    size: int = 0  # of the full batches of an epoch
-    scale: tuple[Array, Array, float | None] | None = None  # shift, factor, clip
-
-
-@dataclass(frozen=True)
 class Step:
-    """A supported step: the network, the number of rows, and the arrays."""
+    """A supported step: the network, and the kernel's operands by name.
+
+    operands: None for an array that the kernel does not read. Those that a run adds are missing.
+    """
 
     net: Net
-    rows: int
-    batch: Batch
-    theta: Array
-    gradient: Array
-    state: tuple[Array, ...]
-    clock: Array
-    rates: Array
-    hyper: Array
-    totals: Array
-    decay: float
-    penalty: tuple[float, float, float] | None  # l1, l2, rows
+    operands: dict[str, Any]
+
+    @property
+    def rows(self) -> int:
+        """The rows of the batch."""
+        return int(self.operands["rows"])
 
     @property
     def work(self) -> int:
@@ -80,25 +65,35 @@ def match(calls: Sequence[Call]) -> Step:
     _require(n_parameters == update["theta"].size, "parameters outside of the layers")
     rows = int(forward[0]["x"].shape[0])
     _require(0 < rows <= MAX_ROWS, f"{rows} rows, at most {MAX_ROWS}")
-    batch = _batch(parts, loss_call, forward[0]["x"])
-    penalty = _penalty(parts["add_penalty"], update, loss_call["totals"])
-    net = Net(
+    operands = {
+        **_batch(parts, loss_call, forward[0]["x"]),
+        **_penalty(parts["add_penalty"], update, loss_call["totals"]),
+        **{name: update[name] for name in ("theta", "gradient")},
+        **{f"s{k}": vector for k, vector in enumerate(update["state"])},
+        **{name: tick[name] for name in ("clock", "rates", "hyper")},
+        "totals": loss_call["totals"],
+        "decay": update["weight_decay"],
+        "rows": rows,
+    }
+    net = _net(layers, loss_call["loss"], update, operands, bool(parts["add_penalty"]))
+    return Step(net, operands)
+
+
+def _net(
+    layers: tuple[Layer, ...], loss: Any, update: Arguments, operands: Arguments, has_penalty: bool
+) -> Net:
+    return Net(
         layers,
-        loss_call["loss"],
+        loss,
         update["rule"],
         len(update["state"]),
-        batch.data.dtype.name,
-        batch.targets.dtype.name,
-        batch.order is not None,
-        batch.scale is not None,
-        batch.weights is not None,
-        penalty is not None,
+        data=operands["data"].dtype.name,
+        targets=operands["targets"].dtype.name,
+        has_order=operands["order"] is not None,
+        is_scaled=operands["shift"] is not None,
+        is_weighted=operands["weights"] is not None,
+        has_penalty=has_penalty,
     )
-    return Step(
-        net, rows, batch, update["theta"], update["gradient"], tuple(update["state"]),
-        tick["clock"], tick["rates"], tick["hyper"], loss_call["totals"], update["weight_decay"],
-        penalty,
-    )  # fmt: skip
 
 
 def _check_chain(
@@ -150,20 +145,20 @@ def _offset(mine: Array, vector: Array) -> int:
     return place
 
 
-def _batch(parts: dict[str, list[Arguments]], loss_call: Arguments, x: Array) -> Batch:
-    """Return the source of the rows."""
+def _batch(parts: dict[str, list[Arguments]], loss_call: Arguments, x: Array) -> Arguments:
+    """Return the operands of the rows: whole arrays and the row indices, or the batch itself."""
     y, weight = loss_call["y"], loss_call["weight"]
     is_known = y.dtype == DTYPE if y.ndim == 2 else y.dtype.name in LABELS
     _require(is_known, f"targets of {y.dtype}")
     gathers, scales = parts["gather_rows"], parts["scale_rows"]
     scale = _scale(scales, x)
-    raw = x if scale is None else scales[0]["rows"]
+    raw = scales[0]["rows"] if scales else x
     wanted = [raw, y, *([] if weight is None else [weight])]
     if not gathers:
         is_plain = all(array.flags.c_contiguous for array in wanted)
         _require(is_plain and not scales, "a batch that the step modifies in place")
-        _check_rows(x)
-        return Batch(x, y, weight)
+        rows = {"data": x, "targets": y, "weights": weight, "order": None, "batch_size": 0}
+        return rows | scale
     outs = [gather["out"] for gather in gathers]
     is_whole = len(outs) == len(wanted) and all(map(_is_same, outs, wanted))
     _require(is_whole, "gathered rows that are not the batch")
@@ -177,42 +172,31 @@ def _batch(parts: dict[str, list[Arguments]], loss_call: Arguments, x: Array) ->
     sizes = {int(gather["batch_size"]) for gather in gathers}
     is_one = shared and len(sizes) == 1 and _is_same(of_x["clock"], parts["tick"][0]["clock"])
     _require(is_one and of_x["data"].shape[0] < 2**31, "rows in several orders")
-    for gather in gathers:
-        _check_rows(gather["data"])
     arrays = [gather["data"] for gather in gathers] + [None]
-    return Batch(arrays[0], arrays[1], arrays[2], of_x["order"], sizes.pop(), scale)
+    rows = dict(zip(("data", "targets", "weights"), arrays, strict=False))
+    return {**rows, "order": of_x["order"], "batch_size": sizes.pop(), **scale}
 
 
-def _check_rows(data: Array) -> None:
-    """Check that the kernel can read an array's rows: the dtype, and contiguous rows."""
-    try:
-        _row_stride(data)
-    except Untraceable as error:
-        raise NotNarrow(str(error)) from error
-
-
-def _scale(scales: Sequence[Arguments], x: Array) -> tuple[Array, Array, float | None] | None:
+def _scale(scales: Sequence[Arguments], x: Array) -> Arguments:
     if not scales:
-        return None
+        return {"shift": None, "factor": None, "clip": 0.0}
     (scale, *more) = scales
     known = not more and _is_same(scale["out"], x)
     known = known and all(scale[name].dtype == "float64" for name in ("shift", "factor"))
     _require(known, "another scaling of the inputs")
-    return scale["shift"], scale["factor"], scale["clip"]
+    return {"shift": scale["shift"], "factor": scale["factor"], "clip": scale["clip"] or 0.0}
 
 
-def _penalty(
-    penalties: Sequence[Arguments], update: Arguments, totals: Array
-) -> tuple[float, float, float] | None:
+def _penalty(penalties: Sequence[Arguments], update: Arguments, totals: Array) -> Arguments:
     if not penalties:
-        return None
+        return {"l1": 0.0, "l2": 0.0, "penalty_rows": 0.0}
     (penalty, *more) = penalties
     n_weights = update["n_weights"]
     known = not more and penalty["weights"].size == penalty["gradient"].size == n_weights
     known = known and _offset(penalty["weights"], update["theta"]) == 0
     known = known and _offset(penalty["gradient"], update["gradient"]) == 0
     _require(known and _is_same(penalty["totals"], totals), "a penalty on other weights")
-    return float(penalty["l1"]), float(penalty["l2"]), float(penalty["rows"])
+    return {"l1": penalty["l1"], "l2": penalty["l2"], "penalty_rows": penalty["rows"]}
 
 
 def _is_same(a: Any, b: Any) -> bool:

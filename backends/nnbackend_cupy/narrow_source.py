@@ -14,16 +14,13 @@ import numpy as np
 
 from nnbackend.backend.formulas import Activation, Loss, UpdateRule
 from nnbackend_cupy.grids import power_of_two
+from nnbackend_cupy.records import Kernel
 from nnbackend_cupy.sources import (
-    C_NAMES,
-    Source,
-    _function,
-    _instance,
-    _label,
     loss_lines,
-    update_lines,
+    slope_lines,
+    update_filling,
+    value_lines,
 )
-from nnbackend_cupy.tracing import ELEMENTS, XP, as_symbol, inputs, traced
 
 BLOCK, CLUSTER, GRID = range(3)  # the barrier's scope, as in cuda/narrow.cu
 MAX_UNITS = 128  # of a layer; a separate phase handles more inputs than that
@@ -84,38 +81,30 @@ class Grid:
     loads: int = 16
 
 
-def source(net: Net, grid: Grid, rows: int) -> tuple[Source, int]:
+def kernel(net: Net, grid: Grid, rows: int) -> tuple[Kernel, int]:
     """Return the kernel for at most `rows` rows, and how many elements of scratch it needs.
 
     Raises: NotNarrow if a row exceeds the shared memory; Untraceable.
     """
     layout = Layout(net, grid, power_of_two(rows))
-    y = "(T)(label == j)" if net.targets.startswith("int") else "y[j]"
-    moves, macros = update_lines(net.rule, DTYPE, net.n_states)
-    phis, names = _activations(net.layers)
-    out = {"out": f"out[j * {layout.rows}]", "y": y}
-    macros |= layout.macros() | {
-        "X": C_NAMES[net.data],
-        "Y": C_NAMES[net.targets],
-        "HAS_LABELS": int(net.targets.startswith("int")),
-        "HAS_ORDER": int(net.has_order),
-        "HAS_SCALE": int(net.is_scaled),
-        "IS_WEIGHTED": int(net.is_weighted),
-        "HAS_PENALTY": int(net.has_penalty),
-        "SMALLEST": repr(float(np.finfo(DTYPE).smallest_normal)),
-    }
-    places = {
-        "ACTIVATIONS": phis,
-        "LOSS": loss_lines(net.loss, DTYPE, out, f"delta[j * {layout.rows}]"),
-        "COEFFICIENTS": moves["COEFFICIENTS"],
-        "MOVE": moves["FORMULA"],
-        "TRANSPOSES": list(layout.transposes()),
-        "WIDE_INPUT": list(layout.wide_input()),
-        "ROWS": list(layout.of_rows(names)),
-    }
-    widths = [str(net.layers[0].n_in), *(str(layer.n_out) for layer in net.layers)]
-    label = "_".join((_label(net.loss), *widths))
-    return _instance("narrow.cu", label, macros, places, True), layout.scratch_size
+
+    def filling(dtype: np.dtype[Any], loss: Loss, n: int) -> dict[str, object]:
+        phis, names = _activations(net.layers)
+        return {
+            **update_filling(dtype, net.rule, n),
+            "HAS_ORDER": int(net.has_order),
+            "HAS_SCALE": int(net.is_scaled),
+            "IS_WEIGHTED": int(net.is_weighted),
+            "HAS_PENALTY": int(net.has_penalty),
+            "ACTIVATIONS": phis,
+            "LOSS": loss_lines(dtype, loss, f"[j * {layout.rows}]"),
+            "TRANSPOSES": list(layout.transposes()),
+            "WIDE_INPUT": list(layout.wide_input()),
+            "OF_ROWS": list(layout.of_rows(names)),
+        }
+
+    macros = {**layout.macros(), "HAS_LABELS": int(net.targets.startswith("int"))}
+    return Kernel("narrow", filling, macros=macros, n=net.n_states), layout.scratch_size
 
 
 def _activations(layers: Sequence[Layer]) -> tuple[list[str], list[str]]:
@@ -125,15 +114,12 @@ def _activations(layers: Sequence[Layer]) -> tuple[list[str], list[str]]:
     known: dict[str, str] = {}
     names = []
     for layer in layers:
-        z, a, da = inputs(DTYPE, ELEMENTS, "z", "a", "da")
-        value = as_symbol(traced(layer.phi.value, z, XP), z, ELEMENTS)
-        slope = as_symbol(traced(layer.phi.delta, da, z, a, XP), z, ELEMENTS)
         body = [
             f"{head} value(const T z) {{",
-            *_function(DTYPE, {"z": "z"}, value),
+            *value_lines(DTYPE, layer.phi),
             "  }",
             f"{head} slope(const T da, const T z, const T a) {{",
-            *_function(DTYPE, {"z": "z", "a": "a", "da": "da"}, slope),
+            *slope_lines(DTYPE, layer.phi),
             "  }",
         ]
         text = "\n".join(body)

@@ -21,22 +21,24 @@ ELEMENTS: Shape = ("B", "O")  # of an activation, an output, a target
 REDUCTIONS = ("sum", "prod", "max", "min", "argmax", "argmin", "all", "any")
 FLOAT, INTEGER, BOOL = "fib"  # the kinds of a symbol; float is the working dtype
 
-# Unary functions of C, by their names in NumPy or the array API standard.
-UNARY = {
-    **{n: n for n in ("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "cbrt")},
-    **{n: n for n in ("sin", "cos", "tan", "sinh", "cosh", "tanh", "erf", "erfc")},
-    **{n: n for n in ("asin", "acos", "atan", "asinh", "acosh", "atanh", "floor", "ceil", "trunc")},
-    **{f"arc{n[1:]}": n for n in ("asin", "acos", "atan", "asinh", "acosh", "atanh")},
-    "abs": "fabs",
-    "absolute": "fabs",
-    "fabs": "fabs",
-    "rint": "rint",
-    "round": "rint",
-    "sign": "sign",
-    "negative": "neg",
-    "isnan": "isnan",
+# Functions of NumPy or the array API standard: the operation, the kind of its operands (None: their
+# common kind; NUMBER: that, with booleans as floats) and of its result (None: the same).
+NUMBER = "number"
+_INVERSE = ("asin", "acos", "atan", "asinh", "acosh", "atanh")
+_C_FUNCTIONS = (
+    *("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "cbrt", "erf", "erfc"),
+    *("sin", "cos", "tan", "sinh", "cosh", "tanh", *_INVERSE, "floor", "ceil", "trunc", "rint"),
+)
+UNARY: dict[str, tuple[str, str | None, str | None]] = {
+    **{name: (name, FLOAT, None) for name in _C_FUNCTIONS},
+    **{f"arc{name[1:]}": (name, FLOAT, None) for name in _INVERSE},
+    **dict.fromkeys(("abs", "absolute", "fabs"), ("fabs", NUMBER, None)),
+    **dict.fromkeys(("logical_not", "invert"), ("!", BOOL, BOOL)),
+    "round": ("rint", FLOAT, None),
+    "sign": ("sign", NUMBER, None),
+    "negative": ("neg", NUMBER, None),
+    "isnan": ("isnan", None, BOOL),
 }
-ARITHMETIC = {"add": "+", "subtract": "-", "multiply": "*"}
 COMPARISONS = {
     "equal": "==",
     "not_equal": "!=",
@@ -45,15 +47,15 @@ COMPARISONS = {
     "greater": ">",
     "greater_equal": ">=",
 }
-LOGICAL = {
-    "logical_and": "&&",
-    "bitwise_and": "&&",
-    "logical_or": "||",
-    "bitwise_or": "||",
-    "logical_xor": "!=",
-    "bitwise_xor": "!=",
+LOGICAL = {"and": "&&", "or": "||", "xor": "!="}
+BINARY: dict[str, tuple[str, str | None, str | None]] = {
+    **{name: (op, None, BOOL) for name, op in COMPARISONS.items()},
+    **{f"logical_{name}": (op, BOOL, BOOL) for name, op in LOGICAL.items()},
+    **dict.fromkeys(("atan2", "arctan2"), ("atan2", FLOAT, None)),
+    "maximum": ("maximum", FLOAT, None),
+    "minimum": ("minimum", FLOAT, None),
+    "divide": ("/", FLOAT, None),
 }
-PAIRS = {"maximum": "maximum", "minimum": "minimum", "atan2": "atan2", "arctan2": "atan2"}
 
 
 class Untraceable(Exception):
@@ -185,11 +187,13 @@ def _broadcast(symbols: Sequence[Symbol]) -> Shape:
     return tuple(shape)
 
 
-def _node(op: str, values: Sequence[Any], kind: str | None = None, of: str | None = None) -> Symbol:
-    """Return an operation on values, converted to the kind `of` or to their common kind."""
+def _node(op: str, values: Sequence[Any], of: str | None = None, kind: str | None = None) -> Symbol:
+    """Return an operation on values. of, kind: of its operands and its result, as in `UNARY`."""
     like = next(v for v in values if isinstance(v, Symbol))
     symbols = [_as_symbol(v, like) for v in values]
-    common = of or min((s.kind for s in symbols), key="fib".index)
+    common = min((s.kind for s in symbols), key="fib".index)
+    if of is not None:
+        common = of if of != NUMBER else FLOAT if common == BOOL else common
     symbols = [_cast(s, common) for s in symbols]
     return Symbol(op, tuple(symbols), kind or common, _broadcast(symbols), like.working)
 
@@ -264,14 +268,6 @@ class SymbolicNamespace:
 XP: Any = SymbolicNamespace()
 
 
-def _unary(op: str) -> Callable[..., Symbol]:
-    if op == "isnan":
-        return lambda x: _node(op, (x,), BOOL)
-    if op in ("neg", "fabs", "sign"):
-        return lambda x: _node(op, (x,), of=FLOAT if x.kind == BOOL else None)
-    return lambda x: _node(op, (x,), of=FLOAT)
-
-
 def _arithmetic(op: str) -> Callable[..., Symbol]:
     def traced(a: Any, b: Any) -> Symbol:
         made = _node(op, (a, b))
@@ -282,11 +278,11 @@ def _arithmetic(op: str) -> Callable[..., Symbol]:
     return traced
 
 
-def _logical(op: str, is_bitwise: bool) -> Callable[..., Symbol]:
+def _bitwise(op: str) -> Callable[..., Symbol]:
     def traced(a: Any, b: Any) -> Symbol:
-        if is_bitwise and any(getattr(v, "kind", BOOL) != BOOL for v in (a, b)):
+        if any(getattr(v, "kind", BOOL) != BOOL for v in (a, b)):
             _refuse("uses bitwise operations on numbers")
-        return _node(op, (a, b), BOOL, of=BOOL)
+        return _node(op, (a, b), BOOL, BOOL)
 
     return traced
 
@@ -342,20 +338,18 @@ def _logaddexp(a: Any, b: Any) -> Symbol:
 
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
-    **{name: _unary(op) for name, op in UNARY.items()},
-    **{name: _arithmetic(op) for name, op in ARITHMETIC.items()},
-    **{n: (lambda a, b, op=op: _node(op, (a, b), BOOL)) for n, op in COMPARISONS.items()},
-    **{name: _logical(op, name.startswith("bitwise")) for name, op in LOGICAL.items()},
-    **{n: (lambda a, b, op=op: _node(op, (a, b), of=FLOAT)) for n, op in PAIRS.items()},
+    **{name: lambda x, row=row: _node(row[0], (x,), *row[1:]) for name, row in UNARY.items()},
+    **{name: lambda a, b, row=row: _node(row[0], (a, b), *row[1:]) for name, row in BINARY.items()},
+    **{f"bitwise_{name}": _bitwise(op) for name, op in LOGICAL.items()},
+    "add": _arithmetic("+"),
+    "subtract": _arithmetic("-"),
+    "multiply": _arithmetic("*"),
     **{op: _reduction(op) for op in REDUCTIONS},
     "amax": _reduction("max"),
     "amin": _reduction("min"),
     "mean": _mean,
-    "divide": lambda a, b: _node("/", (a, b), of=FLOAT),
     "power": _power,
     "pow": _power,
-    "logical_not": lambda x: _node("!", (x,), BOOL, of=BOOL),
-    "invert": lambda x: _node("!", (x,), BOOL, of=BOOL),
     "positive": lambda x: x,
     "square": lambda x: x * x,
     "reciprocal": lambda x: 1.0 / x,

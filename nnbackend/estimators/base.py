@@ -89,8 +89,8 @@ def _constraints(kind: type) -> dict[str, list[Any]]:
 
 
 @dataclass(eq=False, repr=False)
-class Parameters(UpdateOptions):
-    """The parameters of all estimators: scikit-learn's, ours, and the options of the updates."""
+class Parameters:
+    """The parameters of all estimators but the options of the updates: scikit-learn's, and ours."""
 
     hidden_layer_sizes: Units = parameter((100,), "array-like", AT_LEAST_1, AbstractLayer)
     activation: Activations = parameter(
@@ -127,8 +127,10 @@ class Parameters(UpdateOptions):
     )
 
 
-class BaseMLP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, Parameters):
-    """Base class of all estimators.
+class BaseMLP(
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, UpdateOptions, Parameters
+):
+    """Base class of all estimators; the fields of its last base class come first.
 
     Subclasses define targets, output and loss (Classification, Regression), and what is fitted
     (NetworkMLP, EnsembleMLP).

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from nnbackend.network.activations import ACTIVATIONS, get_activation
-from nnbackend.network.evaluation.scores import ACCURACY, BINARY_ACCURACY, SQUARED_ERROR
+from nnbackend.network.evaluation.scores import ACCURACY, BINARY_ACCURACY, SQUARED_ERROR, Score
 from nnbackend.network.losses import LOSSES, Loss, get_loss
 from nnbackend.training.optimizers import OPTIMIZERS, SGD, Adam, Optimizer
-from nnbackend_cupy import narrow_source, sources
+from nnbackend_cupy import batches, layers, losses, narrow_source, updates
 from nnbackend_cupy.narrow import Device, choose_grid
 from nnbackend_cupy.narrow_source import Layer, Net
-from nnbackend_cupy.sources import Source
+from nnbackend_cupy.records import Kernel, variant
+from nnbackend_cupy.sources import OfRow, Source, loss_lines, score_lines, update_filling
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 PLAIN = [*map(get_loss, LOSSES), get_loss("cross_entropy", 0.1)]
@@ -26,50 +28,93 @@ RULES: list[Optimizer] = [
     SGD(momentum=0.9),
     SGD(momentum=0.9, nesterov=True),
 ]
+# The kernels without formulas whose only type is T.
+PLAIN_KERNELS = [
+    kernel
+    for module in (layers, losses, updates)
+    for kernel in vars(module).values()
+    if isinstance(kernel, Kernel) and kernel.filling is None
+]
 DATA = ("bool", "uint8", "int8", "int16", "uint16", "int32", "int64", "float32", "float64")
+
+
+def source_of(kernel: Kernel, types: str, *formulas: Any) -> Source:
+    """Return a kernel's text. types: dtypes by name, as "T=float32 Y=int32"."""
+    bound = dict(pair.split("=") for pair in types.split())
+    try:
+        return kernel.source(bound, *formulas)
+    except OfRow:
+        if kernel.of_row is None:
+            raise
+        return kernel.of_row.source(bound, *formulas)
+
+
+def loss_source(formula: Loss, dtype: str, label: str = "", is_weighted: bool = False) -> Source:
+    """Return the kernel of a loss. label: the dtype of class labels."""
+    flags = {"HAS_LABELS": bool(label), "IS_WEIGHTED": is_weighted}
+    return source_of(variant("loss", loss_lines, **flags), _types(dtype, label), formula)
+
+
+def score_source(formula: Score, dtype: str, label: str = "", is_weighted: bool = False) -> Source:
+    """Return the kernel of a score. label: the dtype of class labels."""
+    flags = {"HAS_LABELS": bool(label), "IS_WEIGHTED": is_weighted}
+    return source_of(variant("score", score_lines, **flags), _types(dtype, label), formula)
+
+
+def update_source(rule: Any, dtype: str, n: int) -> Source:
+    """Return the kernel of an update rule with n state vectors."""
+    return source_of(variant("update", update_filling, n), f"T={dtype}", rule)
+
+
+def _types(dtype: str, label: str) -> str:
+    return f"T={dtype} Y={label}" if label else f"T={dtype}"
+
+
+def begin_source(*pairs: tuple[str, str]) -> Source:
+    """Return the kernel that starts a step. pairs: dtypes of the data and of the batch."""
+    types = " ".join(f"In{k}={data} Out{k}={out}" for k, (data, out) in enumerate(pairs))
+    return source_of(variant("begin", n=len(pairs)), types)
 
 
 def all_sources() -> Iterator[Source]:
     """Return every built-in kernel in both dtypes."""
-    for dtype in DTYPES:
+    for dtype in ("float32", "float64"):
         for phi in map(get_activation, ACTIVATIONS):
-            yield sources.activation(phi, dtype)
-            for with_bias in (False, True):
-                yield sources.slope(phi, dtype, with_bias)
-        for target in (dtype.name, "int32"):
+            yield source_of(layers.BIAS_ACTIVATION, f"T={dtype}", phi)
+            yield source_of(layers.SLOPE, f"T={dtype}", phi)
+        for label in ("", "int32"):
             for is_weighted in (False, True):
                 for loss in ALL_LOSSES:
-                    yield sources.loss(loss, dtype, target, is_weighted)
+                    yield loss_source(loss, dtype, label, is_weighted)
                 for score in SCORES:
-                    yield sources.score(score, dtype, target, is_weighted)
+                    yield score_source(score, dtype, label, is_weighted)
         for phi, below in (("identity", "relu"), ("tanh", None), ("identity", "silu")):
             above, under = get_activation(phi), below and get_activation(below)
-            for loss, target in (
-                (ALL_LOSSES[0], dtype.name),
-                (get_loss("cross_entropy").fused(), "int32"),
-            ):
+            for loss, label in ((ALL_LOSSES[0], ""), (get_loss("cross_entropy").fused(), "int32")):
                 for n_out, warps in ((10, 4), (1, 1)):
-                    yield sources.output(above, loss, under or None, dtype, target, n_out, warps)
+                    flags = {"HAS_LABELS": bool(label), "O": n_out, "WARPS": warps}
+                    kernel = variant("output", losses.output_filling, **flags)
+                    yield source_of(kernel, _types(dtype, label), loss, above, under)
         for rule in RULES:
-            yield sources.update(rule, dtype, len(rule.state))
-        yield sources.bias_gradient(dtype)
-        yield sources.weight_gradient(dtype)
+            yield update_source(rule, dtype, len(rule.state))
+        for kernel in PLAIN_KERNELS:
+            yield source_of(kernel, f"T={dtype}")
         for n_few in (1, 4, 5, 10, 16):
             for is_delta_few in (False, True):
-                yield sources.thin_gradient(dtype, n_few, is_delta_few)
-        yield sources.layers(dtype)
-        yield sources.vectors(dtype)
+                kernel = variant("thin_gradient", FEW=n_few, IS_DELTA_FEW=is_delta_few)
+                yield source_of(kernel, f"T={dtype}")
         for data in DATA:
-            yield sources.gather(data, dtype.name)
-    yield sources.gather("int32", "int32")
-    yield sources.gather("int64", "int64")
-    yield sources.tick()
-    yield sources.begin([("float32", "float32"), ("int32", "int32")])
-    yield sources.begin([("uint8", "float32"), ("float32", "float32"), ("float64", "float64")])
+            yield source_of(batches.GATHER, f"In={data} Out={dtype}")
+            yield source_of(batches.SCALE, f"In={data} T={dtype}")
+    yield source_of(batches.GATHER, "In=int32 Out=int32")
+    yield source_of(batches.GATHER, "In=int64 Out=int64")
+    yield source_of(batches.TICK, "")
+    yield begin_source(("float32", "float32"), ("int32", "int32"))
+    yield begin_source(("uint8", "float32"), ("float32", "float32"), ("float64", "float64"))
 
 
 def distinct_sources() -> list[Source]:
-    """Return the distinct kernels: softmax's slope is the same with and without bias."""
+    """Return the distinct kernels: some losses have the same text."""
     return list({source.name: source for source in all_sources()}.values())
 
 
@@ -106,5 +151,8 @@ def narrow_sources(device: Device) -> list[Source]:
     for *net, rows in NARROW:
         work = rows * sum(n * m for n, m in pairwise(net[0]))
         grid = choose_grid(work, device)
-        made.append(narrow_source.source(narrow_net(*net), grid, rows)[0])
+        network = narrow_net(*net)
+        kernel, _ = narrow_source.kernel(network, grid, rows)
+        types = {"T": "float32", "X": network.data, "Y": network.targets}
+        made.append(kernel.source(types, network.loss))
     return made

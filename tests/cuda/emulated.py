@@ -12,7 +12,7 @@ import numpy as np
 from emulator import compile_on_host
 
 from nnbackend.testing import ReferenceBackend
-from nnbackend_cupy.kernels import Kernels
+from nnbackend_cupy.kernels import CUDA_KERNELS, Kernels
 
 
 class EmulatedBackend(ReferenceBackend):
@@ -29,7 +29,8 @@ class EmulatedBackend(ReferenceBackend):
         self.kernels.bias_activation(z, b, a, phi)
 
     def dense_backward(self, x, W, z, a, phi, delta, dW, db, dx):  # type: ignore[no-untyped-def]
-        self.kernels.slope_and_bias(delta, z, a, phi, db)
+        self.kernels.slope(delta, z, a, phi)
+        self.kernels.bias_gradient(delta, db)
         dW[...] = x.T @ delta
         if dx is not None:
             dx[...] = delta @ W.T
@@ -42,9 +43,5 @@ def _pass_on(name: str) -> Any:
     return kernel
 
 
-for _name in (
-    *("maxout_forward", "maxout_backward", "dropout_forward", "dropout_backward"),
-    *("loss_and_delta", "add_score", "add_penalty", "clip_norm", "optimizer_step"),
-    *("max_norm", "average", "tick", "gather_rows", "scale_rows"),
-):
+for _name in CUDA_KERNELS:
     setattr(EmulatedBackend, _name, _pass_on(_name))

@@ -497,6 +497,7 @@ MODULES = (
     "failures",
     "streams",
     "graphs",
+    "fusing",
     "capturing",
     "staging",
     "backend",

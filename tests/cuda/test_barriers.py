@@ -71,7 +71,7 @@ NOTICED: dict[tuple[str, int], Check] = {
     ("common.cu", 1): lambda row: UpdateChecks().test_max_norm(row, "float64"),
     ("common.cu", 2): lambda row: LayerChecks().test_dense_backward_of_many_rows(row, "float64"),
     ("common.cu", 3): lambda row: UpdateChecks().test_add_penalty(row, "float64", 0.02, 0.3),
-    ("layers.cu", 0): lambda row: LayerChecks().test_dropout_forward(row, "float64", 40, 0.3),
+    ("dropout.cu", 0): lambda row: LayerChecks().test_dropout_forward(row, "float64", 40, 0.3),
     ("loss.cu", 0): lambda row: LossChecks().test_loss_and_delta(row, "float64", "quadratic", True),
     **{("narrow.cu", i): lambda row: narrow(row, Grid(GRID, 3, 64)) for i in range(9)},
     ("narrow.cu", 9): lambda row: narrow(row, Grid(GRID, 3, 64), WIDE, 20),
@@ -151,4 +151,4 @@ def test_every_barrier_is_tested() -> None:
     }
     assert there == set(NOTICED)
     assert without(f"a{BARRIER}b{BARRIER}c", 1) == f"a{BARRIER}bc"
-    assert philox.UNITS_PER_BLOCK == 16  # as in layers.cu
+    assert philox.UNITS_PER_BLOCK == 16  # as in dropout.cu

@@ -107,7 +107,7 @@ def test_threads_share_no_scratch_memory_and_no_streams() -> None:
     found: list[tuple[Any, ...]] = []
 
     def look() -> None:
-        scratch = backend._kernels._scratch("sums", (4,), "float64")
+        scratch = backend._kernels._scratch("partial", 4, "float64")
         workspaces = [backend._blas._workspaces.address(lane) for lane in (0, 1)]
         streams = [backend._streams.main, backend._streams._side]
         found.append((scratch.data.ptr, *workspaces, *(stream.ptr for stream in streams)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,6 @@ from nnbackend_cupy.tracing import Untraceable
 pytestmark = pytest.mark.skipif(LACKING is not None, reason=str(LACKING))
 X = np.random.default_rng(0).standard_normal((20, 5)).astype(np.float32)
 LABELS = (X[:, 0] > 0).astype(int)
-F4 = np.dtype(np.float32)
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def cached(backend: Any) -> dict[str, int]:
     """Count the objects that the backend and the device hold."""
     cache = backend._kernels._cache
     return {
-        "kernels": len(cache._kernels),
+        "kernels": len(cache._entries),
         "compiled": len(cache._launches),
         "deleted formulas": sum(known.formula() is None for known in cache._formulas.values()),
         "whole steps": len(backend._narrow._launches),
@@ -109,25 +109,27 @@ def own(factor: float, name: str = "own") -> Activation:
 
 def test_networks_share_the_kernel_of_a_built_in_formula() -> None:
     cache, compiled = counted()
-    first = cache.kernel((get_activation("relu"),), "value", F4, lambda: Source("a", "text"))
-    second = cache.kernel((get_activation("relu"),), "value", F4, lambda: pytest.fail("traced"))
+    relu = get_activation("relu")
+    first = cache.get((relu,), "value", lambda: cache.compiled(Source("a", "text")))
+    second = cache.get((get_activation("relu"),), "value", lambda: pytest.fail("traced"))
     assert first is second
-    for formula, role, dtype in (
-        (get_activation("tanh"), "value", F4),
-        (get_activation("relu"), "slope", F4),
-        (get_activation("relu"), "value", np.dtype(np.float64)),
-        (get_activation("leaky_relu", 0.1), "value", F4),
-        (get_activation("leaky_relu", 0.2), "value", F4),
-        (nn.losses.huber(1.0), "value", F4),
-        (nn.losses.huber(2.0), "value", F4),
-        (nn.Adam(beta1=0.9), "value", F4),
-        (nn.Adam(beta1=0.8), "value", F4),
-        (nn.AdamW(beta1=0.8), "value", F4),
-        (None, "value", F4),
+    for formula, role in (
+        (get_activation("tanh"), "value"),
+        (get_activation("relu"), "slope"),
+        (get_activation("relu"), ("value", "float64")),
+        (get_activation("leaky_relu", 0.1), "value"),
+        (get_activation("leaky_relu", 0.2), "value"),
+        (nn.losses.huber(1.0), "value"),
+        (nn.losses.huber(2.0), "value"),
+        (nn.Adam(beta1=0.9), "value"),
+        (nn.Adam(beta1=0.8), "value"),
+        (nn.AdamW(beta1=0.8), "value"),
+        (None, "value"),
     ):
         n = len(compiled)
-        cache.kernel((formula,), role, dtype, lambda n=n: Source(f"text {n}", ""))  # type: ignore[misc]
-        assert len(compiled) == n + 1, (formula, role, dtype)
+        source = Source(f"text {n}", "")
+        cache.get((formula,), role, partial(cache.compiled, source))
+        assert len(compiled) == n + 1, (formula, role)
 
 
 def test_two_formulas_with_one_name_have_two_kernels() -> None:
@@ -162,22 +164,22 @@ def test_a_custom_formula_is_not_kept_alive(is_good: bool, no_gc: None) -> None:
     cache, _ = counted()
     formulas = [own(1.0), own(1.0), own(2.0)]
 
-    def make() -> Source:
+    def make() -> Any:
         if is_good:
-            return Source("name", "text")
+            return cache.compiled(Source("name", "text"))
         raise Untraceable("never")
 
     for formula in formulas:
         for others in ((), (get_activation("relu"), None)):
             try:
-                cache.kernel((formula, *others), "role", F4, make)
+                cache.get((formula, *others), "role", make)
             except Untraceable:
                 assert not is_good
-    assert len(cache._kernels) == 6
+    assert len(cache._entries) == 6
     gone = [weakref.ref(formula) for formula in formulas]
     del formula, formulas, others
     assert all(reference() is None for reference in gone)
-    assert cache._kernels == {}
+    assert cache._entries == {}
     assert [known.formula() for known in cache._formulas.values()] == [get_activation("relu")]
 
 
@@ -190,7 +192,7 @@ def test_a_formula_without_weak_references_is_kept_alive() -> None:
 
     cache, compiled = counted()
     for n in range(20):  # ids of deleted objects are reused
-        cache.kernel((Slotted(),), "role", F4, lambda n=n: Source(f"{n}", ""))  # type: ignore[misc]
+        cache.get((Slotted(),), "role", lambda n=n: cache.compiled(Source(f"{n}", "")))  # type: ignore[misc]
     assert len(compiled) == 20
 
 
@@ -212,11 +214,12 @@ def test_a_sweep_over_parameters_does_not_grow_the_cache_without_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(kernel_cache, "MAX_KERNELS", 10)
+    monkeypatch.setattr(kernel_cache, "MAX_ENTRIES", 10)
     cache, compiled = counted()
     for n in range(100):
         formula = get_activation("leaky_relu", n / 100)
-        cache.kernel((formula,), "value", F4, lambda n=n: Source(f"{n}", ""))  # type: ignore[misc]
-    assert len(cache._kernels) == len(cache._launches) == 10
+        cache.get((formula,), "value", lambda n=n: cache.compiled(Source(f"{n}", "")))  # type: ignore[misc]
+    assert len(cache._entries) == len(cache._launches) == 10
     assert len(compiled) == 100
 
 
@@ -231,7 +234,7 @@ def test_a_graph_keeps_its_kernels_after_the_cache_evicts_them(
     (launch,) = backend._kernels._cache._launches.values()
     here = weakref.ref(launch)
     backend._kernels._cache._launches.clear()
-    backend._kernels._cache._kernels.clear()
+    backend._kernels._cache._entries.clear()
     del launch
     gc.collect()
     assert here() is not None

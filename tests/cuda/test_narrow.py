@@ -240,11 +240,11 @@ def test_narrow_steps_can_be_disabled() -> None:
 def calls_of(run: ShortRun) -> list[Call]:
     """Return the calls of a step."""
     step = run.step()
-    run.backend._recorder = recorder = Recorder()
+    run.backend._thread_state.recorder = recorder = Recorder()
     try:
         return recorded(step, recorder)
     finally:
-        run.backend._recorder = None
+        run.backend._thread_state.recorder = None
 
 
 def _other(name: str, argument: str, value: Any = None, nth: int = 0) -> Any:

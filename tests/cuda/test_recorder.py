@@ -29,14 +29,14 @@ def test_kernels_are_the_methods_that_return_none() -> None:
 def test_calls_are_recorded_and_do_not_run() -> None:
     backend = new_backend()
     array, other = backend.zeros((3,), "float32"), backend.zeros((3,), "float32")
-    backend._recorder = recorder = Recorder()
+    backend._thread_state.recorder = recorder = Recorder()
 
     def step() -> None:
         backend.fill(array, value=2.0)
         backend.copy(array, other)
 
     calls = recorded(step, recorder)
-    backend._recorder = None
+    backend._thread_state.recorder = None
     assert [call.name for call in calls] == ["fill", "copy"]
     assert calls[0] == Call("fill", (array,), {"value": 2.0})
     assert calls[0].arguments == {"array": array, "value": 2.0}
@@ -55,7 +55,7 @@ def test_calls_are_recorded_and_do_not_run() -> None:
 )
 def test_a_method_that_is_not_a_kernel_is_refused(call: Any, reason: str) -> None:
     backend = new_backend()
-    backend._recorder = recorder = Recorder()
+    backend._thread_state.recorder = recorder = Recorder()
     with pytest.raises(NotRecorded, match=reason):
         recorded(lambda: call(backend), recorder)
 
@@ -63,11 +63,11 @@ def test_a_method_that_is_not_a_kernel_is_refused(call: Any, reason: str) -> Non
 def test_kernels_of_other_threads_run() -> None:
     backend = new_backend()
     array = backend.zeros((3,), "float32")
-    backend._recorder = recorder = Recorder()
+    backend._thread_state.recorder = recorder = Recorder()
     other = threading.Thread(target=backend.fill, args=(array, 2.0))
     other.start()
     other.join()
-    backend._recorder = None
+    backend._thread_state.recorder = None
     assert recorder.calls == []
     assert backend.to_host(array).tolist() == [2.0] * 3
 

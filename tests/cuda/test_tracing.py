@@ -11,7 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from built_in import ALL_LOSSES, DTYPES, RULES, SCORES
+from built_in import (
+    ALL_LOSSES,
+    DTYPES,
+    RULES,
+    SCORES,
+    loss_source,
+    score_source,
+    source_of,
+    update_source,
+)
 from emulated import EmulatedBackend
 from emulator import LACKING
 
@@ -19,7 +28,7 @@ from nnbackend.network.activations import ACTIVATIONS, Activation, get_activatio
 from nnbackend.network.evaluation.scores import Score
 from nnbackend.network.losses import Loss
 from nnbackend.training.optimizers import SGD
-from nnbackend_cupy import sources
+from nnbackend_cupy import layers
 from nnbackend_cupy.codegen import Printer, number
 from nnbackend_cupy.tracing import ELEMENTS, XP, Untraceable, as_symbol, inputs, traced
 
@@ -33,9 +42,11 @@ every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @every_dtype
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_every_activation_is_traced(name: str, dtype: np.dtype[Any]) -> None:
-    phi, is_of_row = get_activation(name), name == "softmax"
-    assert sources.activation(phi, dtype).is_of_row is is_of_row
-    assert sources.slope(phi, dtype, with_bias=True).is_of_row is is_of_row
+    phi, of_row = get_activation(name), "row_" if name == "softmax" else ""
+    value = source_of(layers.BIAS_ACTIVATION, f"T={dtype}", phi)
+    assert value.name.startswith(f"{of_row}activation_{name}")
+    slope = source_of(layers.SLOPE, f"T={dtype}", phi)
+    assert slope.name.startswith(f"{of_row}slope_{name}")
 
 
 @every_dtype
@@ -44,16 +55,16 @@ def test_every_activation_is_traced(name: str, dtype: np.dtype[Any]) -> None:
 def test_every_loss_and_score_is_traced(
     dtype: np.dtype[Any], target: str, is_weighted: bool
 ) -> None:
-    kind = dtype.name if target == "y" else "int32"
-    names = {sources.loss(loss, dtype, kind, is_weighted).name for loss in ALL_LOSSES}
-    names |= {sources.score(score, dtype, kind, is_weighted).name for score in SCORES}
+    of = dtype.name, "" if target == "y" else "int32", is_weighted
+    names = {loss_source(loss, *of).name for loss in ALL_LOSSES}
+    names |= {score_source(score, *of).name for score in SCORES}
     assert len(names) == len(ALL_LOSSES) + len(SCORES)
 
 
 @every_dtype
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_every_update_rule_is_traced(rule: Any, dtype: np.dtype[Any]) -> None:
-    text = sources.update(rule, dtype, len(rule.state)).text
+    text = update_source(rule, dtype.name, len(rule.state)).text
     assert "theta = " in text
     assert text.count("  c[") - text.count("  c[N_COEFFICIENTS]") == len(
         rule.coefficients(0.1, 0.9, 1.0)
@@ -132,7 +143,8 @@ def test_the_cube_of_the_documentation() -> None:
     b, a, delta, db = np.array([1.0, 0.0]), np.zeros((2, 2)), np.ones((2, 2)), np.zeros(2)
     backend.kernels.bias_activation(z, b, a, cube)
     np.testing.assert_array_equal(a, [[8.0, -8.0], [64.0, 0.125]])
-    backend.kernels.slope_and_bias(delta, z, a, cube, db)
+    backend.kernels.slope(delta, z, a, cube)
+    backend.kernels.bias_gradient(delta, db)
     np.testing.assert_array_equal(delta, [[12.0, 12.0], [48.0, 0.75]])
     np.testing.assert_array_equal(db, [60.0, 12.75])
 
@@ -182,13 +194,12 @@ def test_a_formula_that_needs_values_is_refused_with_a_reason(name: str) -> None
     f, says = REFUSED[name]
     phi = Activation(name, f, f)
     with pytest.raises(Untraceable, match=says):
-        sources.activation(phi, DTYPES[0])
+        source_of(layers.BIAS_ACTIVATION, "T=float32", phi)
     with pytest.raises(Untraceable):
-        sources.slope(phi, DTYPES[0], with_bias=True)
+        source_of(layers.SLOPE, "T=float32", phi)
 
 
 def test_a_loss_that_is_not_per_row_is_refused() -> None:
-    dtype = DTYPES[0]
     for formula in (
         lambda a, y, xp: (xp.sum(a - y), a - y),
         lambda a, y, xp: (xp.sum(a - y, axis=1), xp.sum(a, axis=1)),
@@ -196,14 +207,14 @@ def test_a_loss_that_is_not_per_row_is_refused() -> None:
         lambda a, y, xp: None,
     ):
         with pytest.raises(Untraceable):
-            sources.loss(Loss("own", formula), dtype, dtype.name, False)
+            loss_source(Loss("own", formula), "float32")
     with pytest.raises(Untraceable):
-        sources.score(Score("own", lambda a, y, xp: a - y), dtype, dtype.name, False)
+        score_source(Score("own", lambda a, y, xp: a - y), "float32")
 
 
 def test_a_rule_with_a_wrong_number_of_vectors_is_refused() -> None:
     with pytest.raises(ValueError, match="returns 1 state vectors, expected 2"):
-        sources.update(SGD(momentum=0.9), DTYPES[0], 2)
+        update_source(SGD(momentum=0.9), "float32", 2)
 
 
 # ---- the text -----------------------------------------------------------------------------------
@@ -232,7 +243,11 @@ def test_numbers_have_exact_texts(value: float) -> None:
 
 def test_different_formulas_have_different_names() -> None:
     first, second = (Activation("own", lambda z, k=k: k * z, lambda z: 1.0) for k in (2.0, 3.0))
-    names = {sources.activation(phi, dtype).name for phi in (first, second) for dtype in DTYPES}
+    names = {
+        source_of(layers.BIAS_ACTIVATION, f"T={dtype}", phi).name
+        for phi in (first, second)
+        for dtype in DTYPES
+    }
     assert len(names) == 4
-    assert sources.activation(first, DTYPES[0]).name in names
+    assert source_of(layers.BIAS_ACTIVATION, "T=float32", first).name in names
     assert XP.exp(0.0) == 1.0

@@ -16,8 +16,8 @@ __device__ __forceinline__ void KERNEL_pass(T* z, const T* b, T* a, long long n,
   }
 }
 
-extern "C" __global__ void __launch_bounds__(256, 1)
-    KERNEL(T* z, const T* b, T* a, long long n, int columns) {
+__global__ over_elements(256, 1) KERNEL(
+    T z[B O], const T b[O], T a[B O], long long n = B * O, int columns = O) {
   const int packed = 16 / sizeof(T);
   if (columns % packed == 0 && is_packable(z) && is_packable(b) && is_packable(a))
     KERNEL_pass<packed>(z, b, a, n, columns);

@@ -1,24 +1,12 @@
-// db = sum of delta's rows; with HAS_SLOPE first delta = delta * phi'(z), in the same pass.
+// db = sum of delta's rows.
 //
 // A block handles `width` columns (1, 2, 4 ... 32) and some of the rows. If several blocks share
 // a column, the last one to finish adds their partial sums in `partial` (blocks, columns).
 
-#if HAS_SLOPE
-__device__ __forceinline__ T KERNEL_slope(const T da, const T z, const T a) {
-  // FORMULA
-}
-#define VALUE(i) KERNEL_slope(delta[i], z[i], a[i])
-#define KEEP(i, value) delta[i] = value
-#define ARRAYS T *__restrict__ delta, const T *__restrict__ z, const T *__restrict__ a
-#else
-#define VALUE(i) delta[i]
-#define KEEP(i, value)
-#define ARRAYS const T *__restrict__ delta
-#endif
-
-extern "C" __global__ void __launch_bounds__(256, 1)
-    KERNEL(ARRAYS, T* db, T* partial, unsigned* counters, int rows, int columns, int width,
-           int rows_of_block) {
+__global__ over_columns(256, 1) KERNEL(
+    const restrict T delta[B O], T db[O], scratch T partial[chunks O],
+    scratch unsigned counters[tiles], int rows = B, int columns = O, int width = grid,
+    int rows_of_block = grid) {
   __shared__ T sums[256];
   __shared__ bool is_last;
   const int t = threadIdx.x, strip = t / width, strips = 256 / width;
@@ -31,9 +19,7 @@ extern "C" __global__ void __launch_bounds__(256, 1)
 #pragma unroll 4
     for (int row = begin + strip; row < end; row += strips) {
       const long long i = (long long)row * columns + column;
-      const T value = VALUE(i);
-      KEEP(i, value);
-      sum += value;
+      sum += delta[i];
     }
   }
   sum_columns<256>(sum, sums, width);
@@ -51,7 +37,3 @@ extern "C" __global__ void __launch_bounds__(256, 1)
   sum_columns<256>(sum, sums, width);
   if (is_first_strip) db[column] = sums[t];
 }
-
-#undef VALUE
-#undef KEEP
-#undef ARRAYS

@@ -9,6 +9,7 @@
 // assembler spills a register or two of some kernels to fit one more block.
 
 #define INFINITE (__longlong_as_double(0x7ff0000000000000ll))
+#define SMALLEST (sizeof(T) == 4 ? 1.1754943508222875e-38 : 2.2250738585072014e-308)  // normal
 #define NO_PLACE 0x7fffffff
 #define EVERY_LANE 0xffffffffu
 
@@ -24,6 +25,9 @@ template <class A> __device__ __forceinline__ A maximum(A a, A b) {
 template <class A> __device__ __forceinline__ A minimum(A a, A b) {
   return a < b || a != a ? a : b;
 }
+
+__device__ __forceinline__ float root(float x) { return sqrtf(x); }
+__device__ __forceinline__ double root(double x) { return sqrt(x); }
 
 // ---- vector loads and stores --------------------------------------------------------------------
 

@@ -1,16 +1,13 @@
 // A loss and its gradient in one launch: delta = d(mean loss)/d(out), and the sums for `totals`.
 // `lanes` consecutive lanes of a warp share a row.
 
-#if IS_WEIGHTED
-#define WEIGHTS const T *weight, const double *weight_total, int has_total,
-#else
-#define WEIGHTS
-#endif
 #if HAS_LABELS
 #define TARGETS const int label
+#define Y_OF(j) (T)(label == j)
 #define TARGET is_inside ? (int)y[row] : -1
 #else
 #define TARGETS const T* y
+#define Y_OF(j) y[j]
 #define TARGET y + first
 #endif
 
@@ -20,9 +17,11 @@ __device__ __forceinline__ T KERNEL_row(
   // FORMULA
 }
 
-extern "C" __global__ void __launch_bounds__(128, 1)
-    KERNEL(const T* out, const Y* y, WEIGHTS T* delta, double* totals, double* partial,
-           unsigned* counter, int rows, int columns, int lanes) {
+__global__ over_sums(128, 1) KERNEL(
+    const T out[B O], const Y y[B] if HAS_LABELS, const T y[B O] if not HAS_LABELS,
+    const T weight[B] if IS_WEIGHTED, const double weight_total[1] if IS_WEIGHTED,
+    int has_total if IS_WEIGHTED, T delta[B O], double totals[4], scratch double partial[most],
+    scratch unsigned counter[1], int rows = B, int columns = O, int lanes = grid) {
   __shared__ double sums[128];
   __shared__ bool is_last;
   const int t = threadIdx.x, rows_of_block = 128 / lanes;
@@ -67,6 +66,6 @@ extern "C" __global__ void __launch_bounds__(128, 1)
   }
 }
 
-#undef WEIGHTS
 #undef TARGETS
+#undef Y_OF
 #undef TARGET

@@ -13,9 +13,12 @@
 
 #if HAS_LABELS
 #define TARGETS const int label
+#define Y_OF(j) (T)(label == j)
 #define TARGET run.labels[r]
 #else
 #define TARGETS const T* y
+#define Y_OF(j) y[j]
+#define Y T
 #define TARGET run.pool + TARGET_ROWS + r * N_OUT
 #endif
 
@@ -37,7 +40,7 @@ __device__ __forceinline__ void KERNEL_coefficients(
 }
 
 #define REFERENCE(k) T &s##k,
-__device__ __forceinline__ void KERNEL_move(T& theta, const T g, STATES(REFERENCE) const T* c) {
+__device__ __forceinline__ void KERNEL_move(T& theta, const T g, EACH(REFERENCE) const T* c) {
   // MOVE
 }
 
@@ -46,7 +49,7 @@ __device__ __forceinline__ void KERNEL_move(T& theta, const T g, STATES(REFERENC
 #define POINTER(k) T *s##k;
 struct KERNEL_Run {
   T *theta, *gradient, *scratch;
-  STATES(POINTER)
+  EACH(POINTER)
   const X* data;
   const Y* targets;
   const T* weights;              // of the data's rows
@@ -489,7 +492,7 @@ template <int SLOTS> struct KERNEL_Update {
   const int m0, n0;
   const bool has_transposed;
   T penalty, theta[SLOTS];
-  STATES(LOADED)
+  EACH(LOADED)
 
   __device__ __forceinline__ KERNEL_Update(
       KERNEL_Here run, const KERNEL_Layer& layer, int m0, int n0, bool has_transposed)
@@ -504,7 +507,7 @@ template <int SLOTS> struct KERNEL_Update {
     if (!is_inside(m, n)) return;
     const int at = place(m, n);
     theta[slot] = run.theta[at];
-    STATES(LOAD_AT)
+    EACH(LOAD_AT)
   }
   __device__ __forceinline__ void put(int slot, int m, int n, T g) {
     if (!is_inside(m, n)) return;
@@ -519,9 +522,9 @@ template <int SLOTS> struct KERNEL_Update {
 #endif
     run.gradient[at] = g;
     if (is_weight) value *= run.c[N_COEFFICIENTS];  // decoupled decay, on weights only
-    KERNEL_move(value, g, STATES(REFERENCE_AT) run.c);
+    KERNEL_move(value, g, EACH(REFERENCE_AT) run.c);
     run.theta[at] = value;
-    STATES(STORE_AT)
+    EACH(STORE_AT)
     if (has_transposed && is_weight) run.scratch[layer.transposed + j * layer.n_in + i] = value;
   }
 };
@@ -601,17 +604,17 @@ __device__ __forceinline__ void KERNEL_find_rows(
 #endif
 }
 
-#define PARAMETER(k) T *s##k,
 #define ARGUMENT(k) s##k,
 #define FIND_ROWS \
   KERNEL_find_rows(order, (batch + 1) * batch_size, weights, rows, places, sums, &all_weights)
-extern "C" CLUSTER_SIZE __global__ void __launch_bounds__(THREADS, 1)
-    KERNEL(T* theta, T* gradient, STATES(PARAMETER) T* scratch, double* parts,
-           unsigned long long* counter, const X* data, const Y* targets, const T* weights,
-           const double* shift, const double* factor, const long long* order, long long* clock,
-           const double* rates, double* hyper, double* totals, double decay, double clip, T l1,
-           T l2, double penalty_rows, long long stride, long long y_stride, long long batch_size,
-           long long rate_steps, int rows, int steps) {
+CLUSTER_SIZE __global__ resident(THREADS, 1) KERNEL(
+    T theta[P], T gradient[P], T s#[P], T scratch[*], double parts[*],
+    unsigned long long counter[1], strided X data[N C...], strided Y targets[M] if HAS_LABELS,
+    strided T targets[M O] if not HAS_LABELS, const T weights[*], const double shift[*],
+    const double factor[*], const long long order[*], long long clock[2], const double rates[2 S],
+    double hyper[3], double totals[4], double decay, double clip, T l1, T l2, double penalty_rows,
+    long long batch_size, int rows, int steps, long long stride = data_stride,
+    long long y_stride = targets_stride, long long rate_steps = S) {
   __shared__ __align__(64) T pool[POOL];
   __shared__ int places[CAPACITY];
   __shared__ T c[N_COEFFICIENTS + 1];
@@ -619,7 +622,7 @@ extern "C" CLUSTER_SIZE __global__ void __launch_bounds__(THREADS, 1)
   __shared__ int labels[ROWS];
   __shared__ T own_weights[ROWS];
   const KERNEL_Run run = {
-      theta, gradient, scratch, STATES(ARGUMENT) data, targets, weights, shift, factor,
+      theta, gradient, scratch, EACH(ARGUMENT) data, targets, weights, shift, factor,
       clip, l1, l2, stride, y_stride, rows, pool, places, c, &all_weights,
       labels, own_weights};
   const bool is_last_thread = threadIdx.x == THREADS - 1;  // thread 0 may be in the barrier
@@ -641,7 +644,7 @@ extern "C" CLUSTER_SIZE __global__ void __launch_bounds__(THREADS, 1)
     KERNEL_wait(counter, all);
 #endif
     for (int group = blockIdx.x; group < groups; group += gridDim.x) {
-  // ROWS
+  // OF_ROWS
     }
     all = KERNEL_arrive(counter);
     if (is_last_thread) {
@@ -678,6 +681,7 @@ extern "C" CLUSTER_SIZE __global__ void __launch_bounds__(THREADS, 1)
 
 #undef FIND_ROWS
 #undef TARGETS
+#undef Y_OF
 #undef TARGET
 #undef REFERENCE
 #undef POINTER
@@ -685,5 +689,7 @@ extern "C" CLUSTER_SIZE __global__ void __launch_bounds__(THREADS, 1)
 #undef LOAD_AT
 #undef REFERENCE_AT
 #undef STORE_AT
-#undef PARAMETER
 #undef ARGUMENT
+#if !HAS_LABELS
+#undef Y
+#endif

@@ -8,9 +8,12 @@
 
 #if HAS_LABELS
 #define TARGETS const int label
+#define Y_OF(j) (T)(label == j)
 #define TARGET (int)y[row]
 #else
 #define TARGETS const T* y
+#define Y_OF(j) y[j]
+#define Y T
 #define TARGET y + (long long)row * O
 #endif
 
@@ -120,9 +123,11 @@ __device__ __forceinline__ double KERNEL_rows(const KERNEL_Layer& of, KERNEL_Sha
   return sum;
 }
 
-extern "C" __global__ void __launch_bounds__(128, 1)
-    KERNEL(const T* x, const T* W, const T* b, T* z, T* a, T* delta, const Y* y, const T* z_below,
-           T* dx, double* totals, double* partial, unsigned* counter, int rows, int n_in) {
+__global__ over_outputs(128, 1) KERNEL(
+    const T x[B I], const T W[I O], const T b[O], T z[B O], T a[B O], T delta[B O],
+    const Y y[B] if HAS_LABELS, const T y[B O] if not HAS_LABELS, const T z_below[B I], T dx[B I],
+    double totals[4], scratch double partial[most], scratch unsigned counter[1], int rows = B,
+    int n_in = I) {
   __shared__ KERNEL_Shared shared;
   __shared__ double sums[128];
   __shared__ bool is_last;
@@ -138,4 +143,8 @@ extern "C" __global__ void __launch_bounds__(128, 1)
 }
 
 #undef TARGETS
+#undef Y_OF
 #undef TARGET
+#if !HAS_LABELS
+#undef Y
+#endif

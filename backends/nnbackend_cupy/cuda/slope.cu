@@ -15,8 +15,8 @@ __device__ __forceinline__ void KERNEL_pass(T* delta, const T* z, const T* a, lo
   }
 }
 
-extern "C" __global__ void __launch_bounds__(256, 1)
-    KERNEL(T* delta, const T* z, const T* a, long long n) {
+__global__ over_elements(256, 1) KERNEL(
+    T delta[B O], const T z[B O], const T a[B O], long long n = B * O) {
   const int packed = 16 / sizeof(T);
   if (n % packed == 0 && is_packable(delta) && is_packable(z) && is_packable(a))
     KERNEL_pass<packed>(delta, z, a, n);

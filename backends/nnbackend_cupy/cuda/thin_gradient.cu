@@ -4,7 +4,7 @@
 // handles 64 of its columns and some of the rows; a thread handles V columns of rows at a fixed
 // stride, and their products with all columns of `few`. With IS_DELTA_FEW 0, delta is `many`, and
 // its sums are products with one more column of ones. The sums of a block go to `partial`
-// (chunks, I O + O), and are added like those of weight_gradient.cu.
+// (chunks, I O + O), and are added by weight_sums.cu.
 
 #define V (16 / (int)sizeof(T))
 #define LANES (64 / V)  // threads that share a row
@@ -46,9 +46,9 @@ __device__ __forceinline__ void KERNEL_sum(
   }
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2)
-    KERNEL(const T* __restrict__ many, const T* __restrict__ few, T* partial, int rows, int n_many,
-           int rows_of_block) {
+__global__ over_strips(256, 2) KERNEL(
+    const restrict T many[B M], const restrict T few[B F], T partial[*], int rows = B,
+    int n_many = M, int rows_of_block = grid) {
   __shared__ T sums[8][AT_ONCE][64];  // of each warp
   const int t = threadIdx.x, warp = t / 32, lane = t % LANES;
   const int begin = blockIdx.y * rows_of_block;

@@ -3,7 +3,7 @@
 // A block computes SIDE x SIDE of dW from some of the rows. Its threads form groups; each group
 // covers the whole tile with M x N numbers per thread, and handles rows at a fixed stride. Rows are
 // copied to shared memory STAGES - 1 stages before they are needed. Each block stores its sums in
-// `partial` (chunks, I O + O); KERNEL_total adds them.
+// `partial` (chunks, I O + O); weight_sums.cu adds them.
 
 #define SIDE 64
 #define STAGES 4
@@ -93,9 +93,9 @@ __device__ __forceinline__ void KERNEL_add_rows(
 }
 
 // Two blocks on a multiprocessor: while one waits, the other computes.
-extern "C" __global__ void __launch_bounds__(256, 2)
-    KERNEL_tile(const T* __restrict__ x, const T* __restrict__ delta, T* partial, int rows,
-                int n_in, int n_out, int rows_of_block) {
+__global__ over_tiles(256, 2) KERNEL(
+    const restrict T x[B I], const restrict T delta[B O], T partial[*], int rows = B, int n_in = I,
+    int n_out = O, int rows_of_block = grid) {
   __shared__ KERNEL_Stage stages[STAGES];
   __shared__ T sums[256];
   const int t = threadIdx.x, warp = t / 32, group = warp / WARPS_OF_GROUP;
@@ -154,24 +154,6 @@ extern "C" __global__ void __launch_bounds__(256, 2)
     if (t < SIDE && first_out + t < n_out)
       partial[(long long)n_in * n_out + first_out + t] = sums[t];
   }
-}
-
-// dW and db from the partial sums: 16 numbers per block, whose threads partition the chunks.
-extern "C" __global__ void __launch_bounds__(256, 1)
-    KERNEL_total(const T* __restrict__ partial, T* dW, T* db, int chunks, int n_weights, int n) {
-  __shared__ T sums[256];
-  const int t = threadIdx.x, e = blockIdx.x * 16 + t % 16;
-  T sum = 0;
-  if (e < n) {
-#pragma unroll 8
-    for (int k = t / 16; k < chunks; k += 16) sum += partial[(long long)k * n + e];
-  }
-  sum_columns<256>(sum, sums, 16);
-  if (t >= 16 || e >= n) return;
-  if (e < n_weights)
-    dW[e] = sums[t];
-  else
-    db[e - n_weights] = sums[t];
 }
 
 #undef SIDE

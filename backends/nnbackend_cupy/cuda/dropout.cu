@@ -1,34 +1,4 @@
-// Maxout and dropout.
-
-extern "C" __global__ void __launch_bounds__(256, 1)
-    KERNEL_maxout(const T* z, T* a, int* which, long long n, int columns, int pieces) {
-  for (Walk at(columns); at.i < n; at.next()) {
-    const T* of_unit = z + at.row * columns * pieces + at.column;
-    T best = of_unit[0];
-    int winner = 0;
-    for (int k = 1; k < pieces; k++) {
-      const T v = of_unit[(long long)k * columns];
-      if (v > best || (v != v && best == best)) {  // ties go to the first; NaN is kept
-        best = v;
-        winner = k;
-      }
-    }
-    a[at.i] = best;
-    which[at.i] = winner;
-  }
-}
-
-extern "C" __global__ void __launch_bounds__(256, 1) KERNEL_maxout_gradient(
-    const T* delta, const int* which, T* dz, long long n, int columns, int pieces) {
-  for (Walk at(columns); at.i < n; at.next()) {
-    T* of_unit = dz + at.row * columns * pieces + at.column;
-    const T d = delta[at.i];
-    const int winner = which[at.i];
-    for (int k = 0; k < pieces; k++) of_unit[(long long)k * columns] = d * (T)(k == winner);
-  }
-}
-
-// ---- dropout ------------------------------------------------------------------------------------
+// Dropout in training: a = x * mask * scale.
 
 // Philox4x64-10: four random words for a counter and a key.
 // Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
@@ -56,10 +26,10 @@ __device__ __forceinline__ void KERNEL_philox(
 // a = x * mask * scale. A block of random words covers 16 units of one row, 16 bits each. Every
 // thread draws one such block; then all threads loop over the units of all blocks in memory order,
 // so that neighboring threads access neighboring addresses.
-extern "C" __global__ void __launch_bounds__(64, 1)
-    KERNEL_dropout(const T* x, T* a, bool* mask, const long long* clock, unsigned long long seed,
-                   unsigned long long layer, unsigned long long first_row, int threshold, T scale,
-                   unsigned rows, int columns) {
+__global__ over_units(64, 1) KERNEL(
+    const T x[B O], T a[B O], bool mask[B O], const long long clock[2], unsigned long long seed,
+    unsigned long long layer, unsigned long long first_row, int threshold, T scale,
+    unsigned rows = B, int columns = O) {
   __shared__ unsigned long long words[64 * 4];
   const unsigned blocks_of_row = (columns + 15) / 16, n_blocks = rows * blocks_of_row;
   const unsigned first = blockIdx.x * 64, own = first + threadIdx.x;
@@ -79,11 +49,4 @@ extern "C" __global__ void __launch_bounds__(64, 1)
       a[i] = x[i] * (is_kept ? scale : (T)0);  // a product, which propagates NaN
     }
   }
-}
-
-extern "C" __global__ void __launch_bounds__(256, 1)
-    KERNEL_dropout_gradient(const T* da, const bool* mask, T scale, T* dx, long long n) {
-  const long long step = (long long)gridDim.x * 256;
-  for (long long i = (long long)blockIdx.x * 256 + threadIdx.x; i < n; i += step)
-    dx[i] = da[i] * (mask[i] ? scale : (T)0);
 }
