@@ -495,3 +495,16 @@ def test_a_forked_process_starts_new_workers() -> None:
     child.join(60.0)
     child.kill()
     assert child.exitcode == 0
+
+
+def test_recorded_steps_train_on_a_part_of_the_data() -> None:
+    """The order of the rows is shorter than the data: the others are for validation."""
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((120, 4)).astype(np.float32), rng.integers(0, 3, 120)
+    found = []
+    for device in (backend_of(2), "numpy"):
+        net = nn.Network([4, nn.Dense(6, "tanh"), nn.Dense(3, "softmax")], device=device, seed=0)
+        options = {"epochs": 2, "batch_size": 16, "validation": 0.1, "seed": 0}
+        history = nn.Model(net, scale="standard").fit(x, y, **options)
+        found.append(history["valid_loss"])
+    assert found[0] == pytest.approx(found[1], rel=1e-4)

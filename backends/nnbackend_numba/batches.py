@@ -30,7 +30,7 @@ def tick(clock, rates, hyper):
 
 
 @operation(
-    BLOCK, data="in N I source", order="in E int64",
+    BLOCK, data="in N I source", order="in M int64",
     clock="in 2 int64", batch_size="int", out="out B I target",
 )  # fmt: skip
 def gather(data, order, clock, batch_size, out, row, first, last):

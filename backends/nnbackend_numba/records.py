@@ -36,8 +36,9 @@ class Operand:
     role: "in", "out" or "inout", an array that the loop reads, writes or both; "sums", the workers'
     partial sums of what the loop returns; "line", an array whose row of the current step is passed
     as a tuple; "int"; "float"; "floats", a tuple; "blas", the address of BLAS's matrix product.
-    shape: letters (B rows, I inputs, O outputs, K pieces, P parameters), on which the arrays of a
-    call must agree, products as "K*O", numbers, and "workers".
+    shape: letters (B rows, N rows of the data, M those that are trained on, I inputs, O outputs,
+    K pieces, P parameters), on which the arrays of a call must agree, products as "K*O", numbers,
+    and "workers".
     dtype: "kind", which is the default, for the step's; "source" and "target", those of rows before
     and after they are gathered; or a dtype's name.
     """
