@@ -253,8 +253,9 @@ def _bind(parameter: Parameter, array: Array, types: dict[str, str], sizes: dict
         shape = (*shape[: len(axes) - 1], math.prod(shape[len(axes) - 1 :]))
     new = dict(zip((axis.removesuffix("...") for axis in axes), shape, strict=False))
     if len(shape) != len(axes) or any(sizes.get(axis, n) != n for axis, n in new.items()):
+        known = {axis: n for axis, n in sizes.items() if not axis.isdigit()}
         raise Untraceable(
-            f"{parameter.name}: expected shape {axes} where {sizes}. Received: {array.shape}"
+            f"{parameter.name}: expected shape {axes} where {known}. Received: {array.shape}"
         )
     sizes |= new
 

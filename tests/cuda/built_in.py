@@ -153,6 +153,6 @@ def narrow_sources(device: Device) -> list[Source]:
         grid = choose_grid(work, device)
         network = narrow_net(*net)
         kernel, _ = narrow_source.kernel(network, grid, rows)
-        types = {"T": "float32", "X": network.data, "Y": network.targets}
-        made.append(kernel.source(types, network.loss))
+        label = network.targets if network.targets.startswith("int") else ""
+        made.append(source_of(kernel, f"X={network.data} {_types('float32', label)}", network.loss))
     return made
