@@ -68,6 +68,11 @@ class NNBackendError(Exception):
     def __str__(self) -> str:
         return self.spelled(str)
 
+    @property
+    def is_several(self) -> bool:
+        """Whether the message is a list of faults and other errors, one a line."""
+        return bool(self.args) and isinstance(self.args[0], (Fault, NNBackendError))
+
     def spelled(self, spell: Callable[[Mention], str]) -> str:
         """Return the message with the mentioned options as `spell` writes them.
 
@@ -75,7 +80,7 @@ class NNBackendError(Exception):
         >>> error.spelled(lambda m: f"--{m.option} {m.value}")
         'Row 3 has gaps. Drop it with --missing drop.'
         """
-        if any(isinstance(part, (Fault, NNBackendError)) for part in self.args):
+        if self.is_several:
             each = (part.parts if isinstance(part, Fault) else part.args for part in self.args)
             return "\n".join(NNBackendError(*parts).spelled(spell) for parts in each)
         return "".join(spell(p) if isinstance(p, Mention) else str(p) for p in self.args)
@@ -154,7 +159,8 @@ class ArgumentError(NNBackendError, ValueError):
     @property
     def faults(self) -> tuple[Fault, ...]:
         """The invalid options, if the error is about options."""
-        return tuple(part for part in self.args if isinstance(part, Fault))
+        parts = [p.faults if isinstance(p, ArgumentError) else (p,) for p in self.args]
+        return tuple(p for each in parts for p in each if isinstance(p, Fault))
 
 
 class ShapeError(NNBackendError, ValueError):

@@ -7,22 +7,30 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from nnbackend.errors import ArgumentError, Fault
 from nnbackend.options import Kind
 from nnbackend.suggestions import suggest
 
-FAMILIES: dict[str, Mapping[str, Callable[..., Any]]] = {}  # option -> name -> factory
+
+class Family(NamedTuple):
+    """The factories of a family by name; `expected` ends "the option must be ..."."""
+
+    known: Mapping[str, Callable[..., Any]]
+    expected: str
 
 
-def make_named(family: str, choice: Any, *params: Any, expected: str, **options: Any) -> Any:
+FAMILIES: dict[str, Family] = {}  # by the name of the option
+
+
+def make_named(family: str, choice: Any, *params: Any, **options: Any) -> Any:
     """Return the object of a family for a name, which may end in :NUMBER or :KEY=NUMBER,... .
 
-    params, options: the factory's arguments.  expected: for the error.
+    params, options: the factory's arguments.
     Raises: ArgumentError for an unknown name or parameter, with the closest known name.
     """
-    known = FAMILIES[family]
+    known, expected = FAMILIES[family]
     name, colon, text = choice.partition(":") if isinstance(choice, str) else (str(choice), "", "")
     if not isinstance(choice, str) or name not in known:
         raise ArgumentError(Fault(family, expected, choice, (suggest(name, known),)))
@@ -62,10 +70,13 @@ def _value(text: str, default: Any) -> Any:
 
 def name_of(family: str) -> Kind:
     """Return the kind of an option that names an object of a family; objects are checked later."""
-    expected = "a name, which may end in :NUMBER or :KEY=NUMBER,..."
 
     def parse(text: str) -> str:
-        make_named(family, text, expected=expected)
+        make_named(family, text)
         return text
 
-    return Kind(expected, lambda v: not isinstance(v, bool), parse, names=lambda: FAMILIES[family])
+    words = "a name, which may end in :NUMBER or :KEY=NUMBER,..."
+    return Kind(
+        words, lambda value: not isinstance(value, bool), parse,
+        names=lambda: FAMILIES[family].known,
+    )  # fmt: skip

@@ -202,11 +202,17 @@ def _names(options: Any) -> dict[str, None]:
 
 def faults_of(options: Any) -> list[Fault]:
     """Return a fault for each invalid value of a dataclass of options."""
-    return [
-        Fault(name, about.kind.expected, getattr(options, name))
-        for name, about in table(options).items()
-        if not about.kind.is_good(getattr(options, name))
-    ]
+    faults: list[Fault] = []
+    for name, about in table(options).items():
+        value, kind = getattr(options, name), about.kind
+        if not kind.is_good(value):
+            faults.append(Fault(name, kind.expected, value))
+        elif isinstance(value, str):
+            try:
+                kind.parse(value)  # a name with parameters
+            except ArgumentError as error:
+                faults += error.faults
+    return faults
 
 
 def check(
@@ -244,8 +250,8 @@ def raise_all(errors: Iterable[Fault | ArgumentError]) -> None:
     """Raise one ArgumentError with the messages of all; do nothing if there are none."""
     parts: dict[str, Fault | ArgumentError] = {}  # by their text: one fault may be found twice
     for error in errors:
-        several = error.faults if isinstance(error, ArgumentError) else ()
-        parts.update({str(part): part for part in several or (error,)})
+        several = error.args if isinstance(error, ArgumentError) and error.is_several else (error,)
+        parts.update({str(part): part for part in several})
     found = list(parts.values())
     if len(found) == 1 and isinstance(found[0], ArgumentError):
         raise found[0]
@@ -311,7 +317,8 @@ def keywords_of(
     """Return a decorator: the last argument of a function is built from keywords, the options.
 
     They appear in the function's signature, and their help for "{options}" in its docstring.
-    The function raises ArgumentError for unknown keywords and invalid values, all at once.
+    An unknown keyword raises ArgumentError, together with invalid values. The function itself
+    checks the values otherwise, see `faults_of`.
     """
     about = table(options)
     given = inspect.signature(options).parameters
@@ -333,7 +340,7 @@ def keywords_of(
             bound = dict(signature.bind(*args, **keywords).arguments)
             x, y, z = (bound.pop(p.name) for p in first)
             made: Any = options(**bound)  # type: ignore[call-arg]
-            raise_all([*unknown, *faults_of(made)])
+            raise_all([*unknown, *faults_of(made)] if unknown else [])
             return function(x, y, z, made)
 
         call.__signature__ = signature  # type: ignore[attr-defined]

@@ -16,7 +16,17 @@ from nnbackend.cli import main
 from nnbackend.cli.settings import parse, read_config, to_toml
 from nnbackend.config import DEFAULTS, SETTINGS, Settings, TrainOptions, UpdateOptions
 from nnbackend.errors import ArgumentError, Fault, Mention
-from nnbackend.options import AT_LEAST_0, Checked, keywords_of, option, or_none, table
+from nnbackend.options import (
+    AT_LEAST_0,
+    Checked,
+    all_of,
+    faults_of,
+    keywords_of,
+    option,
+    or_none,
+    raise_all,
+    table,
+)
 from nnbackend.suggestions import nearest
 from nnbackend.training.optimizers import get_optimizer
 
@@ -78,6 +88,7 @@ def test_a_new_option_is_declared_once() -> None:
 
         {options}
         """
+        raise_all(faults_of(options))
         return options.made_up
 
     assert fit("net", 1, y=2, made_up=0.5) == 0.5
@@ -106,8 +117,28 @@ def test_all_invalid_options_of_a_call_are_reported() -> None:
         nn.Model(network(), scale="standart", scale_targets=2, classes=[1, 1])
     assert len(str(caught.value).splitlines()) == 3
     with pytest.raises(ArgumentError) as caught:
-        nn.train(network(), X, Y, schedule="stap", max_norm=[1.0, 2.0, 3.0], optimizer="adm")
-    assert [f.option for f in caught.value.faults] == ["optimizer", "schedule", "max_norm"]
+        nn.train(
+            network(), X, Y, epochs=0, schedule="stap", max_norm=[1.0, 2.0, 3.0],
+            optimizer="adam:beta1=2",
+        )  # fmt: skip
+    names = [fault.option for fault in caught.value.faults]
+    assert names == ["beta1", "epochs", "schedule", "max_norm"]
+
+
+def test_errors_that_are_lists_are_joined() -> None:
+    def refuse(*parts: Any) -> Callable[[], None]:
+        def call() -> None:
+            raise ArgumentError(*parts)
+
+        return call
+
+    a, b = Fault("a", "b", 1), Fault("c", "d", 2)
+    with pytest.raises(ArgumentError) as caught:
+        all_of(refuse("text ", Mention("x", 3), "."), lambda: all_of(refuse(a), refuse(b)))
+    assert str(caught.value).splitlines() == [
+        "text x=3.", "a must be b. Received: a=1.", "c must be d. Received: c=2.",
+    ]  # fmt: skip
+    assert caught.value.faults == (a, b)
 
 
 def test_all_invalid_options_of_a_command_are_reported(

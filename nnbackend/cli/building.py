@@ -10,7 +10,7 @@ from nnbackend.backend import Backend
 from nnbackend.config import Settings
 from nnbackend.data import Dataset, default_scaler_kind
 from nnbackend.errors import ArgumentError, Fault, Mention
-from nnbackend.named import FAMILIES, make_named
+from nnbackend.named import FAMILIES, Family, make_named
 from nnbackend.network.activations import ACTIVATIONS, get_activation
 from nnbackend.network.layers import AbstractLayer, Dense, Dropout, Maxout
 from nnbackend.network.losses import OUTPUT_ACTIVATIONS, get_loss
@@ -154,7 +154,7 @@ def build_config(settings: Settings) -> TrainConfig:
 
 
 def _hidden_layer(width: int, activation: str) -> AbstractLayer:
-    made = make_named("hidden_activation", activation, expected="a name")
+    made = make_named("hidden_activation", activation)
     return made(width) if isinstance(made, partial) else Dense(width, made)
 
 
@@ -162,10 +162,8 @@ def _maxout(n_pieces: int = 2) -> partial[Maxout]:
     return partial(Maxout, n_pieces=n_pieces)
 
 
-FAMILIES["hidden_activation"] = {
-    **{name: make for name, make in ACTIVATIONS.items() if name != "softmax"},
-    "maxout": _maxout,
-}
+HIDDEN = {name: make for name, make in ACTIVATIONS.items() if name != "softmax"}
+FAMILIES["hidden_activation"] = Family({**HIDDEN, "maxout": _maxout}, "names of activations")
 
 
 def _n_outputs(data: Dataset, loss: str) -> int:

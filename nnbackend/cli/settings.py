@@ -45,7 +45,7 @@ def parse(name: str, text: str) -> Any:
         return kind.parse(text)
     except ArgumentError as error:  # of a name with parameters
         raise_all(
-            replace(fault, option=name) if fault.option in FAMILIES else fault
+            replace(fault, option=name, expected=expected) if fault.option in FAMILIES else fault
             for fault in error.faults
         )
         raise

@@ -13,7 +13,7 @@ from typing import Any
 
 from nnbackend.backend.formulas import Array, Namespace
 from nnbackend.errors import ArgumentError
-from nnbackend.named import FAMILIES, make_named
+from nnbackend.named import FAMILIES, Family, make_named
 from nnbackend.network.factories import shared
 from nnbackend.options import check
 
@@ -275,7 +275,7 @@ ACTIVATIONS: dict[str, Callable[..., Activation]] = {
 }
 
 
-FAMILIES["activation"] = ACTIVATIONS
+FAMILIES["activation"] = Family(ACTIVATIONS, "a name or an nnbackend.Activation")
 
 
 def get_activation(choice: str | Activation, *params: float) -> Activation:
@@ -287,7 +287,5 @@ def get_activation(choice: str | Activation, *params: float) -> Activation:
     """
     if isinstance(choice, Activation):
         return choice
-    made: Activation = make_named(
-        "activation", choice, *params, expected="a name or an nnbackend.Activation"
-    )
+    made: Activation = make_named("activation", choice, *params)
     return made

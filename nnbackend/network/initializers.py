@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nnbackend.named import FAMILIES, make_named
+from nnbackend.named import FAMILIES, Family, make_named
 from nnbackend.options import check
 
 Draw = Callable[[np.random.Generator, tuple[int, ...], int, int], np.ndarray]
@@ -97,7 +97,7 @@ INITIALIZERS: dict[str, Callable[..., Initializer]] = {
     },
 }
 
-FAMILIES["initializer"] = INITIALIZERS
+FAMILIES["initializer"] = Family(INITIALIZERS, "a name, a number or an Initializer")
 
 _DEFAULTS = {"relu": "he_normal", "leaky_relu": "he_normal", "elu": "he_normal",
              "selu": "lecun_normal", "gelu": "he_normal", "silu": "he_normal",
@@ -120,7 +120,5 @@ def get_initializer(choice: str | float | Initializer, *params: float) -> Initia
         return choice
     if isinstance(choice, (int, float, np.number)) and not isinstance(choice, bool):
         return constant(float(choice))
-    made: Initializer = make_named(
-        "initializer", choice, *params, expected="a name, a number or an Initializer"
-    )
+    made: Initializer = make_named("initializer", choice, *params)
     return made

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nnbackend.backend.formulas import Array, Namespace
-from nnbackend.named import FAMILIES, make_named
+from nnbackend.named import FAMILIES, Family, make_named
 from nnbackend.network.factories import shared
 from nnbackend.options import check
 
@@ -210,7 +210,7 @@ OUTPUT_ACTIVATIONS = {
 }
 
 
-FAMILIES["loss"] = LOSSES
+FAMILIES["loss"] = Family(LOSSES, "a name or an nnbackend loss")
 
 
 def get_loss(choice: str | Loss, *params: float) -> Loss:
@@ -222,5 +222,5 @@ def get_loss(choice: str | Loss, *params: float) -> Loss:
     """
     if isinstance(choice, Loss):
         return choice
-    made: Loss = make_named("loss", choice, *params, expected="a name or an nnbackend loss")
+    made: Loss = make_named("loss", choice, *params)
     return made

@@ -35,12 +35,12 @@ class TrainConfig(TrainOptions):
 
         Raises: ArgumentError, for all invalid options at once.
         """
-        optimizer, schedule, momentum_schedule, max_norm, *_ = all_of(
+        _, optimizer, schedule, momentum_schedule, max_norm = all_of(
+            lambda: raise_all(faults_of(self)),
             lambda: self._optimizer(net),
             lambda: get_schedule(self.schedule),
             lambda: get_schedule(self.momentum_schedule, "momentum_schedule"),
             lambda: self.norm_limits(net),
-            lambda: raise_all(faults_of(self)),
         )
         return replace(
             self, optimizer=optimizer, schedule=schedule, momentum_schedule=momentum_schedule,

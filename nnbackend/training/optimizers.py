@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from nnbackend.backend.formulas import Array, Namespace, Recurrence
-from nnbackend.named import FAMILIES, make_named
+from nnbackend.named import FAMILIES, Family, make_named
 from nnbackend.options import ABOVE_0, AT_LEAST_0, BELOW_1, Checked, Kind
 from nnbackend.training.lbfgs import LBFGS
 
@@ -243,7 +243,7 @@ OPTIMIZERS: dict[str, Callable[..., Any]] = {
 }
 
 
-FAMILIES["optimizer"] = OPTIMIZERS
+FAMILIES["optimizer"] = Family(OPTIMIZERS, "a name or an optimizer")
 
 
 def get_optimizer(choice: str | Optimizer | LBFGS, **options: Any) -> Optimizer | LBFGS:
@@ -255,7 +255,5 @@ def get_optimizer(choice: str | Optimizer | LBFGS, **options: Any) -> Optimizer 
     """
     if isinstance(choice, (Optimizer, LBFGS)):
         return choice
-    made: Optimizer | LBFGS = make_named(
-        "optimizer", choice, expected="a name or an optimizer", **options
-    )
+    made: Optimizer | LBFGS = make_named("optimizer", choice, **options)
     return made

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnbackend.errors import ArgumentError, Fault
-from nnbackend.named import FAMILIES, make_named
+from nnbackend.named import FAMILIES, Family, make_named
 from nnbackend.options import ABOVE_0, INSIDE_0_AND_1, WHOLE, Checked, Kind
 
 Numbers = NDArray[np.float64]
@@ -242,8 +242,10 @@ SCHEDULES: dict[str, type[Schedule]] = {
 
 
 # The default ramp is one of momenta, no learning rates.
-FAMILIES["schedule"] = {name: kind for name, kind in SCHEDULES.items() if kind is not Ramp}
-FAMILIES["momentum_schedule"] = SCHEDULES
+EXPECTED = "a name, a schedule or a function of the step"
+RATES = {name: kind for name, kind in SCHEDULES.items() if kind is not Ramp}
+FAMILIES["schedule"] = Family(RATES, EXPECTED)
+FAMILIES["momentum_schedule"] = Family(SCHEDULES, EXPECTED)
 
 
 def get_schedule(choice: str | AnySchedule | None, option: str = "schedule") -> AnySchedule:
@@ -256,8 +258,7 @@ def get_schedule(choice: str | AnySchedule | None, option: str = "schedule") -> 
         return Constant()
     if isinstance(choice, Schedule) or (not isinstance(choice, str) and callable(choice)):
         return choice
-    expected = "a name, a schedule or a function of the step"
-    made: Schedule = make_named(option, choice, expected=expected)
+    made: Schedule = make_named(option, choice)
     return made
 
 
