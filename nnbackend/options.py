@@ -11,7 +11,7 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import wraps
+from functools import cache, wraps
 from textwrap import fill, indent
 from typing import Any, ClassVar, Concatenate, ParamSpec, Self, TypeVar
 
@@ -189,14 +189,19 @@ def like(options: type, name: str, default: Any, **about: Any) -> Any:
     return field(default=default, metadata={"option": replace(table(options)[name], **about)})
 
 
-def table(options: Any) -> dict[str, Option]:
+def table(options: Any) -> Mapping[str, Option]:
     """Return the options of a dataclass by name, those of the class before those of its bases."""
+    return _table(options if isinstance(options, type) else type(options))
+
+
+@cache
+def _table(options: Any) -> Mapping[str, Option]:
     about = {f.name: f.metadata["option"] for f in fields(options) if "option" in f.metadata}
     return {name: about[name] for name in _names(options) if name in about}
 
 
 def _names(options: Any) -> dict[str, None]:
-    classes = inspect.getmro(options if isinstance(options, type) else type(options))
+    classes = inspect.getmro(options)
     return dict.fromkeys(name for c in classes for name in inspect.get_annotations(c))
 
 
@@ -337,8 +342,11 @@ def keywords_of(
             strange = {k: v for k, v in keywords.items() if k not in known}
             unknown = unknown_keywords(function.__name__, strange, given)
             keywords = {k: v for k, v in keywords.items() if k in known}
-            bound = dict(signature.bind(*args, **keywords).arguments)
-            x, y, z = (bound.pop(p.name) for p in first)
+            bound = keywords
+            if len(args) != len(first):
+                bound = dict(signature.bind(*args, **keywords).arguments)
+                args = tuple(bound.pop(p.name) for p in first)
+            x, y, z = args
             made: Any = options(**bound)  # type: ignore[call-arg]
             raise_all([*unknown, *faults_of(made)] if unknown else [])
             return function(x, y, z, made)

@@ -8,7 +8,6 @@ the backward pass has finished all rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +16,6 @@ import numpy as np
 from nnbackend.backend.formulas import Array
 from nnbackend_numba.codegen import pack, words_of
 from nnbackend_numba.compiling import Formula, operation
-from nnbackend_numba.intrinsics import gemm_address
 from nnbackend_numba.partitioning import choose_partitioning
 from nnbackend_numba.recorder import Call, NotRecordable
 from nnbackend_numba.records import INPUTS, ONE, UNITS, VECTOR, Record
@@ -33,24 +31,27 @@ class Assembly(AbstractStep):
     Raises: NotRecordable for a kernel, a formula or an array that operations do not support.
     """
 
-    def __init__(self, calls: Sequence[Call], most_workers: int) -> None:
+    def __init__(self, calls: Sequence[Call], workers: int) -> None:
         self.references: list[Any] = []  # keep alive what the table points to
         self._addresses: dict[int, int] = {}  # by the arrays' ids
-        self.multiplications = 0
         self.tick: Any = None  # the call of the kernel, as of the next one
         self.update: Any = None
         self.coefficient_table: Array = None
-        self._lines: list[tuple[int, int]] = []
+        self._words: list[int | float] = []  # of all operations
+        self._lines: list[tuple[int, int]] = []  # address of an operation, its first word
         self._deferred: list[tuple[Record, Any, dict[str, Any]]] = []
-        self.workers = most_workers
-        self.partitioning = choose_partitioning(calls, most_workers)
+        self.workers = workers
+        self.partitioning = choose_partitioning(calls, workers)
         given = [call.arguments for call in calls if call.kernel == "dense_forward"]
         self._layers = [(arguments["W"], arguments["b"]) for arguments in given]
         for call in calls:
             self._add(call)
         self._flush()
         self.barrier()
-        self.table = np.array(self._lines, np.int64)
+        packed = pack(self._words)
+        self.references.append(packed)
+        self.table = np.array(self._lines, np.int64)  # addresses of operations and of their words
+        self.table[:, 1] = packed.ctypes.data + packed.itemsize * self.table[:, 1]
 
     def _add(self, call: Call) -> None:
         """Append the operations of a kernel."""
@@ -77,13 +78,9 @@ class Assembly(AbstractStep):
             self.phase = phase
         call = record.check(given, self.workers)
         made = operation(record, call, formula)
-        words = words_of(record, call) | {"by_columns": where.by_columns}
-        if "blas" in record.operands:
-            words["at_blas"] = gemm_address(call.kind)
-            self.multiplications += prod(call.sizes[letter] for letter in record.letters)
-        packed = pack(map(self._word, words.values()))
-        self.references += [made, packed, *call.values.values()]
-        self._lines.append((made.address, packed.ctypes.data))
+        self._lines.append((made.address, len(self._words)))
+        self._words += [self._word(v) for _, v in words_of(record, call, where.by_columns)]
+        self.references += [made, *call.values.values()]
 
     def _word(self, value: Any) -> int | float:
         """Return a number unchanged, or an array's address, which is slow to read and cached."""
@@ -117,6 +114,8 @@ class Assembly(AbstractStep):
         return self.coefficient_table
 
     def ranges(self, call: Any) -> list[tuple[int, int, int, bool]]:
+        if self.workers == 1:
+            return super().ranges(call)
         theta, found = call.theta, []
         for W, b in self._layers:
             start, after = ((_address(v) - _address(theta)) // theta.itemsize for v in (W, b))

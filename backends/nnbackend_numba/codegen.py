@@ -9,6 +9,7 @@ the same element.
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterable
 from typing import Any
 
@@ -40,28 +41,29 @@ HELPERS = {
 }
 
 
-def words_of(record: Record, call: CheckedCall) -> dict[str, Any]:
-    """Return the words of an operation in their order in memory, each with its variable's name.
+def words_of(record: Record, call: CheckedCall, by_columns: bool = False) -> list[tuple[str, Any]]:
+    """Return the words of an operation in their order in memory, each with the operand's name.
 
-    Arrays stand for their addresses; `by_columns` and the address of BLAS are still missing.
+    First `by_columns`, then the sizes under their letters. Arrays stand for their addresses.
     """
-    words: dict[str, Any] = {"by_columns": 0}
-    words |= {f"n_{letter}": call.sizes[letter] for letter in record.letters}
+    words: list[tuple[str, Any]] = [("by_columns", by_columns)]
+    words += [(letter, call.sizes[letter]) for letter in record.letters]
     for name, operand in record.operands.items():
-        value = call.values.get(name)
-        if operand.role == "floats":
-            words |= {f"at_{name}_{k}": float(v) for k, v in enumerate(call.values[name])}
+        if operand.role == "blas":
+            words.append((name, intrinsics.gemm_address(call.kind)))
+        elif operand.role == "floats":
+            words += [(f"{name}_{k}", float(v)) for k, v in enumerate(call.values[name])]
         else:
-            words[f"at_{name}"] = float(call.values[name]) if operand.role == "float" else value
+            value = call.values[name]
+            words.append((name, float(value) if operand.role == "float" else value))
     return words
 
 
 def pack(words: Iterable[int | float]) -> Array:
     """Return words, each an int64 or a float64, in one array."""
-    packed = np.zeros(len(values := [*words]), np.int64)
-    for k, value in enumerate(values):
-        (packed.view(np.float64) if isinstance(value, float) else packed)[k] = value
-    return packed
+    values = [*words]
+    types = ["d" if isinstance(value, float) else "q" for value in values]
+    return np.frombuffer(struct.pack(f"={''.join(types)}", *values), np.int64)
 
 
 def source_of(record: Record, call: CheckedCall) -> str:
@@ -69,8 +71,9 @@ def source_of(record: Record, call: CheckedCall) -> str:
     words, split = words_of(record, call), record.split
     body = [f"i = carray(pointer(words), ({len(words)},), int64)"]
     body += [f"f = carray(pointer(words), ({len(words)},), float64)"]
-    for k, (name, value) in enumerate(words.items()):
-        body.append(f"{name} = {'f' if isinstance(value, float) else 'i'}[{k}]")
+    for k, (name, value) in enumerate(words):
+        start = "n_" if name in record.letters else "at_" if k else ""
+        body.append(f"{start}{name} = {'f' if isinstance(value, float) else 'i'}[{k}]")
     body += _part(split)
     given = split.bounds()
     for name, operand in record.operands.items():

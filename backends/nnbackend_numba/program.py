@@ -36,9 +36,10 @@ class Program:
     """
 
     def __init__(self, calls: Sequence[Call], most_workers: int) -> None:
-        self._step = Assembly(calls, most_workers)
-        fair = 1 + self._step.multiplications // WORK_PER_WORKER
+        self._multiplications = sum(map(_multiplications, calls))
+        fair = 1 + self._multiplications // WORK_PER_WORKER
         self.workers = max(1, min(most_workers, fair))
+        self._step = Assembly(calls, self.workers)
 
     def run(self, n: int) -> None:
         """Run n steps."""
@@ -74,7 +75,7 @@ class Program:
         This thread computes all parts if there is too little work, or if threads cannot start.
         """
         table, workers = self._step.table, self.workers
-        if workers == 1 or steps * self._step.multiplications < MIN_PARALLEL_WORK:
+        if workers == 1 or steps * self._multiplications < MIN_PARALLEL_WORK:
             make_all_shares(table, steps, workers)
             return
         barrier, yield_function = np.zeros(16, np.int64), yield_address()
@@ -97,6 +98,15 @@ class Program:
             make_all_shares(table, steps, workers)
         for future in futures:
             future.result()
+
+
+def _multiplications(call: Call) -> int:
+    """Return the number of multiplications in a kernel's matrix products."""
+    if call.kernel not in ("dense_forward", "dense_backward"):
+        return 0
+    products = 1 if call.kernel == "dense_forward" or call.arguments.get("dx") is None else 2
+    rows: int = call.arguments["x"].shape[0]
+    return products * rows * int(call.arguments["W"].size)
 
 
 @caching.jit

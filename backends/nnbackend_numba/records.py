@@ -16,12 +16,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnbackend.backend.formulas import Array
-
 SLOT = 8  # the distance of the workers' partial sums, each in its own cache line
 ARRAYS, NUMBERS = ("in", "out", "inout", "sums", "line"), ("int", "float", "floats", "blas")
 # The dtype of an operand, if its text has no other.
 DEFAULT_DTYPES = {"sums": "float64", "int": "int64", "blas": "int64"}
+FLOATS = ("float32", "float64")
 FREE_DTYPES = ("kind", "source", "target")  # any, but the same for all operands of a call
 
 
@@ -127,6 +126,8 @@ class Record:
         self.sums = [name for name, o in self.arrays.items() if o.role == "sums"]
         self.asked = {name for name, o in self.operands.items() if o.role != "blas"}
         self.letters = sorted({*re.findall("[A-Z]", str([o.shape for o in self.arrays.values()]))})
+        dims = [(name, *d) for name, o in self.arrays.items() for d in enumerate(o.shape)]
+        self.dims = sorted(dims, key=lambda d: "*" in d[2])  # name, axis, size; products last
         expected = [name for name in self.operands if name not in self.sums]
         others = self.parameters[len(expected) :]
         if self.parameters[: len(expected)] != expected or not {*others} <= split.bounds().keys():
@@ -143,29 +144,31 @@ class Record:
         given: operands by name; by letter also the sizes that no shape determines.
         Raises: OperandError for a missing, surplus or wrong operand.
         """
-        sizes = {"workers": workers, **{c: given[c] for c in self.letters if c in given}}
-        if wrong := sorted(self.asked ^ (given.keys() - sizes.keys())):
-            raise OperandError(f"{self.__name__}: missing or surplus operands: {', '.join(wrong)}.")
+        self.check_names(given)
+        sizes = {"workers": workers} | {c: given[c] for c in self.letters if c in given}
         dtypes: dict[str, str] = {}
-        for name in self.arrays:
-            self._check_array(name, given[name], dtypes)
-        dims = [(d, name) for name, o in self.arrays.items() for d in enumerate(o.shape)]
-        for (axis, dim), name in sorted(dims, key=lambda d: "*" in d[0][1]):  # products last
-            if not _measure(dim, given[name].shape[axis], sizes):
+        for name, operand in self.arrays.items():
+            array, dtype = given[name], operand.dtype
+            received = name_of(array.dtype)
+            expected = dtypes.setdefault(dtype, received if dtype in FREE_DTYPES else dtype)
+            if received != expected or (dtype == "kind" and expected not in FLOATS):
+                expected = " or ".join(FLOATS) if received == expected else expected
+                raise self._error(name, expected, received)
+            if array.ndim != len(operand.shape):
+                raise self._error(name, operand.shape, array.shape)
+            if "out" in operand.role and not array.flags.writeable:
+                raise self._error(name, "writeable", "a read-only array")
+        for name, axis, dim in self.dims:
+            n = given[name].shape[axis]
+            is_letter = len(dim) == 1 and not dim.isdigit()
+            if sizes.setdefault(dim, n) != n if is_letter else not _measure(dim, n, sizes):
                 raise self._error(name, (*self.arrays[name].shape, sizes), given[name].shape)
         return CheckedCall({n: given[n] for n in self.operands if n in self.asked}, sizes, dtypes)
 
-    def _check_array(self, name: str, array: Array, dtypes: dict[str, str]) -> None:
-        """Refuse an array of a wrong dtype, or that cannot have its shape or role."""
-        operand, received = self.arrays[name], name_of(array.dtype)
-        is_free = operand.dtype in FREE_DTYPES
-        dtype = dtypes.setdefault(operand.dtype, received if is_free else operand.dtype)
-        if received != dtype or (operand.dtype == "kind" and dtype not in ("float32", "float64")):
-            raise self._error(name, dtype if received != dtype else "float32 or float64", received)
-        if array.ndim != len(operand.shape):
-            raise self._error(name, operand.shape, array.shape)
-        if "out" in operand.role and not array.flags.writeable:
-            raise self._error(name, "writeable", "a read-only array")
+    def check_names(self, given: Mapping[str, Any]) -> None:
+        """Raise OperandError for a missing or surplus operand."""
+        if self.asked != given.keys() and (wrong := self.asked ^ given.keys() - {*self.letters}):
+            raise OperandError(f"{self.__name__}: missing or surplus operands: {sorted(wrong)}.")
 
     def _error(self, name: str, expected: object, received: object) -> OperandError:
         return OperandError(f"{self.__name__}: {name} must be {expected}. Received: {received}.")

@@ -54,10 +54,9 @@ class AbstractStep(ABC):
         Raises: OperandError for wrong operands; NotImplementedError for a formula that numba cannot
         compile.
         """
-        found = {n: v for n, v in vars(call).items() if n in record.asked} | others
-        if wrong := record.asked ^ (found.keys() - {*record.letters}):
-            raise OperandError(f"{record.__name__}: missing or surplus operands: {sorted(wrong)}.")
-        self._run(record, found, formula, where)
+        own = vars(call)
+        found = {name: own[name] for name in record.asked if name in own}
+        self._run(record, found | others, formula, where)
 
     @abstractmethod
     def _run(
@@ -92,6 +91,7 @@ class DirectStep(AbstractStep):
     def _run(
         self, record: Record, given: dict[str, Any], formula: Formula | None, where: Where
     ) -> None:
+        record.check_names(given)
         if record.direct is not None:
             record.direct(*[given[name] for name in record.arrays])
             return
