@@ -22,7 +22,7 @@ import nnbackend
 from nnbackend import explain, plots, testing
 from nnbackend.cli import COMMANDS, main
 from nnbackend.cli.settings import default_text
-from nnbackend.config import SETTINGS, TOPICS, TrainOptions
+from nnbackend.config import SETTINGS, TOPICS, TrainOptions, UpdateOptions
 from nnbackend.options import table
 
 project, author = "nnbackend", "nnbackend contributors"
@@ -57,18 +57,20 @@ def options() -> str:
         "",
         "One table (`nnbackend/config.py`) defines the keywords of `nnbackend.train` and",
         "`Model.fit`, the options of `nnbackend train` and the keys of config.toml.",
-        "Names of formulas may have parameters everywhere: `huber:2`, `sgd:momentum=0.9`,",
-        "`step:every=10,gamma=0.5`.",
+        "The column E marks parameters of the estimators, with the same names and defaults.",
+        "Names of formulas may have parameters: `huber:2`, `sgd:momentum=0.9`,",
+        "`step:every=10,gamma=0.5` (not in the estimators, except for `schedule`).",
     ]
-    python = table(TrainOptions)
+    python, shared = table(TrainOptions), table(UpdateOptions)
     for topic in TOPICS:
-        lines += ["", f"## {topic}", "", "| option | in Python | command line | meaning |"]
-        lines += ["|---|---|---|---|"]
+        lines += ["", f"## {topic}", "", "| option | in Python | E | command line | meaning |"]
+        lines += ["|---|---|---|---|---|"]
         for name, about in {**python, **SETTINGS}.items():
             if about.topic == topic:
                 default = f"`{getattr(TrainOptions, name)!r}`" if name in python else "-"
                 word = "-" if name not in SETTINGS else default_text(name) or "required"
-                lines.append(f"| `{name}` | {default} | {word} | {about.help_text} |")
+                e = "E" if name in shared else ""
+                lines.append(f"| `{name}` | {default} | {e} | {word} | {about.help_text()} |")
     return "\n".join([*lines, ""]).replace("|w|", "\\|w\\|")
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from nnbackend.backend.base import PRECISIONS
 from nnbackend.data.scalers import KINDS as SCALES
@@ -40,6 +40,10 @@ from nnbackend.options import (
 SCALE_NAMES = ("auto", *SCALES, "none")
 
 
+def _is_stopping(value: Any) -> bool:
+    return hasattr(value, "should_stop") and not isinstance(value, type)
+
+
 def _norms(value: Any) -> bool:
     return ABOVE_0.is_good(value) or (hasattr(value, "__len__") and not isinstance(value, str))
 
@@ -52,7 +56,8 @@ class UpdateOptions:
         0.0, AT_LEAST_0, "L1 penalty in the loss, l1 sum |w|", topic="regularisation", metavar="X"
     )
     weight_decay: float = option(
-        0.0, AT_LEAST_0, "decoupled weight decay: each step also does w *= 1 - rate X",
+        0.0, AT_LEAST_0,
+        "decoupled weight decay: each step also does w *= 1 - learning rate * weight_decay",
         topic="regularisation", metavar="X",
     )  # fmt: skip
     max_norm: float | Sequence[float | None] | None = option(
@@ -84,8 +89,16 @@ class UpdateOptions:
 class TrainOptions(UpdateOptions):
     """The options of a training run, for `train` and the command line."""
 
+    # Cures for likely keywords that are options of something else.
+    ELSEWHERE: ClassVar[dict[str, str]] = {
+        "learning_rate": "Use optimizer=nnbackend.Adam(learning_rate=...).",
+        "lr": "Use optimizer=nnbackend.Adam(learning_rate=...).",
+        "momentum": "Use optimizer=nnbackend.SGD(0.1, momentum=...).",
+        "patience": "Use early_stopping=nnbackend.EarlyStopping(patience=...).",
+    }
+
     optimizer: Any = option(
-        "adam", name_of("optimizer"), "optimizer: {names}", topic="training", metavar="NAME"
+        "adam", name_of("optimizer"), "update rule: {names}", topic="training", metavar="NAME"
     )
     epochs: int = option(
         20, AT_LEAST_1, "maximum number of passes through the training rows",
@@ -93,7 +106,7 @@ class TrainOptions(UpdateOptions):
     )  # fmt: skip
     batch_size: int | None = option(
         128, or_none(AT_LEAST_1, "full"),
-        "rows per step; 1 for stochastic gradient descent, full (in Python: None) for all rows",
+        "rows per step; 1 for stochastic gradient descent, {none} for all rows",
         topic="training", metavar="N|full",
     )  # fmt: skip
     shuffle: bool | Callable[[int], Any] = option(
@@ -106,7 +119,7 @@ class TrainOptions(UpdateOptions):
     )  # fmt: skip
     momentum_schedule: Any = option(
         None, or_none(name_of("momentum_schedule"), "constant"),
-        "schedule of the momentum of sgd, as ramp:start=0.5,end=0.99",
+        "schedule of the momentum of sgd, as ramp:start=0.5,end=0.99: {names}",
         topic="training", metavar="NAME",
     )  # fmt: skip
     l2: float = option(
@@ -115,7 +128,7 @@ class TrainOptions(UpdateOptions):
     )  # fmt: skip
     early_stopping: Any = option(
         None,
-        Kind("an nnbackend.EarlyStopping, or None", lambda v: hasattr(v, "should_stop"), str, ""),
+        Kind("an nnbackend.EarlyStopping, or None", _is_stopping, str, none=""),
         "rule that ends the run when the monitored value no longer improves", topic="training",
     )  # fmt: skip
     seed: int = option(

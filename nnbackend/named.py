@@ -33,12 +33,17 @@ def make_named(family: str, choice: Any, *params: Any, **options: Any) -> Any:
     known, expected = FAMILIES[family]
     name, colon, text = choice.partition(":") if isinstance(choice, str) else (str(choice), "", "")
     if not isinstance(choice, str) or name not in known:
-        raise ArgumentError(Fault(family, expected, choice, (suggest(name, known),)))
+        is_class = isinstance(choice, type) and choice in known.values()
+        cure = f"Call it: {choice.__name__}()." if is_class else suggest(name, known)
+        raise ArgumentError(Fault(family, expected, choice, (cure,)))
+    if not colon:
+        return known[name](*params, **options)
     try:
-        arguments = _arguments(known[name], text) if colon else {}
+        return known[name](*params, **options | _arguments(known[name], text))
+    except ArgumentError as error:
+        raise ArgumentError(Fault(family, expected, choice, (str(error),))) from None
     except ValueError as error:
         raise ArgumentError(Fault(family, expected, choice, (f"{name} {error}",))) from None
-    return known[name](*params, **options, **arguments)
 
 
 def _arguments(factory: Callable[..., Any], text: str) -> dict[str, Any]:
@@ -47,25 +52,32 @@ def _arguments(factory: Callable[..., Any], text: str) -> dict[str, Any]:
     if not defaults:
         raise ValueError("has no parameters.")
     arguments: dict[str, Any] = {}
-    for item in text.split(","):
-        key, equals, value = item.partition("=")
-        key, value = (key.strip(), value.strip()) if equals else (next(iter(defaults)), item)
+    for k, item in enumerate(text.split(",")):
+        key, equals, value = (part.strip() for part in item.partition("="))
+        if not equals and k > 0:
+            raise ValueError(f"takes its first parameter only without a name. Received: {key!r}.")
+        key, value = (key, value) if equals else (next(iter(defaults)), key)
         if key not in defaults:
             raise ValueError(f"has no parameter {key!r}. {suggest(key, defaults)}")
-        try:
-            arguments[key] = _value(value, defaults[key])
-        except ValueError:
-            raise ValueError(f"needs a number for {key}.") from None
+        if key in arguments:
+            raise ValueError(f"has {key} twice.")
+        arguments[key] = _value(key, value, defaults[key])
     return arguments
 
 
-def _value(text: str, default: Any) -> Any:
-    """Return a text as a value of the default's type."""
-    if isinstance(default, bool):
-        return {"yes": True, "no": False}[text] if text in ("yes", "no") else bool(float(text))
+def _value(key: str, text: str, default: Any) -> Any:
+    """Return a text as a value of the default's type; raise ValueError for others."""
     if isinstance(default, str):
         return text
-    return int(text) if isinstance(default, int) else float(text)
+    if isinstance(default, bool):
+        if text not in ("yes", "no"):
+            raise ValueError(f"needs yes or no for {key}.")
+        return text == "yes"
+    try:
+        return int(text) if isinstance(default, int) else float(text)
+    except ValueError:
+        whole = "whole " if isinstance(default, int) else ""
+        raise ValueError(f"needs a {whole}number for {key}.") from None
 
 
 def name_of(family: str) -> Kind:

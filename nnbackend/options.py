@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache, wraps
 from textwrap import fill, indent
+from types import MappingProxyType
 from typing import Any, ClassVar, Concatenate, ParamSpec, Self, TypeVar
 
 from nnbackend.errors import ArgumentError, Fault
@@ -162,7 +163,7 @@ SEED = number("a whole number from 0 to 2^64 - 1", 0, 1 << 64, "low", is_whole=T
 class Option:
     """What the front ends know about an option.
 
-    help: what it does; "{names}" stands for the known names.  topic: its group.
+    help: what it does; "{names}" stands for the known names, "{none}" for None.  topic: its group.
     metavar: its value in the command's help; "" for an option that only Python has.
     shown: the default in words, if it depends on something.
     """
@@ -173,10 +174,11 @@ class Option:
     metavar: str = ""
     shown: str | None = None
 
-    @property
-    def help_text(self) -> str:
-        """The help with the known names."""
-        return self.help.replace("{names}", ", ".join(self.kind.names()))
+    def help_text(self, none: str | None = None) -> str:
+        """Return the help with the known names; none: how None is written, as by the kind."""
+        none = self.kind.none or "" if none is None else none
+        names = ", ".join(self.kind.names())
+        return self.help.replace("{names}", names).replace("{none}", none)
 
 
 def option(default: Any, kind: Kind, help: str, **about: Any) -> Any:
@@ -265,14 +267,20 @@ def raise_all(errors: Iterable[Fault | ArgumentError]) -> None:
 
 
 def unknown_keywords(
-    owner: str, given: Mapping[str, Any], known: Iterable[str]
+    owner: str,
+    given: Mapping[str, Any],
+    known: Iterable[str],
+    elsewhere: Mapping[str, str] = MappingProxyType({}),
 ) -> list[ArgumentError]:
-    """Return an error for each keyword that is not known, with the closest known one."""
+    """Return an error for each keyword that is not known, with the closest known one.
+
+    elsewhere: the cures for keywords that are known elsewhere.
+    """
     known = list(known)
     return [
         ArgumentError(
             f"{owner} has no option {name!r}. Received: ", f"{name}={value!r:.60}", ". ",
-            suggest(name, known),
+            elsewhere.get(name) or suggest(name, known),
         )
         for name, value in given.items()
         if name not in known
@@ -327,7 +335,8 @@ def keywords_of(
     """
     about = table(options)
     given = inspect.signature(options).parameters
-    of_options = [given[name] for name in _names(options)]
+    elsewhere: Mapping[str, str] = getattr(options, "ELSEWHERE", {})
+    of_options = [given[name] for name in _names(options) if name in given]
 
     def decorate(
         function: Callable[[A, B, C, Options], R],
@@ -340,7 +349,7 @@ def keywords_of(
         @wraps(function)
         def call(*args: Any, **keywords: Any) -> R:
             strange = {k: v for k, v in keywords.items() if k not in known}
-            unknown = unknown_keywords(function.__name__, strange, given)
+            unknown = unknown_keywords(function.__name__, strange, given, elsewhere)
             keywords = {k: v for k, v in keywords.items() if k in known}
             bound = keywords
             if len(args) != len(first):
@@ -353,7 +362,7 @@ def keywords_of(
 
         call.__signature__ = signature  # type: ignore[attr-defined]
         lines = "\n".join(
-            fill(f"{p.name}: {about[p.name].help_text}.", 96, subsequent_indent="    ")
+            fill(f"{p.name}: {about[p.name].help_text('None')}.", 96, subsequent_indent="    ")
             for p in of_options
             if p.name in about
         )

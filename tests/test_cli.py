@@ -229,7 +229,7 @@ def test_an_invalid_config_is_refused(run: Run, text: str, why: str) -> None:
         ("train diabetes --loss cross_entropy", "must be one for a regression target"),
         ("train iris --schedule cosin", "Did you mean 'cosine'"),
         ("train iris --schedule step:evry=3", "Did you mean 'every'"),
-        ("train iris --schedule step:every=x", "step needs a number for every"),
+        ("train iris --schedule step:every=x", "step needs a whole number for every"),
         ("train iris --momentum 0.9", "is for sgd"),
         ("train iris --optimizer lbfgs --learning-rate 1", "line search"),
         ("train iris --optimizer lbfgs --dropout 0.5", "L-BFGS"),

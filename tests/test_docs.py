@@ -15,6 +15,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -270,13 +271,24 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("the site needs the extra: docs")
     if not os.access(DOCS, os.W_OK):
         pytest.skip("the site is built in docs/generated, and the checkout is read-only")
-    out = tmp_path_factory.mktemp("site")
-    done = subprocess.run(
-        [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html",
-         "-d", str(out / "trees"), str(DOCS), str(out / "html")],
-        env=ENVIRONMENT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    # docs/generated exists once: of several workers of pytest-xdist one builds, the others wait.
+    out = tmp_path_factory.getbasetemp()
+    out = (out.parent if "PYTEST_XDIST_WORKER" in os.environ else out) / "site"
+    report = out / "report.txt"
+    try:
+        out.mkdir()
+    except FileExistsError:
+        while not report.exists():
+            time.sleep(0.1)
+    else:
+        done = subprocess.run(
+            [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html",
+             "-d", str(out / "trees"), str(DOCS), str(out / "html")],
+            env=ENVIRONMENT, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        (out / "new").write_text(done.stderr if done.returncode else "")
+        (out / "new").rename(report)
+    assert not report.read_text()
     return out / "html"
 
 

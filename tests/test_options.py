@@ -51,7 +51,7 @@ def test_the_keywords_are_the_options(function: Callable[..., Any]) -> None:
 def test_the_docstring_has_the_help_of_each_option() -> None:
     text = " ".join((nn.train.__doc__ or "").split())
     for name, about in table(TrainOptions).items():
-        assert f"{name}: {' '.join(about.help_text.split())}." in text
+        assert f"{name}: {' '.join(about.help_text('None').split())}." in text
 
 
 def test_the_command_line_has_every_option_of_training() -> None:
@@ -122,7 +122,7 @@ def test_all_invalid_options_of_a_call_are_reported() -> None:
             optimizer="adam:beta1=2",
         )  # fmt: skip
     names = [fault.option for fault in caught.value.faults]
-    assert names == ["beta1", "epochs", "schedule", "max_norm"]
+    assert names == ["optimizer", "epochs", "schedule", "max_norm"]
 
 
 def test_errors_that_are_lists_are_joined() -> None:
@@ -162,6 +162,51 @@ def test_all_invalid_options_of_a_command_are_reported(
     assert [line.removeprefix("nnbackend: error: ").split()[0] for line in lines] == [
         "--activation", "--dropout",
     ]  # fmt: skip
+
+
+def test_unknown_options_of_a_command_are_reported_with_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("c.toml").write_text("l1 = -1\n")
+    words = "train iris --epohcs 3 --ema-decay 4 --l2 -1 --loss huber:-1 --config c.toml"
+    assert main(words.split()) == 2
+    lines = capsys.readouterr().err.removeprefix("nnbackend: error: ").splitlines()
+    assert lines == [
+        "train has no option or argument '--epohcs'. Did you mean '--epochs'?",
+        "train has no option or argument '--ema-decay'. See: nnbackend train --help",
+        "c.toml: l1 must be a number, at least 0. Received: l1='-1'.",
+        "--l2 must be a number, at least 0. Received: --l2 -1.",
+        "--loss must be a name, which may end in :NUMBER or :KEY=NUMBER,.... Received: --loss "
+        "huber:-1. threshold of huber must be above 0. Received: threshold=-1.0.",
+    ]  # fmt: skip
+
+
+def test_an_optimizer_may_name_its_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = "train iris --epochs 1 --hidden 3 --device numpy --quiet --optimizer"
+    assert main([*run.split(), "sgd:0.02,momentum=0.5", "--out", "a"]) == 0
+    assert (
+        main([*run.split(), "sgd", *["--learning-rate", "0.02", "--momentum", "0.5", "--out", "b"]])
+        == 0
+    )
+    a, b = Path("a/last.safetensors").read_bytes(), Path("b/last.safetensors").read_bytes()
+    assert a == b
+    config = read_config(Path("a/config.toml"))
+    assert (config["learning_rate"], config["momentum"]) == (0.02, 0.5)
+    assert main(["train", "--config", "a/config.toml", "--quiet", "--out", "c"]) == 0
+    assert Path("c/last.safetensors").read_bytes() == a
+
+
+@pytest.mark.parametrize("option", ["--learning-rate", "--momentum"])
+def test_a_rate_given_twice_is_refused(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    words = f"train iris --optimizer sgd:0.02,momentum=0.9 {option} 0.5"
+    assert main(words.split()) == 2
+    assert f"{option} must be given once. Received: {option} 0.5 and" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -222,7 +267,9 @@ def test_a_name_may_have_parameters() -> None:
     ("name", "cure"),
     [
         ("step:evry=3", "step has no parameter 'evry'. Known: every, gamma. Did you mean 'every'?"),
-        ("step:every=x", "step needs a number for every."),
+        ("step:every=x", "step needs a whole number for every."),
+        ("step:2,0.5", "step takes its first parameter only without a name. Received: '0.5'."),
+        ("step:2,every=3", "step has every twice."),
         ("constant:3", "constant has no parameters."),
         ("step:every=0", "every must be a number above 0. Received: every=0."),
     ],
@@ -231,6 +278,32 @@ def test_invalid_parameters_of_a_name_are_refused(name: str, cure: str) -> None:
     with pytest.raises(ArgumentError) as caught:
         nn.train(network(), X, Y, schedule=name)
     assert str(caught.value).endswith(cure)
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: nn.train(network(), X, Y, lr=0.1), r"Use optimizer=nnbackend.Adam\(learning_r"),
+        (lambda: nn.train(network(), X, Y, patience=3), "EarlyStopping"),
+        (lambda: nn.train(network(), X, Y, optimizer=nn.Adam), r"Call it: Adam\(\)"),
+        (lambda: nn.train(network(), X, Y, early_stopping=nn.EarlyStopping), "must be an nnbacke"),
+        (
+            lambda: nn.train(network(), X, Y, validation=1.5),
+            r"^validation must be .*: validation=1",
+        ),
+        (lambda: nn.SGD(nesterov="yes"), "nesterov must be True or False"),
+        (
+            lambda: nn.train(
+                network(), X, Y, optimizer="sgd", momentum_schedule="ramp:start=0.5,end=1.5"
+            ),
+            "momentum_schedule must be a schedule of numbers of at least 0 and below 1",
+        ),
+        (lambda: nn.train(network(), X, Y)[-1], "history has no column -1"),
+    ],
+)
+def test_likely_mistakes_have_their_cure(call: Callable[[], Any], text: str) -> None:
+    with pytest.raises(ArgumentError, match=text):
+        call()
 
 
 # ---- suggestions ---------------------------------------------------------------------------------

@@ -120,7 +120,10 @@ class Record:
         self.__name__ = loop.__name__
         self.parameters = [*inspect.signature(loop).parameters]
         self.loop, self.split, self.direct = loop, split, direct
-        self.operands = {name: Operand.parse(text) for name, text in operands.items()}
+        try:
+            self.operands = {name: Operand.parse(text) for name, text in operands.items()}
+        except OperandError as error:
+            raise OperandError(f"{self.__name__}: {error}") from None
         self.arrays = {name: o for name, o in self.operands.items() if o.shape}
         self.kinds = [name for name, o in self.arrays.items() if o.dtype == "kind"]
         self.sums = [name for name, o in self.arrays.items() if o.role == "sums"]

@@ -118,8 +118,8 @@ def kernel(computes: Any) -> Any:
     name = computes.__name__
     if name not in SIGNATURES:
         raise OperandError(f"A kernel must be named like one of Backend. Received: {name!r}.")
-    if is_record and (unknown := computes.asked - SIGNATURES[name].parameters.keys()):
-        raise OperandError(f"{name} of Backend has no arguments {sorted(unknown)}.")
+    if is_record and (wrong := computes.asked ^ (SIGNATURES[name].parameters.keys() - {"self"})):
+        raise OperandError(f"{name} must have the arguments of Backend's method: {sorted(wrong)}.")
     KERNELS[name] = (lambda step, call: step.run(computes, call)) if is_record else computes
     return computes
 

@@ -12,7 +12,7 @@ import argparse
 import importlib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from nnbackend.cli.console import abandon, escaping, lenient_stderr, present, print_message
@@ -159,24 +159,39 @@ def _run(words: list[str]) -> int:
             module = importlib.import_module(f"nnbackend.cli.{command}")
             module.configure(parser)
     arguments, unknown = top.parse_known_args(words)
-    if unknown:
-        raise ArgumentError(
-            _explain_unknown(unknown[0], name, commands.choices.get(name or "", top))
-        )
     if module is None or name is None:
+        _refuse_unknown(unknown, name, top)
         top.print_help()
         return WRONG_USAGE
     from nnbackend.cli.spelling import spelled_for
 
     with spelled_for(commands.choices[name]):
+        faults = module.faults(arguments) if unknown and hasattr(module, "faults") else ()
+        _refuse_unknown(unknown, name, commands.choices[name], faults)
         return int(module.run(arguments))
+
+
+def _refuse_unknown(
+    unknown: Sequence[str],
+    command: str | None,
+    parser: argparse.ArgumentParser,
+    others: Iterable[ArgumentError] = (),
+) -> None:
+    """Raise ArgumentError for unknown words, together with other errors."""
+    options = [word for word in unknown if word.startswith("-")] or unknown[:1]
+    if options:
+        from nnbackend.options import raise_all
+
+        errors = [ArgumentError(_explain_unknown(word, command, parser)) for word in options]
+        raise_all([*errors, *others])
 
 
 def _explain_unknown(word: str, command: str | None, parser: argparse.ArgumentParser) -> str:
     """Return the message for an unknown word, with the nearest option."""
     word = word.partition("=")[0]
-    near = nearest(word, parser._option_string_actions) if word.startswith("-") else None
-    hint = f"Did you mean {near!r}?" if near else f"See: {parser.prog} --help"
+    known = [option.lstrip("-") for option in parser._option_string_actions]
+    near = nearest(word.lstrip("-"), known) if word.startswith("-") else None
+    hint = f"Did you mean '--{near}'?" if near else f"See: {parser.prog} --help"
     if not word.startswith("-"):
         hint = f"Write several values with commas and no blanks, as in 100,50. {hint}"
     return f"{command or 'nnbackend'} has no option or argument {word!r}. {hint}"

@@ -46,16 +46,18 @@ def complete(settings: Settings, data: Dataset, backend: Backend) -> Settings:
     all_of(
         lambda: _check_loss(loss, data),
         lambda: _check_hyperparameters(name, rate, momentum),
+        lambda: name == "lbfgs" or _given_or_own("learning_rate", rate, optimizer),
+        lambda: name == "sgd" and _given_or_own("momentum", momentum, optimizer),
     )
-    if rate is None:
-        rate = getattr(get_optimizer(optimizer), "learning_rate", None)
+    if name != "lbfgs":
+        rate = _given_or_own("learning_rate", rate, optimizer)
     return replace(
         settings,
         task=data.task,
         loss=loss,
         output_activation=settings.output_activation or _output_activation(loss, data),
         learning_rate=rate,
-        momentum=momentum or 0.0 if optimizer == "sgd" else None,
+        momentum=_given_or_own("momentum", momentum, optimizer) if name == "sgd" else None,
         schedule=settings.schedule or ("constant" if name == "lbfgs" else "cosine"),
         batch_size=None if name == "lbfgs" else settings.batch_size,
         scale=_scale(data) if settings.scale in (None, "auto") else settings.scale,
@@ -78,6 +80,21 @@ def _check_hyperparameters(optimizer: str, rate: float | None, momentum: float |
             Mention("momentum"), " is for sgd. Received: ", Mention("momentum", momentum), " with ",
             Mention("optimizer", optimizer), ". Omit it, or use ", Mention("optimizer", "sgd"), ".",
         )  # fmt: skip
+
+
+def _given_or_own(option: str, given: float | None, optimizer: str) -> float:
+    """Return a hyperparameter: the option's, or else that of the optimizer's text.
+
+    Raises: ArgumentError if both have one, and they differ.
+    """
+    own: float = getattr(get_optimizer(optimizer), option)
+    default: float = getattr(get_optimizer(optimizer.partition(":")[0]), option)
+    if given not in (None, own) and own != default:
+        raise ArgumentError(
+            Mention(option), " must be given once. Received: ", Mention(option, given), " and ",
+            Mention("optimizer", optimizer), ". Remove one of them.",
+        )  # fmt: skip
+    return own if given is None else given
 
 
 def _scale(data: Dataset) -> str:
@@ -138,16 +155,14 @@ def build_network(settings: Settings, data: Dataset, backend: Backend) -> Networ
 
 def build_config(settings: Settings) -> TrainConfig:
     """Return the TrainConfig of completed settings. The caller restores the best weights."""
-    options: dict[str, Any] = {}
-    if settings.learning_rate is not None:
-        options["learning_rate"] = settings.learning_rate
-    if settings.momentum:
-        options["momentum"] = settings.momentum
+    optimizer: Any = get_optimizer(settings.optimizer)
+    own = {"learning_rate": settings.learning_rate, "momentum": settings.momentum}
+    optimizer = replace(optimizer, **{k: v for k, v in own.items() if v is not None})
     # Without patience, training does not stop early, but the monitor still selects the best epoch.
     patience = settings.patience or NEVER
     return replace(
         TrainConfig.of(settings),
-        optimizer=get_optimizer(settings.optimizer, **options),
+        optimizer=optimizer,
         schedule=None if settings.schedule == "constant" else settings.schedule,
         early_stopping=EarlyStopping(patience, settings.monitor, restore_best=False),
     )

@@ -26,8 +26,12 @@ def resolve(given: Mapping[str, str], config: str | None) -> Settings:
 
     Raises: ArgumentError for invalid values, all at once, or a config file that cannot be read.
     """
-    values = {} if config is None else read_config(Path(config))
+    values: dict[str, Any] = {}
     errors: list[ArgumentError] = []
+    try:
+        values = {} if config is None else read_config(Path(config))
+    except ArgumentError as error:
+        errors.append(error)
     for name, text in given.items():
         try:
             values[name] = parse(name, text)

@@ -40,7 +40,7 @@ from nnbackend.cli.run_folder import (
 from nnbackend.cli.settings import default_text, resolve, to_toml
 from nnbackend.config import SETTINGS, TOPICS, interval
 from nnbackend.devices import get_backend
-from nnbackend.errors import BackendError, DivergedError
+from nnbackend.errors import ArgumentError, BackendError, DivergedError
 from nnbackend.model.resuming import device_of
 from nnbackend.persistence.atomic_file import sweep
 from nnbackend.persistence.checkpoints import (
@@ -70,7 +70,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     groups = {topic: parser.add_argument_group(topic) for topic in TOPICS}
     for name, about in SETTINGS.items():
         if name != "data":
-            help = f"{about.help_text} (default: {default_text(name)})".replace("%", "%%")
+            help = f"{about.help_text()} (default: {default_text(name)})".replace("%", "%%")
             option = f"--{name.replace('_', '-')}"
             groups[about.topic].add_argument(
                 option, dest=name, metavar=about.metavar, default=absent, help=help
@@ -97,6 +97,19 @@ def _add_results(group: Any) -> None:
     )
     group.add_argument("--json", action="store_true", help="end stdout with one line of JSON")
     group.add_argument("--quiet", action="store_true", help="print no progress to stderr")
+
+
+def faults(args: argparse.Namespace) -> list[ArgumentError]:
+    """Return the errors of the settings given."""
+    try:
+        resolve(_given(args), args.config)
+    except ArgumentError as error:
+        return [error]
+    return []
+
+
+def _given(args: argparse.Namespace) -> dict[str, str]:
+    return {name: text for name, text in vars(args).items() if name in SETTINGS}
 
 
 def run(args: argparse.Namespace) -> int:
@@ -141,7 +154,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _plan(args: argparse.Namespace) -> tuple[Plan, Checkpoint | None]:
     """Return the plan of a new run, or of one to resume with its checkpoint."""
-    given = {name: text for name, text in vars(args).items() if name in SETTINGS}
+    given = _given(args)
     checkpoint = None
     if args.resume is not None:
         settings = settings_of_run(Path(args.resume), given, args.out or args.config)

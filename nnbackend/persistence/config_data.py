@@ -20,6 +20,12 @@ from nnbackend.training.optimizers import OPTIMIZERS, Optimizer
 from nnbackend.training.schedules import SCHEDULES, Constant, Schedule
 
 OWN = "own"
+# The options that every checkpoint has; one that is added later has its default in older ones.
+OLDEST = {
+    *("optimizer", "epochs", "batch_size", "shuffle", "l1", "l2", "weight_decay", "max_norm"),
+    *("clip_norm", "ema", "schedule", "momentum_schedule", "early_stopping", "seed"),
+    "l2_per_batch",
+}
 PLAIN = (bool, int, float, str, type(None))
 # The options that are objects, and the tables in which their kinds are looked up.
 TABLES: dict[str, Mapping[str, Callable[..., Any]]] = {
@@ -58,6 +64,8 @@ def build_config(described: Mapping[str, Any], own: Mapping[str, Any]) -> TrainC
     """
     options: dict[str, Any] = {}
     for entry in fields(TrainConfig):
+        if entry.name not in described and entry.name not in OLDEST:
+            continue  # newer than the checkpoint: the default
         value, table = described[entry.name], TABLES.get(entry.name)
         is_own = isinstance(value, dict) and value.get("kind") == OWN
         if is_own != (own.get(entry.name) is not None):

@@ -13,7 +13,7 @@ from nnbackend.network.network import Network
 from nnbackend.options import ABOVE_0, AT_LEAST_0, all_of, faults_of, option, raise_all
 from nnbackend.training.lbfgs import LBFGS
 from nnbackend.training.optimizers import SGD, Optimizer, get_optimizer
-from nnbackend.training.schedules import get_schedule
+from nnbackend.training.schedules import AnySchedule, Ramp, get_schedule
 
 
 @dataclass(kw_only=True)
@@ -39,13 +39,20 @@ class TrainConfig(TrainOptions):
             lambda: raise_all(faults_of(self)),
             lambda: self._optimizer(net),
             lambda: get_schedule(self.schedule),
-            lambda: get_schedule(self.momentum_schedule, "momentum_schedule"),
+            self._momenta,
             lambda: self.norm_limits(net),
         )
         return replace(
             self, optimizer=optimizer, schedule=schedule, momentum_schedule=momentum_schedule,
             max_norm=max_norm,
         )  # fmt: skip
+
+    def _momenta(self) -> AnySchedule:
+        momenta = get_schedule(self.momentum_schedule, "momentum_schedule")
+        if isinstance(momenta, Ramp) and not (0 <= momenta.start < 1 and 0 <= momenta.end < 1):
+            expected = "a schedule of numbers of at least 0 and below 1"
+            raise ArgumentError(Fault("momentum_schedule", expected, momenta))
+        return momenta
 
     def _optimizer(self, net: Network) -> Optimizer | LBFGS:
         """Return the optimizer, which must suit the other options."""
@@ -56,7 +63,8 @@ class TrainConfig(TrainOptions):
             if not isinstance(optimizer, SGD):
                 raise ArgumentError(
                     Mention("momentum_schedule"), " needs SGD, the only optimizer with a momentum. "
-                    "Received: ", Mention("optimizer", self.optimizer), ".",
+                    "Received: ", Mention("optimizer", type(optimizer).__name__.lower()), ". Use ",
+                    Mention("optimizer", "sgd"), ".",
                 )  # fmt: skip
             return replace(optimizer, is_scheduled=True)
         return optimizer
@@ -79,6 +87,8 @@ class TrainConfig(TrainOptions):
         """Return the max-norm of each trainable layer."""
         given: Any = self.max_norm
         n = len(net.trainable_layers)
+        if isinstance(given, str):
+            return ()  # a fault of its kind
         is_one = given is None or isinstance(given, Real)
         limits: tuple[float | None, ...] = (given,) * n if is_one else tuple(given)
         if len(limits) != n or not all(v is None or ABOVE_0.is_good(v) for v in limits):

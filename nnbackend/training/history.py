@@ -39,7 +39,7 @@ class History:
     def __getitem__(self, column: str) -> list[float]:
         if self.rows and column not in self.rows[0]:
             raise ArgumentError(
-                f"history has no column {column!r}. {suggest(column, self.rows[0])}"
+                f"history has no column {column!r}. {suggest(str(column), self.rows[0])}"
             )
         return [row[column] for row in self.rows]
 

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 from nnbackend.backend.formulas import Array, Namespace, Recurrence
 from nnbackend.named import FAMILIES, Family, make_named
-from nnbackend.options import ABOVE_0, AT_LEAST_0, BELOW_1, Checked, Kind
+from nnbackend.options import ABOVE_0, AT_LEAST_0, BELOW_1, YES_OR_NO, Checked, Kind
 from nnbackend.training.lbfgs import LBFGS
 
 Vectors = tuple[Array, ...]
@@ -43,6 +43,7 @@ class Optimizer(Checked, ABC):
         **dict.fromkeys(("learning_rate", "eps"), ABOVE_0),
         **dict.fromkeys(("momentum", "rho", "beta1", "beta2"), BELOW_1),
         "weight_decay": AT_LEAST_0,
+        "nesterov": YES_OR_NO,
     }
 
     @property

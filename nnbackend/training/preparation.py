@@ -69,6 +69,7 @@ def prepare_data(
     rows, held_out = np.arange(n, dtype=np.int64), None
     if isinstance(validation_set, Real) and validation_set is not True:
         share, labels = float(validation_set), y_codes if y_codes.ndim == 1 else None
+        check("validation", share, lambda v: 0.0 < v < 1.0, "a fraction between 0 and 1, or rows")
         rows, held_out = split_rows(n, share, seed, labels)
     known = replace(known, scaler=_fit_scaler(net, x, rows, scale) or known.scaler)
     if scale_targets and known.classes is None and y_codes.ndim == 2:
