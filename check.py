@@ -26,7 +26,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "format": ("-m", "ruff", "format", "--check", "."),
     "lint": ("-m", "ruff", "check", "."),
     "types": ("-m", "mypy", "--strict"),
-    "tests": ("-m", "pytest"),
+    "tests": ("-m", "pytest", "-n", "2"),
     "docs": (
         *("-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"),
         *("docs", "docs/_build"),

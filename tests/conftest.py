@@ -46,3 +46,4 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     """With pytest-xdist, give each worker a run of files, then let idle ones take from others."""
     if getattr(config.option, "dist", None) == "load":  # the default of -n
         config.option.dist = "worksteal"
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of each worker
