@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from nnbackend.errors import ArgumentError, Fault
-from nnbackend.options import Kind
+from nnbackend.options import YES_OR_NO, Kind
 from nnbackend.suggestions import suggest
 
 
@@ -69,15 +69,16 @@ def _value(key: str, text: str, default: Any) -> Any:
     """Return a text as a value of the default's type; raise ValueError for others."""
     if isinstance(default, str):
         return text
+    parse: Callable[[str], Any] = float
+    what = "a number"
     if isinstance(default, bool):
-        if text not in ("yes", "no"):
-            raise ValueError(f"needs yes or no for {key}.")
-        return text == "yes"
+        parse, what = YES_OR_NO.parse, YES_OR_NO.in_text
+    elif isinstance(default, int):
+        parse, what = int, "a whole number"
     try:
-        return int(text) if isinstance(default, int) else float(text)
+        return parse(text)
     except ValueError:
-        whole = "whole " if isinstance(default, int) else ""
-        raise ValueError(f"needs a {whole}number for {key}.") from None
+        raise ValueError(f"needs {what} for {key}.") from None
 
 
 def name_of(family: str) -> Kind:

@@ -63,31 +63,24 @@ class Kind:
             return False
 
 
-@dataclass(frozen=True)
-class Number(Kind):
-    """The numbers between two limits; `closed` names the included limits: low, high or both."""
-
-    low: float = -math.inf
-    high: float = math.inf
-    closed: str = ""
-    is_whole: bool = False
-
-
 def number(
     expected: str,
     low: float = -math.inf,
     high: float = math.inf,
     closed: str = "",
     is_whole: bool = False,
-) -> Number:
-    """Return the kind of the finite numbers between low and high."""
+) -> Kind:
+    """Return the kind of the finite numbers between two limits.
+
+    closed: the included limit, "low" or "high"; by default neither.
+    """
 
     def accepts(value: Any) -> bool:
         if isinstance(value, (bool, str)):
             return False
         value = operator.index(value) if is_whole else float(value)
-        above = low <= value if closed in ("low", "both") else low < value
-        below = value <= high if closed in ("high", "both") else value < high
+        above = low <= value if closed == "low" else low < value
+        below = value <= high if closed == "high" else value < high
         return above and below and math.isfinite(value)
 
     def parse(text: str) -> Any:
@@ -96,10 +89,10 @@ def number(
             raise ValueError
         return value
 
-    return Number(expected, accepts, parse, low=low, high=high, closed=closed, is_whole=is_whole)
+    return Kind(expected, accepts, parse)
 
 
-def or_none(kind: Kind, text: str) -> Any:
+def or_none(kind: Kind, text: str) -> Kind:
     """Return the kind that accepts None too, which is written as `text`; "0" stands for any 0."""
 
     def parse(given: str) -> Any:
@@ -255,10 +248,12 @@ def all_of(*checks: Callable[[], Any]) -> list[Any]:
 
 def raise_all(errors: Iterable[Fault | ArgumentError]) -> None:
     """Raise one ArgumentError with the messages of all; do nothing if there are none."""
-    parts: dict[str, Fault | ArgumentError] = {}  # by their text: one fault may be found twice
+    parts: dict[Any, Fault | ArgumentError] = {}  # a value may be found invalid twice
     for error in errors:
         several = error.args if isinstance(error, ArgumentError) and error.is_several else (error,)
-        parts.update({str(part): part for part in several})
+        for part in several:
+            is_fault = isinstance(part, Fault)
+            parts.setdefault((part.option, repr(part.received)) if is_fault else str(part), part)
     found = list(parts.values())
     if len(found) == 1 and isinstance(found[0], ArgumentError):
         raise found[0]

@@ -27,7 +27,9 @@ from nnbackend.options import (
     raise_all,
     table,
 )
+from nnbackend.persistence import config_data, run_state
 from nnbackend.suggestions import nearest
+from nnbackend.training.config import TrainConfig
 from nnbackend.training.optimizers import get_optimizer
 
 X, Y = [[0.0, 1.0], [1.0, 0.0]], [0.0, 1.0]
@@ -198,6 +200,35 @@ def test_an_optimizer_may_name_its_rate(tmp_path: Path, monkeypatch: pytest.Monk
     assert Path("c/last.safetensors").read_bytes() == a
 
 
+def test_lbfgs_may_have_parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = "train iris --hidden 200 --epochs 1 --device numpy --quiet --optimizer lbfgs:memory=5"
+    assert main(words.split()) == 0
+    assert read_config(Path("runs/iris-001/config.toml"))["dropout"] == (0.0,)
+
+
+def test_a_checkpoint_may_be_older_than_an_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An option that a stored config lacks has its default, unless every checkpoint has it."""
+    described = config_data.describe_config(TrainConfig(optimizer=nn.Adam(), epochs=3))
+    del described["clip_norm"]
+    with pytest.raises(KeyError):
+        config_data.build_config(described, {})
+    monkeypatch.setattr(config_data, "OLDEST", config_data.OLDEST - {"clip_norm"})
+    assert config_data.build_config(described, {}).clip_norm is None
+    described_as = config_data.describe_config
+
+    def older(config: TrainConfig) -> dict[str, Any]:
+        return {k: v for k, v in described_as(config).items() if k != "clip_norm"}
+
+    with monkeypatch.context() as before:
+        before.setattr(run_state, "describe_config", older)
+        nn.train(network(), X, Y, epochs=2, callbacks=[nn.Checkpoints(tmp_path, epochs=1)])
+    _, history = nn.resume(tmp_path, X, Y, epochs=3)
+    assert len(history) == 3
+
+
 @pytest.mark.parametrize("option", ["--learning-rate", "--momentum"])
 def test_a_rate_given_twice_is_refused(
     option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
@@ -291,6 +322,8 @@ def test_invalid_parameters_of_a_name_are_refused(name: str, cure: str) -> None:
             lambda: nn.train(network(), X, Y, validation=1.5),
             r"^validation must be .*: validation=1",
         ),
+        (lambda: nn.train(network(), X, Y, max_norm="1"), r"^[^\n]*, or None. .*max_norm='1'.$"),
+        (lambda: nn.train(network(), X, Y, max_norm=object()), "^max_norm must be"),
         (lambda: nn.SGD(nesterov="yes"), "nesterov must be True or False"),
         (
             lambda: nn.train(

@@ -125,7 +125,7 @@ class Kernel:
     @cached_property
     def head(self) -> re.Match[str]:
         """The groups of the head: attributes, grid, threads, blocks, parameters."""
-        found = _HEAD.search(sources._file(f"{self.name}.cu"))
+        found = _HEAD.search(sources.file_text(f"{self.name}.cu"))
         if found is None:
             raise ValueError(f"{self.name}.cu has no head `__global__ ...(...) KERNEL(...) {{`")
         return found
@@ -185,7 +185,7 @@ class Kernel:
         bounds = f" __launch_bounds__({threads}, {blocks})" if blocks else ""
         parameters = ", ".join(parameter.text for parameter in self.declared)
         head = f'extern "C" {attributes}__global__ void{bounds}\n    KERNEL({parameters}) {{'
-        text = _HEAD.sub(lambda found: head, sources._file(f"{self.name}.cu"))
+        text = _HEAD.sub(lambda found: head, sources.file_text(f"{self.name}.cu"))
         names = [sources.label_of(formula) for formula in formulas if formula is not None]
         macros = {name: C_NAMES[dtype] for name, dtype in types.items()} | dict(self.macros)
         if each:

@@ -51,11 +51,12 @@ class OfRow(Untraceable):
 
 def program(sources: Iterable[Source]) -> str:
     """Return the text of a complete program of kernels."""
-    return _file("common.cu") + "\n" + "\n".join(source.text for source in sources)
+    return file_text("common.cu") + "\n" + "\n".join(source.text for source in sources)
 
 
 @cache
-def _file(name: str) -> str:
+def file_text(name: str) -> str:
+    """Return the text of a file in `cuda/`."""
     return (FOLDER / name).read_text(encoding="utf-8")
 
 

@@ -68,8 +68,8 @@ class AbstractStep(ABC):
         """Run an operation when all rows are complete."""
         self.run(record, call, **others)
 
-    def barrier(self) -> None:  # noqa: B027 - a single worker has nobody to wait for
-        """Let all workers finish what they do."""
+    def barrier(self) -> None:  # noqa: B027 - one worker waits for no other
+        """Wait until all workers have finished their operations."""
 
     def sums(self) -> Array:
         """Return an array for the workers' partial sums."""

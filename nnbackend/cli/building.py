@@ -41,23 +41,20 @@ def complete(settings: Settings, data: Dataset, backend: Backend) -> Settings:
     """
     assert data.task is not None
     loss = settings.loss or LOSSES_OF[data.task][0]
-    optimizer, rate, momentum = settings.optimizer, settings.learning_rate, settings.momentum
-    name = optimizer.partition(":")[0]
-    all_of(
+    name = _name_of_optimizer(settings)
+    _, _, rate, momentum = all_of(
         lambda: _check_loss(loss, data),
-        lambda: _check_hyperparameters(name, rate, momentum),
-        lambda: name == "lbfgs" or _given_or_own("learning_rate", rate, optimizer),
-        lambda: name == "sgd" and _given_or_own("momentum", momentum, optimizer),
+        lambda: _check_hyperparameters(name, settings.learning_rate, settings.momentum),
+        lambda: None if name == "lbfgs" else _given_or_own("learning_rate", settings),
+        lambda: _given_or_own("momentum", settings) if name == "sgd" else None,
     )
-    if name != "lbfgs":
-        rate = _given_or_own("learning_rate", rate, optimizer)
     return replace(
         settings,
         task=data.task,
         loss=loss,
         output_activation=settings.output_activation or _output_activation(loss, data),
         learning_rate=rate,
-        momentum=_given_or_own("momentum", momentum, optimizer) if name == "sgd" else None,
+        momentum=momentum,
         schedule=settings.schedule or ("constant" if name == "lbfgs" else "cosine"),
         batch_size=None if name == "lbfgs" else settings.batch_size,
         scale=_scale(data) if settings.scale in (None, "auto") else settings.scale,
@@ -82,13 +79,20 @@ def _check_hyperparameters(optimizer: str, rate: float | None, momentum: float |
         )  # fmt: skip
 
 
-def _given_or_own(option: str, given: float | None, optimizer: str) -> float:
+def _name_of_optimizer(settings: Settings) -> str:
+    """Return the optimizer's name without its parameters."""
+    name: str = settings.optimizer.partition(":")[0]
+    return name
+
+
+def _given_or_own(option: str, settings: Settings) -> float:
     """Return a hyperparameter: the option's, or else that of the optimizer's text.
 
     Raises: ArgumentError if both have one, and they differ.
     """
+    given, optimizer = getattr(settings, option), settings.optimizer
     own: float = getattr(get_optimizer(optimizer), option)
-    default: float = getattr(get_optimizer(optimizer.partition(":")[0]), option)
+    default: float = getattr(get_optimizer(_name_of_optimizer(settings)), option)
     if given not in (None, own) and own != default:
         raise ArgumentError(
             Mention(option), " must be given once. Received: ", Mention(option, given), " and ",
@@ -104,7 +108,7 @@ def _scale(data: Dataset) -> str:
 
 def _dropout(settings: Settings) -> tuple[float, ...]:
     """Return the default rate of each hidden layer: only wide layers get dropout."""
-    if settings.optimizer == "lbfgs" or not settings.hidden:
+    if _name_of_optimizer(settings) == "lbfgs" or not settings.hidden:
         return (0.0,)
     return tuple(WIDE_RATE if width >= WIDE else 0.0 for width in settings.hidden)
 

@@ -20,7 +20,7 @@ from nnbackend.training.optimizers import OPTIMIZERS, Optimizer
 from nnbackend.training.schedules import SCHEDULES, Constant, Schedule
 
 OWN = "own"
-# The options that every checkpoint has; one that is added later has its default in older ones.
+# The options that every checkpoint has.
 OLDEST = {
     *("optimizer", "epochs", "batch_size", "shuffle", "l1", "l2", "weight_decay", "max_norm"),
     *("clip_norm", "ema", "schedule", "momentum_schedule", "early_stopping", "seed"),
@@ -63,9 +63,8 @@ def build_config(described: Mapping[str, Any], own: Mapping[str, Any]) -> TrainC
     ModelFileError, KeyError, TypeError or ValueError for invalid data.
     """
     options: dict[str, Any] = {}
+    described = with_newer_options(described)
     for entry in fields(TrainConfig):
-        if entry.name not in described and entry.name not in OLDEST:
-            continue  # newer than the checkpoint: the default
         value, table = described[entry.name], TABLES.get(entry.name)
         is_own = isinstance(value, dict) and value.get("kind") == OWN
         if is_own != (own.get(entry.name) is not None):
@@ -81,6 +80,12 @@ def build_config(described: Mapping[str, Any], own: Mapping[str, Any]) -> TrainC
                 value = _build_object(value, table)
         options[entry.name] = _from_plain(value)
     return TrainConfig(**options)
+
+
+def with_newer_options(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stored config with the defaults of the options that were added after it."""
+    defaults = describe_config(TrainConfig())
+    return {k: v for k, v in defaults.items() if k not in OLDEST} | dict(described)
 
 
 def _describe_object(value: Any, table: Mapping[str, Callable[..., Any]]) -> dict[str, Any]:

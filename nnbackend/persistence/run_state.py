@@ -12,8 +12,7 @@ import numpy as np
 from nnbackend.backend.formulas import Array
 from nnbackend.data.sparse import SparseRows
 from nnbackend.errors import ArgumentError
-from nnbackend.persistence.config_data import describe_config
-from nnbackend.training.config import TrainConfig
+from nnbackend.persistence.config_data import describe_config, with_newer_options
 from nnbackend.training.run import Run
 from nnbackend.validation import host_array, some_rows
 
@@ -91,16 +90,14 @@ def _add(digest: Any, name: str, array: np.ndarray | None) -> None:
 
 
 def _check_same_run(run: Run, facts: Mapping[str, Any]) -> None:
-    own = describe_config(run.config)
-    # An option that is newer than the checkpoint had its default.
-    stored = {**describe_config(TrainConfig()), **facts["config"]}
+    own, stored = describe_config(run.config), with_newer_options(facts["config"])
     # The number of epochs may change; a schedule that depends on it changes too.
-    differing = [name for name in own if name != "epochs" and stored[name] != own[name]]
+    differing = [name for name in own if name != "epochs" and stored.get(name) != own[name]]
     if differing:
         raise ArgumentError(
             "The options must be those of the run. Received: other "
             f"{', '.join(differing)}: {[own[n] for n in differing]} where the checkpoint has "
-            f"{[stored[n] for n in differing]}. Use the same, or start a new run."
+            f"{[stored.get(n) for n in differing]}. Use the same, or start a new run."
         )
     if facts["monitor"] != run.state.history.monitor or facts["data"] != fingerprint(run):
         raise ArgumentError(

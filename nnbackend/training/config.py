@@ -87,10 +87,7 @@ class TrainConfig(TrainOptions):
         """Return the max-norm of each trainable layer."""
         given: Any = self.max_norm
         n = len(net.trainable_layers)
-        if isinstance(given, str):
-            return ()  # a fault of its kind
-        is_one = given is None or isinstance(given, Real)
-        limits: tuple[float | None, ...] = (given,) * n if is_one else tuple(given)
+        limits: tuple[Any, ...] = tuple(given) if hasattr(given, "__len__") else (given,) * n
         if len(limits) != n or not all(v is None or ABOVE_0.is_good(v) for v in limits):
             expected = f"a number above 0, or one (or None) for each of the {n} trainable layers"
             raise ArgumentError(Fault("max_norm", expected, given))

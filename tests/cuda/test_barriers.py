@@ -98,9 +98,9 @@ def test_kernels_are_correct_with_all_barriers(file: str, i: int) -> None:
 
 @pytest.mark.parametrize(("file", "i"), NOTICED)
 def test_a_missing_barrier_is_detected(monkeypatch: pytest.MonkeyPatch, file: str, i: int) -> None:
-    whole = sources._file
+    whole = sources.file_text
     monkeypatch.setattr(
-        sources, "_file", lambda name: without(whole(name), i) if name == file else whole(name)
+        sources, "file_text", lambda name: without(whole(name), i) if name == file else whole(name)
     )
     with pytest.raises((EmulationError, AssertionError)):
         NOTICED[file, i](new_row())
@@ -112,7 +112,7 @@ def test_a_missing_barrier_is_detected(monkeypatch: pytest.MonkeyPatch, file: st
 def test_a_missing_barrier_among_blocks_is_detected(
     monkeypatch: pytest.MonkeyPatch, i: int, grid: Grid
 ) -> None:
-    whole = sources._file
+    whole = sources.file_text
 
     def lacking(name: str) -> str:
         text = whole(name)
@@ -126,18 +126,18 @@ def test_a_missing_barrier_among_blocks_is_detected(
                 text = call.join(parts[: i + 1]) + instead + call.join(parts[i + 1 :])
         return text
 
-    monkeypatch.setattr(sources, "_file", lacking)
+    monkeypatch.setattr(sources, "file_text", lacking)
     with pytest.raises((EmulationError, AssertionError)):
         narrow(new_row(), grid, WIDE if i == 1 else DEEP, 20)
 
 
 @pytest.mark.parametrize("what", ["s % 2 * CAPACITY", "s % 2 * gridDim.x"])
 def test_double_buffers_are_needed(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
-    whole = sources._file
+    whole = sources.file_text
     text = whole("narrow.cu")
     assert text.count(what) == 1
     monkeypatch.setattr(
-        sources, "_file", lambda name: text.replace(what, "0") if "narrow" in name else whole(name)
+        sources, "file_text", lambda name: text.replace(what, "0") if "narrow" in name else whole(name)
     )
     with pytest.raises((EmulationError, AssertionError)):
         narrow(new_row(), Grid(GRID, 3, 64), DEEP, 20, parts=(4, 4, 4))

@@ -52,7 +52,7 @@ def test_any_order_of_threads_gives_the_same_bits(order: int) -> None:
 def test_a_missing_syncwarp_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     # The first one, before the local gradients of a row's other outputs are read. The emulator
     # cannot detect the second one, before the next row, as its sums synchronize the lanes.
-    whole = sources._file
+    whole = sources.file_text
     assert whole("output.cu").count("__syncwarp();") == 2
     monkeypatch.setattr(
         sources,

@@ -233,9 +233,9 @@ def test_alignment_is_checked_before_wide_loads(name: str, monkeypatch: pytest.M
         "clip_norm": lambda k: (g.fill(1.0), k.clip_norm(g, 0.1)),
     }[name]
     run(EmulatedBackend().kernels)
-    whole, look = sources._file, "return ((unsigned long long)place & 15) == 0;"
+    whole, look = sources.file_text, "return ((unsigned long long)place & 15) == 0;"
     assert look in whole("common.cu")
-    monkeypatch.setattr(sources, "_file", lambda f: whole(f).replace(look, "return true;"))
+    monkeypatch.setattr(sources, "file_text", lambda f: whole(f).replace(look, "return true;"))
     with pytest.raises(EmulationError, match="misaligned"):
         run(EmulatedBackend().kernels)
 

@@ -23,12 +23,12 @@ Install = Callable[..., Kernel]
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch) -> Install:
     """Return a function that adds a kernel "made_up" to the files of `cuda/`."""
-    whole = sources._file
+    whole = sources.file_text
 
     def add(head: str = HEAD, body: str = BODY, grid: str = "over_elements(256, 1)") -> Kernel:
         text = f"__global__ {grid} KERNEL(\n    {head}) {{\n  {body}\n}}\n"
         files = {"made_up.cu": text}
-        monkeypatch.setattr(sources, "_file", lambda name: files.get(name) or whole(name))
+        monkeypatch.setattr(sources, "file_text", lambda name: files.get(name) or whole(name))
         return Kernel("made_up")
 
     return add

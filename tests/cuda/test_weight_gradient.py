@@ -150,9 +150,9 @@ def test_each_lane_has_separate_sums() -> None:
 def test_a_missing_wait_or_check_is_detected(
     monkeypatch: pytest.MonkeyPatch, text: str, instead: str, sizes: tuple[int, int, int]
 ) -> None:
-    whole, files = sources._file, ("weight_gradient.cu", "thin_gradient.cu")
+    whole, files = sources.file_text, ("weight_gradient.cu", "thin_gradient.cu")
     assert sum(whole(file).count(text) for file in files) == 1
-    monkeypatch.setattr(sources, "_file", lambda name: whole(name).replace(text, instead))
+    monkeypatch.setattr(sources, "file_text", lambda name: whole(name).replace(text, instead))
 
     def check() -> None:
         for order in ORDERS:
