@@ -137,7 +137,9 @@ def test_double_buffers_are_needed(monkeypatch: pytest.MonkeyPatch, what: str) -
     text = whole("narrow.cu")
     assert text.count(what) == 1
     monkeypatch.setattr(
-        sources, "file_text", lambda name: text.replace(what, "0") if "narrow" in name else whole(name)
+        sources,
+        "file_text",
+        lambda name: text.replace(what, "0") if "narrow" in name else whole(name),
     )
     with pytest.raises((EmulationError, AssertionError)):
         narrow(new_row(), Grid(GRID, 3, 64), DEEP, 20, parts=(4, 4, 4))

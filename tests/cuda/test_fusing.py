@@ -56,7 +56,7 @@ def test_a_missing_syncwarp_is_detected(monkeypatch: pytest.MonkeyPatch) -> None
     assert whole("output.cu").count("__syncwarp();") == 2
     monkeypatch.setattr(
         sources,
-        "_file",
+        "file_text",
         lambda name: whole(name).replace("__syncwarp();", "", 1 if name == "output.cu" else 0),
     )
     wanted, phi = problem("absolute", (9, 5, 7), "float32", "relu")
