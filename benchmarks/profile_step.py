@@ -85,7 +85,9 @@ class Profile:
             barrier = np.zeros(16, np.int64)
 
             def run_worker(worker: int, n: int) -> None:
-                make_steps(lines, n, worker, workers, barrier.ctypes.data, yield_address())
+                make_steps(
+                    lines, lines, n, worker, workers, barrier.ctypes.data, yield_address()
+                )
 
             while n > 0:
                 clock[1] = -1

@@ -14,12 +14,17 @@ from typing import Any
 import numpy as np
 
 from nnbackend.backend.formulas import Array
+from nnbackend_numba.batches import to_panels
 from nnbackend_numba.codegen import pack, words_of
 from nnbackend_numba.compiling import Formula, operation
+from nnbackend_numba.layers import weight_gradient
+from nnbackend_numba.panels import aligned, new_panels
 from nnbackend_numba.partitioning import choose_partitioning
+from nnbackend_numba.products import BLOCK
 from nnbackend_numba.recorder import Call, NotRecordable
 from nnbackend_numba.records import INPUTS, ONE, UNITS, VECTOR, Record
-from nnbackend_numba.steps import KERNELS, AbstractStep, Where
+from nnbackend_numba.steps import HERE, KERNELS, AbstractStep, Range, Where, known
+from nnbackend_numba.tiles import lanes
 
 AFTER_ALL_ROWS = {split.phase for split in (ONE, INPUTS, UNITS, VECTOR)}
 STEPS_AT_ONCE = 4096  # the rows of the table of coefficients
@@ -39,19 +44,30 @@ class Assembly(AbstractStep):
         self.coefficient_table: Array = None
         self._words: list[int | float] = []  # of all operations
         self._lines: list[tuple[int, int]] = []  # address of an operation, its first word
+        self._last_words: list[int] = []  # those that tell the last step to keep its gradient
         self._deferred: list[tuple[Record, Any, dict[str, Any]]] = []
+        self._panels: dict[tuple[Any, ...], tuple[Array, Array]] = {}  # each matrix, its panels
+        self._unwritten: dict[int, Array] = {}  # matrices by their panels' ids
         self.workers = workers
         self.partitioning = choose_partitioning(calls, workers)
         given = [call.arguments for call in calls if call.kernel == "dense_forward"]
         self._layers = [(arguments["W"], arguments["b"]) for arguments in given]
+        self.lanes = lanes(self._layers[0][0].dtype.name if given else "float32")
         for call in calls:
             self._add(call)
         self._flush()
         self.barrier()
         packed = pack(self._words)
-        self.references.append(packed)
-        self.table = np.array(self._lines, np.int64)  # addresses of operations and of their words
-        self.table[:, 1] = packed.ctypes.data + packed.itemsize * self.table[:, 1]
+        kept = packed.copy()
+        kept[self._last_words] = 1
+        self.references += [packed, kept]
+        self.table, self.last_table = self._table(packed), self._table(kept)
+
+    def _table(self, words: Array) -> Array:
+        """Return the addresses of all operations and of their words."""
+        table = np.array(self._lines, np.int64)
+        table[:, 1] = words.ctypes.data + words.itemsize * table[:, 1]
+        return table
 
     def _add(self, call: Call) -> None:
         """Append the operations of a kernel."""
@@ -70,6 +86,10 @@ class Assembly(AbstractStep):
     def _run(
         self, record: Record, given: dict[str, Any], formula: Formula | None, where: Where
     ) -> None:
+        for name in record.panels:
+            if (matrix := self._unwritten.pop(id(given[name]), None)) is not None:
+                if record.operands[name].role != "out":
+                    self._pack(matrix, given[name])
         phase = where.phase or record.split.phase
         if phase in AFTER_ALL_ROWS:
             self._flush()
@@ -79,7 +99,10 @@ class Assembly(AbstractStep):
         call = record.check(given, self.workers)
         made = operation(record, call, formula)
         self._lines.append((made.address, len(self._words)))
-        self._words += [self._word(v) for _, v in words_of(record, call, where.by_columns)]
+        for name, value in words_of(record, call, where.by_columns):
+            if name == "keeps":
+                self._last_words.append(len(self._words))
+            self._words.append(self._word(value))
         self.references += [made, *call.values.values()]
 
     def _word(self, value: Any) -> int | float:
@@ -113,16 +136,57 @@ class Assembly(AbstractStep):
         )
         return self.coefficient_table
 
-    def ranges(self, call: Any) -> list[tuple[int, int, int, bool]]:
-        if self.workers == 1:
+    def ranges(self, call: Any) -> list[Range]:
+        found, theta, dtype = list[Range](), call.theta, call.theta.dtype
+        pending = [(c, given) for r, c, given in self._deferred if r is weight_gradient]
+        if self.workers == 1 and not pending:
             return super().ranges(call)
-        theta, found = call.theta, []
         for W, b in self._layers:
             start, after = ((_address(v) - _address(theta)) // theta.itemsize for v in (W, b))
-            found += [(start, *W.shape, True), (after, b.size, 1, False)]
-        if sum(rows * columns for _, rows, columns, _ in found) != theta.size:
+            gradient = known(len(W), dtype, self.workers, self.lanes)
+            for own, given in pending:
+                if _address(own.dW) - _address(call.gradient) == start * theta.itemsize:
+                    scratch = aligned((self.workers, BLOCK * W.shape[1]), dtype)
+                    gradient = {"x": own.x, "turned": given["turned"], "scratch": scratch}
+                    gradient |= {"rows": given["rows"], "keeps": 0}
+                    self._deferred = [
+                        d for d in self._deferred if d[0] is not weight_gradient or d[1] is not own
+                    ]
+            of_b = known(b.size, dtype, self.workers, self.lanes)
+            found += [Range(start, *W.shape, True, gradient), Range(after, b.size, 1, False, of_b)]
+        if sum(part.rows * part.columns for part in found) != theta.size:
             raise NotRecordable("parameters outside of the layers")
         return found
+
+    def panels(self, matrix: Array, is_flat: bool = False) -> Array:
+        matrix = matrix.reshape(-1, 1) if matrix.ndim == 1 else matrix
+        key = _address(matrix), matrix.shape, matrix.dtype
+        if key not in self._panels:
+            if any(np.may_share_memory(matrix, other) for other, _ in self._panels.values()):
+                raise NotRecordable("arrays that overlap")
+            made = new_panels(*matrix.shape, matrix.dtype, self.lanes)
+            self._panels[key], self._unwritten[id(made)] = (matrix, made), matrix
+        return self._panels[key][1]
+
+    def count(self, matrix: Array) -> int:
+        return len(matrix)
+
+    def parts(self, matrix: Array) -> Array:
+        """Return panels of a matrix for each worker."""
+        return aligned((self.workers, *self.panels(matrix).shape), matrix.dtype)
+
+    def transposes(self, matrix: Array) -> Array:
+        """Return panels of a matrix's transpose for each worker."""
+        n_panels, units, width = self.panels(matrix).shape
+        shape = (self.workers, -(-units // width), n_panels * width, width)
+        return aligned(shape, matrix.dtype)
+
+    def _pack(self, matrix: Array, panels: Array) -> None:
+        """Copy a matrix that no operation of the step has written into its panels."""
+        is_x = self.partitioning.is_x(matrix)
+        where = Where("columns", True) if is_x else HERE
+        given = {"data": matrix, "rows": len(matrix), "is_same": int(matrix.dtype.kind == "f")}
+        self.run(to_panels, SimpleNamespace(), where=where, **given, out=panels)
 
 
 def _address(array: Array) -> int:

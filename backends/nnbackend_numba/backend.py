@@ -70,13 +70,38 @@ class NumbaBackend(_CompiledKernels):
         if phi.kernel == "softmax":
             compiled(layers.softmax, dtype, (z, b, a))(z, b, a)
             return
-        record = layers.activate_in_place if a is z else layers.activate
-        arguments = (z, b, 0, b.size) if a is z else (z, b, a, 0, b.size)
+        loop, arguments = layers.activate, (z, b, a)
+        if a is z:
+            loop, arguments = layers.activate_in_place, (z, b)
         try:
-            compiled(record.loop, dtype, arguments, Formula(phi.f, phi.f_is_plain))(*arguments)
+            compiled(loop, dtype, arguments, Formula(phi.f, phi.f_is_plain))(*arguments)
         except NotImplementedError:
             z += b
             a[...] = phi.value(z, np)
+
+    def dense_backward(
+        self,
+        x: Array,
+        W: Array,
+        z: Array,
+        a: Array,
+        phi: Activation,
+        delta: Array,
+        dW: Array,
+        db: Array,
+        dx: Array | None,
+    ) -> None:
+        """Convert delta with a compiled loop; NumPy computes the rest."""
+        try:
+            if phi.kernel != "identity":
+                call = SimpleNamespace(delta=delta, z=z, a=a)
+                DirectStep().run(layers.slope, call, Formula(phi.df, phi.df_is_plain))
+        except NotImplementedError:
+            delta[...] = phi.delta(delta, z, a, np)
+        np.dot(x.T, delta, out=dW)
+        np.sum(delta, axis=0, out=db)
+        if dx is not None:
+            np.dot(delta, W.T, out=dx)
 
     def capture(self, step: Callable[[], None]) -> Callable[[int], None]:
         try:

@@ -6,13 +6,18 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numba
+import numpy as np
+
 from nnbackend.backend.base import BATCH, COUNT, FAR, MOMENTUM, RATE, STEP
 from nnbackend.backend.formulas import Array
+from nnbackend_numba.intrinsics import address_of, local_memory, pointer
+from nnbackend_numba.panels import write_panel
 from nnbackend_numba.recorder import NotRecordable
 from nnbackend_numba.records import ONE, Split, operation
-from nnbackend_numba.steps import HERE, AbstractStep, Where, kernel
+from nnbackend_numba.steps import HERE, AbstractStep, Where, kernel, recorded_kernel
 
-BLOCK, BY_COLUMNS = Split("rows", even="B", lines="I"), Where("columns", True)
+BLOCK, BY_COLUMNS = Split("rows", even="Q", lines="I"), Where("columns", True)
 
 
 @kernel
@@ -30,46 +35,65 @@ def tick(clock, rates, hyper):
 
 
 @operation(
-    BLOCK, data="in N I source", order="in M int64",
-    clock="in 2 int64", batch_size="int", out="out B I target",
+    BLOCK, data="in N I source", order="in M int64", clock="in 2 int64", batch_size="int",
+    rows="int", is_same="int", out="out Q I L target",
 )  # fmt: skip
-def gather(data, order, clock, batch_size, out, row, first, last):
+def gather(data, order, clock, batch_size, rows, is_same, out, row, first, last):
     """out[i] = data[order[batch * batch_size + i]], in out's dtype."""
-    start = clock[BATCH] * batch_size + row
-    for i in range(out.shape[0]):
-        ri, oi = data[order[start + i], first:last], out[i, first:last]
-        for j in range(oi.size):
-            oi[j] = ri[j]
+    lanes, begin = out.shape[2], clock[BATCH] * batch_size
+    width = data.shape[1] * data.itemsize
+    places = numba.carray(pointer(local_memory()), (lanes,), np.int64)
+    for q in range(out.shape[0]):
+        for s in range(lanes):  # beyond the last row, that one: no lane that counts
+            i = order[begin + min((row + q) * lanes + s, rows - 1)]
+            places[s] = address_of(data) + i * width
+        write_panel(out[q], places, data, is_same, first, last)
 
 
-@kernel
+@recorded_kernel
 def gather_rows(step: AbstractStep, call: Any) -> None:
     """Gather rows, or numbers as rows of one column, as the workers need them next."""
     _refuse_unreadable(call.data)
     is_x, views = step.partitioning.is_x(call.out), {}
     if call.data.ndim == 1:
-        views = {"data": call.data[:, None], "out": call.out[:, None]}
+        views = {"data": call.data[:, None]}
     phase = BY_COLUMNS.phase if is_x or step.phase == BY_COLUMNS.phase else ""
-    step.run(gather, call, where=Where(phase, is_x), **views)
+    is_same = int(call.data.dtype == call.out.dtype and call.out.dtype.kind == "f")
+    given = {"rows": len(call.out), "is_same": is_same}
+    step.run(gather, call, where=Where(phase, is_x), **given, **views)
 
 
 @operation(
-    BLOCK, rows="in B I source", shift="in I float64",
-    factor="in I float64", clip="float float64", out="out B I",
+    BLOCK, data="in N I source", rows="int", is_same="int", out="out Q I L target",
+)  # fmt: skip
+def to_panels(data, rows, is_same, out, row, first, last):
+    """out = data, in panels."""
+    lanes, width = out.shape[2], data.shape[1] * data.itemsize
+    places = numba.carray(pointer(local_memory()), (lanes,), np.int64)
+    for q in range(out.shape[0]):
+        for s in range(lanes):
+            places[s] = address_of(data) + min((row + q) * lanes + s, rows - 1) * width
+        write_panel(out[q], places, data, is_same, first, last)
+
+
+@operation(
+    BLOCK, rows="in Q I L source", shift="in I float64", factor="in I float64",
+    clip="float float64", out="out Q I L",
 )  # fmt: skip
 def scale(rows, shift, factor, clip, out, first, last):
     """out = (rows - shift) * factor in float64, clipped smoothly where clip is above 0."""
-    for i in range(rows.shape[0]):
-        ri, oi = rows[i, first:last], out[i, first:last]
-        for j in range(oi.size):
-            t = (ri[j] - shift[j]) * factor[j]
-            if clip > 0:
-                u = max(min(t / clip, FAR), -FAR)
-                t = u * clip / math.sqrt(1.0 + u * u)
-            oi[j] = t
+    for q in range(rows.shape[0]):
+        for j in range(first, last):
+            rj, oj, shift_j, factor_j = rows[q, j], out[q, j], shift[j - first], factor[j - first]
+            for s in range(rj.size):
+                t = (rj[s] - shift_j) * factor_j
+                if clip > 0:
+                    u = max(min(t / clip, FAR), -FAR)
+                    t = u * clip / math.sqrt(1.0 + u * u)
+                oj[s] = t
 
 
-@kernel
+@recorded_kernel
 def scale_rows(step: AbstractStep, call: Any) -> None:
     """Scale rows of one layout, as loops are compiled for each."""
     _refuse_unreadable(call.rows)

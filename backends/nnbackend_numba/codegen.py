@@ -18,14 +18,20 @@ import numpy as np
 
 from nnbackend.backend.formulas import Array
 from nnbackend_numba import intrinsics, scalars
+from nnbackend_numba.products import product_of
 from nnbackend_numba.records import CheckedCall, Operand, Record, Split
 
 
+_inline = numba.njit(inline="always", **scalars.FAST)
+
+
+@_inline
 def even_part(n: int, worker: int, workers: int) -> tuple[int, int]:
     """Return the ends of a worker's part of n items."""
     return n * worker // workers, n * (worker + 1) // workers
 
 
+@_inline
 def part_of_lines(n: int, worker: int, workers: int) -> tuple[int, int]:
     """Return the ends of a part of n numbers: whole cache lines, if the parts stay balanced."""
     unit = 1 if n % (16 * workers) != 0 and n < 1024 * workers else 16
@@ -36,8 +42,8 @@ def part_of_lines(n: int, worker: int, workers: int) -> tuple[int, int]:
 HELPERS = {
     "carray": numba.carray,
     "pointer": intrinsics.pointer,
-    "even_part": numba.njit(inline="always", **scalars.FAST)(even_part),
-    "part_of_lines": numba.njit(inline="always", **scalars.FAST)(part_of_lines),
+    "even_part": even_part,
+    "part_of_lines": part_of_lines,
 }
 
 
@@ -49,8 +55,8 @@ def words_of(record: Record, call: CheckedCall, by_columns: bool = False) -> lis
     words: list[tuple[str, Any]] = [("by_columns", by_columns)]
     words += [(letter, call.sizes[letter]) for letter in record.letters]
     for name, operand in record.operands.items():
-        if operand.role == "blas":
-            words.append((name, intrinsics.gemm_address(call.kind)))
+        if operand.role == "product":
+            words.append((name, product_of(call.kind).address))
         elif operand.role == "floats":
             words += [(f"{name}_{k}", float(v)) for k, v in enumerate(call.values[name])]
         else:
@@ -73,7 +79,9 @@ def source_of(record: Record, call: CheckedCall) -> str:
     body += [f"f = carray(pointer(words), ({len(words)},), float64)"]
     for k, (name, value) in enumerate(words):
         start = "n_" if name in record.letters else "at_" if k else ""
-        body.append(f"{start}{name} = {'f' if isinstance(value, float) else 'i'}[{k}]")
+        word = f"{'f' if isinstance(value, float) else 'i'}[{k}]"
+        # Loops over a constant number of lanes become vector instructions.
+        body.append(f"{start}{name} = {value if name == 'L' else word}")
     body += _part(split)
     given = split.bounds()
     for name, operand in record.operands.items():

@@ -19,11 +19,11 @@ import numpy as np
 from numba import types
 from numba.np.ufunc.dufunc import DUFunc
 
-from nnbackend_numba import intrinsics, scalars
+from nnbackend_numba import intrinsics, scalars, tiles
 
 # The modules that every formula and operation is compiled with.
-_SOURCES = [Path(str(module.__file__)) for module in (scalars, intrinsics)]
-_SOURCES += [Path(__file__).with_name(name) for name in ("compiling.py", "codegen.py")]
+_SOURCES = [Path(str(module.__file__)) for module in (scalars, intrinsics, tiles)]
+_SOURCES += [Path(__file__).with_name(name) for name in ("compiling.py", "codegen.py", "products.py")]
 _BASE = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES))
 # Types whose repr describes a value completely.
 _DESCRIBED_BY_REPR = (
@@ -39,7 +39,7 @@ _DESCRIBED_BY_REPR = (
     types.Type,
 )
 # Members of these modules and packages are identified by name; other modules may change.
-_FIXED_MODULES = sys.stdlib_module_names | {"numpy", "numba", scalars.__name__, intrinsics.__name__}
+_FIXED_MODULES = sys.stdlib_module_names | {"numpy", "numba", *(m.__name__ for m in (scalars, intrinsics, tiles))}
 # Weak keys do not keep formulas alive. "": the function has no fingerprint.
 _names: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 

@@ -1,4 +1,4 @@
-"""LLVM intrinsics that compiled loops need and numba lacks: addresses, atomics, BLAS calls.
+"""LLVM intrinsics that compiled loops need and numba lacks: addresses, atomics, calls.
 
 Addresses are int64.
 """
@@ -10,17 +10,15 @@ from __future__ import annotations
 import ctypes
 import sys
 from functools import cache
-from typing import Any
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from nnbackend_numpy import threads
-
 I8, I32, I64, I128 = (ir.IntType(bits) for bits in (8, 32, 64, 128))
 BYTES = I8.as_pointer()
+LOCAL_BYTES = 2048
 
 
 @intrinsic
@@ -103,66 +101,39 @@ def high_word(typingctx, a, b):
 
 
 @intrinsic
-def gemm(typingctx, address, a, a_is_turned, b, b_is_turned, c):
-    """Compute C = A B for row-major matrices with a Fortran gemm at an address.
-
-    "turned": the matrix is stored transposed. Fortran sees each matrix transposed, so it computes
-    C^T = B^T A^T. Rows of the matrices may be apart; columns must not be.
-    """
-    kinds = a, b, c
+def call_product(typingctx, address, arguments):
+    """Call a compiled matrix product with its arguments, a tuple of int64."""
 
     def generate(context, builder, signature, args):
-        address, a_turned, b_turned = args[0], args[2], args[4]
-        a, b, c = (
-            context.make_array(kind)(context, builder, array)
-            for kind, array in zip(kinds, args[1::2], strict=True)
-        )
-        real = context.get_value_type(kinds[0].dtype)
-        m, n = cgutils.unpack_tuple(builder, c.shape, 2)
-        k = builder.select(a_turned, *cgutils.unpack_tuple(builder, a.shape, 2))
-
-        def spilled(value):
-            place = cgutils.alloca_once_value(builder, value)
-            return builder.bitcast(place, BYTES)
-
-        def letter(turned):
-            return spilled(builder.select(turned, ir.Constant(I8, 84), ir.Constant(I8, 78)))
-
-        def integer(value):
-            return spilled(builder.trunc(value, I32))
-
-        def matrix(array):
-            between, _ = cgutils.unpack_tuple(builder, array.strides, 2)
-            elements = builder.sdiv(between, array.itemsize)
-            return [builder.bitcast(array.data, BYTES), integer(elements)]
-
-        kind = ir.FunctionType(ir.VoidType(), [BYTES] * 13)
-        one, zero = (spilled(ir.Constant(real, value)) for value in (1.0, 0.0))
-        builder.call(
-            builder.inttoptr(address, kind.as_pointer()),
-            [
-                letter(b_turned), letter(a_turned), integer(n), integer(m), integer(k),
-                one, *matrix(b), *matrix(a), zero, *matrix(c),
-            ],
-        )  # fmt: skip
+        values = [builder.extract_value(args[1], i) for i in range(arguments.count)]
+        kind = ir.FunctionType(ir.VoidType(), [I64] * arguments.count)
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), values)
         return context.get_dummy_value()
 
-    return types.void(types.int64, a, types.boolean, b, types.boolean, c), generate
+    return types.void(types.int64, types.UniTuple(types.int64, arguments.count)), generate
 
 
-@cache
-def gemm_address(dtype: str) -> int:
-    """Return the address of gemm in SciPy's BLAS."""
-    from scipy.linalg import cython_blas
+@intrinsic
+def address_of(typingctx, array):
+    """Return the address of an array's first element."""
 
-    threads.look_again()  # importing SciPy loads its BLAS
-    capsule: Any = cython_blas.__pyx_capi__["sgemm" if dtype == "float32" else "dgemm"]
-    api = ctypes.pythonapi
-    api.PyCapsule_GetName.restype = ctypes.c_char_p
-    api.PyCapsule_GetName.argtypes = [ctypes.py_object]
-    api.PyCapsule_GetPointer.restype = ctypes.c_void_p
-    api.PyCapsule_GetPointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
-    return int(api.PyCapsule_GetPointer(capsule, api.PyCapsule_GetName(capsule)))
+    def generate(context, builder, signature, args):
+        made = context.make_array(array)(context, builder, args[0])
+        return builder.ptrtoint(made.data, I64)
+
+    return types.int64(array), generate
+
+
+@intrinsic
+def local_memory(typingctx):
+    """Return the address of LOCAL_BYTES on the stack, the same at every execution of the call."""
+
+    def generate(context, builder, signature, args):
+        place = cgutils.alloca_once(builder, ir.ArrayType(I8, LOCAL_BYTES), zfill=False)
+        place.align = 64
+        return builder.ptrtoint(place, I64)
+
+    return types.int64(), generate
 
 
 @cache

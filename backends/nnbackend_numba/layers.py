@@ -1,7 +1,7 @@
 """Layers: each operation's loop, headed by its record, then the kernels that run them.
 
-Loops that take `first` and `last` compute these columns, exclusive. They slice each row before its
-loop: with range(first, last) numba handles negative indices, which prevents vectorization.
+Loops that take `first` and `last` compute these columns, exclusive. The matrices of a batch lie in
+panels: their last index is the lane, and each loop over it becomes vector instructions.
 """
 # mypy: disable-error-code="no-untyped-def"
 
@@ -9,112 +9,217 @@ from __future__ import annotations
 
 from typing import Any
 
+import numba
 import numpy as np
 
 from nnbackend.backend import philox
 from nnbackend.backend.formulas import Array
-from nnbackend_numba import scalars
+from nnbackend_numba import products, scalars
+from nnbackend_numba.codegen import even_part, part_of_lines
 from nnbackend_numba.compiling import Formula
-from nnbackend_numba.intrinsics import gemm, high_word
+from nnbackend_numba.intrinsics import address_of, high_word, local_memory, pointer
+from nnbackend_numba.panels import write_transposed
+from nnbackend_numba.products import BLOCK
 from nnbackend_numba.recorder import NotRecordable
 from nnbackend_numba.records import INPUTS, ROWS, Split, operation
 from nnbackend_numba.steps import HERE, AbstractStep, Where, kernel, recorded_kernel
 
 formula: Any = None  # replaced, see `compiling`
-OUTPUTS, COLUMNS = Split("rows", even="B", lines="O"), Split("columns", lines="I")
+OUTPUTS = Split("rows", even="Q", lines="O")
+ELEMENTS = Split("rows", even="Q", lines="E")
+EVERYTHING = Split("inputs", lines="V")  # each worker its own copy
+X, PARTS = "in Q I L", "in G Q O L"
 
-# ---- matrix products ----------------------------------------------------------------------------
-
-
-@operation(ROWS, x="in B I", W="in I O", z="out B O", blas="blas")
-def product(x, W, z, blas):
-    """z = x W, own rows."""
-    gemm(blas, x, False, W, False, z)
-
-
-@operation(COLUMNS, x="in B I", W="in I O", parts="out workers B O", blas="blas")
-def partial_product(x, W, parts, blas, first, last, worker):
-    """Compute the part of x W that own columns of x contribute."""
-    gemm(blas, x[:, first:last], False, W, False, parts[worker])
-
-
-@operation(OUTPUTS, parts="in workers B O", z="out B O")
-def add_parts(parts, z, row, first, last):
-    """z = the sum of the parts."""
-    for i in range(z.shape[0]):
-        zi, p = z[i, first:last], parts[0, row + i, first:last]
-        for j in range(zi.size):
-            zi[j] = p[j]
-        for k in range(1, parts.shape[0]):
-            p = parts[k, row + i, first:last]
-            for j in range(zi.size):
-                zi[j] += p[j]
+# ---- forward ------------------------------------------------------------------------------------
 
 
 @operation(
-    Split("rows", even="B", lines="I"), lambda delta, W, dx: np.dot(delta, W.T, out=dx),
-    delta="in B O", W="in I O", dx="out B I", blas="blas",
+    Split("columns", lines="I"), x=X, W="in I O", parts="out workers Q O L",
+    of_units="int", product="product",
 )  # fmt: skip
-def input_gradient(delta, W, dx, blas, first, last):
+def partial_product(x, W, parts, of_units, product, first, worker):
+    """Compute what own columns of x contribute to the others' part of x W.
+
+    of_units: the workers own units of it, or else rows.
+    """
+    (n_panels, n_out), workers, z = parts.shape[1:3], parts.shape[0], parts[worker]
+    if of_units:
+        lo, hi = part_of_lines(n_out, worker, workers)
+        products.forward(product, x, W, z, first, (0, lo))
+        products.forward(product, x, W, z, first, (hi, n_out))
+    else:
+        lo, hi = even_part(n_panels, worker, workers)
+        products.forward(product, x[:lo], W, z[:lo], first, (0, n_out))
+        products.forward(product, x[hi:], W, z[hi:], first, (0, n_out))
+
+
+FORWARD = {"x": X, "W": "in I O", "b": "in O", "parts": PARTS, "z": "out Q O L"}
+
+
+@operation(OUTPUTS, **FORWARD, a="out Q O L", product="product")
+def forward(x, W, b, parts, z, a, product, row, first, last, worker):
+    """z = x W + b;  a = phi(z).
+
+    parts: what the other workers computed of z. Without them this one computes all of its part.
+    """
+    n = parts.shape[0]
+    start, end = part_of_lines(W.shape[0], worker, n) if n > 0 else (0, W.shape[0])
+    for lo in range(first, last, BLOCK):
+        hi = min(lo + BLOCK, last)
+        products.forward(product, x, W[start:end], z, start, (lo, hi))
+        for q in range(z.shape[0]):
+            for j in range(lo, hi):
+                zj, aj, bj = z[q, j], a[q, j], b[j - first]
+                for g in range(n):
+                    if g != worker:
+                        other = parts[g, row + q, j]
+                        for s in range(zj.size):
+                            zj[s] += other[s]
+                for s in range(zj.size):
+                    v = zj[s] + bj
+                    zj[s] = v
+                    aj[s] = formula(v, scalars)
+
+
+@operation(OUTPUTS, **FORWARD, product="product")
+def forward_in_place(x, W, b, parts, z, product, row, first, last, worker):
+    """Compute the same if a is z, which the compiler needs to know to use vectors."""
+    n = parts.shape[0]
+    start, end = part_of_lines(W.shape[0], worker, n) if n > 0 else (0, W.shape[0])
+    for lo in range(first, last, BLOCK):
+        hi = min(lo + BLOCK, last)
+        products.forward(product, x, W[start:end], z, start, (lo, hi))
+        for q in range(z.shape[0]):
+            for j in range(lo, hi):
+                zj, bj = z[q, j], b[j - first]
+                for g in range(n):
+                    if g != worker:
+                        other = parts[g, row + q, j]
+                        for s in range(zj.size):
+                            zj[s] += other[s]
+                for s in range(zj.size):
+                    zj[s] = formula(zj[s] + bj, scalars)
+
+
+def _owned(by_columns: bool, way: str, array: Array) -> Where:
+    """Return the phase in which workers own columns of an array, or else their rows."""
+    return Where(f"{way} {id(array)}", True) if by_columns else HERE
+
+
+@recorded_kernel
+def dense_forward(step: AbstractStep, call: Any) -> None:
+    """Run the product by rows or by inputs."""
+    cut, x, W, z, a, phi = step.partitioning, call.x, call.W, call.z, call.a, call.phi
+    if phi.kernel == "softmax":
+        raise NotRecordable("softmax within the network")
+    owned, parts = _owned(cut.is_next_by_inputs(W), "forward", a), step.panels(z)[None][:0]
+    if cut.is_by_inputs(W):
+        parts = step.parts(z)
+        where = HERE if x is cut.x else _owned(True, "forward", x)
+        step.run(partial_product, call, where=where, parts=parts, of_units=owned.by_columns)
+    loop = forward_in_place if a is z else forward
+    step.run(loop, call, Formula(phi.f, phi.f_is_plain), owned, parts=parts)
+
+
+# ---- backward -----------------------------------------------------------------------------------
+
+
+@operation(ELEMENTS, delta="inout Q E L", z="in Q E L", a="in Q E L")
+def slope(delta, z, a, first, last):
+    """delta *= phi'(z)."""
+    for q in range(delta.shape[0]):
+        for j in range(first, last):
+            dj, zj, aj = delta[q, j], z[q, j], a[q, j]
+            for s in range(dj.size):
+                dj[s] *= formula(zj[s], aj[s], scalars)
+
+
+@operation(
+    Split("rows", even="Q", lines="I"), delta="in Q O L", W="in I O", dx="out Q I L",
+    product="product",
+)  # fmt: skip
+def input_gradient(delta, W, dx, product, first, last):
     """dx = delta W^T."""
-    gemm(blas, delta, False, W, True, dx[:, first:last])
+    for lo in range(first, last, BLOCK):
+        own = W[lo - first : min(lo + BLOCK, last) - first]
+        products.input_gradient(product, delta, own, dx, lo)
+
+
+@operation(EVERYTHING, delta="in Q O L", turned="out workers V T L")
+def transpose(delta, turned, worker):
+    """Compute delta's transpose, each worker for itself."""
+    write_transposed(delta, turned[worker])
 
 
 @operation(
-    INPUTS, lambda x, delta, dW: np.dot(x.T, delta, out=dW),
-    x="in B I", delta="in B O", dW="out I O", blas="blas",
+    INPUTS, x=X, turned="in workers V T L", dW="out I O", rows="int", product="product",
 )  # fmt: skip
-def weight_gradient(x, delta, dW, blas, first, last):
+def weight_gradient(x, turned, dW, rows, product, first, last, worker):
     """dW = x^T delta, own rows of W."""
-    if last > first:
-        gemm(blas, x[:, first:last], True, delta, False, dW)
+    size = dW.shape[1] * dW.itemsize
+    for lo in range(first, last, BLOCK):
+        inputs, place = (lo, min(lo + BLOCK, last)), address_of(dW) + (lo - first) * size
+        products.weight_gradient(
+            product, x, turned[worker], place, rows, dW.shape[1], inputs, 0, 0, 0
+        )
 
 
-@operation(Split("inputs", lines="O"), delta="in B O", db="out O")
-def bias_gradient(delta, db, first, last):
+@operation(Split("inputs", lines="O"), turned="in workers V T L", db="out O", rows="int")
+def bias_gradient(turned, db, rows, first, last, worker):
     """db = the sum of delta's rows."""
-    for j in range(db.size):
-        db[j] = 0
-    for i in range(delta.shape[0]):
-        di = delta[i, first:last]
-        for j in range(di.size):
-            db[j] += di[j]
+    lanes = turned.shape[3]
+    for v in range(first // lanes, (last + lanes - 1) // lanes):
+        sums = numba.carray(pointer(local_memory()), (lanes,), db.dtype)
+        for s in range(lanes):
+            sums[s] = 0
+        for i in range(rows):
+            unit = turned[worker, v, i]
+            for s in range(lanes):
+                sums[s] += unit[s]
+        for j in range(max(first, v * lanes), min(last, (v + 1) * lanes)):
+            db[j - first] = sums[j - v * lanes]
 
 
-# ---- activations --------------------------------------------------------------------------------
+@recorded_kernel
+def dense_backward(step: AbstractStep, call: Any) -> None:
+    """Convert delta; compute dx by rows or by inputs, and dW and db when all rows are complete."""
+    cut, phi = step.partitioning, call.phi
+    if phi.kernel == "softmax":
+        raise NotRecordable("softmax within the network")
+    if phi.kernel != "identity":
+        owned = _owned(cut.is_next_by_inputs(call.W), "back", call.delta)
+        step.run(slope, call, Formula(phi.df, phi.df_is_plain), owned)
+    if call.dx is not None:
+        step.run(input_gradient, call, where=_owned(cut.is_by_inputs(call.W), "back", call.dx))
+    turned, rows = step.transposes(call.delta), len(call.delta)
+    step.defer(transpose, call, turned=turned)
+    step.defer(weight_gradient, call, turned=turned, rows=rows)
+    step.defer(bias_gradient, call, turned=turned, rows=rows)
 
 
-@operation(OUTPUTS, z="inout B O", b="in O", a="out B O")
-def activate(z, b, a, first, last):
+# ---- direct calls: matrices row by row ----------------------------------------------------------
+
+
+def activate(z, b, a):
     """z += b;  a = phi(z)."""
     for i in range(z.shape[0]):
-        zi, ai = z[i, first:last], a[i, first:last]
+        zi, ai = z[i], a[i]
         for j in range(zi.size):
             v = zi[j] + b[j]
             zi[j] = v
             ai[j] = formula(v, scalars)
 
 
-@operation(OUTPUTS, z="inout B O", b="in O")
-def activate_in_place(z, b, first, last):
-    """Compute the same if a is z, which the compiler needs to know to vectorize the loop."""
+def activate_in_place(z, b):
+    """Compute the same if a is z."""
     for i in range(z.shape[0]):
-        zi = z[i, first:last]
+        zi = z[i]
         for j in range(zi.size):
             zi[j] = formula(zi[j] + b[j], scalars)
 
 
-@operation(OUTPUTS, delta="inout B O", z="in B O", a="in B O")
-def slope(delta, z, a, first, last):
-    """delta *= phi'(z)."""
-    for i in range(delta.shape[0]):
-        di, zi, ai = delta[i, first:last], z[i, first:last], a[i, first:last]
-        for j in range(di.size):
-            di[j] *= formula(zi[j], ai[j], scalars)
-
-
 def softmax(z, b, a):
-    """z += b;  a = e^z / sum e^z of a row. Only direct calls need it."""
+    """z += b;  a = e^z / sum e^z of a row."""
     for i in range(z.shape[0]):
         zi, ai = z[i], a[i]
         top = -zi.dtype.type(np.inf)
@@ -129,74 +234,39 @@ def softmax(z, b, a):
             ai[j] /= total
 
 
-def _owned(by_columns: bool, way: str, array: Array) -> Where:
-    """Return the phase in which workers own columns of an array, or else their rows."""
-    return Where(f"{way} {id(array)}", True) if by_columns else HERE
-
-
-@recorded_kernel
-def dense_forward(step: AbstractStep, call: Any) -> None:
-    """Run the product by rows or by inputs. Direct calls are in `backend`."""
-    cut, x, W, z, a, phi = step.partitioning, call.x, call.W, call.z, call.a, call.phi
-    if phi.kernel == "softmax":
-        raise NotRecordable("softmax within the network")
-    owned = _owned(cut.is_next_by_inputs(W), "forward", a)
-    if cut.is_by_inputs(W):
-        parts = np.empty((step.workers, *z.shape), z.dtype)
-        where = HERE if x is cut.x else _owned(True, "forward", x)
-        step.run(partial_product, call, where=where, parts=parts)
-        step.run(add_parts, call, where=owned, parts=parts)
-    else:
-        step.run(product, call)
-    activation = activate_in_place if a is z else activate
-    step.run(activation, call, Formula(phi.f, phi.f_is_plain), owned)
-
-
-@kernel
-def dense_backward(step: AbstractStep, call: Any) -> None:
-    """Convert delta; compute dx by rows or by inputs, and dW and db when all rows are complete."""
-    cut, phi = step.partitioning, call.phi
-    if phi.kernel == "softmax":
-        raise NotRecordable("softmax within the network")
-    if phi.kernel != "identity":
-        owned = _owned(cut.is_next_by_inputs(call.W), "back", call.delta)
-        step.run(slope, call, Formula(phi.df, phi.df_is_plain), owned)
-    if call.dx is not None:
-        step.run(input_gradient, call, where=_owned(cut.is_by_inputs(call.W), "back", call.dx))
-    step.defer(weight_gradient, call)
-    step.defer(bias_gradient, call)
-
-
 # ---- maxout -------------------------------------------------------------------------------------
 
 
 @kernel
-@operation(ROWS, z="in B K*O", a="out B O", which="out B O int32")
+@operation(ROWS, z="in Q K*O L", a="out Q O L", which="out Q O L int32")
 def maxout_forward(z, a, which):
     """Compute a = the largest piece, which = its index; ties: the first."""
     n_out = a.shape[1]
-    for i in range(a.shape[0]):
+    for q in range(a.shape[0]):
         for j in range(n_out):
-            a[i, j] = z[i, j]
-            which[i, j] = 0
-        for k in range(1, z.shape[1] // n_out):
-            for j in range(n_out):
-                v = z[i, k * n_out + j]
-                if v > a[i, j]:
-                    a[i, j] = v
-                    which[i, j] = k
+            aj, wj, zj = a[q, j], which[q, j], z[q, j]
+            for s in range(aj.size):
+                aj[s] = zj[s]
+                wj[s] = 0
+            for k in range(1, z.shape[1] // n_out):
+                zk = z[q, k * n_out + j]
+                for s in range(aj.size):
+                    is_larger = zk[s] > aj[s]
+                    wj[s] = k if is_larger else wj[s]
+                    aj[s] = zk[s] if is_larger else aj[s]
 
 
 @kernel
-@operation(ROWS, delta="in B O", which="in B O int32", dz="out B K*O")
+@operation(ROWS, delta="in Q O L", which="in Q O L int32", dz="out Q K*O L")
 def maxout_backward(delta, which, dz):
     """dz = delta at the winning piece, 0 at the others."""
     n_out = delta.shape[1]
-    for i in range(delta.shape[0]):
+    for q in range(delta.shape[0]):
         for k in range(dz.shape[1] // n_out):
             for j in range(n_out):
-                won = which[i, j] == k
-                dz[i, k * n_out + j] = delta[i, j] if won else delta.dtype.type(0)
+                dj, wj, zk = delta[q, j], which[q, j], dz[q, k * n_out + j]
+                for s in range(dj.size):
+                    zk[s] = dj[s] if wj[s] == k else delta.dtype.type(0)
 
 
 # ---- dropout ------------------------------------------------------------------------------------
@@ -206,16 +276,17 @@ BUMP0, BUMP1 = (np.uint64(b) for b in philox.KEY_BUMPS)
 
 
 @operation(
-    ROWS, x="in B O", a="out B O", mask="out B O bool",
+    ROWS, x="in Q O L", a="out Q O L", mask="out Q O L bool",
     clock="in 2 int64", seed="int uint64", layer="int uint64", first_row="int uint64",
     threshold="int uint64", scale="float",
 )  # fmt: skip
 def dropout(x, a, mask, clock, seed, layer, first_row, threshold, scale, row):
     """Compute a = x * scale where the unit's 16 bits are below the threshold, else 0 (`philox`)."""
-    n = x.shape[1]
+    n, lanes = x.shape[1], x.shape[2]
     blocks = np.uint64((n + 15) // 16)
-    for i in range(x.shape[0]):
-        place = (first_row + np.uint64(row + i)) * blocks
+    for i in range(x.shape[0] * lanes):
+        q, s = i // lanes, i % lanes
+        place = (first_row + np.uint64(row * lanes + i)) * blocks
         for block in range((n + 15) // 16):
             c0, c1 = place + np.uint64(block + 1), np.uint64(0)
             c2, c3 = np.uint64(clock[0]), np.uint64(0)
@@ -227,8 +298,8 @@ def dropout(x, a, mask, clock, seed, layer, first_row, threshold, scale, row):
             for j in range(block * 16, min(n, block * 16 + 16)):
                 word = (c0, c1, c2, c3)[(j & 15) >> 2]
                 keep = ((word >> np.uint64(16 * (j & 3))) & np.uint64(0xFFFF)) < threshold
-                mask[i, j] = keep
-                a[i, j] = x[i, j] * scale if keep else x.dtype.type(0)
+                mask[q, j, s] = keep
+                a[q, j, s] = x[q, j, s] * scale if keep else x.dtype.type(0)
 
 
 @kernel
@@ -239,12 +310,14 @@ def dropout_forward(step: AbstractStep, call: Any) -> None:
     step.run(dropout, call, seed=seed, layer=layer, threshold=threshold, scale=scale)
 
 
-@operation(ROWS, da="in B O", mask="in B O bool", scale="float", dx="out B O")
+@operation(ROWS, da="in Q E L", mask="in Q E L bool", scale="float", dx="out Q E L")
 def dropout_gradient(da, mask, scale, dx):
     """dx = da * scale where the unit was kept, else 0."""
-    for i in range(da.shape[0]):
+    for q in range(da.shape[0]):
         for j in range(da.shape[1]):
-            dx[i, j] = da[i, j] * scale if mask[i, j] else da.dtype.type(0)
+            dj, mj, xj = da[q, j], mask[q, j], dx[q, j]
+            for s in range(dj.size):
+                xj[s] = dj[s] * scale if mj[s] else da.dtype.type(0)
 
 
 @kernel

@@ -6,9 +6,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numba
+
 from nnbackend.backend.base import LOSS, WEIGHT
 from nnbackend_numba import scalars
 from nnbackend_numba.compiling import Formula
+from nnbackend_numba.intrinsics import local_memory, pointer
 from nnbackend_numba.recorder import NotRecordable
 from nnbackend_numba.records import ONE, ROWS, operation
 from nnbackend_numba.steps import AbstractStep, kernel
@@ -22,48 +25,68 @@ ELEMENTWISE = {
 
 
 @operation(
-    ROWS, out="in B O", y="in B int32", smoothing="float", share="float",
-    delta="out B O", sums="sums",
+    ROWS, out="in Q O L", y="in Q 1 L int32", rows="int", smoothing="float", share="float",
+    delta="out Q O L", sums="sums",
 )  # fmt: skip
-def cross_entropy_of_labels(out, y, smoothing, share, delta):
+def cross_entropy_of_labels(out, y, rows, smoothing, share, delta, row):
     """Softmax and cross-entropy with class labels y; share = 1 / B."""
-    n_out = out.shape[1]
-    one = out.dtype.type(1)
-    other = smoothing / n_out
-    total = 0.0
-    for i in range(out.shape[0]):
-        top = out[i, 0]
+    n_panels, n_out, lanes = out.shape
+    kind = out.dtype.type
+    kept, other, total = kind(1) - smoothing, smoothing / n_out, 0.0
+    scratch = numba.carray(pointer(local_memory()), (4, lanes), out.dtype)
+    top, sums, smooth, hit = scratch[0], scratch[1], scratch[2], scratch[3]
+    for q in range(n_panels):
+        labels = y[q, 0]
+        for s in range(lanes):
+            top[s] = out[q, 0, s]
+            sums[s] = 0
+            smooth[s] = 0
         for j in range(1, n_out):
-            top = max(top, out[i, j])
-        s = out.dtype.type(0)
-        smooth = out.dtype.type(0)
+            oj = out[q, j]
+            for s in range(lanes):
+                top[s] = max(top[s], oj[s])
         for j in range(n_out):
-            t = out[i, j] - top
-            e = scalars.exp(t)
-            delta[i, j] = e
-            s += e
-            smooth += t
-        log_s = math.log(s)
-        hit = out[i, y[i]] - top
-        total += log_s - (one - smoothing) * hit - other * smooth
-        scale = share / s
+            oj, dj = out[q, j], delta[q, j]
+            for s in range(lanes):
+                t = oj[s] - top[s]
+                e = scalars.exp(t)
+                dj[s] = e
+                sums[s] += e
+                smooth[s] += t
+                hit[s] = t if labels[s] == j else hit[s]
+        for s in range(min(lanes, rows - (row + q) * lanes)):
+            total += math.log(sums[s]) - kept * hit[s] - other * smooth[s]
+        for s in range(lanes):
+            sums[s] = share / sums[s]
         for j in range(n_out):
-            delta[i, j] = delta[i, j] * scale - share * other
-        delta[i, y[i]] -= share * (one - smoothing)
+            dj = delta[q, j]
+            for s in range(lanes):
+                won = kept if labels[s] == j else kind(0)
+                dj[s] = dj[s] * sums[s] - share * (other + won)
     return total
 
 
-@operation(ROWS, out="in B O", y="in B O", share="float", delta="out B O", sums="sums")
-def loss_of_elements(out, y, share, delta):
-    """Compute a loss that is a sum over the outputs; the formula returns one's loss and slope."""
-    total = 0.0
-    for i in range(out.shape[0]):
-        row = out.dtype.type(0)
+@operation(
+    ROWS, out="in Q E L", y="in Q E L", lanes="int", share="float", delta="out Q E L",
+    sums="sums",
+)  # fmt: skip
+def loss_of_elements(out, y, lanes, share, delta, row):
+    """Compute a loss that is a sum over the outputs; the formula returns one's loss and slope.
+
+    lanes: how many lanes of the panels the rows fill.
+    """
+    total, n = 0.0, out.shape[2]
+    kind = out.dtype.type
+    for q in range(out.shape[0]):
+        filled = min(n, lanes - (row + q) * n)
+        sum_of_panel = kind(0)
         for j in range(out.shape[1]):
-            value, gradient = formula(out[i, j], y[i, j], scalars)
-            row += value
-            delta[i, j] = gradient * share
-        total += row
+            oj, yj, dj = out[q, j], y[q, j], delta[q, j]
+            for s in range(n):
+                value, gradient = formula(oj[s], yj[s], scalars)
+                sum_of_panel += value if s < filled else kind(0)
+                dj[s] = gradient * share
+        total += sum_of_panel
     return total
 
 
@@ -88,9 +111,11 @@ def loss_and_delta(step: AbstractStep, call: Any) -> None:
     loss, sums, rows = call.loss, step.sums(), len(call.out)
     if loss.kernel == "softmax_cross_entropy" and call.y.ndim == 1:
         smoothing = loss.params[0]
-        step.run(cross_entropy_of_labels, call, share=1.0 / rows, smoothing=smoothing, sums=sums)
+        given = {"rows": rows, "smoothing": smoothing, "share": 1.0 / rows, "sums": sums}
+        step.run(cross_entropy_of_labels, call, **given)
     elif loss.kernel in ELEMENTWISE and call.y.ndim == 2:
-        step.run(loss_of_elements, call, Formula(loss.formula), share=1.0 / rows, sums=sums)
+        given = {"lanes": step.count(call.out), "share": 1.0 / rows, "sums": sums}
+        step.run(loss_of_elements, call, Formula(loss.formula), **given)
     else:
         raise NotRecordable(f"the loss {loss} with targets {call.y.shape}")
     step.defer(add_up, call, slot=LOSS, factor=1.0, parts=sums, rows=rows)

@@ -43,11 +43,10 @@ class Program:
 
     def run(self, n: int) -> None:
         """Run n steps."""
-        with threads.one_each():
-            for done in range(0, n, STEPS_AT_ONCE):
-                steps = min(STEPS_AT_ONCE, n - done)
-                self._fill_coefficients(steps)
-                self._run_on_workers(steps)
+        for done in range(0, n, STEPS_AT_ONCE):
+            steps = min(STEPS_AT_ONCE, n - done)
+            self._fill_coefficients(steps)
+            self._run_on_workers(steps)
 
     def _fill_coefficients(self, n: int) -> None:
         """Store the coefficients of the update rule for each of the next n steps."""
@@ -74,9 +73,9 @@ class Program:
 
         This thread computes all parts if there is too little work, or if threads cannot start.
         """
-        table, workers = self._step.table, self.workers
+        table, last, workers = self._step.table, self._step.last_table, self.workers
         if workers == 1 or steps * self._multiplications < MIN_PARALLEL_WORK:
-            make_all_shares(table, steps, workers)
+            make_all_shares(table, last, steps, workers)
             return
         barrier, yield_function = np.zeros(16, np.int64), yield_address()
         barrier_address = barrier.ctypes.data
@@ -85,7 +84,7 @@ class Program:
         def run_worker(worker: int) -> None:
             all_submitted.wait()
             if len(futures) == workers - 1:
-                make_steps(table, steps, worker, workers, barrier_address, yield_function)
+                make_steps(table, last, steps, worker, workers, barrier_address, yield_function)
 
         try:
             futures.extend(_executor().submit(run_worker, w) for w in range(1, workers))
@@ -93,9 +92,9 @@ class Program:
             _executor.cache_clear()  # the executor's count of its threads is wrong now
         all_submitted.set()
         if len(futures) == workers - 1:
-            make_steps(table, steps, 0, workers, barrier_address, yield_function)
+            make_steps(table, last, steps, 0, workers, barrier_address, yield_function)
         else:
-            make_all_shares(table, steps, workers)
+            make_all_shares(table, last, steps, workers)
         for future in futures:
             future.result()
 
@@ -126,29 +125,33 @@ def barrier(state: int, workers: int, give_way: int) -> None:
 
 @caching.jit
 def make_steps(
-    table: Array, steps: int, worker: int, workers: int, state: int, give_way: int
+    table: Array, last: Array, steps: int, worker: int, workers: int, state: int, give_way: int
 ) -> None:
-    """Run a worker's part of steps. table: (n, 2) operation, words; operation 0: barrier."""
+    """Run a worker's part of steps.
+
+    table: (n, 2) operation, words; operation 0: barrier. last: the same for the last step.
+    """
     for step in range(steps):
-        for k in range(table.shape[0]):
-            if table[k, 0] != 0:
-                intrinsics.call_operation(table[k, 0], table[k, 1], worker, workers, step)
+        lines = table if step < steps - 1 else last
+        for k in range(lines.shape[0]):
+            if lines[k, 0] != 0:
+                intrinsics.call_operation(lines[k, 0], lines[k, 1], worker, workers, step)
             else:
                 barrier(state, workers, give_way)
 
 
 @caching.jit
-def make_all_shares(table: Array, steps: int, workers: int) -> None:
+def make_all_shares(table: Array, last: Array, steps: int, workers: int) -> None:
     """Run the parts of all workers of some steps on one thread, with the same results."""
     for step in range(steps):
-        first = 0
-        while first < table.shape[0]:
+        lines, first = table if step < steps - 1 else last, 0
+        while first < lines.shape[0]:
             state = first
-            while state < table.shape[0] and table[state, 0] != 0:
+            while state < lines.shape[0] and lines[state, 0] != 0:
                 state += 1
             for worker in range(workers):
                 for k in range(first, state):
-                    intrinsics.call_operation(table[k, 0], table[k, 1], worker, workers, step)
+                    intrinsics.call_operation(lines[k, 0], lines[k, 1], worker, workers, step)
             first = state + 1
 
 

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 SLOT = 8  # the distance of the workers' partial sums, each in its own cache line
-ARRAYS, NUMBERS = ("in", "out", "inout", "sums", "line"), ("int", "float", "floats", "blas")
+ARRAYS, NUMBERS = ("in", "out", "inout", "sums", "line"), ("int", "float", "floats", "product")
 # The dtype of an operand, if its text has no other.
-DEFAULT_DTYPES = {"sums": "float64", "int": "int64", "blas": "int64"}
+DEFAULT_DTYPES = {"sums": "float64", "int": "int64", "product": "int64"}
 FLOATS = ("float32", "float64")
 FREE_DTYPES = ("kind", "source", "target")  # any, but the same for all operands of a call
 
@@ -34,10 +34,11 @@ class Operand:
 
     role: "in", "out" or "inout", an array that the loop reads, writes or both; "sums", the workers'
     partial sums of what the loop returns; "line", an array whose row of the current step is passed
-    as a tuple; "int"; "float"; "floats", a tuple; "blas", the address of BLAS's matrix product.
-    shape: letters (B rows, N rows of the data, M those that are trained on, I inputs, O outputs,
-    K pieces, P parameters), on which the arrays of a call must agree, products as "K*O", numbers,
-    and "workers".
+    as a tuple; "int"; "float"; "floats", a tuple; "product", the address of the matrix product.
+    shape: letters (N rows of the data, M those that are trained on, I inputs, O outputs, K pieces,
+    P parameters), on which the arrays of a call must agree, products as "K*O", numbers, and
+    "workers". "Q", one or more letters, "L": a matrix of rows in Q panels of L lanes, see `panels`;
+    L is a constant of the compiled code. With E between them, the loop treats all numbers alike.
     dtype: "kind", which is the default, for the step's; "source" and "target", those of rows before
     and after they are gathered; or a dtype's name.
     """
@@ -81,7 +82,7 @@ class Split(NamedTuple):
 
 
 # Nothing (the first worker does all), rows of the batch, rows of W, columns of W, the flat vector.
-ONE, ROWS, INPUTS = Split("one"), Split("rows", even="B"), Split("inputs", lines="I")
+ONE, ROWS, INPUTS = Split("one"), Split("rows", even="Q"), Split("inputs", lines="I")
 UNITS, VECTOR = Split("units", lines="O"), Split("vector", even="P")
 
 
@@ -98,9 +99,9 @@ class CheckedCall(NamedTuple):
         return self.dtypes.get("kind", "float64")
 
     def types(self) -> tuple[Any, ...]:
-        """Return what an operation is compiled for: the dtypes and the lengths of tuples."""
+        """Return what an operation is compiled for: dtypes, lengths of tuples, lanes."""
         lengths = [len(value) for value in self.values.values() if isinstance(value, tuple)]
-        return (*self.dtypes.items(), *lengths, self.sizes.get("C"))
+        return (*self.dtypes.items(), *lengths, *map(self.sizes.get, "CL"))
 
 
 class Record:
@@ -127,7 +128,12 @@ class Record:
         self.arrays = {name: o for name, o in self.operands.items() if o.shape}
         self.kinds = [name for name, o in self.arrays.items() if o.dtype == "kind"]
         self.sums = [name for name, o in self.arrays.items() if o.role == "sums"]
-        self.asked = {name for name, o in self.operands.items() if o.role != "blas"}
+        self.asked = {name for name, o in self.operands.items() if o.role != "product"}
+        self.panels = {
+            name: o.shape[1] == "E"
+            for name, o in self.arrays.items()
+            if len(o.shape) == 3 and (o.shape[0], o.shape[2]) == ("Q", "L")
+        }
         self.letters = sorted({*re.findall("[A-Z]", str([o.shape for o in self.arrays.values()]))})
         dims = [(name, *d) for name, o in self.arrays.items() for d in enumerate(o.shape)]
         self.dims = sorted(dims, key=lambda d: "*" in d[2])  # name, axis, size; products last
@@ -184,7 +190,7 @@ class Record:
         """Return the loop's arguments in a direct call, which computes everything, unchecked."""
         values = {"row": 0, "first": 0, "last": 0, "worker": 0}
         for name, operand in self.operands.items():
-            value = given[name]
+            value = 0 if operand.role == "product" else given[name]
             if self.split.lines in operand.shape:
                 values["last"] = value.shape[operand.shape.index(self.split.lines)]
             if operand.role == "line":

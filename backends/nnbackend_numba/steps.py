@@ -34,10 +34,30 @@ class Where(NamedTuple):
 HERE = Where()
 
 
+class Range(NamedTuple):
+    """A part of theta: rows of as many columns, from an index on.
+
+    gradient: what computes its gradient, see `updates`.
+    """
+
+    start: int
+    rows: int
+    columns: int
+    is_weights: bool
+    gradient: dict[str, Any]
+
+
+def known(rows: int, dtype: Any, workers: int = 1, lanes: int = 1) -> dict[str, Any]:
+    """Return the operands of an update whose gradient is known."""
+    x, turned = np.empty((0, rows, lanes), dtype), np.empty((workers, 0, 0, lanes), dtype)
+    scratch = np.empty((workers, 0), dtype)
+    return {"x": x, "turned": turned, "scratch": scratch, "rows": 0, "keeps": 1}
+
+
 class AbstractStep(ABC):
     """What kernels give their operations to."""
 
-    workers = 1
+    workers = lanes = 1
     phase = ""
     partitioning = Partitioning()
 
@@ -55,14 +75,25 @@ class AbstractStep(ABC):
         compile.
         """
         own = vars(call)
-        found = {name: own[name] for name in record.asked if name in own}
-        self._run(record, found | others, formula, where)
+        given = {name: own[name] for name in record.asked if name in own} | others
+        for name, is_flat in record.panels.items():
+            if name in given and given[name].ndim < 3:
+                given[name] = self.panels(given[name], is_flat)
+        self._run(record, given, formula, where)
 
     @abstractmethod
     def _run(
         self, record: Record, given: dict[str, Any], formula: Formula | None, where: Where
     ) -> None:
         """Run an operation on its operands by name."""
+
+    @abstractmethod
+    def panels(self, matrix: Array, is_flat: bool = False) -> Array:
+        """Return the panels of a matrix. is_flat: they are used number by number."""
+
+    @abstractmethod
+    def count(self, matrix: Array) -> int:
+        """Return how many lanes the panels of a matrix fill, if they are flat."""
 
     def defer(self, record: Record, call: Any, **others: Any) -> None:
         """Run an operation when all rows are complete."""
@@ -79,10 +110,15 @@ class AbstractStep(ABC):
     def coefficients(self, call: Any) -> Array:
         """Return a table with a row a step: 1 - rate * weight decay, the rule's coefficients."""
 
-    def ranges(self, call: Any) -> list[tuple[int, int, int, bool]]:
-        """Return the parts of theta to update: start, rows, columns, whether they are weights."""
-        n = call.n_weights if call.weight_decay else 0
-        return [(0, n, 1, True)] * bool(n) + [(n, call.theta.size - n, 1, False)]
+    def ranges(self, call: Any) -> list[Range]:
+        """Return the parts of theta to update."""
+        n, dtype = call.n_weights if call.weight_decay else 0, call.theta.dtype
+        all_parts = (0, n, True), (n, call.theta.size - n, False)
+        return [
+            Range(start, m, 1, flag, known(m, dtype, self.workers, self.lanes))
+            for start, m, flag in all_parts
+            if m
+        ]
 
 
 class DirectStep(AbstractStep):
@@ -102,6 +138,13 @@ class DirectStep(AbstractStep):
             result = record.loop(*arguments)  # a few numbers
         for name in record.sums:
             given[name][0, 0] = result
+
+    def panels(self, matrix: Array, is_flat: bool = False) -> Array:
+        matrix = matrix.reshape(-1, 1) if matrix.ndim == 1 else matrix
+        return matrix[:, None, :] if is_flat else matrix[:, :, None]
+
+    def count(self, matrix: Array) -> int:
+        return int(matrix.size)
 
     def coefficients(self, call: Any) -> Array:
         rate, momentum, count = (float(call.hyper[k]) for k in (RATE, MOMENTUM, COUNT))

@@ -6,12 +6,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numba
 import numpy as np
 
 from nnbackend.backend.base import COUNT, PENALTY
 from nnbackend_numba import scalars
 from nnbackend_numba.compiling import Formula
+from nnbackend_numba.intrinsics import address_of, local_memory, pointer
 from nnbackend_numba.losses import add_up
+from nnbackend_numba.products import BLOCK, weight_gradient
 from nnbackend_numba.recorder import NotRecordable
 from nnbackend_numba.records import UNITS, VECTOR, Split, operation
 from nnbackend_numba.steps import AbstractStep, Where, kernel, recorded_kernel
@@ -80,39 +83,94 @@ def clip_norm(step: AbstractStep, call: Any) -> None:
 # ---- the optimizer's step, layer by layer -------------------------------------------------------
 # A range of theta has U rows of V numbers: the weights' inputs are divided, or the biases' units.
 # line: 1 - rate * weight decay, then the rule's coefficients.  p: the rule's constants.
+# With rows above 0, the gradient is computed here, x^T delta, some rows of W at a time, and these
+# are updated while it is in a cache. It is kept in g, or else in a scratch array.
 
 RANGE = "inout U*V"
-RULE = {"line": "line S C", "p": "floats", "decays": "int"}
+PRODUCT = {"x": "in Q U L", "turned": "in workers H T L", "scratch": "inout workers R"}
+RULE = {
+    "line": "line S C", "p": "floats", "decays": "int",
+    "rows": "int", "columns": "int", "keeps": "int", "product": "product",
+}  # fmt: skip
 BY_ROWS = Split("inputs", lines="U")
 
 
-@operation(BY_ROWS, theta=RANGE, g="in U*V", **RULE)
-def update0(theta, g, line, p, decays):
+@operation(BY_ROWS, **PRODUCT, theta=RANGE, g=RANGE, **RULE)
+def update0(
+    x, turned, scratch, theta, g, line, p, decays, rows, columns, keeps, product,
+    first, last, worker,
+):  # fmt: skip
     """One step of a rule without state."""
     keep, c = line[0] if decays else theta.dtype.type(1), line[1:]
-    for i in range(theta.size):
-        theta[i] = formula(theta[i] * keep, g[i], (), c, p, scalars)[0]
+    at_once = BLOCK if rows > 0 else max(last - first, 1)
+    for lo in range(first, last, at_once):
+        hi = min(lo + at_once, last)
+        start, end = (lo - first) * columns, (hi - first) * columns
+        t, gradient = theta[start:end], g[start:end]
+        if rows > 0:
+            gradient = gradient if keeps else scratch[worker, : t.size]
+            place, size = address_of(gradient), t.size * t.itemsize
+            ahead = numba.carray(pointer(local_memory()), (1,), np.int64)
+            ahead[0] = address_of(t)
+            weight_gradient(
+                product, x, turned[worker], place, rows, columns, (lo, hi),
+                address_of(ahead), 1, size,
+            )  # fmt: skip
+        for i in range(t.size):
+            t[i] = formula(t[i] * keep, gradient[i], (), c, p, scalars)[0]
 
 
-@operation(BY_ROWS, theta=RANGE, g="in U*V", s=RANGE, **RULE)
-def update1(theta, g, s, line, p, decays):
+@operation(BY_ROWS, **PRODUCT, theta=RANGE, g=RANGE, s=RANGE, **RULE)
+def update1(
+    x, turned, scratch, theta, g, s, line, p, decays, rows, columns, keeps, product,
+    first, last, worker,
+):  # fmt: skip
     """One step of a rule with one state vector."""
     keep, c = line[0] if decays else theta.dtype.type(1), line[1:]
-    for i in range(theta.size):
-        t, (u,) = formula(theta[i] * keep, g[i], (s[i],), c, p, scalars)
-        theta[i] = t
-        s[i] = u
+    at_once = BLOCK if rows > 0 else max(last - first, 1)
+    for lo in range(first, last, at_once):
+        hi = min(lo + at_once, last)
+        start, end = (lo - first) * columns, (hi - first) * columns
+        t, gradient, state = theta[start:end], g[start:end], s[start:end]
+        if rows > 0:
+            gradient = gradient if keeps else scratch[worker, : t.size]
+            place, size = address_of(gradient), t.size * t.itemsize
+            ahead = numba.carray(pointer(local_memory()), (2,), np.int64)
+            ahead[0], ahead[1] = address_of(t), address_of(state)
+            weight_gradient(
+                product, x, turned[worker], place, rows, columns, (lo, hi),
+                address_of(ahead), 2, size,
+            )  # fmt: skip
+        for i in range(t.size):
+            t[i], (state[i],) = formula(t[i] * keep, gradient[i], (state[i],), c, p, scalars)
 
 
-@operation(BY_ROWS, theta=RANGE, g="in U*V", s=RANGE, r=RANGE, **RULE)
-def update2(theta, g, s, r, line, p, decays):
+@operation(BY_ROWS, **PRODUCT, theta=RANGE, g=RANGE, s=RANGE, r=RANGE, **RULE)
+def update2(
+    x, turned, scratch, theta, g, s, r, line, p, decays, rows, columns, keeps, product,
+    first, last, worker,
+):  # fmt: skip
     """One step of a rule with two state vectors."""
     keep, c = line[0] if decays else theta.dtype.type(1), line[1:]
-    for i in range(theta.size):
-        t, (u, v) = formula(theta[i] * keep, g[i], (s[i], r[i]), c, p, scalars)
-        theta[i] = t
-        s[i] = u
-        r[i] = v
+    at_once = BLOCK if rows > 0 else max(last - first, 1)
+    for lo in range(first, last, at_once):
+        hi = min(lo + at_once, last)
+        start, end = (lo - first) * columns, (hi - first) * columns
+        t, gradient, one, two = theta[start:end], g[start:end], s[start:end], r[start:end]
+        if rows > 0:
+            gradient = gradient if keeps else scratch[worker, : t.size]
+            place, size = address_of(gradient), t.size * t.itemsize
+            ahead = numba.carray(pointer(local_memory()), (3,), np.int64)
+            ahead[0], ahead[1], ahead[2] = address_of(t), address_of(one), address_of(two)
+            weight_gradient(
+                product, x, turned[worker], place, rows, columns, (lo, hi),
+                address_of(ahead), 3, size,
+            )  # fmt: skip
+        for i in range(t.size):
+            new, (u, v) = formula(t[i] * keep, gradient[i], (one[i], two[i]), c, p, scalars)
+            t[i] = new
+            one[i] = u
+            two[i] = v
 
 
 @kernel
@@ -122,10 +180,13 @@ def optimizer_step(step: AbstractStep, call: Any) -> None:
         raise NotRecordable(f"the update {call.rule}")
     line, formula = step.coefficients(call), Formula(call.rule.recurrence)
     vectors = {"theta": call.theta, "g": call.gradient, **dict(zip("sr", call.state, strict=False))}
-    for start, rows, columns, is_weights in step.ranges(call):
-        cut = {name: vector[start : start + rows * columns] for name, vector in vectors.items()}
-        update, p = (update0, update1, update2)[len(call.state)], call.rule.params
-        step.run(update, call, formula, line=line, p=p, decays=is_weights, U=rows, V=columns, **cut)
+    update, p = (update0, update1, update2)[len(call.state)], call.rule.params
+    for part in step.ranges(call):
+        end = part.start + part.rows * part.columns
+        cut = {name: vector[part.start : end] for name, vector in vectors.items()}
+        given = {"line": line, "p": p, "decays": part.is_weights, "columns": part.columns}
+        given |= {"U": part.rows, "V": part.columns, **part.gradient}
+        step.run(update, call, formula, **given, **cut)
 
 
 @operation(UNITS, W="inout I O", limit="float", norms="out O")
