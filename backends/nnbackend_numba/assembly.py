@@ -175,6 +175,10 @@ class Assembly(AbstractStep):
         """Return panels of a matrix for each worker."""
         return aligned((self.workers, *self.panels(matrix).shape), matrix.dtype)
 
+    def wide(self, vector: Array) -> Array:
+        """Return an array for the numbers of a vector in all lanes, for each worker."""
+        return aligned((self.workers, vector.size, self.lanes), vector.dtype)
+
     def transposes(self, matrix: Array) -> Array:
         """Return panels of a matrix's transpose for each worker."""
         n_panels, units, width = self.panels(matrix).shape

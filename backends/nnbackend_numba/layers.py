@@ -18,7 +18,7 @@ from nnbackend_numba import products, scalars
 from nnbackend_numba.codegen import even_part, part_of_lines
 from nnbackend_numba.compiling import Formula
 from nnbackend_numba.intrinsics import address_of, high_word, local_memory, pointer
-from nnbackend_numba.panels import write_transposed
+from nnbackend_numba.panels import flat, write_transposed
 from nnbackend_numba.products import BLOCK
 from nnbackend_numba.recorder import NotRecordable
 from nnbackend_numba.records import INPUTS, ROWS, Split, operation
@@ -27,78 +27,91 @@ from nnbackend_numba.steps import HERE, AbstractStep, Where, kernel, recorded_ke
 formula: Any = None  # replaced, see `compiling`
 OUTPUTS = Split("rows", even="Q", lines="O")
 ELEMENTS = Split("rows", even="Q", lines="E")
-EVERYTHING = Split("inputs", lines="V")  # each worker its own copy
-X, PARTS = "in Q I L", "in G Q O L"
+EVERYTHING = Split("inputs", lines="L")  # nothing is divided: each worker has its own copy
+X = "in Q I L"
 
 # ---- forward ------------------------------------------------------------------------------------
 
 
-@operation(
-    Split("columns", lines="I"), x=X, W="in I O", parts="out workers Q O L",
-    of_units="int", product="product",
-)  # fmt: skip
-def partial_product(x, W, parts, of_units, product, first, worker):
-    """Compute what own columns of x contribute to the others' part of x W.
+@operation(EVERYTHING, b="in O", wide_b="out workers O L")
+def copy_biases(b, wide_b, worker):
+    """Copy each bias to all lanes, each worker for itself."""
+    for j in range(b.size):
+        for s in range(wide_b.shape[2]):
+            wide_b[worker, j, s] = b[j]
 
-    of_units: the workers own units of it, or else rows.
+
+@operation(
+    Split("columns", lines="I"), x=X, W="in I O", wide_b="in workers O L",
+    parts="out workers Q O L", of_units="int", product="product",
+)  # fmt: skip
+def partial_product(x, W, wide_b, parts, of_units, product, first, last, worker):
+    """Compute what own columns of x contribute to the others' part of x W + b.
+
+    of_units: the workers own units of it, or else rows. Each worker adds the biases to the part of
+    the next one.
     """
     (n_panels, n_out), workers, z = parts.shape[1:3], parts.shape[0], parts[worker]
-    if of_units:
-        lo, hi = part_of_lines(n_out, worker, workers)
-        products.forward(product, x, W, z, first, (0, lo))
-        products.forward(product, x, W, z, first, (hi, n_out))
-    else:
-        lo, hi = even_part(n_panels, worker, workers)
-        products.forward(product, x[:lo], W, z[:lo], first, (0, n_out))
-        products.forward(product, x[hi:], W, z[hi:], first, (0, n_out))
+    for other in range(workers):
+        d = address_of(wide_b[worker]) if other == (worker + 1) % workers else 0
+        if other != worker and of_units:
+            units = part_of_lines(n_out, other, workers)
+            products.forward(product, x, W, z, first, units, d, 0)
+        elif other != worker:
+            lo, hi = even_part(n_panels, other, workers)
+            products.forward(product, x[lo:hi], W, z[lo:hi], first, (0, n_out), d, 0)
 
 
-FORWARD = {"x": X, "W": "in I O", "b": "in O", "parts": PARTS, "z": "out Q O L"}
+FORWARD = {
+    "x": X, "W": "in I O", "wide_b": "in workers O L", "parts": "in G Q O L", "z": "out Q O L",
+}  # fmt: skip
 
 
 @operation(OUTPUTS, **FORWARD, a="out Q O L", product="product")
-def forward(x, W, b, parts, z, a, product, row, first, last, worker):
+def forward(x, W, wide_b, parts, z, a, product, row, first, last, worker):
     """z = x W + b;  a = phi(z).
 
     parts: what the other workers computed of z. Without them this one computes all of its part.
     """
-    n = parts.shape[0]
+    n, n_out, lanes = parts.shape[0], z.shape[1], z.shape[2]
     start, end = part_of_lines(W.shape[0], worker, n) if n > 0 else (0, W.shape[0])
+    d, d_next = address_of(wide_b[worker]), 0
+    if n > 0:
+        d, d_next = address_of(parts[worker - 1, row:]), n_out * lanes * z.itemsize
     for lo in range(first, last, BLOCK):
         hi = min(lo + BLOCK, last)
-        products.forward(product, x, W[start:end], z, start, (lo, hi))
+        products.forward(product, x, W[start:end], z, start, (lo, hi), d, d_next)
         for q in range(z.shape[0]):
-            for j in range(lo, hi):
-                zj, aj, bj = z[q, j], a[q, j], b[j - first]
-                for g in range(n):
-                    if g != worker:
-                        other = parts[g, row + q, j]
-                        for s in range(zj.size):
-                            zj[s] += other[s]
-                for s in range(zj.size):
-                    v = zj[s] + bj
-                    zj[s] = v
-                    aj[s] = formula(v, scalars)
+            zq, aq = flat(z, q, lo, hi), flat(a, q, lo, hi)
+            for g in range(n):
+                if g != worker and g != (worker - 1) % n:
+                    other = flat(parts[g], row + q, lo, hi)
+                    for i in range(zq.size):
+                        zq[i] += other[i]
+            for i in range(zq.size):
+                aq[i] = formula(zq[i], scalars)
 
 
 @operation(OUTPUTS, **FORWARD, product="product")
-def forward_in_place(x, W, b, parts, z, product, row, first, last, worker):
+def forward_in_place(x, W, wide_b, parts, z, product, row, first, last, worker):
     """Compute the same if a is z, which the compiler needs to know to use vectors."""
-    n = parts.shape[0]
+    n, n_out, lanes = parts.shape[0], z.shape[1], z.shape[2]
     start, end = part_of_lines(W.shape[0], worker, n) if n > 0 else (0, W.shape[0])
+    d, d_next = address_of(wide_b[worker]), 0
+    if n > 0:
+        d, d_next = address_of(parts[worker - 1, row:]), n_out * lanes * z.itemsize
     for lo in range(first, last, BLOCK):
         hi = min(lo + BLOCK, last)
-        products.forward(product, x, W[start:end], z, start, (lo, hi))
+        products.forward(product, x, W[start:end], z, start, (lo, hi), d, d_next)
         for q in range(z.shape[0]):
-            for j in range(lo, hi):
-                zj, bj = z[q, j], b[j - first]
-                for g in range(n):
-                    if g != worker:
-                        other = parts[g, row + q, j]
-                        for s in range(zj.size):
-                            zj[s] += other[s]
-                for s in range(zj.size):
-                    zj[s] = formula(zj[s] + bj, scalars)
+            zq = flat(z, q, lo, hi)
+            for g in range(n):
+                if g != worker and g != (worker - 1) % n:
+                    other = flat(parts[g], row + q, lo, hi)
+                    for i in range(zq.size):
+                        zq[i] += other[i]
+            for i in range(zq.size):
+                zq[i] = formula(zq[i], scalars)
 
 
 def _owned(by_columns: bool, way: str, array: Array) -> Where:
@@ -113,12 +126,14 @@ def dense_forward(step: AbstractStep, call: Any) -> None:
     if phi.kernel == "softmax":
         raise NotRecordable("softmax within the network")
     owned, parts = _owned(cut.is_next_by_inputs(W), "forward", a), step.panels(z)[None][:0]
+    given = {"parts": parts, "wide_b": step.wide(call.b)}
+    by_inputs = HERE if x is cut.x or not cut.is_by_inputs(W) else _owned(True, "forward", x)
+    step.run(copy_biases, call, where=Where(step.phase), wide_b=given["wide_b"])
     if cut.is_by_inputs(W):
-        parts = step.parts(z)
-        where = HERE if x is cut.x else _owned(True, "forward", x)
-        step.run(partial_product, call, where=where, parts=parts, of_units=owned.by_columns)
+        given["parts"] = step.parts(z)
+        step.run(partial_product, call, where=by_inputs, **given, of_units=owned.by_columns)
     loop = forward_in_place if a is z else forward
-    step.run(loop, call, Formula(phi.f, phi.f_is_plain), owned, parts=parts)
+    step.run(loop, call, Formula(phi.f, phi.f_is_plain), owned, **given)
 
 
 # ---- backward -----------------------------------------------------------------------------------
@@ -128,10 +143,10 @@ def dense_forward(step: AbstractStep, call: Any) -> None:
 def slope(delta, z, a, first, last):
     """delta *= phi'(z)."""
     for q in range(delta.shape[0]):
-        for j in range(first, last):
-            dj, zj, aj = delta[q, j], z[q, j], a[q, j]
-            for s in range(dj.size):
-                dj[s] *= formula(zj[s], aj[s], scalars)
+        dq = flat(delta, q, first, last)
+        zq, aq = flat(z, q, first, last), flat(a, q, first, last)
+        for i in range(dq.size):
+            dq[i] *= formula(zq[i], aq[i], scalars)
 
 
 @operation(
@@ -167,17 +182,20 @@ def weight_gradient(x, turned, dW, rows, product, first, last, worker):
 @operation(Split("inputs", lines="O"), turned="in workers V T L", db="out O", rows="int")
 def bias_gradient(turned, db, rows, first, last, worker):
     """db = the sum of delta's rows."""
-    lanes = turned.shape[3]
+    lanes, together = turned.shape[3], 8  # sums that do not wait for each other
+    sums = numba.carray(pointer(local_memory()), (together * lanes,), db.dtype)
     for v in range(first // lanes, (last + lanes - 1) // lanes):
-        sums = numba.carray(pointer(local_memory()), (lanes,), db.dtype)
-        for s in range(lanes):
+        for s in range(sums.size):
             sums[s] = 0
-        for i in range(rows):
-            unit = turned[worker, v, i]
-            for s in range(lanes):
-                sums[s] += unit[s]
+        for start in range(0, rows, together):
+            some = flat(turned[worker], v, start, min(start + together, rows))
+            for s in range(some.size):
+                sums[s] += some[s]
         for j in range(max(first, v * lanes), min(last, (v + 1) * lanes)):
-            db[j - first] = sums[j - v * lanes]
+            total = db.dtype.type(0)
+            for i in range(together):
+                total += sums[i * lanes + j - v * lanes]
+            db[j - first] = total
 
 
 @recorded_kernel
@@ -243,17 +261,16 @@ def maxout_forward(z, a, which):
     """Compute a = the largest piece, which = its index; ties: the first."""
     n_out = a.shape[1]
     for q in range(a.shape[0]):
-        for j in range(n_out):
-            aj, wj, zj = a[q, j], which[q, j], z[q, j]
-            for s in range(aj.size):
-                aj[s] = zj[s]
-                wj[s] = 0
-            for k in range(1, z.shape[1] // n_out):
-                zk = z[q, k * n_out + j]
-                for s in range(aj.size):
-                    is_larger = zk[s] > aj[s]
-                    wj[s] = k if is_larger else wj[s]
-                    aj[s] = zk[s] if is_larger else aj[s]
+        aq, wq, zq = flat(a, q, 0, n_out), flat(which, q, 0, n_out), flat(z, q, 0, n_out)
+        for i in range(aq.size):
+            aq[i] = zq[i]
+            wq[i] = 0
+        for k in range(1, z.shape[1] // n_out):
+            zq = flat(z, q, k * n_out, (k + 1) * n_out)
+            for i in range(aq.size):
+                is_larger = zq[i] > aq[i]
+                wq[i] = k if is_larger else wq[i]
+                aq[i] = zq[i] if is_larger else aq[i]
 
 
 @kernel
@@ -262,11 +279,11 @@ def maxout_backward(delta, which, dz):
     """dz = delta at the winning piece, 0 at the others."""
     n_out = delta.shape[1]
     for q in range(delta.shape[0]):
+        dq, wq = flat(delta, q, 0, n_out), flat(which, q, 0, n_out)
         for k in range(dz.shape[1] // n_out):
-            for j in range(n_out):
-                dj, wj, zk = delta[q, j], which[q, j], dz[q, k * n_out + j]
-                for s in range(dj.size):
-                    zk[s] = dj[s] if wj[s] == k else delta.dtype.type(0)
+            zq = flat(dz, q, k * n_out, (k + 1) * n_out)
+            for i in range(dq.size):
+                zq[i] = dq[i] if wq[i] == k else delta.dtype.type(0)
 
 
 # ---- dropout ------------------------------------------------------------------------------------
@@ -313,11 +330,11 @@ def dropout_forward(step: AbstractStep, call: Any) -> None:
 @operation(ROWS, da="in Q E L", mask="in Q E L bool", scale="float", dx="out Q E L")
 def dropout_gradient(da, mask, scale, dx):
     """dx = da * scale where the unit was kept, else 0."""
+    n = da.shape[1]
     for q in range(da.shape[0]):
-        for j in range(da.shape[1]):
-            dj, mj, xj = da[q, j], mask[q, j], dx[q, j]
-            for s in range(dj.size):
-                xj[s] = dj[s] * scale if mj[s] else da.dtype.type(0)
+        dq, mq, xq = flat(da, q, 0, n), flat(mask, q, 0, n), flat(dx, q, 0, n)
+        for i in range(dq.size):
+            xq[i] = dq[i] * scale if mq[i] else da.dtype.type(0)
 
 
 @kernel

@@ -12,6 +12,7 @@ from nnbackend.backend.base import LOSS, WEIGHT
 from nnbackend_numba import scalars
 from nnbackend_numba.compiling import Formula
 from nnbackend_numba.intrinsics import local_memory, pointer
+from nnbackend_numba.panels import flat
 from nnbackend_numba.recorder import NotRecordable
 from nnbackend_numba.records import ONE, ROWS, operation
 from nnbackend_numba.steps import AbstractStep, kernel
@@ -36,33 +37,33 @@ def cross_entropy_of_labels(out, y, rows, smoothing, share, delta, row):
     scratch = numba.carray(pointer(local_memory()), (4, lanes), out.dtype)
     top, sums, smooth, hit = scratch[0], scratch[1], scratch[2], scratch[3]
     for q in range(n_panels):
-        labels = y[q, 0]
+        labels, exponents = y[q, 0], flat(delta, q, 0, n_out)
         for s in range(lanes):
             top[s] = out[q, 0, s]
             sums[s] = 0
             smooth[s] = 0
         for j in range(1, n_out):
-            oj = out[q, j]
             for s in range(lanes):
-                top[s] = max(top[s], oj[s])
+                top[s] = max(top[s], out[q, j, s])
         for j in range(n_out):
-            oj, dj = out[q, j], delta[q, j]
             for s in range(lanes):
-                t = oj[s] - top[s]
-                e = scalars.exp(t)
-                dj[s] = e
-                sums[s] += e
+                t = out[q, j, s] - top[s]
+                delta[q, j, s] = t
                 smooth[s] += t
                 hit[s] = t if labels[s] == j else hit[s]
+        for i in range(exponents.size):
+            exponents[i] = scalars.exp(exponents[i])
+        for j in range(n_out):
+            for s in range(lanes):
+                sums[s] += delta[q, j, s]
         for s in range(min(lanes, rows - (row + q) * lanes)):
             total += math.log(sums[s]) - kept * hit[s] - other * smooth[s]
         for s in range(lanes):
             sums[s] = share / sums[s]
         for j in range(n_out):
-            dj = delta[q, j]
             for s in range(lanes):
                 won = kept if labels[s] == j else kind(0)
-                dj[s] = dj[s] * sums[s] - share * (other + won)
+                delta[q, j, s] = delta[q, j, s] * sums[s] - share * (other + won)
     return total
 
 
@@ -75,17 +76,20 @@ def loss_of_elements(out, y, lanes, share, delta, row):
 
     lanes: how many lanes of the panels the rows fill.
     """
-    total, n = 0.0, out.shape[2]
+    total, units, n = 0.0, out.shape[1], out.shape[2]
     kind = out.dtype.type
     for q in range(out.shape[0]):
-        filled = min(n, lanes - (row + q) * n)
-        sum_of_panel = kind(0)
-        for j in range(out.shape[1]):
-            oj, yj, dj = out[q, j], y[q, j], delta[q, j]
-            for s in range(n):
-                value, gradient = formula(oj[s], yj[s], scalars)
-                sum_of_panel += value if s < filled else kind(0)
-                dj[s] = gradient * share
+        oq, yq, dq = flat(out, q, 0, units), flat(y, q, 0, units), flat(delta, q, 0, units)
+        filled, sum_of_panel = min(n, lanes - (row + q) * n), kind(0)
+        for i in range(dq.size):
+            value, gradient = formula(oq[i], yq[i], scalars)
+            sum_of_panel += value
+            dq[i] = gradient * share
+        if filled < n:  # lanes without a row do not count
+            sum_of_panel = kind(0)
+            for i in range(dq.size):
+                if i % n < filled:
+                    sum_of_panel += formula(oq[i], yq[i], scalars)[0]
         total += sum_of_panel
     return total
 

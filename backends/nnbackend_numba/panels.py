@@ -39,6 +39,17 @@ def new_panels(rows: int, units: int, dtype: Any, lanes: int) -> Array:
 
 
 @_inline
+def flat(panels, q, first, last):
+    """Return units first to last of a panel as one vector.
+
+    Loops over it become vector instructions; loops over a constant number of lanes would not.
+    """
+    n, lanes = panels.shape[1], panels.shape[2]
+    start = address_of(panels) + (q * n + first) * lanes * panels.itemsize
+    return numba.carray(pointer(start), ((last - first) * lanes,), panels.dtype)
+
+
+@_inline
 def write_panel(out, places, rows, is_same, first, last):
     """Write columns first to last of rows into a panel.
 

@@ -30,7 +30,7 @@ from nnbackend_numba.scalars import FAST
 
 PART = 256  # of k at once: 2 vectors of 64 bytes for each are 32 KB
 LONG_PART = 1024  # for dW, where k are samples: the sums in C would be read again for each part
-BLOCK = 4 * tiles.register()[1]  # rows of C whose results are used at once, while in a cache
+BLOCK = 2 * tiles.register()[1]  # rows of C whose results are used at once, while in a cache
 LINE = 64  # bytes of a cache line
 _inline = numba.njit(inline="always", **FAST)
 
@@ -42,9 +42,9 @@ kind: Any = None
 
 def _product(
     m, n, edge, k, a, row, col, mask, panel, b, b_down, b_next, c, c_down, c_next,
-    by_rows, part, ahead, count, size,
+    d, d_down, d_next, by_rows, part, ahead, count, size,
 ):  # fmt: skip
-    """Compute C (m, n) = A (m, k) B (k, n), where n and only n counts vectors.
+    """Compute C (m, n) = A (m, k) B (k, n), where n and only n counts vectors; plus D if d is not 0.
 
     Strides are in bytes: `down` from row to row, `next` from vector to vector. A's rows are `row`
     apart, its columns `col`; after each mask + 1 columns (a power of two) the next begin `panel`
@@ -63,7 +63,7 @@ def _product(
     stretches = numba.carray(pointer(ahead), (count,), np.int64)
     stash, fetched, turn = local_memory(), 0, 0
     while start < k:
-        depth, is_added = min(step, k - start), int(start > 0)
+        depth = min(step, k - start)
         from_a, from_b = a + start // (mask + 1) * panel, b + start * b_down
         for i in range(outer):
             for j in range(inner):
@@ -73,7 +73,8 @@ def _product(
                 here, place = from_a + first * row, c + first * c_down + 2 * q * c_next
                 soon, pace = here, 0
                 if fetched < size:
-                    soon, pace = stretches[turn] + fetched, LINE
+                    soon = stretches[turn] + fetched
+                    pace = min(LINE, (size - fetched + depth - 1) // depth)
                     turn += 1
                     if turn == count:
                         turn, fetched = 0, fetched + depth * LINE
@@ -81,13 +82,18 @@ def _product(
                     soon, pace = here + (last - first) * row, col
                 is_cut = edge < lanes and 2 * q + vectors == n
                 to, down, on = (stash, 2 * wide, wide) if is_cut else (place, c_down, c_next)
+                added, added_down, added_next = d + first * d_down + 2 * q * d_next, d_down, d_next
+                if start > 0:
+                    added, added_down, added_next = place, c_down, c_next
+                if is_cut or (start == 0 and d == 0):
+                    added = 0
                 tile((
                     last - first, vectors, depth, here, row, col, mask, jump,
                     from_b + 2 * q * b_next, b_down, b_next,
-                    to, down, on, 0 if is_cut else is_added, soon, pace,
+                    to, down, on, added, added_down, added_next, soon, pace,
                 ))  # fmt: skip
                 if is_cut:
-                    _copy_edge(place, c_down, c_next, last - first, vectors, edge, stash, is_added)
+                    _copy_edge(place, c_down, c_next, last - first, vectors, edge, stash, start > 0)
         start += step
 
 
@@ -117,10 +123,11 @@ def product_of(dtype: str) -> Any:
 
 
 @_inline
-def forward(product, x, W, z, start, units):
-    """z[:, units] = W[:, units]^T x[:, inputs], in panels.
+def forward(product, x, W, z, start, units, d, d_next):
+    """z[:, units] = d + W[:, units]^T x[:, inputs], in panels.
 
     W: its rows of these inputs, of which the first is `start`. units: their ends.
+    d: the address of what is added, lanes of unit 0; d_next: from there to the next panel's.
     """
     size, line = W.itemsize, x.shape[2] * x.itemsize
     depth, n_out = W.shape
@@ -130,7 +137,7 @@ def forward(product, x, W, z, start, units):
         call_product(product, (
             hi - lo, x.shape[0], x.shape[2], depth, a, size, n_out * size, 0, n_out * size,
             b, line, x.shape[1] * line, address_of(z) + lo * line, line, n_out * line,
-            1, PART, 0, 0, 0,
+            d + lo * line if d != 0 else 0, line, d_next, 1, PART, 0, 0, 0,
         ))  # fmt: skip
 
 
@@ -143,7 +150,8 @@ def input_gradient(product, delta, W, dx, start):
         call_product(product, (
             n, delta.shape[0], delta.shape[2], n_out, address_of(W), n_out * size, size, 0, size,
             address_of(delta), line, n_out * line,
-            address_of(dx) + start * line, line, dx.shape[1] * line, 0, PART, 0, 0, 0,
+            address_of(dx) + start * line, line, dx.shape[1] * line,
+            0, 0, 0, 0, PART, 0, 0, 0,
         ))  # fmt: skip
 
 
@@ -160,5 +168,5 @@ def weight_gradient(product, x, turned, dW, rows, n_out, inputs, ahead, count, s
     call_product(product, (
         hi - lo, n, n_out - (n - 1) * lanes, rows, a, line, x.itemsize, lanes - 1,
         x.shape[1] * line, address_of(turned), line, turned.shape[1] * line,
-        dW, n_out * x.itemsize, line, 0, LONG_PART, ahead, count, size,
+        dW, n_out * x.itemsize, line, 0, 0, 0, 0, LONG_PART, ahead, count, size,
     ))  # fmt: skip

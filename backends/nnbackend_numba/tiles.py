@@ -136,28 +136,29 @@ def _sums(v: _Vectors, m: int, n: int, given: dict[str, Any]) -> list[Any]:
 
 
 def _store(v: _Vectors, m: int, n: int, sums: list[Any], given: dict[str, Any]) -> None:
-    """Emit C = sums, or C += sums."""
-    is_added = v.build.icmp_signed("!=", given["is_added"], I64(0))
+    """Emit C = sums, or C = D + sums."""
+    is_added = v.build.icmp_signed("!=", given["d"], I64(0))
     with v.build.if_else(is_added) as branches:
         for adds, branch in zip((True, False), branches, strict=True):
             with branch:
-                row = given["c"]
+                c, d = given["c"], v.build.inttoptr(given["d"], BYTES)
                 for i in range(m):
                     for j in range(n):
-                        place = v.at(row, given["c_next"]) if j else row
                         value = sums[i * n + j]
-                        v.store(v.build.fadd(value, v.load(place)) if adds else value, place)
-                    row = v.at(row, given["c_down"])
+                        if adds:
+                            value = v.build.fadd(value, v.load(v.at(d, given["d_next"]) if j else d))
+                        v.store(value, v.at(c, given["c_next"]) if j else c)
+                    c, d = v.at(c, given["c_down"]), v.at(d, given["d_down"])
 
 
-# The arguments of a tile: C (m, n vectors) = A (m, k) B (k, n), or C += A B.
+# The arguments of a tile: C (m, n vectors) = A (m, k) B (k, n), or D + A B if d is not 0.
 # a: where A begins. From row to row it is `row`, from column to column `col`, but `jump` after each
 # column whose number, counted from 1, has no bit of `mask`.
-# b_down, c_down: from row to row; b_next, c_next: from a vector to the next one of the row.
+# b_down and the like: from row to row; b_next and the like: from a vector to the next one.
 # ahead, pace: what to prefetch in the first round, and how much further in each later round.
 ARGUMENTS = (
     *("m", "n", "k", "a", "row", "col", "mask", "jump", "b", "b_down", "b_next"),
-    *("c", "c_down", "c_next", "is_added", "ahead", "pace"),
+    *("c", "c_down", "c_next", "d", "d_down", "d_next", "ahead", "pace"),
 )
 
 
