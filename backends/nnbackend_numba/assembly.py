@@ -20,7 +20,7 @@ from nnbackend_numba.compiling import Formula, operation
 from nnbackend_numba.layers import weight_gradient
 from nnbackend_numba.panels import aligned, new_panels
 from nnbackend_numba.partitioning import choose_partitioning
-from nnbackend_numba.products import BLOCK
+from nnbackend_numba.products import BLOCK, LONGER
 from nnbackend_numba.recorder import Call, NotRecordable
 from nnbackend_numba.records import INPUTS, ONE, UNITS, VECTOR, Record
 from nnbackend_numba.steps import HERE, KERNELS, AbstractStep, Range, Where, known
@@ -146,9 +146,7 @@ class Assembly(AbstractStep):
             gradient = known(len(W), dtype, self.workers, self.lanes)
             for own, given in pending:
                 if _address(own.dW) - _address(call.gradient) == start * theta.itemsize:
-                    scratch = aligned((self.workers, BLOCK * W.shape[1]), dtype)
-                    gradient = {"x": own.x, "turned": given["turned"], "scratch": scratch}
-                    gradient |= {"rows": given["rows"], "keeps": 0}
+                    gradient = {"x": own.x, "keeps": 0, **given}
                     self._deferred = [
                         d for d in self._deferred if d[0] is not weight_gradient or d[1] is not own
                     ]
@@ -178,6 +176,10 @@ class Assembly(AbstractStep):
     def wide(self, vector: Array) -> Array:
         """Return an array for the numbers of a vector in all lanes, for each worker."""
         return aligned((self.workers, vector.size, self.lanes), vector.dtype)
+
+    def scratch(self, dW: Array) -> Array:
+        """Return an array for some rows of a weight gradient, for each worker."""
+        return aligned((self.workers, BLOCK * dW.shape[1] + LONGER), dW.dtype)
 
     def transposes(self, matrix: Array) -> Array:
         """Return panels of a matrix's transpose for each worker."""

@@ -6,13 +6,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numba
-import numpy as np
-
 from nnbackend.backend.base import BATCH, COUNT, FAR, MOMENTUM, RATE, STEP
 from nnbackend.backend.formulas import Array
-from nnbackend_numba.intrinsics import address_of, local_memory, pointer
-from nnbackend_numba.panels import write_panel
+from nnbackend_numba.intrinsics import address_of
+from nnbackend_numba.panels import addresses, write_panel
 from nnbackend_numba.recorder import NotRecordable
 from nnbackend_numba.records import ONE, Split, operation
 from nnbackend_numba.steps import HERE, AbstractStep, Where, kernel, recorded_kernel
@@ -42,7 +39,7 @@ def gather(data, order, clock, batch_size, rows, is_same, out, row, first, last)
     """out[i] = data[order[batch * batch_size + i]], in out's dtype."""
     lanes, begin = out.shape[2], clock[BATCH] * batch_size
     width = data.shape[1] * data.itemsize
-    places = numba.carray(pointer(local_memory()), (lanes,), np.int64)
+    places = addresses(lanes)
     for q in range(out.shape[0]):
         for s in range(lanes):  # beyond the last row, that one: no lane that counts
             i = order[begin + min((row + q) * lanes + s, rows - 1)]
@@ -69,7 +66,7 @@ def gather_rows(step: AbstractStep, call: Any) -> None:
 def to_panels(data, rows, is_same, out, row, first, last):
     """out = data, in panels."""
     lanes, width = out.shape[2], data.shape[1] * data.itemsize
-    places = numba.carray(pointer(local_memory()), (lanes,), np.int64)
+    places = addresses(lanes)
     for q in range(out.shape[0]):
         for s in range(lanes):
             places[s] = address_of(data) + min((row + q) * lanes + s, rows - 1) * width

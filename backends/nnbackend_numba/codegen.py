@@ -21,8 +21,7 @@ from nnbackend_numba import intrinsics, scalars
 from nnbackend_numba.products import product_of
 from nnbackend_numba.records import CheckedCall, Operand, Record, Split
 
-
-_inline = numba.njit(inline="always", **scalars.FAST)
+_inline = numba.njit(**scalars.FAST)
 
 
 @_inline
@@ -79,9 +78,7 @@ def source_of(record: Record, call: CheckedCall) -> str:
     body += [f"f = carray(pointer(words), ({len(words)},), float64)"]
     for k, (name, value) in enumerate(words):
         start = "n_" if name in record.letters else "at_" if k else ""
-        word = f"{'f' if isinstance(value, float) else 'i'}[{k}]"
-        # Loops over a constant number of lanes become vector instructions.
-        body.append(f"{start}{name} = {value if name == 'L' else word}")
+        body.append(f"{start}{name} = {'f' if isinstance(value, float) else 'i'}[{k}]")
     body += _part(split)
     given = split.bounds()
     for name, operand in record.operands.items():

@@ -19,11 +19,14 @@ import numpy as np
 from numba import types
 from numba.np.ufunc.dufunc import DUFunc
 
-from nnbackend_numba import intrinsics, scalars, tiles
+from nnbackend_numba import intrinsics, panels, scalars, tiles
 
 # The modules that every formula and operation is compiled with.
-_SOURCES = [Path(str(module.__file__)) for module in (scalars, intrinsics, tiles)]
-_SOURCES += [Path(__file__).with_name(name) for name in ("compiling.py", "codegen.py", "products.py")]
+_MODULES = (scalars, intrinsics, tiles, panels)
+_SOURCES = [Path(str(module.__file__)) for module in _MODULES]
+_SOURCES += [
+    Path(__file__).with_name(f"{name}.py") for name in ("compiling", "codegen", "products")
+]
 _BASE = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES))
 # Types whose repr describes a value completely.
 _DESCRIBED_BY_REPR = (
@@ -39,7 +42,7 @@ _DESCRIBED_BY_REPR = (
     types.Type,
 )
 # Members of these modules and packages are identified by name; other modules may change.
-_FIXED_MODULES = sys.stdlib_module_names | {"numpy", "numba", *(m.__name__ for m in (scalars, intrinsics, tiles))}
+_FIXED_MODULES = sys.stdlib_module_names | {"numpy", "numba", *(m.__name__ for m in _MODULES)}
 # Weak keys do not keep formulas alive. "": the function has no fingerprint.
 _names: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 

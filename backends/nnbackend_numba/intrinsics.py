@@ -15,6 +15,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numba.np import arrayobj
 
 I8, I32, I64, I128 = (ir.IntType(bits) for bits in (8, 32, 64, 128))
 BYTES = I8.as_pointer()
@@ -111,6 +112,44 @@ def call_product(typingctx, address, arguments):
         return context.get_dummy_value()
 
     return types.void(types.int64, types.UniTuple(types.int64, arguments.count)), generate
+
+
+@intrinsic
+def cut(typingctx, array, start, n):
+    """Return n numbers of an array in C order, from one on. (A slice takes longer to compile.)"""
+    result = types.Array(array.dtype, 1, "C")
+
+    def generate(context, builder, signature, args):
+        made = context.make_array(array)(context, builder, args[0])
+        place = builder.gep(made.data, [args[1]], source_etype=context.get_data_type(array.dtype))
+        return array_of(context, builder, result, place, args[2])
+
+    return result(array, types.int64, types.int64), generate
+
+
+@intrinsic
+def vector(typingctx, address, n, like):
+    """Return n numbers at an address as an array of the dtype of another array."""
+    result = types.Array(like.dtype, 1, "C")
+
+    def generate(context, builder, signature, args):
+        kind = context.get_data_type(like.dtype).as_pointer()
+        return array_of(context, builder, result, builder.inttoptr(args[0], kind), args[1])
+
+    return result(types.int64, types.int64, like), generate
+
+
+def array_of(context, builder, kind, place, n):
+    """Emit an array of n numbers at a pointer, of a numba type."""
+    made = context.make_array(kind)(context, builder)
+    size = context.get_constant(
+        types.intp, context.get_abi_sizeof(context.get_data_type(kind.dtype))
+    )
+    arrayobj.populate_array(
+        made, data=place, shape=cgutils.pack_array(builder, [n]),
+        strides=cgutils.pack_array(builder, [size]), itemsize=size, meminfo=None,
+    )  # fmt: skip
+    return made._getvalue()
 
 
 @intrinsic

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 
 from nnbackend.backend import philox
@@ -17,7 +16,7 @@ from nnbackend.backend.formulas import Array
 from nnbackend_numba import products, scalars
 from nnbackend_numba.codegen import even_part, part_of_lines
 from nnbackend_numba.compiling import Formula
-from nnbackend_numba.intrinsics import address_of, high_word, local_memory, pointer
+from nnbackend_numba.intrinsics import address_of, cut, high_word, local_memory, vector
 from nnbackend_numba.panels import flat, write_transposed
 from nnbackend_numba.products import BLOCK
 from nnbackend_numba.recorder import NotRecordable
@@ -36,9 +35,11 @@ X = "in Q I L"
 @operation(EVERYTHING, b="in O", wide_b="out workers O L")
 def copy_biases(b, wide_b, worker):
     """Copy each bias to all lanes, each worker for itself."""
-    for j in range(b.size):
-        for s in range(wide_b.shape[2]):
-            wide_b[worker, j, s] = b[j]
+    n, lanes = b.size, wide_b.shape[2]
+    wide = cut(wide_b, worker * n * lanes, n * lanes)
+    for j in range(n):
+        for s in range(lanes):
+            wide[j * lanes + s] = b[j]
 
 
 @operation(
@@ -51,15 +52,18 @@ def partial_product(x, W, wide_b, parts, of_units, product, first, last, worker)
     of_units: the workers own units of it, or else rows. Each worker adds the biases to the part of
     the next one.
     """
-    (n_panels, n_out), workers, z = parts.shape[1:3], parts.shape[0], parts[worker]
+    workers, n_panels, n_out, lanes = parts.shape
     for other in range(workers):
-        d = address_of(wide_b[worker]) if other == (worker + 1) % workers else 0
-        if other != worker and of_units:
-            units = part_of_lines(n_out, other, workers)
-            products.forward(product, x, W, z, first, units, d, 0)
-        elif other != worker:
-            lo, hi = even_part(n_panels, other, workers)
-            products.forward(product, x[lo:hi], W, z[lo:hi], first, (0, n_out), d, 0)
+        if other != worker:
+            panels, units, d = (0, n_panels), (0, n_out), 0
+            if of_units:
+                units = part_of_lines(n_out, other, workers)
+            else:
+                panels = even_part(n_panels, other, workers)
+            if other == (worker + 1) % workers:
+                d = address_of(wide_b) + worker * n_out * lanes * W.itemsize
+            place = worker * n_panels + panels[0]
+            products.forward(product, x, W, parts, place, panels, (first, last), units, d, 0)
 
 
 FORWARD = {
@@ -73,21 +77,23 @@ def forward(x, W, wide_b, parts, z, a, product, row, first, last, worker):
 
     parts: what the other workers computed of z. Without them this one computes all of its part.
     """
-    n, n_out, lanes = parts.shape[0], z.shape[1], z.shape[2]
-    start, end = part_of_lines(W.shape[0], worker, n) if n > 0 else (0, W.shape[0])
-    d, d_next = address_of(wide_b[worker]), 0
+    n, (n_panels, n_out, lanes) = parts.shape[0], z.shape
+    line, inputs = lanes * z.itemsize, (0, W.shape[0])
+    d, d_next, other, all_panels = address_of(wide_b) + worker * n_out * line, 0, 0, parts.shape[1]
     if n > 0:
-        d, d_next = address_of(parts[worker - 1, row:]), n_out * lanes * z.itemsize
+        inputs, other = part_of_lines(W.shape[0], worker, n), (worker + n - 1) % n
+        d, d_next = address_of(parts) + (other * all_panels + row) * n_out * line, n_out * line
+    own, panels = W[inputs[0] : inputs[1]], (0, n_panels)
     for lo in range(first, last, BLOCK):
         hi = min(lo + BLOCK, last)
-        products.forward(product, x, W[start:end], z, start, (lo, hi), d, d_next)
+        products.forward(product, x, own, z, 0, panels, inputs, (lo, hi), d, d_next)
         for q in range(z.shape[0]):
             zq, aq = flat(z, q, lo, hi), flat(a, q, lo, hi)
             for g in range(n):
-                if g != worker and g != (worker - 1) % n:
-                    other = flat(parts[g], row + q, lo, hi)
+                if g != worker and g != other:
+                    more = flat(parts, g * all_panels + row + q, lo, hi)
                     for i in range(zq.size):
-                        zq[i] += other[i]
+                        zq[i] += more[i]
             for i in range(zq.size):
                 aq[i] = formula(zq[i], scalars)
 
@@ -95,21 +101,23 @@ def forward(x, W, wide_b, parts, z, a, product, row, first, last, worker):
 @operation(OUTPUTS, **FORWARD, product="product")
 def forward_in_place(x, W, wide_b, parts, z, product, row, first, last, worker):
     """Compute the same if a is z, which the compiler needs to know to use vectors."""
-    n, n_out, lanes = parts.shape[0], z.shape[1], z.shape[2]
-    start, end = part_of_lines(W.shape[0], worker, n) if n > 0 else (0, W.shape[0])
-    d, d_next = address_of(wide_b[worker]), 0
+    n, (n_panels, n_out, lanes) = parts.shape[0], z.shape
+    line, inputs = lanes * z.itemsize, (0, W.shape[0])
+    d, d_next, other, all_panels = address_of(wide_b) + worker * n_out * line, 0, 0, parts.shape[1]
     if n > 0:
-        d, d_next = address_of(parts[worker - 1, row:]), n_out * lanes * z.itemsize
+        inputs, other = part_of_lines(W.shape[0], worker, n), (worker + n - 1) % n
+        d, d_next = address_of(parts) + (other * all_panels + row) * n_out * line, n_out * line
+    own, panels = W[inputs[0] : inputs[1]], (0, n_panels)
     for lo in range(first, last, BLOCK):
         hi = min(lo + BLOCK, last)
-        products.forward(product, x, W[start:end], z, start, (lo, hi), d, d_next)
+        products.forward(product, x, own, z, 0, panels, inputs, (lo, hi), d, d_next)
         for q in range(z.shape[0]):
             zq = flat(z, q, lo, hi)
             for g in range(n):
-                if g != worker and g != (worker - 1) % n:
-                    other = flat(parts[g], row + q, lo, hi)
+                if g != worker and g != other:
+                    more = flat(parts, g * all_panels + row + q, lo, hi)
                     for i in range(zq.size):
-                        zq[i] += other[i]
+                        zq[i] += more[i]
             for i in range(zq.size):
                 zq[i] = formula(zq[i], scalars)
 
@@ -156,39 +164,41 @@ def slope(delta, z, a, first, last):
 def input_gradient(delta, W, dx, product, first, last):
     """dx = delta W^T."""
     for lo in range(first, last, BLOCK):
-        own = W[lo - first : min(lo + BLOCK, last) - first]
-        products.input_gradient(product, delta, own, dx, lo)
+        products.input_gradient(product, delta, W, dx, first, (lo, min(lo + BLOCK, last)))
 
 
 @operation(EVERYTHING, delta="in Q O L", turned="out workers V T L")
 def transpose(delta, turned, worker):
     """Compute delta's transpose, each worker for itself."""
-    write_transposed(delta, turned[worker])
+    write_transposed(delta, turned, worker)
 
 
 @operation(
-    INPUTS, x=X, turned="in workers V T L", dW="out I O", rows="int", product="product",
+    INPUTS, x=X, turned="in workers V T L", scratch="inout workers R", dW="out I O", rows="int",
+    product="product",
 )  # fmt: skip
-def weight_gradient(x, turned, dW, rows, product, first, last, worker):
+def weight_gradient(x, turned, scratch, dW, rows, product, first, last, worker):
     """dW = x^T delta, own rows of W."""
-    size = dW.shape[1] * dW.itemsize
+    n_out, own = dW.shape[1], cut(scratch, worker * scratch.shape[1], scratch.shape[1])
     for lo in range(first, last, BLOCK):
-        inputs, place = (lo, min(lo + BLOCK, last)), address_of(dW) + (lo - first) * size
-        products.weight_gradient(
-            product, x, turned[worker], place, rows, dW.shape[1], inputs, 0, 0, 0
-        )
+        inputs = lo, min(lo + BLOCK, last)
+        products.weight_gradient(product, x, turned, worker, own, rows, n_out, inputs, 0, 0, 0)
+        to = cut(dW, (lo - first) * n_out, (inputs[1] - lo) * n_out)
+        for i in range(to.size):
+            to[i] = own[i]
 
 
 @operation(Split("inputs", lines="O"), turned="in workers V T L", db="out O", rows="int")
 def bias_gradient(turned, db, rows, first, last, worker):
     """db = the sum of delta's rows."""
     lanes, together = turned.shape[3], 8  # sums that do not wait for each other
-    sums = numba.carray(pointer(local_memory()), (together * lanes,), db.dtype)
+    sums = vector(local_memory(), together * lanes, db)
     for v in range(first // lanes, (last + lanes - 1) // lanes):
         for s in range(sums.size):
             sums[s] = 0
         for start in range(0, rows, together):
-            some = flat(turned[worker], v, start, min(start + together, rows))
+            place, n = worker * turned.shape[1] + v, min(together, rows - start)
+            some = cut(turned, (place * turned.shape[2] + start) * lanes, n * lanes)
             for s in range(some.size):
                 sums[s] += some[s]
         for j in range(max(first, v * lanes), min(last, (v + 1) * lanes)):
@@ -211,7 +221,8 @@ def dense_backward(step: AbstractStep, call: Any) -> None:
         step.run(input_gradient, call, where=_owned(cut.is_by_inputs(call.W), "back", call.dx))
     turned, rows = step.transposes(call.delta), len(call.delta)
     step.defer(transpose, call, turned=turned)
-    step.defer(weight_gradient, call, turned=turned, rows=rows)
+    scratch = step.scratch(call.dW)
+    step.defer(weight_gradient, call, turned=turned, rows=rows, scratch=scratch)
     step.defer(bias_gradient, call, turned=turned, rows=rows)
 
 

@@ -6,12 +6,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numba
-
 from nnbackend.backend.base import LOSS, WEIGHT
 from nnbackend_numba import scalars
 from nnbackend_numba.compiling import Formula
-from nnbackend_numba.intrinsics import local_memory, pointer
+from nnbackend_numba.intrinsics import cut, local_memory, vector
 from nnbackend_numba.panels import flat
 from nnbackend_numba.recorder import NotRecordable
 from nnbackend_numba.records import ONE, ROWS, operation
@@ -34,36 +32,40 @@ def cross_entropy_of_labels(out, y, rows, smoothing, share, delta, row):
     n_panels, n_out, lanes = out.shape
     kind = out.dtype.type
     kept, other, total = kind(1) - smoothing, smoothing / n_out, 0.0
-    scratch = numba.carray(pointer(local_memory()), (4, lanes), out.dtype)
-    top, sums, smooth, hit = scratch[0], scratch[1], scratch[2], scratch[3]
+    scratch = vector(local_memory(), 4 * lanes, out)
+    top, sums = cut(scratch, 0, lanes), cut(scratch, lanes, lanes)
+    smooth, hit = cut(scratch, 2 * lanes, lanes), cut(scratch, 3 * lanes, lanes)
     for q in range(n_panels):
-        labels, exponents = y[q, 0], flat(delta, q, 0, n_out)
+        labels = flat(y, q, 0, 1)
+        o, e = flat(out, q, 0, n_out), flat(delta, q, 0, n_out)
         for s in range(lanes):
-            top[s] = out[q, 0, s]
+            top[s] = o[s]
             sums[s] = 0
             smooth[s] = 0
         for j in range(1, n_out):
             for s in range(lanes):
-                top[s] = max(top[s], out[q, j, s])
+                top[s] = max(top[s], o[j * lanes + s])
         for j in range(n_out):
             for s in range(lanes):
-                t = out[q, j, s] - top[s]
-                delta[q, j, s] = t
+                t = o[j * lanes + s] - top[s]
+                e[j * lanes + s] = t
                 smooth[s] += t
-                hit[s] = t if labels[s] == j else hit[s]
-        for i in range(exponents.size):
-            exponents[i] = scalars.exp(exponents[i])
+        for s in range(lanes):
+            hit[s] = e[labels[s] * lanes + s]
+        for i in range(e.size):
+            e[i] = scalars.exp(e[i])
         for j in range(n_out):
             for s in range(lanes):
-                sums[s] += delta[q, j, s]
+                sums[s] += e[j * lanes + s]
         for s in range(min(lanes, rows - (row + q) * lanes)):
             total += math.log(sums[s]) - kept * hit[s] - other * smooth[s]
         for s in range(lanes):
             sums[s] = share / sums[s]
         for j in range(n_out):
             for s in range(lanes):
-                won = kept if labels[s] == j else kind(0)
-                delta[q, j, s] = delta[q, j, s] * sums[s] - share * (other + won)
+                e[j * lanes + s] = e[j * lanes + s] * sums[s] - share * other
+        for s in range(lanes):
+            e[labels[s] * lanes + s] -= share * kept
     return total
 
 

@@ -14,14 +14,17 @@ from typing import Any
 
 import numba
 import numpy as np
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from nnbackend.backend.formulas import Array
 from nnbackend_numba import tiles
-from nnbackend_numba.intrinsics import address_of, local_memory, pointer
+from nnbackend_numba.intrinsics import address_of, array_of, local_memory, pointer, vector
 from nnbackend_numba.scalars import FAST
 
 WIDE, _ = tiles.register()
-_inline = numba.njit(inline="always", **FAST)
+_inline = numba.njit(**FAST)
 
 
 def aligned(shape: tuple[int, ...], dtype: Any) -> Array:
@@ -39,14 +42,29 @@ def new_panels(rows: int, units: int, dtype: Any, lanes: int) -> Array:
 
 
 @_inline
-def flat(panels, q, first, last):
+def addresses(n):
+    """Return an array for n addresses, in memory of this call."""
+    return numba.carray(pointer(local_memory()), (n,), np.int64)
+
+
+@intrinsic
+def flat(typingctx, panels, q, first, last):
     """Return units first to last of a panel as one vector.
 
-    Loops over it become vector instructions; loops over a constant number of lanes would not.
+    Loops over it become vector instructions; loops over few lanes would not.
     """
-    n, lanes = panels.shape[1], panels.shape[2]
-    start = address_of(panels) + (q * n + first) * lanes * panels.itemsize
-    return numba.carray(pointer(start), ((last - first) * lanes,), panels.dtype)
+    result = types.Array(panels.dtype, 1, "C")
+
+    def generate(context, builder, signature, args):
+        made = context.make_array(panels)(context, builder, args[0])
+        n, lanes = cgutils.unpack_tuple(builder, made.shape)[-2:]
+        unit = builder.add(builder.mul(args[1], n), args[2])
+        kind = context.get_data_type(panels.dtype)
+        place = builder.gep(made.data, [builder.mul(unit, lanes)], source_etype=kind)
+        size = builder.mul(builder.sub(args[3], args[2]), lanes)
+        return array_of(context, builder, result, place, size)
+
+    return result(panels, *[types.int64] * 3), generate
 
 
 @_inline
@@ -61,24 +79,25 @@ def write_panel(out, places, rows, is_same, first, last):
     if is_same != 0 and side <= lanes:
         while j + side <= last:
             for s in range(0, lanes, side):
-                to, rows_at = address_of(out) + (j * lanes + s) * size, address_of(places[s:])
+                to, rows_at = address_of(out) + (j * lanes + s) * size, address_of(places) + s * 8
                 tiles.transpose(out, to, lanes * size, rows_at, j * size)
             j += side
     for s in range(lanes):
-        row = numba.carray(pointer(places[s]), (last,), rows.dtype)
+        row = vector(places[s], last, rows)
         for i in range(j, last):
             out[i, s] = row[i]
 
 
 @_inline
-def write_transposed(delta, turned):
-    """Write the transpose of a matrix in panels (Q, O, L), in panels (V, Q * L, L)."""
+def write_transposed(delta, turned, worker):
+    """Write the transpose of a matrix in panels (Q, O, L), in a worker's panels (V, Q * L, L)."""
     n_panels, n_units, lanes = delta.shape
     line = lanes * delta.itemsize
-    places = numba.carray(pointer(local_memory()), (lanes,), np.int64)
-    for v in range(turned.shape[0]):
+    places = addresses(lanes)
+    for v in range(turned.shape[1]):
         for i in range(lanes):  # beyond the last unit, that one: no lane that counts
             places[i] = address_of(delta) + min(v * lanes + i, n_units - 1) * line
         for q in range(n_panels):
-            to = address_of(turned) + (v * n_panels + q) * lanes * line
+            here = (worker * turned.shape[1] + v) * n_panels + q
+            to = address_of(turned) + here * lanes * line
             tiles.transpose(delta, to, line, address_of(places), q * n_units * line)

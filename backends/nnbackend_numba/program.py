@@ -21,7 +21,6 @@ from nnbackend_numba import caching, intrinsics
 from nnbackend_numba.assembly import STEPS_AT_ONCE, Assembly
 from nnbackend_numba.intrinsics import yield_address
 from nnbackend_numba.recorder import Call
-from nnbackend_numpy import threads
 
 # Multiplications per step that justify one more worker; and per run that justify waking the other
 # workers, which takes half a millisecond if their cores sleep.

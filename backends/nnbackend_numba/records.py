@@ -37,8 +37,8 @@ class Operand:
     as a tuple; "int"; "float"; "floats", a tuple; "product", the address of the matrix product.
     shape: letters (N rows of the data, M those that are trained on, I inputs, O outputs, K pieces,
     P parameters), on which the arrays of a call must agree, products as "K*O", numbers, and
-    "workers". "Q", one or more letters, "L": a matrix of rows in Q panels of L lanes, see `panels`;
-    L is a constant of the compiled code. With E between them, the loop treats all numbers alike.
+    "workers". "Q", a letter, "L": a matrix of rows in Q panels of L lanes, see `panels`. With E
+    between them, the loop treats all numbers alike.
     dtype: "kind", which is the default, for the step's; "source" and "target", those of rows before
     and after they are gathered; or a dtype's name.
     """
@@ -99,9 +99,9 @@ class CheckedCall(NamedTuple):
         return self.dtypes.get("kind", "float64")
 
     def types(self) -> tuple[Any, ...]:
-        """Return what an operation is compiled for: dtypes, lengths of tuples, lanes."""
+        """Return what an operation is compiled for: dtypes and lengths of tuples."""
         lengths = [len(value) for value in self.values.values() if isinstance(value, tuple)]
-        return (*self.dtypes.items(), *lengths, *map(self.sizes.get, "CL"))
+        return (*self.dtypes.items(), *lengths, self.sizes.get("C"))
 
 
 class Record:

@@ -54,7 +54,9 @@ def register() -> tuple[int, int]:
     builder.ret_void()
     machine = cpu_target.target_context.codegen()._tm
     assembly = machine.emit_assembly(llvm.parse_assembly(str(module)))
-    return next(v for name, v in REGISTERS.items() if re.search(rf"%{name}\d" if name else "", assembly))
+    return next(
+        v for name, v in REGISTERS.items() if re.search(rf"%{name}\d" if name else "", assembly)
+    )
 
 
 def lanes(dtype: str) -> int:
@@ -146,7 +148,9 @@ def _store(v: _Vectors, m: int, n: int, sums: list[Any], given: dict[str, Any]) 
                     for j in range(n):
                         value = sums[i * n + j]
                         if adds:
-                            value = v.build.fadd(value, v.load(v.at(d, given["d_next"]) if j else d))
+                            value = v.build.fadd(
+                                value, v.load(v.at(d, given["d_next"]) if j else d)
+                            )
                         v.store(value, v.at(c, given["c_next"]) if j else c)
                     c, d = v.at(c, given["c_down"]), v.at(d, given["d_down"])
 

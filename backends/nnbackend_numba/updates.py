@@ -6,14 +6,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numba
 import numpy as np
 
 from nnbackend.backend.base import COUNT, PENALTY
 from nnbackend_numba import scalars
 from nnbackend_numba.compiling import Formula
-from nnbackend_numba.intrinsics import address_of, local_memory, pointer
+from nnbackend_numba.intrinsics import address_of, cut
 from nnbackend_numba.losses import add_up
+from nnbackend_numba.panels import addresses
 from nnbackend_numba.products import BLOCK, weight_gradient
 from nnbackend_numba.recorder import NotRecordable
 from nnbackend_numba.records import UNITS, VECTOR, Split, operation
@@ -84,7 +84,7 @@ def clip_norm(step: AbstractStep, call: Any) -> None:
 # A range of theta has U rows of V numbers: the weights' inputs are divided, or the biases' units.
 # line: 1 - rate * weight decay, then the rule's coefficients.  p: the rule's constants.
 # With rows above 0, the gradient is computed here, x^T delta, some rows of W at a time, and these
-# are updated while it is in a cache. It is kept in g, or else in a scratch array.
+# are updated while it is in a cache. It is written to a scratch array, and to g if that `keeps` it.
 
 RANGE = "inout U*V"
 PRODUCT = {"x": "in Q U L", "turned": "in workers H T L", "scratch": "inout workers R"}
@@ -105,18 +105,19 @@ def update0(
     at_once = BLOCK if rows > 0 else max(last - first, 1)
     for lo in range(first, last, at_once):
         hi = min(lo + at_once, last)
-        start, end = (lo - first) * columns, (hi - first) * columns
-        t, gradient = theta[start:end], g[start:end]
+        start, n = (lo - first) * columns, (hi - lo) * columns
+        t, gradient = cut(theta, start, n), cut(g, start, n)
         if rows > 0:
-            gradient = gradient if keeps else scratch[worker, : t.size]
-            place, size = address_of(gradient), t.size * t.itemsize
-            ahead = numba.carray(pointer(local_memory()), (1,), np.int64)
+            kept, gradient = gradient, cut(scratch, worker * scratch.shape[1], n)
+            ahead = addresses(1)
             ahead[0] = address_of(t)
             weight_gradient(
-                product, x, turned[worker], place, rows, columns, (lo, hi),
-                address_of(ahead), 1, size,
+                product, x, turned, worker, gradient, rows, columns, (lo, hi),
+                address_of(ahead), 1, n * t.itemsize,
             )  # fmt: skip
-        for i in range(t.size):
+            for i in range(n if keeps else 0):
+                kept[i] = gradient[i]
+        for i in range(n):
             t[i] = formula(t[i] * keep, gradient[i], (), c, p, scalars)[0]
 
 
@@ -130,18 +131,20 @@ def update1(
     at_once = BLOCK if rows > 0 else max(last - first, 1)
     for lo in range(first, last, at_once):
         hi = min(lo + at_once, last)
-        start, end = (lo - first) * columns, (hi - first) * columns
-        t, gradient, state = theta[start:end], g[start:end], s[start:end]
+        start, n = (lo - first) * columns, (hi - lo) * columns
+        t, gradient = cut(theta, start, n), cut(g, start, n)
+        state = cut(s, start, n)
         if rows > 0:
-            gradient = gradient if keeps else scratch[worker, : t.size]
-            place, size = address_of(gradient), t.size * t.itemsize
-            ahead = numba.carray(pointer(local_memory()), (2,), np.int64)
+            kept, gradient = gradient, cut(scratch, worker * scratch.shape[1], n)
+            ahead = addresses(2)
             ahead[0], ahead[1] = address_of(t), address_of(state)
             weight_gradient(
-                product, x, turned[worker], place, rows, columns, (lo, hi),
-                address_of(ahead), 2, size,
+                product, x, turned, worker, gradient, rows, columns, (lo, hi),
+                address_of(ahead), 2, n * t.itemsize,
             )  # fmt: skip
-        for i in range(t.size):
+            for i in range(n if keeps else 0):
+                kept[i] = gradient[i]
+        for i in range(n):
             t[i], (state[i],) = formula(t[i] * keep, gradient[i], (state[i],), c, p, scalars)
 
 
@@ -155,18 +158,20 @@ def update2(
     at_once = BLOCK if rows > 0 else max(last - first, 1)
     for lo in range(first, last, at_once):
         hi = min(lo + at_once, last)
-        start, end = (lo - first) * columns, (hi - first) * columns
-        t, gradient, one, two = theta[start:end], g[start:end], s[start:end], r[start:end]
+        start, n = (lo - first) * columns, (hi - lo) * columns
+        t, gradient = cut(theta, start, n), cut(g, start, n)
+        one, two = cut(s, start, n), cut(r, start, n)
         if rows > 0:
-            gradient = gradient if keeps else scratch[worker, : t.size]
-            place, size = address_of(gradient), t.size * t.itemsize
-            ahead = numba.carray(pointer(local_memory()), (3,), np.int64)
+            kept, gradient = gradient, cut(scratch, worker * scratch.shape[1], n)
+            ahead = addresses(3)
             ahead[0], ahead[1], ahead[2] = address_of(t), address_of(one), address_of(two)
             weight_gradient(
-                product, x, turned[worker], place, rows, columns, (lo, hi),
-                address_of(ahead), 3, size,
+                product, x, turned, worker, gradient, rows, columns, (lo, hi),
+                address_of(ahead), 3, n * t.itemsize,
             )  # fmt: skip
-        for i in range(t.size):
+            for i in range(n if keeps else 0):
+                kept[i] = gradient[i]
+        for i in range(n):
             new, (u, v) = formula(t[i] * keep, gradient[i], (one[i], two[i]), c, p, scalars)
             t[i] = new
             one[i] = u
