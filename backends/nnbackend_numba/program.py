@@ -20,6 +20,7 @@ from nnbackend.backend.formulas import Array
 from nnbackend_numba import caching, intrinsics
 from nnbackend_numba.assembly import STEPS_AT_ONCE, Assembly
 from nnbackend_numba.intrinsics import yield_address
+from nnbackend_numba.panels import aligned
 from nnbackend_numba.recorder import Call
 
 # Multiplications per step that justify one more worker; and per run that justify waking the other
@@ -76,14 +77,13 @@ class Program:
         if workers == 1 or steps * self._multiplications < MIN_PARALLEL_WORK:
             make_all_shares(table, last, steps, workers)
             return
-        barrier, yield_function = np.zeros(16, np.int64), yield_address()
-        barrier_address = barrier.ctypes.data
+        turns, yield_function = aligned((workers, 8), np.int64), yield_address()
         all_submitted, futures = threading.Event(), list[Future[None]]()
 
         def run_worker(worker: int) -> None:
             all_submitted.wait()
             if len(futures) == workers - 1:
-                make_steps(table, last, steps, worker, workers, barrier_address, yield_function)
+                make_steps(table, last, steps, worker, workers, turns.ctypes.data, yield_function)
 
         try:
             futures.extend(_executor().submit(run_worker, w) for w in range(1, workers))
@@ -91,7 +91,7 @@ class Program:
             _executor.cache_clear()  # the executor's count of its threads is wrong now
         all_submitted.set()
         if len(futures) == workers - 1:
-            make_steps(table, last, steps, 0, workers, barrier_address, yield_function)
+            make_steps(table, last, steps, 0, workers, turns.ctypes.data, yield_function)
         else:
             make_all_shares(table, last, steps, workers)
         for future in futures:
@@ -108,18 +108,19 @@ def _multiplications(call: Call) -> int:
 
 
 @caching.jit
-def barrier(state: int, workers: int, give_way: int) -> None:
-    """Wait for all workers. state: the address of a counter; 64 bytes further, of the round."""
-    now = intrinsics.atomic_load(state + 64)
-    if intrinsics.fetch_add(state, 1) == workers - 1:
-        intrinsics.atomic_store(state, 0)
-        intrinsics.fetch_add(state + 64, 1)
-        return
-    spins = 0
-    while intrinsics.atomic_load(state + 64) == now:
-        spins += 1
-        if spins > 4000:  # a worker has lost its core: yield this one
-            intrinsics.call_plain(give_way)
+def barrier(state: int, turn: int, worker: int, workers: int, give_way: int) -> None:
+    """Wait for all workers. state: the address of their turns, each in a cache line of its own.
+
+    A worker writes only its own turn, which takes one transfer between cores; a common counter
+    takes two for each worker.
+    """
+    intrinsics.atomic_store(state + 64 * worker, turn)
+    for other in range(workers):
+        spins = 0
+        while intrinsics.atomic_load(state + 64 * other) < turn:
+            spins += 1
+            if spins > 4000:  # a worker has lost its core: yield this one
+                intrinsics.call_plain(give_way)
 
 
 @caching.jit
@@ -130,13 +131,15 @@ def make_steps(
 
     table: (n, 2) operation, words; operation 0: barrier. last: the same for the last step.
     """
+    turn = 0
     for step in range(steps):
         lines = table if step < steps - 1 else last
         for k in range(lines.shape[0]):
             if lines[k, 0] != 0:
                 intrinsics.call_operation(lines[k, 0], lines[k, 1], worker, workers, step)
             else:
-                barrier(state, workers, give_way)
+                turn += 1
+                barrier(state, turn, worker, workers, give_way)
 
 
 @caching.jit
