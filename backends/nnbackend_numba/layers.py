@@ -44,17 +44,18 @@ def copy_biases(b, wide_b, worker):
 
 @operation(
     Split("columns", lines="I"), x=X, W="in I O", wide_b="in workers O L",
-    parts="out workers Q O L", of_units="int", product="product",
+    parts="out workers Q O L", of_units="int", with_own="int", product="product",
 )  # fmt: skip
-def partial_product(x, W, wide_b, parts, of_units, product, first, last, worker):
+def partial_product(x, W, wide_b, parts, of_units, with_own, product, first, last, worker):
     """Compute what own columns of x contribute to the others' part of x W + b.
 
-    of_units: the workers own units of it, or else rows. Each worker adds the biases to the part of
-    the next one.
+    of_units: the workers own units of it, or else rows. with_own: compute also the own part, which
+    otherwise follows in `forward`, as the others may not be ready yet. Each worker adds the biases
+    to the part of the next one.
     """
     workers, n_panels, n_out, lanes = parts.shape
     for other in range(workers):
-        if other != worker:
+        if with_own or other != worker:
             panels, units, d = (0, n_panels), (0, n_out), 0
             if of_units:
                 units = part_of_lines(n_out, other, workers)
@@ -67,15 +68,17 @@ def partial_product(x, W, wide_b, parts, of_units, product, first, last, worker)
 
 
 FORWARD = {
-    "x": X, "W": "in I O", "wide_b": "in workers O L", "parts": "in G Q O L", "z": "out Q O L",
+    "x": X, "W": "in I O", "wide_b": "in workers O L", "parts": "in G Q O L",
+    "with_own": "int", "z": "out Q O L",
 }  # fmt: skip
 
 
 @operation(OUTPUTS, **FORWARD, a="out Q O L", product="product")
-def forward(x, W, wide_b, parts, z, a, product, row, first, last, worker):
+def forward(x, W, wide_b, parts, with_own, z, a, product, row, first, last, worker):
     """z = x W + b;  a = phi(z).
 
-    parts: what the other workers computed of z. Without them this one computes all of its part.
+    parts: what the other workers computed of z, and this one if `with_own`. Without parts it
+    computes all of its part.
     """
     n, (n_panels, n_out, lanes) = parts.shape[0], z.shape
     line, inputs = lanes * z.itemsize, (0, W.shape[0])
@@ -86,9 +89,15 @@ def forward(x, W, wide_b, parts, z, a, product, row, first, last, worker):
     own, panels = W[inputs[0] : inputs[1]], (0, n_panels)
     for lo in range(first, last, BLOCK):
         hi = min(lo + BLOCK, last)
-        products.forward(product, x, own, z, 0, panels, inputs, (lo, hi), d, d_next)
+        if with_own == 0:
+            products.forward(product, x, own, z, 0, panels, inputs, (lo, hi), d, d_next)
         for q in range(z.shape[0]):
             zq, aq = flat(z, q, lo, hi), flat(a, q, lo, hi)
+            if with_own:
+                part = flat(parts, worker * all_panels + row + q, lo, hi)
+                more = flat(parts, other * all_panels + row + q, lo, hi)
+                for i in range(zq.size):
+                    zq[i] = part[i] + more[i]
             for g in range(n):
                 if g != worker and g != other:
                     more = flat(parts, g * all_panels + row + q, lo, hi)
@@ -99,7 +108,7 @@ def forward(x, W, wide_b, parts, z, a, product, row, first, last, worker):
 
 
 @operation(OUTPUTS, **FORWARD, product="product")
-def forward_in_place(x, W, wide_b, parts, z, product, row, first, last, worker):
+def forward_in_place(x, W, wide_b, parts, with_own, z, product, row, first, last, worker):
     """Compute the same if a is z, which the compiler needs to know to use vectors."""
     n, (n_panels, n_out, lanes) = parts.shape[0], z.shape
     line, inputs = lanes * z.itemsize, (0, W.shape[0])
@@ -110,9 +119,15 @@ def forward_in_place(x, W, wide_b, parts, z, product, row, first, last, worker):
     own, panels = W[inputs[0] : inputs[1]], (0, n_panels)
     for lo in range(first, last, BLOCK):
         hi = min(lo + BLOCK, last)
-        products.forward(product, x, own, z, 0, panels, inputs, (lo, hi), d, d_next)
+        if with_own == 0:
+            products.forward(product, x, own, z, 0, panels, inputs, (lo, hi), d, d_next)
         for q in range(z.shape[0]):
             zq = flat(z, q, lo, hi)
+            if with_own:
+                part = flat(parts, worker * all_panels + row + q, lo, hi)
+                more = flat(parts, other * all_panels + row + q, lo, hi)
+                for i in range(zq.size):
+                    zq[i] = part[i] + more[i]
             for g in range(n):
                 if g != worker and g != other:
                     more = flat(parts, g * all_panels + row + q, lo, hi)
@@ -133,13 +148,17 @@ def dense_forward(step: AbstractStep, call: Any) -> None:
     cut, x, W, z, a, phi = step.partitioning, call.x, call.W, call.z, call.a, call.phi
     if phi.kernel == "softmax":
         raise NotRecordable("softmax within the network")
-    owned, parts = _owned(cut.is_next_by_inputs(W), "forward", a), step.panels(z)[None][:0]
-    given = {"parts": parts, "wide_b": step.wide(call.b)}
+    owned, parts = _owned(cut.is_next_by_inputs(W), "forward", a), step.panels(z)[None]
+    # Without enough panels, some workers would wait for what others compute of their own.
+    with_own = not owned.by_columns and cut.is_by_inputs(W) and len(parts[0]) % step.workers > 0
+    given = {"parts": parts, "wide_b": step.wide(call.b), "with_own": with_own}
     by_inputs = HERE if x is cut.x or not cut.is_by_inputs(W) else _owned(True, "forward", x)
     step.run(copy_biases, call, where=Where(step.phase), wide_b=given["wide_b"])
     if cut.is_by_inputs(W):
         given["parts"] = step.parts(z)
         step.run(partial_product, call, where=by_inputs, **given, of_units=owned.by_columns)
+    else:
+        given["parts"] = parts[:0]
     loop = forward_in_place if a is z else forward
     step.run(loop, call, Formula(phi.f, phi.f_is_plain), owned, **given)
 
