@@ -74,8 +74,7 @@ class Profile:
         """Return the seconds of one execution of some lines by the given number of workers."""
         from nnbackend_numba.assembly import STEPS_AT_ONCE
         from nnbackend_numba.intrinsics import yield_address
-        from nnbackend_numba.program import make_steps
-        from nnbackend_numpy import threads
+        from nnbackend_numba.team import make_steps
 
         clock, most = self.contender.trainer.state.clock, STEPS_AT_ONCE
         if any(line[0] and self.name(line) in ("tick", "gather") for line in lines):
@@ -86,7 +85,7 @@ class Profile:
 
             def run_worker(worker: int, n: int) -> None:
                 make_steps(
-                    lines, lines, n, worker, workers, barrier.ctypes.data, yield_address()
+                    lines, lines, 0, n, worker, workers, barrier.ctypes.data, yield_address()
                 )
 
             while n > 0:
@@ -101,8 +100,7 @@ class Profile:
                 for thread in others:
                     thread.join()
 
-        with threads.one_each():
-            return seconds_of(work)
+        return seconds_of(work)
 
 
 def main() -> int:

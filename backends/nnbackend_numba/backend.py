@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from nnbackend.backend.formulas import Activation, Array
+from nnbackend.machine import usable_cores
 from nnbackend_numba import batches, forking, layers, losses, updates  # noqa: F401 - their kernels
 from nnbackend_numba.compiling import Formula, compiled
 from nnbackend_numba.program import Program
@@ -59,7 +60,7 @@ class NumbaBackend(_CompiledKernels):
 
     def __init__(self) -> None:
         super().__init__()
-        self._threads = threads.of_blas()
+        self._threads = min(threads.of_blas(), usable_cores())
 
     def dense_forward(
         self, x: Array, W: Array, b: Array, phi: Activation, z: Array, a: Array
