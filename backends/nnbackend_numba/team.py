@@ -22,7 +22,9 @@ from nnbackend_numba.panels import aligned
 
 SLICE_SECONDS = 0.02  # of steps between two measurements
 SLICES_TOGETHER = 3  # before one thread is tried, so that its time is known
-SLICES_ALONE = 20  # before the team is tried again
+# Slices on one thread before the team is tried again: 1, then twice as many each time that the team
+# is still slower.
+MOST_SLICES_ALONE = 32
 
 
 class Team:
@@ -35,6 +37,7 @@ class Team:
         self.workers = workers
         self._seconds: dict[bool, float] = {}  # of a step in the last slice, by `_is_alone`
         self._is_alone, self._slices = False, 0  # how many since that changed
+        self._slices_alone = 1  # before the team is tried again
 
     def run(self, table: Array, last: Array, steps: int, is_worth_it: bool) -> None:
         """Run steps. last: the table of the last one. is_worth_it: for more than one thread."""
@@ -56,10 +59,15 @@ class Team:
         self._seconds[self._is_alone] = seconds
         self._slices += 1
         other = self._seconds.get(not self._is_alone)
+        is_slower = other is not None and seconds > other
         if self._is_alone:
-            changes = self._slices >= SLICES_ALONE or (other is not None and seconds > other)
+            changes = is_slower or self._slices >= self._slices_alone
+        elif other is None:
+            changes = self._slices >= SLICES_TOGETHER
         else:
-            changes = self._slices >= SLICES_TOGETHER if other is None else seconds > other
+            changes = is_slower
+            longer = min(2 * self._slices_alone, MOST_SLICES_ALONE)
+            self._slices_alone = longer if is_slower and self._slices == 1 else 1
         if changes:
             self._is_alone, self._slices = not self._is_alone, 0
 
