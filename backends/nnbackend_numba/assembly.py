@@ -17,7 +17,7 @@ from nnbackend.backend.formulas import Array
 from nnbackend_numba.batches import to_panels
 from nnbackend_numba.codegen import pack, words_of
 from nnbackend_numba.compiling import Formula, operation
-from nnbackend_numba.layers import weight_gradient
+from nnbackend_numba.dense import weight_gradient
 from nnbackend_numba.panels import aligned, new_panels
 from nnbackend_numba.partitioning import choose_partitioning
 from nnbackend_numba.products import BLOCK, LONGER

@@ -16,7 +16,16 @@ import numpy as np
 
 from nnbackend.backend.formulas import Activation, Array
 from nnbackend.machine import usable_cores
-from nnbackend_numba import batches, forking, layers, losses, updates  # noqa: F401 - their kernels
+from nnbackend_numba import (  # noqa: F401 - their kernels
+    batches,
+    dense,
+    direct,
+    dropout,
+    forking,
+    losses,
+    maxout,
+    updates,
+)
 from nnbackend_numba.compiling import Formula, compiled
 from nnbackend_numba.program import Program
 from nnbackend_numba.recorder import SIGNATURES, NotRecordable, RecordableBackend, record
@@ -69,11 +78,11 @@ class NumbaBackend(_CompiledKernels):
         np.dot(x, W, out=z)
         dtype = name_of(z.dtype)
         if phi.kernel == "softmax":
-            compiled(layers.softmax, dtype, (z, b, a))(z, b, a)
+            compiled(direct.softmax, dtype, (z, b, a))(z, b, a)
             return
-        loop, arguments = layers.activate, (z, b, a)
+        loop, arguments = direct.activate, (z, b, a)
         if a is z:
-            loop, arguments = layers.activate_in_place, (z, b)
+            loop, arguments = direct.activate_in_place, (z, b)
         try:
             compiled(loop, dtype, arguments, Formula(phi.f, phi.f_is_plain))(*arguments)
         except NotImplementedError:
@@ -96,7 +105,7 @@ class NumbaBackend(_CompiledKernels):
         try:
             if phi.kernel != "identity":
                 call = SimpleNamespace(delta=delta, z=z, a=a)
-                DirectStep().run(layers.slope, call, Formula(phi.df, phi.df_is_plain))
+                DirectStep().run(dense.slope, call, Formula(phi.df, phi.df_is_plain))
         except NotImplementedError:
             delta[...] = phi.delta(delta, z, a, np)
         np.dot(x.T, delta, out=dW)

@@ -1,4 +1,4 @@
-"""Layers: each operation's loop, headed by its record, then the kernels that run them.
+"""Dense layers: each operation's loop, headed by its record, then the kernels that run them.
 
 Loops that take `first` and `last` compute these columns, exclusive. The matrices of a batch lie in
 panels: their last index is the lane, and each loop over it becomes vector instructions.
@@ -9,19 +9,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from nnbackend.backend import philox
 from nnbackend.backend.formulas import Array
 from nnbackend_numba import products, scalars
 from nnbackend_numba.codegen import even_part, part_of_lines
 from nnbackend_numba.compiling import Formula
-from nnbackend_numba.intrinsics import address_of, cut, high_word, local_memory, vector
+from nnbackend_numba.intrinsics import address_of, cut, local_memory, vector
 from nnbackend_numba.panels import flat, write_transposed
 from nnbackend_numba.products import BLOCK
 from nnbackend_numba.recorder import NotRecordable
-from nnbackend_numba.records import INPUTS, ROWS, Split, operation
-from nnbackend_numba.steps import HERE, AbstractStep, Where, kernel, recorded_kernel
+from nnbackend_numba.records import INPUTS, Split, operation
+from nnbackend_numba.steps import HERE, AbstractStep, Where, recorded_kernel
 
 formula: Any = None  # replaced, see `compiling`
 OUTPUTS = Split("rows", even="Q", lines="O")
@@ -243,131 +240,3 @@ def dense_backward(step: AbstractStep, call: Any) -> None:
     scratch = step.scratch(call.dW)
     step.defer(weight_gradient, call, turned=turned, rows=rows, scratch=scratch)
     step.defer(bias_gradient, call, turned=turned, rows=rows)
-
-
-# ---- direct calls: matrices row by row ----------------------------------------------------------
-
-
-def activate(z, b, a):
-    """z += b;  a = phi(z)."""
-    for i in range(z.shape[0]):
-        zi, ai = z[i], a[i]
-        for j in range(zi.size):
-            v = zi[j] + b[j]
-            zi[j] = v
-            ai[j] = formula(v, scalars)
-
-
-def activate_in_place(z, b):
-    """Compute the same if a is z."""
-    for i in range(z.shape[0]):
-        zi = z[i]
-        for j in range(zi.size):
-            zi[j] = formula(zi[j] + b[j], scalars)
-
-
-def softmax(z, b, a):
-    """z += b;  a = e^z / sum e^z of a row."""
-    for i in range(z.shape[0]):
-        zi, ai = z[i], a[i]
-        top = -zi.dtype.type(np.inf)
-        for j in range(zi.size):
-            zi[j] += b[j]
-            top = max(top, zi[j])
-        total = zi.dtype.type(0)
-        for j in range(zi.size):
-            ai[j] = scalars.exp(zi[j] - top)
-            total += ai[j]
-        for j in range(zi.size):
-            ai[j] /= total
-
-
-# ---- maxout -------------------------------------------------------------------------------------
-
-
-@kernel
-@operation(ROWS, z="in Q K*O L", a="out Q O L", which="out Q O L int32")
-def maxout_forward(z, a, which):
-    """Compute a = the largest piece, which = its index; ties: the first."""
-    n_out = a.shape[1]
-    for q in range(a.shape[0]):
-        aq, wq, zq = flat(a, q, 0, n_out), flat(which, q, 0, n_out), flat(z, q, 0, n_out)
-        for i in range(aq.size):
-            aq[i] = zq[i]
-            wq[i] = 0
-        for k in range(1, z.shape[1] // n_out):
-            zq = flat(z, q, k * n_out, (k + 1) * n_out)
-            for i in range(aq.size):
-                is_larger = zq[i] > aq[i]
-                wq[i] = k if is_larger else wq[i]
-                aq[i] = zq[i] if is_larger else aq[i]
-
-
-@kernel
-@operation(ROWS, delta="in Q O L", which="in Q O L int32", dz="out Q K*O L")
-def maxout_backward(delta, which, dz):
-    """dz = delta at the winning piece, 0 at the others."""
-    n_out = delta.shape[1]
-    for q in range(delta.shape[0]):
-        dq, wq = flat(delta, q, 0, n_out), flat(which, q, 0, n_out)
-        for k in range(dz.shape[1] // n_out):
-            zq = flat(dz, q, k * n_out, (k + 1) * n_out)
-            for i in range(dq.size):
-                zq[i] = dq[i] if wq[i] == k else delta.dtype.type(0)
-
-
-# ---- dropout ------------------------------------------------------------------------------------
-
-M0, M1 = (np.uint64(m) for m in philox.MULTIPLIERS)
-BUMP0, BUMP1 = (np.uint64(b) for b in philox.KEY_BUMPS)
-
-
-@operation(
-    ROWS, x="in Q O L", a="out Q O L", mask="out Q O L bool",
-    clock="in 2 int64", seed="int uint64", layer="int uint64", first_row="int uint64",
-    threshold="int uint64", scale="float",
-)  # fmt: skip
-def dropout(x, a, mask, clock, seed, layer, first_row, threshold, scale, row):
-    """Compute a = x * scale where the unit's 16 bits are below the threshold, else 0 (`philox`)."""
-    n, lanes = x.shape[1], x.shape[2]
-    blocks = np.uint64((n + 15) // 16)
-    for i in range(x.shape[0] * lanes):
-        q, s = i // lanes, i % lanes
-        place = (first_row + np.uint64(row * lanes + i)) * blocks
-        for block in range((n + 15) // 16):
-            c0, c1 = place + np.uint64(block + 1), np.uint64(0)
-            c2, c3 = np.uint64(clock[0]), np.uint64(0)
-            k0, k1 = seed, layer
-            for _ in range(10):
-                high0, high1 = high_word(c0, M0), high_word(c2, M1)
-                c0, c1, c2, c3 = high1 ^ c1 ^ k0, c2 * M1, high0 ^ c3 ^ k1, c0 * M0
-                k0, k1 = k0 + BUMP0, k1 + BUMP1
-            for j in range(block * 16, min(n, block * 16 + 16)):
-                word = (c0, c1, c2, c3)[(j & 15) >> 2]
-                keep = ((word >> np.uint64(16 * (j & 3))) & np.uint64(0xFFFF)) < threshold
-                mask[q, j, s] = keep
-                a[q, j, s] = x[q, j, s] * scale if keep else x.dtype.type(0)
-
-
-@kernel
-def dropout_forward(step: AbstractStep, call: Any) -> None:
-    """Draw the mask and apply it."""
-    (seed, layer), threshold = call.key, philox.keep_threshold(call.rate)
-    scale = 1.0 / (1.0 - call.rate)
-    step.run(dropout, call, seed=seed, layer=layer, threshold=threshold, scale=scale)
-
-
-@operation(ROWS, da="in Q E L", mask="in Q E L bool", scale="float", dx="out Q E L")
-def dropout_gradient(da, mask, scale, dx):
-    """dx = da * scale where the unit was kept, else 0."""
-    n = da.shape[1]
-    for q in range(da.shape[0]):
-        dq, mq, xq = flat(da, q, 0, n), flat(mask, q, 0, n), flat(dx, q, 0, n)
-        for i in range(dq.size):
-            xq[i] = dq[i] * scale if mq[i] else da.dtype.type(0)
-
-
-@kernel
-def dropout_backward(step: AbstractStep, call: Any) -> None:
-    """Apply the mask to the gradient."""
-    step.run(dropout_gradient, call, scale=1.0 / (1.0 - call.rate))
