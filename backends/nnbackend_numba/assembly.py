@@ -15,12 +15,11 @@ import numpy as np
 
 from nnbackend.backend.formulas import Array
 from nnbackend_numba.batches import to_panels
+from nnbackend_numba.buffers import Buffers, address_in_memory, offset
 from nnbackend_numba.codegen import pack, words_of
 from nnbackend_numba.compiling import Formula, operation
 from nnbackend_numba.dense import weight_gradient
-from nnbackend_numba.panels import aligned, new_panels
 from nnbackend_numba.partitioning import choose_partitioning
-from nnbackend_numba.products import BLOCK, LONGER
 from nnbackend_numba.recorder import Call, NotRecordable
 from nnbackend_numba.records import INPUTS, ONE, UNITS, VECTOR, Record
 from nnbackend_numba.steps import HERE, KERNELS, AbstractStep, Range, Where, known
@@ -46,13 +45,12 @@ class Assembly(AbstractStep):
         self._lines: list[tuple[int, int]] = []  # address of an operation, its first word
         self._last_words: list[int] = []  # those that tell the last step to keep its gradient
         self._deferred: list[tuple[Record, Any, dict[str, Any]]] = []
-        self._panels: dict[tuple[Any, ...], tuple[Array, Array]] = {}  # each matrix, its panels
-        self._unwritten: dict[int, Array] = {}  # matrices by their panels' ids
         self.workers = workers
         self.partitioning = choose_partitioning(calls, workers)
         given = [call.arguments for call in calls if call.kernel == "dense_forward"]
         self._layers = [(arguments["W"], arguments["b"]) for arguments in given]
         self.lanes = lanes(self._layers[0][0].dtype.name if given else "float32")
+        self.buffers = Buffers(workers, self.lanes)
         for call in calls:
             self._add(call)
         self._flush()
@@ -87,9 +85,9 @@ class Assembly(AbstractStep):
         self, record: Record, given: dict[str, Any], formula: Formula | None, where: Where
     ) -> None:
         for name in record.panels:
-            if (matrix := self._unwritten.pop(id(given[name]), None)) is not None:
-                if record.operands[name].role != "out":
-                    self._pack(matrix, given[name])
+            matrix = self.buffers.unwritten.pop(id(given[name]), None)
+            if matrix is not None and record.operands[name].role != "out":
+                self._pack(matrix, given[name])
         phase = where.phase or record.split.phase
         if phase in AFTER_ALL_ROWS:
             self._flush()
@@ -110,7 +108,7 @@ class Assembly(AbstractStep):
         if not isinstance(value, np.ndarray):
             return value if isinstance(value, float) else int(value)
         if (place := id(value)) not in self._addresses:  # ids stay valid: see `references`
-            self._addresses[place] = _address(value)
+            self._addresses[place] = address_in_memory(value)
         return self._addresses[place]
 
     def defer(self, record: Record, call: Any, **others: Any) -> None:
@@ -137,55 +135,29 @@ class Assembly(AbstractStep):
         return self.coefficient_table
 
     def ranges(self, call: Any) -> list[Range]:
-        found, theta, dtype = list[Range](), call.theta, call.theta.dtype
-        pending = [(c, given) for r, c, given in self._deferred if r is weight_gradient]
+        found, theta = list[Range](), call.theta
+        pending = [d for d in self._deferred if d[0] is weight_gradient]
         if self.workers == 1 and not pending:
             return super().ranges(call)
         for W, b in self._layers:
-            start, after = ((_address(v) - _address(theta)) // theta.itemsize for v in (W, b))
-            gradient = known(len(W), dtype, self.workers, self.lanes)
-            for own, given in pending:
-                if _address(own.dW) - _address(call.gradient) == start * theta.itemsize:
-                    gradient = {"x": own.x, "keeps": 0, **given}
-                    self._deferred = [
-                        d for d in self._deferred if d[0] is not weight_gradient or d[1] is not own
-                    ]
-            of_b = known(b.size, dtype, self.workers, self.lanes)
-            found += [Range(start, *W.shape, True, gradient), Range(after, b.size, 1, False, of_b)]
+            start, after = offset(W, theta), offset(b, theta)
+            gradients = [known(n, theta.dtype, self.workers, self.lanes) for n in (len(W), b.size)]
+            for deferred in pending:
+                _, own, given = deferred
+                if offset(own.dW, call.gradient) == start:  # computed and used block by block
+                    gradients[0] = {"x": own.x, "keeps": 0, **given}
+                    self._deferred = [d for d in self._deferred if d is not deferred]
+            found.append(Range(start, len(W), b.size, True, gradients[0]))
+            found.append(Range(after, b.size, 1, False, gradients[1]))
         if sum(part.rows * part.columns for part in found) != theta.size:
             raise NotRecordable("parameters outside of the layers")
         return found
 
     def panels(self, matrix: Array, is_flat: bool = False) -> Array:
-        matrix = matrix.reshape(-1, 1) if matrix.ndim == 1 else matrix
-        key = _address(matrix), matrix.shape, matrix.dtype
-        if key not in self._panels:
-            if any(np.may_share_memory(matrix, other) for other, _ in self._panels.values()):
-                raise NotRecordable("arrays that overlap")
-            made = new_panels(*matrix.shape, matrix.dtype, self.lanes)
-            self._panels[key], self._unwritten[id(made)] = (matrix, made), matrix
-        return self._panels[key][1]
+        return self.buffers.panels(matrix)
 
     def count(self, matrix: Array) -> int:
         return len(matrix)
-
-    def parts(self, matrix: Array) -> Array:
-        """Return panels of a matrix for each worker."""
-        return aligned((self.workers, *self.panels(matrix).shape), matrix.dtype)
-
-    def wide(self, vector: Array) -> Array:
-        """Return an array for the numbers of a vector in all lanes, for each worker."""
-        return aligned((self.workers, vector.size, self.lanes), vector.dtype)
-
-    def scratch(self, dW: Array) -> Array:
-        """Return an array for some rows of a weight gradient, for each worker."""
-        return aligned((self.workers, BLOCK * dW.shape[1] + LONGER), dW.dtype)
-
-    def transposes(self, matrix: Array) -> Array:
-        """Return panels of a matrix's transpose for each worker."""
-        n_panels, units, width = self.panels(matrix).shape
-        shape = (self.workers, -(-units // width), n_panels * width, width)
-        return aligned(shape, matrix.dtype)
 
     def _pack(self, matrix: Array, panels: Array) -> None:
         """Copy a matrix that no operation of the step has written into its panels."""
@@ -193,11 +165,3 @@ class Assembly(AbstractStep):
         where = Where("columns", True) if is_x else HERE
         given = {"data": matrix, "rows": len(matrix), "is_same": int(matrix.dtype.kind == "f")}
         self.run(to_panels, SimpleNamespace(), where=where, **given, out=panels)
-
-
-def _address(array: Array) -> int:
-    """Return an array's address. Raises: NotRecordable for one that operations cannot read."""
-    if not array.flags.c_contiguous or not array.dtype.isnative:
-        layout = f"{array.dtype} {array.strides}"
-        raise NotRecordable(f"an array that is not C-contiguous and native: {layout}")
-    return int(array.ctypes.data)

@@ -80,9 +80,8 @@ class NumbaBackend(_CompiledKernels):
         if phi.kernel == "softmax":
             compiled(direct.softmax, dtype, (z, b, a))(z, b, a)
             return
-        loop, arguments = direct.activate, (z, b, a)
-        if a is z:
-            loop, arguments = direct.activate_in_place, (z, b)
+        loop: Any = direct.activate_in_place if a is z else direct.activate
+        arguments = (z, b) if a is z else (z, b, a)
         try:
             compiled(loop, dtype, arguments, Formula(phi.f, phi.f_is_plain))(*arguments)
         except NotImplementedError:

@@ -51,13 +51,13 @@ def gather(data, order, clock, batch_size, rows, is_same, out, row, first, last)
 def gather_rows(step: AbstractStep, call: Any) -> None:
     """Gather rows, or numbers as rows of one column, as the workers need them next."""
     _refuse_unreadable(call.data)
-    is_x, views = step.partitioning.is_x(call.out), {}
-    if call.data.ndim == 1:
-        views = {"data": call.data[:, None]}
+    is_x = step.partitioning.is_x(call.out)
     phase = BY_COLUMNS.phase if is_x or step.phase == BY_COLUMNS.phase else ""
     is_same = int(call.data.dtype == call.out.dtype and call.out.dtype.kind == "f")
-    given = {"rows": len(call.out), "is_same": is_same}
-    step.run(gather, call, where=Where(phase, is_x), **given, **views)
+    given: dict[str, Any] = {"rows": len(call.out), "is_same": is_same}
+    if call.data.ndim == 1:
+        given["data"] = call.data[:, None]
+    step.run(gather, call, where=Where(phase, is_x), **given)
 
 
 @operation(

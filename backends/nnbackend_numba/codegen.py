@@ -6,6 +6,8 @@ addresses of arrays, and numbers. Sizes alone determine each worker's part; no t
 the same element.
 """
 
+# mypy: disable-error-code="untyped-decorator"
+
 from __future__ import annotations
 
 import re
@@ -21,7 +23,7 @@ from nnbackend_numba import intrinsics, scalars
 from nnbackend_numba.products import product_of
 from nnbackend_numba.records import CheckedCall, Operand, Record, Split
 
-_inline = numba.njit(**scalars.FAST)
+_inline: Any = numba.njit(**scalars.FAST)
 
 
 @_inline

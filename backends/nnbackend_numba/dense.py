@@ -148,11 +148,11 @@ def dense_forward(step: AbstractStep, call: Any) -> None:
     owned, parts = _owned(cut.is_next_by_inputs(W), "forward", a), step.panels(z)[None]
     # Without enough panels, some workers would wait for what others compute of their own.
     with_own = not owned.by_columns and cut.is_by_inputs(W) and len(parts[0]) % step.workers > 0
-    given = {"parts": parts, "wide_b": step.wide(call.b), "with_own": with_own}
+    given = {"parts": parts, "wide_b": step.buffers.in_all_lanes(call.b), "with_own": with_own}
     by_inputs = HERE if x is cut.x or not cut.is_by_inputs(W) else _owned(True, "forward", x)
     step.run(copy_biases, call, where=Where(step.phase), wide_b=given["wide_b"])
     if cut.is_by_inputs(W):
-        given["parts"] = step.parts(z)
+        given["parts"] = step.buffers.parts(z)
         step.run(partial_product, call, where=by_inputs, **given, of_units=owned.by_columns)
     else:
         given["parts"] = parts[:0]
@@ -235,8 +235,8 @@ def dense_backward(step: AbstractStep, call: Any) -> None:
         step.run(slope, call, Formula(phi.df, phi.df_is_plain), owned)
     if call.dx is not None:
         step.run(input_gradient, call, where=_owned(cut.is_by_inputs(call.W), "back", call.dx))
-    turned, rows = step.transposes(call.delta), len(call.delta)
+    turned, rows = step.buffers.transposes(call.delta), len(call.delta)
     step.defer(transpose, call, turned=turned)
-    scratch = step.scratch(call.dW)
+    scratch = step.buffers.scratch(call.dW)
     step.defer(weight_gradient, call, turned=turned, rows=rows, scratch=scratch)
     step.defer(bias_gradient, call, turned=turned, rows=rows)

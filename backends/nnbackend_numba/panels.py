@@ -6,7 +6,7 @@ lie, whether it needs the rows or their transpose, and element-wise loops are ve
 for any number of units. The last panel may have more lanes than there are rows left; what these
 lanes contain has no effect.
 """
-# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 
 from __future__ import annotations
 
@@ -34,11 +34,6 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> Array:
     memory = np.zeros(n + 64, np.uint8)
     start = -memory.ctypes.data % 64
     return memory[start : start + n].view(dtype).reshape(shape)
-
-
-def new_panels(rows: int, units: int, dtype: Any, lanes: int) -> Array:
-    """Return panels for a matrix of rows and units."""
-    return aligned((-(-rows // lanes), units, lanes), dtype)
 
 
 @_inline

@@ -46,7 +46,7 @@ def _product(
     m, n, k, a, row, col, mask, panel, b, b_down, b_next, c, c_down, c_next,
     d, d_down, d_next, by_rows, part, ahead, count, size,
 ):  # fmt: skip
-    """Compute C (m, n) = A (m, k) B (k, n), where n and only n counts vectors; plus D if d is not 0.
+    """Compute C (m, n) = A (m, k) B (k, n), plus D if d is not 0. n, and only n, counts vectors.
 
     Strides are in bytes: `down` from row to row, `next` from vector to vector. A's rows are `row`
     apart, its columns `col`; after each mask + 1 columns (a power of two) the next begin `panel`

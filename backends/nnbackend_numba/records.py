@@ -190,7 +190,7 @@ class Record:
         """Return the loop's arguments in a direct call, which computes everything, unchecked."""
         values = {"row": 0, "first": 0, "last": 0, "worker": 0}
         for name, operand in self.operands.items():
-            value = 0 if operand.role == "product" else given[name]
+            value: Any = 0 if operand.role == "product" else given[name]
             if self.split.lines in operand.shape:
                 values["last"] = value.shape[operand.shape.index(self.split.lines)]
             if operand.role == "line":

@@ -60,6 +60,7 @@ class AbstractStep(ABC):
     workers = lanes = 1
     phase = ""
     partitioning = Partitioning()
+    buffers: Any = None  # see `buffers`; a direct call has none
 
     def run(
         self,
