@@ -74,7 +74,7 @@ class Profile:
         """Return the seconds of one execution of some lines by the given number of workers."""
         from nnbackend_numba.assembly import STEPS_AT_ONCE
         from nnbackend_numba.intrinsics import yield_address
-        from nnbackend_numba.team import make_steps
+        from nnbackend_numba.workers import make_steps
 
         clock, most = self.contender.trainer.state.clock, STEPS_AT_ONCE
         if any(line[0] and self.name(line) in ("tick", "gather") for line in lines):

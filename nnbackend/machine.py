@@ -30,46 +30,6 @@ def usable_cpus() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
-def usable_cores() -> int:
-    """Return how many CPUs this process may use at once: their number, or a quota below it.
-
-    A quota is a limit of the control group, as of a container; parts of a CPU do not count.
-    """
-    return max(1, int(min(cpu_quota(), len(usable_cpus()))))
-
-
-def cpu_quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
-    """Return the CPUs' time per time that the control groups of this process allow.
-
-    Source: Linux's documentation of control groups, cpu.max (version 2), cpu.cfs_quota_us (1).
-    """
-    quota = float("inf")
-    for line in _text(own).splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        here = root / "cpu" if controllers else root
-        for group in [here, *(here / part for part in _with_parents(path))]:
-            files = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if controllers else ("cpu.max",)
-            numbers = " ".join(_text(group / name) for name in files).split()
-            if len(numbers) == 2 and numbers[0] not in ("max", "-1"):
-                quota = min(quota, float(numbers[0]) / float(numbers[1]))
-    return quota
-
-
-def _with_parents(path: str) -> list[str]:
-    parts = [part for part in path.split("/") if part]
-    return ["/".join(parts[: n + 1]) for n in range(len(parts))]
-
-
-def _text(path: Path) -> str:
-    """Return the text of a file of the system, "" if there is none."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-
-
 def choose_coretype(flags: Iterable[str], core: str) -> str:
     """Return the OpenBLAS kernels to request: AVX-512's if the CPU has it and they are unused.
 
@@ -111,7 +71,11 @@ def blas_lines() -> list[str]:
 
 def _cpu_lines() -> dict[str, str]:
     """Return Linux's description of the first CPU."""
-    block = _text(Path("/proc/cpuinfo")).partition("\n\n")[0]
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return {}
+    block = text.partition("\n\n")[0]
     pairs = (line.partition(":")[::2] for line in block.splitlines())
     return {key.strip(): value.strip() for key, value in pairs}
 

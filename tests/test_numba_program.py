@@ -23,7 +23,8 @@ pytest.importorskip("numba", reason="numba is not installed")
 
 import numba
 
-from nnbackend_numba import fingerprints, partitioning, program, recorder, team
+from nnbackend_numba import fingerprints, partitioning, program, recorder
+from nnbackend_numba import workers as threads_of_programs
 from nnbackend_numba.backend import NumbaBackend
 from nnbackend_numba.fingerprints import fingerprint
 from nnbackend_numba.program import Program
@@ -454,7 +455,7 @@ def test_a_step_runs_on_one_thread_if_no_other_can_start(monkeypatch: pytest.Mon
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", refuse_the_second)
-    team._executor.cache_clear()  # start without waiting threads
+    threads_of_programs._executor.cache_clear()  # start without waiting threads
     nn.train(net, x, y, epochs=2, batch_size=8)
     assert len(started) >= 2
     np.testing.assert_array_equal(net.theta, reference.theta)
@@ -475,7 +476,7 @@ def test_one_thread_computes_the_results_of_several_workers(
 
     expected, calls = train(), list[int]()
     monkeypatch.setattr(program, "MIN_PARALLEL_WORK", 1 << 60)
-    monkeypatch.setattr(team, "make_steps", lambda *_: calls.append(1))
+    monkeypatch.setattr(threads_of_programs, "make_steps", lambda *_: calls.append(1))
     np.testing.assert_array_equal(train(), expected)
     assert not calls
 

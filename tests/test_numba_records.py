@@ -10,14 +10,15 @@ import pytest
 
 pytest.importorskip("numba", reason="numba is not installed")
 
-from nnbackend_numba import backend, layers, steps
+from nnbackend_numba import backend, dense, maxout, steps
 from nnbackend_numba.assembly import Assembly
 from nnbackend_numba.codegen import even_part, part_of_lines, source_of
 from nnbackend_numba.compiling import operation as compiled_operation
 from nnbackend_numba.recorder import Call, NotRecordable, record
-from nnbackend_numba.records import ONE, ROWS, OperandError, Record, Split, operation
+from nnbackend_numba.records import ONE, OperandError, Record, Split, operation
 
 Arrays = dict[str, Any]
+ROWS = Split("rows", even="B")
 
 
 def copy_piece(x: Any, W: Any, z: Any, which: Any) -> None:
@@ -140,10 +141,11 @@ def test_arrays_that_are_not_contiguous_are_not_recorded() -> None:
 
 def test_a_direct_call_with_a_missing_or_surplus_operand_is_refused() -> None:
     step, call = steps.DirectStep(), SimpleNamespace(delta=np.ones((2, 3)))
-    with pytest.raises(OperandError, match=r"missing or surplus operands: \['db'\]"):
-        step.run(layers.bias_gradient, call)
-    with pytest.raises(OperandError, match=r"missing or surplus operands: \['bd', 'db'\]"):
-        step.run(layers.bias_gradient, call, bd=np.ones(3))
+    given = {"dz": np.ones((2, 6))}
+    with pytest.raises(OperandError, match=r"missing or surplus operands: \['which'\]"):
+        step.run(maxout.maxout_backward, call, **given)
+    with pytest.raises(OperandError, match=r"missing or surplus operands: \['which', 'whihc'\]"):
+        step.run(maxout.maxout_backward, call, **given, whihc=np.ones((2, 3)))
 
 
 def test_a_kernel_must_be_one_of_the_backends() -> None:
@@ -177,11 +179,12 @@ def test_parts_cover_everything_once(n: int, workers: int) -> None:
 
 
 def test_workers_own_what_the_split_says() -> None:
-    z, b = np.zeros((6, 64), "f4"), np.zeros(64, "f4")
-    record_, vectors = layers.activate_in_place, np.zeros(96, "f4")
-    code = source_of(record_, record_.check({"z": z, "b": b}, 2))
-    assert "lo_B, hi_B = even_part(n_B, worker, workers)" in code
-    assert "own_b = carray(pointer(at_b + lo_O*4), ((hi_O - lo_O),), float32)" in code
+    delta, dx = np.zeros((6, 10, 16), "f4"), np.zeros((6, 64, 16), "f4")
+    given, vectors = {"delta": delta, "W": np.zeros((64, 10), "f4"), "dx": dx}, np.zeros(96, "f4")
+    code = source_of(dense.input_gradient, dense.input_gradient.check(given, 2))
+    assert "lo_Q, hi_Q = even_part(n_Q, worker, workers)" in code
+    assert "own_W = carray(pointer(at_W + lo_I*n_O*4), ((hi_I - lo_I), n_O,), float32)" in code
+    assert "own_dx = carray(pointer(at_dx + lo_Q*n_I*n_L*4), ((hi_Q - lo_Q), n_I, n_L," in code
     squares = Record(lambda v: None, Split("vector", even="P"), {"v": "in P"}, None)
     code = source_of(squares, squares.check({"v": vectors}, 2))
     assert "lo_P, hi_P = even_part(n_P, worker, workers)" in code

@@ -43,7 +43,7 @@ class Assembly(AbstractStep):
         self.coefficient_table: Array = None
         self._words: list[int | float] = []  # of all operations
         self._lines: list[tuple[int, int]] = []  # address of an operation, its first word
-        self._last_words: list[int] = []  # those that tell the last step to keep its gradient
+        self._last_words: list[int] = []  # that make the last step keep its gradient
         self._deferred: list[tuple[Record, Any, dict[str, Any]]] = []
         self.workers = workers
         self.partitioning = choose_partitioning(calls, workers)
@@ -84,6 +84,7 @@ class Assembly(AbstractStep):
     def _run(
         self, record: Record, given: dict[str, Any], formula: Formula | None, where: Where
     ) -> None:
+        call = record.check(given, self.workers)
         for name in record.panels:
             matrix = self.buffers.unwritten.pop(id(given[name]), None)
             if matrix is not None and record.operands[name].role != "out":
@@ -94,7 +95,6 @@ class Assembly(AbstractStep):
         if phase != self.phase:
             self.barrier()
             self.phase = phase
-        call = record.check(given, self.workers)
         made = operation(record, call, formula)
         self._lines.append((made.address, len(self._words)))
         for name, value in words_of(record, call, where.by_columns):

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from nnbackend.backend.formulas import Activation, Array
-from nnbackend.machine import usable_cores
 from nnbackend_numba import (  # noqa: F401 - their kernels
     batches,
     dense,
@@ -32,6 +31,7 @@ from nnbackend_numba.recorder import SIGNATURES, NotRecordable, RecordableBacken
 from nnbackend_numba.records import name_of
 from nnbackend_numba.steps import KERNELS, RECORDED_ONLY, DirectStep
 from nnbackend_numpy import threads
+from nnbackend_numpy.cores import usable_cores
 from nnbackend_numpy.kernels import NumPyBackend
 
 logger = logging.getLogger("nnbackend")

@@ -1,4 +1,4 @@
-"""A recorded step as a program: a table of compiled operations, which a team of workers executes.
+"""A recorded step as a program: a table of compiled operations, which workers execute.
 
 No Python runs between the kernels of a step, nor between steps.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from nnbackend.backend.base import BATCH, COUNT, MOMENTUM, RATE, STEP
 from nnbackend_numba.assembly import STEPS_AT_ONCE, Assembly
 from nnbackend_numba.recorder import Call
-from nnbackend_numba.team import Team
+from nnbackend_numba.workers import Workers
 
 # Multiplications per step that justify one more worker; and per run that justify waking the other
 # workers, which takes half a millisecond if their cores sleep.
@@ -30,7 +30,7 @@ class Program:
         self._multiplications = sum(map(_multiplications, calls))
         fair = 1 + self._multiplications // WORK_PER_WORKER
         self.workers = max(1, min(most_workers, fair))
-        self._step, self._team = Assembly(calls, self.workers), Team(self.workers)
+        self._step, self._workers = Assembly(calls, self.workers), Workers(self.workers)
 
     def run(self, n: int) -> None:
         """Run n steps."""
@@ -38,7 +38,7 @@ class Program:
             steps = min(STEPS_AT_ONCE, n - done)
             self._fill_coefficients(steps)
             is_worth_it = steps * self._multiplications >= MIN_PARALLEL_WORK
-            self._team.run(self._step.table, self._step.last_table, steps, is_worth_it)
+            self._workers.run(self._step.table, self._step.last_table, steps, is_worth_it)
 
     def _fill_coefficients(self, n: int) -> None:
         """Store the coefficients of the update rule for each of the next n steps."""

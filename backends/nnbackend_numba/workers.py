@@ -1,8 +1,8 @@
-"""A team of workers: threads that carry out a program's table of operations.
+"""Workers: threads that execute a program's table of operations.
 
 Each worker computes its part of every operation; a few barriers per step synchronize them. So one
-worker that loses its core delays all. A team therefore measures its steps, and steps back to one
-thread, which computes all parts with the same results, for as long as that is faster.
+worker that loses its core delays all. The time of steps is therefore measured, and one thread
+computes all parts, with the same results, for as long as that is faster.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from nnbackend_numba.panels import aligned
 
 SLICE_SECONDS = 0.02  # of steps between two measurements
 SLICES_TOGETHER = 3  # before one thread is tried, so that its time is known
-# Slices on one thread before the team is tried again: 1, then twice as many each time that the team
-# is still slower.
+# Slices on one thread before all workers are tried again: 1, then twice as many each time that they
+# are still slower.
 MOST_SLICES_ALONE = 32
 
 
-class Team:
-    """Workers for a program, and what their steps take at present.
+class Workers:
+    """The workers of a program, and the present time of their steps.
 
-    workers: the parts of every operation.
+    n: their number, into which every operation is divided.
     """
 
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
+    def __init__(self, n: int) -> None:
+        self.n = n
         self._seconds: dict[bool, float] = {}  # of a step in the last slice, by `_is_alone`
         self._is_alone, self._slices = False, 0  # how many since that changed
-        self._slices_alone = 1  # before the team is tried again
+        self._slices_alone = 1  # before all workers are tried again
 
     def run(self, table: Array, last: Array, steps: int, is_worth_it: bool) -> None:
         """Run steps. last: the table of the last one. is_worth_it: for more than one thread."""
-        if self.workers == 1 or not is_worth_it:
-            make_all_shares(table, last, 0, steps, self.workers)
+        if self.n == 1 or not is_worth_it:
+            make_all_shares(table, last, 0, steps, self.n)
             return
         done = 0
         while done < steps:
@@ -50,12 +50,12 @@ class Team:
             n = min(steps - done, max(1, round(SLICE_SECONDS / max(per_step, 1e-9))))
             begin = time.perf_counter()
             if self._is_alone or not self._run_together(table, last, done, n):
-                make_all_shares(table, last, done, n, self.workers)
+                make_all_shares(table, last, done, n, self.n)
             self._note((time.perf_counter() - begin) / n)
             done += n
 
     def _note(self, seconds: float) -> None:
-        """Note what a step of a slice took, and choose who carries out the next one."""
+        """Note what a step of a slice took, and choose the threads of the next one."""
         self._seconds[self._is_alone] = seconds
         self._slices += 1
         other = self._seconds.get(not self._is_alone)
@@ -76,7 +76,7 @@ class Team:
 
         Return False, having done nothing, if threads cannot start.
         """
-        workers, turns = self.workers, aligned((self.workers, 8), np.int64)
+        workers, turns = self.n, aligned((self.n, 8), np.int64)
         state, give_way = turns.ctypes.data, yield_address()
         all_submitted, futures = threading.Event(), list[Future[None]]()
 
