@@ -509,3 +509,23 @@ def test_recorded_steps_train_on_a_part_of_the_data() -> None:
         history = nn.Model(net, scale="standard").fit(x, y, **options)
         found.append(history["valid_loss"])
     assert found[0] == pytest.approx(found[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.uint8])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_rows_of_any_layout_are_recorded(
+    kind: Any, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = recorded_programs(monkeypatch)
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 9, (50, 37)).astype(kind), rng.integers(0, 3, 50)
+    wide = np.zeros((100, 40), kind)
+    wide[::2, 3:] = x
+    theta = []
+    for rows in (x, np.asfortranarray(x), wide[::2, 3:], x[::-1][::-1]):
+        net = nn.Network([37, 20, nn.Dense(3, "softmax")], device=backend_of(workers))
+        nn.train(net, rows, y[::-1][::-1], epochs=2, batch_size=16)
+        theta.append(np.array(net.theta))
+    assert len(made) == 8  # each with a smaller last batch
+    for other in theta[1:]:
+        np.testing.assert_array_equal(other, theta[0])

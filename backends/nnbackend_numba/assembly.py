@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from nnbackend.backend.formulas import Array
-from nnbackend_numba.batches import to_panels
+from nnbackend_numba.batches import source_of, to_panels
 from nnbackend_numba.buffers import Buffers, address_in_memory, offset
 from nnbackend_numba.codegen import pack, words_of
 from nnbackend_numba.compiling import Formula, operation
@@ -163,5 +163,5 @@ class Assembly(AbstractStep):
         """Copy a matrix that no operation of the step has written into its panels."""
         is_x = self.partitioning.is_x(matrix)
         where = Where("columns", True) if is_x else HERE
-        given = {"data": matrix, "rows": len(matrix), "is_same": int(matrix.dtype.kind == "f")}
+        given = source_of(matrix, matrix)
         self.run(to_panels, SimpleNamespace(), where=where, **given, out=panels)

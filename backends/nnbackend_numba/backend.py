@@ -102,6 +102,8 @@ class NumbaBackend(_CompiledKernels):
     ) -> None:
         """Convert delta with a compiled loop; NumPy computes the rest."""
         try:
+            if phi.kernel == "softmax":
+                raise NotImplementedError  # its slope needs whole rows
             if phi.kernel != "identity":
                 call = SimpleNamespace(delta=delta, z=z, a=a)
                 DirectStep().run(dense.slope, call, Formula(phi.df, phi.df_is_plain))

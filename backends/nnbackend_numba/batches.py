@@ -31,46 +31,59 @@ def tick(clock, rates, hyper):
     hyper[COUNT] = clock[STEP]
 
 
+# Rows that are read: where they begin, and the bytes from row to row and from column to column.
+SOURCE = {"data": "in 1 1 source", "down": "int", "across": "int", "rows": "int", "is_same": "int"}
+
+
 @operation(
-    BLOCK, data="in N I source", order="in M int64", clock="in 2 int64", batch_size="int",
-    rows="int", is_same="int", out="out Q I L target",
+    BLOCK, **SOURCE, order="in M int64", clock="in 2 int64", batch_size="int",
+    out="out Q I L target",
 )  # fmt: skip
-def gather(data, order, clock, batch_size, rows, is_same, out, row, first, last):
+def gather(
+    data, down, across, rows, is_same, order, clock, batch_size, out, row, first, last
+):  # fmt: skip
     """out[i] = data[order[batch * batch_size + i]], in out's dtype."""
     lanes, begin = out.shape[2], clock[BATCH] * batch_size
-    width = data.shape[1] * data.itemsize
     places = addresses(lanes)
     for q in range(out.shape[0]):
         for s in range(lanes):  # beyond the last row, that one: no lane that counts
             i = order[begin + min((row + q) * lanes + s, rows - 1)]
-            places[s] = address_of(data) + i * width
-        write_panel(out[q], places, data, is_same, first, last)
+            places[s] = address_of(data) + i * down
+        write_panel(out[q], places, data, across, is_same, first, last)
 
 
 @recorded_kernel
 def gather_rows(step: AbstractStep, call: Any) -> None:
     """Gather rows, or numbers as rows of one column, as the workers need them next."""
-    _refuse_unreadable(call.data)
     is_x = step.partitioning.is_x(call.out)
     phase = BY_COLUMNS.phase if is_x or step.phase == BY_COLUMNS.phase else ""
-    is_same = int(call.data.dtype == call.out.dtype and call.out.dtype.kind == "f")
-    given: dict[str, Any] = {"rows": len(call.out), "is_same": is_same}
-    if call.data.ndim == 1:
-        given["data"] = call.data[:, None]
-    step.run(gather, call, where=Where(phase, is_x), **given)
+    step.run(gather, call, where=Where(phase, is_x), **source_of(call.data, call.out))
 
 
-@operation(
-    BLOCK, data="in N I source", rows="int", is_same="int", out="out Q I L target",
-)  # fmt: skip
-def to_panels(data, rows, is_same, out, row, first, last):
+@operation(BLOCK, **SOURCE, out="out Q I L target")
+def to_panels(data, down, across, rows, is_same, out, row, first, last):
     """out = data, in panels."""
-    lanes, width = out.shape[2], data.shape[1] * data.itemsize
+    lanes = out.shape[2]
     places = addresses(lanes)
     for q in range(out.shape[0]):
         for s in range(lanes):
-            places[s] = address_of(data) + min((row + q) * lanes + s, rows - 1) * width
-        write_panel(out[q], places, data, is_same, first, last)
+            places[s] = address_of(data) + min((row + q) * lanes + s, rows - 1) * down
+        write_panel(out[q], places, data, across, is_same, first, last)
+
+
+def source_of(data: Array, out: Array) -> dict[str, Any]:
+    """Return the operands of SOURCE for rows of data that become rows of `out`, in any layout.
+
+    Raises: NotRecordable for rows that loops cannot read.
+    """
+    _refuse_unreadable(data)
+    if data.shape[1:] != out.shape[1:] or not data.dtype.isnative or not data.size:
+        raise NotRecordable(f"rows of {data.dtype} {data.shape} for {out.shape}")
+    data = data[:, None] if data.ndim == 1 else data
+    down, across = data.strides
+    is_same = data.dtype == out.dtype and data.dtype.kind == "f" and across == data.itemsize
+    given = {"data": data[:1, :1], "down": down, "across": across}
+    return {**given, "rows": len(out), "is_same": int(is_same)}
 
 
 @operation(

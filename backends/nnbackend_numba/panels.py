@@ -63,11 +63,12 @@ def flat(typingctx, panels, q, first, last):
 
 
 @_inline
-def write_panel(out, places, rows, is_same, first, last):
+def write_panel(out, places, rows, across, is_same, first, last):
     """Write columns first to last of rows into a panel.
 
     out: (units, lanes). places: the addresses of as many rows as lanes, int64. rows: an array of
-    the dtype of the rows. is_same: 1 if that is the dtype of out, a float.
+    the dtype of the rows. across: the bytes from column to column. is_same: 1 if that is the dtype
+    of out, a float, and no bytes lie between columns.
     """
     lanes, size, j = out.shape[1], out.itemsize, first
     side = WIDE // size  # of a square; 8-byte numbers among 4-byte ones fill two
@@ -78,9 +79,8 @@ def write_panel(out, places, rows, is_same, first, last):
                 tiles.transpose(out, to, lanes * size, rows_at, j * size)
             j += side
     for s in range(lanes):
-        row = vector(places[s], last, rows)
         for i in range(j, last):
-            out[i, s] = row[i]
+            out[i, s] = vector(places[s] + i * across, 1, rows)[0]
 
 
 @_inline

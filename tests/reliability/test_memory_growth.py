@@ -122,13 +122,13 @@ def test_scratch_arrays_of_a_run_are_freed(device: str) -> None:
 def test_one_loop_for_one_formula() -> None:
     """Equal formulas share a compiled loop; different ones do not."""
     compiling: Any = pytest.importorskip("nnbackend_numba.compiling")
-    layers: Any = pytest.importorskip("nnbackend_numba.layers")
+    direct: Any = pytest.importorskip("nnbackend_numba.direct")
     z, b = np.zeros((1, 2), "float32"), np.zeros(2, "float32")
 
     def loop(activation: Any) -> Any:
         phi = nn.Network([2, nn.Dense(3, activation), 1]).layers[0].activation
         formula = compiling.Formula(phi.f, phi.f_is_plain)
-        return compiling.compiled(layers.activate.loop, "float32", (z, b, z, 0, 2), formula)
+        return compiling.compiled(direct.activate, "float32", (z, b, z), formula)
 
     def cube(factor: float) -> nn.Activation:
         return nn.Activation("cube", lambda z: factor * z * z * z, lambda z: 3.0 * factor * z * z)
