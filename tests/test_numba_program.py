@@ -23,7 +23,7 @@ pytest.importorskip("numba", reason="numba is not installed")
 
 import numba
 
-from nnbackend_numba import fingerprints, partitioning, program, recorder
+from nnbackend_numba import fingerprints, partitioning, prediction, program, recorder
 from nnbackend_numba import workers as threads_of_programs
 from nnbackend_numba.backend import NumbaBackend
 from nnbackend_numba.fingerprints import fingerprint
@@ -529,3 +529,22 @@ def test_rows_of_any_layout_are_recorded(
     assert len(made) == 8  # each with a smaller last batch
     for other in theta[1:]:
         np.testing.assert_array_equal(other, theta[0])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_predictions_of_many_rows_are_numpys(
+    dtype: str, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prediction, "WORK_PER_THREAD", 1000)
+    rng = np.random.default_rng(0)
+    layers: list[Any] = [300, nn.Dense(33, "tanh"), 64, nn.Maxout(5), nn.Dense(3, "softmax")]
+    ours = nn.Network(layers, device=backend_of(workers), dtype=dtype)
+    reference = nn.Network(layers, device="numpy", dtype="float64")
+    reference.set_parameters(*ours.get_parameters())
+    for rows in (1, 63, 64, 65, 224, 225, 449):
+        x = rng.standard_normal((rows, 300)).astype(dtype)
+        expected = reference.outputs(x)
+        tolerance = {"rtol": TOLERANCE[dtype], "atol": TOLERANCE[dtype]}
+        np.testing.assert_allclose(ours.outputs(x), expected, **tolerance)
+        np.testing.assert_allclose(ours.outputs(np.asfortranarray(x)), expected, **tolerance)

@@ -23,6 +23,7 @@ from nnbackend_numba import (  # noqa: F401 - their kernels
     forking,
     losses,
     maxout,
+    prediction,
     updates,
 )
 from nnbackend_numba.compiling import Formula, compiled
@@ -74,19 +75,24 @@ class NumbaBackend(_CompiledKernels):
     def dense_forward(
         self, x: Array, W: Array, b: Array, phi: Activation, z: Array, a: Array
     ) -> None:
-        """Call the loop with as little overhead as possible, for predictions of a few rows."""
-        np.dot(x, W, out=z)
-        dtype = name_of(z.dtype)
-        if phi.kernel == "softmax":
-            compiled(direct.softmax, dtype, (z, b, a))(z, b, a)
-            return
-        loop: Any = direct.activate_in_place if a is z else direct.activate
-        arguments = (z, b) if a is z else (z, b, a)
+        """Call loops with as little overhead as possible, for predictions of a few rows."""
+        arguments = (z, b) if a is z and phi.kernel != "softmax" else (z, b, a)
         try:
-            compiled(loop, dtype, arguments, Formula(phi.f, phi.f_is_plain))(*arguments)
+            loop = _activation(phi, name_of(z.dtype), arguments)
         except NotImplementedError:
+            np.dot(x, W, out=z)
             z += b
             a[...] = phi.value(z, np)
+            return
+        if len(x) < prediction.FEWEST_ROWS:
+            np.dot(x, W, out=z)
+            loop(*arguments)
+            return
+
+        def activate(rows: slice) -> None:
+            loop(z[rows], b, *[v[rows] for v in arguments[2:]])
+
+        prediction.forward(x, W, z, activate, self._threads)
 
     def dense_backward(
         self,
@@ -120,3 +126,14 @@ class NumbaBackend(_CompiledKernels):
         except NotRecordable as reason:
             logger.info("steps run kernel by kernel: %s", str(reason).splitlines()[0])
             return super().capture(step)
+
+
+def _activation(phi: Activation, dtype: str, arguments: tuple[Array, ...]) -> Any:
+    """Return the loop that adds biases and activates; z and a are one array without a third one.
+
+    Raises: NotImplementedError if numba cannot compile the formula.
+    """
+    if phi.kernel == "softmax":
+        return compiled(direct.softmax, dtype, arguments)
+    loop = direct.activate_in_place if len(arguments) == 2 else direct.activate
+    return compiled(loop, dtype, arguments, Formula(phi.f, phi.f_is_plain))

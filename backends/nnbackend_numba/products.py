@@ -34,6 +34,7 @@ PART = 256  # of k at once: 2 vectors of 64 bytes for each are 32 KB
 LONG_PART = 1024  # for dW, where k are samples: the sums in C would be read again for each part
 BLOCK = 2 * tiles.register()[1]  # rows of C whose results are used at once, while in a cache
 LINE = 64  # bytes of a cache line
+WIDE, _ = tiles.register()  # bytes of a vector
 LONGER = 16  # see `weight_gradient`: at least the lanes of a vector, less 1
 _inline = numba.njit(**FAST)
 
@@ -158,4 +159,12 @@ def weight_gradient(product, x, turned, worker, dW, rows, n_out, inputs, ahead, 
         address_of(turned) + worker * n * turned.shape[2] * line, line, turned.shape[2] * line,
         address_of(dW), n_out * x.itemsize, line,
         0, 0, 0, 0, part, ahead, count, size,
+    ))  # fmt: skip
+
+
+@_inline
+def multiply(product, m, n, k, a, row, col, b, b_down, c, c_down):
+    """C = A B, where B and C lie row by row, in n whole vectors. See `_product`."""
+    call_product(product, (
+        m, n, k, a, row, col, 0, col, b, b_down, WIDE, c, c_down, WIDE, 0, 0, 0, 0, PART, 0, 0, 0,
     ))  # fmt: skip

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 
@@ -96,6 +97,19 @@ class Workers:
         for future in futures:
             future.result()
         return is_complete
+
+
+def in_threads(n: int, compute: Callable[[int], None]) -> None:
+    """Call compute(0) to compute(n - 1) at once, in this thread and others, or one by one."""
+    futures = list[Future[None]]()
+    try:
+        futures.extend(_executor().submit(compute, k) for k in range(1, n))
+    except RuntimeError:  # the system has no more threads
+        _executor.cache_clear()
+    for k in (0, *range(1 + len(futures), n)):
+        compute(k)
+    for future in futures:
+        future.result()
 
 
 @caching.jit
