@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numba
+
 from nnbackend.backend.formulas import Array
 from nnbackend_numba import products, scalars
 from nnbackend_numba.codegen import even_part, part_of_lines
@@ -23,115 +25,103 @@ from nnbackend_numba.steps import HERE, AbstractStep, Where, recorded_kernel
 formula: Any = None  # replaced, see `compiling`
 OUTPUTS = Split("rows", even="Q", lines="O")
 ELEMENTS = Split("rows", even="Q", lines="E")
-EVERYTHING = Split("inputs", lines="L")  # nothing is divided: each worker has its own copy
 X = "in Q I L"
+_inline: Any = numba.njit(**scalars.FAST)
 
 # ---- forward ------------------------------------------------------------------------------------
 
 
-@operation(EVERYTHING, b="in O", wide_b="out workers O L")
-def copy_biases(b, wide_b, worker):
-    """Copy each bias to all lanes, each worker for itself."""
+@_inline
+def write_to_all_lanes(b, wide_b, worker):
+    """Write each bias to all lanes, for a worker; return the address."""
     n, lanes = b.size, wide_b.shape[2]
     wide = cut(wide_b, worker * n * lanes, n * lanes)
     for j in range(n):
         for s in range(lanes):
             wide[j * lanes + s] = b[j]
+    return address_of(wide)
+
+
+PRODUCT = {"x": "in Q I L", "W": "in I O", "b": "in O", "wide_b": "out workers O L"}
 
 
 @operation(
-    Split("columns", lines="I"), x=X, W="in I O", wide_b="in workers O L",
-    parts="out workers Q O L", of_units="int", with_own="int", product="product",
+    Split("columns", lines="I"), **PRODUCT, parts="out workers Q O L", of_units="int",
+    with_own="int", product="product",
 )  # fmt: skip
-def partial_product(x, W, wide_b, parts, of_units, with_own, product, first, last, worker):
+def partial_product(x, W, b, wide_b, parts, of_units, with_own, product, first, last, worker):
     """Compute what own columns of x contribute to the others' part of x W + b.
 
     of_units: the workers own units of it, or else rows. with_own: compute also the own part, which
     otherwise follows in `forward`, as the others may not be ready yet. Each worker adds the biases
     to the part of the next one.
     """
-    workers, n_panels, n_out, lanes = parts.shape
+    workers, n_panels, n_out, _ = parts.shape
+    biases = write_to_all_lanes(b, wide_b, worker)
     for other in range(workers):
         if with_own or other != worker:
-            panels, units, d = (0, n_panels), (0, n_out), 0
+            panels, units = (0, n_panels), (0, n_out)
             if of_units:
                 units = part_of_lines(n_out, other, workers)
             else:
                 panels = even_part(n_panels, other, workers)
-            if other == (worker + 1) % workers:
-                d = address_of(wide_b) + worker * n_out * lanes * W.itemsize
+            d = biases if other == (worker + 1) % workers else 0
             place = worker * n_panels + panels[0]
             products.forward(product, x, W, parts, place, panels, (first, last), units, d, 0)
 
 
-FORWARD = {
-    "x": X, "W": "in I O", "wide_b": "in workers O L", "parts": "in G Q O L",
-    "with_own": "int", "z": "out Q O L",
-}  # fmt: skip
+@operation(
+    Split("rows", even="Q"), **PRODUCT, z="out Q O L", product="product",
+)  # fmt: skip
+def forward(x, W, b, wide_b, z, product, worker):
+    """z = x W + b, own rows."""
+    d, inputs, units = write_to_all_lanes(b, wide_b, worker), (0, W.shape[0]), (0, W.shape[1])
+    products.forward(product, x, W, z, 0, (0, z.shape[0]), inputs, units, d, 0)
 
 
-@operation(OUTPUTS, **FORWARD, a="out Q O L", product="product")
-def forward(x, W, wide_b, parts, with_own, z, a, product, row, first, last, worker):
-    """z = x W + b;  a = phi(z).
-
-    parts: what the other workers computed of z, and this one if `with_own`. Without parts it
-    computes all of its part.
-    """
-    n, (n_panels, n_out, lanes) = parts.shape[0], z.shape
-    line, inputs = lanes * z.itemsize, (0, W.shape[0])
-    d, d_next, other, all_panels = address_of(wide_b) + worker * n_out * line, 0, 0, parts.shape[1]
-    if n > 0:
-        inputs, other = part_of_lines(W.shape[0], worker, n), (worker + n - 1) % n
-        d, d_next = address_of(parts) + (other * all_panels + row) * n_out * line, n_out * line
-    own, panels = W[inputs[0] : inputs[1]], (0, n_panels)
-    for lo in range(first, last, BLOCK):
-        hi = min(lo + BLOCK, last)
-        if with_own == 0:
-            products.forward(product, x, own, z, 0, panels, inputs, (lo, hi), d, d_next)
-        for q in range(z.shape[0]):
-            zq, aq = flat(z, q, lo, hi), flat(a, q, lo, hi)
-            if with_own:
-                part = flat(parts, worker * all_panels + row + q, lo, hi)
-                more = flat(parts, other * all_panels + row + q, lo, hi)
-                for i in range(zq.size):
-                    zq[i] = part[i] + more[i]
-            for g in range(n):
-                if g != worker and g != other:
-                    more = flat(parts, g * all_panels + row + q, lo, hi)
-                    for i in range(zq.size):
-                        zq[i] += more[i]
+@operation(
+    OUTPUTS, x=X, W="in I O", parts="in workers Q O L", with_own="int", z="out Q O L",
+    product="product",
+)  # fmt: skip
+def complete(x, W, parts, with_own, z, product, row, first, last, worker):
+    """z = the own part of x W + b, to which the others' parts are added. See `partial_product`."""
+    n, all_panels, n_out, lanes = parts.shape
+    line = lanes * W.itemsize
+    inputs, before = part_of_lines(W.shape[0], worker, n), (worker + n - 1) % n
+    if with_own == 0:
+        own, panels = W[inputs[0] : inputs[1]], (0, z.shape[0])
+        d = address_of(parts) + (before * all_panels + row) * n_out * line
+        products.forward(product, x, own, z, 0, panels, inputs, (first, last), d, n_out * line)
+    for q in range(z.shape[0]):
+        zq = flat(z, q, first, last)
+        if with_own:
+            part = flat(parts, worker * all_panels + row + q, first, last)
+            other = flat(parts, before * all_panels + row + q, first, last)
             for i in range(zq.size):
-                aq[i] = formula(zq[i], scalars)
+                zq[i] = part[i] + other[i]
+        for g in range(n):
+            if g != before and g != worker:
+                other = flat(parts, g * all_panels + row + q, first, last)
+                for i in range(zq.size):
+                    zq[i] += other[i]
 
 
-@operation(OUTPUTS, **FORWARD, product="product")
-def forward_in_place(x, W, wide_b, parts, with_own, z, product, row, first, last, worker):
+@operation(ELEMENTS, z="in Q E L", a="out Q E L")
+def activate(z, a, first, last):
+    """Compute a = phi(z)."""
+    for q in range(z.shape[0]):
+        zq, aq = flat(z, q, first, last), flat(a, q, first, last)
+        for i in range(zq.size):
+            aq[i] = formula(zq[i], scalars)
+
+
+@operation(ELEMENTS, z="inout Q E L")
+def activate_in_place(z, first, last):
     """Compute the same if a is z, which the compiler needs to know to use vectors."""
-    n, (n_panels, n_out, lanes) = parts.shape[0], z.shape
-    line, inputs = lanes * z.itemsize, (0, W.shape[0])
-    d, d_next, other, all_panels = address_of(wide_b) + worker * n_out * line, 0, 0, parts.shape[1]
-    if n > 0:
-        inputs, other = part_of_lines(W.shape[0], worker, n), (worker + n - 1) % n
-        d, d_next = address_of(parts) + (other * all_panels + row) * n_out * line, n_out * line
-    own, panels = W[inputs[0] : inputs[1]], (0, n_panels)
-    for lo in range(first, last, BLOCK):
-        hi = min(lo + BLOCK, last)
-        if with_own == 0:
-            products.forward(product, x, own, z, 0, panels, inputs, (lo, hi), d, d_next)
-        for q in range(z.shape[0]):
-            zq = flat(z, q, lo, hi)
-            if with_own:
-                part = flat(parts, worker * all_panels + row + q, lo, hi)
-                more = flat(parts, other * all_panels + row + q, lo, hi)
-                for i in range(zq.size):
-                    zq[i] = part[i] + more[i]
-            for g in range(n):
-                if g != worker and g != other:
-                    more = flat(parts, g * all_panels + row + q, lo, hi)
-                    for i in range(zq.size):
-                        zq[i] += more[i]
-            for i in range(zq.size):
-                zq[i] = formula(zq[i], scalars)
+    for q in range(z.shape[0]):
+        zq = flat(z, q, first, last)
+        for i in range(zq.size):
+            zq[i] = formula(zq[i], scalars)
 
 
 def _owned(by_columns: bool, way: str, array: Array) -> Where:
@@ -141,23 +131,27 @@ def _owned(by_columns: bool, way: str, array: Array) -> Where:
 
 @recorded_kernel
 def dense_forward(step: AbstractStep, call: Any) -> None:
-    """Run the product by rows or by inputs."""
+    """Run the product by rows or by inputs, then the activation."""
     cut, x, W, z, a, phi = step.partitioning, call.x, call.W, call.z, call.a, call.phi
     if phi.kernel == "softmax":
         raise NotRecordable("softmax within the network")
-    owned, parts = _owned(cut.is_next_by_inputs(W), "forward", a), step.panels(z)[None]
-    # Without enough panels, some workers would wait for what others compute of their own.
-    with_own = not owned.by_columns and cut.is_by_inputs(W) and len(parts[0]) % step.workers > 0
-    given = {"parts": parts, "wide_b": step.buffers.in_all_lanes(call.b), "with_own": with_own}
-    by_inputs = HERE if x is cut.x or not cut.is_by_inputs(W) else _owned(True, "forward", x)
-    step.run(copy_biases, call, where=Where(step.phase), wide_b=given["wide_b"])
-    if cut.is_by_inputs(W):
-        given["parts"] = step.buffers.parts(z)
-        step.run(partial_product, call, where=by_inputs, **given, of_units=owned.by_columns)
+    owned = _owned(cut.is_next_by_inputs(W), "forward", a)
+    wide_b = step.buffers.in_all_lanes(call.b)
+    if not cut.is_by_inputs(W):
+        step.run(forward, call, wide_b=wide_b)
     else:
-        given["parts"] = parts[:0]
-    loop = forward_in_place if a is z else forward
-    step.run(loop, call, Formula(phi.f, phi.f_is_plain), owned, **given)
+        parts = step.buffers.parts(z)
+        # With too few panels, some workers would wait for what others compute of their own.
+        with_own = not owned.by_columns and parts.shape[1] % step.workers > 0
+        given = {"parts": parts, "with_own": with_own}
+        where = HERE if x is cut.x else _owned(True, "forward", x)
+        of_units = owned.by_columns
+        step.run(partial_product, call, where=where, **given, wide_b=wide_b, of_units=of_units)
+        step.run(complete, call, where=owned, **given)
+    if a is not z:
+        step.run(activate, call, Formula(phi.f, phi.f_is_plain), owned)
+    elif phi.kernel != "identity":
+        step.run(activate_in_place, call, Formula(phi.f, phi.f_is_plain), owned)
 
 
 # ---- backward -----------------------------------------------------------------------------------
@@ -183,31 +177,14 @@ def input_gradient(delta, W, dx, product, first, last):
         products.input_gradient(product, delta, W, dx, first, (lo, min(lo + BLOCK, last)))
 
 
-@operation(EVERYTHING, delta="in Q O L", turned="out workers V T L")
-def transpose(delta, turned, worker):
-    """Compute delta's transpose, each worker for itself."""
-    write_transposed(delta, turned, worker)
-
-
 @operation(
-    INPUTS, x=X, turned="in workers V T L", scratch="inout workers R", dW="out I O", rows="int",
-    product="product",
+    Split("inputs", lines="O"), delta="in Q O L", turned="out workers H T L", db="out O",
+    rows="int",
 )  # fmt: skip
-def weight_gradient(x, turned, scratch, dW, rows, product, first, last, worker):
-    """dW = x^T delta, own rows of W."""
-    n_out, own = dW.shape[1], cut(scratch, worker * scratch.shape[1], scratch.shape[1])
-    for lo in range(first, last, BLOCK):
-        inputs = lo, min(lo + BLOCK, last)
-        products.weight_gradient(product, x, turned, worker, own, rows, n_out, inputs, 0, 0, 0)
-        to = cut(dW, (lo - first) * n_out, (inputs[1] - lo) * n_out)
-        for i in range(to.size):
-            to[i] = own[i]
-
-
-@operation(Split("inputs", lines="O"), turned="in workers V T L", db="out O", rows="int")
-def bias_gradient(turned, db, rows, first, last, worker):
-    """db = the sum of delta's rows."""
-    lanes, together = turned.shape[3], 8  # sums that do not wait for each other
+def transpose(delta, turned, db, rows, first, last, worker):
+    """Compute delta's transpose, each worker for itself, and db = the sum of delta's rows."""
+    write_transposed(delta, turned, worker)
+    lanes, together = delta.shape[2], 8  # sums that do not wait for each other
     sums = vector(local_memory(), together * lanes, db)
     for v in range(first // lanes, (last + lanes - 1) // lanes):
         for s in range(sums.size):
@@ -224,6 +201,21 @@ def bias_gradient(turned, db, rows, first, last, worker):
             db[j - first] = total
 
 
+@operation(
+    INPUTS, x=X, turned="in workers H T L", scratch="inout workers R", dW="out I O", rows="int",
+    product="product",
+)  # fmt: skip
+def weight_gradient(x, turned, scratch, dW, rows, product, first, last, worker):
+    """dW = x^T delta, own rows of W."""
+    n_out, own = dW.shape[1], cut(scratch, worker * scratch.shape[1], scratch.shape[1])
+    for lo in range(first, last, BLOCK):
+        inputs = lo, min(lo + BLOCK, last)
+        products.weight_gradient(product, x, turned, worker, own, rows, n_out, inputs, 0, 0, 0)
+        to = cut(dW, (lo - first) * n_out, (inputs[1] - lo) * n_out)
+        for i in range(to.size):
+            to[i] = own[i]
+
+
 @recorded_kernel
 def dense_backward(step: AbstractStep, call: Any) -> None:
     """Convert delta; compute dx by rows or by inputs, and dW and db when all rows are complete."""
@@ -236,7 +228,6 @@ def dense_backward(step: AbstractStep, call: Any) -> None:
     if call.dx is not None:
         step.run(input_gradient, call, where=_owned(cut.is_by_inputs(call.W), "back", call.dx))
     turned, rows = step.buffers.transposes(call.delta), len(call.delta)
-    step.defer(transpose, call, turned=turned)
+    step.defer(transpose, call, turned=turned, rows=rows)
     scratch = step.buffers.scratch(call.dW)
     step.defer(weight_gradient, call, turned=turned, rows=rows, scratch=scratch)
-    step.defer(bias_gradient, call, turned=turned, rows=rows)

@@ -9,7 +9,6 @@ from typing import Any
 from nnbackend.backend.base import LOSS, WEIGHT
 from nnbackend_numba import scalars
 from nnbackend_numba.compiling import Formula
-from nnbackend_numba.intrinsics import cut, local_memory, vector
 from nnbackend_numba.panels import flat
 from nnbackend_numba.recorder import NotRecordable
 from nnbackend_numba.records import ONE, ROWS, operation
@@ -32,39 +31,30 @@ def cross_entropy_of_labels(out, y, rows, smoothing, share, delta, row):
     n_panels, n_out, lanes = out.shape
     kind = out.dtype.type
     kept, other, total = kind(1) - smoothing, smoothing / n_out, 0.0
-    scratch = vector(local_memory(), 4 * lanes, out)
-    top, sums = cut(scratch, 0, lanes), cut(scratch, lanes, lanes)
-    smooth, hit = cut(scratch, 2 * lanes, lanes), cut(scratch, 3 * lanes, lanes)
     for q in range(n_panels):
-        labels = flat(y, q, 0, 1)
-        o, e = flat(out, q, 0, n_out), flat(delta, q, 0, n_out)
+        labels, o, e = flat(y, q, 0, 1), flat(out, q, 0, n_out), flat(delta, q, 0, n_out)
+        filled = min(lanes, rows - (row + q) * lanes)  # other lanes do not count
         for s in range(lanes):
-            top[s] = o[s]
-            sums[s] = 0
-            smooth[s] = 0
-        for j in range(1, n_out):
-            for s in range(lanes):
-                top[s] = max(top[s], o[j * lanes + s])
-        for j in range(n_out):
-            for s in range(lanes):
-                t = o[j * lanes + s] - top[s]
+            top, smooth = o[s], kind(0)
+            for j in range(1, n_out):
+                top = max(top, o[j * lanes + s])
+            for j in range(n_out):
+                t = o[j * lanes + s] - top
                 e[j * lanes + s] = t
-                smooth[s] += t
-        for s in range(lanes):
-            hit[s] = e[labels[s] * lanes + s]
+                smooth += t
+            if s < filled:
+                total -= kept * e[labels[s] * lanes + s] + other * smooth
         for i in range(e.size):
             e[i] = scalars.exp(e[i])
-        for j in range(n_out):
-            for s in range(lanes):
-                sums[s] += e[j * lanes + s]
-        for s in range(min(lanes, rows - (row + q) * lanes)):
-            total += math.log(sums[s]) - kept * hit[s] - other * smooth[s]
         for s in range(lanes):
-            sums[s] = share / sums[s]
-        for j in range(n_out):
-            for s in range(lanes):
-                e[j * lanes + s] = e[j * lanes + s] * sums[s] - share * other
-        for s in range(lanes):
+            exponents = kind(0)
+            for j in range(n_out):
+                exponents += e[j * lanes + s]
+            if s < filled:
+                total += math.log(exponents)
+            factor = share / exponents
+            for j in range(n_out):
+                e[j * lanes + s] = e[j * lanes + s] * factor - share * other
             e[labels[s] * lanes + s] -= share * kept
     return total
 
