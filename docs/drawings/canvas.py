@@ -89,13 +89,14 @@ class Canvas:
     def box(
         self, x: float, y: float, w: float, h: float, lines: Sequence[Line] = (), *,
         fill: str = SERVICE, centred: bool = True, dashed: bool = False, edge: str = "",
+        radius: float = 5,
     ) -> Box:  # fmt: skip
         """Draw a box with lines of text in its middle. Raise ValueError if they do not fit."""
         if x < 0 or y < 0 or x + w > self.width or y + h > self.height:
             raise ValueError(f"outside of the drawing: {lines}")
         dash = ' stroke-dasharray="5 4"' if dashed else ""
         self._parts.append(
-            f'<rect x="{x:g}" y="{y:g}" width="{w:g}" height="{h:g}" rx="5" fill="{fill}" '
+            f'<rect x="{x:g}" y="{y:g}" width="{w:g}" height="{h:g}" rx="{radius:g}" fill="{fill}" '
             f'stroke="{edge or EDGES.get(fill, PALE)}"{dash}/>'
         )
         heights = [1.36 * line.size for line in lines]

@@ -1,22 +1,20 @@
-"""Draw the pictures of docs/architecture.md: python docs/drawings/draw.py.
+"""Draw the pictures of docs/architecture.md and docs/products.md: python docs/drawings/draw.py.
 
 Names of files, classes and functions are looked up in the source as they are drawn. The build of
-the site calls `check`, which raises for a name or a path that no longer exists, for floors that are
-not those of the test, and for a picture that differs from the one that this program draws.
+the site calls `check`, which raises for a name or a path that no longer exists, also a path that a
+page links to, for floors that are not those of the test, and for a picture that differs from the
+one that this program draws.
 """
 
 from __future__ import annotations
 
-import ast
 import re
 import sys
 from collections.abc import Callable
-from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
 sys.path.insert(0, str(HERE))
 from canvas import (  # noqa: E402
     CORE,
@@ -33,24 +31,13 @@ from canvas import (  # noqa: E402
     code,
     note,
 )
+from products import products  # noqa: E402
+from source import ROOT, constant, defined  # noqa: E402
 
 BLUE, ORANGE = EDGES[CORE], EDGES[DEVICE]
 
 
 # ---- names in the source ------------------------------------------------------------------------
-
-
-@cache
-def defined(file: str) -> set[str]:
-    """Return the names that a file defines: functions, classes, "Class.method"."""
-    path = ROOT / file
-    names = set()
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            names.add(node.name)
-        if isinstance(node, ast.ClassDef):
-            names |= {f"{node.name}.{n.name}" for n in node.body if isinstance(n, ast.FunctionDef)}
-    return names
 
 
 def named(name: str, file: str, *more: str) -> list[Line]:
@@ -66,12 +53,8 @@ def named(name: str, file: str, *more: str) -> list[Line]:
 
 def floors_of_the_test() -> list[set[str]]:
     """Return the packages by floors, the highest first, without __main__."""
-    text = (ROOT / "tests" / "test_structure.py").read_text(encoding="utf-8")
-    for node in ast.parse(text).body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "LAYERS":
-            layers: list[set[str]] = list(ast.literal_eval(node.value))
-            return [floor for floor in reversed(layers) if floor != {"__main__"}]
-    raise LookupError("tests/test_structure.py has no LAYERS")
+    layers: list[set[str]] = list(constant("LAYERS", "tests/test_structure.py"))
+    return [floor for floor in reversed(layers) if floor != {"__main__"}]
 
 
 def kernels(*names: str) -> str:
@@ -424,16 +407,16 @@ def prediction() -> Canvas:
 # ---- files --------------------------------------------------------------------------------------
 
 DRAWINGS: dict[str, Callable[[], Canvas]] = {
-    "rooms": rooms, "mini-batch": mini_batch, "prediction": prediction,
+    "rooms": rooms, "mini-batch": mini_batch, "prediction": prediction, "products": products,
 }  # fmt: skip
 
 
 def check() -> None:
-    """Raise LookupError for a path on the page that does not exist, or for an old picture."""
-    page = (HERE.parent / "architecture.md").read_text(encoding="utf-8")
-    for path in re.findall(r"\]\(\.\./([^)#]+)\)", page):
-        if not (ROOT / path).exists():
-            raise LookupError(f"docs/architecture.md names {path}, which does not exist")
+    """Raise LookupError for a path on a page that does not exist, or for an old picture."""
+    for page in sorted(HERE.parent.glob("*.md")):
+        for path in re.findall(r"\]\(\.\./([^)#]+)[)#]", page.read_text(encoding="utf-8")):
+            if not (ROOT / path).exists():
+                raise LookupError(f"docs/{page.name} names {path}, which does not exist")
     if [{name for name, _ in floor} for floor in FLOORS] != floors_of_the_test():
         raise LookupError("FLOORS differ from LAYERS in tests/test_structure.py")
     for name, draw in DRAWINGS.items():
