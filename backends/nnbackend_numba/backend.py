@@ -1,7 +1,8 @@
 """The NumPy backend with compiled and fused element-wise loops.
 
-NumPy's BLAS computes the matrix products of direct calls. NumPy also evaluates formulas that numba
-cannot compile, such as some custom ones, with the same results.
+Recorded steps and predictions of many rows have matrix products of their own; NumPy's BLAS computes
+the others. NumPy also evaluates formulas that numba cannot compile, such as some custom ones, with
+the same results.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ class _Vectors:
         return self.build.fadd(self.build.fmul(x, y, flags=FUSED), z, flags=FUSED)
 
     def prefetch(self, place: Any) -> None:
-        """Request a line for reading, into the second-level cache."""
+        """Request a cache line for reading."""
         name, kind = "llvm.prefetch.p0", ir.FunctionType(ir.VoidType(), [BYTES, I32, I32, I32])
         function = self.build.module.globals.get(name) or ir.Function(self.build.module, kind, name)
         self.build.call(function, [place, *(ir.Constant(I32, v) for v in (0, 3, 1))])
