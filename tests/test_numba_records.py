@@ -171,10 +171,10 @@ def test_every_record_that_is_a_kernel_takes_direct_calls() -> None:
 @pytest.mark.parametrize("workers", [1, 2, 3, 4])
 @pytest.mark.parametrize("n", [0, 1, 7, 16, 48, 100, 1024, 5000])
 def test_parts_cover_everything_once(n: int, workers: int) -> None:
-    for part in (even_part, part_of_lines):
+    for part in (even_part.py_func, part_of_lines.py_func):
         ends = [part(n, worker, workers) for worker in range(workers)]
         assert [0, *(hi for _, hi in ends)] == [*(lo for lo, _ in ends), n]
-    sizes = {hi - lo for lo, hi in (even_part(n, w, workers) for w in range(workers))}
+    sizes = {hi - lo for lo, hi in (even_part.py_func(n, w, workers) for w in range(workers))}
     assert max(sizes) - min(sizes) <= 1
 
 
