@@ -7,6 +7,7 @@ Lanes that do not count contain NaN. The tiles of other processors are compiled 
 from __future__ import annotations
 
 import ctypes
+import itertools
 import mmap
 import os
 import platform
@@ -28,14 +29,16 @@ import nnbackend as nn
 pytest.importorskip("numba", reason="numba is not installed")
 
 import llvmlite.binding as llvm
+import numba
 from llvmlite import ir
 from numba.core.caching import NullCache
 
-from nnbackend_numba import caching, panels, products, tiles
-from nnbackend_numba.team import Team
+from nnbackend_numba import caching, panels, prediction, products, tiles
+from nnbackend_numba.scalars import FAST
+from nnbackend_numba.workers import Workers
 
 DTYPES = ("float32", "float64")
-PRODUCTS = ("z", "dx", "dW")
+PRODUCTS = ("z", "dx", "dW", "rows")  # the last: z = x W row by row, of predictions
 GUARD = -77.0
 EDGE = 64  # guard numbers on either side
 
@@ -86,18 +89,21 @@ class BetweenPages:
         """Do nothing: an access outside of the array ends the process."""
 
 
-def run_in_child(work: Callable[[Callable[[Any], None]], None], note: Path) -> None:
+def run_in_child(work: Callable[[Callable[[Any], None]], None], path: Path) -> None:
     """Run work in a forked process. Raise AssertionError with its last note if it fails."""
-    child = os.fork()
-    if child == 0:
-        try:
-            work(lambda what: note.write_text(str(what)) and None)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert status == 0, f"exit status {status} in {note.read_text()}"
+    with path.open("w+b", buffering=0) as file:
+        child = os.fork()
+        if child == 0:
+            try:
+                work(
+                    lambda note: os.pwrite(file.fileno(), str(note).ljust(200).encode(), 0) and None
+                )
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert status == 0, f"exit status {status} in {file.read().decode()}"
 
 
 def protected(test: Any) -> Any:
@@ -143,6 +149,12 @@ def from_panels(array: Any, n_rows: int) -> Any:
 
 
 @cache
+def from_python(function: Any) -> Any:
+    """Return a function of compiled code, compiled again with a wrapper for Python."""
+    return numba.njit(**FAST)(function.py_func)
+
+
+@cache
 def driver(dtype: str) -> Any:
     """Return the compiled product of a dtype as a function of Python."""
     n = products._product.__code__.co_argcount
@@ -167,24 +179,34 @@ def computed(case: Case, memory: Any) -> Any:
     size, n, part = A.itemsize, -(-case.columns // lanes), products.PART
     line = lanes * size
     b, d = to_panels(B.T, lanes), to_panels(D.T, lanes)
-    c, of_c = np.full(d.shape, GUARD, d.dtype), (line, m * line)
+    of_b, of_c = (line, b[0].nbytes), (line, d[0].nbytes)
+    if case.product == "rows":  # B, C and D have the rows of all panels, one after the other
+        b, d = (np.ascontiguousarray(v.transpose(1, 0, 2)) for v in (b, d))
+        of_b = of_c = (n * line, line)
+    c = np.full_like(d, GUARD)
     if case.product == "z":
         a, of_a = np.ascontiguousarray(A.T), (size, m * size, 0, m * size)
-    elif case.product == "dx":
+    elif case.product in ("dx", "rows"):
         a, of_a = A, (k * size, size, 0, size)
     else:
         a, of_a = to_panels(A.T, lanes), (line, size, lanes - 1, m * line)
         c, d, of_c = with_longer(np.full_like(D, GUARD)), with_longer(D), (D[0].nbytes, line)
         part = k if case.is_padded else products.LONG_PART
-    if case.product == "dW":  # rows of a batch that is not a multiple of the lanes
+        # Rows of a batch that is not a multiple of the lanes.
         b = np.pad(b, ((0, 0), (0, -k % lanes), (0, 0)), constant_values=np.nan)
+        of_b = line, b[0].nbytes
     a, b, c, d = map(memory.put, (a, b, c, d))
+    of_d = (d.ctypes.data, *of_c) if case.adds else (0, 0, 0)
     driver(case.dtype)(
-        m, n, k, a.ctypes.data, *of_a, b.ctypes.data, line, b.shape[1] * line, c.ctypes.data, *of_c,
-        *((d.ctypes.data, *of_c) if case.adds else (0, 0, 0)), case.by_rows, part, 0, 0, 0,
+        m, n, k, a.ctypes.data, *of_a, b.ctypes.data, *of_b, c.ctypes.data, *of_c, *of_d,
+        case.by_rows, part, 0, 0, 0,
     )  # fmt: skip
     memory.check(c)
-    return c[: D.size].reshape(D.shape) if case.product == "dW" else from_panels(c, len(D.T)).T
+    if case.product == "dW":
+        return c[: D.size].reshape(D.shape)
+    if case.product == "rows":
+        return c.reshape(m, -1)[:, : case.columns]
+    return from_panels(c, case.columns).T
 
 
 def check(case: Case, got: Any) -> None:
@@ -274,7 +296,9 @@ def test_parts_of_forward(
     wide[...] = d[:, None]
     for biases in (0, wide.ctypes.data):
         z = np.full((4, 35, lanes), GUARD, dtype)
-        products.forward(address, to_panels(x, lanes), own, z, 1, ends, inputs, units, biases, 0)
+        from_python(products.forward)(
+            address, to_panels(x, lanes), own, z, 1, ends, inputs, units, biases, 0
+        )
         rows = x[p * lanes : q * lanes, first:last].astype(np.float64)
         wanted = rows @ own[:, lo:hi] + (d[lo:hi] if biases else 0)
         np.testing.assert_allclose(
@@ -291,7 +315,9 @@ def test_parts_of_the_gradients(dtype: str, part: tuple[int, int], n: int) -> No
     rng, (lo, hi), n_panels = np.random.default_rng(0), part, -(-n // lanes)
     x, W, dz = (rng.standard_normal(s).astype(dtype) for s in ((n, 37), (37, 21), (n, 21)))
     dx = np.full((n_panels, 37, lanes), GUARD, dtype)
-    products.input_gradient(address, to_panels(dz, lanes), W[4:], dx, 4, (max(lo, 4), hi))
+    from_python(products.input_gradient)(
+        address, to_panels(dz, lanes), W[4:], dx, 4, (max(lo, 4), hi)
+    )
     wanted = dz.astype(np.float64) @ W[max(lo, 4) : hi].T
     np.testing.assert_allclose(from_panels(dx, n)[:, max(lo, 4) : hi], wanted, rtol=1e-4, atol=1e-4)
     assert (np.delete(dx, np.s_[max(lo, 4) : hi], axis=1) == GUARD).all()
@@ -301,7 +327,7 @@ def test_parts_of_the_gradients(dtype: str, part: tuple[int, int], n: int) -> No
     ahead, read = np.array([x.ctypes.data, W.ctypes.data]), W[lo:hi].nbytes
     for arguments in ((0, 0, 0), (ahead.ctypes.data, 2, read)):  # with memory to prefetch
         dW = with_longer(np.full((hi - lo, 21), GUARD, dtype))
-        products.weight_gradient(
+        from_python(products.weight_gradient)(
             address, to_panels(x, lanes), turned, 1, dW, n, 21, part, *arguments
         )
         wanted = x[:, lo:hi].astype(np.float64).T @ dz
@@ -319,14 +345,35 @@ def test_empty_parts_write_nothing(dtype: str) -> None:
         ((0, 2), (2, 2), (0, 3)),
         ((0, 2), (0, 5), (3, 3)),
     ):
-        products.forward(address, x, W, z, 0, ends, inputs, units, 0, 0)
-    products.input_gradient(address, z, W, x, 0, (4, 4))
-    products.input_gradient(address, z[:0], W, x[:0], 0, (0, 5))
+        from_python(products.forward)(address, x, W, z, 0, ends, inputs, units, 0, 0)
+    from_python(products.input_gradient)(address, z, W, x, 0, (4, 4))
+    from_python(products.input_gradient)(address, z[:0], W, x[:0], 0, (0, 5))
     assert (x == 1).all()
     assert (z == 1).all()
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("columns", [1, 16, 37])
+def test_rows_of_a_prediction(dtype: str, columns: int, threads: int) -> None:
+    rng = np.random.default_rng(0)
+    for n in (prediction.FEWEST_ROWS - 1, prediction.ROWS_AT_ONCE + 1, 600):
+        x, W = (rng.standard_normal(s).astype(dtype) for s in ((n, 300), (300, columns)))
+        memory, parts = AtOffset(8), []
+        z = memory.put(np.full((n, columns), GUARD, dtype))
+        prediction.forward(memory.put(x), memory.put(W), z, parts.append, threads)
+        np.testing.assert_allclose(z, x.astype(np.float64) @ W, rtol=1e-4, atol=1e-4)
+        memory.check(z)
+        rows = np.concatenate([np.arange(n)[part] for part in parts])
+        assert sorted(rows) == [*range(n)]
+
+
 # ---- panels -------------------------------------------------------------------------------------
+
+
+def parts_of(columns: int) -> list[tuple[int, int]]:
+    """Return some first and last columns."""
+    return [(0, columns), (columns // 3, columns), (0, columns - columns // 4)]
 
 
 def check_panels(out: str, source: str, memory: Any, note: Callable[[Any], Any] = str) -> None:
@@ -334,15 +381,19 @@ def check_panels(out: str, source: str, memory: Any, note: Callable[[Any], Any] 
     is_same = int(out == source and out != "int32")
     for lanes in {tiles.lanes("float32"), tiles.lanes("float64")}:
         for n, columns in ((1, 1), (3, 2), (lanes, lanes), (lanes - 1, 7), (lanes, 2 * lanes + 5)):
-            values = np.arange(n * columns).reshape(n, columns) % 251
+            values, at = np.arange(n * columns).reshape(n, columns) % 251, np.arange(lanes)
             data = memory.put(values.astype(source))
-            places = data.ctypes.data + np.minimum(np.arange(lanes), n - 1) * data.strides[0]
-            for first, last in ((0, columns), (columns // 3, columns), (0, columns - columns // 4)):
-                note(f"{out} from {source}: {n} {columns} {lanes} {first} {last}")
+            rows = np.minimum(at, n - 1)  # after the last row, that one
+            layouts = [(data, is_same), (memory.put(np.ascontiguousarray(data.T)).T, 0)]
+            for (data, by_squares), (first, last) in itertools.product(layouts, parts_of(columns)):
+                note(f"{out} from {source}: {data.shape} {data.strides} {lanes} {first} {last}")
                 panel = AtOffset(0).put(np.full((columns, lanes), GUARD, out))
-                panels.write_panel(panel, places, data, is_same, first, last)
+                (down, across), address = data.strides, data.ctypes.data
+                from_python(panels.write_panel)(
+                    panel, address + rows * down, data[:1, :1], across, by_squares, first, last
+                )
                 wanted = np.full_like(panel, GUARD)
-                wanted[first:last] = values[np.minimum(np.arange(lanes), n - 1), first:last].T
+                wanted[first:last] = values[rows, first:last].T
                 np.testing.assert_array_equal(panel, wanted)
                 AtOffset(0).check(panel)
 
@@ -362,7 +413,7 @@ def check_transposes(dtype: str, memory: Any) -> None:
             values = np.arange(n_panels * units * lanes, dtype=dtype)
             delta = memory.put(values.reshape(n_panels, units, lanes))
             turned = memory.put(np.full((2, vectors, rows, lanes), GUARD, dtype))
-            panels.write_transposed(delta, turned, worker)
+            from_python(panels.write_transposed)(delta, turned, worker)
             matrix = from_panels(delta, rows)[:, np.minimum(np.arange(vectors * lanes), units - 1)]
             np.testing.assert_array_equal(turned[1], to_panels(matrix.T, lanes))
             assert (turned[0] == GUARD).all()
@@ -504,8 +555,8 @@ def check_training() -> None:
     rng, trained, runs = np.random.default_rng(0), [], list[int]()
     x, y = rng.standard_normal((100, 23)).astype("f4"), rng.integers(0, 5, 100)
     with pytest.MonkeyPatch.context() as patch:
-        run = Team.run
-        patch.setattr(Team, "run", lambda self, *given: runs.append(1) or run(self, *given))
+        run = Workers.run
+        patch.setattr(Workers, "run", lambda self, *given: runs.append(1) or run(self, *given))
         for device in ("numpy", "numba"):
             assert not runs
             layers = [23, nn.Dense(37, "tanh"), nn.Dense(5, "softmax")]
