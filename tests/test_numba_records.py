@@ -29,7 +29,6 @@ RECORD = Record(
     copy_piece,
     ROWS,
     {"x": "in B I", "W": "in I K*O", "z": "out B O", "which": "in B O int32"},
-    None,
 )
 
 
@@ -81,7 +80,7 @@ def test_wrong_records_are_refused(
     loop: Any, split: Split, operands: dict[str, str], message: str
 ) -> None:
     with pytest.raises(OperandError, match=message):
-        Record(loop, split, operands, None)
+        Record(loop, split, operands)
 
 
 def read_only(array: Any) -> Any:
@@ -185,7 +184,7 @@ def test_workers_own_what_the_split_says() -> None:
     assert "lo_Q, hi_Q = even_part(n_Q, worker, workers)" in code
     assert "own_W = carray(pointer(at_W + lo_I*n_O*4), ((hi_I - lo_I), n_O,), float32)" in code
     assert "own_dx = carray(pointer(at_dx + lo_Q*n_I*n_L*4), ((hi_Q - lo_Q), n_I, n_L," in code
-    squares = Record(lambda v: None, Split("vector", even="P"), {"v": "in P"}, None)
+    squares = Record(lambda v: None, Split("vector", even="P"), {"v": "in P"})
     code = source_of(squares, squares.check({"v": vectors}, 2))
     assert "lo_P, hi_P = even_part(n_P, worker, workers)" in code
 
@@ -199,7 +198,7 @@ def test_an_operation_has_its_record_in_its_name() -> None:
 
     x, names = np.ones(4, "f4"), set()
     for split, text in ((ROWS, "in B"), (ROWS, "inout B"), (Split("rows", lines="B"), "in B")):
-        changed = Record(loop, split, {"x": text, "z": "out B"}, None)
+        changed = Record(loop, split, {"x": text, "z": "out B"})
         call = changed.check({"x": x, "z": np.empty(4, "f4")}, 1)
         names.add(compiled_operation(changed, call).native_name)
     assert len(names) == 2  # the second record makes the code of the first
