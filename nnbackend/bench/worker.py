@@ -83,7 +83,7 @@ def train(path: str, row_text: str, seconds: float) -> Answer:
     first_epoch_s = time.perf_counter() - begin
     contender.reset()
     contender.epochs(WARM_UP_EPOCHS)
-    loss = mean_loss(contender.parameters(), x, y)
+    loss = mean_loss(row, contender.parameters(), x, y)
     memory = peak_memory()
     epoch_s = sample(contender.epochs, seconds)
     step_s = sample(contender.steps, seconds / 4)
@@ -93,7 +93,7 @@ def train(path: str, row_text: str, seconds: float) -> Answer:
         "row": row.name,
         "us_per_step": spread([s / row.steps * 1e6 for s in epoch_s]),
         "us_per_resident_step": spread([s * 1e6 for s in step_s]),
-        "loss_before": mean_loss(start, x, y),
+        "loss_before": mean_loss(row, start, x, y),
         "loss": loss,
         "steps_before_loss": WARM_UP_EPOCHS * row.steps,
         "import_s": import_s,
