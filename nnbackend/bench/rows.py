@@ -112,9 +112,8 @@ def parse_row(text: str) -> Row:
     """Return the row of a text `sizes:batch`, with options after further colons.
 
     Raises: ArgumentError for anything else.
-    >>> parse_row("784-256-10:128:maxout2:momentum")
-    Row(layers=(784, 256, 10), batch=128, optimizer='momentum', steps_given=0, is_regression=False, \
-n_pieces=2, drop_rate=0.0)
+    >>> parse_row("784-256-10:128:momentum:maxout2").options
+    ('maxout2', 'momentum')
     """
     sizes, *words = text.split(":")
     try:

@@ -131,7 +131,11 @@ def facts(_seconds: float) -> Answer:
 
 
 def _surroundings() -> Answer:
-    return {"pools": thread_pools(), "threads_set": os.environ.get("OMP_NUM_THREADS", "")}
+    return {
+        "pools": thread_pools(),
+        "threads_set": os.environ.get("OMP_NUM_THREADS", ""),
+        "cpus": len(usable_cpus()),
+    }
 
 
 JOBS: dict[str, Callable[..., Answer]] = {"train": train, "sgemm": sgemm, "facts": facts}
