@@ -1,4 +1,4 @@
-"""The CPU comparison: `python -m benchmarks.cpu`, in about 15 minutes on 2 cores.
+"""The CPU comparison: `python -m benchmarks.cpu`, in about 20 minutes on 2 cores.
 
 It writes `cpu-<model>-<date>.json`, `.md` and a picture into benchmarks/results.
 """
