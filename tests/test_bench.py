@@ -12,6 +12,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
@@ -286,6 +287,19 @@ def test_prediction_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert answer["one_us"]["median"] > 0 < answer["many_ms"]["median"]
 
 
+def test_a_call_that_is_long_enough_is_a_sample_too() -> None:
+    calls: list[int] = []
+
+    def work(n: int) -> None:
+        calls.append(n)
+        time.sleep(0.01 * n)
+
+    samples = worker.sample(work, 0.02)
+    assert calls == [1, 1, 1]
+    assert len(samples) == 3
+    assert min(samples) >= 0.01
+
+
 def test_the_peak_is_measured_without_memory_accesses() -> None:
     loop, flops = fma.compiled()
     (assembly,) = loop.inspect_asm().values()
@@ -392,7 +406,7 @@ class FakeWorkers:
             "us_per_resident_step": spread(self.us[what] / 2),
             "loss_before": 2.3, "loss": self.losses.get(what, 1.0), "steps_before_loss": 60,
             "import_s": 0.1,
-            "first_step_s": 9.0 if turn == 1 else 1.0, "startup_s": 1.0,
+            "first_step_s": 9.0 if turn == 1 else 1.0,
             "peak_memory": 2**20, "pools": pools,
         }  # fmt: skip
 

@@ -257,7 +257,6 @@ def _figures(row: Row, given: list[Answer], peers: dict[int, float], ceiling: fl
         "import_s": statistics.median(a["import_s"] for a in given),
         # The first round begins with empty caches of compiled code.
         "first_step_s": [a["first_step_s"] for a in given],
-        "startup_s": [a["startup_s"] for a in given],
         "peak_memory": max(a["peak_memory"] for a in given),
         "pools": last["pools"],
     }
