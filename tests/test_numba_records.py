@@ -29,7 +29,6 @@ RECORD = Record(
     copy_piece,
     ROWS,
     {"x": "in B I", "W": "in I K*O", "z": "out B O", "which": "in B O int32"},
-    None,
 )
 
 
@@ -81,7 +80,7 @@ def test_wrong_records_are_refused(
     loop: Any, split: Split, operands: dict[str, str], message: str
 ) -> None:
     with pytest.raises(OperandError, match=message):
-        Record(loop, split, operands, None)
+        Record(loop, split, operands)
 
 
 def read_only(array: Any) -> Any:
@@ -171,10 +170,10 @@ def test_every_record_that_is_a_kernel_takes_direct_calls() -> None:
 @pytest.mark.parametrize("workers", [1, 2, 3, 4])
 @pytest.mark.parametrize("n", [0, 1, 7, 16, 48, 100, 1024, 5000])
 def test_parts_cover_everything_once(n: int, workers: int) -> None:
-    for part in (even_part, part_of_lines):
+    for part in (even_part.py_func, part_of_lines.py_func):
         ends = [part(n, worker, workers) for worker in range(workers)]
         assert [0, *(hi for _, hi in ends)] == [*(lo for lo, _ in ends), n]
-    sizes = {hi - lo for lo, hi in (even_part(n, w, workers) for w in range(workers))}
+    sizes = {hi - lo for lo, hi in (even_part.py_func(n, w, workers) for w in range(workers))}
     assert max(sizes) - min(sizes) <= 1
 
 
@@ -185,7 +184,7 @@ def test_workers_own_what_the_split_says() -> None:
     assert "lo_Q, hi_Q = even_part(n_Q, worker, workers)" in code
     assert "own_W = carray(pointer(at_W + lo_I*n_O*4), ((hi_I - lo_I), n_O,), float32)" in code
     assert "own_dx = carray(pointer(at_dx + lo_Q*n_I*n_L*4), ((hi_Q - lo_Q), n_I, n_L," in code
-    squares = Record(lambda v: None, Split("vector", even="P"), {"v": "in P"}, None)
+    squares = Record(lambda v: None, Split("vector", even="P"), {"v": "in P"})
     code = source_of(squares, squares.check({"v": vectors}, 2))
     assert "lo_P, hi_P = even_part(n_P, worker, workers)" in code
 
@@ -199,7 +198,7 @@ def test_an_operation_has_its_record_in_its_name() -> None:
 
     x, names = np.ones(4, "f4"), set()
     for split, text in ((ROWS, "in B"), (ROWS, "inout B"), (Split("rows", lines="B"), "in B")):
-        changed = Record(loop, split, {"x": text, "z": "out B"}, None)
+        changed = Record(loop, split, {"x": text, "z": "out B"})
         call = changed.check({"x": x, "z": np.empty(4, "f4")}, 1)
         names.add(compiled_operation(changed, call).native_name)
     assert len(names) == 2  # the second record makes the code of the first

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import wraps
 from types import SimpleNamespace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -129,12 +130,24 @@ class NumbaBackend(_CompiledKernels):
             return super().capture(step)
 
 
+# Loops by formula, which they do not keep alive; looking them up by fingerprint takes longer.
+_loops: WeakKeyDictionary[Callable[..., Any], dict[tuple[str, int], Any]] = WeakKeyDictionary()
+
+
 def _activation(phi: Activation, dtype: str, arguments: tuple[Array, ...]) -> Any:
     """Return the loop that adds biases and activates; z and a are one array without a third one.
 
     Raises: NotImplementedError if numba cannot compile the formula.
     """
-    if phi.kernel == "softmax":
-        return compiled(direct.softmax, dtype, arguments)
-    loop = direct.activate_in_place if len(arguments) == 2 else direct.activate
-    return compiled(loop, dtype, arguments, Formula(phi.f, phi.f_is_plain))
+    try:
+        known = _loops.setdefault(phi.f, {})
+    except TypeError:  # no weak references, as to some of NumPy's functions
+        known = {}
+    key = dtype, len(arguments)
+    if key not in known:
+        loop: Any = direct.activate_in_place if len(arguments) == 2 else direct.activate
+        formula: Formula | None = Formula(phi.f, phi.f_is_plain)
+        if phi.kernel == "softmax":
+            loop, formula = direct.softmax, None
+        known[key] = compiled(loop, dtype, arguments, formula)
+    return known[key]

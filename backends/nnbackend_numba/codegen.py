@@ -23,7 +23,7 @@ from nnbackend_numba import intrinsics, scalars
 from nnbackend_numba.products import product_of
 from nnbackend_numba.records import CheckedCall, Operand, Record, Split
 
-_inline: Any = numba.njit(**scalars.FAST)
+_inline: Any = numba.njit(**scalars.INNER)
 
 
 @_inline

@@ -51,7 +51,7 @@ def retyped(value: Any, dtype: str) -> Any:
         value.__defaults__,
         tuple(CellType(retyped(c.cell_contents, dtype)) for c in value.__closure__ or ()),
     )
-    return numba.njit(forceinline=True, **scalars.FAST)(function)
+    return numba.njit(forceinline=True, **scalars.INNER)(function)
 
 
 def _plain(constant: Any, dtype: str) -> Any:
@@ -93,7 +93,7 @@ class Formula(NamedTuple):
         plain = formula = retyped(self.function, dtype)
         if self.is_plain:
             adapter = lambda z, a=None, xp=None: plain(z)  # noqa: E731
-            formula = numba.njit(forceinline=True, **scalars.FAST)(adapter)
+            formula = numba.njit(forceinline=True, **scalars.INNER)(adapter)
         function.__globals__["formula"] = formula
         return function
 

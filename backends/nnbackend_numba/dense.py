@@ -26,7 +26,7 @@ formula: Any = None  # replaced, see `compiling`
 OUTPUTS = Split("rows", even="Q", lines="O")
 ELEMENTS = Split("rows", even="Q", lines="E")
 X = "in Q I L"
-_inline: Any = numba.njit(**scalars.FAST)
+_inline: Any = numba.njit(**scalars.INNER)
 
 # ---- forward ------------------------------------------------------------------------------------
 

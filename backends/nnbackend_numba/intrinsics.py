@@ -57,17 +57,6 @@ def call_plain(typingctx, address):
 
 
 @intrinsic
-def fetch_add(typingctx, address, amount):
-    """Add atomically to the int64 at an address; return its previous value."""
-
-    def generate(context, builder, signature, args):
-        place = builder.inttoptr(args[0], I64.as_pointer())
-        return builder.atomic_rmw("add", place, args[1], "seq_cst")
-
-    return types.int64(types.int64, types.int64), generate
-
-
-@intrinsic
 def atomic_load(typingctx, address):
     """Read atomically the int64 at an address."""
 

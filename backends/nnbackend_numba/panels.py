@@ -21,10 +21,10 @@ from numba.extending import intrinsic
 from nnbackend.backend.formulas import Array
 from nnbackend_numba import tiles
 from nnbackend_numba.intrinsics import address_of, array_of, local_memory, pointer, vector
-from nnbackend_numba.scalars import FAST
+from nnbackend_numba.scalars import INNER
 
 WIDE, _ = tiles.register()
-_inline = numba.njit(**FAST)
+_inline = numba.njit(**INNER)
 
 
 def aligned(shape: tuple[int, ...], dtype: Any) -> Array:

@@ -18,9 +18,11 @@ from typing import Any
 
 from nnbackend.backend.formulas import Array
 from nnbackend_numba.recorder import Call
+from nnbackend_numba.tiles import lanes
 
 MIN_INPUTS_PER_WORKER = 32  # of a layer that is partitioned by inputs
 BARRIER_COST = 400  # numbers that workers could exchange in the time of two barriers
+MULTIPLICATIONS = 90  # of a worker in the time in which it exchanges one number
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,11 @@ def choose_partitioning(calls: Sequence[Call], workers: int) -> Partitioning:
     )
     is_gathered = any(c.kernel == "gather_rows" and c.arguments["out"] is raw for c in calls)
     is_computed = any(c.arguments.get("a") is x for c in calls)
-    costs = [_exchanged_numbers(layers, 0, is_gathered)]
+    costs = [_cost(layers, 0, is_gathered, workers)]
     for k in range(1, _consecutive_dense_layers(calls) + 1):
         if layers[k - 1]["x"].shape[1] < MIN_INPUTS_PER_WORKER * workers:
             break
-        costs.append(_exchanged_numbers(layers, k, False) + (x.size if is_computed else 0))
+        costs.append(_cost(layers, k, False, workers) + (x.size if is_computed else 0))
     chosen = costs.index(min(costs))
     weights = tuple(layer["W"] for layer in layers[:chosen])
     return Partitioning(weights, x, raw) if chosen else Partitioning()
@@ -85,8 +87,11 @@ def _consecutive_dense_layers(calls: Sequence[Call]) -> int:
     return count
 
 
-def _exchanged_numbers(layers: Sequence[dict[str, Any]], k: int, is_first_by_rows: bool) -> float:
-    """Estimate how many numbers workers exchange with the first k layers partitioned by inputs."""
+def _cost(layers: Sequence[dict[str, Any]], k: int, is_first_by_rows: bool, workers: int) -> float:
+    """Estimate the cost of a step with the first k layers partitioned by inputs.
+
+    That is how many numbers workers exchange, or could exchange while one waits for another.
+    """
     total = 0.0
     for place, layer in enumerate(layers):
         (B, n_in), n_out = layer["x"].shape, layer["W"].shape[1]
@@ -99,4 +104,16 @@ def _exchanged_numbers(layers: Sequence[dict[str, Any]], k: int, is_first_by_row
             total += n_in * n_out + B * n_out
             if place or is_first_by_rows:
                 total += B * n_in
+            products = 3 * B * n_in * n_out / MULTIPLICATIONS
+            total += products * _excess(B, lanes(layer["W"].dtype.name), workers)
     return total
+
+
+def _excess(rows: int, width: int, workers: int) -> float:
+    """Return the share of the rows that a worker has above the average: whole panels.
+
+    >>> _excess(128, 16, 2), _excess(16, 16, 2)
+    (0.0, 0.5)
+    """
+    panels = -(-rows // width)
+    return -(-panels // workers) / panels - 1 / workers

@@ -28,7 +28,7 @@ import numpy as np
 from nnbackend_numba import caching, tiles
 from nnbackend_numba.fingerprints import fingerprint
 from nnbackend_numba.intrinsics import address_of, call_product, pointer
-from nnbackend_numba.scalars import FAST
+from nnbackend_numba.scalars import INNER
 
 PART = 256  # of k at once: 2 vectors of 64 bytes for each are 32 KB
 LONG_PART = 1024  # for dW, where k are samples: the sums in C would be read again for each part
@@ -36,7 +36,7 @@ BLOCK = 2 * tiles.register()[1]  # rows of C whose results are used at once, whi
 LINE = 64  # bytes of a cache line
 WIDE, _ = tiles.register()  # bytes of a vector
 LONGER = 16  # see `weight_gradient`: at least the lanes of a vector, less 1
-_inline = numba.njit(**FAST)
+_inline = numba.njit(**INNER)
 
 # Replaced for each dtype, see `product_of`: the tile, its rows, the lanes of a vector.
 tile: Any = None

@@ -107,7 +107,6 @@ class CheckedCall(NamedTuple):
 class Record:
     """An operation: its split, its operands in the order of the loop's arguments, and the loop.
 
-    direct: computes a direct call in place of the loop, from the arrays alone.
     Raises: OperandError if the loop takes other arguments.
     """
 
@@ -116,11 +115,10 @@ class Record:
         loop: Callable[..., Any],
         split: Split,
         operands: Mapping[str, str],
-        direct: Callable[..., Any] | None,
     ) -> None:
         self.__name__ = loop.__name__
         self.parameters = [*inspect.signature(loop).parameters]
-        self.loop, self.split, self.direct = loop, split, direct
+        self.loop, self.split = loop, split
         try:
             self.operands = {name: Operand.parse(text) for name, text in operands.items()}
         except OperandError as error:
@@ -217,11 +215,9 @@ def _measure(dim: str, n: int, sizes: dict[str, int]) -> bool:
     return not unknown and known == n
 
 
-def operation(
-    split: Split, direct: Callable[..., Any] | None = None, /, **operands: str
-) -> Callable[[Callable[..., Any]], Record]:
+def operation(split: Split, /, **operands: str) -> Callable[[Callable[..., Any]], Record]:
     """Return a decorator that makes the record of a loop. Raises: OperandError, see `Record`."""
-    return lambda loop: Record(loop, split, operands, direct)
+    return lambda loop: Record(loop, split, operands)
 
 
 @cache

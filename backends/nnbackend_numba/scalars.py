@@ -27,7 +27,9 @@ FAST: dict[str, Any] = {
     "error_model": "numpy",  # the default checks divisions for zero, which prevents vectorization
     "nogil": True,
 }
-_inline = numba.njit(forceinline=True, **FAST)
+# For functions that only compiled code calls: without the wrappers for other callers.
+INNER: dict[str, Any] = {**FAST, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+_inline = numba.njit(forceinline=True, **INNER)
 _f = np.float32
 
 

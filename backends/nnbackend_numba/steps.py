@@ -129,9 +129,6 @@ class DirectStep(AbstractStep):
         self, record: Record, given: dict[str, Any], formula: Formula | None, where: Where
     ) -> None:
         record.check_names(given)
-        if record.direct is not None:
-            record.direct(*[given[name] for name in record.arrays])
-            return
         arguments = record.arguments(given)
         if record.split.even or record.split.lines:
             result = compiled(record.loop, record.kind(given), arguments, formula)(*arguments)

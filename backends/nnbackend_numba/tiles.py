@@ -42,17 +42,21 @@ def register() -> tuple[int, int]:
     """Return the bytes of this processor's vector registers, and the rows of a tile.
 
     numba's target decides, also if NUMBA_CPU_NAME or NUMBA_CPU_FEATURES choose another one than
-    the host. It is asked by compiling an addition of 64 bytes.
+    the host.
     """
+    return register_of(cpu_target.target_context.codegen()._tm)
+
+
+def register_of(machine: Any) -> tuple[int, int]:
+    """Return the same for a target machine of LLVM, by compiling an addition of 64 bytes."""
     vector = ir.VectorType(ir.FloatType(), 16)
     module = ir.Module()
-    module.triple = llvm.get_default_triple()
+    module.triple = machine.triple
     place = ir.FunctionType(ir.VoidType(), [vector.as_pointer()] * 2)
     function = ir.Function(module, place, "add")
     builder = ir.IRBuilder(function.append_basic_block())
     builder.store(builder.fadd(*map(builder.load, function.args)), function.args[0])
     builder.ret_void()
-    machine = cpu_target.target_context.codegen()._tm
     assembly = machine.emit_assembly(llvm.parse_assembly(str(module)))
     return next(
         v for name, v in REGISTERS.items() if re.search(rf"%{name}\d" if name else "", assembly)
@@ -65,12 +69,12 @@ def lanes(dtype: str) -> int:
 
 
 class _Vectors:
-    """A builder of instructions on vectors of one dtype."""
+    """A builder of instructions on vectors of one dtype, of a width in bytes."""
 
-    def __init__(self, builder: Any, dtype: str) -> None:
-        self.build, self.lanes = builder, lanes(dtype)
+    def __init__(self, builder: Any, dtype: str, width: int) -> None:
         self.number = ir.FloatType() if dtype == "float32" else ir.DoubleType()
         self.size = np.dtype(dtype).itemsize
+        self.build, self.lanes = builder, width // self.size
         self.kind = ir.VectorType(self.number, self.lanes)
         self.zero, self.undefined = (ir.Constant(self.kind, v) for v in (None, ir.Undefined))
 
@@ -166,6 +170,23 @@ ARGUMENTS = (
 )
 
 
+def emit_tile(builder: Any, dtype: str, registers: tuple[int, int], given: dict[str, Any]) -> None:
+    """Emit tiles of all shapes for a processor, see `register`. given: ARGUMENTS, int64."""
+    width, high = registers
+    places = {k: builder.inttoptr(given[k], BYTES) for k in ("a", "b", "c", "ahead")}
+    v, given, done = _Vectors(builder, dtype, width), given | places, builder.append_basic_block()
+    shape = builder.add(builder.mul(given["n"], I64(64)), given["m"])
+    choice = builder.switch(shape, done)
+    for n in range(1, PAIR + 1):
+        for m in range(1, high + 1):
+            block = builder.append_basic_block(f"rows{m}x{n}")
+            choice.add_case(I64(64 * n + m), block)
+            builder.position_at_end(block)
+            _store(v, m, n, _sums(v, m, n, given), given)
+            builder.branch(done)
+    builder.position_at_end(done)
+
+
 @cache
 def tile(dtype: str) -> Any:
     """Return the intrinsic that computes a tile of a dtype; it takes ARGUMENTS as a tuple.
@@ -178,19 +199,7 @@ def tile(dtype: str) -> Any:
         def generate(context, builder, signature, args):
             values = [builder.extract_value(args[0], i) for i in range(len(ARGUMENTS))]
             given = dict(zip(ARGUMENTS, values, strict=True))
-            for name in ("a", "b", "c", "ahead"):
-                given[name] = builder.inttoptr(given[name], BYTES)
-            v, done = _Vectors(builder, dtype), builder.append_basic_block()
-            shape = builder.add(builder.mul(given["n"], I64(64)), given["m"])
-            choice = builder.switch(shape, done)
-            for n in range(1, PAIR + 1):
-                for m in range(1, register()[1] + 1):
-                    block = builder.append_basic_block(f"rows{m}x{n}")
-                    choice.add_case(I64(64 * n + m), block)
-                    builder.position_at_end(block)
-                    _store(v, m, n, _sums(v, m, n, given), given)
-                    builder.branch(done)
-            builder.position_at_end(done)
+            emit_tile(builder, dtype, register(), given)
             return context.get_dummy_value()
 
         return types.void(arguments), generate
@@ -207,7 +216,7 @@ def transpose(typingctx, like, to, down, places, offset):
     """
 
     def generate(context, builder, signature, args):
-        v = _Vectors(builder, str(like.dtype))
+        v = _Vectors(builder, str(like.dtype), register()[0])
         _, to, down, places, offset = args
         to, places = builder.inttoptr(to, BYTES), builder.inttoptr(places, I64.as_pointer())
         rows = []

@@ -99,11 +99,6 @@ def of_blas() -> int:
     )
 
 
-def look_again() -> None:
-    """Search again for loaded BLAS libraries."""
-    _controller.cache_clear()
-
-
 @cache
 def _controller() -> Any:
     """Return the thread controller of the loaded BLAS libraries; None without threadpoolctl."""
