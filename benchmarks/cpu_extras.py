@@ -1,4 +1,4 @@
-"""What the CPU comparison measures besides steps: a user's first import, and predictions.
+"""What the CPU comparison measures besides steps: peak rate, predictions, a user's first import.
 
 The functions `time_import` and `predict` run in workers of `nnbackend.bench`.
 """
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nnbackend.bench.rows import make_data, make_parameters, parse_row
-from nnbackend.bench.runner import Answer, Kind, Launch, Say, interleave
+from nnbackend.bench.runner import Answer, Kind, Launch, Say, Words, interleave
 from nnbackend.bench.worker import imported, sample, spread
 
 ROUNDS = 2
@@ -48,26 +48,17 @@ def time_import(statement: str, _seconds: float) -> Answer:
     return {"seconds": float(done.stdout)}
 
 
-def extras(
+def per_run(
     kinds: Sequence[Kind], seconds: float, coretype: str, launch: Launch, say: Say
 ) -> Answer:
-    """Measure imports, and predictions of one contender per library."""
-    statements = {what: code for kind in kinds for what, code in kind.imports.items()}
-    imports = {
-        what: (f"{__name__}:time_import", statement) for what, statement in statements.items()
-    }
+    """Measure the cores' peak rate, and predictions of one contender per library."""
     one_each = {kind.modules: kind for kind in reversed(kinds)}.values()
     asked = {kind: (f"{__name__}:predict", kind.path()) for kind in kinds if kind in one_each}
-    jobs = {job: f"import {what}" for what, job in imports.items()}
-    jobs |= {job: f"predict {kind.name}" for kind, job in asked.items()}
-    answers = interleave(jobs, ROUNDS, seconds / 2, coretype, launch, say)
-    good = {job: [a for a in given if "error" not in a] for job, given in answers.items()}
+    peak = ("benchmarks.fma:peak",)
+    jobs = {peak: "peak of the cores"} | {job: f"predict {k.name}" for k, job in asked.items()}
+    good = _measure(jobs, seconds, coretype, launch, say)
     return {
-        "imports": [
-            {"what": what, "seconds": spread([a["seconds"] for a in good[job]])}
-            for what, job in imports.items()
-            if good[job]
-        ],
+        "peak": max(good[peak], key=lambda a: float(a["gflops"]), default=None),
         "predictions": [
             {
                 "name": kind.name,
@@ -80,3 +71,24 @@ def extras(
             if good[job]
         ],
     }
+
+
+def imports(kinds: Sequence[Kind], coretype: str, launch: Launch, say: Say) -> list[Answer]:
+    """Measure a user's first import of each library."""
+    statements = {what: code for kind in kinds for what, code in kind.imports.items()}
+    asked = {what: (f"{__name__}:time_import", code) for what, code in statements.items()}
+    jobs = {job: f"import {what}" for what, job in asked.items()}
+    good = _measure(jobs, 0.0, coretype, launch, say)
+    return [
+        {"what": what, "seconds": spread([a["seconds"] for a in good[job]])}
+        for what, job in asked.items()
+        if good[job]
+    ]
+
+
+def _measure(
+    jobs: dict[Words, str], seconds: float, coretype: str, launch: Launch, say: Say
+) -> dict[Words, list[Answer]]:
+    """Return the answers of the jobs that did not fail."""
+    answers = interleave(jobs, ROUNDS, seconds / 2, coretype, launch, say)
+    return {job: [a for a in given if "error" not in a] for job, given in answers.items()}

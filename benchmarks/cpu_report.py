@@ -8,7 +8,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nnbackend.bench.report import facts, number, table, times_table, titles, was_busy, with_spread
+from nnbackend.bench.report import (
+    NOTHING,
+    best_of_ours,
+    facts,
+    measured,
+    number,
+    table,
+    times_table,
+    titles,
+    was_busy,
+    with_spread,
+)
 from nnbackend.bench.runner import Answer
 
 INK, FAINT = "#333333", "#dddddd"
@@ -24,7 +35,7 @@ STYLES = {
 
 
 def default_name(result: Answer) -> str:
-    """Return the name of a result's files: `cpu-<model>-<date>`."""
+    """Return the name of a result's files, from its machine and date: `cpu-<model>-<date>`."""
     words = "".join(c if c.isalnum() else " " for c in result["machine"]["cpu"]).lower().split()
     noise = {"r", "tm", "cpu", "processor", "with", "family"}
     name = "-".join(word for word in words if word not in noise)
@@ -32,13 +43,17 @@ def default_name(result: Answer) -> str:
 
 
 def write(result: Answer, folder: Path, name: str = "") -> list[Path]:
-    """Write a result as `<name>.json`, `.md` and `.png`; return the three paths."""
+    """Write a result as `<name>.json`, `.md` and a picture of each run; return the paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    base = name or default_name(result)
-    paths = [folder / f"{base}{suffix}" for suffix in (".json", ".md", ".png")]
+    runs = result["runs"]
+    base = name or default_name(runs[0])
+    suffixes = [""] if len(runs) == 1 else [f"-threads{run['settings']['threads']}" for run in runs]
+    paths = [folder / f"{base}{ending}" for ending in (".json", ".md")]
     paths[0].write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     paths[1].write_text(markdown(result), encoding="utf-8")
-    paths[2].write_bytes(picture(result))
+    for run, suffix in zip(runs, suffixes, strict=True):
+        paths.append(folder / f"{base}{suffix}.png")
+        paths[-1].write_bytes(picture(run))
     return paths
 
 
@@ -46,45 +61,72 @@ def write(result: Answer, folder: Path, name: str = "") -> list[Path]:
 
 
 def markdown(result: Answer) -> str:
-    """Return the whole report."""
+    """Return the whole report: the tables of each run, by its number of threads."""
+    parts = ["# Training on the CPU, side by side"]
+    for run in result["runs"]:
+        parts += [f"## Threads: {run['settings']['threads']}", *_run_parts(run)]
+    if result["imports"]:
+        lines = [(i["what"], with_spread(i["seconds"])) for i in result["imports"]]
+        parts += ["## Import, in seconds", table(("", "seconds"), lines)]
+    return "\n\n".join([*parts, f"{result['minutes']} minutes in all."]) + "\n"
+
+
+def _run_parts(run: Answer) -> list[str]:
     parts = [
-        "# Training on the CPU, side by side",
-        facts(result),
-        "## Time of a training step, in µs",
+        facts(run) + _peak_line(run),
+        "### Time of a training step, in µs",
         "Within whole epochs: new order, gathering of the batch, step. Median over the rounds "
         "(least–most). Last column: our faster backend divided by the fastest peer of the same "
         "round; below 1, ours is faster.",
-        times_table(result),
-        "## Beside the fastest peer, and share of the sgemm rate",
-        shares_table(result),
-        "## Loss after the same number of steps",
-        "From the same initial weights, each library with an order of its own.",
-        losses_table(result),
-        "## A step on a resident batch, in µs",
+        times_table(run),
+        "### Rate of our faster backend, and its share of two ceilings",
+        "Operations of the matrix products only, in all of the step's time.",
+        rates_table(run),
+        "### Beside the fastest peer, and share of the sgemm rate",
+        _rows_table(run, _relative),
+        "### Loss after the same number of steps",
+        "From the same initial weights, each library with an order of its own"
+        " and, with dropout, masks of its own; computed without dropout.",
+        losses_table(run),
+        "### A step on a resident batch, in µs",
         "No shuffling and no gathering. scikit-learn: a call of `partial_fit`, checks included.",
-        _rows_table(result, lambda c: with_spread(c["us_per_resident_step"])),
-        "## Getting ready, and memory",
+        _rows_table(run, lambda c: with_spread(c["us_per_resident_step"])),
+        "### Getting ready, and memory",
         "Import; first step when nothing is compiled yet (first row, first round) and later "
         "(median of the last round); most memory of any row.",
-        startup_table(result),
+        startup_table(run),
     ]
-    if result.get("predictions"):
-        parts += ["## Prediction, 784-100-10, from and to host arrays", predictions_table(result)]
-    if result.get("imports"):
-        lines = [(i["what"], with_spread(i["seconds"])) for i in result["imports"]]
-        parts += ["## Import, in seconds", table(("", "seconds"), lines)]
-    return "\n\n".join(parts) + "\n"
+    if run.get("predictions"):
+        parts += ["### Prediction, 784-100-10, from and to host arrays", predictions_table(run)]
+    return parts
 
 
-def shares_table(result: Answer) -> str:
-    """Return times relative to the fastest peer, and the share of the ceiling."""
+def _peak_line(run: Answer) -> str:
+    if not run.get("peak"):
+        return ""
+    return f"\n- peak of the cores, multiply-adds in registers: {run['peak']['gflops']:.0f} GFLOP/s"
 
-    def cell(c: Answer) -> str:
-        ratio = f"{c['of_fastest_peer']['median']:.2f}" if c["of_fastest_peer"] else ""
-        share = f"{c['of_ceiling']:.0%}" if c["of_ceiling"] else ""
-        return ", ".join(filter(None, [ratio, share]))
 
-    return _rows_table(result, cell)
+def rates_table(run: Answer) -> str:
+    """Return the rate of our faster backend, as a share of sgemm's and of the cores' peak."""
+    lines = []
+    for row in run["rows"]:
+        ours = best_of_ours(row)
+        if ours:
+            of_sgemm = f"{ours['of_ceiling']:.0%}" if ours["of_ceiling"] else NOTHING
+            peak = run.get("peak")
+            of_peak = f"{ours['gflops'] / peak['gflops']:.0%}" if peak else NOTHING
+            cells = (f"{row['flops_per_step'] / 1e6:.3g}", f"{ours['gflops']:.3g}")
+            lines.append((row["title"], ours["title"], *cells, of_sgemm, of_peak))
+    header = ("layers, batch", "backend", "MFLOP a step", "GFLOP/s", "of sgemm", "of the peak")
+    return table(header, lines)
+
+
+def _relative(c: Answer) -> str:
+    """Return a time relative to the fastest peer's, and the share of sgemm's rate."""
+    ratio = f"{c['of_fastest_peer']['median']:.2f}" if c["of_fastest_peer"] else ""
+    share = f"{c['of_ceiling']:.0%}" if c["of_ceiling"] else ""
+    return ", ".join(filter(None, [ratio, share]))
 
 
 def losses_table(result: Answer) -> str:
@@ -92,10 +134,10 @@ def losses_table(result: Answer) -> str:
     names = titles(result)
     lines = []
     for row in result["rows"]:
-        good = {c["name"]: c for c in row["contenders"] if not c["error"]}
+        good = measured(row)
         if good:
             any_one = next(iter(good.values()))
-            cells = (f"{good[n]['loss']:.4f}" if n in good else "" for n in names)
+            cells = (f"{good[n]['loss']:.4f}" if n in good else NOTHING for n in names)
             steps, before = any_one["steps_before_loss"], f"{any_one['loss_before']:.4f}"
             lines.append((row["title"], str(steps), before, *cells))
     return table(("layers, batch", "steps", "before", *names.values()), lines)
@@ -105,10 +147,7 @@ def startup_table(result: Answer) -> str:
     """Return the table of preparation times and memory."""
     lines = []
     for name, title in titles(result).items():
-        good = [
-            c for r in result["rows"] for c in r["contenders"]
-            if c["name"] == name and not c["error"]
-        ]  # fmt: skip
+        good = [c for row in result["rows"] for n, c in measured(row).items() if n == name]
         if good:
             imports = _middle([c["import_s"] for c in good])
             first = good[0]["first_step_s"][0]
@@ -131,8 +170,8 @@ def predictions_table(result: Answer) -> str:
 def _rows_table(result: Answer, cell: Any) -> str:
     names, lines = titles(result), []
     for row in result["rows"]:
-        good = {c["name"]: c for c in row["contenders"] if not c["error"]}
-        lines.append((row["title"], *(cell(good[n]) if n in good else "" for n in names)))
+        good = measured(row)
+        lines.append((row["title"], *(cell(good[n]) if n in good else NOTHING for n in names)))
     return table(("layers, batch", *names.values()), lines)
 
 
@@ -187,7 +226,7 @@ def _draw_contender(axes: Any, name: str, rows: Sequence[Answer]) -> Any:
     color, mark = STYLES.get(name, ("#777777", "v"))
     xs, ys = [], []
     for place, row in enumerate(rows):
-        good = {c["name"]: c for c in row["contenders"] if not c["error"]}
+        good = measured(row)
         if name not in good:
             continue
         unit = reference(row)
@@ -208,7 +247,7 @@ def _draw_contender(axes: Any, name: str, rows: Sequence[Answer]) -> Any:
 
 def reference(row: Answer) -> float:
     """Return the time of a row's fastest peer, in us; without peers, of the fastest of all."""
-    good = [c for c in row["contenders"] if not c["error"]]
+    good = list(measured(row).values())
     peers = [c for c in good if not c["is_ours"]] or good
     return min((float(c["us_per_step"]["median"]) for c in peers), default=1.0)
 

@@ -6,6 +6,7 @@ are in `nnbackend.bench.contenders`.
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from nnbackend.bench.base import AbstractContender, library
@@ -27,10 +28,12 @@ class PyTorch(AbstractContender):
     def prepare(self) -> None:
         self.torch = torch = library("torch")
         torch.manual_seed(self.seed)
+        *hidden, last = self.row.shapes
         layers: list[Any] = []
-        for n_in, n_out in zip(self.row.layers, self.row.layers[1:], strict=False):
-            layers += [torch.nn.Linear(n_in, n_out), torch.nn.ReLU()]
-        self.model = torch.nn.Sequential(*layers[:-1])
+        for shape in hidden:
+            layers += [torch.nn.Linear(*shape), self._activation()]
+            layers += [torch.nn.Dropout(self.row.drop_rate)] * bool(self.row.drop_rate)
+        self.model = torch.nn.Sequential(*layers, torch.nn.Linear(*last))
         parameters = self.model.parameters()
         if self.row.optimizer == "adam":
             self.optimizer = torch.optim.Adam(
@@ -38,16 +41,30 @@ class PyTorch(AbstractContender):
             )
         else:
             self.optimizer = torch.optim.SGD(parameters, self.learning_rate, MOMENTUM, fused=True)
-        self.rows, self.labels = torch.from_numpy(self.x), torch.from_numpy(self.y)
+        self.rows, self.targets = torch.from_numpy(self.x), torch.from_numpy(self.y)
         self.loss = self.compiled(self._loss)
         self.reset()
+
+    def _activation(self) -> Any:
+        torch, n_pieces = self.torch, self.row.n_pieces
+        if n_pieces == 1:
+            return torch.nn.ReLU()
+
+        class Maxout(torch.nn.Module):  # type: ignore[misc, name-defined]
+            def forward(self, z: Any) -> Any:
+                return z.unflatten(1, (n_pieces, -1)).max(1).values
+
+        return Maxout()
 
     def compiled(self, function: Any) -> Any:
         """Return the function unchanged; a compiling subclass compiles it."""
         return function
 
     def _loss(self, x: Any, y: Any) -> Any:
-        return self.torch.nn.functional.cross_entropy(self.model(x), y)
+        functional = self.torch.nn.functional
+        if self.row.is_regression:
+            return 0.5 / len(x) * functional.mse_loss(self.model(x), y, reduction="sum")
+        return functional.cross_entropy(self.model(x), y)
 
     @property
     def _linear(self) -> list[Any]:
@@ -72,7 +89,7 @@ class PyTorch(AbstractContender):
 
     def steps(self, n: int) -> None:
         batch = self.row.batch
-        x, y = self.rows[:batch], self.labels[:batch]
+        x, y = self.rows[:batch], self.targets[:batch]
         for _ in range(n):
             self._step(x, y)
 
@@ -81,7 +98,7 @@ class PyTorch(AbstractContender):
             total = self.torch.zeros(())
             order = self.torch.randperm(len(self.rows))
             for rows in order.split(self.row.batch):
-                x, y = self.rows.index_select(0, rows), self.labels.index_select(0, rows)
+                x, y = self.rows.index_select(0, rows), self.targets.index_select(0, rows)
                 total += self._step(x, y)
             float(total)
 
@@ -91,8 +108,12 @@ class PyTorch(AbstractContender):
             return weights, [layer.bias.numpy().copy() for layer in self._linear]
 
     def predict(self, x: Floats) -> Any:
+        if self.row.drop_rate:
+            self.model.eval()
         with self.torch.inference_mode():
-            return self.model(self.torch.from_numpy(x)).argmax(1).numpy()
+            found = self.model(self.torch.from_numpy(x))
+        self.model.train()
+        return (found if self.row.is_regression else found.argmax(1)).numpy()
 
 
 class CompiledPyTorch(PyTorch):
@@ -116,12 +137,13 @@ class JAX(AbstractContender):
         self.jax, self.jnp = library("jax"), library("jax.numpy")
         self.rng = library("numpy").random.default_rng(self.seed)
         self.rows = self.jnp.asarray(self.x)
-        self.labels = self.jnp.asarray(self.y.astype("int32"))
-        x, y = self.first_batch
-        self.batch = self.jnp.asarray(x), self.jnp.asarray(y.astype("int32"))
+        if not self.row.is_regression:
+            self.y = self.y.astype("int32")
+        self.targets = self.jnp.asarray(self.y)
+        self.batch = tuple(self.jnp.asarray(part) for part in self.first_batch)
         self._step = self.jax.jit(self._update, donate_argnums=0)
         self._epoch = self.jax.jit(self._scan, donate_argnums=0)
-        self._labels = self.jax.jit(lambda p, x: self._logits(p, x).argmax(1))
+        self._predict = self.jax.jit(self._outputs if self.row.is_regression else self._labels)
         self.reset()
 
     def reset(self) -> None:
@@ -131,27 +153,42 @@ class JAX(AbstractContender):
         n_vectors = 2 if self.row.optimizer == "adam" else 1
         zeros = self.jnp.zeros_like
         vectors = tuple(self.jax.tree.map(zeros, parameters) for _ in range(n_vectors))
-        self.state = parameters, vectors, self.jnp.zeros((), "int32")
+        key = self.jax.random.key(self.seed)
+        self.state = parameters, vectors, self.jnp.zeros((), "int32"), key
 
-    def _logits(self, parameters: Any, x: Any) -> Any:
+    def _outputs(self, parameters: Any, x: Any, key: Any = None) -> Any:
+        """Return the outputs; with a key for random masks also apply dropout."""
+        jnp, random, kept = self.jnp, self.jax.random, 1.0 - self.row.drop_rate
         for W, b in parameters[:-1]:
-            x = self.jnp.maximum(x @ W + b, 0.0)
+            z, n_pieces = x @ W + b, self.row.n_pieces
+            # Measured 3 % faster in a step than max over an axis of the pieces.
+            x = reduce(jnp.maximum, jnp.split(z, n_pieces, axis=1) if n_pieces > 1 else [z, 0.0])
+            if key is not None:
+                key, now = random.split(key)
+                x = jnp.where(random.bernoulli(now, kept, x.shape), x / kept, 0.0)
         W, b = parameters[-1]
         return x @ W + b
 
-    def _loss(self, parameters: Any, x: Any, y: Any) -> Any:
-        logs = self.jax.nn.log_softmax(self._logits(parameters, x))
+    def _labels(self, parameters: Any, x: Any) -> Any:
+        return self._outputs(parameters, x).argmax(1)
+
+    def _loss(self, parameters: Any, x: Any, y: Any, key: Any) -> Any:
+        outputs = self._outputs(parameters, x, key)
+        if self.row.is_regression:
+            return 0.5 * self.jnp.square(outputs - y).sum() / len(x)
+        logs = self.jax.nn.log_softmax(outputs)
         return -self.jnp.take_along_axis(logs, y[:, None], axis=1).mean()
 
     def _update(self, state: Any, x: Any, y: Any) -> tuple[Any, Any]:
-        parameters, vectors, t = state
-        loss, g = self.jax.value_and_grad(self._loss)(parameters, x, y)
+        parameters, vectors, t, key = state
+        key, now = self.jax.random.split(key) if self.row.drop_rate else (key, None)
+        loss, g = self.jax.value_and_grad(self._loss)(parameters, x, y, now)
         rule, tree = self._adam if self.row.optimizer == "adam" else self._momentum, self.jax.tree
         t = t + 1
         leaves = zip(*(tree.leaves(part) for part in (parameters, g, *vectors)), strict=True)
         moved = zip(*(rule(t, *arrays) for arrays in leaves), strict=True)
         new, *new_vectors = (tree.unflatten(tree.structure(parameters), part) for part in moved)
-        return (new, tuple(new_vectors), t), loss
+        return (new, tuple(new_vectors), t, key), loss
 
     def _adam(self, t: Any, p: Any, g: Any, m: Any, v: Any) -> tuple[Any, ...]:
         m, v = BETA1 * m + (1 - BETA1) * g, BETA2 * v + (1 - BETA2) * g * g
@@ -180,7 +217,7 @@ class JAX(AbstractContender):
         shape = self.row.steps, self.row.batch
         for _ in range(n):
             order = self.rng.permutation(len(self.x)).astype("int32").reshape(shape)
-            self.state, losses = self._epoch(self.state, self.rows, self.labels, order)
+            self.state, losses = self._epoch(self.state, self.rows, self.targets, order)
             float(losses.sum())
 
     def parameters(self) -> Parameters:
@@ -189,7 +226,7 @@ class JAX(AbstractContender):
         return [W for W, _ in found], [b for _, b in found]
 
     def predict(self, x: Floats) -> Any:
-        return library("numpy").asarray(self._labels(self.state[0], x))
+        return library("numpy").asarray(self._predict(self.state[0], x))
 
 
 CONTENDERS: dict[str, type[AbstractContender]] = {

@@ -12,7 +12,9 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import cpu, cpu_extras, cpu_report
+from benchmarks import cpu, cpu_extras, cpu_report, fma
 from benchmarks.peers import CONTENDERS, JAX
 from nnbackend import machine
 from nnbackend.bench import process, report, runner, worker
@@ -29,9 +31,15 @@ from nnbackend.bench.contenders import OURS
 from nnbackend.bench.rows import Row, make_data, make_parameters, mean_loss, parse_row
 from nnbackend.cli import bench
 from nnbackend.errors import ArgumentError
+from nnbackend_numba.tiles import lanes
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ("12-24-4:20:adam:30", "12-24-4:20:momentum:30")
+# Each loss, kind of layer and number of outputs that the contenders have code for.
+OTHERS = (
+    *("12-24-1:20:quadratic:40", "12-24-3:20:quadratic:40", "12-24-4:20:maxout3:30"),
+    *("12-24-24-4:20:dropout0.25:60", "12-24-2:20:momentum:30"),
+)
 SECONDS = 0.01
 
 
@@ -49,13 +57,28 @@ def test_flops_counted_by_hand() -> None:
     # 3-4-2, 5 rows. Forward: 2*5*3*4 + 2*5*4*2 = 120 + 80. The same again for dW.
     # dx of the second layer only: 2*5*4*2 = 80. In total 200 + 200 + 80.
     assert Row((3, 4, 2), 5).flops == 480
+    # 3-4-2, hidden units of 2 pieces: W is 3 x 8 and 4 x 2. Forward: 2*5*3*8 + 2*5*4*2 = 320.
+    # The same again for dW. dx of the second layer only: 80.
+    assert Row((3, 4, 2), 5, n_pieces=2).flops == 2 * 320 + 80
+    assert Row((3, 4, 4, 2), 1, n_pieces=3).flops == 2 * 2 * (36 + 48 + 8) + 2 * (48 + 8)
+    # Dropout and the loss add no products.
+    assert Row((3, 4, 2), 5, is_regression=True, drop_rate=0.5).flops == 480
     # One layer: no layer below it, so only forward and dW.
     assert Row((7, 3), 2).flops == 2 * (2 * 2 * 7 * 3)
 
 
 def test_the_rows_of_the_plan() -> None:
     assert [row.title for row in cpu.ROWS[:2]] == ["784-100-10 b128", "784-30-10 b10"]
-    assert cpu.ROWS[-1].optimizer == "momentum"
+    titles = [row.title for row in cpu.ROWS]
+    assert titles[-3:] == [
+        "32-256-256-1 b256, quadratic",
+        "784-512-512-10 b128, dropout 0.5",
+        "784-256-10 b128, maxout 2",
+    ]
+    assert len(set(titles)) == len(titles)
+    assert [row.layers for row in cpu.ROWS if row.optimizer == "momentum"] == [
+        (784, 100, 10), (784, 512, 512, 10), (20, 64, 64, 2),
+    ]  # fmt: skip
     for row in cpu.ROWS:
         assert parse_row(row.name) == row
         assert row.n_samples == row.steps * row.batch
@@ -63,11 +86,37 @@ def test_the_rows_of_the_plan() -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["", "784", "784-10", "784:10", "784-x:10", "784-10:0", "4-2:8:adam:x", "4-2:8:lbfgs", "4-1:8"],
+    ("text", "row"),
+    [
+        ("4-3-2:8", Row((4, 3, 2), 8)),
+        ("4-3-2:8:adam", Row((4, 3, 2), 8)),
+        ("4-3-2:8:momentum:7", Row((4, 3, 2), 8, "momentum", 7)),
+        ("4-3-1:8:quadratic", Row((4, 3, 1), 8, is_regression=True)),
+        ("4-3-2:8:dropout.25", Row((4, 3, 2), 8, drop_rate=0.25)),
+        ("4-3-2:8:7:dropout0.5:maxout12", Row((4, 3, 2), 8, "adam", 7, False, 12, 0.5)),
+    ],
 )
-def test_an_invalid_row_raises(text: str) -> None:
-    with pytest.raises(ArgumentError):
+def test_the_text_form_of_a_row(text: str, row: Row) -> None:
+    assert parse_row(text) == row
+    assert parse_row(row.name) == row
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        *((text, "layer sizes and a batch size") for text in ("", "784", "784-10", "784:10")),
+        *((text, "layer sizes and a batch size") for text in ("784-x:10", "784-10:0", "4--2:8")),
+        *((f"4-3-2:8:{word}", f"An option of a row must be .*Received: '{word}'")
+          for word in ("x", "lbfgs", "0", "-3", "maxout1", "maxout", "dropout0", "dropout1.5", "")),
+        ("4-3-2:8:adam:momentum", "each option once"),
+        ("4-3-2:8:3:maxout2:4", "each option once"),
+        ("4-2:8:maxout2", "need a hidden layer"),
+        ("4-2:8:dropout0.5", "need a hidden layer"),
+        ("4-1:8:momentum", "at least 2 classes.* write 4-1:8:momentum:quadratic"),
+    ],
+)  # fmt: skip
+def test_an_invalid_row_raises(text: str, reason: str) -> None:
+    with pytest.raises(ArgumentError, match=reason):
         parse_row(text)
 
 
@@ -85,8 +134,26 @@ def test_data_are_reproducible_and_begin_with_every_class() -> None:
 def test_mean_loss_by_hand() -> None:
     # z = x W + b = [0, log 3] for every row, so p = [1/4, 3/4].
     parameters = [np.zeros((1, 2), np.float32)], [np.log([1, 3]).astype(np.float32)]
-    loss = mean_loss(parameters, np.ones((2, 1), np.float32), np.array([0, 1]))
+    loss = mean_loss(Row((1, 2), 2), parameters, np.ones((2, 1), np.float32), np.array([0, 1]))
     assert loss == pytest.approx((np.log(4) + np.log(4 / 3)) / 2)
+
+
+def test_mean_loss_of_a_regression_with_maxout_by_hand() -> None:
+    # One input 2, 2 units of 2 pieces: z = [2, -2 | -4, 6], so a = [2, 6], outputs [8, -4].
+    W = np.array([[1, -1, -2, 3]], np.float32), np.array([[1, 1], [1, -1]], np.float32)
+    parameters = list(W), [np.zeros(4, np.float32), np.zeros(2, np.float32)]
+    row = Row((1, 2, 2), 1, is_regression=True, n_pieces=2)
+    loss = mean_loss(row, parameters, np.array([[2]], np.float32), np.array([[7, 0]], np.float32))
+    assert loss == pytest.approx(0.5 * (1 + 16))
+
+
+def test_numbers_to_learn_have_a_teacher_and_noise() -> None:
+    row = parse_row("12-24-3:20:quadratic:100")
+    x, y = make_data(row)
+    assert (y.shape, y.dtype) == ((2000, 3), np.float32)
+    assert y.var() == pytest.approx(1.0, abs=0.3)
+    teacher = np.linalg.lstsq(x, y, rcond=None)[0]
+    assert (y - x @ teacher).var() == pytest.approx(0.1, rel=0.1)
 
 
 # --- contenders -----------------------------------------------------------------------------------
@@ -95,7 +162,12 @@ def test_mean_loss_by_hand() -> None:
 # Compiling PyTorch takes up to a minute: one row is enough for it.
 @pytest.mark.parametrize(
     ("name", "row"),
-    [(name, row) for name in CONTENDERS for row in TINY[: 1 if name == "torch-compile" else 2]],
+    [
+        (name, row)
+        for name, kind in CONTENDERS.items()
+        for row in (*TINY, *OTHERS)[: 1 if name == "torch-compile" else None]
+        if not kind.lacks(parse_row(row))
+    ],
 )
 def test_every_contender_reaches_our_loss(
     name: str, row: str, measured: Callable[[str, str], dict[str, Any]]
@@ -106,18 +178,18 @@ def test_every_contender_reaches_our_loss(
     ours = measured("nnbackend-numpy", row)
     assert answer["loss_before"] == pytest.approx(ours["loss_before"])
     assert answer["loss"] < 0.95 * answer["loss_before"]
-    assert answer["loss"] == pytest.approx(ours["loss"], rel=0.05)
-    assert answer["steps_before_loss"] == 60
+    assert answer["loss"] == pytest.approx(ours["loss"], rel=0.1 if "dropout" in row else 0.05)
+    assert answer["steps_before_loss"] == 2 * parse_row(row).steps
     for figure in ("us_per_step", "us_per_resident_step"):
         assert 0 < answer[figure]["min"] <= answer[figure]["median"] <= answer[figure]["max"]
     assert answer["peak_memory"] > 1e6
-    assert answer["threads_set"] == "1"
+    assert (answer["threads_set"], answer["cpus"]) == ("1", 1)
 
 
 @pytest.mark.parametrize("name", ["nnbackend-numpy", "nnbackend-numba", "sklearn"])
-@pytest.mark.parametrize("sizes", [(5, 6, 3), (5, 6, 2)])
-def test_reset_restores_the_initial_weights(name: str, sizes: tuple[int, ...]) -> None:
-    row = Row(sizes, 8, "adam", 4)
+@pytest.mark.parametrize("text", ["5-6-3:8:4", "5-6-2:8:4", "5-6-1:8:quadratic:4"])
+def test_reset_restores_the_initial_weights(name: str, text: str) -> None:
+    row = parse_row(text)
     x, y = make_data(row)
     start = make_parameters(row)
     contender = CONTENDERS[name](row, x, y, start)
@@ -126,11 +198,51 @@ def test_reset_restores_the_initial_weights(name: str, sizes: tuple[int, ...]) -
     moved = contender.parameters()
     contender.reset()
     again = contender.parameters()
-    loss = mean_loss(start, x, y)
-    assert mean_loss(moved, x, y) != pytest.approx(loss)
+    loss = mean_loss(row, start, x, y)
+    assert mean_loss(row, moved, x, y) != pytest.approx(loss)
     # Two classes share one output in scikit-learn: other weights, the same function.
-    assert mean_loss(again, x, y) == pytest.approx(loss, rel=1e-6)
-    assert contender.predict(x).shape == (32,)
+    assert mean_loss(row, again, x, y) == pytest.approx(loss, rel=1e-6)
+    assert len(contender.predict(x)) == 32
+
+
+@pytest.mark.parametrize("name", [name for name in CONTENDERS if name != "torch-compile"])
+@pytest.mark.parametrize("text", ["12-9-4:20", "12-9-7-3:20:quadratic", "12-9-7-4:20:maxout3"])
+def test_contenders_agree_after_steps_on_one_batch(name: str, text: str) -> None:
+    row, kind = parse_row(f"{text}:momentum:4"), CONTENDERS[name]
+    if why := kind.missing() or kind.lacks(row):
+        pytest.skip(why)
+    data, start = make_data(row), make_parameters(row)
+    results = []
+    for one in (CONTENDERS["nnbackend-numpy"], kind):
+        contender = one(row, *data, start)
+        contender.reset()
+        contender.steps(10)
+        results.append(contender.parameters())
+    ours, theirs = results
+    assert np.abs(ours[0][0] - start[0][0]).max() > 0.01
+    for a, b in zip([*ours[0], *ours[1]], [*theirs[0], *theirs[1]], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["nnbackend-numpy", "nnbackend-numba"])
+def test_our_resident_step_applies_dropout(name: str) -> None:
+    # Adam moves the weights of a unit only if it has a gradient: it is active and was not dropped.
+    moved = []
+    for text in ("5-64-64-3:1:4", "5-64-64-3:1:dropout0.5:4"):
+        row = parse_row(text)
+        start = make_parameters(row)
+        contender = CONTENDERS[name](row, *make_data(row), start)
+        contender.reset()
+        contender.steps(1)
+        moved.append((contender.parameters()[0][2] != start[0][2]).any(axis=1).sum())
+    assert 0 < moved[1] < 0.75 * moved[0]
+
+
+def test_what_a_library_lacks_is_refused() -> None:
+    row = parse_row("5-6-3:8:maxout2:dropout0.5")
+    assert CONTENDERS["sklearn"].lacks(row) == "maxout layers and dropout"
+    with pytest.raises(ArgumentError, match="scikit-learn has no maxout layers and dropout"):
+        CONTENDERS["sklearn"](row, *make_data(row), make_parameters(row))
 
 
 def test_a_contender_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,6 +270,7 @@ def test_the_wheel_has_no_peer_but_scikit_learn() -> None:
         (("sgemm",), {"gflops", "rates"}),
         (("facts",), {"blas", "pools"}),
         (("benchmarks.cpu_extras:time_import", "import nnbackend"), {"seconds"}),
+        (("benchmarks.fma:peak",), {"gflops", "threads"}),
     ],
 )
 def test_the_other_measurements(
@@ -172,6 +285,33 @@ def test_prediction_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu_extras, "MANY_ROWS", 2000)
     answer = cpu_extras.predict(CONTENDERS["nnbackend-numpy"].path(), SECONDS)
     assert answer["one_us"]["median"] > 0 < answer["many_ms"]["median"]
+
+
+def test_a_call_that_is_long_enough_is_a_sample_too() -> None:
+    calls: list[int] = []
+
+    def work(n: int) -> None:
+        calls.append(n)
+        time.sleep(0.01 * n)
+
+    samples = worker.sample(work, 0.02)
+    assert calls == [1, 1, 1]
+    assert len(samples) == 3
+    assert min(samples) >= 0.01
+
+
+def test_the_peak_is_measured_without_memory_accesses() -> None:
+    loop, flops = fma.compiled()
+    (assembly,) = loop.inspect_asm().values()
+    rounds = re.findall(r"^\s*(v?f?n?m\S*add\w*)\s+(.*)$", assembly, re.MULTILINE)
+    fused = [operands for name, operands in rounds if "fm" in name]
+    if not fused:
+        pytest.skip("this processor has no fused multiply-add of vectors")
+    assert not [operands for operands in fused if "(" in operands or "[" in operands]
+    assert len(fused) * 2 * lanes("float32") == flops
+    out = np.zeros(lanes("float32"), np.float32)
+    loop(100, np.float32(0.5), np.float32(1.0), out.ctypes.data)
+    np.testing.assert_allclose(out, 2.0 * len(fused))  # every register converged to 2
 
 
 def test_sample_sizes_fit_the_duration() -> None:
@@ -236,6 +376,7 @@ class FakeWorkers:
         self, us: dict[str, float], crashing: str = "", flags_core: str = "Haswell"
     ) -> None:
         self.us, self.crashing, self.core = us, crashing, flags_core
+        self.losses: dict[str, float] = {}
         self.calls: list[tuple[str, ...]] = []
         self.coretypes: list[str] = []
 
@@ -255,14 +396,17 @@ class FakeWorkers:
             return {"gflops": 200.0 if coretype else 100.0, "rates": {}, "pools": pools}
         if what.endswith("time_import"):
             return {"seconds": 0.5}
+        if what.endswith("fma:peak"):
+            return {"gflops": 250.0, "threads": 2}
         if what.endswith("predict"):
             return {"one_us": spread(5.0), "many_ms": spread(7.0), "many": 1000}
         turn = self.calls.count(tuple(words))
         return {
             "us_per_step": spread(self.us[what] * (2 if turn == 2 else 1)),
             "us_per_resident_step": spread(self.us[what] / 2),
-            "loss_before": 2.3, "loss": 1.0, "steps_before_loss": 60, "import_s": 0.1,
-            "first_step_s": 9.0 if turn == 1 else 1.0, "startup_s": 1.0,
+            "loss_before": 2.3, "loss": self.losses.get(what, 1.0), "steps_before_loss": 60,
+            "import_s": 0.1,
+            "first_step_s": 9.0 if turn == 1 else 1.0,
             "peak_memory": 2**20, "pools": pools,
         }  # fmt: skip
 
@@ -327,8 +471,43 @@ def test_a_crash_is_reported_and_not_fatal(monkeypatch: pytest.MonkeyPatch) -> N
     assert sklearn["error"] == "exit code 1: it crashed"
     assert ours["of_fastest_peer"]["median"] == 0.5
     assert workers.calls.count(("sklearn", "784-100-10:128")) == 1
-    text = cpu_report.markdown(result)
+    text = report.times_table(result)
+    assert "| failed |" in text
     assert "scikit-learn on 784-100-10 b128 failed: exit code 1: it crashed" in text
+
+
+@pytest.mark.usefixtures("all_installed")
+@pytest.mark.parametrize("loss", [1.2, 0.8, float("nan")])
+def test_a_contender_that_learns_something_else_has_failed(
+    loss: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags(monkeypatch, {"avx2"})
+    workers = FakeWorkers(SPEEDS)
+    workers.losses["jax"] = loss
+    ours, sklearn, jax = runner.run(PLAN, workers, lambda line: None)["rows"][0]["contenders"]
+    assert jax["error"] == f"its loss is {loss:.4f}, the median of all 1.0000"
+    assert "us_per_step" not in jax
+    assert ours["of_fastest_peer"]["median"] == 0.25  # compared with scikit-learn
+    assert not sklearn["error"]
+    workers.losses["jax"] = 1.05
+    assert not runner.run(PLAN, workers, lambda line: None)["rows"][0]["contenders"][2]["error"]
+
+
+@pytest.mark.usefixtures("all_installed")
+def test_a_row_that_a_library_cannot_train_is_a_dash(monkeypatch: pytest.MonkeyPatch) -> None:
+    flags(monkeypatch, {"avx2"})
+    rows = tuple(map(parse_row, ("9-8-3:8", "9-8-3:8:dropout0.5", "9-8-3:8:dropout0.2")))
+    workers = FakeWorkers(SPEEDS)
+    result = runner.run(runner.Plan(rows, PLAN.contenders), workers, lambda line: None)
+    assert [row for name, *row in workers.calls if name == "sklearn"] == [["9-8-3:8"]] * 3
+    lines = report.times_table(result).splitlines()
+    assert lines[3] == (
+        "| 9-8-3 b8, dropout 0.5 | **100 (100–200)** | — | 200 (200–400) | 0.500 (0.500–0.500) |"
+    )
+    reason = "- — scikit-learn has no dropout: 9-8-3 b8, dropout 0.5; 9-8-3 b8, dropout 0.2"
+    assert lines[5:] == ["", reason]
+    assert bench.our_failures(result) == []
+    assert cpu_report.picture(result).startswith(b"\x89PNG")
 
 
 @pytest.mark.usefixtures("all_installed")
@@ -375,18 +554,24 @@ def test_a_hanging_worker_times_out() -> None:
 # --- the report -----------------------------------------------------------------------------------
 
 
+def workers_for(threads: int) -> contextlib.AbstractContextManager[FakeWorkers]:
+    return contextlib.nullcontext(FakeWorkers(SPEEDS))
+
+
 @pytest.fixture
 def stored(monkeypatch: pytest.MonkeyPatch, all_installed: None) -> dict[str, Any]:
     """Return a result as read back from its file."""
     flags(monkeypatch, {"avx2"})
-    result = cpu.measure(PLAN, FakeWorkers(SPEEDS), lambda line: None)
-    result["machine"] |= {"cpu": "AMD EPYC (family 25, model 1)", "load_average": [0.1, 0.1, 0.1]}
-    result["date"] = "2026-01-02T03:04:05+00:00"
+    result = cpu.measure([PLAN], False, workers_for, lambda line: None)
+    (run,) = result["runs"]
+    run["machine"] |= {"cpu": "AMD EPYC (family 25, model 1)", "load_average": [0.1, 0.1, 0.1]}
+    run["date"] = "2026-01-02T03:04:05+00:00"
     back: dict[str, Any] = json.loads(json.dumps(result))
     return back
 
 
 def test_the_table(stored: dict[str, Any]) -> None:
+    stored = stored["runs"][0]
     lines = report.times_table(stored).splitlines()
     assert lines[0].startswith("| layers, batch | nnbackend, numba | scikit-learn | JAX |")
     assert lines[2] == (
@@ -414,6 +599,47 @@ def test_the_files(stored: dict[str, Any], tmp_path: Path) -> None:
     assert paths[2].read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_shares_of_two_ceilings(stored: dict[str, Any]) -> None:
+    # 784-100-10, 128 rows: 2 * 128 * (2 * (78400 + 1000) + 1000) = 40.9 million in 100 us, which is
+    # 409 GFLOP/s; sgemm reaches 100, the cores 250.
+    assert "in registers: 250 GFLOP/s" in cpu_report.markdown(stored)
+    line = "| 784-100-10 b128 | nnbackend, numba | 40.9 | 409 | 409% | {} |"
+    assert line.format("164%") in cpu_report.rates_table(stored["runs"][0])
+    stored["runs"][0]["peak"] = None
+    assert line.format("—") in cpu_report.rates_table(stored["runs"][0])
+
+
+def test_each_number_of_threads_has_its_tables(
+    monkeypatch: pytest.MonkeyPatch, all_installed: None, tmp_path: Path
+) -> None:
+    flags(monkeypatch, {"avx2"})
+    started: list[int] = []
+
+    def start(threads: int) -> contextlib.AbstractContextManager[FakeWorkers]:
+        started.append(threads)
+        return workers_for(threads)
+
+    plans = [replace(PLAN, rounds=1, threads=threads) for threads in cpu.thread_counts("1,2,1")]
+    result = cpu.measure(plans, False, start, lambda line: None)
+    assert started == [1, 2]
+    paths = cpu_report.write(result, tmp_path, "both")
+    endings = (".json", ".md", "-threads1.png", "-threads2.png")
+    assert [path.name for path in paths] == [f"both{ending}" for ending in endings]
+    text = paths[1].read_text(encoding="utf-8")
+    assert [line for line in text.splitlines() if line.startswith("## ")] == [
+        "## Threads: 1", "## Threads: 2", "## Import, in seconds",
+    ]  # fmt: skip
+    assert text.count("### Time of a training step") == 2
+    assert len(cpu.measure(plans[:1], True, start, lambda line: None)["imports"]) == 0
+
+
+def test_the_option_threads(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cpu.thread_counts("") == (0,)
+    for words, reason in (("1,x", "separated by commas"), ("-1", "at least 1")):
+        assert cpu.main([f"--threads={words}"]) == 2
+        assert reason in capsys.readouterr().err
+
+
 def test_the_published_result_can_still_be_read() -> None:
     """Its page is what the report makes of its file."""
     (path,) = (ROOT / "benchmarks" / "results").glob("cpu-*.json")
@@ -433,6 +659,7 @@ def test_the_verb(
         plans.append(plan)
         return stored
 
+    stored = stored["runs"][0]
     monkeypatch.setattr(bench, "carry_out", carry_out)
     parser = argparse.ArgumentParser()
     bench.configure(parser)

@@ -1,8 +1,8 @@
 """The interface of a contender: one library that builds, trains and returns a network.
 
-All contenders do the same work: float32, ReLU layers, softmax with cross-entropy, the row's batch
-size and optimizer with the same constants, from the same initial weights. An epoch draws a new
-order, gathers each batch and steps.
+All contenders do the same work: float32, the row's layers, loss, batch size and optimizer with the
+same constants, from the same initial weights. An epoch draws a new order, gathers each batch and
+steps.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from nnbackend.bench.rows import OPTIMIZERS, Row
+from nnbackend.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from nnbackend.bench.rows import Floats, Labels, Parameters
+    from nnbackend.bench.rows import Floats, Parameters, Targets
 
 
 def library(name: str) -> Any:
@@ -36,9 +37,11 @@ class AbstractContender(ABC):
     imports: ClassVar[dict[str, str]] = {}  # title -> a user's first import of the library
     is_ours: ClassVar[bool] = False
 
-    def __init__(self, row: Row, x: Floats, y: Labels, start: Parameters, seed: int = 0) -> None:
+    def __init__(self, row: Row, x: Floats, y: Targets, start: Parameters, seed: int = 0) -> None:
         self.row, self.x, self.y, self.start, self.seed = row, x, y, start, seed
         self.learning_rate = OPTIMIZERS[row.optimizer]
+        if missing := self.lacks(row):
+            raise ArgumentError(f"{self.title} has no {missing}, which {row.name} needs.")
         self.prepare()
 
     @classmethod
@@ -60,6 +63,11 @@ class AbstractContender(ABC):
                 return f"{root} is not installed"
         return ""
 
+    @classmethod
+    def lacks(cls, row: Row) -> str:
+        """Return what the library lacks to train a row, or the empty string."""
+        return ""
+
     @abstractmethod
     def prepare(self) -> None:
         """Build the network and copy the data to the library's device."""
@@ -78,13 +86,13 @@ class AbstractContender(ABC):
 
     @abstractmethod
     def parameters(self) -> Parameters:
-        """Return copies of the weights (I, O) and biases (O,) as they are now."""
+        """Return copies of the weights (I, K * O) and biases (K * O,) as they are now."""
 
     @abstractmethod
     def predict(self, x: Floats) -> Any:
-        """Return the labels of host rows, as a host array."""
+        """Return the labels, or a regression's outputs, of host rows as a host array."""
 
     @property
-    def first_batch(self) -> tuple[Floats, Labels]:
+    def first_batch(self) -> tuple[Floats, Targets]:
         """The rows that a step on a resident batch uses."""
         return self.x[: self.row.batch], self.y[: self.row.batch]

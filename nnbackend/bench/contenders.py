@@ -12,7 +12,7 @@ from nnbackend.bench.base import AbstractContender, library
 from nnbackend.bench.rows import BETA1, BETA2, EPS, MOMENTUM
 
 if TYPE_CHECKING:
-    from nnbackend.bench.rows import Floats, Labels, Parameters
+    from nnbackend.bench.rows import Floats, Parameters, Row, Targets
 
 
 class OursOnNumPy(AbstractContender):
@@ -40,12 +40,20 @@ class OursOnNumPy(AbstractContender):
             self.rule = nn.Adam(self.learning_rate, BETA1, BETA2, EPS)
         else:
             self.rule = nn.SGD(self.learning_rate, momentum=MOMENTUM)
-        n_in, *hidden, n_out = self.row.layers
-        layers = [n_in, *hidden, nn.Dense(n_out, "softmax")]
-        self.net = nn.Network(layers, "cross_entropy", activation="relu", device=self.device)
+        layers, loss = self._layers(nn), "quadratic" if self.row.is_regression else "cross_entropy"
+        self.net = nn.Network(layers, loss, activation="relu", device=self.device)
         self.stop = _stop_after()
         self.reset()
         self._step = self._new_step()
+
+    def _layers(self, nn: Any) -> list[Any]:
+        n_in, *hidden, n_out = self.row.layers
+        layers = [n_in]
+        for n in hidden:
+            layers.append(nn.Maxout(n, self.row.n_pieces) if self.row.n_pieces > 1 else n)
+            if self.row.drop_rate:
+                layers.append(nn.Dropout(self.row.drop_rate))
+        return [*layers, nn.Dense(n_out, "identity" if self.row.is_regression else "softmax")]
 
     def reset(self) -> None:
         api, config = (
@@ -70,7 +78,9 @@ class OursOnNumPy(AbstractContender):
         numbers = [self.learning_rate, rule.momentum, 1]
         backend.to_device(library("numpy").array(numbers, sums), out=hyper)
         layers, loss = net.for_training()
-        space = net.workspace(rows, layers, grad=grad)
+        clock = backend.to_device(library("numpy").zeros(2, "int64"))
+        dropout = library("nnbackend.network.workspace").DropoutSource(self.seed, clock)
+        space = net.workspace(rows, layers, grad=grad, dropout=dropout)
 
         def step() -> None:
             out = space.forward()
@@ -119,7 +129,7 @@ class OursOnNumba(OursOnNumPy):
 
 
 class ScikitLearn(AbstractContender):
-    """scikit-learn's MLPClassifier.
+    """scikit-learn's MLPClassifier, or MLPRegressor.
 
     Its Adam adds epsilon before the bias correction, and two classes share one logistic output.
     """
@@ -130,10 +140,18 @@ class ScikitLearn(AbstractContender):
         "scikit-learn's MLPClassifier": "from sklearn.neural_network import MLPClassifier"
     }
 
+    @classmethod
+    def lacks(cls, row: Row) -> str:
+        missing = {"maxout layers": row.n_pieces > 1, "dropout": row.drop_rate > 0.0}
+        return " and ".join(what for what, is_needed in missing.items() if is_needed)
+
     def prepare(self) -> None:
         solver = "adam" if self.row.optimizer == "adam" else "sgd"
-        self.model = library("sklearn.neural_network").MLPClassifier(
-            self.row.layers[1:-1], activation="relu", solver=solver, alpha=0.0,
+        kind = "MLPRegressor" if self.row.is_regression else "MLPClassifier"
+        if self.row.is_regression and self.row.layers[-1] == 1:
+            self.y = self.y[:, 0]  # a column is not accepted without a warning
+        self.model = getattr(library("sklearn.neural_network"), kind)(
+            hidden_layer_sizes=self.row.layers[1:-1], activation="relu", solver=solver, alpha=0.0,
             batch_size=self.row.batch, learning_rate_init=self.learning_rate,
             momentum=MOMENTUM, nesterovs_momentum=False,
             beta_1=BETA1, beta_2=BETA2, epsilon=EPS, shuffle=True, random_state=self.seed,
@@ -156,7 +174,7 @@ class ScikitLearn(AbstractContender):
 
     @property
     def _is_logistic(self) -> bool:
-        return self.row.layers[-1] == 2
+        return self.row.layers[-1] == 2 and not self.row.is_regression
 
     def steps(self, n: int) -> None:
         x, y = self.first_batch
@@ -167,7 +185,7 @@ class ScikitLearn(AbstractContender):
         self.model.set_params(max_iter=n)
         self._fit(self.x, self.y)
 
-    def _fit(self, x: Floats, y: Labels) -> None:
+    def _fit(self, x: Floats, y: Targets) -> None:
         category = library("sklearn.exceptions").ConvergenceWarning
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", category)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from nnbackend.bench.runner import Answer
 
+NOTHING = "—"  # the cell of a contender without figures
 QUIET = 0.5  # above this load average before the run the figures are unreliable
 
 
@@ -43,34 +44,42 @@ def times_table(result: Answer) -> str:
     names = titles(result)
     lines = []
     for row in result["rows"]:
-        measured = {c["name"]: c for c in row["contenders"]}
-        good = {n: c["us_per_step"]["median"] for n, c in measured.items() if not c["error"]}
-        best = min(good, key=lambda n: good[n], default="")
+        good, failed = measured(row), {c["name"] for c in row["contenders"] if c["error"]}
+        best = min(good, key=lambda n: float(good[n]["us_per_step"]["median"]), default="")
         cells = []
         for name in names:
-            if name not in good:
-                cells.append("failed" if name in measured else "")
-                continue
-            text = with_spread(measured[name]["us_per_step"])
-            cells.append(f"**{text}**" if name == best else text)
-        lines.append((row["title"], *cells, _best_of_ours(row)))
+            text = with_spread(good[name]["us_per_step"]) if name in good else NOTHING
+            cells.append("failed" if name in failed else f"**{text}**" if name == best else text)
+        ours = best_of_ours(row)
+        ratio = with_spread(ours["of_fastest_peer"]) if ours and ours["of_fastest_peer"] else ""
+        lines.append((row["title"], *cells, ratio))
     header = ("layers, batch", *names.values(), "ours / fastest peer")
-    failures = [
-        f"- {c['title']} on {row['title']} failed: {c['error']}"
-        for row in result["rows"]
-        for c in row["contenders"]
-        if c["error"]
-    ]
-    return "\n\n".join([table(header, lines), *(["\n".join(failures)] if failures else [])])
+    reasons = _reasons(result)
+    return "\n\n".join([table(header, lines), *(["\n".join(reasons)] if reasons else [])])
 
 
-def _best_of_ours(row: Answer) -> str:
-    ratios = [
-        c["of_fastest_peer"]
-        for c in row["contenders"]
-        if c["is_ours"] and not c["error"] and c["of_fastest_peer"]
-    ]
-    return with_spread(min(ratios, key=lambda r: float(r["median"]))) if ratios else ""
+def _reasons(result: Answer) -> list[str]:
+    """Return why contenders have no times."""
+    lacking: dict[str, list[str]] = {}
+    failures = []
+    for row in result["rows"]:
+        for c in row["contenders"]:
+            if c["lacks"]:
+                lacking.setdefault(f"{c['title']} has no {c['lacks']}", []).append(row["title"])
+            elif c["error"]:
+                failures.append(f"- {c['title']} on {row['title']} failed: {c['error']}")
+    return [*(f"- {NOTHING} {why}: {'; '.join(rows)}" for why, rows in lacking.items()), *failures]
+
+
+def measured(row: Answer) -> dict[str, Answer]:
+    """Return the contenders that have figures on a row, by name."""
+    return {c["name"]: c for c in row["contenders"] if not c["error"] and not c["lacks"]}
+
+
+def best_of_ours(row: Answer) -> Answer | None:
+    """Return the faster of our contenders on a row."""
+    ours = [c for c in measured(row).values() if c["is_ours"]]
+    return min(ours, key=lambda c: float(c["us_per_step"]["median"]), default=None)
 
 
 def titles(result: Answer) -> dict[str, str]:

@@ -1,25 +1,30 @@
 """The rows of the comparison: networks, synthetic data, and the work of a step.
 
-A row is written `784-100-10:128`: layer sizes and batch size; then optionally the optimizer and the
-steps of an epoch: `784-100-10:128:momentum:50`.
+A row is written `784-100-10:128`: layer sizes and batch size. Options follow, in any order:
+
+    momentum        SGD with momentum; without it Adam (adam)
+    quadratic       regression: linear outputs, C = 1/2 sum (a - y)^2; without it classes
+    maxout2         hidden layers of maxout units with 2 pieces; without it ReLU
+    dropout0.5      dropout with this rate after each hidden layer
+    50              steps of an epoch
 """
 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nnbackend.errors import ArgumentError
-from nnbackend.suggestions import suggest
 
 if TYPE_CHECKING:  # imported late: a contender's import time is measured
     from numpy import float32, int64
     from numpy.typing import NDArray
 
     Floats = NDArray[float32]
-    Labels = NDArray[int64]
-    Parameters = tuple[list[Floats], list[Floats]]  # weights (I, O), biases (O,)
+    Targets = NDArray[int64] | NDArray[float32]  # labels (n,), or numbers (n, O)
+    Parameters = tuple[list[Floats], list[Floats]]  # weights (I, K * O), biases (K * O,)
 
 OPTIMIZERS = {"adam": 1e-3, "momentum": 0.01}  # name -> learning rate
 MOMENTUM = 0.9
@@ -31,36 +36,51 @@ FEWEST_STEPS = 4
 
 @dataclass(frozen=True)
 class Row:
-    """One training task: ReLU layers, softmax, cross-entropy, batches of `batch` rows."""
+    """One training task, in batches of `batch` rows.
+
+    n_pieces: of each hidden unit; 1 is ReLU, more are maxout.  drop_rate: after each hidden layer.
+    """
 
     layers: tuple[int, ...]
     batch: int
     optimizer: str = "adam"
     steps_given: int = 0
+    is_regression: bool = False
+    n_pieces: int = 1
+    drop_rate: float = 0.0
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """What differs from a ReLU classifier trained with Adam, in the words of the text form."""
+        words = {
+            "quadratic": self.is_regression,
+            f"maxout{self.n_pieces}": self.n_pieces > 1,
+            f"dropout{self.drop_rate}": self.drop_rate > 0.0,
+            self.optimizer: self.optimizer != "adam",
+        }
+        return tuple(word for word, is_given in words.items() if is_given)
 
     @property
     def name(self) -> str:
         """The row in its text form."""
-        words = ["-".join(map(str, self.layers)), str(self.batch)]
-        if self.optimizer != "adam" or self.steps_given:
-            words.append(self.optimizer)
-        return ":".join(words + [str(self.steps_given)] * bool(self.steps_given))
+        sizes, steps = "-".join(map(str, self.layers)), [str(self.steps_given)]
+        return ":".join([sizes, str(self.batch), *self.options, *(steps * bool(self.steps_given))])
 
     @property
     def title(self) -> str:
         """The row's title in a table.
 
-        >>> Row((784, 100, 10), 128, "momentum").title
-        '784-100-10 b128, momentum'
+        >>> Row((784, 100, 10), 128, "momentum", drop_rate=0.5).title
+        '784-100-10 b128, dropout 0.5, momentum'
         """
-        usual = self.optimizer == "adam"
-        sizes = "-".join(map(str, self.layers))
-        return f"{sizes} b{self.batch}" + ("" if usual else f", {self.optimizer}")
+        words = [re.sub(r"(?<=[a-z])(?=\d)", " ", word) for word in self.options]
+        return ", ".join([f"{'-'.join(map(str, self.layers))} b{self.batch}", *words])
 
     @property
-    def weight_counts(self) -> tuple[int, ...]:
-        """The number of weights of each layer."""
-        return tuple(i * o for i, o in zip(self.layers, self.layers[1:], strict=False))
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """The shape of each layer's weights; maxout layers have n_pieces columns for each unit."""
+        widths = [*(self.n_pieces * n for n in self.layers[1:-1]), self.layers[-1]]
+        return tuple(zip(self.layers, widths, strict=False))
 
     @property
     def flops(self) -> int:
@@ -71,7 +91,7 @@ class Row:
         >>> Row((3, 4, 2), 5).flops
         480
         """
-        counts = self.weight_counts
+        counts = [n_in * width for n_in, width in self.shapes]
         return 2 * self.batch * (2 * sum(counts) + sum(counts[1:]))
 
     @property
@@ -89,30 +109,53 @@ class Row:
 
 
 def parse_row(text: str) -> Row:
-    """Return the row of a text `sizes:batch[:optimizer[:steps]]`.
+    """Return the row of a text `sizes:batch`, with options after further colons.
 
     Raises: ArgumentError for anything else.
-    >>> parse_row("784-30-10:10").layers
-    (784, 30, 10)
+    >>> parse_row("784-256-10:128:momentum:maxout2").options
+    ('maxout2', 'momentum')
     """
-    sizes, *rest = text.split(":")
+    sizes, *words = text.split(":")
     try:
         layers = tuple(int(size) for size in sizes.split("-"))
-        batch = int(rest[0])
-        steps = int(rest[2]) if len(rest) == 3 else 0
-        if len(rest) > 3 or len(layers) < 2 or min(*layers, batch) < 1 or steps < 0:
+        batch = int(words.pop(0))
+        if len(layers) < 2 or min(*layers, batch) < 1:
             raise ValueError
     except (ValueError, IndexError):
         raise ArgumentError(
-            "A row must be sizes:batch, or sizes:batch:optimizer:steps, all of them at least 1. "
+            "A row must be layer sizes and a batch size, all of them at least 1. "
             f"Received: {text!r}. Use for instance 784-100-10:128 or 784-100-10:128:momentum."
         ) from None
-    optimizer = rest[1] if len(rest) > 1 else "adam"
-    if optimizer not in OPTIMIZERS:
-        raise ArgumentError(f"unknown optimizer {optimizer!r}. {suggest(optimizer, OPTIMIZERS)}")
-    if layers[-1] < 2:
-        raise ArgumentError(f"A row must end in at least 2 classes. Received: {text!r}.")
-    return Row(layers, batch, optimizer, steps)
+    options = dict(_option(word) for word in words)
+    if len(options) < len(words):
+        raise ArgumentError(f"A row must give each option once. Received: {text!r}.")
+    row = Row(layers, batch, **options)
+    if len(layers) == 2 and (row.n_pieces > 1 or row.drop_rate):
+        raise ArgumentError(f"maxout and dropout need a hidden layer. Received: {text!r}.")
+    if layers[-1] < 2 and not row.is_regression:
+        raise ArgumentError(
+            f"A row must end in at least 2 classes. Received: {text!r}. For regression "
+            f"write {text}:quadratic."
+        )
+    return row
+
+
+def _option(word: str) -> tuple[str, Any]:
+    """Return the field of Row that an option sets, and its value."""
+    if word in OPTIMIZERS:
+        return "optimizer", word
+    if word == "quadratic":
+        return "is_regression", True
+    if word.isdecimal() and int(word) > 0:
+        return "steps_given", int(word)
+    if (found := re.fullmatch(r"maxout(\d+)", word)) and int(found[1]) > 1:
+        return "n_pieces", int(found[1])
+    if (found := re.fullmatch(r"dropout(0?\.\d+)", word)) and float(found[1]) > 0.0:
+        return "drop_rate", float(found[1])
+    raise ArgumentError(
+        f"An option of a row must be {', '.join(OPTIMIZERS)}, quadratic, maxout2 (or more pieces), "
+        f"dropout0.5 (or another rate below 1) or the steps of an epoch. Received: {word!r}."
+    )
 
 
 QUICK = tuple(parse_row(t) for t in ("784-100-10:128", "20-64-64-2:32", "784-512-512-10:128"))
@@ -123,11 +166,11 @@ def parse_rows(text: str) -> tuple[Row, ...]:
     return tuple(parse_row(word) for word in text.split(",") if word)
 
 
-def make_data(row: Row, seed: int = 0) -> tuple[Floats, Labels]:
-    """Return inputs (n, I) and labels (n,) that a network can learn, but not perfectly.
+def make_data(row: Row, seed: int = 0) -> tuple[Floats, Targets]:
+    """Return inputs (n, I) and targets that a network can learn, but not perfectly.
 
-    Labels are drawn by the softmax of a fixed linear teacher; the first ones are 0, 1, 2, ..., so
-    that every class occurs in the first rows.
+    A fixed linear teacher makes them: labels are drawn by its softmax, and the first ones are 0, 1,
+    2, ..., so that every class occurs in the first rows. Numbers are its outputs with noise.
     """
     import numpy as np
 
@@ -135,7 +178,11 @@ def make_data(row: Row, seed: int = 0) -> tuple[Floats, Labels]:
     n_in, n_out = row.layers[0], row.layers[-1]
     x = rng.standard_normal((row.n_samples, n_in), dtype=np.float32)
     teacher = rng.standard_normal((n_in, n_out)) * (3.0 / math.sqrt(n_in))
-    y = np.argmax(x @ teacher.astype(np.float32) + rng.gumbel(size=(len(x), n_out)), axis=1)
+    outputs = x @ teacher.astype(np.float32)
+    if row.is_regression:
+        y = outputs + rng.standard_normal(outputs.shape, dtype=np.float32)
+        return x, y / np.float32(math.sqrt(10.0))  # with a variance of about 1
+    y = np.argmax(outputs + rng.gumbel(size=outputs.shape), axis=1)
     y[:n_out] = np.arange(n_out)[: len(y)]
     return x, y
 
@@ -149,20 +196,24 @@ def make_parameters(row: Row, seed: int = 0) -> Parameters:
 
     rng = np.random.Generator(np.random.Philox(seed + 1))
     weights = []
-    for n_in, n_out in zip(row.layers, row.layers[1:], strict=False):
-        limit = math.sqrt(6.0 / n_in)
-        weights.append(rng.uniform(-limit, limit, (n_in, n_out)).astype(np.float32))
+    for shape in row.shapes:
+        limit = math.sqrt(6.0 / shape[0])
+        weights.append(rng.uniform(-limit, limit, shape).astype(np.float32))
     return weights, [np.zeros(W.shape[1], np.float32) for W in weights]
 
 
-def mean_loss(parameters: Parameters, x: Floats, y: Labels) -> float:
-    """Return the mean cross-entropy of a network with these parameters, by plain NumPy."""
+def mean_loss(row: Row, parameters: Parameters, x: Floats, y: Targets) -> float:
+    """Return the mean loss of a network with these parameters, without dropout, by plain NumPy."""
     import numpy as np
 
     a, (weights, biases) = x, parameters
     for W, b in zip(weights[:-1], biases[:-1], strict=True):
-        a = np.maximum(a @ W + b, 0.0)
+        z = a @ W + b
+        pieces = z.reshape(len(z), row.n_pieces, -1)
+        a = pieces.max(axis=1) if row.n_pieces > 1 else np.maximum(z, 0.0)
     z = (a @ weights[-1] + biases[-1]).astype(np.float64)
+    if row.is_regression:
+        return float(0.5 * ((z - y) ** 2).sum(axis=1).mean())
     z -= z.max(axis=1, keepdims=True)
     losses = np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(z)), y]
     return float(losses.mean())

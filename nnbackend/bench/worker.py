@@ -52,7 +52,8 @@ def spread(samples: Sequence[float]) -> dict[str, float]:
 def sample(work: Callable[[int], object], seconds: float) -> list[float]:
     """Call work(n) repeatedly for about `seconds`; return the seconds per unit of each call.
 
-    n grows until a call takes long enough to be timed.
+    n grows until a call takes long enough to be timed. That call is a sample too if n stays the
+    same: an epoch of a large network takes longer than its share of the seconds.
     """
 
     def took(n: int) -> float:
@@ -62,9 +63,10 @@ def sample(work: Callable[[int], object], seconds: float) -> list[float]:
     while (once := took(n)) < share / 4:
         n *= 4
     each = once / n
-    n = max(1, round(share / each))
-    count = min(SAMPLES, max(FEWEST_SAMPLES, math.floor(seconds / (n * each))))
-    return [took(n) / n for _ in range(count)]
+    chosen = max(1, round(share / each))
+    count = min(SAMPLES, max(FEWEST_SAMPLES, math.floor(seconds / (chosen * each))))
+    samples = [each] if chosen == n else []
+    return samples + [took(chosen) / chosen for _ in range(count - len(samples))]
 
 
 def train(path: str, row_text: str, seconds: float) -> Answer:
@@ -78,27 +80,21 @@ def train(path: str, row_text: str, seconds: float) -> Answer:
     contender.steps(1)
     first_step_s = time.perf_counter() - begin
     contender.reset()
-    begin = time.perf_counter()
-    contender.epochs(1)
-    first_epoch_s = time.perf_counter() - begin
-    contender.reset()
     contender.epochs(WARM_UP_EPOCHS)
-    loss = mean_loss(contender.parameters(), x, y)
+    loss = mean_loss(row, contender.parameters(), x, y)
     memory = peak_memory()
     epoch_s = sample(contender.epochs, seconds)
     step_s = sample(contender.steps, seconds / 4)
-    usual = statistics.median(epoch_s)
     return {
         "contender": kind.name,
         "row": row.name,
         "us_per_step": spread([s / row.steps * 1e6 for s in epoch_s]),
         "us_per_resident_step": spread([s * 1e6 for s in step_s]),
-        "loss_before": mean_loss(start, x, y),
+        "loss_before": mean_loss(row, start, x, y),
         "loss": loss,
         "steps_before_loss": WARM_UP_EPOCHS * row.steps,
         "import_s": import_s,
         "first_step_s": first_step_s,
-        "startup_s": max(0.0, first_step_s + first_epoch_s - usual),
         "peak_memory": memory,
         **_surroundings(),
     }
@@ -131,7 +127,11 @@ def facts(_seconds: float) -> Answer:
 
 
 def _surroundings() -> Answer:
-    return {"pools": thread_pools(), "threads_set": os.environ.get("OMP_NUM_THREADS", "")}
+    return {
+        "pools": thread_pools(),
+        "threads_set": os.environ.get("OMP_NUM_THREADS", ""),
+        "cpus": len(usable_cpus()),
+    }
 
 
 JOBS: dict[str, Callable[..., Answer]] = {"train": train, "sgemm": sgemm, "facts": facts}

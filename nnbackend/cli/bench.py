@@ -28,9 +28,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--rows", metavar="LIST", default=usual,
-        help="what to train, sizes:batch or sizes:batch:momentum (default: %(default)s)",
+        help="what to train, sizes:batch or sizes:batch:momentum; further options are quadratic, "
+        "maxout2, dropout0.5 (default: %(default)s)",
     )  # fmt: skip
     add_measuring(parser, seconds=0.5)
+    parser.add_argument(
+        "--threads", type=int, metavar="N", default=0,
+        help="for every contender (default: as many as there are CPUs)",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="end stdout with one JSON object")
 
 
@@ -43,10 +48,6 @@ def add_measuring(parser: argparse.ArgumentParser, *, seconds: float) -> None:
     parser.add_argument(
         "--seconds", type=float, metavar="S", default=seconds,
         help="duration of each measurement (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--threads", type=int, metavar="N", default=0,
-        help="for every contender (default: as many as there are CPUs)",
     )  # fmt: skip
 
 
