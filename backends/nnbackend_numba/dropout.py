@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numba
 import numpy as np
 
 from nnbackend.backend import philox
-from nnbackend_numba.intrinsics import high_word
+from nnbackend_numba.intrinsics import cut, high_word, local_memory, pointer
 from nnbackend_numba.panels import flat
 from nnbackend_numba.records import ROWS, operation
 from nnbackend_numba.steps import AbstractStep, kernel
@@ -25,23 +26,29 @@ BUMP0, BUMP1 = (np.uint64(b) for b in philox.KEY_BUMPS)
 def dropout(x, a, mask, clock, seed, layer, first_row, threshold, scale, row):
     """Compute a = x * scale where the unit's 16 bits are below the threshold, else 0 (`philox`)."""
     n, lanes = x.shape[1], x.shape[2]
-    blocks = np.uint64((n + 15) // 16)
-    for i in range(x.shape[0] * lanes):
-        q, s = i // lanes, i % lanes
-        place = (first_row + np.uint64(row * lanes + i)) * blocks
-        for block in range((n + 15) // 16):
-            c0, c1 = place + np.uint64(block + 1), np.uint64(0)
-            c2, c3 = np.uint64(clock[0]), np.uint64(0)
-            k0, k1 = seed, layer
-            for _ in range(10):
-                high0, high1 = high_word(c0, M0), high_word(c2, M1)
-                c0, c1, c2, c3 = high1 ^ c1 ^ k0, c2 * M1, high0 ^ c3 ^ k1, c0 * M0
-                k0, k1 = k0 + BUMP0, k1 + BUMP1
+    blocks = (n + 15) // 16
+    words = numba.carray(pointer(local_memory()), (4 * lanes,), np.uint64)
+    for q in range(x.shape[0]):
+        for block in range(blocks):
+            for s in range(lanes):
+                place = first_row + np.uint64((row + q) * lanes + s)
+                c0, c1 = place * np.uint64(blocks) + np.uint64(block + 1), np.uint64(0)
+                c2, c3 = np.uint64(clock[0]), np.uint64(0)
+                k0, k1 = seed, layer
+                for _ in range(10):
+                    high0, high1 = high_word(c0, M0), high_word(c2, M1)
+                    c0, c1, c2, c3 = high1 ^ c1 ^ k0, c2 * M1, high0 ^ c3 ^ k1, c0 * M0
+                    k0, k1 = k0 + BUMP0, k1 + BUMP1
+                words[s], words[lanes + s] = c0, c1
+                words[2 * lanes + s], words[3 * lanes + s] = c2, c3
             for j in range(block * 16, min(n, block * 16 + 16)):
-                word = (c0, c1, c2, c3)[(j & 15) >> 2]
-                keep = ((word >> np.uint64(16 * (j & 3))) & np.uint64(0xFFFF)) < threshold
-                mask[q, j, s] = keep
-                a[q, j, s] = x[q, j, s] * scale if keep else x.dtype.type(0)
+                four, shift = cut(words, ((j & 15) >> 2) * lanes, lanes), np.uint64(16 * (j & 3))
+                xj, aj = flat(x, q, j, j + 1), flat(a, q, j, j + 1)
+                mj = flat(mask, q, j, j + 1)
+                for s in range(lanes):
+                    keep = ((four[s] >> shift) & np.uint64(0xFFFF)) < threshold
+                    mj[s] = keep
+                    aj[s] = xj[s] * scale if keep else x.dtype.type(0)
 
 
 @kernel
