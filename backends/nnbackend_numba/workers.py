@@ -47,7 +47,8 @@ class Workers:
             return
         done = 0
         while done < steps:
-            per_step = self._seconds.get(self._is_alone, SLICE_SECONDS)
+            known = self._seconds.get(not self._is_alone, SLICE_SECONDS)
+            per_step = self._seconds.get(self._is_alone, known)
             n = min(steps - done, max(1, round(SLICE_SECONDS / max(per_step, 1e-9))))
             begin = time.perf_counter()
             if self._is_alone or not self._run_together(table, last, done, n):
