@@ -480,7 +480,8 @@ def compiled(machine: Any, dtype: str, registers: tuple[int, int]) -> str:
     function = ir.Function(module, kind, "tile")
     builder = ir.IRBuilder(function.append_basic_block())
     given = dict(zip(tiles.ARGUMENTS, function.args, strict=True))
-    tiles.emit_tile(builder, dtype, registers, given)
+    width, high = registers
+    tiles.emit_tile(tiles.Vectors(builder, dtype, width), high, given)
     builder.ret_void()
     parsed = llvm.parse_assembly(str(module))
     passes = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
