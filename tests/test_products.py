@@ -339,7 +339,7 @@ def test_parts_of_the_gradients(dtype: str, part: tuple[int, int], n: int) -> No
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_empty_parts_write_nothing(dtype: str) -> None:
     lanes, address = tiles.lanes(dtype), products.product_of(dtype).address
-    x, W, z = np.ones((2, 5, lanes), dtype), np.ones((5, 3), dtype), np.ones((2, 3, lanes), dtype)
+    x, W, z = (np.full(s, GUARD, dtype) for s in ((2, 5, lanes), (5, 3), (2, 3, lanes)))
     for ends, inputs, units in (
         ((1, 1), (0, 5), (0, 3)),
         ((0, 2), (2, 2), (0, 3)),
@@ -348,14 +348,12 @@ def test_empty_parts_write_nothing(dtype: str) -> None:
         from_python(products.forward)(address, x, W, z, 0, ends, inputs, units, 0, 0)
     from_python(products.input_gradient)(address, z, W, x, 0, (4, 4))
     from_python(products.input_gradient)(address, z[:0], W, x[:0], 0, (0, 5))
-    assert (x == 1).all()
-    assert (z == 1).all()
+    assert (x == GUARD).all()
+    assert (z == GUARD).all()
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("columns", [1, 16, 37])
-def test_rows_of_a_prediction(dtype: str, columns: int, threads: int) -> None:
+def check_prediction(dtype: str, columns: int, threads: int) -> None:
+    """Check the products of many rows, and that each row is activated once."""
     rng = np.random.default_rng(0)
     for n in (prediction.FEWEST_ROWS - 1, prediction.ROWS_AT_ONCE + 1, 600):
         x, W = (rng.standard_normal(s).astype(dtype) for s in ((n, 300), (300, columns)))
@@ -366,6 +364,13 @@ def test_rows_of_a_prediction(dtype: str, columns: int, threads: int) -> None:
         memory.check(z)
         rows = np.concatenate([np.arange(n)[part] for part in parts])
         assert sorted(rows) == [*range(n)]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("columns", [1, 16, 37])
+def test_rows_of_a_prediction(dtype: str, columns: int, threads: int) -> None:
+    check_prediction(dtype, columns, threads)
 
 
 # ---- panels -------------------------------------------------------------------------------------
@@ -548,6 +553,7 @@ def check_avx2() -> None:
             check_products(product, dtype, every=3)
         check_panels(dtype, dtype, AtOffset(8))
         check_transposes(dtype, AtOffset(8))
+    check_prediction("float32", 37, threads=1)
     check_training()
 
 
