@@ -24,19 +24,6 @@ from nnbackend_numba.tiles import BYTES, I32, I64, Vectors, register
 HALF = ir.IntType(16)
 
 
-class _Bfloat(ir.Type):  # type: ignore[misc]
-    """LLVM's bfloat, for which llvmlite has no class."""
-
-    def _to_string(self) -> str:
-        return "bfloat"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Bfloat)
-
-    def __hash__(self) -> int:
-        return hash(_Bfloat)
-
-
 @cache
 def is_available() -> bool:
     """Return True if the processor multiplies pairs (AVX512-BF16)."""
@@ -49,7 +36,6 @@ class Pairs(Vectors):
     def __init__(self, builder: Any, dtype: str, width: int) -> None:
         super().__init__(builder, dtype, width)
         self.words = ir.VectorType(I32, self.lanes)
-        self.halves = ir.VectorType(_Bfloat(), 2 * self.lanes)
 
     def load_operand(self, place: Any) -> Any:
         return self.build.load(self.build.bitcast(place, self.words.as_pointer()), align=4)
@@ -62,9 +48,8 @@ class Pairs(Vectors):
 
     def multiply_add(self, x: Any, y: Any, z: Any) -> Any:
         name = "llvm.x86.avx512bf16.dpbf16ps.512"
-        kind = ir.FunctionType(self.kind, [self.kind, self.halves, self.halves])
+        kind = ir.FunctionType(self.kind, [self.kind, self.words, self.words])
         function = self.build.module.globals.get(name) or ir.Function(self.build.module, kind, name)
-        x, y = (self.build.bitcast(v, self.halves) for v in (x, y))
         return self.build.call(function, [z, x, y])
 
     def rounded(self, place: Any) -> Any:
