@@ -1,7 +1,8 @@
 """The matrix products of the numba backend, and the layout of their operands, against NumPy.
 
 Operands lie at any address, between guard numbers, or next to memory that must not be accessed.
-Lanes that do not count contain NaN. The tiles of other processors are compiled and read.
+Lanes that do not count contain NaN. The tiles of other processors are compiled and read. "bf16" are
+float32 products of pairs of bfloat16, see `pairs`.
 """
 
 from __future__ import annotations
@@ -33,11 +34,14 @@ import numba
 from llvmlite import ir
 from numba.core.caching import NullCache
 
-from nnbackend_numba import caching, panels, prediction, products, tiles
+from nnbackend_numba import caching, pairs, panels, prediction, products, tiles
 from nnbackend_numba.scalars import FAST
 from nnbackend_numba.workers import Workers
 
 DTYPES = ("float32", "float64")
+NO_PAIRS = "this processor has no AVX512-BF16"
+needs_pairs = pytest.mark.skipif(not pairs.is_available(), reason=NO_PAIRS)
+KINDS = (*DTYPES, pytest.param("bf16", marks=needs_pairs))
 PRODUCTS = ("z", "dx", "dW", "rows")  # the last: z = x W row by row, of predictions
 GUARD = -77.0
 EDGE = 64  # guard numbers on either side
@@ -132,7 +136,20 @@ class Case:
     @property
     def is_padded(self) -> bool:
         """Whether the last vector of a row of C is written beyond the row."""
-        return self.product == "dW" and self.columns % tiles.lanes(self.dtype) != 0
+        return self.product == "dW" and self.columns % self.lanes != 0
+
+    @property
+    def is_narrow(self) -> bool:
+        return self.dtype == "bf16"
+
+    @property
+    def sums(self) -> str:
+        """The dtype of C and D."""
+        return "float32" if self.is_narrow else self.dtype
+
+    @property
+    def lanes(self) -> int:
+        return tiles.lanes(self.sums)
 
 
 def to_panels(matrix: Any, lanes: int) -> Any:
@@ -146,6 +163,22 @@ def to_panels(matrix: Any, lanes: int) -> Any:
 def from_panels(array: Any, n_rows: int) -> Any:
     """Return the matrix that panels contain."""
     return array.transpose(0, 2, 1).reshape(-1, array.shape[1])[:n_rows]
+
+
+def rounded(values: Any) -> Any:
+    """Return float32 numbers rounded to bfloat16, ties to even, by arithmetic of integers."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32).astype(np.int64)
+    kept, rest = bits >> 16, bits & 0xFFFF
+    kept += (rest > 0x8000) | ((rest == 0x8000) & (kept % 2 == 1))
+    kept = np.where(np.isnan(values), (bits >> 16) | 0x40, kept)
+    return (kept << 16).astype(np.uint32).view(np.float32)
+
+
+def paired(values: Any) -> Any:
+    """Return rows of pairs, as float32, of numbers that bfloat16 has; an odd last one with zero."""
+    halves = (np.ascontiguousarray(values).view(np.uint32) >> 16).astype(np.uint16)
+    halves = np.pad(halves, ((0, 0), (0, halves.shape[1] % 2)))
+    return np.ascontiguousarray(halves).view(np.float32)
 
 
 @cache
@@ -165,7 +198,8 @@ def draw(case: Case) -> list[Any]:
     """Return A, B and D of a case."""
     rng = np.random.default_rng(case.m + 100 * case.columns + 10_000 * case.k)
     shapes = ((case.m, case.k), (case.k, case.columns), (case.m, case.columns))
-    return [rng.standard_normal(shape).astype(case.dtype) for shape in shapes]
+    A, B, D = (rng.standard_normal(shape).astype(case.sums) for shape in shapes)
+    return [rounded(A), rounded(B), D] if case.is_narrow else [A, B, D]
 
 
 def with_longer(matrix: Any) -> Any:
@@ -175,8 +209,9 @@ def with_longer(matrix: Any) -> Any:
 
 def computed(case: Case, memory: Any) -> Any:
     """Return C, computed with all operands in memory of a kind."""
-    m, k, lanes, (A, B, D) = case.m, case.k, tiles.lanes(case.dtype), draw(case)
-    size, n, part = A.itemsize, -(-case.columns // lanes), products.PART
+    m, lanes, (A, B, D) = case.m, case.lanes, draw(case)
+    A, B, at_once = (paired(A), paired(B.T).T, lanes // 2) if case.is_narrow else (A, B, lanes)
+    k, size, n, part = len(B), A.itemsize, -(-case.columns // lanes), products.PART
     line = lanes * size
     b, d = to_panels(B.T, lanes), to_panels(D.T, lanes)
     of_b, of_c = (line, b[0].nbytes), (line, d[0].nbytes)
@@ -189,11 +224,12 @@ def computed(case: Case, memory: Any) -> Any:
     elif case.product in ("dx", "rows"):
         a, of_a = A, (k * size, size, 0, size)
     else:
-        a, of_a = to_panels(A.T, lanes), (line, size, lanes - 1, m * line)
+        a = to_panels(A.T, at_once)
+        of_a = at_once * size, size, at_once - 1, a[0].nbytes
         c, d, of_c = with_longer(np.full_like(D, GUARD)), with_longer(D), (D[0].nbytes, line)
         part = k if case.is_padded else products.LONG_PART
         # Rows of a batch that is not a multiple of the lanes.
-        b = np.pad(b, ((0, 0), (0, -k % lanes), (0, 0)), constant_values=np.nan)
+        b = np.pad(b, ((0, 0), (0, -k % at_once), (0, 0)), constant_values=np.nan)
         of_b = line, b[0].nbytes
     a, b, c, d = map(memory.put, (a, b, c, d))
     of_d = (d.ctypes.data, *of_c) if case.adds else (0, 0, 0)
@@ -213,7 +249,7 @@ def check(case: Case, got: Any) -> None:
     """Compare C with NumPy's in float64, each element by the bound of its terms."""
     A, B, D = (matrix.astype(np.float64) for matrix in draw(case))
     D = D if case.adds else np.zeros_like(D)
-    bound = 4 * np.finfo(case.dtype).eps * np.sqrt(case.k) * (abs(A) @ abs(B) + abs(D))
+    bound = 4 * np.finfo(case.sums).eps * np.sqrt(case.k) * (abs(A) @ abs(B) + abs(D))
     wrong = ~(abs(got - (A @ B + D)) <= bound)
     assert not wrong.any(), f"{case}: wrong at {np.argwhere(wrong)[:5].tolist()}"
 
@@ -238,18 +274,17 @@ def variants(product: str, dtype: str, every: int = 1) -> Iterator[Case]:
 
 def check_products(product: str, dtype: str, every: int = 1) -> None:
     """Check all cases of a product, each at another address."""
-    size = np.dtype(dtype).itemsize
     for i, case in enumerate(variants(product, dtype, every)):
-        check(case, computed(case, AtOffset(i * size % 64)))
+        check(case, computed(case, AtOffset(i * np.dtype(case.sums).itemsize % 64)))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", KINDS)
 @pytest.mark.parametrize("product", PRODUCTS)
 def test_products_are_those_of_numpy(product: str, dtype: str) -> None:
-    check_products(product, dtype)
+    check_products(product, dtype, every=2 if dtype == "bf16" else 1)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", KINDS)
 @pytest.mark.parametrize("product", PRODUCTS)
 def test_no_bit_depends_on_addresses_and_the_order_of_tiles(product: str, dtype: str) -> None:
     for case in variants(product, dtype, every=20):
@@ -262,7 +297,7 @@ def test_no_bit_depends_on_addresses_and_the_order_of_tiles(product: str, dtype:
 
 
 @protected
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", KINDS)
 @pytest.mark.parametrize("product", PRODUCTS)
 def test_products_access_nothing_outside_of_their_operands(
     product: str, dtype: str, tmp_path: Path
@@ -449,7 +484,10 @@ def test_panels_access_nothing_outside_of_their_operands(dtype: str, tmp_path: P
 LABEL = r"\.?L\w+"
 JUMP = rf"\s(?:j\w+|b\.\w+|b|t?cbn?z)\s(?:.*\s)?({LABEL})$"
 ON_STACK = re.compile(r"%[xyz]mm\d.*\(%[re]sp|\(%[re]sp.*%[xyz]mm\d|\b[qvdsz]\d+\b.*\[sp\b")
-FUSED, SEPARATE = re.compile(r"\sv?fn?madd\d|\sfmla\b"), re.compile(r"\sv?mulp[sd]\s|\sfmul\b")
+FUSED, SEPARATE = (
+    re.compile(r"\sv?fn?madd\d|\sfmla\b|\svdpbf16ps\b"),
+    re.compile(r"\sv?mulp[sd]\s|\sfmul\b"),
+)
 
 
 def inner_loops(assembly: str) -> list[list[str]]:
@@ -468,16 +506,24 @@ def count(pattern: re.Pattern[str], lines: list[str]) -> int:
     return sum(bool(pattern.search(line)) for line in lines)
 
 
+def sums_of(kind: re.Pattern[str], loop: list[str]) -> int:
+    """Return the number of sums; a loop over pairs may have two rounds, with the same registers."""
+    of_pairs = {line.split(",")[-1] for line in loop if "dpbf16" in line}
+    return len(of_pairs) or count(kind, loop)
+
+
 def check_assembly(assembly: str, high: int, has_fused: bool = True) -> None:
     """Check that the sums stay in registers, from one multiplication to the next."""
     loops, kind = inner_loops(assembly), FUSED if has_fused else SEPARATE
-    assert max(count(kind, loop) for loop in loops) == tiles.PAIR * high
+    assert max(sums_of(kind, loop) for loop in loops) == tiles.PAIR * high
     assert len(loops) >= tiles.PAIR * high
     assert not any(count(ON_STACK, loop) for loop in loops)
     assert not has_fused or not any(count(SEPARATE, loop) for loop in loops)
 
 
-def compiled(machine: Any, dtype: str, registers: tuple[int, int]) -> str:
+def compiled(
+    machine: Any, dtype: str, registers: tuple[int, int], vectors: Any = tiles.Vectors
+) -> str:
     """Return the assembly of a function that contains the tiles of a dtype."""
     module = ir.Module()
     module.triple, module.data_layout = machine.triple, str(machine.target_data)
@@ -485,12 +531,24 @@ def compiled(machine: Any, dtype: str, registers: tuple[int, int]) -> str:
     function = ir.Function(module, kind, "tile")
     builder = ir.IRBuilder(function.append_basic_block())
     given = dict(zip(tiles.ARGUMENTS, function.args, strict=True))
-    tiles.emit_tile(builder, dtype, registers, given)
+    width, high = registers
+    tiles.emit_tile(vectors(builder, dtype, width), high, given)
     builder.ret_void()
     parsed = llvm.parse_assembly(str(module))
     passes = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
     passes.getModulePassManager().run(parsed, passes)
     return machine.emit_assembly(parsed)
+
+
+def machine_of(triple: str, cpu: str) -> Any:
+    """Return LLVM's machine of a processor; skip the test if this llvmlite has none."""
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    try:
+        target = llvm.Target.from_triple(triple)
+    except RuntimeError as error:
+        pytest.skip(f"this llvmlite cannot compile for {triple}: {error}")
+    return target.create_target_machine(cpu=cpu, opt=3)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -508,13 +566,7 @@ def compiled(machine: Any, dtype: str, registers: tuple[int, int]) -> str:
 def test_sums_stay_in_registers(
     triple: str, cpu: str, registers: tuple[int, int], dtype: str
 ) -> None:
-    llvm.initialize_all_targets()
-    llvm.initialize_all_asmprinters()
-    try:
-        target = llvm.Target.from_triple(triple)
-    except RuntimeError as error:
-        pytest.skip(f"this llvmlite cannot compile for {triple}: {error}")
-    machine = target.create_target_machine(cpu=cpu, opt=3)
+    machine = machine_of(triple, cpu)
     assert tiles.register_of(machine) == registers
     width, high = registers
     check_assembly(compiled(machine, dtype, registers), high, has_fused=cpu != "x86-64")
@@ -523,9 +575,20 @@ def test_sums_stay_in_registers(
     assert any(count(ON_STACK, loop) for loop in loops)
 
 
+@pytest.mark.parametrize("cpu", ["cooperlake", "znver4", "sapphirerapids"])
+def test_sums_of_pairs_stay_in_registers(cpu: str) -> None:
+    machine = machine_of("x86_64-unknown-linux-gnu", cpu)
+    assembly = compiled(machine, "float32", (64, 14), pairs.Pairs)
+    check_assembly(assembly, 14)
+    loops = inner_loops(assembly)
+    assert not any(count(re.compile(r"\sv?fmadd"), loop) for loop in loops)
+    reads = re.compile(r"\sv(broadcastss|pbroadcastd)\s[^%]*\(")  # and copies to all lanes
+    assert max(count(reads, loop) for loop in loops) >= 14
+
+
 def check_own_assembly() -> None:
     """Check the products that numba compiles for this process."""
-    for dtype in DTYPES:
+    for dtype in (*DTYPES, *["bf16"] * pairs.is_available()):
         with pytest.MonkeyPatch.context() as patch:  # code from the cache has no assembly
             patch.setattr(caching, "_cache_of", lambda _: NullCache())
             function = products.product_of.__wrapped__(dtype)

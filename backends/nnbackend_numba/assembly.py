@@ -35,7 +35,7 @@ class Assembly(AbstractStep):
     Raises: NotRecordable for a kernel, a formula or an array that operations do not support.
     """
 
-    def __init__(self, calls: Sequence[Call], workers: int) -> None:
+    def __init__(self, calls: Sequence[Call], workers: int, is_narrow: bool = False) -> None:
         self.references: list[Any] = []  # keep alive what the table points to
         self._addresses: dict[int, int] = {}  # by the arrays' ids
         self.tick: Any = None  # the call of the kernel, as of the next one
@@ -51,6 +51,7 @@ class Assembly(AbstractStep):
         self._layers = [(arguments["W"], arguments["b"]) for arguments in given]
         self.lanes = lanes(self._layers[0][0].dtype.name if given else "float32")
         self.buffers = Buffers(workers, self.lanes)
+        self.is_narrow = is_narrow and bool(given) and self._layers[0][0].dtype == np.float32
         for call in calls:
             self._add(call)
         self._flush()
@@ -145,7 +146,7 @@ class Assembly(AbstractStep):
             for deferred in pending:
                 _, own, given = deferred
                 if offset(own.dW, call.gradient) == start:  # computed and used block by block
-                    gradients[0] = {"x": own.x, "keeps": 0, **given}
+                    gradients[0] = {"keeps": 0, **given}
                     self._deferred = [d for d in self._deferred if d is not deferred]
             found.append(Range(start, len(W), b.size, True, gradients[0]))
             found.append(Range(after, b.size, 1, False, gradients[1]))

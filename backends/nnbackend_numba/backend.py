@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from nnbackend.backend import Backend
 from nnbackend.backend.formulas import Activation, Array
 from nnbackend_numba import (  # noqa: F401 - their kernels
     batches,
@@ -25,6 +26,7 @@ from nnbackend_numba import (  # noqa: F401 - their kernels
     forking,
     losses,
     maxout,
+    pairs,
     prediction,
     updates,
 )
@@ -70,9 +72,17 @@ class NumbaBackend(_CompiledKernels):
     name = "numba"
     device = "numba:0"
 
-    def __init__(self) -> None:
+    def __init__(self, precision: str = "float32") -> None:
         super().__init__()
         self._threads = min(threads.of_blas(), usable_cores())
+        self.precision = precision
+        if pairs.is_available():
+            self.precisions = ("float32", "bf16")
+
+    def with_precision(self, precision: str) -> Backend:
+        """Return this device with another precision of the products of recorded steps."""
+        super().with_precision(precision)
+        return self if precision == self.precision else NumbaBackend(precision)
 
     def dense_forward(
         self, x: Array, W: Array, b: Array, phi: Activation, z: Array, a: Array
@@ -124,7 +134,7 @@ class NumbaBackend(_CompiledKernels):
 
     def capture(self, step: Callable[[], None]) -> Callable[[int], None]:
         try:
-            return Program(record(self, step), self._threads).run
+            return Program(record(self, step), self._threads, self.precision == "bf16").run
         except NotRecordable as reason:
             logger.info("steps run kernel by kernel: %s", str(reason).splitlines()[0])
             return super().capture(step)

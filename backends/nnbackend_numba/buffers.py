@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,6 +10,20 @@ from nnbackend.backend.formulas import Array
 from nnbackend_numba.panels import aligned
 from nnbackend_numba.products import BLOCK, LONGER
 from nnbackend_numba.recorder import NotRecordable
+
+
+class Narrow(NamedTuple):
+    """A layer's operands as pairs of bfloat16 in int32, see `pairs`.
+
+    pairs: of units for x and delta, of rows for W.  halves: of rows of the batch for x, of columns
+    for W.
+    """
+
+    x_pairs: Array
+    x_halves: Array
+    W_pairs: Array
+    W_halves: Array
+    delta_pairs: Array
 
 
 class Buffers:
@@ -21,6 +35,7 @@ class Buffers:
     def __init__(self, workers: int, lanes: int) -> None:
         self.workers, self.lanes = workers, lanes
         self.unwritten: dict[int, Array] = {}
+        self._narrow: dict[int, Narrow] = {}  # by the weights' ids
         self._panels: dict[tuple[Any, ...], tuple[Array, Array]] = {}  # each matrix, its panels
 
     def panels(self, matrix: Array) -> Array:
@@ -51,6 +66,18 @@ class Buffers:
     def in_all_lanes(self, vector: Array) -> Array:
         """Return an array for the numbers of a vector in all lanes, for each worker."""
         return aligned((self.workers, vector.size, self.lanes), vector.dtype)
+
+    def narrow(self, x: Array, W: Array) -> Narrow:
+        """Return the arrays for a layer's operands in bfloat16."""
+        if id(W) not in self._narrow:
+            (n_panels, n_in, lanes), n_out = self.panels(x).shape, W.shape[1]
+            shapes = (
+                *((n_panels, (n_in + 1) // 2, lanes), (n_panels, n_in, lanes // 2)),
+                *(((n_in + 1) // 2, n_out), (n_in, (n_out + 1) // 2)),
+                (n_panels, (n_out + 1) // 2, lanes),
+            )
+            self._narrow[id(W)] = Narrow(*(aligned(shape, np.int32) for shape in shapes))
+        return self._narrow[id(W)]
 
     def scratch(self, dW: Array) -> Array:
         """Return an array for some rows of a weight gradient, for each worker."""

@@ -57,7 +57,8 @@ def words_of(record: Record, call: CheckedCall, by_columns: bool = False) -> lis
     words += [(letter, call.sizes[letter]) for letter in record.letters]
     for name, operand in record.operands.items():
         if operand.role == "product":
-            words.append((name, product_of(call.kind).address))
+            is_narrow = call.dtypes.get("source") == "int32"
+            words.append((name, product_of("bf16" if is_narrow else call.kind).address))
         elif operand.role == "floats":
             words += [(f"{name}_{k}", float(v)) for k, v in enumerate(call.values[name])]
         else:

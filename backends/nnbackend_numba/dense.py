@@ -12,7 +12,7 @@ from typing import Any
 import numba
 
 from nnbackend.backend.formulas import Array
-from nnbackend_numba import products, scalars
+from nnbackend_numba import narrow, products, scalars
 from nnbackend_numba.codegen import even_part, part_of_lines
 from nnbackend_numba.compiling import Formula
 from nnbackend_numba.intrinsics import address_of, cut, local_memory, vector
@@ -25,7 +25,7 @@ from nnbackend_numba.steps import HERE, AbstractStep, Where, recorded_kernel
 formula: Any = None  # replaced, see `compiling`
 OUTPUTS = Split("rows", even="Q", lines="O")
 ELEMENTS = Split("rows", even="Q", lines="E")
-X = "in Q I L"
+X = "in Q I L source"
 _inline: Any = numba.njit(**scalars.INNER)
 
 # ---- forward ------------------------------------------------------------------------------------
@@ -42,7 +42,7 @@ def write_to_all_lanes(b, wide_b, worker):
     return address_of(wide)
 
 
-PRODUCT = {"x": "in Q I L", "W": "in I O", "b": "in O", "wide_b": "out workers O L"}
+PRODUCT = {"x": X, "W": "in I O source", "b": "in O", "wide_b": "out workers O L"}
 
 
 @operation(
@@ -80,7 +80,7 @@ def forward(x, W, b, wide_b, z, product, worker):
 
 
 @operation(
-    OUTPUTS, x=X, W="in I O", parts="in workers Q O L", with_own="int", z="out Q O L",
+    OUTPUTS, x=X, W="in I O source", parts="in workers Q O L", with_own="int", z="out Q O L",
     product="product",
 )  # fmt: skip
 def complete(x, W, parts, with_own, z, product, row, first, last, worker):
@@ -136,14 +136,16 @@ def dense_forward(step: AbstractStep, call: Any) -> None:
     if phi.kernel == "softmax":
         raise NotRecordable("softmax within the network")
     owned = _owned(cut.is_next_by_inputs(W), "forward", a)
-    wide_b = step.buffers.in_all_lanes(call.b)
+    wide_b, operands = step.buffers.in_all_lanes(call.b), dict[str, Array]()
+    if step.is_narrow:
+        operands = narrow.forward_operands(step, call)
     if not cut.is_by_inputs(W):
-        step.run(forward, call, wide_b=wide_b)
+        step.run(forward, call, wide_b=wide_b, **operands)
     else:
         parts = step.buffers.parts(z)
         # With too few panels, some workers would wait for what others compute of their own.
         with_own = not owned.by_columns and parts.shape[1] % step.workers > 0
-        given = {"parts": parts, "with_own": with_own}
+        given: dict[str, Any] = {"parts": parts, "with_own": with_own, **operands}
         where = HERE if x is cut.x else _owned(True, "forward", x)
         of_units = owned.by_columns
         step.run(partial_product, call, where=where, **given, wide_b=wide_b, of_units=of_units)
@@ -168,7 +170,8 @@ def slope(delta, z, a, first, last):
 
 
 @operation(
-    Split("rows", even="Q", lines="I"), delta="in Q O L", W="in I O", dx="out Q I L",
+    Split("rows", even="Q", lines="I"), delta="in Q O L source", W="in I O source",
+    dx="out Q I L",
     product="product",
 )  # fmt: skip
 def input_gradient(delta, W, dx, product, first, last):
@@ -202,8 +205,8 @@ def transpose(delta, turned, db, rows, first, last, worker):
 
 
 @operation(
-    INPUTS, x=X, turned="in workers H T L", scratch="inout workers R", dW="out I O", rows="int",
-    product="product",
+    INPUTS, x="in Q I M source", turned="in workers H T L source", scratch="inout workers R",
+    dW="out I O", rows="int", product="product",
 )  # fmt: skip
 def weight_gradient(x, turned, scratch, dW, rows, product, first, last, worker):
     """dW = x^T delta, own rows of W."""
@@ -226,8 +229,12 @@ def dense_backward(step: AbstractStep, call: Any) -> None:
         owned = _owned(cut.is_next_by_inputs(call.W), "back", call.delta)
         step.run(slope, call, Formula(phi.df, phi.df_is_plain), owned)
     if call.dx is not None:
-        step.run(input_gradient, call, where=_owned(cut.is_by_inputs(call.W), "back", call.dx))
+        operands = narrow.backward_operands(step, call) if step.is_narrow else {}
+        where = _owned(cut.is_by_inputs(call.W), "back", call.dx)
+        step.run(input_gradient, call, where=where, **operands)
     turned, rows = step.buffers.transposes(call.delta), len(call.delta)
     step.defer(transpose, call, turned=turned, rows=rows)
-    scratch = step.buffers.scratch(call.dW)
-    step.defer(weight_gradient, call, turned=turned, rows=rows, scratch=scratch)
+    given = {"x": step.panels(call.x), "turned": turned, "rows": rows}
+    if step.is_narrow:
+        given = narrow.gradient_operands(step, call, turned)
+    step.defer(weight_gradient, call, scratch=step.buffers.scratch(call.dW), **given)

@@ -19,10 +19,10 @@ import numpy as np
 from numba import types
 from numba.np.ufunc.dufunc import DUFunc
 
-from nnbackend_numba import intrinsics, panels, scalars, tiles
+from nnbackend_numba import intrinsics, pairs, panels, scalars, tiles
 
 # The modules that every formula and operation is compiled with.
-_MODULES = (scalars, intrinsics, tiles, panels)
+_MODULES = (scalars, intrinsics, tiles, panels, pairs)
 _SOURCES = [Path(str(module.__file__)) for module in _MODULES]
 _SOURCES += [
     Path(__file__).with_name(f"{name}.py") for name in ("compiling", "codegen", "products")

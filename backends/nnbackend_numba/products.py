@@ -28,6 +28,7 @@ import numpy as np
 from nnbackend_numba import caching, tiles
 from nnbackend_numba.fingerprints import fingerprint
 from nnbackend_numba.intrinsics import address_of, call_product, pointer
+from nnbackend_numba.pairs import Pairs
 from nnbackend_numba.scalars import INNER
 
 PART = 256  # of k at once: 2 vectors of 64 bytes for each are 32 KB
@@ -97,10 +98,13 @@ def _product(
 
 @cache
 def product_of(dtype: str) -> Any:
-    """Return the compiled product of a dtype, whose `address` the functions below take."""
-    given = {
-        "tile": tiles.tile(dtype), "high": tiles.register()[1], "lanes": tiles.lanes(dtype)
-    }  # fmt: skip
+    """Return the compiled product of a dtype, whose `address` the functions below take.
+
+    "bf16": of pairs of bfloat16 in int32, see `pairs`; C and D are float32.
+    """
+    kind, vectors = ("float32", Pairs) if dtype == "bf16" else (dtype, tiles.Vectors)
+    tile, high = tiles.tile(kind, vectors), tiles.register()[1]
+    given = {"tile": tile, "high": high, "lanes": tiles.lanes(kind)}
     function = FunctionType(_product.__code__, globals() | given)
     function.__name__ = function.__qualname__ = f"product_{fingerprint(dtype)}"
     signature = f"void({', '.join(['int64'] * _product.__code__.co_argcount)})"
@@ -150,15 +154,15 @@ def weight_gradient(product, x, turned, worker, dW, rows, n_out, inputs, ahead, 
     `_product`.
     dW: an array that is longer than these rows by LONGER numbers, which are overwritten.
     """
-    line, lanes = x.shape[2] * x.itemsize, x.shape[2]
+    (n_in, at_once), line, lanes = x.shape[1:], x.shape[2] * x.itemsize, turned.shape[3]
+    vector, height = lanes * turned.itemsize, turned.shape[2]
     lo, hi = inputs
     a, n = address_of(x) + lo * line, (n_out + lanes - 1) // lanes
     part = LONG_PART if n_out % lanes == 0 else rows  # added parts would be overwritten
     call_product(product, (
-        hi - lo, n, rows, a, line, x.itemsize, lanes - 1, x.shape[1] * line,
-        address_of(turned) + worker * n * turned.shape[2] * line, line, turned.shape[2] * line,
-        address_of(dW), n_out * x.itemsize, line,
-        0, 0, 0, 0, part, ahead, count, size,
+        hi - lo, n, rows, a, line, x.itemsize, at_once - 1, n_in * line,
+        address_of(turned) + worker * n * height * vector, vector, height * vector,
+        address_of(dW), n_out * dW.itemsize, vector, 0, 0, 0, 0, part, ahead, count, size,
     ))  # fmt: skip
 
 

@@ -26,11 +26,12 @@ class Program:
     Raises: NotRecordable for a call without an operation.
     """
 
-    def __init__(self, calls: Sequence[Call], most_workers: int) -> None:
+    def __init__(self, calls: Sequence[Call], most_workers: int, is_narrow: bool = False) -> None:
         self._multiplications = sum(map(_multiplications, calls))
         fair = 1 + self._multiplications // WORK_PER_WORKER
         self.workers = max(1, min(most_workers, fair))
-        self._step, self._workers = Assembly(calls, self.workers), Workers(self.workers)
+        self._step = Assembly(calls, self.workers, is_narrow)
+        self._workers = Workers(self.workers)
 
     def run(self, n: int) -> None:
         """Run n steps."""

@@ -58,6 +58,7 @@ class AbstractStep(ABC):
     """What kernels give their operations to."""
 
     workers = lanes = 1
+    is_narrow = False  # products have operands in bfloat16, see `narrow`
     phase = ""
     partitioning = Partitioning()
     buffers: Any = None  # see `buffers`; a direct call has none

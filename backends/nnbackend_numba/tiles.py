@@ -68,7 +68,7 @@ def lanes(dtype: str) -> int:
     return register()[0] // np.dtype(dtype).itemsize
 
 
-class _Vectors:
+class Vectors:
     """A builder of instructions on vectors of one dtype, of a width in bytes."""
 
     def __init__(self, builder: Any, dtype: str, width: int) -> None:
@@ -88,6 +88,8 @@ class _Vectors:
     def store(self, value: Any, place: Any) -> None:
         place = self.build.bitcast(place, self.kind.as_pointer())
         self.build.store(value, place, align=self.size)
+
+    load_operand = load  # of A or B
 
     def load_to_all_lanes(self, place: Any) -> Any:
         place = self.build.bitcast(place, self.number.as_pointer())
@@ -110,7 +112,7 @@ class _Vectors:
         self.build.call(function, [place, *(ir.Constant(I32, v) for v in (0, 3, 1))])
 
 
-def _sums(v: _Vectors, m: int, n: int, given: dict[str, Any]) -> list[Any]:
+def _sums(v: Vectors, m: int, n: int, given: dict[str, Any]) -> list[Any]:
     """Emit the loop over k of a tile of m rows and n vectors; return its sums, row by row."""
     build, row = v.build, given["row"]
     multiples = [build.mul(I64(i), row) for i in range(HALF + 1)]
@@ -121,7 +123,7 @@ def _sums(v: _Vectors, m: int, n: int, given: dict[str, Any]) -> list[Any]:
     count, b, ahead = build.phi(I64), build.phi(BYTES), build.phi(BYTES)
     rows, sums = [build.phi(BYTES) for _ in starts], [build.phi(v.kind) for _ in range(m * n)]
     v.prefetch(ahead)
-    columns = [v.load(b), v.load(v.at(b, given["b_next"]))][:n]
+    columns = [v.load_operand(b), v.load_operand(v.at(b, given["b_next"]))][:n]
     later = []
     for i in range(m):
         number = v.load_to_all_lanes(v.at(rows[i // HALF], multiples[i % HALF]))
@@ -141,7 +143,7 @@ def _sums(v: _Vectors, m: int, n: int, given: dict[str, Any]) -> list[Any]:
     return later
 
 
-def _store(v: _Vectors, m: int, n: int, sums: list[Any], given: dict[str, Any]) -> None:
+def _store(v: Vectors, m: int, n: int, sums: list[Any], given: dict[str, Any]) -> None:
     """Emit C = sums, or C = D + sums."""
     is_added = v.build.icmp_signed("!=", given["d"], I64(0))
     with v.build.if_else(is_added) as branches:
@@ -170,11 +172,11 @@ ARGUMENTS = (
 )
 
 
-def emit_tile(builder: Any, dtype: str, registers: tuple[int, int], given: dict[str, Any]) -> None:
-    """Emit tiles of all shapes for a processor, see `register`. given: ARGUMENTS, int64."""
-    width, high = registers
-    places = {k: builder.inttoptr(given[k], BYTES) for k in ("a", "b", "c", "ahead")}
-    v, given, done = _Vectors(builder, dtype, width), given | places, builder.append_basic_block()
+def emit_tile(v: Vectors, high: int, given: dict[str, Any]) -> None:
+    """Emit tiles of up to `high` rows and 2 vectors. given: ARGUMENTS, int64."""
+    builder = v.build
+    given = given | {k: builder.inttoptr(given[k], BYTES) for k in ("a", "b", "c", "ahead")}
+    done = builder.append_basic_block()
     shape = builder.add(builder.mul(given["n"], I64(64)), given["m"])
     choice = builder.switch(shape, done)
     for n in range(1, PAIR + 1):
@@ -188,10 +190,10 @@ def emit_tile(builder: Any, dtype: str, registers: tuple[int, int], given: dict[
 
 
 @cache
-def tile(dtype: str) -> Any:
+def tile(dtype: str, vectors: type[Vectors] = Vectors) -> Any:
     """Return the intrinsic that computes a tile of a dtype; it takes ARGUMENTS as a tuple.
 
-    m: 1 to the rows of a tile; n: 1 or 2; k: at least 1.
+    m: 1 to the rows of a tile; n: 1 or 2; k: at least 1. vectors: how operands are multiplied.
     """
 
     @intrinsic
@@ -199,7 +201,8 @@ def tile(dtype: str) -> Any:
         def generate(context, builder, signature, args):
             values = [builder.extract_value(args[0], i) for i in range(len(ARGUMENTS))]
             given = dict(zip(ARGUMENTS, values, strict=True))
-            emit_tile(builder, dtype, register(), given)
+            width, high = register()
+            emit_tile(vectors(builder, dtype, width), high, given)
             return context.get_dummy_value()
 
         return types.void(arguments), generate
@@ -216,7 +219,7 @@ def transpose(typingctx, like, to, down, places, offset):
     """
 
     def generate(context, builder, signature, args):
-        v = _Vectors(builder, str(like.dtype), register()[0])
+        v = Vectors(builder, str(like.dtype), register()[0])
         _, to, down, places, offset = args
         to, places = builder.inttoptr(to, BYTES), builder.inttoptr(places, I64.as_pointer())
         rows = []
@@ -233,7 +236,7 @@ def transpose(typingctx, like, to, down, places, offset):
     return result, generate if is_float else lambda context, *_: context.get_dummy_value()
 
 
-def _transposed(v: _Vectors, rows: list[Any]) -> list[Any]:
+def _transposed(v: Vectors, rows: list[Any]) -> list[Any]:
     """Emit the exchange of numbers between rows at a distance of 1, 2, 4 and so on."""
     n, step = v.lanes, 1
     while step < n:

@@ -87,7 +87,11 @@ def clip_norm(step: AbstractStep, call: Any) -> None:
 # are updated while it is in a cache. It is written to a scratch array, and to g if that `keeps` it.
 
 RANGE = "inout U*V"
-PRODUCT = {"x": "in Q U L", "turned": "in workers H T L", "scratch": "inout workers R"}
+PRODUCT = {
+    "x": "in Q U M source",
+    "turned": "in workers H T L source",
+    "scratch": "inout workers R",
+}
 RULE = {
     "line": "line S C", "p": "floats", "decays": "int",
     "rows": "int", "columns": "int", "keeps": "int", "product": "product",

@@ -374,7 +374,7 @@ class Backend(ABC):
         Raises: ArgumentError for a precision that is not in `precisions`.
         """
         if precision not in self.precisions:
-            more = ("tf32 and bf16 are for CUDA.",) if self.precisions == ("float32",) else ()
+            more = ("tf32 is for CUDA, bf16 also for CPUs with AVX512-BF16.",)
             expected = f"one of {', '.join(self.precisions)} on {self.device}"
             raise ArgumentError(Fault("precision", expected, precision, more))
         return self
