@@ -80,6 +80,7 @@ def forward_operands(step: AbstractStep, call: Any) -> dict[str, Array]:
     weights = {"pairs": made.W_pairs, "halves": made.W_halves, "lanes": step.lanes}
     step.run(narrow_weights, call, where=Where(step.phase), **weights)
     step.run(narrow_rows, call, pairs=made.x_pairs, halves=made.x_halves)
+    step.barrier()
     return {"x": made.x_pairs, "W": made.W_pairs}
 
 
