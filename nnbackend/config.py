@@ -296,7 +296,8 @@ class Settings(TrainOptions):
     precision: str | None = option(
         None, choice(*PRECISIONS),
         "precision of float32 matrix products: {names}; the last two are faster and less exact, on "
-        "a CUDA GPU, bf16 also on CPUs with AVX512-BF16", topic="machine", metavar="NAME", shown="that of the device: float32",
+        "a CUDA GPU, bf16 also on CPUs with AVX512-BF16", topic="machine", metavar="NAME",
+        shown="that of the device: float32",
     )  # fmt: skip
     target_accuracy: float | None = option(
         None, number("a number, at most 1", high=1, closed="high"),

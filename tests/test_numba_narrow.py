@@ -339,7 +339,9 @@ def train(sizes: tuple[int, ...], device: Any, dtype: str = "float32", **options
     hidden = [nn.Dense(n, "tanh") for n in sizes[1:-1]]
     layers = [sizes[0], *hidden, nn.Dropout(0.2), nn.Dense(sizes[-1], "softmax")]
     net = nn.Network(layers, "cross_entropy", device=device, dtype=dtype, seed=1)
-    nn.train(net, x, y, epochs=3, batch_size=17, seed=1, **{"optimizer": nn.SGD(0.02, 0.9), **options})
+    nn.train(
+        net, x, y, epochs=3, batch_size=17, seed=1, **{"optimizer": nn.SGD(0.02, 0.9), **options}
+    )
     return net.backend.to_host(net.theta)
 
 
