@@ -142,7 +142,7 @@ def test_a_model_of_a_cpu_keeps_bf16(with_bf16: Backend, tmp_path: Path) -> None
     model.save(path)
     copies = [nn.load(path, device="cpu"), pickle.loads(pickle.dumps(model)), deepcopy(model)]
     model.fit(data.x, data.y, **options)
-    for copy in copies:  # each goes on with steps in bf16
+    for copy in copies:  # each continues in bf16
         assert copy.network.backend.precision == "bf16"
         copy.fit(data.x, data.y, **options)
         np.testing.assert_array_equal(copy.network.theta, model.network.theta)
