@@ -189,13 +189,13 @@ def write(result: Answer, folder: Path) -> list[Path]:
     return paths
 
 
-def into_docs(result: Answer, page: Path) -> None:
-    """Replace the table of a page by that of a result."""
-    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    old, _, after = rest.partition(END)
+def insert(text: str, page: Path, begin: str, end: str) -> None:
+    """Replace what is between two marks of a page."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
+    old, _, after = rest.partition(end)
     if not old:
-        raise SystemExit(f"{page} must hold a table between {BEGIN.strip()} and {END.strip()}")
-    page.write_text(f"{before}{BEGIN}\n{table(result)}\n{END}{after}", encoding="utf-8")
+        raise SystemExit(f"{page} must hold a table between {begin.strip()} and {end.strip()}")
+    page.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -214,7 +214,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.simplefilter("ignore")
         print(json.dumps(measure(*json.loads(args.one))))
     elif args.docs:
-        into_docs(json.loads(args.docs.read_text(encoding="utf-8")), args.page)
+        result = json.loads(args.docs.read_text(encoding="utf-8"))
+        insert(table(result), args.page, BEGIN, END)
     else:
         every = QUICK if args.quick else list(range(len(SETS)))
         sets = [int(number) for number in args.sets.split(",") if number] or every

@@ -22,72 +22,24 @@ from nnbackend.training.optimizers import Optimizer
 pytest.importorskip("numba", reason="numba is not installed")
 
 import numba
+from numba_runs import (
+    TOLERANCE,
+    backend_of,
+    partition_small_steps,
+    random_case,
+    random_data,
+    recorded_programs,
+)
 
-from nnbackend_numba import fingerprints, partitioning, prediction, program, recorder
+from nnbackend_numba import fingerprints, prediction, program, recorder
 from nnbackend_numba import workers as threads_of_programs
 from nnbackend_numba.backend import NumbaBackend
 from nnbackend_numba.fingerprints import fingerprint
-from nnbackend_numba.program import Program
-
-TOLERANCE = {"float32": 2e-4, "float64": 1e-11}  # relative, after some steps
-ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "leaky_relu", "elu", "identity")
-OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad", "adadelta")
 
 
 @pytest.fixture(autouse=True)
 def _partition_small_steps_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(program, "WORK_PER_WORKER", 1)
-    monkeypatch.setattr(program, "MIN_PARALLEL_WORK", 1)
-    monkeypatch.setattr(partitioning, "MIN_INPUTS_PER_WORKER", 2)
-
-
-def backend_of(workers: int) -> NumbaBackend:
-    backend = NumbaBackend()
-    backend._threads = workers
-    return backend
-
-
-def recorded_programs(monkeypatch: pytest.MonkeyPatch) -> list[Program]:
-    """Return a list that receives every program made from now on."""
-    made: list[Program] = []
-    original = Program.__init__
-
-    def noting(self: Program, *args: Any) -> None:
-        original(self, *args)
-        made.append(self)
-
-    monkeypatch.setattr(Program, "__init__", noting)
-    return made
-
-
-def random_case(rng: np.random.Generator) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
-    """Draw layers, options of the network and options of training."""
-    layers: list[Any] = [int(rng.integers(1, 40))]
-    for _ in range(rng.integers(0, 4)):
-        width = int(rng.integers(1, 50))
-        kind = rng.choice(["dense", "dense", "dense", "dropout", "maxout"])
-        if kind == "dense":
-            layers.append(nn.Dense(width, str(rng.choice(ACTIVATIONS))))
-        elif kind == "maxout":
-            layers.append(nn.Maxout(width, int(rng.integers(2, 4))))
-        else:
-            layers.append(nn.Dropout(0.3))
-    classes = int(rng.integers(2, 6))
-    loss = str(rng.choice(["cross_entropy", "quadratic", "huber"]))
-    last = "softmax" if loss == "cross_entropy" else str(rng.choice(ACTIVATIONS))
-    layers.append(nn.Dense(classes, last))
-    options: dict[str, Any] = {
-        "optimizer": str(rng.choice(OPTIMIZERS)),
-        "batch_size": int(rng.integers(1, 20)),
-        "scale": str(rng.choice(["standard", "robust"])) if rng.random() < 0.5 else None,
-    }
-    for name, value in (
-        *(("l1", 1e-4), ("l2", 1e-3), ("weight_decay", 0.01), ("clip_norm", 0.5)),
-        *(("max_norm", 1.0), ("ema", 0.9)),
-    ):
-        if rng.random() < 0.3:
-            options[name] = value
-    return layers, {"loss": loss}, options
+    partition_small_steps(monkeypatch)
 
 
 @pytest.mark.parametrize("case", range(40))
@@ -97,13 +49,7 @@ def test_random_networks_train_as_on_numpy(
 ) -> None:
     rng = np.random.default_rng(case)
     layers, network, options = random_case(rng)
-    kinds: list[Any] = [np.float64, np.float32, np.uint8]
-    x = (50 * rng.standard_normal((45, layers[0])) + 100).astype(kinds[case % 3])
-    if options["scale"] is None:
-        x = (x / 100).astype(np.float32)
-    y: Any = rng.integers(0, layers[-1].n_out, 45)
-    if network["loss"] != "cross_entropy":
-        y = rng.standard_normal((45, layers[-1].n_out))
+    x, y = random_data(rng, layers, network, options, [np.float64, np.float32, np.uint8][case % 3])
     made = recorded_programs(monkeypatch)
 
     def trained(device: Any, dtype: str) -> tuple[np.ndarray, list[float]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,13 @@ import nnbackend as nn
 from nnbackend.backend import Backend
 from nnbackend.cli import main
 from nnbackend.cli.building import build_network, complete
+from nnbackend.cli.progress import RunWriter
 from nnbackend.config import Settings
+from nnbackend.devices import get_backend
 from nnbackend.errors import ArgumentError
 from nnbackend.persistence.description import describe_network
 from nnbackend.testing.ghost import GhostBackend
+from nnbackend.training.loop import Trainer
 
 
 class PreciseDevice(GhostBackend):
@@ -33,10 +38,48 @@ class PreciseDevice(GhostBackend):
         return PreciseDevice(0, precision)
 
 
+@pytest.fixture(params=[False, True], ids=["without pairs", "with pairs"])
+def numba_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Backend:
+    """Return the backend numba of a CPU without AVX512-BF16, and of one with it."""
+    pytest.importorskip("numba", reason="numba is not installed")
+    from nnbackend_numba import pairs
+    from nnbackend_numba.backend import NumbaBackend
+
+    monkeypatch.setattr(pairs, "is_available", lambda: request.param)
+    return NumbaBackend()
+
+
+def test_a_cpu_with_avx512_bf16_has_bf16(numba_device: Backend) -> None:
+    has_pairs = numba_device.precisions != ("float32",)
+    with pytest.raises(
+        ArgumentError,
+        match=r"precision must be one of float32(, bf16)? on numba:0\. "
+        r"Received: precision='tf32'\. tf32 is for CUDA, bf16 also for CPUs with AVX512-BF16\.$",
+    ) as refused:
+        nn.Network([2, 1], device=numba_device, precision="tf32")
+    assert ("bf16 on numba" in str(refused.value)) == has_pairs
+    if has_pairs:
+        assert nn.Network([2, 1], device=numba_device, precision="bf16").backend.precision == "bf16"
+    else:
+        with pytest.raises(ArgumentError, match=r"one of float32 on numba:0.*'bf16'"):
+            nn.Network([2, 1], device=numba_device, precision="bf16")
+
+
+@pytest.fixture
+def with_bf16() -> Backend:
+    """Return the best CPU's backend; skip the test if it has no bf16."""
+    device = get_backend("cpu")
+    if "bf16" not in device.precisions:
+        pytest.skip(f"{device.device} has {', '.join(device.precisions)} only")
+    return device
+
+
 @pytest.mark.parametrize("device", ["numpy", "cpu"])
 def test_a_cpu_refuses_other_precisions(device: str) -> None:
-    with pytest.raises(ArgumentError, match=r"float32.* on .*Received: precision='tf32'.*CUDA"):
+    with pytest.raises(ArgumentError, match=r"Received: precision='tf32'\. tf32 is for CUDA, bf16"):
         nn.Network([2, 1], device=device, precision="tf32")
+    with pytest.raises(ArgumentError, match=r"one of float32 on numpy:0.*'bf16'"):
+        nn.Network([2, 1], device="numpy", precision="bf16")
     assert nn.Network([2, 1], device=device, precision="float32").backend.precision == "float32"
 
 
@@ -78,3 +121,68 @@ def test_the_command_line_refuses_an_unavailable_precision(
     assert main(["train", "xor", "--device", "numpy", "--precision", "tf32"]) == 2
     assert "one of float32 on numpy:0" in capsys.readouterr().err
     assert not Path("runs").exists()
+
+
+# ---- bf16 on a CPU ------------------------------------------------------------------------------
+
+
+def test_a_model_of_a_cpu_keeps_bf16(with_bf16: Backend, tmp_path: Path) -> None:
+    data, path = nn.data.load("iris"), tmp_path / "model.safetensors"
+    options: dict[str, Any] = {"epochs": 2, "batch_size": 16, "seed": 0}
+
+    def new(precision: str) -> nn.Model:
+        layers = [4, 9, nn.Dense(3, "softmax")]
+        return nn.Model(nn.Network(layers, device=with_bf16, precision=precision, seed=0))
+
+    model, exact = new("bf16"), new("float32")
+    for each in (model, exact):
+        each.fit(data.x, data.y, **options)
+    assert (model.network.theta != exact.network.theta).any()
+    assert with_bf16.precision == "float32"
+    model.save(path)
+    copies = [nn.load(path, device="cpu"), pickle.loads(pickle.dumps(model)), deepcopy(model)]
+    model.fit(data.x, data.y, **options)
+    for copy in copies:  # each continues in bf16
+        assert copy.network.backend.precision == "bf16"
+        copy.fit(data.x, data.y, **options)
+        np.testing.assert_array_equal(copy.network.theta, model.network.theta)
+    assert nn.load(path, device="numpy").network.backend.precision == "float32"
+
+
+@pytest.mark.filterwarnings("ignore:.*Maximum iterations")
+def test_estimators_take_a_device_with_a_precision(with_bf16: Backend) -> None:
+    x, y = nn.data.load("iris").x, nn.data.load("iris").y
+    fitted = [
+        nn.MLPClassifier(
+            (9,), device=with_bf16.with_precision(precision), max_iter=3, random_state=0,
+            dtype="float32",
+        ).fit(x, y)
+        for precision in ("bf16", "float32", "bf16")
+    ]  # fmt: skip
+    weights = [np.concatenate([w.ravel() for w in model.coefs_]) for model in fitted]
+    np.testing.assert_array_equal(weights[0], weights[2])
+    assert (weights[0] != weights[1]).any()
+    np.testing.assert_allclose(weights[0], weights[1], atol=0.05)
+
+
+def test_the_command_line_trains_and_resumes_in_bf16(
+    with_bf16: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def interrupt(writer: RunWriter, trainer: Trainer, row: object) -> None:
+        trainer.interrupt.requested = True
+
+    common = ["train", "iris", "--device", "cpu", "--seed", "1", "--epochs", "3", "--quiet"]
+    with monkeypatch.context() as during:
+        during.setattr(RunWriter, "on_epoch_end", interrupt)
+        assert main([*common, "--precision", "bf16", "--out", "resumed"]) == 130
+    assert main(["train", "--resume", "resumed", "--quiet"]) == 0
+    assert main([*common, "--precision", "bf16", "--out", "whole"]) == 0
+    assert main([*common, "--out", "exact"]) == 0
+    resumed, whole, exact = (
+        nn.load(Path(run) / "model.safetensors").network for run in ("resumed", "whole", "exact")
+    )
+    assert resumed.backend.precision == whole.backend.precision == "bf16"
+    np.testing.assert_array_equal(resumed.theta, whole.theta)
+    assert (exact.theta != whole.theta).any()

@@ -32,7 +32,7 @@ STEP, BATCH = range(2)
 # Indices of `hyper`, in `sum_dtype`: learning rate and momentum of the step, and the step count.
 RATE, MOMENTUM, COUNT = range(3)
 FAR = 1e15  # limit before squaring, against overflow; 1 + FAR^2 equals FAR^2 in every dtype
-PRECISIONS = ("float32", "tf32", "bf16")  # of float32 matrix products, on CUDA
+PRECISIONS = ("float32", "tf32", "bf16")  # of float32 matrix products
 
 
 class Backend(ABC):

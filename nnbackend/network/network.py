@@ -65,8 +65,8 @@ class Network(DataSetMethods):
     with the activation that matches the loss (softmax for cross_entropy, sigmoid for
     binary_cross_entropy, exponential for poisson, else identity).
     loss: by default cross_entropy after a softmax, else quadratic.
-    precision: precision of float32 matrix products: "float32" (default), or on some devices "tf32"
-    or "bf16", which are faster and less accurate.
+    precision: precision of float32 matrix products: "float32" (default), or "tf32" (CUDA) or "bf16"
+    (CUDA, CPUs with AVX512-BF16), which are faster and less accurate.
     seed: seed of the initial weights, which are the same on every device.
     Raises: ArgumentError for invalid layers or options; BackendError for an unusable device.
     >>> net = Network([2, 3, 1], activation="tanh", device="numpy", seed=1)
