@@ -182,8 +182,8 @@ def test_workers_own_what_the_split_says() -> None:
     given, vectors = {"delta": delta, "W": np.zeros((64, 10), "f4"), "dx": dx}, np.zeros(96, "f4")
     code = source_of(dense.input_gradient, dense.input_gradient.check(given, 2))
     assert "lo_Q, hi_Q = even_part(n_Q, worker, workers)" in code
-    assert "own_W = carray(pointer(at_W + lo_I*n_O*4), ((hi_I - lo_I), n_O,), float32)" in code
-    assert "own_dx = carray(pointer(at_dx + lo_Q*n_I*n_L*4), ((hi_Q - lo_Q), n_I, n_L," in code
+    assert "own_W = view(at_W + lo_I*n_O*4, ((hi_I - lo_I), n_O,), float32)" in code
+    assert "own_dx = view(at_dx + lo_Q*n_I*n_L*4, ((hi_Q - lo_Q), n_I, n_L," in code
     squares = Record(lambda v: None, Split("vector", even="P"), {"v": "in P"})
     code = source_of(squares, squares.check({"v": vectors}, 2))
     assert "lo_P, hi_P = even_part(n_P, worker, workers)" in code

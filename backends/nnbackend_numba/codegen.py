@@ -41,8 +41,8 @@ def part_of_lines(n: int, worker: int, workers: int) -> tuple[int, int]:
 
 
 HELPERS = {
-    "carray": numba.carray,
-    "pointer": intrinsics.pointer,
+    "load_words": intrinsics.load_words,
+    "view": intrinsics.view,
     "even_part": even_part,
     "part_of_lines": part_of_lines,
 }
@@ -70,19 +70,20 @@ def words_of(record: Record, call: CheckedCall, by_columns: bool = False) -> lis
 def pack(words: Iterable[int | float]) -> Array:
     """Return words, each an int64 or a float64, in one array."""
     values = [*words]
-    types = ["d" if isinstance(value, float) else "q" for value in values]
-    return np.frombuffer(struct.pack(f"={''.join(types)}", *values), np.int64)
+    return np.frombuffer(struct.pack("=" + "".join(map(_kind, values)), *values), np.int64)
+
+
+def _kind(word: Any) -> str:
+    """Return the letter of an int64 or float64 in `struct` and `load_words`."""
+    return "d" if isinstance(word, float) else "q"
 
 
 def source_of(record: Record, call: CheckedCall) -> str:
     """Return the code of an operation, for the dtypes and the lengths of tuples of a call."""
     words, split = words_of(record, call), record.split
-    body = [f"i = carray(pointer(words), ({len(words)},), int64)"]
-    body += [f"f = carray(pointer(words), ({len(words)},), float64)"]
-    for k, (name, value) in enumerate(words):
-        start = "n_" if name in record.letters else "at_" if k else ""
-        body.append(f"{start}{name} = {'f' if isinstance(value, float) else 'i'}[{k}]")
-    body += _part(split)
+    names = [f"{'n_' if name in record.letters else 'at_'}{name}" for name, _ in words[1:]]
+    kinds = "".join(_kind(value) for _, value in words)
+    body = [f"by_columns, {', '.join(names)} = load_words(words, {kinds!r})", *_part(split)]
     given = split.bounds()
     for name, operand in record.operands.items():
         kind = call.dtypes.get(operand.dtype, operand.dtype)
@@ -90,7 +91,7 @@ def source_of(record: Record, call: CheckedCall) -> str:
             given[name] = _tuple(f"{kind}(at_{name}_{k})" for k in range(len(call.values[name])))
         elif operand.role == "line":
             row = f"at_{name} + step * n_C * {np.dtype(kind).itemsize}"
-            body.append(f"row_of_{name} = carray(pointer({row}), (n_C,), {kind})")
+            body.append(f"row_of_{name} = view({row}, (n_C,), {kind})")
             given[name] = _tuple(f"row_of_{name}[{k}]" for k in range(call.sizes["C"]))
         elif operand.shape:
             body.append(f"own_{name} = {_view(operand, f'at_{name}', kind, split)}")
@@ -127,4 +128,4 @@ def _view(operand: Operand, address: str, kind: str, split: Split) -> str:
         start = "*".join(dims).replace(f"n_{letter}", f"lo_{letter}", 1)
         address += f" + {start}*{np.dtype(kind).itemsize}"
         dims[0] = dims[0].replace(f"n_{letter}", f"(hi_{letter} - lo_{letter})", 1)
-    return f"carray(pointer({address}), ({', '.join(dims)},), {kind})"
+    return f"view({address}, ({', '.join(dims)},), {kind})"

@@ -114,7 +114,8 @@ def compiled(
     def make(*key: str) -> Any:
         function = formula.inside(loop, dtype) if formula else _copy(loop)
         ready = caching.jit(_named(function, loop.__name__, fingerprint(loop, dtype, *key)))
-        ready.compile(tuple(map(numba.typeof, arguments)))
+        with caching.without_collection():
+            ready.compile(tuple(map(numba.typeof, arguments)))
         return ready
 
     return _made(loop, dtype, formula, make)

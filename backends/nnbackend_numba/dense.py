@@ -15,7 +15,7 @@ from nnbackend.backend.formulas import Array
 from nnbackend_numba import narrow, products, scalars
 from nnbackend_numba.codegen import even_part, part_of_lines
 from nnbackend_numba.compiling import Formula
-from nnbackend_numba.intrinsics import address_of, cut, local_memory, vector
+from nnbackend_numba.intrinsics import address_of, cut, local_memory, view
 from nnbackend_numba.panels import flat, write_transposed
 from nnbackend_numba.products import BLOCK
 from nnbackend_numba.recorder import NotRecordable
@@ -89,7 +89,8 @@ def complete(x, W, parts, with_own, z, product, row, first, last, worker):
     line = lanes * W.itemsize
     inputs, before = part_of_lines(W.shape[0], worker, n), (worker + n - 1) % n
     if with_own == 0:
-        own, panels = W[inputs[0] : inputs[1]], (0, z.shape[0])
+        own_at, panels = address_of(W) + inputs[0] * n_out * W.itemsize, (0, z.shape[0])
+        own = view(own_at, (inputs[1] - inputs[0], n_out), W)
         d = address_of(parts) + (before * all_panels + row) * n_out * line
         products.forward(product, x, own, z, 0, panels, inputs, (first, last), d, n_out * line)
     for q in range(z.shape[0]):
@@ -188,7 +189,7 @@ def transpose(delta, turned, db, rows, first, last, worker):
     """Compute delta's transpose, each worker for itself, and db = the sum of delta's rows."""
     write_transposed(delta, turned, worker)
     lanes, together = delta.shape[2], 8  # sums that do not wait for each other
-    sums = vector(local_memory(), together * lanes, db)
+    sums = view(local_memory(), (together * lanes,), db)
     for v in range(first // lanes, (last + lanes - 1) // lanes):
         for s in range(sums.size):
             sums[s] = 0

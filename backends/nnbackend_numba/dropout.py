@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 
 from nnbackend.backend import philox
-from nnbackend_numba.intrinsics import cut, high_word, local_memory, pointer
+from nnbackend_numba.intrinsics import cut, high_word, local_memory, view
 from nnbackend_numba.panels import flat
 from nnbackend_numba.records import ROWS, operation
 from nnbackend_numba.steps import AbstractStep, kernel
@@ -27,7 +26,7 @@ def dropout(x, a, mask, clock, seed, layer, first_row, threshold, scale, row):
     """Compute a = x * scale where the unit's 16 bits are below the threshold, else 0 (`philox`)."""
     n, lanes = x.shape[1], x.shape[2]
     blocks = (n + 15) // 16
-    words = numba.carray(pointer(local_memory()), (4 * lanes,), np.uint64)
+    words = view(local_memory(), (4 * lanes,), np.uint64)
     for q in range(x.shape[0]):
         for block in range(blocks):
             for s in range(lanes):

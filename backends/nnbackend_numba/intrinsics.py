@@ -22,14 +22,21 @@ BYTES = I8.as_pointer()
 LOCAL_BYTES = 2048
 
 
-@intrinsic
-def pointer(typingctx, address):
-    """Return an address as a pointer, for `numba.carray`."""
+@intrinsic(prefer_literal=True)
+def load_words(typingctx, address, kinds):
+    """Return the words at an address: an int64 for each q of `kinds`, a float64 for each d."""
+    kind_of = {"q": types.int64, "d": types.float64}
+    result = types.BaseTuple.from_types([kind_of[kind] for kind in kinds.literal_value])
 
     def generate(context, builder, signature, args):
-        return builder.inttoptr(args[0], BYTES)
+        values = []
+        for k, kind in enumerate(result):
+            place = builder.add(args[0], I64(8 * k))
+            place = builder.inttoptr(place, context.get_data_type(kind).as_pointer())
+            values.append(builder.load(place))
+        return context.make_tuple(builder, result, values)
 
-    return types.voidptr(types.int64), generate
+    return result(types.int64, kinds), generate
 
 
 @intrinsic
@@ -117,26 +124,33 @@ def cut(typingctx, array, start, n):
 
 
 @intrinsic
-def vector(typingctx, address, n, like):
-    """Return n numbers at an address as an array of the dtype of another array."""
-    result = types.Array(like.dtype, 1, "C")
+def view(typingctx, address, shape, like):
+    """Return the C array at an address. like: its dtype, or an array of it.
+
+    It compiles in half the time of `numba.carray`.
+    """
+    result = types.Array(like.dtype, len(shape), "C")
 
     def generate(context, builder, signature, args):
         kind = context.get_data_type(like.dtype).as_pointer()
-        return array_of(context, builder, result, builder.inttoptr(args[0], kind), args[1])
+        sizes = cgutils.unpack_tuple(builder, args[1])
+        return array_of(context, builder, result, builder.inttoptr(args[0], kind), *sizes)
 
-    return result(types.int64, types.int64, like), generate
+    return result(types.int64, types.UniTuple(types.int64, len(shape)), like), generate
 
 
-def array_of(context, builder, kind, place, n):
-    """Emit an array of n numbers at a pointer, of a numba type."""
+def array_of(context, builder, kind, place, *sizes):
+    """Emit an array at a pointer, of a numba type."""
     made = context.make_array(kind)(context, builder)
-    size = context.get_constant(
+    item = context.get_constant(
         types.intp, context.get_abi_sizeof(context.get_data_type(kind.dtype))
     )
+    strides = [item]
+    for size in reversed(sizes[1:]):
+        strides.insert(0, builder.mul(strides[0], size))
     arrayobj.populate_array(
-        made, data=place, shape=cgutils.pack_array(builder, [n]),
-        strides=cgutils.pack_array(builder, [size]), itemsize=size, meminfo=None,
+        made, data=place, shape=cgutils.pack_array(builder, sizes),
+        strides=cgutils.pack_array(builder, strides), itemsize=item, meminfo=None,
     )  # fmt: skip
     return made._getvalue()
 

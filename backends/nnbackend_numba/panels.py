@@ -20,7 +20,7 @@ from numba.extending import intrinsic
 
 from nnbackend.backend.formulas import Array
 from nnbackend_numba import tiles
-from nnbackend_numba.intrinsics import address_of, array_of, local_memory, pointer, vector
+from nnbackend_numba.intrinsics import address_of, array_of, local_memory, view
 from nnbackend_numba.scalars import INNER
 
 WIDE, _ = tiles.register()
@@ -39,7 +39,7 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> Array:
 @_inline
 def addresses(n):
     """Return an array for n addresses, in memory of this call."""
-    return numba.carray(pointer(local_memory()), (n,), np.int64)
+    return view(local_memory(), (n,), np.int64)
 
 
 @intrinsic
@@ -80,7 +80,7 @@ def write_panel(out, places, rows, across, is_same, first, last):
             j += side
     for s in range(lanes):
         for i in range(j, last):
-            out[i, s] = vector(places[s] + i * across, 1, rows)[0]
+            out[i, s] = view(places[s] + i * across, (1,), rows)[0]
 
 
 @_inline

@@ -27,7 +27,7 @@ import numpy as np
 
 from nnbackend_numba import caching, tiles
 from nnbackend_numba.fingerprints import fingerprint
-from nnbackend_numba.intrinsics import address_of, call_product, pointer
+from nnbackend_numba.intrinsics import address_of, call_product, view
 from nnbackend_numba.pairs import Pairs
 from nnbackend_numba.scalars import INNER
 
@@ -63,7 +63,7 @@ def _product(
     jump, start = panel - mask * col, 0
     parts = (k + part - 1) // part
     step = ((k + parts - 1) // parts + lanes - 1) // lanes * lanes
-    stretches = numba.carray(pointer(ahead), (count,), np.int64)
+    stretches = view(ahead, (count,), np.int64)
     fetched, turn = 0, 0
     while start < k:
         depth = min(step, k - start)
