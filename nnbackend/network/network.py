@@ -96,7 +96,7 @@ class Network(DataSetMethods):
         )
         probing.check_activations(self.layers, self.backend)
         self.loss = chosen or architecture.default_loss(self.layers[-1])
-        self._spare: dict[int, Workspace] = {}  # reusable workspaces by their number of rows
+        self._spare: dict[int, tuple[Workspace, Array]] = {}  # see `RowPasses`
 
         shapes, widths = [], [self.n_in]
         for layer in self.layers:

@@ -30,7 +30,7 @@ class DataSetMethods(ABC):
     n_out: int
     layers: tuple[AbstractLayer, ...]
     loss: Loss
-    _spare: dict[int, Workspace]  # reusable workspaces by their number of rows
+    _spare: dict[int, tuple[Workspace, Array]]  # see `RowPasses`
 
     @abstractmethod
     def workspace(
@@ -115,7 +115,7 @@ class DataSetMethods(ABC):
         *,
         layers: Sequence[AbstractLayer] | None = None,
         theta: Array | None = None,
-        spare: dict[int, Workspace] | None = None,
+        spare: dict[int, tuple[Workspace, Array]] | None = None,
     ) -> RowPasses:
         row_scaler = None if scaler is None else RowScaler(scaler, self.backend, self.dtype)
         new_workspace = partial(self.workspace, layers=layers, theta=theta)

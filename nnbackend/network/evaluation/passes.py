@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,14 +27,15 @@ class RowPasses:
 
     new_workspace: returns the workspace of a pass over rows (B, I) on the device.
     scaler: scales raw rows, if given.
-    spare: workspaces to reuse, by their number of rows; None to reuse none.
+    spare: by their number of rows, workspaces that passes over few rows reuse, each with its array
+    for x. None: not for reuse.
     """
 
     backend: Backend
     dtype: str
     new_workspace: Callable[[Array], Workspace]
     scaler: RowScaler | None = None
-    spare: dict[int, Workspace] | None = None
+    spare: dict[int, tuple[Workspace, Array]] | None = None
 
     def run(self, x: Array, use: Callable[[int, Workspace], None]) -> None:
         """Call use(first row, workspace) for all rows, in parts that fit in the device's memory.
@@ -73,13 +75,28 @@ class RowPasses:
             rows = min(size, n - start)
             if space is None or space.rows != rows:
                 space = buffer = None  # frees its memory before the next allocation
-                space = self._workspace(rows, int(x.shape[1]))
-                buffer = space.x
+                buffer = self.backend.empty((rows, int(x.shape[1])), self.dtype)
+                space = self.new_workspace(buffer)
             self._load(x[start : start + rows, ...], space, buffer)
             yield start, space
         if space is not None and self.spare is not None and n <= FEW_ROWS:
             space.read(buffer)  # drops the reference to the caller's rows
-            self.spare[n] = space
+            self.spare[n] = space, buffer
+
+    def reused(self, x: Array) -> np.ndarray | None:
+        """Return the outputs of as few rows as in an earlier pass; None if there is none."""
+        spare, n = self.spare, int(x.shape[0])
+        # Removed from the cache until the pass ends, so that threads never share a workspace.
+        if spare is None or (found := spare.pop(n, None)) is None:
+            return None
+        space, buffer = found
+        with suppress(MemoryError), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            self._load(x, space, buffer)
+            out = self.backend.to_host(space.forward())
+            space.read(buffer)  # drops the reference to the caller's rows
+            spare[n] = found
+            return out
+        return None
 
     def _load(self, part: Array, space: Workspace, buffer: Array) -> None:
         """Set rows as the input of a workspace: in place, or scaled or converted in `buffer`."""
@@ -97,17 +114,11 @@ class RowPasses:
         else:
             backend.copy(backend.cast(part, self.dtype), buffer)
 
-    def _workspace(self, rows: int, n_in: int) -> Workspace:
-        """Return the workspace of an earlier pass over as many rows, or a new one.
-
-        The workspace is removed from the cache until the pass ends, so threads never share one.
-        """
-        space = None if self.spare is None else self.spare.pop(rows, None)
-        return space or self.new_workspace(self.backend.empty((rows, n_in), self.dtype))
-
 
 def all_outputs(passes: RowPasses, x: Array, n_out: int) -> np.ndarray:
     """Return the outputs of all rows on the host: (n, n_out)."""
+    if (few := passes.reused(x)) is not None:
+        return few
     result = np.empty((int(x.shape[0]), n_out), passes.dtype)
 
     def store(start: int, space: Workspace) -> None:
