@@ -149,7 +149,7 @@ def test_a_python_is_skipped_with_the_reason_or_fails(
 
 @pytest.mark.skipif(os.name == "nt", reason="runs a shell")
 def test_a_missing_wheel_is_no_failure(tmp_path: Path) -> None:
-    said = "echo 'ERROR: No matching distribution found for numba>=0.61'; exit 1"
+    said = "echo 'ERROR: No matching distribution found for numba>=0.62'; exit 1"
     with pytest.raises(other_pythons.Skipped, match="no wheel of numba"):
         other_pythons.run(["bash", "-c", said], tmp_path, dict(os.environ))
     with pytest.raises(subprocess.CalledProcessError):

@@ -65,6 +65,23 @@ def test_a_cpu_with_avx512_bf16_has_bf16(numba_device: Backend) -> None:
             nn.Network([2, 1], device=numba_device, precision="bf16")
 
 
+def test_another_precision_keeps_the_class_and_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba", reason="numba is not installed")
+    from nnbackend_numba import pairs
+    from nnbackend_numba.backend import NumbaBackend
+
+    class Special(NumbaBackend):
+        pass
+
+    monkeypatch.setattr(pairs, "is_available", lambda: True)
+    device = Special()
+    device._threads = 7
+    other = device.with_precision("bf16")
+    assert (type(other), other._threads, other.precision) == (Special, 7, "bf16")  # type: ignore[attr-defined]
+    assert device.precision == "float32"
+    assert device.with_precision("float32") is device
+
+
 @pytest.fixture
 def with_bf16() -> Backend:
     """Return the best CPU's backend; skip the test if it has no bf16."""

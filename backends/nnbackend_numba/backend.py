@@ -82,7 +82,11 @@ class NumbaBackend(_CompiledKernels):
     def with_precision(self, precision: str) -> Backend:
         """Return this device with another precision of the products of recorded steps."""
         super().with_precision(precision)
-        return self if precision == self.precision else NumbaBackend(precision)
+        if precision == self.precision:
+            return self
+        other = type(self)(precision)
+        other._threads = self._threads
+        return other
 
     def dense_forward(
         self, x: Array, W: Array, b: Array, phi: Activation, z: Array, a: Array
