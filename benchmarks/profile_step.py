@@ -27,10 +27,12 @@ Lines = np.ndarray
 
 def seconds_of(work: Callable[[int], None]) -> float:
     """Return the minimum seconds of one step of n, with n large enough to be timed."""
-    begin = time.perf_counter()
-    work(3)
-    n = max(3, int(SECONDS / max((time.perf_counter() - begin) / 3, 1e-7)))
-    times = []
+    n, times = 3, [0.0]
+    while n * times[0] < SECONDS:  # starting threads must not count
+        n, times = 4 * n, []
+        begin = time.perf_counter()
+        work(n)
+        times.append((time.perf_counter() - begin) / n)
     for _ in range(BEST_OF):
         begin = time.perf_counter()
         work(n)
