@@ -141,8 +141,7 @@ def _check_finite(x: Array, what: str, dtype: str, backend: Backend | None = Non
     rows = max(1, CHUNK // (int(x.shape[1]) if x.ndim == 2 else 1))
     n = int(x.shape[0])
     for start in range(0, n, rows):
-        part = x if n <= rows else x[start : min(start + rows, n), ...]
-        part = host_array(part, what, backend)
+        part = host_array(x[start : min(start + rows, n), ...], what, backend)
         if _is_bounded(part, largest):
             continue
         finite = np.abs(part) <= largest  # false for NaN as well
