@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fitting import fit_model
+from scipy import sparse
 from sklearn import metrics
 
 import nnbackend as nn
@@ -310,6 +311,19 @@ def test_evaluation_in_parts_equals_evaluation_at_once(n: int) -> None:
     np.testing.assert_allclose(net.outputs(x), net.feedforward(x), rtol=1e-12, atol=1e-14)
     expected = ((net.feedforward(x)[:, 0] - y) ** 2).mean() / 2
     assert net.evaluate(x, y)["loss"] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("device", ["numpy", "cpu"])
+def test_few_rows_of_any_form_have_the_same_outputs_again_and_again(device: str) -> None:
+    """The second call reuses the arrays of the first one."""
+    net = nn.Network([5, 4, 3], device=device, seed=0)
+    x = np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32)
+    x[x < 0] = 0
+    expected = net.outputs(np.concatenate([x] * 9))[:3]  # too many rows to be reused
+    forms = (x, x.astype(np.float64), x.tolist(), np.asfortranarray(x), sparse.csr_array(x), x)
+    for form in forms:
+        np.testing.assert_allclose(net.outputs(form), expected, rtol=1e-5)
+    assert not np.shares_memory(net.outputs(x), net.outputs(x))
 
 
 def test_outputs_of_a_row_do_not_depend_on_other_rows() -> None:

@@ -91,7 +91,7 @@ class RowPasses:
             return None
         space, buffer = found
         with suppress(MemoryError), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            self._load(x, space, buffer)
+            self._load(x[:n, ...], space, buffer)  # sparse rows become an array
             out = self.backend.to_host(space.forward())
             space.read(buffer)  # drops the reference to the caller's rows
             spare[n] = found
