@@ -53,15 +53,16 @@ def test_a_cpu_with_avx512_bf16_has_bf16(numba_device: Backend) -> None:
     has_pairs = numba_device.precisions != ("float32",)
     with pytest.raises(
         ArgumentError,
-        match=r"precision must be one of float32(, bf16)? on numba:0\. "
-        r"Received: precision='tf32'\. tf32 is for CUDA, bf16 also for CPUs with AVX512-BF16\.$",
+        match=r"precision must be float32( or bf16)? on numba:0\. "
+        r"Received: precision='tf32'\. tf32 needs device='gpu', bf16 that or device='cpu' if the "
+        r"CPU has AVX512-BF16 and numba is installed\.$",
     ) as refused:
         nn.Network([2, 1], device=numba_device, precision="tf32")
     assert ("bf16 on numba" in str(refused.value)) == has_pairs
     if has_pairs:
         assert nn.Network([2, 1], device=numba_device, precision="bf16").backend.precision == "bf16"
     else:
-        with pytest.raises(ArgumentError, match=r"one of float32 on numba:0.*'bf16'"):
+        with pytest.raises(ArgumentError, match=r"must be float32 on numba:0.*'bf16'"):
             nn.Network([2, 1], device=numba_device, precision="bf16")
 
 
@@ -93,9 +94,9 @@ def with_bf16() -> Backend:
 
 @pytest.mark.parametrize("device", ["numpy", "cpu"])
 def test_a_cpu_refuses_other_precisions(device: str) -> None:
-    with pytest.raises(ArgumentError, match=r"Received: precision='tf32'\. tf32 is for CUDA, bf16"):
+    with pytest.raises(ArgumentError, match=r"precision='tf32'\. tf32 needs device='gpu'"):
         nn.Network([2, 1], device=device, precision="tf32")
-    with pytest.raises(ArgumentError, match=r"one of float32 on numpy:0.*'bf16'"):
+    with pytest.raises(ArgumentError, match=r"must be float32 on numpy:0.*'bf16'"):
         nn.Network([2, 1], device="numpy", precision="bf16")
     assert nn.Network([2, 1], device=device, precision="float32").backend.precision == "float32"
 
@@ -104,7 +105,7 @@ def test_the_precision_is_passed_to_the_device() -> None:
     device = PreciseDevice()
     assert nn.Network([2, 1], device=device).backend is device
     assert nn.Network([2, 1], device=device, precision="tf32").backend.precision == "tf32"
-    with pytest.raises(ArgumentError, match="one of float32, tf32"):
+    with pytest.raises(ArgumentError, match="must be float32 or tf32"):
         nn.Network([2, 1], device=device, precision="bf16")
 
 
@@ -136,7 +137,8 @@ def test_the_command_line_refuses_an_unavailable_precision(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["train", "xor", "--device", "numpy", "--precision", "tf32"]) == 2
-    assert "one of float32 on numpy:0" in capsys.readouterr().err
+    assert "--precision must be float32 on numpy:0" in (said := capsys.readouterr().err)
+    assert "tf32 needs --device gpu, bf16 that or --device cpu if the CPU has" in said
     assert not Path("runs").exists()
 
 
@@ -203,3 +205,39 @@ def test_the_command_line_trains_and_resumes_in_bf16(
     assert resumed.backend.precision == whole.backend.precision == "bf16"
     np.testing.assert_array_equal(resumed.theta, whole.theta)
     assert (exact.theta != whole.theta).any()
+
+
+def test_a_precision_is_seen_and_noted_where_it_has_no_effect(
+    with_bf16: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    net = nn.Network([4, 3], device=with_bf16, precision="bf16")
+    assert repr(net.backend) == "<backend numba:0, float32 products in bf16>"
+    assert net.summary().endswith("float32 on numba:0, products in bf16")
+    assert not caplog.records
+    wide = nn.Network([4, 3], device=with_bf16, precision="bf16", dtype="float64")
+    assert wide.summary().endswith("float64 on numba:0")
+    assert caplog.messages == ["precision='bf16' has no effect on a float64 network"]
+    caplog.clear()
+    x, weight = np.ones((6, 4), np.float32), np.ones(6, np.float32)
+    nn.train(net, x, np.zeros((6, 3)), epochs=1, sample_weight=weight)
+    (message,) = caplog.messages
+    assert "steps run kernel by kernel, with products in float32, not bf16: sample" in message
+
+
+def test_a_run_resumed_otherwise_names_what_rounds_differently(
+    with_bf16: Backend, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    x, y = np.random.default_rng(0).standard_normal((40, 4)), np.arange(40) % 3
+    net = nn.Network([4, 3], "cross_entropy", device=with_bf16, precision="bf16", seed=0)
+    nn.train(net, x, y, epochs=2, callbacks=[nn.Checkpoints(tmp_path)])
+    nn.resume(tmp_path, x, y, epochs=3)
+    assert not caplog.records
+    nn.resume(tmp_path, x, y, epochs=4, device="numpy")
+    assert "precision bf16, now float32" in caplog.text
+    caplog.clear()
+    fewer = with_bf16.with_precision("float32")
+    fewer = type(fewer)()
+    fewer._threads += 1  # type: ignore[attr-defined]
+    nn.resume(tmp_path, x, y, epochs=5, device=fewer)
+    n = with_bf16.threads
+    assert f"threads 1, now {n + 1}" in caplog.text or f"threads {n}, now {n + 1}" in caplog.text

@@ -79,6 +79,11 @@ class NumbaBackend(_CompiledKernels):
         if pairs.is_available():
             self.precisions = ("float32", "bf16")
 
+    @property
+    def threads(self) -> int:  # type: ignore[override]
+        """The most threads of a step: the parts that they compute round sums differently."""
+        return self._threads
+
     def with_precision(self, precision: str) -> Backend:
         """Return this device with another precision of the products of recorded steps."""
         super().with_precision(precision)
@@ -140,7 +145,10 @@ class NumbaBackend(_CompiledKernels):
         try:
             return Program(record(self, step), self._threads, self.precision == "bf16").run
         except NotRecordable as reason:
-            logger.info("steps run kernel by kernel: %s", str(reason).splitlines()[0])
+            is_exact = self.precision == "float32"
+            level = logging.INFO if is_exact else logging.WARNING
+            how = "" if is_exact else f", with products in float32, not {self.precision}"
+            logger.log(level, "steps run kernel by kernel%s: %s", how, str(reason).splitlines()[0])
             return super().capture(step)
 
 

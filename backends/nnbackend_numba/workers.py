@@ -49,7 +49,8 @@ class Workers:
         while done < steps:
             known = self._seconds.get(not self._is_alone, SLICE_SECONDS)
             per_step = self._seconds.get(self._is_alone, known)
-            n = min(steps - done, max(1, round(SLICE_SECONDS / max(per_step, 1e-9))))
+            n, left = max(1, round(SLICE_SECONDS / max(per_step, 1e-9))), steps - done
+            n = left if left < 1.5 * n else n  # no short slice, whose start would count
             begin = time.perf_counter()
             if self._is_alone or not self._run_together(table, last, done, n):
                 make_all_shares(table, last, done, n, self.n)

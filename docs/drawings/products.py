@@ -40,8 +40,8 @@ def products() -> Canvas:
         c.text(x + 14, 26, Line(title, bold=True, colour=GREY))
         c.text(x + w - 14, 26, Line(file, mono=True, size=11, colour=GREY), "end")
     _tile(c, rows, pair, lanes)
-    c.text(428, 50, note(f"x[q, j, s]: unit j of row {lanes} q + s. A bar is a vector, x[q, j],"))
-    c.text(428, 66, note(f"of {lanes} lanes; in memory they follow each other, panel by panel."))
+    c.text(428, 50, note(f"panels[q, j, s]: unit j of row {lanes} q + s. A bar is a vector,"))
+    c.text(428, 66, note(f"panels[q, j], of {lanes} lanes; in memory they follow each other."))
     _as_b(c, 144, lanes, pair)
     _as_a(c, 386, lanes)
     return c

@@ -20,7 +20,7 @@ import numpy as np
 
 from nnbackend.backend import philox
 from nnbackend.backend.formulas import Activation, Array, Loss, Namespace, Score, UpdateRule
-from nnbackend.errors import ArgumentError, Fault
+from nnbackend.errors import ArgumentError, Fault, Mention
 
 # 2: sums and rates in `sum_dtype`, several types of devices in one spec.
 API_VERSION = 2
@@ -54,6 +54,7 @@ class Backend(ABC):
     capabilities: frozenset[str] = frozenset()
     precisions: tuple[str, ...] = PRECISIONS[:1]  # of float32 matrix products
     precision: str = "float32"
+    threads: int = 1  # of a step, if their number changes how results are rounded
     reduced: ClassVar[Callable[[Backend], tuple[Any, ...]]]  # set by nnbackend.devices
 
     @property
@@ -374,8 +375,10 @@ class Backend(ABC):
         Raises: ArgumentError for a precision that is not in `precisions`.
         """
         if precision not in self.precisions:
-            more = ("tf32 is for CUDA, bf16 also for CPUs with AVX512-BF16.",)
-            expected = f"one of {', '.join(self.precisions)} on {self.device}"
+            gpu, cpu = Mention("device", "gpu"), Mention("device", "cpu")
+            where = " if the CPU has AVX512-BF16 and numba is installed."
+            more = ("tf32 needs ", gpu, ", bf16 that or ", cpu, where)
+            expected = f"{' or '.join(self.precisions)} on {self.device}"
             raise ArgumentError(Fault("precision", expected, precision, more))
         return self
 
@@ -415,7 +418,8 @@ class Backend(ABC):
         return self.xp.astype(labels == self._arange(out.shape[1]), out.dtype)
 
     def __repr__(self) -> str:
-        return f"<backend {self.device}>"
+        products = "" if self.precision == "float32" else f", float32 products in {self.precision}"
+        return f"<backend {self.device}{products}>"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Backend:
         return self  # a device cannot be copied

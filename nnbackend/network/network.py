@@ -7,6 +7,7 @@ codes. `nnbackend.Model` adds scaling, labels and tables.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,8 @@ from nnbackend.network.parameters import Layout
 from nnbackend.network.workspace import DropoutSource, Workspace
 from nnbackend.options import all_of, known_keywords
 from nnbackend.validation import check_seed
+
+logger = logging.getLogger("nnbackend")
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,9 @@ class Network(DataSetMethods):
             lambda: _chosen(loss),
             lambda: architecture.build_layers(layers, _chosen(loss), activation),
         )
+        if precision not in (None, "float32") and self.dtype != "float32":
+            note = "precision=%r has no effect on a %s network"
+            logger.warning(note, precision, self.dtype)
         probing.check_activations(self.layers, self.backend)
         self.loss = chosen or architecture.default_loss(self.layers[-1])
         self._spare: dict[int, tuple[Workspace, Array]] = {}  # see `RowPasses`
@@ -274,7 +280,9 @@ class Network(DataSetMethods):
         """Return a table of layers, units and parameters."""
         table = printing.summary(self.n_in, self.layers)
         loss = printing.describe_formula(self.loss)
-        return f"{table}\nloss {loss}, {self.dtype} on {self.backend.device}"
+        precision = self.backend.precision if self.dtype == "float32" else "float32"
+        products = "" if precision == "float32" else f", products in {precision}"
+        return f"{table}\nloss {loss}, {self.dtype} on {self.backend.device}{products}"
 
     def __repr__(self) -> str:
         inside = ", ".join(printing.describe(layer) for layer in self.layers)

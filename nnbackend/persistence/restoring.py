@@ -86,10 +86,15 @@ def invalid_state(checkpoint: Checkpoint, error: Exception) -> ModelFileError:
 
 
 def _warn_of_differences(run: Run, checkpoint: Checkpoint) -> None:
-    """Log a warning if the device or versions differ, which may change the last bits."""
-    own = {"device": run.net.backend.device, **describe_network(run.net)["versions"]}
+    """Log a warning if device, threads, precision or versions differ: results are rounded so."""
+    backend, facts = run.net.backend, checkpoint.state.facts
+    own = {
+        "device": backend.device, "threads": backend.threads, "precision": backend.precision,
+        **describe_network(run.net)["versions"],
+    }  # fmt: skip
     versions = checkpoint.description.get("versions")
-    stored = {"device": checkpoint.state.facts.get("device")}
+    stored = {"device": facts.get("device"), "threads": facts.get("threads")}
+    stored["precision"] = checkpoint.description.get("precision", "float32")
     stored |= versions if isinstance(versions, dict) else {}
     other = [f"{k} {stored.get(k)}, now {v}" for k, v in own.items() if stored.get(k) != v]
     if other:

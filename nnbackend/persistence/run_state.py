@@ -33,6 +33,7 @@ def save_run(run: Run) -> SavedRun:
     arrays = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
     facts = {name: value for name, value in state.items() if name not in arrays} | {
         "device": run.net.backend.device,
+        "threads": run.net.backend.threads,
         "validation": run.data.validation_share,
         "config": describe_config(run.config),
         "n": len(run.data.rows),
