@@ -98,8 +98,7 @@ class Network(DataSetMethods):
             lambda: architecture.build_layers(layers, _chosen(loss), activation),
         )
         if precision not in (None, "float32") and self.dtype != "float32":
-            note = "precision=%r has no effect on a %s network"
-            logger.warning(note, precision, self.dtype)
+            logger.warning("precision=%r has no effect on a %s network", precision, self.dtype)
         probing.check_activations(self.layers, self.backend)
         self.loss = chosen or architecture.default_loss(self.layers[-1])
         self._spare: dict[int, tuple[Workspace, Array]] = {}  # see `RowPasses`
@@ -280,9 +279,7 @@ class Network(DataSetMethods):
         """Return a table of layers, units and parameters."""
         table = printing.summary(self.n_in, self.layers)
         loss = printing.describe_formula(self.loss)
-        precision = self.backend.precision if self.dtype == "float32" else "float32"
-        products = "" if precision == "float32" else f", products in {precision}"
-        return f"{table}\nloss {loss}, {self.dtype} on {self.backend.device}{products}"
+        return f"{table}\nloss {loss}, {printing.describe_device(self.dtype, self.backend)}"
 
     def __repr__(self) -> str:
         inside = ", ".join(printing.describe(layer) for layer in self.layers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nnbackend.backend import Backend
 from nnbackend.network.activations import Activation
 from nnbackend.network.layers import AbstractLayer, Dense, Dropout, Maxout
 from nnbackend.network.losses import Loss
@@ -37,3 +38,15 @@ def summary(n_in: int, layers: Sequence[AbstractLayer]) -> str:
     lines = [f"{a:<{first}}  {b:>{second}}  {c:>{third}}".rstrip() for a, b, c in rows]
     rule = "-" * len(lines[0])
     return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+
+
+def describe_device(dtype: str, backend: Backend) -> str:
+    """Return where a network computes, and in which dtypes.
+
+    >>> from nnbackend.devices import get_backend
+    >>> describe_device("float64", get_backend("numpy"))
+    'float64 on numpy:0'
+    """
+    precision = backend.precision if dtype == "float32" else "float32"
+    products = "" if precision == "float32" else f", products in {precision}"
+    return f"{dtype} on {backend.device}{products}"
