@@ -177,6 +177,7 @@ def interval(text: str) -> dict[str, float]:
 
 
 COLUMNS = list_of(TEXT, "names or indices of columns, or none", or_empty=True)
+KINDS = list_of(TEXT, "NAME=KIND, or none", or_empty=True)
 WIDTHS = list_of(AT_LEAST_1, "whole numbers of at least 1, as in 100,50, or none", or_empty=True)
 INTERVAL = Kind("N minutes, N epochs or N steps, with N above 0", TEXT.accepts, _interval)
 
@@ -197,7 +198,8 @@ class Settings(TrainOptions):
     )  # fmt: skip
     target: str | None = option(
         None, TEXT, "target: the name or index of a column, or the name of a .npz array",
-        topic="data", metavar="COLUMN", shown="the last column",
+        topic="data", metavar="COLUMN",
+        shown="the last column, or a first one called label, target, class or y",
     )  # fmt: skip
     task: str | None = option(
         None, choice(*TASKS), "classification or regression",
@@ -208,8 +210,22 @@ class Settings(TrainOptions):
         topic="data", metavar="yes|no", shown="detected",
     )  # fmt: skip
     missing: str = option(
-        "error", choice("error", "drop"), "rows with missing values: fail, or drop them",
-        topic="data", metavar="error|drop",
+        "fill", choice("fill", "drop", "error"),
+        "rows with missing values: fill a table's (arrays fail), drop them, or fail",
+        topic="data", metavar="fill|drop|error",
+    )  # fmt: skip
+    column: tuple[str, ...] = option(
+        (), KINDS, "kinds of columns: number, yes/no, category, date, id (left out, and repeated "
+        "beside the predictions) or text (left out)", topic="data", metavar="NAME=KIND,...",
+        shown="decided from the cells",
+    )  # fmt: skip
+    decimal: str | None = option(
+        None, choice(".", ","), "decimal sign of numbers such as 1,234, which could be either",
+        topic="data", metavar=".|,", shown="decided from the other numbers",
+    )  # fmt: skip
+    encoding: str | None = option(
+        None, TEXT, "encoding of a text file, such as cp1252", topic="data", metavar="NAME",
+        shown="UTF-8 or UTF-16 where the bytes show it, else cp1252",
     )  # fmt: skip
     categorical: tuple[str, ...] = option(
         (), COLUMNS,

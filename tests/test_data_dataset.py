@@ -221,4 +221,4 @@ def test_options_without_effect_are_refused():
     with pytest.raises(ArgumentError, match="task="):
         load("iris", task="clustering")
     with pytest.raises(ArgumentError, match="missing="):
-        load("iris", missing="fill")
+        load("iris", missing="skip")

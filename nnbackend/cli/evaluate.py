@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,9 +15,11 @@ from nnbackend.cli.run_folder import Run, open_run, to_json
 from nnbackend.data import Dataset
 from nnbackend.errors import ArgumentError, DataError
 from nnbackend.model.labels import decode_labels
+from nnbackend.model.metrics import METRICS, advice, metrics_of
 from nnbackend.model.model import Model
 from nnbackend.plots import confusion_matrix, count_confusions
 
+logger = logging.getLogger("nnbackend")
 PARTS = ("train", "test", "all")
 
 
@@ -26,6 +29,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--part", choices=PARTS,
         help="rows to evaluate (default: test if the data has a test part, else all)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--metric", metavar="NAME,...",
+        help=f"metrics to print: {', '.join(METRICS)} (default: all that suit the model)",
     )  # fmt: skip
     parser.add_argument("--confusion", action="store_true", help="print the confusion matrix")
     parser.add_argument(
@@ -41,11 +48,12 @@ def add_run_and_data(parser: argparse.ArgumentParser) -> None:
         "data", metavar="DATA",
         help="unscaled data in the format of the training data; - reads a .csv from stdin",
     )  # fmt: skip
+    parser.add_argument("--encoding", metavar="NAME", help="as for train (default: decided)")
     parser.add_argument("--device", metavar="DEVICE", help="as for train (default: auto)")
     parser.add_argument(
-        "--missing", choices=("error", "drop"), metavar="error|drop",
-        help="rows with missing values: fail, or drop them, for which predict writes an empty "
-        "line (default: as for train)",
+        "--missing", choices=("fill", "drop", "error"), metavar="fill|drop|error",
+        help="rows with missing values: fill a table's, drop them (predict writes an empty line), "
+        "or fail (default: as for train)",
     )  # fmt: skip
 
 
@@ -53,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate and return the exit code."""
     found = open_run(args.run)
     model = found.load(args.device)
-    data = read_for(found, model, args.data, args.missing)
+    data = read_for(found, model, args.data, args.missing, encoding=args.encoding)
     part, rows = choose_part(found, data, args.part)
     if rows.y is None:
         raise DataError(
@@ -76,14 +84,27 @@ def run(args: argparse.Namespace) -> int:
             results["confusion"] = counts.tolist()
         if args.confusion_plot:
             confusion_matrix(true, predicted, classes, args.confusion_plot)
-    elif "r2" in results:
-        error = predicted.astype(np.float64) - rows.y.reshape(predicted.shape)
-        results["rmse"] = float(np.sqrt(np.mean(error**2)))
-        results["mae"] = float(np.mean(np.abs(error)))
+    results = found_metrics(model, rows, predicted, args.metric) | results
     _print(results)
+    note = advice(rows.y, results["accuracy"], classes) if classes and is_labels else ""
+    if note:
+        logger.warning("%s", note)
     if args.json:
         print(to_json(results))
     return 0
+
+
+def found_metrics(
+    model: Model, rows: Dataset, predicted: np.ndarray, names: str | None
+) -> dict[str, float]:
+    """Return the metrics of predictions, all that suit the model or those of a list of names."""
+    assert rows.y is not None
+    chosen = None if names is None else [name.strip() for name in names.split(",")]
+    if model.classes is not None and predicted.ndim == 1 and model.has_probabilities:
+        return metrics_of(rows.y, model.predict_proba(rows.x), len(model.classes), chosen)
+    if not model.is_classifier and rows.y.shape == predicted.shape:
+        return metrics_of(rows.y, predicted, 0, chosen)
+    return {}
 
 
 def labels_of(model: Model, y: np.ndarray) -> np.ndarray:
@@ -94,11 +115,16 @@ def labels_of(model: Model, y: np.ndarray) -> np.ndarray:
 
 
 def read_for(
-    found: Run, model: Model, source: str, missing: str | None = None, with_target: bool = True
+    found: Run,
+    model: Model,
+    source: str,
+    missing: str | None = None,
+    with_target: bool = True,
+    encoding: str | None = None,
 ) -> Dataset:
     """Read data in the same way as the training data of a run."""
     known = Known(model.network.n_in, model.classes, model.preprocessing.columns)
-    return read_known(source, known, found.settings, missing, with_target)
+    return read_known(source, known, found.settings, missing, with_target, encoding)
 
 
 def read_data_of(found: Run) -> Dataset:
@@ -165,10 +191,11 @@ def _print(results: dict[str, Any]) -> None:
         f", {results['dropped']:,} with missing values dropped" if "dropped" in results else ""
     )
     print(f"{'data':<10}{results['data']}, {results['part']}: {results['rows']:,} rows{dropped}")
-    for name in ("loss", "accuracy", "r2", "rmse", "mae"):
-        if name in results:
-            digits = ".4f" if name in ("accuracy", "r2") else ".6g"
-            print(f"{name:<10}{results[name]:{digits}}")
+    shown = [name for name in ("loss", *METRICS) if name in results]
+    width = max(10, *(len(name) + 2 for name in shown))
+    for name in shown:
+        digits = ".6g" if name in ("loss", "rmse", "mae") else ".4f"
+        print(f"{name:<{width}}{results[name]:{digits}}")
     if "classes" in results:
         width = max(5, *(len(label) for label in results["classes"]))
         print(f"\n{'class':<{width}}  precision  recall      f1   rows")

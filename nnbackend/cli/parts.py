@@ -18,7 +18,7 @@ import numpy as np
 
 from nnbackend.cli.places import NAMES, OWN, is_file_setting
 from nnbackend.config import Settings
-from nnbackend.data import BUILTIN, ColumnCoding, Dataset, RawColumn, load
+from nnbackend.data import BUILTIN, ColumnCoding, Dataset, NumberColumn, load
 from nnbackend.data.csv_files import read_csv
 from nnbackend.data.parquet_files import read_parquet
 from nnbackend.data.readers import TEXT_TABLES
@@ -48,10 +48,12 @@ def read_data(settings: Settings) -> Dataset:
     if not settings.data:
         raise ArgumentError("DATA is missing: a built-in set such as digits, or a file.")
     task: Any = settings.task
+    decimal: Any = settings.decimal
     data = load(
         settings.data, target=settings.target, task=task, missing=settings.missing,
-        header=settings.header,
-        categorical=settings.categorical, ignore=settings.ignore,
+        header=settings.header, column=settings.column,
+        categorical=settings.categorical, ignore=settings.ignore, decimal=decimal,
+        encoding=settings.encoding,
     )  # fmt: skip
     if data.y is None:
         raise DataError(
@@ -94,6 +96,7 @@ def read_known(
     settings: Settings | None,
     missing: str | None = None,
     with_target: bool = True,
+    encoding: str | None = None,
 ) -> Dataset:
     """Read data in the same way as a network's training data; the target may be absent.
 
@@ -105,14 +108,14 @@ def read_known(
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "stdin.csv"
             path.write_bytes(sys.stdin.buffer.read())
-            return read_known(str(path), known, settings, missing, with_target)
-    missing = missing or (settings.missing if settings else "error")
+            return read_known(str(path), known, settings, missing, with_target, encoding)
+    missing = missing or (settings.missing if settings else "fill")
     if _is_table(source):
         if known.columns is not None:
             coding = ColumnCoding.from_dict(known.columns)
             if not with_target:
                 coding = replace(coding, target=None)
-            return load(source, coding=coding, missing=missing)
+            return load(source, coding=coding, missing=missing, encoding=encoding)
         return _read_plain_table(Path(source), known, missing, with_target)
     target = settings.target if settings and source.lower().endswith(".npz") else None
     task: Any = None
@@ -148,7 +151,7 @@ def _read_plain_table(path: Path, known: Known, missing: str, with_target: bool)
             file=sys.stderr,
         )
     coding = ColumnCoding(
-        columns=tuple(RawColumn(name, "numeric") for name in table.names[:n]),
+        columns=tuple(NumberColumn(name) for name in table.names[:n]),
         target=table.names[n] if width > n and with_target else None,
         task="regression" if known.classes is None else "classification",
         classes=known.classes,

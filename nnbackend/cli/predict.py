@@ -6,6 +6,7 @@ import argparse
 import csv
 import io
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -14,6 +15,7 @@ import numpy as np
 from nnbackend.cli.console import utf8_stdout
 from nnbackend.cli.evaluate import PARTS, add_run_and_data, choose_part, read_for
 from nnbackend.cli.run_folder import open_run
+from nnbackend.data import Dataset
 from nnbackend.errors import ArgumentError
 from nnbackend.model.model import Model
 from nnbackend.persistence.atomic_file import atomic_write
@@ -29,6 +31,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--out", metavar="FILE", help=".csv or .npy file to write (default: CSV on stdout)"
     )
     parser.add_argument(
+        "--id", metavar="COLUMN", help="column to repeat beside the predictions (default: those "
+        "that identify rows)",
+    )  # fmt: skip
+    parser.add_argument(
         "--part", choices=PARTS, default="all", help="rows to predict (default: all)"
     )
 
@@ -41,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     found = open_run(args.run)
     model = found.load(args.device)
     # The fingerprint that identifies a part includes the targets; predicting all rows needs none.
-    data = read_for(found, model, args.data, args.missing, with_target=args.part != "all")
+    data = read_for(found, model, args.data, args.missing, args.part != "all", args.encoding)
     _, data = choose_part(found, data, args.part)
     kept = data.kept
     if kept is not None:
@@ -57,9 +63,10 @@ def run(args: argparse.Namespace) -> int:
         values = model.predict(data.x)
         many = values.ndim == 2
         names = [f"prediction_{i}" for i in range(values.shape[1])] if many else ["prediction"]
+    ids = _ids(data, args.id)
     if args.out is None:
         with utf8_stdout() as stream:
-            _write_csv(stream, values, names, kept)
+            _write_csv(stream, values, names, kept, ids)
         return 0
     if suffix == ".npy":
         content = io.BytesIO()
@@ -67,9 +74,20 @@ def run(args: argparse.Namespace) -> int:
         atomic_write(Path(args.out), content.getvalue())
     else:
         text = io.StringIO()
-        _write_csv(text, values, names, kept)
+        _write_csv(text, values, names, kept, ids)
         atomic_write(Path(args.out), text.getvalue().encode())
     return 0
+
+
+def _ids(data: Dataset, asked: str | None) -> dict[str, Any]:
+    """Return the columns to repeat beside the predictions, by name."""
+    if asked is None or asked in data.ids:
+        return dict(data.ids) if asked is None else {asked: data.ids[asked]}
+    known = ", ".join(map(repr, data.ids)) or "none"
+    raise ArgumentError(
+        f"--id must be a column that identifies rows. Received: {asked!r}. Such columns here: "
+        f"{known}. Train with --column {asked}=id."
+    )
 
 
 def _probabilities(model: Model, x: Any) -> tuple[np.ndarray, list[str]]:
@@ -95,14 +113,22 @@ def _check_missing(n_dropped: int, n: int, suffix: str) -> None:
     )
 
 
-def _write_csv(file: TextIO, values: np.ndarray, names: list[str], kept: np.ndarray | None) -> None:
+def _write_csv(
+    file: TextIO,
+    values: np.ndarray,
+    names: list[str],
+    kept: np.ndarray | None,
+    ids: Mapping[str, Any],
+) -> None:
     """Write a line for each row of the data; empty cells for a row that was dropped."""
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(names)
+    writer.writerow([*ids, *names])
     table = values.reshape(len(values), -1)
     kept = np.ones(len(table), bool) if kept is None else kept
-    predictions, empty = iter(table), [""] * len(names)
+    columns = [["" if cell is None else cell for cell in cells] for cells in ids.values()]
+    before = zip(*columns, strict=True) if ids else iter(lambda: (), None)
+    predictions, empty = iter(table), [""] * (len(ids) + len(names))
     # str() of a NumPy number has as many digits as its dtype needs to be read back exactly.
     writer.writerows(
-        [str(value) for value in next(predictions)] if is_kept else empty for is_kept in kept
+        [*next(before), *map(str, next(predictions))] if is_kept else empty for is_kept in kept
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,14 @@ from nnbackend.cli.evaluate import labels_of
 from nnbackend.cli.parts import fingerprint
 from nnbackend.cli.plan import Plan
 from nnbackend.config import Settings
+from nnbackend.data import ColumnCoding, NumberColumn
+from nnbackend.model.metrics import advice, metrics_of
 from nnbackend.training.history import Row
 
+logger = logging.getLogger("nnbackend")
 SCORES = ("accuracy", "r2")
+TWO = 2  # classes
+SHOWN, PLAIN = 30, "numbers"  # columns in the header; the reason of a column that is not shown
 
 
 def header(plan: Plan, folder: Path) -> str:
@@ -33,6 +40,7 @@ def header(plan: Plan, folder: Path) -> str:
     return "\n".join([
         f"data       {data.name}: {data.n_samples:,} rows, {data.n_features:,} features, {kind}"
         f"{dropped}",
+        *_columns(data.columns),
         f"parts      {', '.join(sizes)} rows",
         f"scale      {settings.scale}",
         f"optimizer  {rule}, batches of {trainer.state.history.batch_size}",
@@ -42,6 +50,23 @@ def header(plan: Plan, folder: Path) -> str:
         plan.net.summary(),
         "",
     ])  # fmt: skip
+
+
+def _columns(coding: ColumnCoding | None) -> list[str]:
+    """Return what the columns of a table became, a line for each that is not plain numbers."""
+    if coding is None or not coding.has_header:
+        return []
+    kinds = Counter(column.kind for column in coding.columns)
+    lines = [f"columns    {', '.join(f'{n} {kind}' for kind, n in kinds.most_common())}"]
+    shown = [c for c in coding.columns if not (isinstance(c, NumberColumn) and c.why == PLAIN)]
+    width = max((len(column.name) for column in shown[:SHOWN]), default=0)
+    for column in shown[:SHOWN]:
+        n = len(column.feature_names)
+        what = f"{column.kind}, {n} features" if n > 1 else column.kind
+        lines.append(f"  {column.name:<{width}}  {what}: {column.why}")
+    if len(shown) > SHOWN:
+        lines.append(f"  and {len(shown) - SHOWN} more")
+    return lines
 
 
 def facts(plan: Plan) -> dict[str, Any]:
@@ -73,8 +98,14 @@ def figures(plan: Plan) -> dict[str, Any]:
     results |= {name: value for name, value in best.items() if name.startswith("valid_")}
     if test is not None:
         assert test.y is not None
-        found = plan.model.evaluate(test.x, labels_of(plan.model, test.y))
+        model, y = plan.model, test.y
+        found = model.evaluate(test.x, labels_of(model, y))
+        if model.classes is not None and len(model.classes) == TWO and model.has_probabilities:
+            probabilities = model.predict_proba(test.x)
+            found |= metrics_of(y, probabilities, TWO, ["roc_auc"])
         results |= {f"test_{name}": value for name, value in found.items()}
+        if model.classes is not None and (note := advice(y, found["accuracy"], model.classes)):
+            logger.warning("test %s", note)
     return results
 
 

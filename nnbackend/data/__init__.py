@@ -5,7 +5,15 @@ importing this package needs only NumPy.
 """
 
 from nnbackend.data.builtin import BUILTIN, spirals, xor
-from nnbackend.data.coding import ColumnCoding, RawColumn
+from nnbackend.data.coding import ColumnCoding
+from nnbackend.data.columns import (
+    CategoryColumn,
+    CodedColumn,
+    DateColumn,
+    LeftOutColumn,
+    NumberColumn,
+    YesNoColumn,
+)
 from nnbackend.data.dataset import Dataset
 from nnbackend.data.readers import load
 from nnbackend.data.scalers import Scaler, ScalerKind, default_scaler_kind, fit_scaler
@@ -13,13 +21,18 @@ from nnbackend.data.targets import Label, Task
 
 __all__ = [
     "BUILTIN",
+    "CategoryColumn",
+    "CodedColumn",
     "ColumnCoding",
     "Dataset",
+    "DateColumn",
     "Label",
-    "RawColumn",
+    "LeftOutColumn",
+    "NumberColumn",
     "Scaler",
     "ScalerKind",
     "Task",
+    "YesNoColumn",
     "default_scaler_kind",
     "fit_scaler",
     "load",

@@ -7,66 +7,58 @@ that are converted to numbers if possible. Both give the same table.
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import TextIO
 
 import numpy as np
 
-from nnbackend.data.gzip_files import is_gzip
+from nnbackend.data.csv_layout import BLANKS, Layout, detect, is_filled, reader_of, with_tabs
+from nnbackend.data.encodings import encoding_of, open_bytes
 from nnbackend.data.tables import (
     EXACT,
     Column,
     Numbers,
     Table,
     Text,
-    check_names,
-    default_names,
     has_long_integer,
     is_missing,
     with_long_integers,
 )
-from nnbackend.errors import DataError
+from nnbackend.errors import DataError, Mention
 
-DELIMITERS = ",;\t"
-SAMPLE_CHARACTERS = 1 << 16
-SAMPLE_ROWS = 100
 CHUNK_CELLS = 1_000_000
+LONGEST_CELL = 1 << 27  # characters
 
 TextPositions = Callable[[tuple[str, ...], str], set[int]]
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """The format of a file, detected from its beginning."""
-
-    delimiter: str
-    has_header: bool
-    names: tuple[str, ...]
-    first: str  # the first cell
-
-
 def read_csv(
-    path: Path, *, header: bool | None = None, text_positions: TextPositions | None = None
+    path: Path,
+    *,
+    header: bool | None = None,
+    text_positions: TextPositions | None = None,
+    encoding: str | None = None,
 ) -> Table:
     """Read a table of numbers and text.
 
     The first row is a header if it has text above a column of numbers, or if it has no numbers and
     none of its cells recurs in its column; `header` overrides this. `text_positions(names, where)`
-    returns the columns to read as text even if they look like numbers.
+    returns the columns to read as text even if they look like numbers. `encoding` None decides it
+    from the bytes.
 
     Raises: DataError when the file is not such a table.
     """
     where = path.name
-    with _open_text(path) as stream:
-        layout = _detect(stream.read(SAMPLE_CHARACTERS), header, where)
+    with _errors(where):
+        encoding = encoding_of(path, encoding)
+    with _open_text(path, encoding) as stream:
+        layout = detect(stream, header, where)._replace(encoding=encoding)
     text = text_positions(layout.names, where) if text_positions else set()
     columns = None if text else _read_numbers(path, layout)
     if columns is None:
@@ -84,87 +76,51 @@ def read_csv(
 
 
 @contextmanager
-def _open_text(path: Path) -> Iterator[TextIO]:
+def _open_text(path: Path, encoding: str) -> Iterator[TextIO]:
     """Open a file for the csv module; errors while reading become DataError."""
+    limit = csv.field_size_limit(LONGEST_CELL)
     try:
-        if is_gzip(path):
-            with gzip.open(path, "rt", encoding="utf-8-sig", newline="") as stream:
-                yield stream
-        else:
-            with path.open(encoding="utf-8-sig", newline="") as stream:
-                yield stream
-    except UnicodeDecodeError as error:
+        with _errors(path.name), open_bytes(path) as stream:
+            yield io.TextIOWrapper(stream, encoding=encoding, newline="")
+    finally:
+        csv.field_size_limit(limit)
+
+
+@contextmanager
+def _errors(where: str) -> Iterator[None]:
+    try:
+        yield
+    except UnicodeError as error:
         raise DataError(
-            f"{path.name}: the text must be UTF-8. Received: the invalid byte "
-            f"0x{error.object[error.start]:02x}. Save the file as UTF-8."
-        ) from error
+            f"{where}: the text must have a known encoding. Received: {error}. Save the file as "
+            "UTF-8, or pass ", Mention("encoding", "NAME"), ".",
+        ) from error  # fmt: skip
     except csv.Error as error:
         raise DataError(
-            f"{path.name}: the text must be rows of delimited cells. Received: {error}. Check for "
-            "an unclosed quotation mark; a cell holds at most "
-            f"{csv.field_size_limit():,} characters."
+            f"{where}: the text must be rows of delimited cells. Received: {error}. Check for "
+            f"an unclosed quotation mark; a cell holds at most {LONGEST_CELL:,} characters."
         ) from error
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path.name}: the file must be readable. Received: {error}.") from error
+        raise DataError(f"{where}: the file must be readable. Received: {error}.") from error
 
 
-def _detect(sample: str, header: bool | None, where: str) -> _Layout:
-    lines = list(io.StringIO(sample, newline=""))
-    if len(sample) == SAMPLE_CHARACTERS and len(lines) > 1:
-        lines.pop()  # cut off in the middle
-    best: tuple[tuple[bool, int], str, list[list[str]]] | None = None
-    for delimiter in DELIMITERS:
-        reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
-        rows = [_strip(row) for row in islice(filter(_is_filled, reader), SAMPLE_ROWS)]
-        widths = {len(row) for row in rows}
-        # A delimiter that gives every row the same width beats one that gives more columns.
-        score = (len(widths) == 1 and max(widths) > 1, len(rows[0]) if rows else 0)
-        if best is None or score > best[0]:
-            best = (score, delimiter, rows)
-    assert best is not None  # DELIMITERS is not empty
-    _, delimiter, rows = best
-    if not rows:
-        raise DataError(f"{where}: a table must have rows. Received: an empty file.")
-    has_header = _looks_like_header(rows[0], rows[1:]) if header is None else header
-    if not has_header:
-        return _Layout(delimiter, False, default_names(len(rows[0])), rows[0][0])
-    check_names(rows[0], where)
-    return _Layout(delimiter, True, tuple(rows[0]), rows[0][0])
-
-
-def _looks_like_header(first: Sequence[str], below: Sequence[Sequence[str]]) -> bool:
-    def is_text(cell: str) -> bool:
-        return not is_missing(cell) and not _are_numbers([cell])
-
-    below = [row for row in below if len(row) == len(first)]
-    # Names may be whole numbers, as pandas writes them, but not numbers like 5.1.
-    if all(is_text(cell) or is_missing(cell) or cell.isdigit() for cell in first):
-        for cell, *cells in zip(first, *below, strict=True):
-            filled = [c for c in cells if not is_missing(c)]
-            if filled and is_text(cell) and _are_numbers(filled):
-                return True
-    if not all(is_text(cell) for cell in first):
-        return False
-    return not any(cell in cells for cell, *cells in zip(first, *below, strict=True))
-
-
-def _read_numbers(path: Path, layout: _Layout) -> list[Column] | None:
+def _read_numbers(path: Path, layout: Layout) -> list[Column] | None:
     """Read a file of only numbers quickly; return None for other files."""
-    with _open_text(path) as stream:
+    with _open_text(path, layout.encoding) as stream:
         # A cheap check: give up if the first row of data is not all numbers.
-        reader = csv.reader(stream, delimiter=layout.delimiter, skipinitialspace=True)
-        start = list(islice(filter(_is_filled, reader), 2 if layout.has_header else 1))
-        if len(start) < (2 if layout.has_header else 1):
+        reader = reader_of(stream, layout.delimiter)
+        start = list(islice(filter(is_filled, reader), layout.rows_before + 1))
+        if len(start) <= layout.rows_before:
             return None
         first = start[-1]
         if len(first) != len(layout.names) or not _are_numbers(first):
             return None
-        quoted = [f'"{cell.strip()}"' for cell in first]
-        lines = chain([layout.delimiter.join(quoted)], stream)
+        delimiter, rest = layout.delimiter, iter(stream)
+        if delimiter == BLANKS:
+            delimiter, rest = "\t", with_tabs(stream)
+        lines = chain([delimiter.join(f'"{cell.strip()}"' for cell in first)], rest)
         try:
-            values = np.loadtxt(
-                lines, delimiter=layout.delimiter, comments=None, quotechar='"', ndmin=2
-            )
+            values = np.loadtxt(lines, delimiter=delimiter, comments=None, quotechar='"', ndmin=2)
         except ValueError:  # text, a missing value or a ragged row: left to the slow reader
             return None
     if (np.abs(values) >= EXACT).any():  # the slow reader keeps all digits of whole numbers
@@ -172,7 +128,7 @@ def _read_numbers(path: Path, layout: _Layout) -> list[Column] | None:
     return list(values.T)
 
 
-def _read_any(path: Path, layout: _Layout, text: set[int]) -> list[Column]:
+def _read_any(path: Path, layout: Layout, text: set[int]) -> list[Column]:
     """Read numbers and text; a column is text if any of its cells is."""
     text = set(text)
     while True:
@@ -183,7 +139,7 @@ def _read_any(path: Path, layout: _Layout, text: set[int]) -> list[Column]:
         text = found
 
 
-def _collect(path: Path, layout: _Layout, text: set[int]) -> list[Column] | None:
+def _collect(path: Path, layout: Layout, text: set[int]) -> list[Column] | None:
     """Collect the columns, and add those with text to `text`.
 
     Returns None if text is found in a column of which earlier chunks are numbers already: their
@@ -193,7 +149,7 @@ def _collect(path: Path, layout: _Layout, text: set[int]) -> list[Column] | None
     numbers: list[list[Numbers]] = [[] for _ in range(width)]
     words: list[Text] = [[] for _ in range(width)]
     again = False
-    with _open_text(path) as stream:
+    with _open_text(path, layout.encoding) as stream:
         rows = _rows(stream, layout, path.name)
         while chunk := list(islice(rows, max(1, CHUNK_CELLS // width))):
             for at, cells in enumerate(zip(*chunk, strict=True)):
@@ -213,26 +169,27 @@ def _collect(path: Path, layout: _Layout, text: set[int]) -> list[Column] | None
     ]
 
 
-def _rows(stream: TextIO, layout: _Layout, where: str) -> Iterator[list[str]]:
+def _rows(stream: TextIO, layout: Layout, where: str) -> Iterator[list[str]]:
     """Yield the data rows; raise DataError for a row of another width."""
-    reader = csv.reader(stream, delimiter=layout.delimiter, skipinitialspace=True, strict=True)
-    is_header = layout.has_header
+    reader, before = reader_of(stream, layout.delimiter, strict=True), layout.rows_before
+    skipped = 0
     for row in reader:
-        if not _is_filled(row):
+        if not is_filled(row):
+            continue
+        if skipped < layout.skipped:
+            skipped += 1
             continue
         if len(row) != len(layout.names):
             raise DataError(
                 f"{where}: every row must have {len(layout.names)} cells, as the first row. "
                 f"Received: {len(row)} cells in line {reader.line_num}. {_ragged_cure(layout)}"
             )
-        if not is_header:
+        if skipped >= before:
             yield row
-        is_header = False
+        skipped += 1
 
 
-def _ragged_cure(layout: _Layout) -> str:
-    if layout.first.lower().startswith("sep="):
-        return f"Remove the first line, {layout.first!r}: the separator is detected without it."
+def _ragged_cure(layout: Layout) -> str:
     if len(layout.names) == 1:
         return f"If the first line, {layout.first!r}, is a title, remove it."
     return "Correct that line, or put cells that contain the delimiter in quotation marks."
@@ -266,12 +223,3 @@ def _loses_digits(values: Numbers, cells: Sequence[str]) -> bool:
 def _is_missing_number(cell: str) -> bool:
     """Return True if a cell among numbers is missing; "None" counts too, unlike among text."""
     return is_missing(cell) or cell.strip() == "None"
-
-
-def _is_filled(row: Sequence[str]) -> bool:
-    """Return True if a row is not a blank line."""
-    return len(row) > 1 or (len(row) == 1 and bool(row[0].strip()))
-
-
-def _strip(row: Sequence[str]) -> list[str]:
-    return [cell.strip() for cell in row]

@@ -6,8 +6,8 @@ so that a large set uses memory once at most. Scaling and batching come later.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,8 @@ class Dataset:
     Class code i in `y` stands for `classes[i]`; for regression `classes` is None. `y` and `task`
     are None if the file has no target. `columns` is the coding of a table's columns as features.
     `test` is the test part, if one was distributed with the data. `n_dropped` counts the rows
-    dropped because of missing values; `kept` is then a mask over the rows of the file.
+    dropped because of missing values; `kept` is then a mask over the rows of the file. `ids` are
+    columns of a table that identify its rows, by name.
 
     Shapes: x (n_samples, n_features); y (n_samples,) or (n_samples, n_outputs).
     Raises: ShapeError when the shapes of the arrays do not match.
@@ -42,6 +43,7 @@ class Dataset:
     test: Dataset | None = None
     n_dropped: int = 0
     kept: NDArray[np.bool_] | None = None
+    ids: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.x.ndim != 2:
@@ -86,7 +88,8 @@ class Dataset:
     def rows(self, indices: Any) -> Dataset:
         """Return the rows selected by an index array, mask or slice, without the test part."""
         y = None if self.y is None else self.y[indices]
-        return replace(self, x=self.x[indices], y=y, test=None, kept=None)
+        ids = {name: np.array(cells, object)[indices] for name, cells in self.ids.items()}
+        return replace(self, x=self.x[indices], y=y, test=None, kept=None, ids=ids)
 
     def split(self, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
         """Split into (rest, held_out), where held_out has about `fraction` of the rows.

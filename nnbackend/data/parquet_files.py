@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,13 @@ from numpy.typing import NDArray
 from nnbackend.data.tables import EXACT, Column, Table, check_names, is_missing
 from nnbackend.errors import DataError
 
+logger = logging.getLogger("nnbackend")
+
 
 def read_parquet(path: Path) -> Table:
-    """Read a table of numbers, booleans and text.
+    """Read a table of numbers, booleans, text and dates; columns of other types have no values.
 
+    The index that pandas writes is left out.
     Raises: DataError when pyarrow is missing, or the file is not such a table.
     """
     try:
@@ -31,11 +36,13 @@ def read_parquet(path: Path) -> Table:
         # ParquetFile, not read_table, which adds columns for folders named like key=value.
         with parquet.ParquetFile(path) as file:
             table = file.read()
+            left_out = _index_columns(file.schema_arrow)
         table.validate(full=True)  # finds invalid text and offsets outside the file
     except (arrow.ArrowException, OSError, ValueError) as error:
         raise DataError(
             f"{path.name}: the file must be a complete Parquet file. Received: {error}"
         ) from error
+    table = table.select([i for i, n in enumerate(table.column_names) if n not in left_out])
     names = tuple(str(name) for name in table.column_names)
     check_names(names, path.name)
     if table.num_rows == 0 or not names:
@@ -66,12 +73,19 @@ def _column(arrow: Any, name: str, column: Any, where: str) -> Column:
         return np.array(column.to_numpy(), dtype=np.float64)
     if arrow.types.is_decimal(kind):
         return np.array(column.cast(arrow.float64()).to_numpy(), dtype=np.float64)
+    if arrow.types.is_timestamp(kind) or arrow.types.is_date(kind):
+        return [None if cell is None else cell.isoformat()[:19] for cell in column.to_pylist()]
     if arrow.types.is_null(kind):
         return np.full(len(column), np.nan)
-    raise DataError(
-        f"{where}: every column must be numbers, booleans or text. "
-        f"Received: column {name!r} of type {kind}. Convert or remove it."
-    )
+    logger.warning("%s: column %r is of type %s, which is left out", where, name, kind)
+    return [None] * len(column)
+
+
+def _index_columns(schema: Any) -> list[str]:
+    """Return the columns of the index that pandas stores with a table."""
+    described = (schema.metadata or {}).get(b"pandas")
+    names = json.loads(described).get("index_columns", []) if described else []
+    return [name for name in names if isinstance(name, str)]
 
 
 def _is_text(arrow: Any, kind: Any) -> bool:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from nnbackend.data.array_files import read_npy, read_npz
 from nnbackend.data.builtin import BUILTIN
 from nnbackend.data.coding import ColumnCoding
 from nnbackend.data.csv_files import read_csv
 from nnbackend.data.dataset import Dataset
+from nnbackend.data.deciding import FITS
 from nnbackend.data.idx_files import is_idx_name, read_idx_file, read_idx_folder
+from nnbackend.data.number_text import Decimal
 from nnbackend.data.parquet_files import read_parquet
 from nnbackend.data.table_datasets import code_dataset, fit_dataset
 from nnbackend.data.tables import Table, find_column, find_columns
@@ -21,6 +24,7 @@ from nnbackend.errors import ArgumentError, DataError, Fault, Mention
 from nnbackend.suggestions import suggest
 
 TEXT_TABLES = (".csv", ".tsv", ".txt", ".data")  # one reader, which detects the delimiter
+MISSING_CHOICES = ("fill", "drop", "error")
 FORMATS = (
     ".csv, .tsv, .txt or .data (also .gz), .parquet, .npz, .npy (NAME_x.npy beside NAME_y.npy), "
     "an IDX folder or file (train-images-idx3-ubyte.gz)"
@@ -32,11 +36,14 @@ def load(
     *,
     target: str | int | None = None,
     task: Task | None = None,
-    missing: str = "error",
+    missing: str = "fill",
     header: bool | None = None,
     coding: ColumnCoding | None = None,
+    column: Mapping[str, str] | Sequence[str] = (),
     categorical: Sequence[str | int] = (),
     ignore: Sequence[str | int] = (),
+    decimal: Decimal | None = None,
+    encoding: str | None = None,
 ) -> Dataset:
     """Read a built-in set or a file as training data.
 
@@ -46,51 +53,73 @@ def load(
     with the name of a built-in set.
 
     `target` is a column's name or index (negative from the end). **The default is the last
-    column.** For .npz it names the array of targets, "y" by default. `header` sets whether a .csv
-    has a header, if detection fails.
+    column,** or the first if its name is label, target, class or y. For .npz it names the array of
+    targets, "y" by default. `header` sets whether a .csv has a header, if detection fails.
 
     `task` None infers the task. Text and booleans are classes; numbers with a fraction are
     regression. Whole numbers are classes if there are one or two different values, or up to 20 (if
     each occurs twice on average), and regression if there are more than 100. Otherwise `task` is
     required.
 
-    `missing` "error" refuses cells without a value, "drop" drops their rows and counts them in
-    `n_dropped`. `coding`, the `columns` of an earlier data set, reads a table in the same way as
-    that one; the target may then be absent. `categorical` are columns to treat as categories
-    although their values look like numbers, such as postal codes; `ignore` are columns to ignore.
+    `missing` "fill" uses a table's rows with missing values, "drop" drops them and counts them in
+    `n_dropped`, "error" refuses them; arrays with missing values are refused unless "drop". A row
+    without a target is dropped.
+
+    `column` overrules the kinds of columns: {name: kind} or ["name=kind"], where a kind is number,
+    yes/no, category, date, id or text. `categorical` are columns of categories whose values look
+    like numbers, such as postal codes; `ignore` are columns to ignore. `decimal` is the decimal
+    sign, "." or ",", of numbers such as 1,234 that could be either, `encoding` that of a text
+    file. `coding`, the `columns` of
+    an earlier data set, reads a table in the same way as that one; the target may then be absent.
 
     Raises: DataError when the data cannot be read or used for training; ArgumentError for an
     option that does not apply.
     >>> load("iris").x.shape
     (150, 4)
     """
-    check_task(task)
-    if missing not in ("error", "drop"):
-        raise ArgumentError(Fault("missing", "'error' or 'drop'", missing))
-    lists = {"categorical": list(categorical) or None, "ignore": list(ignore) or None}
+    _check_choices(task, missing, decimal)
+    lists: dict[str, Any] = {
+        "column": column or None, "categorical": list(categorical) or None,
+        "ignore": list(ignore) or None, "decimal": decimal,
+    }  # fmt: skip
     unused = partial(_check_unused, target=target, header=header)
     if isinstance(source, str) and source in BUILTIN:
-        unused(f"the built-in set {source!r}", coding=coding, **lists)
+        unused(f"the built-in set {source!r}", coding=coding, encoding=encoding, **lists)
         return _check_data_task(BUILTIN[source](), task)
+    path, kind = _path_of(source)
+    if kind not in ("csv", "parquet"):
+        given = {"header": header, "coding": coding, "encoding": encoding, **lists}
+        _check_unused(f"{path.name}, which is no table", **given)
+        return _load_arrays(path, kind, target, task, "error" if missing == "fill" else missing)
+    if coding is not None:
+        unused("a file read with a coding, which settles it", **lists)
+        return _load_coded(path, kind, task, missing, coding, encoding)
+    options = _TableOptions(header, encoding, target, column, categorical, ignore)
+    table, target, kinds = _read_table(path, kind, options)
+    name = path.name.split(".")[0]
+    return fit_dataset(
+        table, name, target=target, task=task, missing=missing, kinds=kinds, decimal=decimal
+    )
+
+
+def _check_choices(task: str | None, missing: str, decimal: str | None) -> None:
+    """Raise ArgumentError for an unknown choice."""
+    check_task(task)
+    if missing not in MISSING_CHOICES:
+        raise ArgumentError(Fault("missing", "'fill', 'drop' or 'error'", missing))
+    if decimal not in (None, ".", ","):
+        raise ArgumentError(Fault("decimal", "'.' or ','", decimal))
+
+
+def _path_of(source: Any) -> tuple[Path, str]:
+    """Return the path and the format of a file."""
     if not isinstance(source, (str, os.PathLike)):
         raise ArgumentError(
             "source must be the name of a built-in set or the path of a file. Received: "
             f"{type(source).__module__}.{type(source).__name__}. Pass arrays and "
             "tables to nnbackend.Model or an estimator; write CSV text to a file first."
         )
-    path = Path(source)
-    kind = _format(path)
-    if kind in ("csv", "parquet"):
-        if coding is None:
-            name = path.name.split(".")[0]
-            table, target, named = _read_table(path, kind, header, target, categorical, ignore)
-            return fit_dataset(
-                table, name, target=target, task=task, missing=missing, categorical=named
-            )
-        unused("a file read with a coding, which settles it", **lists)
-        return _load_coded(path, kind, task, missing, coding)
-    _check_unused(f"{path.name}, which is no table", header=header, coding=coding, **lists)
-    return _load_arrays(path, kind, target, task, missing)
+    return Path(source), _format(Path(source))
 
 
 def _load_arrays(
@@ -108,7 +137,12 @@ def _load_arrays(
 
 
 def _load_coded(
-    path: Path, kind: str, task: Task | None, missing: str, coding: ColumnCoding
+    path: Path,
+    kind: str,
+    task: Task | None,
+    missing: str,
+    coding: ColumnCoding,
+    encoding: str | None,
 ) -> Dataset:
     """Read a table with the coding of an earlier one."""
     if task not in (None, coding.task):
@@ -116,46 +150,77 @@ def _load_coded(
     if kind == "parquet":
         table = read_parquet(path)
     else:
-        table = read_csv(path, header=coding.has_header, text_positions=coding.text_positions)
+        table = read_csv(
+            path, header=coding.has_header, text_positions=coding.text_positions, encoding=encoding
+        )
     return code_dataset(table, path.name.split(".")[0], coding, missing=missing)
 
 
+class _TableOptions(NamedTuple):
+    """The options of `load` on the columns of a table."""
+
+    header: bool | None
+    encoding: str | None
+    target: str | int | None
+    column: Mapping[str, str] | Sequence[str]
+    categorical: Sequence[str | int]
+    ignore: Sequence[str | int]
+
+    def kinds(self, names: tuple[str, ...], where: str) -> dict[int, str]:
+        """Return the given kinds by the positions of the columns."""
+        pairs = self.column.items() if isinstance(self.column, Mapping) else _pairs(self.column)
+        found = dict.fromkeys(
+            find_columns(self.categorical, "categorical", names, where), "category"
+        )
+        for name, kind in pairs:
+            if kind not in FITS:
+                expected = f"NAME=KIND, where KIND is {', '.join(FITS)}"
+                cure = (suggest(str(kind), FITS),)
+                raise ArgumentError(Fault("column", expected, f"{name}={kind}", cure))
+            found |= dict.fromkeys(find_columns([name], "column", names, where), kind)
+        return found
+
+
+def _pairs(column: Sequence[str]) -> list[tuple[str, str]]:
+    if isinstance(column, str) or not all(isinstance(text, str) and "=" in text for text in column):
+        raise ArgumentError(Fault("column", "a list of NAME=KIND", column))
+    return [(name, kind) for name, _, kind in (text.rpartition("=") for text in column)]
+
+
 def _read_table(
-    path: Path,
-    kind: str,
-    header: bool | None,
-    target: str | int | None,
-    categorical: Sequence[str | int],
-    ignore: Sequence[str | int],
-) -> tuple[Table, str | int | None, list[str]]:
-    """Read a table without the ignored columns; return (table, target, categorical columns).
+    path: Path, kind: str, options: _TableOptions
+) -> tuple[Table, str | int | None, dict[str, str]]:
+    """Read a table without the ignored columns; return (table, target, kinds of columns by name).
 
     Indices count all columns of the file, also the ignored ones.
     """
     if kind == "parquet":
-        _check_unused(f"{path.name}, whose columns always have names", header=header)
+        unused = {"header": options.header, "encoding": options.encoding}
+        _check_unused(f"{path.name}, which is no text", **unused)
         table = read_parquet(path)
     else:
 
         def as_text(names: tuple[str, ...], where: str) -> set[int]:
-            return find_columns(categorical, "categorical", names, where)
+            return {i for i, k in options.kinds(names, where).items() if k != "number"}
 
-        table = read_csv(path, header=header, text_positions=as_text)
-    names = table.names
-    named = [names[i] for i in find_columns(categorical, "categorical", names, table.where)]
-    left_out = find_columns(ignore, "ignore", names, table.where)
+        table = read_csv(
+            path, header=options.header, text_positions=as_text, encoding=options.encoding
+        )
+    names, target = table.names, options.target
+    kinds = {names[i]: k for i, k in options.kinds(names, table.where).items()}
+    left_out = find_columns(options.ignore, "ignore", names, table.where)
     if not left_out:
-        return table, target, named
+        return table, target, kinds
     if not table.has_header:
         raise ArgumentError(
             f"{table.where}: ", Mention("ignore"), " needs a header, so that later files match by "
-            "column name. Received: ", Mention("ignore", list(ignore)), ". Add a header, or set ",
-            Mention("header", True), " if the first row is one.",
+            "column name. Received: ", Mention("ignore", list(options.ignore)), ". Add a header, "
+            "or set ", Mention("header", True), " if the first row is one.",
         )  # fmt: skip
     if target is not None:
         target = names[find_column(target, table)]
     kept = [i for i in range(len(names)) if i not in left_out]
-    return table.select(kept, [names[i] for i in kept]), target, named
+    return table.select(kept, [names[i] for i in kept]), target, kinds
 
 
 def _format(path: Path) -> str:

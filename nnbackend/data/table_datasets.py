@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nnbackend.data.coding import ColumnCoding, as_text, encode, fit_column
+from nnbackend.data.coding import ColumnCoding, encode
+from nnbackend.data.columns import as_text
 from nnbackend.data.dataset import Dataset
+from nnbackend.data.deciding import Cells, decide, decimal_sign
+from nnbackend.data.number_text import Decimal, are_numbers
 from nnbackend.data.tables import (
     Column,
+    Numbers,
     Table,
+    Text,
     check_no_infinity,
-    check_not_mixed,
     find_column,
-    find_columns,
     handle_missing,
-    read_decimal_commas,
 )
 from nnbackend.data.targets import Target, Task, code_labels, code_target
 from nnbackend.errors import DataError, Mention
 
-
-def _names_cure(column: str) -> tuple[str | Mention, ...]:
-    return "If all are names, pass ", Mention("categorical", [column]), "."
+TARGET_NAMES = {"label", "target", "class", "y"}  # of a first column, as in Kaggle's MNIST
 
 
 def fit_dataset(
@@ -36,44 +36,68 @@ def fit_dataset(
     target: str | int | None,
     task: Task | None,
     missing: str,
-    categorical: Sequence[str | int] = (),
+    kinds: Mapping[str, str],
+    decimal: Decimal | None = None,
 ) -> Dataset:
-    """Build a data set and its coding from a table; the default target is the last column.
+    """Build a data set and its coding from a table; see `load` for the default target.
 
-    categorical: columns whose values are names, even if they look like numbers.
+    kinds: the kinds of columns by name, where they shall not be decided.  decimal: the decimal sign
+    of numbers in text, if it shall not be decided.
     Raises: DataError when the table cannot be used for training.
     """
-    position = find_column(-1 if target is None else target, table)
-    named = find_columns(categorical, "categorical", table.names, table.where)
+    position = find_column(_default_target(table.names) if target is None else target, table)
     if len(table.names) < 2:
         raise DataError(
             f"{table.where}: a table must have a feature and a target. Received: only the column "
             f"{table.names[0]!r}. Separate columns by comma, semicolon or tab; convert a table "
             "with blanks or | with pandas.read_csv(path, sep=...).to_csv(...)."
         )
-    table = read_decimal_commas(table, named)
     check_no_infinity(table)
-    table, kept = handle_missing(table, missing)
-    columns = [as_text(c) if i in named else c for i, c in enumerate(table.columns)]
-    table = replace(table, columns=tuple(columns))
-    for i, column in enumerate(table.names):
-        if i == position and task != "classification":
-            check_not_mixed(table, i, "For classes pass ", Mention("task", "classification"), ".")
-        elif i != position and i not in named:
-            check_not_mixed(table, i, *_names_cure(column))
+    decimal = decimal or decimal_sign(table, kinds)
+    table, kept = handle_missing(table, missing, position)
     others = [i for i in range(len(table.names)) if i != position]
     features = table.select(others, [table.names[i] for i in others])
-    values, name_of_y = _target_values(table.columns[position]), table.names[position]
-    coded = code_target(values, task, f"{table.where}, column {name_of_y!r}")
+    coded = _fit_target(table, position, task, kinds, decimal)
     coding = ColumnCoding(
-        columns=tuple(fit_column(features, i, others[i] in named) for i in range(len(others))),
-        target=name_of_y,
+        columns=tuple(
+            decide(features, i, kinds.get(n), decimal) for i, n in enumerate(features.names)
+        ),
+        target=table.names[position],
         task=coded.task,
         classes=coded.classes,
         has_header=table.has_header,
         target_position=position,
+        decimal=decimal or ".",
     )
-    return _dataset(features, name, coding, coded, kept)
+    used = [i for i, column in enumerate(coding.columns) if column.feature_names]
+    if not used:
+        raise _no_feature(table, coding)
+    used_features = features.select(used, [features.names[i] for i in used])
+    return _dataset(used_features, name, coding, coded, kept, _ids(table, coding))
+
+
+def _fit_target(
+    table: Table,
+    position: int,
+    task: Task | None,
+    kinds: Mapping[str, str],
+    decimal: Decimal | None,
+) -> Target:
+    """Return the coded target of training rows."""
+    name, y = table.names[position], table.columns[position]
+    if kinds.get(name) == "category":
+        y = as_text(y)
+    elif isinstance(y, list) and task != "classification" and are_numbers(Counter(filter(None, y))):
+        y = _numeric_target(table, position, decimal)
+    return code_target(_target_values(y), task, f"{table.where}, column {name!r}")
+
+
+def _no_feature(table: Table, coding: ColumnCoding) -> DataError:
+    return DataError(
+        f"{table.where}: a table must have a column that becomes a feature. Received: "
+        f"{'; '.join(f'{c.name!r}: {c.why}' for c in coding.columns)}. Choose the kind of one "
+        "with ", Mention("column", f"{coding.columns[0].name}=category"), ".",
+    )  # fmt: skip
 
 
 def code_dataset(table: Table, name: str, coding: ColumnCoding, *, missing: str) -> Dataset:
@@ -81,29 +105,61 @@ def code_dataset(table: Table, name: str, coding: ColumnCoding, *, missing: str)
 
     Columns are matched by name; other columns are ignored.
 
-    Raises: DataError when a column or category does not match.
+    Raises: DataError when a column does not match.
     """
     features, target = coding.match(table.names, table.where)
-    names = [column.name for column in coding.columns]
+    names = [column.name for column in coding.used]
     used = table.select(features, names)
     if target is not None:
         used = table.select([*features, target], [*names, coding.target or ""])
-    text = {i for i, column in enumerate(coding.columns) if column.kind != "numeric"}
-    text |= {len(names)} if coding.classes else set()
-    used = read_decimal_commas(used, text)
     check_no_infinity(used)
-    used, kept = handle_missing(used, missing)
+    used, kept = handle_missing(used, missing, None if target is None else len(names))
     coded = None
     if target is not None and coding.task is not None:
-        values = _target_values(used.columns[-1])
+        values = used.columns[-1]
         where = f"{table.where}, column {coding.target!r}"
+        if coding.classes is None and isinstance(values, list):
+            values = _numeric_target(used, len(names), coding.decimal)
+        values = _target_values(values)
         if coding.classes is None:
             coded = code_target(values, "regression", where)
         else:
             y = code_labels(values, coding.classes, where, used.row_numbers)
             coded = Target(y, coding.task, coding.classes)
     features_only = used.select(range(len(names)), names)
-    return _dataset(features_only, name, coding, coded, kept)
+    rows = table if kept is None else table.keep(kept)
+    return _dataset(features_only, name, coding, coded, kept, _ids(rows, coding))
+
+
+def _default_target(names: Sequence[str]) -> int:
+    """Return the position of the target: the first column by its name, else the last one."""
+    first, last = names[0].lower(), names[-1].lower()
+    return 0 if first in TARGET_NAMES and last not in TARGET_NAMES else -1
+
+
+def _numeric_target(table: Table, position: int, decimal: Decimal | None) -> Numbers:
+    """Return the numbers of a target in text.
+
+    Raises: DataError for the first cell that is no number.
+    """
+    name, column = table.names[position], table.columns[position]
+    values = Cells(table, name, column, decimal).numbers()
+    wrong = np.isnan(values)
+    if wrong.any():
+        first = int(np.argmax(wrong))
+        raise DataError(
+            f"{table.where}: a target must be numbers or classes. Received: numbers in column "
+            f"{name!r}, but text in {int(wrong.sum())} of {len(values)} rows, first "
+            f"{column[first]!r} in data row {table.row_numbers[first]}. Correct the cells or make "
+            "them empty, or pass ", Mention("task", "classification"), " for classes.",
+        )  # fmt: skip
+    return values
+
+
+def _ids(table: Table, coding: ColumnCoding) -> dict[str, Text]:
+    """Return the columns of a table that identify its rows."""
+    names = table.names if coding.has_header else ()
+    return {n: as_text(table.columns[names.index(n)]) for n in coding.ids if n in names}
 
 
 def _dataset(
@@ -112,6 +168,7 @@ def _dataset(
     coding: ColumnCoding,
     coded: Target | None,
     kept: NDArray[np.bool_] | None,
+    ids: dict[str, Text],
 ) -> Dataset:
     return Dataset(
         x=encode(features, coding),
@@ -123,6 +180,7 @@ def _dataset(
         columns=coding,
         n_dropped=0 if kept is None else int((~kept).sum()),
         kept=kept,
+        ids=ids,
     )
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -34,13 +33,6 @@ MISSING = frozenset({
 
 EXACT = 2.0**53  # float64 does not hold all whole numbers above
 LONG = re.compile(r"\s*[+-]?\d{16,}\s*")
-
-FEW_WORDS = 0.1  # up to this fraction of text a column counts as numbers with mistakes
-
-DECIMAL_COMMA = re.compile(r"[+-]?\d+(,\d+)?([eE][+-]?\d+)?")
-# If all cells match, the comma may be a thousands separator.
-THOUSANDS = re.compile(r"[+-]?([1-9]\d{0,2}(,\d{3})+|\d+)")
-DIGITS = re.compile(r"[+-]?[\d.,]*\d[\d.,]*([eE][+-]?\d+)?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +138,7 @@ def check_names(names: Sequence[str], where: str) -> None:
         if not name:
             raise DataError(
                 f"{where}: every column must have a name. Received: no name for column {position} "
-                "(from 0). Name it; pandas omits its row index with to_csv(index=False)."
+                "(from 0). Name it."
             )
         if name in seen:
             raise DataError(
@@ -243,77 +235,19 @@ def check_no_infinity(table: Table) -> None:
             )  # fmt: skip
 
 
-def read_decimal_commas(table: Table, text: Collection[int]) -> Table:
-    """Return the table with columns like 2,5 as numbers, except the columns `text`.
+def handle_missing(
+    table: Table, missing: str, target: int | None
+) -> tuple[Table, NDArray[np.bool_] | None]:
+    """Return the table without the rows that cannot be used, and the mask of its rows; None: all.
 
-    A file has one number format, so a comma that must be decimal decides for all other columns.
-    Raises: DataError if commas cannot be decimal, or all of them may be thousands separators.
-    """
-    found: dict[int, set[str]] = {}
-    for at, column in enumerate(table.columns):
-        if isinstance(column, list) and at not in text:
-            cells = {cell for cell in column if cell is not None}
-            if any("," in cell for cell in cells) and all(map(DIGITS.fullmatch, cells)):
-                found[at] = cells
-    decimal = [at for at, cells in found.items() if all(map(DECIMAL_COMMA.fullmatch, cells))]
-    is_sure = any(not all(map(THOUSANDS.fullmatch, found[at])) for at in decimal)
-    columns = list(table.columns)
-    for at, cells in found.items():
-        if at not in decimal or not is_sure:
-            name, example = table.names[at], min(cell for cell in cells if "," in cell)
-            raise DataError(
-                f"{table.where}: a comma in a number must be a decimal comma. Received: "
-                f"{example!r} in column {name!r}, whose commas are or may be thousands separators. "
-                "Write the numbers with decimal points and without thousands separators. "
-                "If they are names, pass ", Mention("categorical", [name]), ".",
-            )  # fmt: skip
-        columns[at] = np.array(
-            ["nan" if cell is None else cell.replace(",", ".") for cell in table.columns[at]],
-            np.float64,
-        )
-    return replace(table, columns=tuple(columns))
-
-
-def check_not_mixed(table: Table, position: int, *cure: str | Mention) -> None:
-    """Raise DataError for a column of numbers with a few words: as text it would become classes.
-
-    The message names the first word. A column with more words passes, with a warning.
-    """
-    column, name = table.columns[position], table.names[position]
-    if not isinstance(column, list):
-        return
-    counts = Counter(cell for cell in column if cell is not None)
-    words = {c for c in counts if not is_number(c) and not DECIMAL_COMMA.fullmatch(c)}
-    n, n_words = len(column), sum(counts[word] for word in words)
-    if not words or n_words > 0.5 * n:
-        return
-    row, word = next(
-        pair for pair in zip(table.row_numbers, column, strict=True) if pair[1] in words
-    )
-    what = (
-        f"{table.where}: column {name!r} holds numbers, but text in {n_words} of {n} rows, first "
-        f"{word!r} in data row {row}"
-    )
-    if n_words > FEW_WORDS * n:
-        message = "%s: each different value becomes a category. " + "%s" * len(cure)
-        logger.warning(message, what, *cure)
-        return
-    raise DataError(
-        f"A column must be numbers or text. Received: {what}. Correct the cells, or make them "
-        "empty and drop those rows with ", Mention("missing", "drop"), ". ", *cure,
-    )  # fmt: skip
-
-
-def handle_missing(table: Table, missing: str) -> tuple[Table, NDArray[np.bool_] | None]:
-    """Return the table without rows with missing values, and the mask of its rows; None for all.
-
+    missing: "fill" keeps rows with missing values, other than of the target.
     Raises: DataError for missing values with missing="error", and if every row has some.
     """
     lacking = np.zeros(table.n_rows, dtype=bool)
     counts: list[str] = []
-    for name, column in zip(table.names, table.columns, strict=True):
+    for i, (name, column) in enumerate(zip(table.names, table.columns, strict=True)):
         mask = missing_mask(column)
-        if mask.any():
+        if mask.any() and (missing != "fill" or i == target):
             lacking |= mask
             counts.append(f"{name}: {int(mask.sum())}")
     if not counts:
@@ -323,12 +257,13 @@ def handle_missing(table: Table, missing: str) -> tuple[Table, NDArray[np.bool_]
     if missing == "error":
         raise DataError(
             f"{table.where}: every cell must have a value. Received: missing values in {n_lacking} "
-            f"of {table.n_rows} rows ({summary}). Fill them in, or drop those rows with ",
-            Mention("missing", "drop"), ".",
+            f"of {table.n_rows} rows ({summary}). Fill them in, or leave out ",
+            Mention("missing", "error"), ".",
         )  # fmt: skip
     if n_lacking == table.n_rows:
+        what = "the target" if missing == "fill" else "all values"
         raise DataError(
-            f"{table.where}: at least one row must have all values. Received: missing values in "
+            f"{table.where}: at least one row must have {what}. Received: missing values in "
             f"all {table.n_rows} rows ({summary}). Remove the columns that are empty."
         )
     return table.keep(~lacking), ~lacking

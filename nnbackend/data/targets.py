@@ -47,9 +47,16 @@ def infer_task(values: NDArray[Any], where: str) -> Task:
     regression. Whole numbers are classes if there are one or two different values, or up to 20
     that occur twice or more on average; with more than 100 different values they are regression.
 
-    Raises: DataError for whole numbers in between.
+    Raises: DataError for whole numbers in between, and for text that differs in most rows.
     """
     if values.dtype.kind in "US" or values.dtype.kind == "b":
+        n = len(np.unique(values))
+        if n >= FEW and 2 * n > len(values):
+            raise DataError(
+                f"{where}: classes must recur. Received: text with {n} different values in "
+                f"{len(values)} rows, such as {str(values[0])!r}. Name another column with ",
+                Mention("target"), ", or pass ", Mention("task", "classification"), ".",
+            )  # fmt: skip
         return "classification"
     if values.ndim == 2:
         return "classification" if _is_one_hot(values) else "regression"

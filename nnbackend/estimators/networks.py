@@ -19,7 +19,8 @@ import numpy as np
 import sklearn.neural_network
 from sklearn.utils.validation import check_is_fitted
 
-from nnbackend.data.coding import ColumnCoding, RawColumn
+from nnbackend.data.coding import ColumnCoding
+from nnbackend.data.columns import NumberColumn
 from nnbackend.data.preprocessing import Preprocessing
 from nnbackend.devices import get_backend
 from nnbackend.errors import ArgumentError
@@ -335,5 +336,5 @@ def columns_of(model: BaseMLP) -> dict[str, Any] | None:
     """Return the coding of the columns of the table that an estimator was fitted to."""
     if not hasattr(model, "feature_names_in_"):
         return None
-    numeric = tuple(RawColumn(str(name), "numeric") for name in model.feature_names_in_)
+    numeric = tuple(NumberColumn(str(name)) for name in model.feature_names_in_)
     return ColumnCoding(numeric, None, None).to_dict()

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from nnbackend.data.coding import ColumnCoding, encode, fit_column
+from nnbackend.data.coding import ColumnCoding, encode
+from nnbackend.data.deciding import decide, decimal_sign
 from nnbackend.data.frames import as_table, has_named_rows, is_table
-from nnbackend.data.tables import Table, check_not_mixed, find_column, missing_mask
+from nnbackend.data.tables import Table, find_column, missing_mask
 from nnbackend.errors import ArgumentError, DataError, ShapeError
 
 SHOWN = 10  # features in a message
@@ -22,7 +23,7 @@ def fit_table(x: Any, y: Any, n_in: int) -> tuple[Any, Any, Columns | None]:
     """Return the features of x, the targets, and the coding of the columns.
 
     y: the name of a column of x, or the targets themselves. An array has no coding.
-    Raises: DataError for missing values; ShapeError unless there are n_in features.
+    Raises: DataError for infinite numbers; ShapeError unless there are n_in features.
     """
     if y is None:
         raise ArgumentError("fit needs targets y, or the name of a column of x. Received: None.")
@@ -32,9 +33,8 @@ def fit_table(x: Any, y: Any, n_in: int) -> tuple[Any, Any, Columns | None]:
         return x, y, None
     features, values = _split(table, y)
     _check_values(features)
-    for position, name in enumerate(features.names):
-        check_not_mixed(features, position, f"If all are names, convert column {name!r} to text.")
-    columns = tuple(fit_column(features, position) for position in range(len(features.names)))
+    sign = decimal_sign(features)
+    columns = tuple(decide(features, i, None, sign) for i in range(len(features.names)))
     coding = ColumnCoding(columns, _name(y), None)
     names = coding.feature_names
     if len(names) != n_in:
@@ -44,6 +44,8 @@ def fit_table(x: Any, y: Any, n_in: int) -> tuple[Any, Any, Columns | None]:
             f"{', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''}. "
             f"Build the network with n_in={len(names)}."
         )
+    used = [column.name for column in coding.used]
+    features = features.select([features.names.index(name) for name in used], used)
     return encode(features, coding), values, coding.to_dict()
 
 
@@ -51,14 +53,14 @@ def code_table(x: Any, columns: Columns | None) -> Any:
     """Return the features of x by a fitted coding; other columns are ignored.
 
     An array must have the features as its columns.
-    Raises: DataError for columns or categories that are not in the coding.
+    Raises: DataError for columns that are not in the table.
     """
     if columns is None:
         return _without_names(x)
     if not is_table(x):
         return x
     coding = replace(ColumnCoding.from_dict(columns), has_header=True, target=None)
-    names = [column.name for column in coding.columns]
+    names = [column.name for column in coding.used]
     table = as_table(x, only=names)
     assert table is not None
     positions, _ = coding.match(table.names, table.where)
@@ -126,15 +128,7 @@ def _split(table: Table, y: Any) -> tuple[Table, Any]:
 
 
 def _check_values(table: Table) -> None:
-    """Raise DataError for missing values and for infinite numbers, with their columns."""
-    masks = {n: missing_mask(c) for n, c in zip(table.names, table.columns, strict=True)}
-    if counts := [f"{name}: {int(mask.sum())}" for name, mask in masks.items() if mask.any()]:
-        n_rows = int(np.any(list(masks.values()), axis=0).sum())
-        shown = ", ".join(counts[:SHOWN]) + (", ..." if len(counts) > SHOWN else "")
-        raise DataError(
-            f"{table.where} must have a value in every cell. Received: missing values in {n_rows} "
-            f"of {table.n_rows} rows ({shown}). Fill them in, or drop those rows."
-        )
+    """Raise DataError for infinite numbers, with their column."""
     for name, column in zip(table.names, table.columns, strict=True):
         if not isinstance(column, list) and np.isinf(column).any():
             row = int(np.argmax(np.isinf(column))) + 1

@@ -1,0 +1,285 @@
+"""The kinds of a table's columns, and the features that the cells of each become.
+
+A column is fitted to the training rows, stored in the model, and read again for new rows. No cell
+is refused: without a value, or with a value that the column does not know, it gets features of its
+own or those of a typical row, and `Unusual` counts it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnbackend.data.dates import DAYS_OF_YEAR, days_of
+from nnbackend.data.number_text import Decimal, numbers_in
+from nnbackend.data.tables import (
+    Column,
+    Numbers,
+    Text,
+    missing_mask,
+    warn_of_lost_digits,
+)
+
+logger = logging.getLogger("nnbackend")
+Mask = NDArray[np.bool_]
+OTHER, NO_VALUE = "other", "no value"  # end the names of these features
+YES_OR_NO = {
+    **dict.fromkeys(("no", "false", "n", "f", "nein", "non", "não", "nao", "0", "0.0"), 0.0),
+    **dict.fromkeys(("yes", "true", "y", "t", "sí", "si", "ja", "oui", "sim", "1", "1.0"), 1.0),
+}
+
+
+class Unusual:
+    """Cells of new rows that the fitted columns do not know.
+
+    where: the name of the table; row_numbers: those of its rows, for messages.
+    """
+
+    def __init__(self, where: str, row_numbers: Sequence[int] | NDArray[np.int64]) -> None:
+        self.where, self.row_numbers = where, row_numbers
+        self.lines: list[str] = []
+
+    def note(self, name: str, what: str, mask: Mask, cells: Column, instead: str) -> None:
+        """Note the masked cells of a column: what they are, and what stands for them."""
+        if n := int(mask.sum()):
+            first = int(np.argmax(mask))
+            is_gap = missing_mask(cells)[first]
+            cell = "" if is_gap else f"such as {str(cells[first])!r} "
+            self.lines.append(
+                f"{self.where}: column {name!r} has {what} in {n} of {len(mask)} rows, {cell}in "
+                f"data row {self.row_numbers[first]}; {instead}"
+            )
+
+    def log(self) -> None:
+        """Log every line as a warning."""
+        for line in self.lines:
+            logger.warning("%s", line)
+
+
+@dataclass(frozen=True)
+class CodedColumn(ABC):
+    """A column as features. why: the reason for its kind, for the person who trains."""
+
+    name: str
+    why: str = field(default="", compare=False, kw_only=True)
+
+    kind: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the features made from this column."""
+
+    @abstractmethod
+    def encode(self, cells: Column, unusual: Unusual) -> Numbers:
+        """Return the features of all cells: (n_rows, n_features)."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain text, numbers and lists for JSON; `from_dict` restores the column."""
+        values = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        del values["why"]
+        return {"kind": self.kind, **values}
+
+    def _with_gaps(self, features: list[Any], gaps: Mask, has_gaps: bool) -> Numbers:
+        return np.column_stack([*features, gaps] if has_gaps else features).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class NumberColumn(CodedColumn):
+    """A column of numbers; `fill` stands for no value, and a second feature marks it.
+
+    has_gaps: whether training rows have no value; only then there is a second feature.
+    decimal: how text is read that could be either, such as 1,234.
+    """
+
+    fill: float = 0.0
+    has_gaps: bool = False
+    decimal: Decimal = "."
+    kind: ClassVar[str] = "number"
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        return (self.name, f"{self.name}: {NO_VALUE}") if self.has_gaps else (self.name,)
+
+    def encode(self, cells: Column, unusual: Unusual) -> Numbers:
+        warn_of_lost_digits(self.name, cells, unusual.where)
+        values, gaps = as_numbers(cells, self.decimal), missing_mask(cells)
+        unknown = np.isnan(values)
+        instead = f"{self.fill:g} stands for it"
+        unusual.note(self.name, "no number", unknown & ~gaps, cells, instead)
+        if not self.has_gaps:
+            unusual.note(self.name, "no value", gaps, cells, instead)
+        return self._with_gaps([np.where(unknown, self.fill, values)], unknown, self.has_gaps)
+
+
+@dataclass(frozen=True)
+class YesNoColumn(CodedColumn):
+    """A column of yes and no, as 1 and 0; `fill` stands for no value."""
+
+    fill: float = 0.0
+    has_gaps: bool = False
+    kind: ClassVar[str] = "yes/no"
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        return (self.name, f"{self.name}: {NO_VALUE}") if self.has_gaps else (self.name,)
+
+    def encode(self, cells: Column, unusual: Unusual) -> Numbers:
+        text, gaps = as_text(cells), missing_mask(cells)
+        values = np.array([YES_OR_NO.get((cell or "").lower(), math.nan) for cell in text])
+        unknown = np.isnan(values)
+        instead = f"the share of yes, {self.fill:.3g}, stands for it"
+        unusual.note(self.name, "neither yes nor no", unknown & ~gaps, cells, instead)
+        if not self.has_gaps:
+            unusual.note(self.name, "no value", gaps, cells, instead)
+        return self._with_gaps([np.where(unknown, self.fill, values)], unknown, self.has_gaps)
+
+
+@dataclass(frozen=True)
+class CategoryColumn(CodedColumn):
+    """A column of categories: one feature for each level.
+
+    has_other: whether rare levels of the training rows share a feature, which unknown ones get too;
+    otherwise these have 0 in all features of the column.
+    """
+
+    levels: tuple[str, ...] = ()
+    has_other: bool = False
+    has_gaps: bool = False
+    kind: ClassVar[str] = "category"
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        more = [OTHER] * self.has_other + [NO_VALUE] * self.has_gaps
+        levels = [f"{self.name}={level}" for level in self.levels]
+        return (*levels, *(f"{self.name}: {word}" for word in more))
+
+    def encode(self, cells: Column, unusual: Unusual) -> Numbers:
+        text, gaps = as_text(cells), missing_mask(cells)
+        width = len(self.feature_names)  # codes of this size: none of the features
+        other = len(self.levels) if self.has_other else width
+        place = {level: i for i, level in enumerate(self.levels)}
+        codes = np.array([place.get(cell or "", other) for cell in text], np.int64)
+        instead = "it counts as none of the levels that the model knows"
+        if not self.has_other:
+            unusual.note(self.name, "an unknown level", (codes == other) & ~gaps, cells, instead)
+        if not self.has_gaps:
+            unusual.note(self.name, "no value", gaps, cells, instead)
+        codes[gaps] = len(self.levels) + self.has_other if self.has_gaps else width
+        x = np.zeros((len(text), width + 1))
+        x[np.arange(len(text)), codes] = 1.0
+        return x[:, :width]
+
+
+@dataclass(frozen=True)
+class DateColumn(CodedColumn):
+    """A column of dates: days before the latest training date, time of the year and of the week.
+
+    order: of year, month and day, as in "dmy".  last: the latest training date, in days since 1970.
+    has_time: whether the time of the day is a feature too.
+    """
+
+    order: str = "ymd"
+    last: float = 0.0
+    fill: float = 0.0
+    has_time: bool = False
+    has_gaps: bool = False
+    kind: ClassVar[str] = "date"
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        cycles = ["year", "week"] + ["day"] * self.has_time
+        names = [f"{self.name}: {f} of {c}" for c in cycles for f in ("sine", "cosine")]
+        gaps = [f"{self.name}: {NO_VALUE}"] * self.has_gaps
+        return (f"{self.name}: days", *names, *gaps)
+
+    def encode(self, cells: Column, unusual: Unusual) -> Numbers:
+        text, gaps = as_text(cells), missing_mask(cells)
+        days = days_of(text, self.order)
+        unknown = np.isnan(days)
+        instead = "a typical date stands for it"
+        unusual.note(self.name, "no date", unknown & ~gaps, cells, instead)
+        if not self.has_gaps:
+            unusual.note(self.name, "no value", gaps, cells, instead)
+        days = np.where(unknown, self.fill, days)
+        features = [days - self.last]
+        for period in (DAYS_OF_YEAR, 7.0, 1.0)[: 2 + self.has_time]:
+            angle = 2.0 * np.pi * (days % period) / period
+            features += [np.where(unknown, 0.0, f(angle)) for f in (np.sin, np.cos)]
+        return self._with_gaps(features, unknown, self.has_gaps)
+
+
+@dataclass(frozen=True)
+class LeftOutColumn(CodedColumn):
+    """A column that is no feature. what: "id", "text" or "empty"."""
+
+    what: str = "id"
+    kind: ClassVar[str] = "left out"
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        return ()
+
+    def encode(self, cells: Column, unusual: Unusual) -> Numbers:
+        return np.empty((len(cells), 0))
+
+
+KINDS: dict[str, type[CodedColumn]] = {
+    kind.kind: kind
+    for kind in (NumberColumn, YesNoColumn, CategoryColumn, DateColumn, LeftOutColumn)
+}
+
+
+def column_from_dict(stored: Mapping[str, Any]) -> CodedColumn:
+    """Restore a column from the result of `to_dict`.
+
+    Raises: KeyError, TypeError or ValueError when an entry is missing or invalid.
+    """
+    values = dict(stored)
+    kind = KINDS[values.pop("kind")]
+    if "levels" in values:
+        values["levels"] = tuple(map(str, values["levels"]))
+    for name, value in values.items():
+        expected: Callable[[Any], bool] = _CHECKS[name]
+        if not expected(value):
+            raise ValueError(f"invalid {name}")
+    return kind(**values)
+
+
+_CHECKS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("name", "what"), lambda v: isinstance(v, str)),
+    **dict.fromkeys(("has_gaps", "has_other", "has_time"), lambda v: isinstance(v, bool)),
+    **dict.fromkeys(("fill", "last"), lambda v: type(v) in (int, float) and math.isfinite(v)),
+    "levels": lambda v: len(set(v)) == len(v),
+    "decimal": lambda v: v in (".", ","),
+    "order": lambda v: v in ("ymd", "dmy", "mdy"),
+}
+
+
+# ---- cells --------------------------------------------------------------------------------------
+
+
+def as_text(column: Column) -> Text:
+    """Return the cells as text; whole numbers without a decimal point, None for no value."""
+    if isinstance(column, list):
+        return column
+    return [_number_as_text(value) for value in column.tolist()]
+
+
+def _number_as_text(value: float | int) -> str | None:
+    if value != value:
+        return None
+    is_whole = isinstance(value, int) or value.is_integer()
+    return str(int(value)) if is_whole else repr(value)
+
+
+def as_numbers(column: Column, decimal: Decimal) -> Numbers:
+    """Return the cells as numbers (n_rows,), NaN for any other text and for no value."""
+    return numbers_in(column, decimal) if isinstance(column, list) else column.astype(np.float64)
