@@ -19,7 +19,7 @@ OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad", "adadelta")
 
 
 def partition_small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let several workers share steps of any size, by inputs too."""
+    """Partition steps of any size among several workers, also by inputs."""
     monkeypatch.setattr(program, "WORK_PER_WORKER", 1)
     monkeypatch.setattr(program, "MIN_PARALLEL_WORK", 1)
     monkeypatch.setattr(partitioning, "MIN_INPUTS_PER_WORKER", 2)

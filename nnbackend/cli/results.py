@@ -14,14 +14,15 @@ from nnbackend.cli.evaluate import labels_of
 from nnbackend.cli.parts import fingerprint
 from nnbackend.cli.plan import Plan
 from nnbackend.config import Settings
-from nnbackend.data import ColumnCoding, NumberColumn
+from nnbackend.data import ColumnCoding
+from nnbackend.data.deciding import PLAIN
 from nnbackend.model.metrics import advice, metrics_of
 from nnbackend.training.history import Row
 
 logger = logging.getLogger("nnbackend")
 SCORES = ("accuracy", "r2")
 TWO = 2  # classes
-SHOWN, PLAIN = 30, "numbers"  # columns in the header; the reason of a column that is not shown
+SHOWN = 30  # columns in the header
 
 
 def header(plan: Plan, folder: Path) -> str:
@@ -58,7 +59,7 @@ def _columns(coding: ColumnCoding | None) -> list[str]:
         return []
     kinds = Counter(column.kind for column in coding.columns)
     lines = [f"columns    {', '.join(f'{n} {kind}' for kind, n in kinds.most_common())}"]
-    shown = [c for c in coding.columns if not (isinstance(c, NumberColumn) and c.why == PLAIN)]
+    shown = [column for column in coding.columns if column.why != PLAIN]
     width = max((len(column.name) for column in shown[:SHOWN]), default=0)
     for column in shown[:SHOWN]:
         n = len(column.feature_names)

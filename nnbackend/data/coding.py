@@ -8,7 +8,13 @@ from typing import Any, get_args
 
 import numpy as np
 
-from nnbackend.data.columns import CodedColumn, NumberColumn, Unusual, column_from_dict
+from nnbackend.data.columns import (
+    CodedColumn,
+    LeftOutColumn,
+    NumberColumn,
+    Unusual,
+    column_from_dict,
+)
 from nnbackend.data.number_text import Decimal
 from nnbackend.data.tables import Numbers, Table, near_names
 from nnbackend.data.targets import TASKS, Label, Task
@@ -40,7 +46,9 @@ class ColumnCoding:
     @property
     def ids(self) -> tuple[str, ...]:
         """The names of the columns that identify a row."""
-        return tuple(c.name for c in self.columns if c.to_dict().get("what") == "id")
+        return tuple(
+            c.name for c in self.columns if isinstance(c, LeftOutColumn) and c.what == "id"
+        )
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -146,10 +154,8 @@ class ColumnCoding:
 
 
 def encode(table: Table, coding: ColumnCoding) -> Numbers:
-    """Return the features of a table's columns, those of `coding.used`: (n_rows, n_features)."""
+    """Return the features of a table that has the columns of a coding: (n_rows, n_features)."""
     unusual = Unusual(table.where, table.row_numbers)
-    parts = [
-        raw.encode(cells, unusual) for raw, cells in zip(coding.used, table.columns, strict=True)
-    ]
-    unusual.log()
+    cells = dict(zip(table.names, table.columns, strict=True))
+    parts = [column.encode(cells[column.name], unusual) for column in coding.used]
     return np.concatenate([np.empty((table.n_rows, 0)), *parts], axis=1)

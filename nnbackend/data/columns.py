@@ -37,30 +37,24 @@ YES_OR_NO = {
 
 
 class Unusual:
-    """Cells of new rows that the fitted columns do not know.
+    """The log of cells that the fitted columns do not know.
 
-    where: the name of the table; row_numbers: those of its rows, for messages.
+    where: the name of the table; row_numbers: those of its rows.
     """
 
     def __init__(self, where: str, row_numbers: Sequence[int] | NDArray[np.int64]) -> None:
         self.where, self.row_numbers = where, row_numbers
-        self.lines: list[str] = []
 
     def note(self, name: str, what: str, mask: Mask, cells: Column, instead: str) -> None:
-        """Note the masked cells of a column: what they are, and what stands for them."""
+        """Log the masked cells of a column: what they are, and what stands for them."""
         if n := int(mask.sum()):
             first = int(np.argmax(mask))
             is_gap = missing_mask(cells)[first]
             cell = "" if is_gap else f"such as {str(cells[first])!r} "
-            self.lines.append(
-                f"{self.where}: column {name!r} has {what} in {n} of {len(mask)} rows, {cell}in "
-                f"data row {self.row_numbers[first]}; {instead}"
-            )
-
-    def log(self) -> None:
-        """Log every line as a warning."""
-        for line in self.lines:
-            logger.warning("%s", line)
+            logger.warning(
+                "%s: column %r has %s in %d of %d rows, %sin data row %d; %s",
+                self.where, name, what, n, len(mask), cell, self.row_numbers[first], instead,
+            )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -87,59 +81,77 @@ class CodedColumn(ABC):
         del values["why"]
         return {"kind": self.kind, **values}
 
-    def _with_gaps(self, features: list[Any], gaps: Mask, has_gaps: bool) -> Numbers:
-        return np.column_stack([*features, gaps] if has_gaps else features).astype(np.float64)
-
 
 @dataclass(frozen=True)
-class NumberColumn(CodedColumn):
-    """A column of numbers; `fill` stands for no value, and a second feature marks it.
+class FilledColumn(CodedColumn):
+    """A column of values, of which `fill` stands for no value and for unknown cells.
 
-    has_gaps: whether training rows have no value; only then there is a second feature.
-    decimal: how text is read that could be either, such as 1,234.
+    has_gaps: whether training rows have no value; only then a last feature marks such cells.
     """
 
     fill: float = 0.0
     has_gaps: bool = False
-    decimal: Decimal = "."
-    kind: ClassVar[str] = "number"
+
+    unknown: ClassVar[str]  # what a cell without a value of this kind is
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        return (self.name, f"{self.name}: {NO_VALUE}") if self.has_gaps else (self.name,)
+        return (*self._names, *[f"{self.name}: {NO_VALUE}"] * self.has_gaps)
 
     def encode(self, cells: Column, unusual: Unusual) -> Numbers:
-        warn_of_lost_digits(self.name, cells, unusual.where)
-        values, gaps = as_numbers(cells, self.decimal), missing_mask(cells)
+        values, gaps = self._values(cells, unusual.where), missing_mask(cells)
         unknown = np.isnan(values)
-        instead = f"{self.fill:g} stands for it"
-        unusual.note(self.name, "no number", unknown & ~gaps, cells, instead)
+        unusual.note(self.name, self.unknown, unknown & ~gaps, cells, self._instead)
         if not self.has_gaps:
-            unusual.note(self.name, "no value", gaps, cells, instead)
-        return self._with_gaps([np.where(unknown, self.fill, values)], unknown, self.has_gaps)
+            unusual.note(self.name, "no value", gaps, cells, self._instead)
+        features = self._features(np.where(unknown, self.fill, values), unknown)
+        return np.column_stack([*features, *[unknown] * self.has_gaps]).astype(np.float64)
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        """Names of the features of the value."""
+        return (self.name,)
+
+    @property
+    def _instead(self) -> str:
+        """What stands for unknown cells, for a note."""
+        return f"{self.fill:g} stands for it"
+
+    @abstractmethod
+    def _values(self, cells: Column, where: str) -> Numbers:
+        """Return the values of all cells (n_rows,), NaN where they are unknown."""
+
+    def _features(self, values: Numbers, unknown: Mask) -> list[Any]:
+        """Return the features of values, of which some are unknown and filled."""
+        return [values]
 
 
 @dataclass(frozen=True)
-class YesNoColumn(CodedColumn):
-    """A column of yes and no, as 1 and 0; `fill` stands for no value."""
+class NumberColumn(FilledColumn):
+    """A column of numbers. decimal: how text is read that could be either, such as 1,234."""
 
-    fill: float = 0.0
-    has_gaps: bool = False
+    decimal: Decimal = "."
+    kind: ClassVar[str] = "number"
+    unknown: ClassVar[str] = "no number"
+
+    def _values(self, cells: Column, where: str) -> Numbers:
+        warn_of_lost_digits(self.name, cells, where)
+        return as_numbers(cells, self.decimal)
+
+
+@dataclass(frozen=True)
+class YesNoColumn(FilledColumn):
+    """A column of yes and no, as 1 and 0; `fill` is the share of yes."""
+
     kind: ClassVar[str] = "yes/no"
+    unknown: ClassVar[str] = "neither yes nor no"
 
     @property
-    def feature_names(self) -> tuple[str, ...]:
-        return (self.name, f"{self.name}: {NO_VALUE}") if self.has_gaps else (self.name,)
+    def _instead(self) -> str:
+        return f"the share of yes, {self.fill:.3g}, stands for it"
 
-    def encode(self, cells: Column, unusual: Unusual) -> Numbers:
-        text, gaps = as_text(cells), missing_mask(cells)
-        values = np.array([YES_OR_NO.get((cell or "").lower(), math.nan) for cell in text])
-        unknown = np.isnan(values)
-        instead = f"the share of yes, {self.fill:.3g}, stands for it"
-        unusual.note(self.name, "neither yes nor no", unknown & ~gaps, cells, instead)
-        if not self.has_gaps:
-            unusual.note(self.name, "no value", gaps, cells, instead)
-        return self._with_gaps([np.where(unknown, self.fill, values)], unknown, self.has_gaps)
+    def _values(self, cells: Column, where: str) -> Numbers:
+        return np.array([YES_OR_NO.get((c or "").lower(), math.nan) for c in as_text(cells)])
 
 
 @dataclass(frozen=True)
@@ -179,7 +191,7 @@ class CategoryColumn(CodedColumn):
 
 
 @dataclass(frozen=True)
-class DateColumn(CodedColumn):
+class DateColumn(FilledColumn):
     """A column of dates: days before the latest training date, time of the year and of the week.
 
     order: of year, month and day, as in "dmy".  last: the latest training date, in days since 1970.
@@ -188,32 +200,29 @@ class DateColumn(CodedColumn):
 
     order: str = "ymd"
     last: float = 0.0
-    fill: float = 0.0
     has_time: bool = False
-    has_gaps: bool = False
     kind: ClassVar[str] = "date"
+    unknown: ClassVar[str] = "no date"
 
     @property
-    def feature_names(self) -> tuple[str, ...]:
+    def _names(self) -> tuple[str, ...]:
         cycles = ["year", "week"] + ["day"] * self.has_time
         names = [f"{self.name}: {f} of {c}" for c in cycles for f in ("sine", "cosine")]
-        gaps = [f"{self.name}: {NO_VALUE}"] * self.has_gaps
-        return (f"{self.name}: days", *names, *gaps)
+        return (f"{self.name}: days", *names)
 
-    def encode(self, cells: Column, unusual: Unusual) -> Numbers:
-        text, gaps = as_text(cells), missing_mask(cells)
-        days = days_of(text, self.order)
-        unknown = np.isnan(days)
-        instead = "a typical date stands for it"
-        unusual.note(self.name, "no date", unknown & ~gaps, cells, instead)
-        if not self.has_gaps:
-            unusual.note(self.name, "no value", gaps, cells, instead)
-        days = np.where(unknown, self.fill, days)
-        features = [days - self.last]
+    @property
+    def _instead(self) -> str:
+        return "a typical date stands for it"
+
+    def _values(self, cells: Column, where: str) -> Numbers:
+        return days_of(as_text(cells), self.order)
+
+    def _features(self, values: Numbers, unknown: Mask) -> list[Any]:
+        features = [values - self.last]
         for period in (DAYS_OF_YEAR, 7.0, 1.0)[: 2 + self.has_time]:
-            angle = 2.0 * np.pi * (days % period) / period
+            angle = 2.0 * np.pi * (values % period) / period
             features += [np.where(unknown, 0.0, f(angle)) for f in (np.sin, np.cos)]
-        return self._with_gaps(features, unknown, self.has_gaps)
+        return features
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from nnbackend.data.number_text import (
 from nnbackend.data.tables import Column, Numbers, Table, missing_mask
 from nnbackend.errors import DataError, Mention
 
+PLAIN = "numbers"  # the reason of a column of numbers with no gaps
 MOST_LEVELS = 100  # further levels count as "other"
 MANY_LEVELS = 20  # from here on, levels of fewer than RARE rows count as "other"
 RARE = 3
@@ -103,7 +104,7 @@ def decide(
     if missing_mask(values).all():
         return LeftOutColumn(name, "empty", why="no value in any row")
     if not isinstance(values, list):
-        return _identifier(name, values) or _number(cells, "numbers")
+        return _identifier(name, values) or _number(cells, PLAIN)
     counts = Counter(cell for cell in values if cell is not None)
     if {cell.lower() for cell in counts} <= YES_OR_NO.keys():
         return _yes_no(cells, " or ".join(sorted(counts)))
@@ -157,10 +158,9 @@ def _date(cells: Cells, why: str) -> CodedColumn:
         raise cells.error("date")
     days = days_of(text, order)
     known = days[~np.isnan(days)]
-    return DateColumn(
-        cells.name, order, float(known.max()), float(np.median(known)),
-        bool((known % 1.0 != 0).any()), len(known) < len(days), why=why,
-    )  # fmt: skip
+    has_time = bool((known % 1.0 != 0).any())
+    fill, last = float(np.median(known)), float(known.max())
+    return DateColumn(cells.name, fill, len(known) < len(days), order, last, has_time, why=why)
 
 
 def _different(cells: Cells, why: str) -> CodedColumn:

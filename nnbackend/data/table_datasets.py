@@ -69,11 +69,9 @@ def fit_dataset(
         target_position=position,
         decimal=decimal or ".",
     )
-    used = [i for i, column in enumerate(coding.columns) if column.feature_names]
-    if not used:
+    if not coding.used:
         raise _no_feature(table, coding)
-    used_features = features.select(used, [features.names[i] for i in used])
-    return _dataset(used_features, name, coding, coded, kept, _ids(table, coding))
+    return _dataset(features, name, coding, coded, kept, _ids(table, coding))
 
 
 def _fit_target(
@@ -126,9 +124,8 @@ def code_dataset(table: Table, name: str, coding: ColumnCoding, *, missing: str)
         else:
             y = code_labels(values, coding.classes, where, used.row_numbers)
             coded = Target(y, coding.task, coding.classes)
-    features_only = used.select(range(len(names)), names)
     rows = table if kept is None else table.keep(kept)
-    return _dataset(features_only, name, coding, coded, kept, _ids(rows, coding))
+    return _dataset(used, name, coding, coded, kept, _ids(rows, coding))
 
 
 def _default_target(names: Sequence[str]) -> int:

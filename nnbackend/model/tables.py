@@ -44,8 +44,6 @@ def fit_table(x: Any, y: Any, n_in: int) -> tuple[Any, Any, Columns | None]:
             f"{', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''}. "
             f"Build the network with n_in={len(names)}."
         )
-    used = [column.name for column in coding.used]
-    features = features.select([features.names.index(name) for name in used], used)
     return encode(features, coding), values, coding.to_dict()
 
 
