@@ -44,7 +44,7 @@ from operands import (
     to_panels,
 )
 
-from nnbackend_numba import caching, pairs, panels, prediction, products, tiles
+from nnbackend_numba import caching, intrinsics, pairs, panels, prediction, products, tiles
 from nnbackend_numba.workers import Workers
 
 DTYPES = ("float32", "float64")
@@ -425,7 +425,7 @@ def compiled(
     """Return the assembly of a function that contains the tiles of a dtype."""
     module = ir.Module()
     module.triple, module.data_layout = machine.triple, str(machine.target_data)
-    kind = ir.FunctionType(ir.VoidType(), [tiles.I64] * len(tiles.ARGUMENTS))
+    kind = ir.FunctionType(ir.VoidType(), [intrinsics.I64] * len(tiles.ARGUMENTS))
     function = ir.Function(module, kind, "tile")
     builder = ir.IRBuilder(function.append_basic_block())
     given = dict(zip(tiles.ARGUMENTS, function.args, strict=True))

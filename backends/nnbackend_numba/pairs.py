@@ -19,7 +19,8 @@ from numba import types
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
-from nnbackend_numba.tiles import BYTES, I32, I64, Vectors, register
+from nnbackend_numba.intrinsics import BYTES, I32, I64
+from nnbackend_numba.tiles import Vectors, register
 
 HALF = ir.IntType(16)
 

@@ -27,8 +27,8 @@ from numba import types
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
-I8, I32, I64 = (ir.IntType(bits) for bits in (8, 32, 64))
-BYTES = I8.as_pointer()
+from nnbackend_numba.intrinsics import BYTES, I8, I32, I64
+
 PAIR = 2  # vectors of a tile
 HALF = 7  # rows that one pointer reaches: multiples 0 to 6 of the distance between rows
 FUSED = ("contract",)  # a multiplication and an addition in one instruction, where there is one
@@ -41,8 +41,7 @@ REGISTERS = {"zmm": (64, 14), "ymm": (32, 6), "xmm": (16, 6), "": (16, 12)}
 def register() -> tuple[int, int]:
     """Return the bytes of this processor's vector registers, and the rows of a tile.
 
-    numba's target decides, also if NUMBA_CPU_NAME or NUMBA_CPU_FEATURES choose another one than
-    the host.
+    numba's target decides, also one that NUMBA_CPU_NAME or NUMBA_CPU_FEATURES choose.
     """
     return register_of(cpu_target.target_context.codegen()._tm)
 
