@@ -9,11 +9,14 @@ import warnings
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 import scipy.sparse
+import scipy.special
 from sklearn.base import clone
 from sklearn.datasets import make_classification, make_regression
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import log_loss
 from sklearn_checks import SKIPS, checked, named
 
 import nnbackend as nn
@@ -24,17 +27,19 @@ SMALL: dict[str, Any] = {
 X, LABELS = make_classification(120, 6, n_informative=4, n_classes=3, random_state=0)
 X_REG, Y_REG = make_regression(120, 6, noise=1.0, random_state=0)
 LABELS = np.array(["a", "b", "c"])[LABELS]
-# The smallest fit that passes the checks, because every fit has two members.
+# The smallest fit that passes the checks, because every fit has two members. In float32 a row's
+# result depends in the last digit on the rows beside it, which one check does not allow.
 QUICK: dict[str, Any] = {
-    "hidden_layer_sizes": 4, "max_iter": 6, "learning_rate_init": 0.1, "n_members": 2,
+    "hidden_layer_sizes": 4, "max_iter": 30, "learning_rate_init": 0.03, "n_members": 2,
+    "dtype": "float64", "n_bins": 4,
 }  # fmt: skip
 NAMES = ("TabularMLPClassifier", "TabularMLPRegressor")
-# Of the first release of these defaults, on NumPy.
+# Of the first version of these defaults, on NumPy.
 RECORDED_CLASSES = [
-    [0.27450212949514363, 0.30037790928426783, 0.42511996122058854],
-    [0.3689582775417578, 0.19958375170334175, 0.43145797075490033],
+    [0.04760478064417839, 0.5828325152397156, 0.36956271529197693],
+    [0.12557439506053925, 0.5534201860427856, 0.3210054337978363],
 ]
-RECORDED_VALUES = [76.69548961548482, 13.896872520383305]
+RECORDED_VALUES = [4.229724763221785, 2.164382402478159]
 UNEQUAL = "held-out rows and scale depend on the number of rows, whatever their weights"
 EXPECTED = {
     "check_sample_weight_equivalence_on_dense_data": UNEQUAL,
@@ -59,13 +64,14 @@ def test_defaults_are_the_documented_ones(name: str) -> None:
     assert one.keys() - found.keys() == {"learning_rate", "power_t", "warm_start", "max_fun"}
     expected = {
         "hidden_layer_sizes": (128, 128), "activation": "silu", "solver": "adamw", "alpha": 0.0,
-        "learning_rate_init": 0.003, "beta_2": 0.95, "weight_decay": 0.02, "schedule": "cosine",
-        "dropout": 0.1, "label_smoothing": 0.1, "early_stopping": True,
-        "validation_fraction": 0.2, "n_iter_no_change": np.inf, "monitor": "valid_loss",
-        "n_members": 4,
+        "learning_rate_init": 0.005, "beta_2": 0.95, "weight_decay": 0.02, "schedule": "cosine",
+        "dropout": 0.1, "label_smoothing": 0.1, "early_stopping": True, "max_iter": 160,
+        "validation_fraction": 0.2, "n_iter_no_change": 40, "monitor": "valid_loss", "tol": 0.0,
+        "n_members": 4, "n_bins": 24, "bin_scale": 0.3,
     }  # fmt: skip
     if name == "TabularMLPRegressor":
         del expected["label_smoothing"]
+        expected["bin_scale"] = 1.0
     assert {k: v for k, v in found.items() if k not in one or v != one[k]} == expected
     kinds = [p.kind for p in inspect.signature(getattr(nn, name)).parameters.values()]
     n_positional = kinds.count(inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -75,9 +81,9 @@ def test_defaults_are_the_documented_ones(name: str) -> None:
 def test_the_first_fit_equals_recorded_numbers() -> None:
     """A change of a default, of the seeds or of the scales shows here."""
     classes = nn.TabularMLPClassifier(**SMALL).fit(X, LABELS)
-    np.testing.assert_allclose(classes.predict_proba(X[:2]), RECORDED_CLASSES, rtol=1e-6)
+    np.testing.assert_allclose(classes.predict_proba(X[:2]), RECORDED_CLASSES, rtol=1e-4)
     values = nn.TabularMLPRegressor(**SMALL).fit(X_REG, Y_REG)
-    np.testing.assert_allclose(values.predict(X_REG[:2]), RECORDED_VALUES, rtol=1e-6)
+    np.testing.assert_allclose(values.predict(X_REG[:2]), RECORDED_VALUES, rtol=1e-4)
 
 
 def test_members_have_the_parameters_of_the_ensemble() -> None:
@@ -99,15 +105,44 @@ def test_early_stopping_can_be_switched_off() -> None:
     assert clone(model).early_stopping is False
 
 
-def test_members_differ_and_their_probabilities_are_averaged() -> None:
+def test_members_differ_and_their_logits_are_averaged() -> None:
     model = nn.TabularMLPClassifier(**SMALL, n_members=3).fit(X, LABELS)
-    scaled = model.scaler_.transform(X, dtype=np.float64)
-    parts = [member.predict_proba(scaled) for member in model.estimators_]
+    rows = model.encoder_.transform(X)
+    parts = [np.log(member.predict_proba(rows)) for member in model.estimators_]
     assert len(parts) == 3
     assert not np.allclose(parts[0], parts[1])
-    np.testing.assert_allclose(model.predict_proba(X), np.mean(parts, axis=0), rtol=1e-12)
-    np.testing.assert_allclose(model.predict_proba(X).sum(axis=1), 1.0)
+    expected = scipy.special.softmax(np.mean(parts, axis=0), axis=1)
+    np.testing.assert_allclose(model.predict_proba(X), expected, rtol=1e-5)
     assert set(model.predict(X)) <= {"a", "b", "c"}
+
+
+def test_probabilities_are_calibrated_by_the_held_out_folds() -> None:
+    """Labels that a fifth of the rows lack: smoothing bends probabilities, calibration does not."""
+    x, y = make_classification(
+        2000, 4, n_informative=3, n_redundant=0, flip_y=0.4, class_sep=2.0, random_state=1
+    )
+    model = nn.TabularMLPClassifier(16, max_iter=20, n_members=2, random_state=0, device="numpy")
+    found = {}
+    for smoothing in (0.0, 0.3):
+        model.set_params(label_smoothing=smoothing).fit(x[:1000], y[:1000])
+        found[smoothing] = log_loss(y[1000:], model.predict_proba(x[1000:]))
+    assert model.temperature_ < 0.9
+    assert found[0.3] == pytest.approx(found[0.0], rel=0.03)
+
+
+def test_a_table_with_text_and_gaps_is_taken_whole() -> None:
+    rng = np.random.default_rng(0)
+    n = 300
+    city, size = rng.choice(["Lima", "Cusco", "Puno"], n), rng.normal(size=n)
+    y = np.where(city == "Lima", 2.0, 0.0) + size
+    gaps = np.where(rng.random(n) < 0.2, np.nan, size)
+    frame = pandas.DataFrame({"city": city, "size": gaps, "id": [f"k{i}" for i in range(n)]})
+    model = nn.TabularMLPRegressor(**{**SMALL, "max_iter": 60}).fit(frame[:250], y[:250])
+    assert model.score(frame[250:], y[250:]) > 0.5
+    new = frame[250:].assign(city="Ica")
+    new.iloc[0, 1] = np.nan
+    assert np.isfinite(model.predict(new)).all()
+    np.testing.assert_allclose(model.to_model().predict(new), model.predict(new), rtol=1e-5)
 
 
 def test_attributes_are_the_best_members() -> None:
@@ -134,13 +169,13 @@ def test_a_pickle_predicts_the_same_and_holds_no_device() -> None:
     np.testing.assert_array_equal(pickle.loads(stored).predict_proba(X), model.predict_proba(X))
 
 
-def test_sparse_rows_are_scaled_after_a_dense_fit() -> None:
+def test_sparse_rows_are_encoded_after_a_dense_fit() -> None:
     model = nn.TabularMLPClassifier(**SMALL).fit(X, LABELS)
     found = model.predict_proba(scipy.sparse.csr_array(X))
     np.testing.assert_allclose(found, model.predict_proba(X))
 
 
-def test_eval_set_is_scaled_like_the_rows() -> None:
+def test_eval_set_is_encoded_like_the_rows() -> None:
     model = nn.TabularMLPRegressor(**SMALL, n_members=1).fit(X_REG, Y_REG, eval_set=(X_REG, Y_REG))
     assert model.score(X_REG, Y_REG) == pytest.approx(
         model.validation_scores_[int(np.argmin(model.validation_loss_curve_))]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nnbackend.data.piecewise import PiecewiseEncoder
 from nnbackend.data.scalers import Scaler
 
 
@@ -16,9 +17,11 @@ class Preprocessing:
     scaler: of the rows.  target_scaler: of a regression's targets.
     classes: the labels of the outputs 0, 1, ...
     columns: how a table's columns become features, the result of `ColumnCoding.to_dict`.
+    encoder: how those features become the network's inputs.
     """
 
     scaler: Scaler | None = None
     target_scaler: Scaler | None = None
     classes: tuple[Any, ...] | None = None
     columns: Mapping[str, Any] | None = None
+    encoder: PiecewiseEncoder | None = None

@@ -1,34 +1,40 @@
-"""Estimators for tables: ensembles on scaled rows, with good defaults.
+"""Estimators for tables: ensembles on encoded rows, with good defaults.
 
-The members have different seeds, and their outputs are averaged. They are trained one after
-another. Training them as one batch would need batched kernels for the product and for each
-activation, loss and update, in every backend.
+The members have different seeds and hold out different folds. They are trained one after another,
+and predict as one network.
 """
 
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
+from itertools import repeat
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from scipy.sparse import issparse
 from sklearn.base import _fit_context
+from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import StrOptions
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
+from nnbackend.data.piecewise import PiecewiseEncoder, fit_piecewise
 from nnbackend.data.scalers import Scaler, fit_scaler
 from nnbackend.estimators import base
 from nnbackend.estimators.base import Activations, Data, EvalSet, Units, Weight, parameter
 from nnbackend.estimators.callbacks import own_callbacks
 from nnbackend.estimators.classifier import Classification, MLPClassifier
-from nnbackend.estimators.fitting import NetworkMLP
+from nnbackend.estimators.fitting import NetworkMLP, Rows
 from nnbackend.estimators.networks import columns_of
 from nnbackend.estimators.regressor import MLPRegressor, Regression
-from nnbackend.model.model import Model
+from nnbackend.model.calibration import temperature
+from nnbackend.model.model import ROWS_AT_ONCE, Model, with_labels
+from nnbackend.model.packing import pack
+from nnbackend.model.tables import coded_rows, table_coding
+from nnbackend.network.network import Network
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.history import Row
 from nnbackend.training.interrupt import InterruptGuard
@@ -37,6 +43,7 @@ from nnbackend.training.run import Run
 from nnbackend.training.schedules import AnySchedule
 
 LEAST_ROWS, MOST_ROWS, STEPS = 32, 256, 8
+LEAST_CALIBRATED = 20  # held-out rows of each member, else probabilities stay as they are
 
 
 @dataclass(eq=False, repr=False)
@@ -52,25 +59,25 @@ class EnsembleMLP(base.BaseMLP):
     solver: str | Optimizer = parameter("adamw", StrOptions(set(OPTIMIZERS) - {"lbfgs"}), Optimizer)
     alpha: float = 0.0
     learning_rate: str = field(default="constant", init=False)
-    learning_rate_init: float = 0.003
+    learning_rate_init: float = 0.005
     power_t: float = field(default=0.5, init=False)
+    max_iter: int = 160
+    tol: float = 0.0
     warm_start: bool = field(default=False, init=False)
     early_stopping: bool = True
     validation_fraction: float = 0.2
     beta_2: float = 0.95
-    n_iter_no_change: float = math.inf
+    n_iter_no_change: float = 40
     max_fun: int = field(default=15000, init=False)
     dropout: float | Sequence[float] = 0.1
     weight_decay: float = 0.02
     schedule: str | AnySchedule | None = "cosine"
     monitor: str | None = "valid_loss"
     n_members: int = parameter(4, base.AT_LEAST_1)
+    n_bins: int = parameter(24, base.AT_LEAST_1)
+    bin_scale: float = parameter(1.0, base.ABOVE_0)
 
     _member: ClassVar[type[NetworkMLP]]
-
-    @abstractmethod
-    def _member_outputs(self, member: NetworkMLP, rows: Any) -> np.ndarray:
-        """Return a member's output activations (n, n_outputs) of scaled rows."""
 
     def _target_scaler(self, y: np.ndarray) -> Scaler | None:
         """Return the scaler of the targets, or None."""
@@ -80,31 +87,40 @@ class EnsembleMLP(base.BaseMLP):
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Data, y: Data, sample_weight: Weight = None, eval_set: EvalSet = None) -> Self:
-        """Fit the scalers and the members to rows X (n, n_features) with targets y.
+        """Fit the encoder and the members to rows X (n, n_features) with targets y.
 
-        The members hold out different rows, as their seeds are different; eval_set, (X, y) or
-        (X, y, sample_weight), replaces these. Ctrl-C ends the fit and keeps the members that have
-        completed an epoch.
+        X: an array, a sparse matrix, or a table, which may have text, dates and gaps.
+        Each member holds out another fold of the rows; eval_set, (X, y) or (X, y, sample_weight),
+        replaces these. Ctrl-C ends the fit and keeps the members that have completed an epoch.
         Raises: KeyboardInterrupt if no member has completed an epoch.
         """
         X, y, sample_weight = map(self._on_host, (X, y, sample_weight))
-        rows, targets = self._fit_data(X, y, continues=False)
+        coding = table_coding(X)
+        rows, targets = self._fit_data(coded_rows(X, coding), y, continues=False)
         targets = self._truth(self._coded(targets))  # labels: each member encodes them itself
-        scaler = None if issparse(rows) else fit_scaler("robust", rows)
-        scalers = scaler, self._target_scaler(targets)
-        options = self._options(rows.shape[0])
+        encoder = None if issparse(rows) else fit_piecewise(rows, self.n_bins, self.bin_scale)
+        target_scaler = self._target_scaler(targets)
         if eval_set is not None:
-            eval_set = self._scaled_set(eval_set, *scalers)
-        elif not self._can_hold_out(targets):
-            options["early_stopping"] = False
-        rows, targets = _scaled(scaler, rows), _scaled_targets(scalers[1], targets)
-        members = self._fitted_members(options, rows, targets, sample_weight, eval_set)
+            eval_set = self._encoded_set(eval_set, coding, encoder, target_scaler)
+        data = Rows(
+            self._encoded(encoder, rows), _scaled_targets(target_scaler, targets),
+            None if sample_weight is None
+            else _check_sample_weight(sample_weight, rows, dtype=rows.dtype),
+        )  # fmt: skip
+        members, held = self._fitted_members(data, eval_set)
+        temperature = self._calibrated(members, held)
         best = min(members, key=_loss_of)
-        # All at once at the end: a failed fit keeps the members and scalers of the previous fit.
+        # All at once at the end: a failed fit keeps the members of the previous fit.
         fitted = {k: v for k, v in vars(best).items() if k.endswith("_") and k[0] != "_"}
+        fitted |= {
+            k: vars(self)[k] for k in ("n_features_in_", "feature_names_in_") if k in vars(self)
+        }
+        self.__dict__.pop("_packed", None)
         self.__dict__.update(fitted)
         self.estimators_, self.best_member_ = members, members.index(best)
-        self.scaler_, self.target_scaler_ = scalers
+        self.encoder_, self.target_scaler_ = encoder, target_scaler
+        self.columns_, self.temperature_ = coding, temperature
+        self._network()
         return self
 
     def _options(self, n: int) -> dict[str, Any]:
@@ -118,23 +134,55 @@ class EnsembleMLP(base.BaseMLP):
         return options
 
     def _fitted_members(
-        self, options: dict[str, Any], X: Any, y: Any, weight: Any, eval_set: Any
-    ) -> list[NetworkMLP]:
+        self, data: Rows, eval_set: Any
+    ) -> tuple[list[NetworkMLP], list[tuple[Any, ...]]]:
+        """Return the members and the rows that each held out."""
         own = own_callbacks(self.callbacks, verbose=False)  # a member adds its own bar
-        random, members = check_random_state(self.random_state), list[NetworkMLP]()
+        options, random = self._options(len(data.Y)), check_random_state(self.random_state)
+        members, held = list[NetworkMLP](), list[tuple[Any, ...]]()
+        parts = self._parts(data, eval_set, random)
         with InterruptGuard() as guard:  # between the members; a member's own covers its steps
             while len(members) < self.n_members and not guard.requested:
                 end = MemberEnd()
                 options["random_state"] = int(random.randint(np.iinfo(np.int32).max))
                 member = self._member(**{**options, "callbacks": [*own, end]})
-                member.fit(X, y, sample_weight=weight, eval_set=eval_set)
-                member.set_params(callbacks=self.callbacks)
+                train, valid = next(parts)
+                if valid is None:
+                    member.set_params(early_stopping=False)
+                member.fit(train.X, train.Y, sample_weight=train.weight, eval_set=valid)
+                member.set_params(callbacks=self.callbacks, early_stopping=self.early_stopping)
                 guard.requested = guard.requested or end.is_interrupted
                 if member.n_iter_ or not guard.requested:
                     members.append(member)
+                    held.append(valid or ())
         if not members:
             raise KeyboardInterrupt
-        return members
+        return members, held
+
+    def _parts(
+        self, data: Rows, eval_set: Any, random: np.random.RandomState
+    ) -> Iterator[tuple[Rows, tuple[Any, ...] | None]]:
+        """Yield the training rows and the held-out set of each member, for ever."""
+        classes = data.Y if self._has_labels and data.Y.ndim == 1 else None
+        if eval_set is not None or not self.early_stopping or not self._can_hold_out(data.Y):
+            yield from repeat((data, eval_set))
+        n_folds = max(2, round(1.0 / self.validation_fraction))
+        if classes is not None:  # at least two folds have rows of each class
+            n_folds = min(n_folds, int(np.unique(classes, return_counts=True)[1].max()))
+        splitter = KFold if classes is None else StratifiedKFold
+        while True:
+            folds = splitter(min(n_folds, len(data.Y)), shuffle=True, random_state=random)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+                parts = list(folds.split(np.zeros(len(data.Y)), classes))
+            for train, valid in parts:
+                held = data.take(valid)
+                given = (held.X, held.Y) if held.weight is None else (held.X, held.Y, held.weight)
+                yield data.take(train), given
+
+    def _calibrated(self, members: list[NetworkMLP], held: list[tuple[Any, ...]]) -> float:
+        """Calibrate the members' probabilities by held-out rows; return the temperature."""
+        return 1.0
 
     def _can_hold_out(self, y: np.ndarray) -> bool:
         """Return True if at least two rows, and a row of each class, can be held out."""
@@ -144,52 +192,79 @@ class EnsembleMLP(base.BaseMLP):
             counts = np.unique(y, return_counts=True)[1].tolist()
         return held >= max(2, len(counts)) and n - held >= len(counts) and min(counts) >= 2
 
-    def _scaled_set(
-        self, eval_set: Any, scaler: Scaler | None, target_scaler: Scaler | None
+    def _encoded_set(
+        self, eval_set: Any, coding: Any, encoder: Any, target_scaler: Scaler | None
     ) -> tuple[Any, ...]:
         base.check_eval_set(eval_set)
-        X = self._new_rows(eval_set[0], dtype=base.FLOATS)
+        X = self._new_rows(coded_rows(eval_set[0], coding), dtype=base.FLOATS)
         y, *weight = (self._on_host(part) for part in eval_set[1:])
         if target_scaler is not None:
             y = self._eval_targets(np.asarray(y))
             base.check_outputs(y, math.prod(y.shape[1:]), len(target_scaler.shift))
-        return (_scaled(scaler, X), _scaled_targets(target_scaler, y), *weight)
+        return (self._encoded(encoder, X), _scaled_targets(target_scaler, y), *weight)
 
     # ---- after the fit ----------------------------------------------------------------------
 
+    def _network(self) -> Network:
+        """Return the members as one network, built once."""
+        key, net = getattr(self, "_packed", (None, None))
+        if net is None or key != self.device:
+            net = pack([member._network() for member in self.estimators_])
+            self._packed = self.device, net
+        return net
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        state.pop("_packed", None)  # it holds a device
+        return state
+
     def _outputs(self, X: Data) -> np.ndarray:
-        """Return the mean of the members' outputs (n, n_outputs) of rows X, unscaled."""
-        rows = self._scaled_rows(X)
-        outputs = [self._member_outputs(member, rows) for member in self.estimators_]
-        mean: np.ndarray = np.mean(outputs, axis=0)
-        if self.target_scaler_ is not None:
-            mean = self.target_scaler_.inverse(mean)  # float64: float32 may have too few digits
-        return mean
+        """Return the outputs (n, n_outputs) of rows X, in the targets' units."""
+        rows, parts = self._checked_rows(X), []
+        for start in range(0, max(1, rows.shape[0]), ROWS_AT_ONCE):
+            part = self._encoded(self.encoder_, rows[start : start + ROWS_AT_ONCE])
+            parts.append(self._network().outputs(base.engine_rows(part)))
+        out: np.ndarray = np.concatenate(parts)
+        return out if self.target_scaler_ is None else self.target_scaler_.inverse(out)
 
     def _hidden(self, X: Data, layer: int) -> np.ndarray:
-        return self.estimators_[self.best_member_].transform(self._scaled_rows(X), layer)
+        rows = self._checked_rows(X)
+        member = self.estimators_[self.best_member_]
+        hidden: np.ndarray = member.transform(self._encoded(self.encoder_, rows), layer)
+        return hidden.astype(rows.dtype, copy=False)
 
-    def _scaled_rows(self, X: Data) -> Any:
-        """Check the rows to predict for, and scale them."""
+    def _checked_rows(self, X: Data) -> Any:
+        """Return the checked rows to predict for, as numbers."""
         check_is_fitted(self)
-        return _scaled(self.scaler_, self._new_rows(X, dtype=base.FLOATS))
+        rows = self._new_rows(coded_rows(self._on_host(X), self.columns_), dtype=base.FLOATS)
+        return rows.toarray() if issparse(rows) and self.encoder_ is not None else rows
 
-    def to_models(self) -> list[Model]:
-        """Return the members as models, which take raw rows.
+    def _encoded(self, encoder: PiecewiseEncoder | None, rows: Any) -> Any:
+        """Return the members' inputs. Dense rows are float32 unless another dtype is set."""
+        if encoder is None:
+            return rows
+        rows = rows.toarray() if issparse(rows) else rows
+        return encoder.transform(rows, self.dtype or np.float32)
 
-        Their mean output is `predict_proba` of a classifier, (n, n_classes), and `predict` of a
-        regressor. `nnbackend.export` writes them as one ONNX model.
+    def to_model(self) -> Model:
+        """Return the ensemble as one model, which takes raw rows.
+
+        Its outputs are `predict_proba` of a classifier, (n, n_classes), and `predict` of a
+        regressor. Save it with `save`, export it with `nnbackend.export`.
         Raises: ArgumentError for a classifier fitted to one class.
         """
         check_is_fitted(self)
-        scales: dict[str, Any] = {"scaler": self.scaler_, "target_scaler": self.target_scaler_}
-        return [
-            Model.from_parts(
-                model.network, replace(model.preprocessing, **scales, columns=columns_of(self))
-            )
-            for member in self.estimators_
-            for model in member.to_models()
-        ]
+        models = [model for member in self.estimators_ for model in member.to_models()]
+        columns = columns_of(self) if self.columns_ is None else self.columns_
+        known = replace(
+            models[0].preprocessing, encoder=self.encoder_, target_scaler=self.target_scaler_,
+            columns=with_labels(columns, models[0].classes),
+        )  # fmt: skip
+        return Model.from_parts(pack([model.network for model in models]), known)
+
+    def to_models(self) -> list[Model]:
+        """Return the list of `to_model` alone, for `nnbackend.export`."""
+        return [self.to_model()]
 
     def set_params(self, **params: Any) -> Self:
         """Set parameters for the next fit; a new `device` moves a fitted ensemble as well."""
@@ -220,8 +295,9 @@ class MemberEnd(Callback):
 class TabularMLPClassifier(EnsembleMLP, Classification):
     """An ensemble of multilayer perceptrons for tables with classes.
 
-    Rows are scaled; AdamW with a cosine schedule trains n_members networks, each keeps its best
-    epoch, and their probabilities are averaged: see docs/estimators.md.
+    Columns of numbers are scaled and divided into bins; AdamW with a cosine schedule trains
+    n_members networks; each keeps its best epoch by another fold of the rows. These folds also
+    calibrate the probabilities: see docs/estimators.md.
     >>> from sklearn.datasets import load_iris
     >>> X, y = load_iris(return_X_y=True)
     >>> model = TabularMLPClassifier(max_iter=10, n_members=2, random_state=0).fit(X, y)
@@ -230,12 +306,42 @@ class TabularMLPClassifier(EnsembleMLP, Classification):
     """
 
     label_smoothing: float = 0.1
+    bin_scale: float = 0.3
 
     _member = MLPClassifier
 
-    def _member_outputs(self, member: NetworkMLP, rows: Any) -> np.ndarray:
-        out = member.predict_proba(rows)
-        return out[:, 1:] if self.n_outputs_ == 1 else out
+    def _calibrated(self, members: list[NetworkMLP], held: list[tuple[Any, ...]]) -> float:
+        """Scale the members' last pre-activations by 1 / T; return T."""
+        if not all(held) or any(len(part[1]) < LEAST_CALIBRATED for part in held):
+            return 1.0
+        parts = zip(members, held, strict=True)
+        log_p, codes = zip(
+            *(self._log_probabilities(m, X, y) for m, (X, y, *_) in parts), strict=True
+        )
+        weights = [
+            np.ones(len(c)) if len(p) < 3 else np.repeat(p[2], len(c) // len(p[2]))
+            for p, c in zip(held, codes, strict=True)
+        ]
+        found = temperature(*map(np.concatenate, (log_p, codes, weights)))
+        for member in members:
+            member.coefs_[-1] = (member.coefs_[-1] / found).astype(member.coefs_[-1].dtype)
+            b = member.intercepts_[-1]
+            member.intercepts_[-1] = (b / found).astype(b.dtype)
+        return found
+
+    def _log_probabilities(
+        self, member: NetworkMLP, X: Any, y: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return log probabilities (n, n_classes) and the classes' codes (n,).
+
+        Each of several labels counts as a row with two classes.
+        """
+        p = np.asarray(member.predict_proba(X))
+        if y.ndim == 2:
+            p, codes = np.stack([1.0 - p.ravel(), p.ravel()], axis=1), y.ravel()
+        else:
+            codes = np.searchsorted(self.classes_, y)
+        return np.log(np.maximum(p, np.finfo(np.float32).eps)), codes.astype(np.int64)
 
 
 @dataclass(eq=False, repr=False)
@@ -252,17 +358,6 @@ class TabularMLPRegressor(EnsembleMLP, Regression):
 
     def _target_scaler(self, y: np.ndarray) -> Scaler | None:
         return None if self._output() == "exp" else fit_scaler("standard", y)
-
-    def _member_outputs(self, member: NetworkMLP, rows: Any) -> np.ndarray:
-        return member.predict(rows).reshape(-1, self.n_outputs_)
-
-
-def _scaled(scaler: Scaler | None, X: Any) -> Any:
-    """Scale rows. With a scaler fitted to dense rows, sparse rows become dense."""
-    if scaler is None:
-        return X
-    X = X.toarray() if issparse(X) else X
-    return scaler.transform(X, dtype=X.dtype)
 
 
 def _scaled_targets(scaler: Scaler | None, y: Any) -> Any:

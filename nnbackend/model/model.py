@@ -23,7 +23,7 @@ from nnbackend.model.labels import (
     n_classes,
     target_array,
 )
-from nnbackend.model.tables import code_table, code_target, fit_table
+from nnbackend.model.tables import code_table, code_target, encoded, fit_table
 from nnbackend.network.activations import Activation
 from nnbackend.network.layers import Dense
 from nnbackend.network.losses import Loss
@@ -38,6 +38,7 @@ from nnbackend.training.history import History
 from nnbackend.training.loop import Trainer
 from nnbackend.training.preparation import Validation, encode_targets, score_for
 
+ROWS_AT_ONCE = 65_536  # encoded at once
 PROBABILITIES = ("softmax", "sigmoid")  # output activations whose outputs are probabilities
 
 
@@ -128,7 +129,7 @@ class Model:
         """Return the Trainer of `fit`, before its first step."""
         known = self.preprocessing
         if self._is_fitted:
-            x, y = code_table(x, known.columns), code_target(x, y, known.columns)
+            x, y = self._features(x), code_target(x, y, known.columns)
         else:
             x, y, columns = fit_table(x, y, self.network.n_in)
             known = replace(known, columns=columns)
@@ -138,11 +139,12 @@ class Model:
             # A fitted model without labels knows codes: such as one that nnbackend.train trained.
             if not self._is_fitted or labels != tuple(range(n_classes(self.network))):
                 known = replace(known, classes=labels)
-        known = replace(known, columns=_with_labels(known.columns, known.classes))
+        known = replace(known, columns=with_labels(known.columns, known.classes))
         if isinstance(validation, (tuple, list)) and len(validation) in (2, 3):
             valid_x, valid_y, *weight = validation
             valid_y = code_target(valid_x, valid_y, known.columns)
-            validation = (code_table(valid_x, known.columns), _codes(valid_y, known), *weight)
+            valid_x = self._encoded(code_table(valid_x, known.columns))
+            validation = (valid_x, _codes(valid_y, known), *weight)
         return new_trainer(
             self.network, x, _codes(y, known), config,
             sample_weight=sample_weight, validation=validation, preprocessing=known,
@@ -154,7 +156,19 @@ class Model:
 
     def outputs(self, x: Any) -> np.ndarray:
         """Return the network's outputs for raw rows: (n, n_out) on the host."""
-        return self.network.outputs(self._features(x), self.preprocessing.scaler)
+        known = self.preprocessing
+        if known.encoder is None:
+            return self.network.outputs(self._features(x), known.scaler)
+        self.check_fitted()
+        features = code_table(x, known.columns)  # encoded in parts: they may take much memory
+        rows = validation.finite_rows(
+            features, known.encoder.n_columns, "float64", self.network.backend
+        )
+        parts = (
+            self.network.outputs(self._encoded(rows[start : start + ROWS_AT_ONCE]))
+            for start in range(0, int(rows.shape[0]), ROWS_AT_ONCE)
+        )
+        return np.concatenate(list(parts))
 
     def predict(self, x: Any) -> np.ndarray:
         """Return the predictions for raw rows, on the host.
@@ -282,7 +296,10 @@ class Model:
     def _features(self, x: Any) -> Any:
         """Return the features of x, an array or a table."""
         self.check_fitted()
-        return code_table(x, self.preprocessing.columns)
+        return self._encoded(code_table(x, self.preprocessing.columns))
+
+    def _encoded(self, features: Any) -> Any:
+        return encoded(features, self.preprocessing.encoder, self.network.backend)
 
     def _labels(self, codes: np.ndarray) -> np.ndarray:
         return codes if self.classes is None else decode_labels(codes, self.classes)
@@ -328,7 +345,7 @@ def _is_on_host(y: Any) -> bool:
     return isinstance(y, np.ndarray) or not hasattr(y, "__cuda_array_interface__")
 
 
-def _with_labels(columns: Any, classes: Any) -> Any:
+def with_labels(columns: Any, classes: Any) -> Any:
     """Return a column coding with the task and the classes of the target."""
     if columns is None:
         return None

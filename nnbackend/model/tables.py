@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from nnbackend import validation
+from nnbackend.backend import Backend
 from nnbackend.data.coding import ColumnCoding, encode
 from nnbackend.data.deciding import decide, decimal_sign
 from nnbackend.data.frames import as_table, has_named_rows, is_table
+from nnbackend.data.piecewise import PiecewiseEncoder
 from nnbackend.data.tables import Table, find_column, missing_mask
 from nnbackend.errors import ArgumentError, DataError, ShapeError
 
@@ -32,19 +35,46 @@ def fit_table(x: Any, y: Any, n_in: int) -> tuple[Any, Any, Columns | None]:
         _check_no_name(x, y)
         return x, y, None
     features, values = _split(table, y)
-    _check_values(features)
-    sign = decimal_sign(features)
-    columns = tuple(decide(features, i, None, sign) for i in range(len(features.names)))
-    coding = ColumnCoding(columns, _name(y), None)
+    coding = _fitted(features, _name(y))
     names = coding.feature_names
     if len(names) != n_in:
         raise ShapeError(
             f"x must have {n_in} features (the first layer's n_in). Received: a table of "
-            f"{len(columns)} columns, which become {len(names)} features: "
+            f"{len(coding.columns)} columns, which become {len(names)} features: "
             f"{', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''}. "
             f"Build the network with n_in={len(names)}."
         )
     return encode(features, coding), values, coding.to_dict()
+
+
+def table_coding(x: Any) -> Columns | None:
+    """Return the coding of a table with text or gaps; None for numbers alone.
+
+    Raises: DataError for infinite numbers, and for a table without a column that can be used.
+    """
+    table = as_table(x)
+    if table is None or not any(isinstance(c, list) or np.isnan(c).any() for c in table.columns):
+        return None
+    coding = _fitted(table, None)
+    if not coding.used:
+        raise DataError(
+            f"x must have a column that becomes a feature. Received: "
+            f"{'; '.join(f'{c.name!r}: {c.why}' for c in coding.columns[:SHOWN])}."
+        )
+    return coding.to_dict()
+
+
+def coded_rows(x: Any, columns: Columns | None) -> Any:
+    """Return the features of a table by a coding of `table_coding`; anything else unchanged."""
+    return code_table(x, columns) if columns is not None else x
+
+
+def _fitted(table: Table, target: str | None) -> ColumnCoding:
+    """Return the coding fitted to the columns of a table."""
+    _check_values(table)
+    sign = decimal_sign(table)
+    columns = tuple(decide(table, i, None, sign) for i in range(len(table.names)))
+    return ColumnCoding(columns, target, None)
 
 
 def code_table(x: Any, columns: Columns | None) -> Any:
@@ -98,6 +128,17 @@ def code_target(x: Any, y: Any, columns: Columns | None) -> Any:
     if y is None:
         return None
     raise DataError(f"x must have the target column {name!r}. Received: no such column.")
+
+
+def encoded(x: Any, encoder: PiecewiseEncoder | None, backend: Backend) -> Any:
+    """Return the inputs of a network for features x, which are x itself without an encoder.
+
+    Raises: DataError or ShapeError for features that are not finite numbers.
+    """
+    if encoder is None:
+        return x
+    rows = validation.finite_rows(x, encoder.n_columns, "float64", backend)
+    return encoder.transform(backend.to_host(rows) if backend.owns(rows) else np.asarray(rows[:]))
 
 
 def _name(y: Any) -> str | None:

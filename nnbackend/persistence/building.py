@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nnbackend.backend import Backend
+from nnbackend.data.piecewise import PiecewiseEncoder
 from nnbackend.data.preprocessing import Preprocessing
 from nnbackend.data.scalers import Scaler
 from nnbackend.devices import get_backend
@@ -33,6 +34,7 @@ ENTRIES = {
     *("format", "versions", "dtype", "seed", "n_in", "layers", "loss"),
     *("classes", "scaler", "target_scaler", "columns"),
 }
+OPTIONAL = {"precision", "encoder"}  # only in files that have other values than the default
 DTYPES = ("float32", "float64")
 PRECISIONS = ("float32", "tf32", "bf16")
 
@@ -93,6 +95,7 @@ def build_preprocessing(description: Mapping[str, Any], arrays: Arrays) -> Prepr
             _build_scaler("target_scaler", description, arrays),
             None if classes is None else tuple(classes),
             description["columns"],
+            _build_encoder(description),
         )
 
 
@@ -108,7 +111,7 @@ def plan(
             "The file must be a model. Received: the checkpoint of a run. Resume it with "
             "nnbackend.resume or `nnbackend train --resume`, or load the model of the run."
         )
-    _check_entries("The description", description, ENTRIES | (description.keys() & {"precision"}))
+    _check_entries("The description", description, ENTRIES | (description.keys() & OPTIONAL))
     if description.get("precision", "float32") not in PRECISIONS:
         raise ModelFileError(
             f"The precision must be one of {', '.join(PRECISIONS)}. "
@@ -234,6 +237,19 @@ def _build_scaler(name: str, description: Mapping[str, Any], arrays: Arrays) -> 
         _check_numbers(f"clip of {name}", [stored["clip"]])
     shift, factor = arrays[f"{name}.shift"].copy(), arrays[f"{name}.factor"].copy()
     return Scaler(stored["kind"], shift, factor, stored["clip"])
+
+
+def _build_encoder(description: Mapping[str, Any]) -> PiecewiseEncoder | None:
+    """Return the encoder, whose features must be the network's inputs."""
+    if "encoder" not in description:
+        return None
+    encoder = PiecewiseEncoder.from_dict(description["encoder"])
+    if encoder.n_features != description["n_in"]:
+        raise ModelFileError(
+            f"The encoder must have {description['n_in']} features, the first layer's n_in. "
+            f"Received: {encoder.n_features}."
+        )
+    return encoder
 
 
 def _check_entries(what: str, given: Any, expected: set[str]) -> None:

@@ -63,6 +63,7 @@ def describe_model(net: Network, known: Preprocessing) -> dict[str, Any]:
         "scaler": _describe_scaler(known.scaler),
         "target_scaler": _describe_scaler(known.target_scaler),
         "columns": dict(known.columns) if isinstance(known.columns, Mapping) else known.columns,
+        **({} if known.encoder is None else {"encoder": known.encoder.to_dict()}),
     }
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from nnbackend.backend.base import FAR
 from nnbackend.data.coding import ColumnCoding
+from nnbackend.data.piecewise import CLIP, PiecewiseEncoder
 from nnbackend.data.preprocessing import Preprocessing
 from nnbackend.data.scalers import Scaler
 from nnbackend.errors import ArgumentError
@@ -79,9 +81,10 @@ def onnx_bytes(net: Network, known: Preprocessing) -> bytes:
             f"An ONNX file holds at most 2 GB of weights. Received: {size / 1e9:.1f} GB. Use .npz."
         )
     graph.nodes[-1].output[0] = "y"
+    n_in = net.n_in if known.encoder is None else known.encoder.n_columns
     made = helper.make_graph(
         graph.nodes, "nnbackend",
-        [helper.make_tensor_value_info("x", _type(_has_wide_input(net, known)), ["n", net.n_in])],
+        [helper.make_tensor_value_info("x", _type(_has_wide_input(net, known)), ["n", n_in])],
         [helper.make_tensor_value_info("y", _type(_has_wide_output(net, known)), ["n", net.n_out])],
         graph.constants,
     )  # fmt: skip
@@ -98,8 +101,13 @@ def onnx_bytes(net: Network, known: Preprocessing) -> bytes:
 
 def _network(net: Network, known: Preprocessing, graph: Graph) -> None:
     """Add all nodes from raw rows to predictions, the output of the last node."""
-    a = "x" if known.scaler is None else _scaled("x", known.scaler, graph)
-    is_wide = known.scaler is None and net.dtype == "float64"  # a is float64
+    a, is_wide = "x", False  # is_wide: a is float64
+    if known.encoder is not None:
+        a = _encoded("x", known.encoder, graph)
+    elif known.scaler is not None:
+        a = _scaled("x", known.scaler, graph)
+    else:
+        is_wide = net.dtype == "float64"
     ends_wide = known.target_scaler is None and _has_wide_output(net, known)
     parameters = zip(*net.get_parameters(), strict=True)
     for place, layer in enumerate(net.layers, start=1):
@@ -132,7 +140,7 @@ def _metadata(known: Preprocessing) -> dict[str, str]:
     return names
 
 
-def needs_float64(scaler: Scaler | None) -> bool:
+def needs_float64(scaler: Scaler | PiecewiseEncoder | None) -> bool:
     """Return True if rounding raw values to float32 would change the scaled values noticeably."""
     if scaler is None:
         return False
@@ -142,8 +150,8 @@ def needs_float64(scaler: Scaler | None) -> bool:
 
 def _has_wide_input(net: Network, known: Preprocessing) -> bool:
     """Return True if x is float64: unscaled rows of a float64 network may need all digits."""
-    is_unscaled = known.scaler is None and net.dtype == "float64"
-    return is_unscaled or needs_float64(known.scaler)
+    first = known.encoder or known.scaler
+    return net.dtype == "float64" if first is None else needs_float64(first)
 
 
 def _has_wide_output(net: Network, known: Preprocessing) -> bool:
@@ -159,29 +167,64 @@ def _type(is_wide: bool) -> int:
 
 
 def _scaled(x: str, scaler: Scaler, graph: Graph) -> str:
-    """Add t = (x - shift) * factor and the smooth clip; the result is float32.
-
-    In float32 the shift is subtracted in two parts, whose sum has its full precision.
-    """
+    """Add t = (x - shift) * factor and the smooth clip; the result is float32."""
     is_wide = needs_float64(scaler)
+    t = _shifted(x, scaler, graph)
+    if scaler.clip is not None:
+        t = _clipped(t, scaler.clip, is_wide, graph)
+    return graph.add("Cast", t, to=FLOAT) if is_wide else t
+
+
+def _encoded(x: str, encoder: PiecewiseEncoder, graph: Graph) -> str:
+    """Add the features of the encoder; the result is float32."""
+    is_wide = needs_float64(encoder)
     dtype = "float64" if is_wide else "float32"
+    x = graph.add("Gather", x, graph.constant(encoder.column, "int64"), axis=1)
+    t = _shifted(x, encoder, graph)
+    first_bin, parts = encoder.n_features - encoder.n_bins, list[str]()
+    bounds = (0, encoder.n_smooth, first_bin, encoder.n_features)
+    for place, (start, stop) in enumerate(pairwise(bounds)):
+        if start == stop:
+            continue
+        ends = (graph.constant([end], "int64") for end in (start, stop, 1))
+        part = graph.add("Slice", t, *ends)
+        if place == 0:
+            part = _clipped(part, CLIP, is_wide, graph)
+        elif place == 2:
+            limits = (graph.constant(limit, dtype) for limit in (0.0, 1.0))
+            part = graph.add("Clip", part, *limits)
+            part = graph.add("Mul", part, graph.constant(encoder.size, dtype))
+        parts.append(part)
+    t = graph.add("Concat", *parts, axis=1)
+    return graph.add("Cast", t, to=FLOAT) if is_wide else t
 
-    def constant(values: Any) -> str:
-        return graph.constant(values, dtype)
 
+def _shifted(x: str, scaler: Scaler | PiecewiseEncoder, graph: Graph) -> str:
+    """Add (x - shift) * factor. In float32 the shift is subtracted in two parts.
+
+    Their sum has its full precision.
+    """
+    dtype = "float64" if needs_float64(scaler) else "float32"
     first = scaler.shift.astype(dtype)
     rest = (scaler.shift - first).astype(dtype)
-    t = graph.add("Sub", x, constant(first))
+    t = graph.add("Sub", x, graph.constant(first, dtype))
     if rest.any():
-        t = graph.add("Sub", t, constant(rest))
-    t = graph.add("Mul", t, constant(np.minimum(scaler.factor, np.finfo(dtype).max)))
-    if scaler.clip is not None:
-        share = graph.add("Mul", t, constant(1.0 / scaler.clip))
-        share = graph.add("Clip", share, constant(-FAR), constant(FAR))
-        square = graph.add("Mul", share, share)
-        root = graph.add("Sqrt", graph.add("Add", square, constant(1.0)))
-        t = graph.add("Mul", graph.add("Div", share, root), constant(scaler.clip))
-    return graph.add("Cast", t, to=FLOAT) if is_wide else t
+        t = graph.add("Sub", t, graph.constant(rest, dtype))
+    factor = np.minimum(scaler.factor, np.finfo(dtype).max)
+    return graph.add("Mul", t, graph.constant(factor, dtype))
+
+
+def _clipped(t: str, clip: float, is_wide: bool, graph: Graph) -> str:
+    """Add the smooth clip t / sqrt(1 + (t / clip)^2)."""
+
+    def constant(value: float) -> str:
+        return graph.constant(value, "float64" if is_wide else "float32")
+
+    share = graph.add("Mul", t, constant(1.0 / clip))
+    share = graph.add("Clip", share, constant(-FAR), constant(FAR))
+    square = graph.add("Mul", share, share)
+    root = graph.add("Sqrt", graph.add("Add", square, constant(1.0)))
+    return graph.add("Mul", graph.add("Div", share, root), constant(clip))
 
 
 def _unscaled(a: str, scaler: Scaler, n_out: int, graph: Graph) -> str:
