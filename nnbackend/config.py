@@ -271,6 +271,14 @@ class Settings(TrainOptions):
         shown="0.2 for layers of at least 128 units, else 0; 0 for lbfgs",
     )  # fmt: skip
 
+    preset: str | None = option(
+        None, choice("tabular"), "tabular: an ensemble for tables, with the columns divided into "
+        "bins and calibrated probabilities, which sets the other options of network and training",
+        topic="training", metavar="NAME", shown="none",
+    )  # fmt: skip
+    members: int = option(
+        4, AT_LEAST_1, "networks of the preset's ensemble", topic="training", metavar="N"
+    )
     loss: str | None = option(
         None, name_of("loss"), "loss function: {names}; huber:2 and quantile:0.9 set their "
         "parameter", topic="training", metavar="NAME",

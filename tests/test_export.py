@@ -266,7 +266,6 @@ def test_an_ensemble_fitted_to_sparse_rows_has_no_scaler(tmp_path: Path) -> None
             ArgumentError,
             r"at least two classes. Received: a fit to array\(\[1\]\) alone",
         ),
-        (lambda: fitted("ensemble"), ArgumentError, "one network. Received: an ensemble of 4"),
         (
             lambda: make_pipeline(StandardScaler(), nn.MLPClassifier()),
             ArgumentError,
@@ -276,7 +275,7 @@ def test_an_ensemble_fitted_to_sparse_rows_has_no_scaler(tmp_path: Path) -> None
         (lambda: theirs.MLPClassifier(), ArgumentError, "of nnbackend. Received: MLPClassifier"),
         (lambda: None, ArgumentError, "Received: NoneType"),
     ],
-    ids=["not fitted", "one class", "ensemble", "pipeline", "class", "scikit-learn's", "None"],
+    ids=["not fitted", "one class", "pipeline", "class", "scikit-learn's", "None"],
 )
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_models_other_than_fitted_estimators_are_refused(

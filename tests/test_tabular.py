@@ -65,7 +65,7 @@ def test_defaults_are_the_documented_ones(name: str) -> None:
     expected = {
         "hidden_layer_sizes": (128, 128), "activation": "silu", "solver": "adamw", "alpha": 0.0,
         "learning_rate_init": 0.005, "beta_2": 0.95, "weight_decay": 0.02, "schedule": "cosine",
-        "dropout": 0.1, "label_smoothing": 0.1, "early_stopping": True, "max_iter": 160,
+        "dropout": 0.1, "label_smoothing": 0.1, "early_stopping": True, "max_iter": "auto",
         "validation_fraction": 0.2, "n_iter_no_change": 40, "monitor": "valid_loss", "tol": 0.0,
         "n_members": 4, "n_bins": 24, "bin_scale": 0.3,
     }  # fmt: skip

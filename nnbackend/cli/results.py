@@ -11,12 +11,13 @@ from typing import Any
 from nnbackend.cli import FAILED, GOOD
 from nnbackend.cli.console import print_message
 from nnbackend.cli.evaluate import labels_of
-from nnbackend.cli.parts import fingerprint
+from nnbackend.cli.parts import Parts, fingerprint
 from nnbackend.cli.plan import Plan
 from nnbackend.config import Settings
-from nnbackend.data import ColumnCoding
+from nnbackend.data import ColumnCoding, Dataset
 from nnbackend.data.deciding import PLAIN
 from nnbackend.model.metrics import advice, metrics_of
+from nnbackend.model.model import Model
 from nnbackend.training.history import Row
 
 logger = logging.getLogger("nnbackend")
@@ -27,11 +28,7 @@ SHOWN = 30  # columns in the header
 
 def header(plan: Plan, folder: Path) -> str:
     """Return the header of the output: data, parts, network, device, folder."""
-    data, trainer, settings = plan.data, plan.trainer, plan.settings
-    kind = f"{data.n_classes} classes" if data.n_classes else "regression"
-    if data.columns is not None:
-        kind += f" of {data.columns.target!r}"
-    dropped = f", {data.n_dropped} rows with missing values dropped" if data.n_dropped else ""
+    trainer, settings = plan.trainer, plan.settings
     sizes = [f"train {len(trainer.data.rows):,}"]
     if trainer.data.validation is not None:
         sizes.append(f"validation {len(trainer.data.validation[1]):,}")
@@ -39,9 +36,7 @@ def header(plan: Plan, folder: Path) -> str:
         sizes.append(f"test {plan.parts.test.n_samples:,}")
     rule = f"{trainer.config.optimizer}, schedule {settings.schedule}"
     return "\n".join([
-        f"data       {data.name}: {data.n_samples:,} rows, {data.n_features:,} features, {kind}"
-        f"{dropped}",
-        *_columns(data.columns),
+        *described_data(plan.data),
         f"parts      {', '.join(sizes)} rows",
         f"scale      {settings.scale}",
         f"optimizer  {rule}, batches of {trainer.state.history.batch_size}",
@@ -51,6 +46,19 @@ def header(plan: Plan, folder: Path) -> str:
         plan.net.summary(),
         "",
     ])  # fmt: skip
+
+
+def described_data(data: Dataset) -> list[str]:
+    """Return the lines of the header on the data and its columns."""
+    kind = f"{data.n_classes} classes" if data.n_classes else "regression"
+    if data.columns is not None:
+        kind += f" of {data.columns.target!r}"
+    dropped = f", {data.n_dropped} rows with missing values dropped" if data.n_dropped else ""
+    return [
+        f"data       {data.name}: {data.n_samples:,} rows, {data.n_features:,} features, {kind}"
+        f"{dropped}",
+        *_columns(data.columns),
+    ]
 
 
 def _columns(coding: ColumnCoding | None) -> list[str]:
@@ -72,15 +80,21 @@ def _columns(coding: ColumnCoding | None) -> list[str]:
 
 def facts(plan: Plan) -> dict[str, Any]:
     """Return the entry of environment.json on the data."""
-    data, test, validation = plan.data, plan.parts.test, plan.trainer.data.validation
+    validation = plan.trainer.data.validation
+    return data_facts(plan.data, plan.parts) | {
+        "rows_train": len(plan.trainer.data.rows),
+        "rows_validation": 0 if validation is None else len(validation[1]),
+    }
+
+
+def data_facts(data: Dataset, parts: Parts) -> dict[str, Any]:
+    """Return the facts on the data that do not depend on the network."""
     return {
         "name": data.name,
         "rows": data.n_samples,
         "features": data.n_features,
         "classes": data.n_classes,
-        "rows_train": len(plan.trainer.data.rows),
-        "rows_validation": 0 if validation is None else len(validation[1]),
-        "rows_test": 0 if test is None else test.n_samples,
+        "rows_test": 0 if parts.test is None else parts.test.n_samples,
         "rows_dropped": data.n_dropped,
         "fingerprint": fingerprint(data),
     }
@@ -97,17 +111,20 @@ def figures(plan: Plan) -> dict[str, Any]:
         "train_loss": best.get("train_loss"),
     }
     results |= {name: value for name, value in best.items() if name.startswith("valid_")}
-    if test is not None:
-        assert test.y is not None
-        model, y = plan.model, test.y
-        found = model.evaluate(test.x, labels_of(model, y))
-        if model.classes is not None and len(model.classes) == TWO and model.has_probabilities:
-            probabilities = model.predict_proba(test.x)
-            found |= metrics_of(y, probabilities, TWO, ["roc_auc"])
-        results |= {f"test_{name}": value for name, value in found.items()}
-        if model.classes is not None and (note := advice(y, found["accuracy"], model.classes)):
-            logger.warning("test %s", note)
-    return results
+    return results | test_figures(plan.model, test)
+
+
+def test_figures(model: Model, test: Dataset | None) -> dict[str, Any]:
+    """Return the scores of the test part, and print a note where accuracy is the majority's."""
+    if test is None:
+        return {}
+    assert test.y is not None
+    found = model.evaluate(test.x, labels_of(model, test.y))
+    if model.classes is not None and len(model.classes) == TWO and model.has_probabilities:
+        found |= metrics_of(test.y, model.predict_proba(test.x), TWO, ["roc_auc"])
+    if model.classes is not None and (note := advice(test.y, found["accuracy"], model.classes)):
+        logger.warning("test %s", note)
+    return {f"test_{name}": value for name, value in found.items()}
 
 
 def report(results: Mapping[str, Any]) -> None:

@@ -24,6 +24,14 @@ from nnbackend.suggestions import suggest
 def resolve(given: Mapping[str, str], config: str | None) -> Settings:
     """Return the settings of a command line, given as {option name: text}.
 
+    Raises: as `explicit`.
+    """
+    return Settings(**explicit(given, config))
+
+
+def explicit(given: Mapping[str, str], config: str | None) -> dict[str, Any]:
+    """Return the values of a command line and its config file, without the defaults.
+
     Raises: ArgumentError for invalid values, all at once, or a config file that cannot be read.
     """
     values: dict[str, Any] = {}
@@ -38,7 +46,7 @@ def resolve(given: Mapping[str, str], config: str | None) -> Settings:
         except ArgumentError as error:
             errors.append(error)
     raise_all(errors)
-    return Settings(**values)
+    return values
 
 
 def parse(name: str, text: str) -> Any:

@@ -8,17 +8,17 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nnbackend.cli import SIGNALLED
+from nnbackend.cli import SIGNALLED, preset
 from nnbackend.cli.console import print_message
 from nnbackend.cli.plan import Plan, prepare
 from nnbackend.cli.progress import EpochTable, RunWriter
+from nnbackend.cli.results import data_facts, figures, header, report, test_figures, verdict
 from nnbackend.cli.results import facts as describe_facts
-from nnbackend.cli.results import figures, header, report, verdict
 from nnbackend.cli.run_folder import (
     CHECKPOINTS,
     CONFIG,
@@ -37,8 +37,8 @@ from nnbackend.cli.run_folder import (
     write_environment,
     write_text,
 )
-from nnbackend.cli.settings import default_text, resolve, to_toml
-from nnbackend.config import SETTINGS, TOPICS, interval
+from nnbackend.cli.settings import default_text, explicit, resolve, to_toml
+from nnbackend.config import SETTINGS, TOPICS, Settings, interval
 from nnbackend.devices import get_backend
 from nnbackend.errors import ArgumentError, BackendError, DivergedError
 from nnbackend.model.resuming import device_of
@@ -116,7 +116,13 @@ def run(args: argparse.Namespace) -> int:
     """Train and return the exit code."""
     begin = time.perf_counter()
     with _quiet_logging(args.quiet):
-        plan, checkpoint = _plan(args)
+        given = _given(args)
+        settings, checkpoint = _settings(args, given)
+        if settings.preset is not None and checkpoint is None:
+            stored = explicit(given, args.config)
+            plan_ = preset.prepare(settings, stored, given, get_backend(settings.device))
+            return _train_preset(plan_, args)
+        plan = _plan(settings, given, checkpoint)
         config = to_toml(plan.settings)  # refuses names of files that have no place in it
         folder = Path(args.resume) if checkpoint else new_folder(args.out, plan.data.name)
         backend = plan.net.backend
@@ -135,42 +141,79 @@ def run(args: argparse.Namespace) -> int:
         except (BackendError, RuntimeError, OSError, MemoryError):  # device, disk or host memory
             print_message(_describe_saved(plan.trainer, folder))
             raise
-    results |= {
-        "seconds": round(time.perf_counter() - begin, 3),
-        "device": backend.device,
-        "model": str(folder / MODEL),
-        "curves": None if drawn is None else str(drawn),
-    }
-    write_environment(folder, {**facts, "results": results})
-    report(results)
-    if args.json:
-        print(to_json(results))
-    sys.stdout.flush()
+    _report(results, facts, folder, begin, args, curves=None if drawn is None else str(drawn))
     if plan.trainer.state.history.stop_reason == "interrupted":
         return _interrupted(plan.trainer, folder)
     keep_newest(folder / CHECKPOINTS)
     return verdict(results, plan.settings)
 
 
-def _plan(args: argparse.Namespace) -> tuple[Plan, Checkpoint | None]:
-    """Return the plan of a new run, or of one to resume with its checkpoint."""
-    given = _given(args)
-    checkpoint = None
+def _settings(
+    args: argparse.Namespace, given: Mapping[str, str]
+) -> tuple[Settings, Checkpoint | None]:
+    """Return the settings of a new run, or of one to resume with its checkpoint."""
     if args.resume is not None:
         settings = settings_of_run(Path(args.resume), given, args.out or args.config)
-        checkpoint = checkpoint_of_run(Path(args.resume))
-    else:
-        settings = resolve(given, args.config)
-        if args.config is not None:
-            settings = relocated_config(settings, Path(args.config).parent)
-        check_out(args.out)
+        return settings, checkpoint_of_run(Path(args.resume))
+    settings = resolve(given, args.config)
+    if args.config is not None:
+        settings = relocated_config(settings, Path(args.config).parent)
+    check_out(args.out)
+    return settings, None
+
+
+def _plan(settings: Settings, given: Mapping[str, str], checkpoint: Checkpoint | None) -> Plan:
+    """Return the plan of a run."""
     if checkpoint is None or "device" in given:
         backend = get_backend(settings.device)
     else:
         backend = device_of(checkpoint)
     if checkpoint and settings.precision not in backend.precisions:
         settings = replace(settings, precision=None)  # as for a model loaded on another device
-    return prepare(settings, backend), checkpoint
+    return prepare(settings, backend)
+
+
+def _train_preset(plan: preset.PresetPlan, args: argparse.Namespace) -> int:
+    """Train an ensemble, save it as one model, and return the exit code."""
+    begin, settings = time.perf_counter(), plan.settings
+    config, folder = to_toml(settings), new_folder(args.out, plan.data.name)
+    backend = get_backend(settings.device)
+    facts = environment(backend, settings.seed, data_facts(plan.data, plan.parts), folder)
+    write_text(folder / CONFIG, config)
+    write_environment(folder, facts)
+    if not args.quiet:
+        print(plan.header(folder), file=sys.stderr)
+    model = plan.fit(args.quiet)
+    model.save(folder / MODEL)
+    write_text(folder / CONFIG, to_toml(plan.settings))  # with the epochs that the fit has chosen
+    results = plan.results() | test_figures(model, plan.parts.test)
+    _report(results, facts, folder, begin, args)
+    if plan.is_interrupted:
+        print_message(f"interrupted; the model of {results['members']} members is in {folder}")
+        return SIGNALLED + signal.SIGINT
+    return verdict(results, settings)
+
+
+def _report(
+    results: dict[str, Any],
+    facts: Mapping[str, Any],
+    folder: Path,
+    begin: float,
+    args: argparse.Namespace,
+    **more: str | None,
+) -> None:
+    """Add the facts of a finished run to its results; store and print them."""
+    results |= {
+        "seconds": round(time.perf_counter() - begin, 3),
+        "device": facts["device"],
+        "model": str(folder / MODEL),
+        **more,
+    }
+    write_environment(folder, {**facts, "results": results})
+    report(results)
+    if args.json:
+        print(to_json(results))
+    sys.stdout.flush()
 
 
 def _learn(plan: Plan, folder: Path, is_quiet: bool, checkpoint: Checkpoint | None) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.sparse import issparse
 from sklearn.base import _fit_context
 from sklearn.model_selection import KFold, StratifiedKFold
-from sklearn.utils import check_random_state
+from sklearn.utils import check_random_state, compute_sample_weight
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
@@ -43,6 +43,10 @@ from nnbackend.training.run import Run
 from nnbackend.training.schedules import AnySchedule
 
 LEAST_ROWS, MOST_ROWS, STEPS = 32, 256, 8
+# Epochs and learning rate / learning_rate_init that max_iter="auto" tries on the first fold, in
+# turn, until the held-out loss no longer improves.
+SCHEDULES = ((10, 0.4), (40, 0.7), (160, 1.0))
+UNTRIED = 1  # of SCHEDULES, if no rows are held out
 LEAST_CALIBRATED = 20  # held-out rows of each member, else probabilities stay as they are
 
 
@@ -61,7 +65,7 @@ class EnsembleMLP(base.BaseMLP):
     learning_rate: str = field(default="constant", init=False)
     learning_rate_init: float = 0.005
     power_t: float = field(default=0.5, init=False)
-    max_iter: int = 160
+    max_iter: Any = parameter("auto", StrOptions({"auto"}), base.AT_LEAST_1)
     tol: float = 0.0
     warm_start: bool = field(default=False, init=False)
     early_stopping: bool = True
@@ -123,15 +127,19 @@ class EnsembleMLP(base.BaseMLP):
         self._network()
         return self
 
-    def _options(self, n: int) -> dict[str, Any]:
-        """Return the parameters of the members; "auto" is a batch of an eighth of the rows.
+    def rows_per_batch(self, n: int) -> int:
+        """Return the rows of a batch of n training rows; "auto" is an eighth, from 32 to 256.
 
         So an epoch of a small table has several steps.
         """
-        options = {each.name: getattr(self, each.name) for each in fields(self._member)}
         if self.batch_size == "auto":
-            options["batch_size"] = min(n, max(LEAST_ROWS, min(MOST_ROWS, n // STEPS)))
-        return options
+            return min(n, max(LEAST_ROWS, min(MOST_ROWS, n // STEPS)))
+        return int(self.batch_size)
+
+    def _options(self, n: int) -> dict[str, Any]:
+        """Return the parameters of the members."""
+        options = {each.name: getattr(self, each.name) for each in fields(self._member)}
+        return {**options, "batch_size": self.rows_per_batch(n)}
 
     def _fitted_members(
         self, data: Rows, eval_set: Any
@@ -143,14 +151,14 @@ class EnsembleMLP(base.BaseMLP):
         parts = self._parts(data, eval_set, random)
         with InterruptGuard() as guard:  # between the members; a member's own covers its steps
             while len(members) < self.n_members and not guard.requested:
-                end = MemberEnd()
                 options["random_state"] = int(random.randint(np.iinfo(np.int32).max))
-                member = self._member(**{**options, "callbacks": [*own, end]})
                 train, valid = next(parts)
-                if valid is None:
-                    member.set_params(early_stopping=False)
-                member.fit(train.X, train.Y, sample_weight=train.weight, eval_set=valid)
-                member.set_params(callbacks=self.callbacks, early_stopping=self.early_stopping)
+                end = MemberEnd()
+                if options["max_iter"] == "auto":
+                    member = self._scheduled(options, train, valid, [*own, end])
+                    options |= {k: getattr(member, k) for k in ("max_iter", "learning_rate_init")}
+                else:
+                    member = self._new_member(options, train, valid, [*own, end])
                 guard.requested = guard.requested or end.is_interrupted
                 if member.n_iter_ or not guard.requested:
                     members.append(member)
@@ -158,6 +166,33 @@ class EnsembleMLP(base.BaseMLP):
         if not members:
             raise KeyboardInterrupt
         return members, held
+
+    def _scheduled(
+        self, options: dict[str, Any], train: Rows, valid: Any, called: list[Callback]
+    ) -> NetworkMLP:
+        """Return the first member, with the number of epochs that suits the rows."""
+        best = None
+        for n_epochs, share in SCHEDULES if valid is not None else SCHEDULES[UNTRIED:][:1]:
+            rate = share * self.learning_rate_init
+            own = {**options, "max_iter": n_epochs, "learning_rate_init": rate}
+            member = self._new_member(own, train, valid, called)
+            if best is not None and not _loss_of(member) < _loss_of(best):
+                break
+            best = member
+            if any(isinstance(each, MemberEnd) and each.is_interrupted for each in called):
+                break
+        assert best is not None
+        return best
+
+    def _new_member(
+        self, options: dict[str, Any], train: Rows, valid: Any, called: list[Callback]
+    ) -> NetworkMLP:
+        member = self._member(**{**options, "callbacks": called})
+        if valid is None:
+            member.set_params(early_stopping=False)
+        member.fit(train.X, train.Y, sample_weight=train.weight, eval_set=valid)
+        member.set_params(callbacks=self.callbacks, early_stopping=self.early_stopping)
+        return member
 
     def _parts(
         self, data: Rows, eval_set: Any, random: np.random.RandomState
@@ -176,9 +211,13 @@ class EnsembleMLP(base.BaseMLP):
                 warnings.filterwarnings("ignore", "The least populated class", UserWarning)
                 parts = list(folds.split(np.zeros(len(data.Y)), classes))
             for train, valid in parts:
-                held = data.take(valid)
-                given = (held.X, held.Y) if held.weight is None else (held.X, held.Y, held.weight)
+                held, weight = data.take(valid), self._validation_weights(data)
+                given = (held.X, held.Y) if weight is None else (held.X, held.Y, weight[valid])
                 yield data.take(train), given
+
+    def _validation_weights(self, data: Rows) -> np.ndarray | None:
+        """Return the weights (n,) of the rows where they are held out, or None."""
+        return data.weight
 
     def _calibrated(self, members: list[NetworkMLP], held: list[tuple[Any, ...]]) -> float:
         """Calibrate the members' probabilities by held-out rows; return the temperature."""
@@ -227,6 +266,12 @@ class EnsembleMLP(base.BaseMLP):
         out: np.ndarray = np.concatenate(parts)
         return out if self.target_scaler_ is None else self.target_scaler_.inverse(out)
 
+    @property
+    def n_inputs_(self) -> int:
+        """The number of inputs of the members: the features of the encoder."""
+        check_is_fitted(self)
+        return int(self.coefs_[0].shape[0])
+
     def _hidden(self, X: Data, layer: int) -> np.ndarray:
         rows = self._checked_rows(X)
         member = self.estimators_[self.best_member_]
@@ -260,7 +305,10 @@ class EnsembleMLP(base.BaseMLP):
             models[0].preprocessing, encoder=self.encoder_, target_scaler=self.target_scaler_,
             columns=with_labels(columns, models[0].classes),
         )  # fmt: skip
-        return Model.from_parts(pack([model.network for model in models]), known)
+        # Calibration undoes label smoothing, so the model is evaluated without.
+        networks = [model.network for model in models]
+        loss = networks[0].loss.name if self._has_labels else None
+        return Model.from_parts(pack(networks, loss), known)
 
     def to_models(self) -> list[Model]:
         """Return the list of `to_model` alone, for `nnbackend.export`."""
@@ -309,6 +357,12 @@ class TabularMLPClassifier(EnsembleMLP, Classification):
     bin_scale: float = 0.3
 
     _member = MLPClassifier
+
+    def _validation_weights(self, data: Rows) -> np.ndarray | None:
+        if self.class_weight is None:
+            return data.weight
+        by_class: np.ndarray = compute_sample_weight(self.class_weight, data.Y)
+        return by_class if data.weight is None else by_class * data.weight
 
     def _calibrated(self, members: list[NetworkMLP], held: list[tuple[Any, ...]]) -> float:
         """Scale the members' last pre-activations by 1 / T; return T."""

@@ -14,15 +14,17 @@ import numpy as np
 
 from nnbackend.errors import ArgumentError
 from nnbackend.network.layers import AbstractLayer, Dense, Dropout, Maxout
+from nnbackend.network.losses import Loss
 from nnbackend.network.network import Network
 
 
-def pack(members: Sequence[Network]) -> Network:
+def pack(members: Sequence[Network], loss: str | Loss | None = None) -> Network:
     """Return the network whose last pre-activation is the mean of the members'.
 
     z^L = 1/K sum_k z_k^L;  its hidden layers are the members' side by side, without dropout.
     A regression's outputs are so the mean of the members' outputs, probabilities of a softmax their
     normalised geometric mean.
+    loss: by default the members'.
     Raises: ArgumentError for members of different architectures.
     """
     first = members[0]
@@ -49,7 +51,9 @@ def pack(members: Sequence[Network]) -> Network:
     biases.append(np.mean([b[-1] for _, b in parameters], axis=0))
     if not hidden:
         weights[-1] = np.mean([W[-1] for W, _ in parameters], axis=0)
-    net = Network(layers, first.loss, device=first.backend, dtype=first.dtype, seed=first.seed)
+    net = Network(
+        layers, loss or first.loss, device=first.backend, dtype=first.dtype, seed=first.seed
+    )
     net.set_parameters(weights, biases)
     return net
 

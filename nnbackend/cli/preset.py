@@ -1,0 +1,188 @@
+"""`nnbackend train --preset tabular`: the estimators' preset for tables, as a run folder.
+
+The run is short, so it has no checkpoints: Ctrl-C keeps the members trained so far as the model.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nnbackend.backend import Backend
+from nnbackend.cli.parts import Parts, read_data, read_more, resolve_sources, split_test
+from nnbackend.cli.progress import loss_text
+from nnbackend.cli.results import described_data
+from nnbackend.config import SETTINGS, Settings
+from nnbackend.data import Dataset
+from nnbackend.errors import ArgumentError, Mention
+from nnbackend.estimators import TabularMLPClassifier, TabularMLPRegressor
+from nnbackend.estimators.tabular import SCHEDULES
+from nnbackend.model.model import Model
+from nnbackend.training.callbacks import Callback
+from nnbackend.training.run import Run
+
+# The estimator's parameter of each option that the preset has.
+PARAMETERS = {
+    "hidden": "hidden_layer_sizes", "activation": "activation", "dropout": "dropout",
+    "epochs": "max_iter", "patience": "n_iter_no_change", "batch_size": "batch_size",
+    "learning_rate": "learning_rate_init", "schedule": "schedule", "l1": "l1",
+    "weight_decay": "weight_decay", "max_norm": "max_norm", "clip_norm": "clip_norm", "ema": "ema",
+    "members": "n_members", "dtype": "dtype", "validation": "validation_fraction",
+}  # fmt: skip
+LISTED = ("hidden", "activation", "dropout")  # tuples as options
+MOST_EPOCHS = max(epochs for epochs, _ in SCHEDULES)
+SAME = ("data", "machine", "results")  # topics whose options mean the same in every run
+Estimator = TabularMLPClassifier | TabularMLPRegressor
+
+
+@dataclass
+class PresetPlan:
+    """The validated parts of a preset's run, before anything is written."""
+
+    settings: Settings
+    data: Dataset
+    parts: Parts
+    estimator: Estimator
+    eval_set: tuple[Any, Any] | None
+
+    def fit(self, is_quiet: bool) -> Model:
+        """Train and return the model of all members."""
+        rows = self.parts.training
+        progress = MemberProgress(is_quiet)
+        self.estimator.set_params(callbacks=[progress])
+        self.estimator.fit(rows.x, rows.y, eval_set=self.eval_set)
+        model, data = self.estimator.to_model(), self.data
+        first: Any = self.estimator.estimators_[0]
+        self.settings = replace(
+            self.settings, epochs=first.max_iter, learning_rate=first.learning_rate_init
+        )
+        columns = None if data.columns is None else data.columns.to_dict()
+        known = replace(model.preprocessing, classes=data.classes, columns=columns)
+        return Model.from_parts(model.network, known)
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether Ctrl-C has ended the fit before the last member."""
+        return len(self.estimator.estimators_) < self.settings.members
+
+    def header(self, folder: Path) -> str:
+        """Return the header of the output: data, parts, ensemble, device, folder."""
+        s, test = self.settings, self.parts.test
+        sizes = [f"train {self.parts.training.n_samples:,}"]
+        sizes += [] if test is None else [f"test {test.n_samples:,}"]
+        layers = ", ".join(map(str, s.hidden))
+        return "\n".join([
+            *described_data(self.data),
+            f"parts      {', '.join(sizes)} rows; each member holds out another part of the first",
+            f"preset     {s.preset}: {s.members} networks with layers of {layers} units, averaged",
+            f"device     {s.device}",
+            f"folder     {folder}",
+            "",
+        ])  # fmt: skip
+
+    def results(self) -> dict[str, Any]:
+        """Return the results of training, the means over the members."""
+        members: Any = self.estimator.estimators_
+        best = [member.best_validation_loss_ for member in members]
+        found: dict[str, Any] = {
+            "members": len(members),
+            "epochs": max(member.n_iter_ for member in members),
+            "features": self.estimator.n_inputs_,
+        }
+        if None not in best:
+            found["valid_loss"] = float(sum(best) / len(best))
+        if self.data.n_classes:
+            found["temperature"] = round(self.estimator.temperature_, 4)
+        return found
+
+
+class MemberProgress(Callback):
+    """Callback that prints a line for each network; the first member tries several schedules."""
+
+    def __init__(self, is_quiet: bool) -> None:
+        self.is_quiet, self.member = is_quiet, 0
+
+    def on_train_begin(self, trainer: Run) -> None:
+        """Count the networks."""
+        self.member, self._begin = self.member + 1, time.perf_counter()
+
+    def on_train_end(self, trainer: Run) -> None:
+        """Print the best epoch."""
+        history = trainer.state.history
+        if self.is_quiet or not history.rows:
+            return
+        best = history.best
+        losses = [f"{n} {loss_text(best[n])}" for n in ("train_loss", "valid_loss") if n in best]
+        print(
+            f"network {self.member}  best epoch {best['epoch']:.0f} of "
+            f"{len(history)}  {'  '.join(losses)}  {time.perf_counter() - self._begin:.1f} s",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
+
+
+def prepare(
+    settings: Settings, stored: Mapping[str, Any], given: Mapping[str, Any], backend: Backend
+) -> PresetPlan:
+    """Read the data and build the estimator.
+
+    stored: the options that are not defaults.  given: those of the command line.
+
+    Raises: ArgumentError for options that the preset does not have.
+    """
+    wrong = [
+        name for name in given
+        if name not in PARAMETERS and name != "preset" and SETTINGS[name].topic not in SAME
+    ]  # fmt: skip
+    if wrong:
+        listed = [part for name in wrong for part in (", ", Mention(name))][1:]
+        raise ArgumentError(
+            Mention("preset", settings.preset), " decides these options. Received: ", *listed,
+            ". Omit them, or omit the preset.",
+        )  # fmt: skip
+    data = read_data(settings)
+    parts = split_test(data, settings)
+    chosen = {name: getattr(settings, name) for name in PARAMETERS if name in stored}
+    eval_set = None
+    if isinstance(chosen.get("validation"), str):
+        part = read_more(chosen.pop("validation"), parts.training, settings)
+        eval_set = part.x, part.y
+    parameters: dict[str, Any] = {"dtype": settings.dtype}
+    for name, value in chosen.items():
+        is_one = name in LISTED and name != "hidden" and len(value) == 1
+        parameters[PARAMETERS[name]] = value[0] if is_one else value
+    if not parameters.get("n_iter_no_change", 1):
+        parameters["n_iter_no_change"] = float("inf")
+    if parameters.get("validation_fraction") == 0.0:
+        del parameters["validation_fraction"]
+        parameters["early_stopping"] = False
+    kind = TabularMLPClassifier if data.n_classes else TabularMLPRegressor
+    estimator: Any = kind(**parameters, device=backend, random_state=settings.seed)
+    return PresetPlan(
+        _completed(settings, estimator, parts.training, data, backend), data, parts, estimator,
+        eval_set,
+    )  # fmt: skip
+
+
+def _completed(
+    settings: Settings, estimator: Any, training: Dataset, data: Dataset, backend: Backend
+) -> Settings:
+    """Return the settings with the estimator's values, so that config.toml repeats the run."""
+    found = {name: getattr(estimator, of) for name, of in PARAMETERS.items()}
+    for name in LISTED:
+        value = found[name]
+        found[name] = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    patience = found["patience"]
+    found["epochs"] = MOST_EPOCHS if found["epochs"] == "auto" else found["epochs"]
+    found["patience"] = 0 if patience == float("inf") else int(patience)
+    found["batch_size"] = estimator.rows_per_batch(training.n_samples)
+    if isinstance(settings.validation, str) or not estimator.early_stopping:
+        found["validation"] = settings.validation
+    settings = resolve_sources(replace(settings, **found), data)
+    return replace(
+        settings, task=data.task, device=backend.device, optimizer="adamw", scale="none",
+        momentum=None, precision=settings.precision or backend.precision,
+    )  # fmt: skip
