@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,7 +55,9 @@ class PresetPlan:
         rows = self.parts.training
         progress = MemberProgress(is_quiet)
         self.estimator.set_params(callbacks=[progress])
-        self.estimator.fit(rows.x, rows.y, eval_set=self.eval_set)
+        with warnings.catch_warnings():  # the command prints it with the number of members
+            warnings.filterwarnings("ignore", "Training interrupted", UserWarning)
+            self.estimator.fit(rows.x, rows.y, eval_set=self.eval_set)
         model, data = self.estimator.to_model(), self.data
         first: Any = self.estimator.estimators_[0]
         self.settings = replace(
@@ -96,7 +99,7 @@ class PresetPlan:
         if None not in best:
             found["valid_loss"] = float(sum(best) / len(best))
         if self.data.n_classes:
-            found["temperature"] = round(self.estimator.temperature_, 4)
+            found["temperature"] = self.estimator.temperature_
         return found
 
 

@@ -189,7 +189,8 @@ def _train_preset(plan: preset.PresetPlan, args: argparse.Namespace) -> int:
     results = plan.results() | test_figures(model, plan.parts.test)
     _report(results, facts, folder, begin, args)
     if plan.is_interrupted:
-        print_message(f"interrupted; the model of {results['members']} members is in {folder}")
+        n_members = results["members"]
+        print_message(f"interrupted; the model of the {n_members} members so far is in {folder}")
         return SIGNALLED + signal.SIGINT
     return verdict(results, settings)
 
