@@ -47,6 +47,7 @@ LEAST_ROWS, MOST_ROWS, STEPS = 32, 256, 8
 # turn, until the held-out loss no longer improves.
 SCHEDULES = ((10, 0.4), (40, 0.7), (160, 1.0))
 UNTRIED = 1  # of SCHEDULES, if no rows are held out
+LEAST_SPLIT, LEAST_HELD = 10, 2  # rows to hold some out, and held-out rows
 LEAST_CALIBRATED = 20  # held-out rows of each member, else probabilities stay as they are
 
 
@@ -198,22 +199,40 @@ class EnsembleMLP(base.BaseMLP):
         self, data: Rows, eval_set: Any, random: np.random.RandomState
     ) -> Iterator[tuple[Rows, tuple[Any, ...] | None]]:
         """Yield the training rows and the held-out set of each member, for ever."""
-        classes = data.Y if self._has_labels and data.Y.ndim == 1 else None
-        if eval_set is not None or not self.early_stopping or not self._can_hold_out(data.Y):
+        n = len(data.Y)
+        if eval_set is not None or not self.early_stopping or n < LEAST_SPLIT:
             yield from repeat((data, eval_set))
+        weight = self._validation_weights(data)
+        for train, valid in self._folds(data.Y, random):
+            if len(valid) < LEAST_HELD:
+                yield data, None
+                continue
+            held = data.take(valid)
+            given = (held.X, held.Y) if weight is None else (held.X, held.Y, weight[valid])
+            yield data.take(train), given
+
+    def _folds(
+        self, y: np.ndarray, random: np.random.RandomState
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the training and the held-out rows of each member, for ever.
+
+        Rows of a class that would have no other row stay in the training part.
+        """
         n_folds = max(2, round(1.0 / self.validation_fraction))
-        if classes is not None:  # at least two folds have rows of each class
+        classes = y if self._has_labels and y.ndim == 1 else None
+        if classes is not None:
             n_folds = min(n_folds, int(np.unique(classes, return_counts=True)[1].max()))
-        splitter = KFold if classes is None else StratifiedKFold
+        splitter = KFold if classes is None or n_folds < 2 else StratifiedKFold
         while True:
-            folds = splitter(min(n_folds, len(data.Y)), shuffle=True, random_state=random)
+            folds = splitter(min(max(2, n_folds), len(y)), shuffle=True, random_state=random)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-                parts = list(folds.split(np.zeros(len(data.Y)), classes))
+                parts = list(folds.split(np.zeros(len(y)), classes))
             for train, valid in parts:
-                held, weight = data.take(valid), self._validation_weights(data)
-                given = (held.X, held.Y) if weight is None else (held.X, held.Y, weight[valid])
-                yield data.take(train), given
+                alone = np.zeros(len(valid), bool)
+                if classes is not None:
+                    alone = ~np.isin(classes[valid], classes[train])
+                yield np.concatenate([train, valid[alone]]), valid[~alone]
 
     def _validation_weights(self, data: Rows) -> np.ndarray | None:
         """Return the weights (n,) of the rows where they are held out, or None."""
@@ -222,14 +241,6 @@ class EnsembleMLP(base.BaseMLP):
     def _calibrated(self, members: list[NetworkMLP], held: list[tuple[Any, ...]]) -> float:
         """Calibrate the members' probabilities by held-out rows; return the temperature."""
         return 1.0
-
-    def _can_hold_out(self, y: np.ndarray) -> bool:
-        """Return True if at least two rows, and a row of each class, can be held out."""
-        n, counts = y.shape[0], [y.shape[0]]
-        held = math.ceil(self.validation_fraction * n)
-        if self._has_labels and self._output() != "softmax" and y.ndim == 1:
-            counts = np.unique(y, return_counts=True)[1].tolist()
-        return held >= max(2, len(counts)) and n - held >= len(counts) and min(counts) >= 2
 
     def _encoded_set(
         self, eval_set: Any, coding: Any, encoder: Any, target_scaler: Scaler | None
