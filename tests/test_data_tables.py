@@ -482,10 +482,10 @@ def test_levels_beyond_the_most_frequent_are_one(write, caplog):
     data = load(write("zip,y\n" + rows))
     zips = data.columns.columns[0]
     assert (len(zips.levels), zips.has_other) == (100, True)
-    assert data.feature_names[-1] == "zip: other"
-    assert (data.x.sum(axis=1) == 1).all()
+    assert data.feature_names[-2:] == ("zip: other", "zip: share of 1")
+    assert (data.x[:, :-1].sum(axis=1) == 1).all()
     again = load(write("zip\nzip-new\n", "new.csv"), coding=data.columns)
-    assert again.x[0].tolist() == [0.0] * 100 + [1.0]
+    assert again.x[0].tolist() == [0.0] * 100 + [1.0, 0.5]
 
 
 def test_rare_levels_are_one_only_among_many(write):
@@ -556,7 +556,7 @@ def test_dates_of_new_rows(write, caplog):
 
 def test_kinds_can_be_chosen(write):
     path = write("a,b,c,y\n1,2024-01-01,5,0\n2,2024-01-02,6,1\n3,2024-01-01,5,0\n4,x,6,1\n")
-    names = load(path, column=["b=text", "c=category"]).feature_names
+    names = load(path, column=["b=id", "c=category"]).feature_names
     assert names == ("a", "c=5", "c=6")
     assert load(path, column={"a": "id", "b": "category"}).ids == {"a": ["1", "2", "3", "4"]}
     with pytest.raises(
@@ -572,7 +572,7 @@ def test_kinds_can_be_chosen(write):
     with pytest.raises(
         DataError, match=r"that becomes a feature.*'a': as given.*column='a=category'"
     ):
-        load(path, column=["a=id", "b=text", "c=id"])
+        load(path, column=["a=id", "b=id", "c=id"])
 
 
 @pytest.mark.parametrize("column", ["zip", 1, "1", -3])

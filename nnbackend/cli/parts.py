@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnbackend.cli.places import NAMES, OWN, is_file_setting
 from nnbackend.config import Settings
@@ -22,6 +23,7 @@ from nnbackend.data import BUILTIN, ColumnCoding, Dataset, NumberColumn, load
 from nnbackend.data.csv_files import read_csv
 from nnbackend.data.parquet_files import read_parquet
 from nnbackend.data.readers import TEXT_TABLES
+from nnbackend.data.splits import split_rows
 from nnbackend.data.table_datasets import code_dataset
 from nnbackend.errors import ArgumentError, DataError
 
@@ -65,7 +67,7 @@ def read_data(settings: Settings) -> Dataset:
             f"{data.name}: the target must have at least two classes. Received: only "
             f"{(data.classes or ('?',))[0]!r}. Add rows of another class, or name another target."
         )
-    return data
+    return data.fitted_to(training_positions(data, settings))
 
 
 def read_more(source: str, data: Dataset, settings: Settings) -> Dataset:
@@ -178,8 +180,23 @@ def split_test(data: Dataset, settings: Settings) -> Parts:
         return Parts(data, read_more(test, data, settings))
     if test == 0.0:
         return Parts(data, None)
-    rest, held_out = data.split(test, settings.seed)
-    return Parts(replace(rest, test=None), held_out)
+    rest, held_out = data.split_positions(test, settings.seed)
+    return Parts(data.rows(rest), data.rows(held_out))
+
+
+def training_positions(data: Dataset, settings: Settings) -> NDArray[np.int64]:
+    """Return the positions of the rows that train the network, without validation and test rows."""
+    test, validation = _test_choice(settings, data), settings.validation
+    rows = np.arange(data.n_samples)
+    if isinstance(test, float) and test:
+        rows = data.split_positions(test, settings.seed)[0]
+    if isinstance(validation, float) and validation:  # as training.preparation holds them out
+        # The one output of two classes has targets of 0 and 1, which are no labels there.
+        is_one_output = (settings.loss or "").startswith("binary_cross_entropy")
+        is_stratified = data.task == "classification" and not is_one_output
+        labels = data.y[rows] if data.y is not None and is_stratified else None
+        rows = rows[split_rows(len(rows), validation, settings.seed, labels)[0]]
+    return rows
 
 
 def resolve_sources(settings: Settings, data: Dataset) -> Settings:
@@ -220,7 +237,10 @@ def fingerprint(data: Dataset) -> str:
     """Return a hash of the rows and their order."""
     digest = hashlib.blake2b(digest_size=16)
     every = max(1, -(-data.x.nbytes // FINGERPRINT_BYTES))
-    for values in (data.x[::every], data.y):
+    x = data.x[::every]
+    if data.columns is not None and data.columns.is_of_target.any():
+        x = x[:, ~data.columns.is_of_target]  # the others are the same for training and new rows
+    for values in (x, data.y):
         if values is not None:
             digest.update(f"{values.shape} {values.dtype.str} {data.n_samples}".encode())
             digest.update(np.ascontiguousarray(values).data)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nnbackend.data.coding import ColumnCoding, encode
+from nnbackend.data.coding import ColumnCoding, encode, encode_training
 from nnbackend.data.columns import as_text
 from nnbackend.data.dataset import Dataset
-from nnbackend.data.deciding import Cells, decide, decimal_sign
+from nnbackend.data.deciding import Cells, decide, decimal_sign, fit_columns
+from nnbackend.data.many_levels import target_values
 from nnbackend.data.number_text import Decimal, are_numbers
+from nnbackend.data.raw_tables import RawTable
 from nnbackend.data.tables import (
     Column,
     Numbers,
@@ -58,10 +61,11 @@ def fit_dataset(
     others = [i for i in range(len(table.names)) if i != position]
     features = table.select(others, [table.names[i] for i in others])
     coded = _fit_target(table, position, task, kinds, decimal)
+    names = enumerate(features.names)
+    decisions = tuple(decide(features, i, kinds.get(n), decimal) for i, n in names)
+    known = target_values(coded.y, coded.classes)
     coding = ColumnCoding(
-        columns=tuple(
-            decide(features, i, kinds.get(n), decimal) for i, n in enumerate(features.names)
-        ),
+        columns=fit_columns(features, decisions, decimal, known),
         target=table.names[position],
         task=coded.task,
         classes=coded.classes,
@@ -69,9 +73,10 @@ def fit_dataset(
         target_position=position,
         decimal=decimal or ".",
     )
-    if not coding.used:
-        raise _no_feature(table, coding)
-    return _dataset(features, name, coding, coded, kept, _ids(table, coding))
+    _check_features(table, coding)
+    x = encode_training(features, coding, known)
+    data = _dataset(x, name, coding, coded, kept, _ids(table, coding))
+    return replace(data, raw=RawTable(features, decisions))
 
 
 def _fit_target(
@@ -90,8 +95,11 @@ def _fit_target(
     return code_target(_target_values(y), task, f"{table.where}, column {name!r}")
 
 
-def _no_feature(table: Table, coding: ColumnCoding) -> DataError:
-    return DataError(
+def _check_features(table: Table, coding: ColumnCoding) -> None:
+    """Raise DataError if no column becomes a feature."""
+    if coding.used:
+        return
+    raise DataError(
         f"{table.where}: a table must have a column that becomes a feature. Received: "
         f"{'; '.join(f'{c.name!r}: {c.why}' for c in coding.columns)}. Choose the kind of one "
         "with ", Mention("column", f"{coding.columns[0].name}=category"), ".",
@@ -125,7 +133,7 @@ def code_dataset(table: Table, name: str, coding: ColumnCoding, *, missing: str)
             y = code_labels(values, coding.classes, where, used.row_numbers)
             coded = Target(y, coding.task, coding.classes)
     rows = table if kept is None else table.keep(kept)
-    return _dataset(used, name, coding, coded, kept, _ids(rows, coding))
+    return _dataset(encode(used, coding), name, coding, coded, kept, _ids(rows, coding))
 
 
 def _default_target(names: Sequence[str]) -> int:
@@ -160,7 +168,7 @@ def _ids(table: Table, coding: ColumnCoding) -> dict[str, Text]:
 
 
 def _dataset(
-    features: Table,
+    x: Numbers,
     name: str,
     coding: ColumnCoding,
     coded: Target | None,
@@ -168,7 +176,7 @@ def _dataset(
     ids: dict[str, Text],
 ) -> Dataset:
     return Dataset(
-        x=encode(features, coding),
+        x=x,
         y=None if coded is None else coded.y,
         name=name,
         task=coding.task,

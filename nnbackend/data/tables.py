@@ -64,6 +64,14 @@ class Table:
         )
         return replace(self, columns=columns, row_numbers=self.row_numbers[mask])
 
+    def take(self, rows: NDArray[np.int64]) -> Table:
+        """Return the rows at the given positions."""
+        columns = tuple(
+            [column[i] for i in rows] if isinstance(column, list) else column[rows]
+            for column in self.columns
+        )
+        return replace(self, columns=columns, row_numbers=self.row_numbers[rows])
+
     def select(self, positions: Sequence[int], names: Sequence[str]) -> Table:
         """Return some of the columns, in the order of `positions`, under the given names."""
         columns = tuple(self.columns[position] for position in positions)

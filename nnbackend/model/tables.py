@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,8 @@ import numpy as np
 from nnbackend.data.coding import ColumnCoding, encode
 from nnbackend.data.deciding import decide, decimal_sign
 from nnbackend.data.frames import as_table, has_named_rows, is_table
+from nnbackend.data.many_levels import TargetValues, target_values
+from nnbackend.data.raw_tables import RawTable
 from nnbackend.data.tables import Table, find_column, missing_mask
 from nnbackend.errors import ArgumentError, DataError, ShapeError
 
@@ -19,32 +21,63 @@ SHOWN = 10  # features in a message
 Columns = Mapping[str, Any]
 
 
-def fit_table(x: Any, y: Any, n_in: int) -> tuple[Any, Any, Columns | None]:
-    """Return the features of x, the targets, and the coding of the columns.
+def split_table(x: Any, y: Any) -> tuple[Table | None, str | None, Any]:
+    """Return the features of a table x, None for an array, the name of its target, and the targets.
 
-    y: the name of a column of x, or the targets themselves. An array has no coding.
-    Raises: DataError for infinite numbers; ShapeError unless there are n_in features.
+    y: the name of a column of x, or the targets themselves.
+    Raises: DataError for infinite numbers.
     """
     if y is None:
         raise ArgumentError("fit needs targets y, or the name of a column of x. Received: None.")
     table = as_table(x)
     if table is None:
         _check_no_name(x, y)
-        return x, y, None
+        return None, None, y
     features, values = _split(table, y)
     _check_values(features)
-    sign = decimal_sign(features)
-    columns = tuple(decide(features, i, None, sign) for i in range(len(features.names)))
-    coding = ColumnCoding(columns, _name(y), None)
+    return features, _name(y), values
+
+
+def fit_table(
+    table: Table,
+    name: str | None,
+    targets: Any,
+    classes: Sequence[Any] | None,
+    rows: np.ndarray | None,
+    n_in: int,
+) -> tuple[Any, Columns]:
+    """Return the features of a table, and the coding of its columns.
+
+    name: that of the target column, if it is one.  targets: class codes or values.
+    rows: the positions of the rows to which the columns are fitted; None: all.
+    Raises: ShapeError unless there are n_in features.
+    """
+    sign = decimal_sign(table)
+    decisions = tuple(decide(table, i, None, sign) for i in range(len(table.names)))
+    training = np.ones(table.n_rows, bool)
+    if rows is not None and len(targets) == table.n_rows:
+        training = np.isin(np.arange(table.n_rows), rows)
+    coding = ColumnCoding((), name, None, decimal=sign or ".")
+    raw = RawTable(table, decisions)
+    coding, x = raw.fit(coding, training, _known_targets(targets, classes, table.n_rows))
     names = coding.feature_names
     if len(names) != n_in:
         raise ShapeError(
             f"x must have {n_in} features (the first layer's n_in). Received: a table of "
-            f"{len(columns)} columns, which become {len(names)} features: "
+            f"{len(decisions)} columns, which become {len(names)} features: "
             f"{', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''}. "
             f"Build the network with n_in={len(names)}."
         )
-    return encode(features, coding), values, coding.to_dict()
+    return x, coding.to_dict()
+
+
+def _known_targets(targets: Any, classes: Sequence[Any] | None, n_rows: int) -> TargetValues | None:
+    """Return the targets whose means describe categories; None for any that cannot."""
+    if not isinstance(targets, np.ndarray) or len(targets) != n_rows:
+        return None  # refused later, or on a device
+    if targets.dtype.kind not in "biuf" or (classes is not None and targets.ndim != 1):
+        return None
+    return target_values(targets, classes) if np.isfinite(targets).all() else None
 
 
 def code_table(x: Any, columns: Columns | None) -> Any:
