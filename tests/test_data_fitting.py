@@ -207,3 +207,24 @@ def test_equal_names_of_features_are_numbered(write):
     rows = "".join(f"{'Lima' if i % 2 else 'Quito'},{i % 7},{i % 3 == 0}\n" for i in range(30))
     data = load(write("city,city=Lima,y\n" + rows))
     assert data.feature_names == ("city=Lima", "city=Quito", "city=Lima (2)")
+
+
+COUNTRIES = ("ZA", "BW", "AO", "ZM", "ZW", "MZ", "MW", "LS", "SZ", "MG", "TZ")
+
+
+def test_na_is_a_code_among_many_and_no_value_elsewhere(write):
+    many = "".join(f"{'NA' if i % 12 == 0 else COUNTRIES[i % 11]},{i % 2}\n" for i in range(240))
+    data = load(write("country,y\n" + many + ",1\n"))
+    column = data.columns.columns[0]
+    assert "NA" in column.levels
+    assert column.has_gaps
+    new = load(write("country\nNA\nn/a\n", "new.csv"), coding=data.columns)
+    at = data.feature_names.index("country=NA")
+    assert new.x[:, at].tolist() == [1.0, 0.0]
+    assert new.x[:, -1].tolist() == [0.0, 1.0]
+    few = "".join(f"{('NA', 'ZA', 'BW')[i % 3]},{i % 2}\n" for i in range(30))
+    assert load(write("country,y\n" + few)).feature_names[-1] == "country: no value"
+    chosen = load(write("country,y\n" + few), categorical=["country"])
+    assert chosen.feature_names == ("country=BW", "country=NA", "country=ZA")
+    words = load(write("country,y\n" + many.replace("ZA", "Zambia")))
+    assert words.feature_names[-1] == "country: no value"

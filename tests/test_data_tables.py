@@ -327,6 +327,29 @@ def test_missing_targets_and_no_complete_row(write):
     assert data.columns.columns[1].what == "empty"
 
 
+def test_all_faults_of_a_file_are_reported_at_once(write):
+    rows = [f"{i},{i},{i / 7}" for i in range(300)]
+    rows[3], rows[5], rows[9] = "3,3", "inf,5,0.5", "9,-inf,?"
+    rows[20:33] = ["1,2,x"] * 13
+    rows[40:60] = ["1"] * 20
+    with pytest.raises(DataError) as caught:
+        load(write("a,a,price\n" + "\n".join(rows) + "\n"), target="price")
+    names, ragged, infinite, text = str(caught.value).split("\n")
+    assert "'a' more than once" in names
+    assert "every row must have 3 cells" in ragged
+    assert "2 cells in line 5, 1 cells in line 42, 1 cells in line 43" in ragged
+    assert "and 11 more" in ragged
+    assert "infinity in data row 6, column 'a', data row 10, column 'a (2)'." in infinite
+    assert "text in 13 of 279 rows, 'x' in data row 21, 'x' in data row 22" in text
+    assert "and 3 more" in text
+
+
+def test_all_unknown_classes_are_reported(write):
+    data = load(write("a,y\n1,u\n2,v\n"))
+    with pytest.raises(DataError, match=r"'w' in data row 2, 'x' in data row 3\. Correct"):
+        load(write("a,y\n1,u\n2,w\n3,x\n", "new.csv"), coding=data.columns)
+
+
 @pytest.mark.parametrize("word", ["inf", "-Infinity", "1e999"])
 @pytest.mark.parametrize("other", ["0.5", "text"])
 def test_infinity_is_refused(write, word, other):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnbackend.data.columns import (
+    CategoryColumn,
     CodedColumn,
     LeftOutColumn,
     NumberColumn,
@@ -18,7 +20,7 @@ from nnbackend.data.columns import (
 from nnbackend.data.many_levels import ManyLevelsColumn, TargetValues
 from nnbackend.data.number_text import Decimal
 from nnbackend.data.stored_columns import column_from_dict
-from nnbackend.data.tables import Numbers, Table, near_names
+from nnbackend.data.tables import NA, Numbers, Table, near_names, unique_names
 from nnbackend.data.targets import TASKS, Label, Task
 from nnbackend.errors import DataError
 
@@ -55,14 +57,7 @@ class ColumnCoding:
     @property
     def feature_names(self) -> tuple[str, ...]:
         """Names of all features, in order; equal ones are numbered."""
-        names, seen = [], set[str]()
-        for name in (name for column in self.columns for name in column.feature_names):
-            unique, n = name, 1
-            while unique in seen:
-                unique, n = f"{name} ({n + 1})", n + 1
-            seen.add(unique)
-            names.append(unique)
-        return tuple(names)
+        return unique_names([name for c in self.columns for name in c.feature_names])
 
     @property
     def is_of_target(self) -> NDArray[np.bool_]:
@@ -91,6 +86,20 @@ class ColumnCoding:
         if target is not None and self.classes and isinstance(self.classes[0], str):
             positions.add(target)
         return positions
+
+    def least_codes(self, names: tuple[str, ...], where: str) -> dict[int, float]:
+        """Return 0 for the positions of columns of which NA is a category, infinity for others.
+
+        See `with_na`. Raises: DataError when the columns do not match.
+        """
+        features, target = self.match(names, where)
+        least = {
+            at: 0.0 if isinstance(raw, CategoryColumn) and raw.knows(NA) else math.inf
+            for at, raw in zip(features, self.used, strict=True)
+        }
+        if target is not None:
+            least[target] = 0.0 if NA in (self.classes or ()) else math.inf
+        return least
 
     def match(self, names: tuple[str, ...], where: str) -> tuple[list[int], int | None]:
         """Return the positions in `names` of the columns used, and of the target or None.

@@ -189,6 +189,10 @@ class CategoryColumn(CodedColumn):
     def feature_names(self) -> tuple[str, ...]:
         return self._level_names
 
+    def knows(self, level: str) -> bool:
+        """Return True if a level has features of its own."""
+        return level in self.levels
+
     @property
     def _level_names(self) -> tuple[str, ...]:
         more = [OTHER] * self.has_other + [NO_VALUE] * self.has_gaps

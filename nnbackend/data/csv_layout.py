@@ -10,7 +10,8 @@ from itertools import islice
 from typing import Any, NamedTuple, TextIO
 
 from nnbackend.data.number_text import number_in
-from nnbackend.data.tables import check_names, default_names, is_missing
+from nnbackend.data.table_faults import name_faults
+from nnbackend.data.tables import default_names, is_missing, unique_names
 from nnbackend.errors import DataError
 
 DELIMITERS = ",;\t|"
@@ -25,6 +26,7 @@ class Layout(NamedTuple):
     """The layout of a text table.
 
     skipped: rows before the table, such as a title.  first: the first cell of the table.
+    faults: those of the header.
     """
 
     delimiter: str
@@ -33,6 +35,7 @@ class Layout(NamedTuple):
     first: str
     skipped: int = 0
     encoding: str = "utf-8"
+    faults: tuple[DataError, ...] = ()
 
     @property
     def rows_before(self) -> int:
@@ -60,7 +63,7 @@ def is_filled(row: Sequence[str]) -> bool:
 def detect(stream: TextIO, header: bool | None, where: str) -> Layout:
     """Return the layout of a table, from its first lines.
 
-    Raises: DataError for a table without rows or with equal names.
+    Raises: DataError for a table without rows.
     """
     lines = _sample(stream)
     delimiter, skipped, rows = _split(lines)
@@ -71,8 +74,8 @@ def detect(stream: TextIO, header: bool | None, where: str) -> Layout:
         return Layout(delimiter, False, default_names(len(rows[0])), rows[0][0], skipped)
     # As pandas names a column without a name, which usually is an index.
     names = tuple(name or f"Unnamed: {at}" for at, name in enumerate(rows[0]))
-    check_names(names, where)
-    return Layout(delimiter, True, names, rows[0][0], skipped)
+    faults = tuple(name_faults(names, where))
+    return Layout(delimiter, True, unique_names(names), rows[0][0], skipped, faults=faults)
 
 
 def _sample(stream: TextIO) -> list[str]:

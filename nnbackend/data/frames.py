@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from nnbackend.data.numeric import CURES, kind_of, kinds_of, type_name
-from nnbackend.data.tables import EXACT, Column, Table, check_names, is_missing
+from nnbackend.data.table_faults import check_names
+from nnbackend.data.tables import EXACT, Column, Table, is_missing
 from nnbackend.errors import DataError, ShapeError
 
 

@@ -69,6 +69,9 @@ class ManyLevelsColumn(CategoryColumn):
     def feature_names(self) -> tuple[str, ...]:
         return (*self._level_names, *(f"{self.name}: {target}" for target in self.targets))
 
+    def knows(self, level: str) -> bool:
+        return level in self.known
+
     def encode(self, cells: Column, unusual: Unusual) -> Numbers:
         table = np.array([*self.means, *self.prior]).reshape(-1, len(self.prior))
         return np.concatenate([super().encode(cells, unusual), table[self._codes(cells)]], axis=1)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnbackend.data.tables import EXACT, Column, Table, check_names, is_missing
+from nnbackend.data.table_faults import check_names
+from nnbackend.data.tables import EXACT, Column, Table, is_missing
 from nnbackend.errors import DataError
 
 logger = logging.getLogger("nnbackend")

@@ -151,8 +151,9 @@ def _load_coded(
         table = read_parquet(path)
     else:
         table = read_csv(
-            path, header=coding.has_header, text_positions=coding.text_positions, encoding=encoding
-        )
+            path, header=coding.has_header, text_positions=coding.text_positions, encoding=encoding,
+            least_codes=coding.least_codes,
+        )  # fmt: skip
     return code_dataset(table, path.name.split(".")[0], coding, missing=missing)
 
 
@@ -203,9 +204,13 @@ def _read_table(
         def as_text(names: tuple[str, ...], where: str) -> set[int]:
             return {i for i, k in options.kinds(names, where).items() if k != "number"}
 
+        def least_codes(names: tuple[str, ...], where: str) -> dict[int, float]:
+            return {i: 1.0 for i, k in options.kinds(names, where).items() if k == "category"}
+
         table = read_csv(
-            path, header=options.header, text_positions=as_text, encoding=options.encoding
-        )
+            path, header=options.header, text_positions=as_text, encoding=options.encoding,
+            least_codes=least_codes,
+        )  # fmt: skip
     names, target = table.names, options.target
     kinds = {names[i]: k for i, k in options.kinds(names, table.where).items()}
     left_out = find_columns(options.ignore, "ignore", names, table.where)

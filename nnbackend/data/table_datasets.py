@@ -17,12 +17,12 @@ from nnbackend.data.deciding import Cells, decide, decimal_sign, fit_columns
 from nnbackend.data.many_levels import target_values
 from nnbackend.data.number_text import Decimal, are_numbers
 from nnbackend.data.raw_tables import RawTable
+from nnbackend.data.table_faults import infinity_faults, raise_all, target_faults
 from nnbackend.data.tables import (
     Column,
     Numbers,
     Table,
     Text,
-    check_no_infinity,
     find_column,
     handle_missing,
 )
@@ -48,19 +48,24 @@ def fit_dataset(
     of numbers in text, if it shall not be decided.
     Raises: DataError when the table cannot be used for training.
     """
-    position = find_column(_default_target(table.names) if target is None else target, table)
+    position = _target_position(table, target)
     if len(table.names) < 2:
         raise DataError(
             f"{table.where}: a table must have a feature and a target. Received: only the column "
             f"{table.names[0]!r}. Separate columns by comma, semicolon or tab; convert a table "
             "with blanks or | with pandas.read_csv(path, sep=...).to_csv(...)."
         )
-    check_no_infinity(table)
     decimal = decimal or decimal_sign(table, kinds)
+    numbers = _numeric_target(table, position, task, kinds, decimal)
+    faults = [*table.faults, *infinity_faults(table)]
+    if numbers is not None:
+        faults += target_faults(table, position, numbers)
+    raise_all(faults)
     table, kept = handle_missing(table, missing, position)
     others = [i for i in range(len(table.names)) if i != position]
     features = table.select(others, [table.names[i] for i in others])
-    coded = _fit_target(table, position, task, kinds, decimal)
+    y = table.columns[position] if numbers is None else numbers[... if kept is None else kept]
+    coded = _fit_target(table, position, y, task, kinds)
     names = enumerate(features.names)
     decisions = tuple(decide(features, i, kinds.get(n), decimal) for i, n in names)
     known = target_values(coded.y, coded.classes)
@@ -79,19 +84,37 @@ def fit_dataset(
     return replace(data, raw=RawTable(features, decisions))
 
 
-def _fit_target(
+def _target_position(table: Table, target: str | int | None) -> int:
+    """Return the position of the target. Raises: DataError, with the faults of the file."""
+    try:
+        return find_column(_default_target(table.names) if target is None else target, table)
+    except DataError as error:
+        raise_all([*table.faults, error])
+        raise
+
+
+def _numeric_target(
     table: Table,
     position: int,
     task: Task | None,
     kinds: Mapping[str, str],
     decimal: Decimal | None,
+) -> Numbers | None:
+    """Return the numbers of a target in text (n_rows,), NaN for other cells; None for classes."""
+    name, y = table.names[position], table.columns[position]
+    if not isinstance(y, list) or kinds.get(name) == "category" or task == "classification":
+        return None
+    if not are_numbers(Counter(filter(None, y))):
+        return None
+    return Cells(table, name, y, decimal).numbers()
+
+
+def _fit_target(
+    table: Table, position: int, y: Column, task: Task | None, kinds: Mapping[str, str]
 ) -> Target:
     """Return the coded target of training rows."""
-    name, y = table.names[position], table.columns[position]
-    if kinds.get(name) == "category":
-        y = as_text(y)
-    elif isinstance(y, list) and task != "classification" and are_numbers(Counter(filter(None, y))):
-        y = _numeric_target(table, position, decimal)
+    name = table.names[position]
+    y = as_text(y) if kinds.get(name) == "category" else y
     return code_target(_target_values(y), task, f"{table.where}, column {name!r}")
 
 
@@ -118,20 +141,9 @@ def code_dataset(table: Table, name: str, coding: ColumnCoding, *, missing: str)
     used = table.select(features, names)
     if target is not None:
         used = table.select([*features, target], [*names, coding.target or ""])
-    check_no_infinity(used)
+    raise_all([*table.faults, *infinity_faults(used)])
     used, kept = handle_missing(used, missing, None if target is None else len(names))
-    coded = None
-    if target is not None and coding.task is not None:
-        values = used.columns[-1]
-        where = f"{table.where}, column {coding.target!r}"
-        if coding.classes is None and isinstance(values, list):
-            values = _numeric_target(used, len(names), coding.decimal)
-        values = _target_values(values)
-        if coding.classes is None:
-            coded = code_target(values, "regression", where)
-        else:
-            y = code_labels(values, coding.classes, where, used.row_numbers)
-            coded = Target(y, coding.task, coding.classes)
+    coded = None if target is None or coding.task is None else _code_target(used, coding)
     rows = table if kept is None else table.keep(kept)
     return _dataset(encode(used, coding), name, coding, coded, kept, _ids(rows, coding))
 
@@ -142,23 +154,18 @@ def _default_target(names: Sequence[str]) -> int:
     return 0 if first in TARGET_NAMES and last not in TARGET_NAMES else -1
 
 
-def _numeric_target(table: Table, position: int, decimal: Decimal | None) -> Numbers:
-    """Return the numbers of a target in text.
-
-    Raises: DataError for the first cell that is no number.
-    """
-    name, column = table.names[position], table.columns[position]
-    values = Cells(table, name, column, decimal).numbers()
-    wrong = np.isnan(values)
-    if wrong.any():
-        first = int(np.argmax(wrong))
-        raise DataError(
-            f"{table.where}: a target must be numbers or classes. Received: numbers in column "
-            f"{name!r}, but text in {int(wrong.sum())} of {len(values)} rows, first "
-            f"{column[first]!r} in data row {table.row_numbers[first]}. Correct the cells or make "
-            "them empty, or pass ", Mention("task", "classification"), " for classes.",
-        )  # fmt: skip
-    return values
+def _code_target(used: Table, coding: ColumnCoding) -> Target:
+    """Return the target of a coding, the last column of a table."""
+    assert coding.task is not None
+    position, where = len(used.names) - 1, f"{used.where}, column {coding.target!r}"
+    values = used.columns[position]
+    if coding.classes is not None:
+        y = code_labels(_target_values(values), coding.classes, where, used.row_numbers)
+        return Target(y, coding.task, coding.classes)
+    if isinstance(values, list):
+        values = Cells(used, used.names[position], values, coding.decimal).numbers()
+        raise_all(target_faults(used, position, values))
+    return code_target(_target_values(values), "regression", where)
 
 
 def _ids(table: Table, coding: ColumnCoding) -> dict[str, Text]:
