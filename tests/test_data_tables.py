@@ -472,7 +472,7 @@ def test_a_message_names_the_cure(write, text, cure):
 
 def test_a_source_that_is_no_path_is_refused_with_the_cure():
     for source in (io.StringIO("a,b\n1,2\n"), np.eye(3)):
-        with pytest.raises(ArgumentError, match=r"Received: .*Pass arrays and tables to"):
+        with pytest.raises(ArgumentError, match=r"Received: .*Pass arrays to"):
             load(source)
 
 

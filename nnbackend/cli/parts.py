@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from nnbackend.cli.places import NAMES, OWN, is_file_setting
 from nnbackend.config import Settings
 from nnbackend.data import BUILTIN, ColumnCoding, Dataset, NumberColumn, load
-from nnbackend.data.csv_files import read_csv
-from nnbackend.data.parquet_files import read_parquet
 from nnbackend.data.readers import TEXT_TABLES
 from nnbackend.data.splits import split_rows
+from nnbackend.data.sql_tables import absolute, is_url
 from nnbackend.data.table_datasets import code_dataset
+from nnbackend.data.table_sources import TableSource
 from nnbackend.errors import ArgumentError, DataError
 
 TEST_SHARE = 0.2  # held out if the data has no test part
@@ -55,7 +55,7 @@ def read_data(settings: Settings) -> Dataset:
         settings.data, target=settings.target, task=task, missing=settings.missing,
         header=settings.header, column=settings.column,
         categorical=settings.categorical, ignore=settings.ignore, decimal=decimal,
-        encoding=settings.encoding,
+        encoding=settings.encoding, query=settings.query,
     )  # fmt: skip
     if data.y is None:
         raise DataError(
@@ -118,7 +118,7 @@ def read_known(
             if not with_target:
                 coding = replace(coding, target=None)
             return load(source, coding=coding, missing=missing, encoding=encoding)
-        return _read_plain_table(Path(source), known, missing, with_target)
+        return _read_plain_table(source, known, missing, with_target)
     target = settings.target if settings and source.lower().endswith(".npz") else None
     task: Any = None
     if settings is not None and source not in BUILTIN:
@@ -134,21 +134,23 @@ def read_known(
 
 def _is_table(source: str) -> bool:
     is_table = source.lower().removesuffix(".gz").endswith((*TEXT_TABLES, ".parquet"))
-    return is_table and Path(source).is_file()
+    return is_url(source) or (is_table and Path(source).is_file())
 
 
-def _read_plain_table(path: Path, known: Known, missing: str, with_target: bool) -> Dataset:
+def _read_plain_table(source: str, known: Known, missing: str, with_target: bool) -> Dataset:
     """Read a table for a network not trained on a table: features, and optionally the target."""
-    table = read_parquet(path) if path.suffix.lower() == ".parquet" else read_csv(path)
+    kind = "parquet" if source.lower().endswith(".parquet") else "csv"
+    table_source = TableSource(source, "sql" if is_url(source) else kind)
+    table = table_source.read()
     n, width = known.n_features, len(table.names)
     if width not in (n, n + 1):
         raise DataError(
-            f"{path.name}: the table must have {n} columns, the features of the network, or "
+            f"{table.where}: the table must have {n} columns, the features of the network, or "
             f"{n + 1} with the target as the last. Received: {width} columns."
         )
     if table.has_header:
         print(
-            f"nnbackend: note: the model stores no column names; the columns of {path.name} are "
+            f"nnbackend: note: the model stores no column names; the columns of {table.where} are "
             f"used in their order, {table.names[0]!r} first",
             file=sys.stderr,
         )
@@ -160,7 +162,7 @@ def _read_plain_table(path: Path, known: Known, missing: str, with_target: bool)
         has_header=table.has_header,
         target_position=n if width > n else None,
     )
-    return code_dataset(table, path.name.split(".")[0], coding, missing=missing)
+    return code_dataset(table, table_source.name, coding, missing=missing)
 
 
 # ---- splitting ----------------------------------------------------------------------------------
@@ -206,14 +208,15 @@ def resolve_sources(settings: Settings, data: Dataset) -> Settings:
         named = columns.has_header
         target = columns.target if named else str(columns.target_position)
         settings = replace(settings, target=target)
-        if not settings.data.lower().endswith(".parquet"):
+        if not settings.data.lower().endswith(".parquet") and not is_url(settings.data):
             settings = replace(settings, header=named)
     settings = replace(settings, test=_test_choice(settings, data))
     places = {name: getattr(settings, name) for name in NAMES}
     files: dict[str, Any] = {
         k: str(Path(v).resolve()) for k, v in places.items() if is_file_setting(v)
     }
-    return replace(settings, **files)
+    urls: dict[str, Any] = {k: absolute(v) for k, v in places.items() if is_url(v)}
+    return replace(settings, **files, **urls)
 
 
 def _test_choice(settings: Settings, data: Dataset) -> float | str:

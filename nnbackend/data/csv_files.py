@@ -10,7 +10,7 @@ import csv
 import io
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
@@ -25,6 +25,7 @@ from nnbackend.data.tables import (
     EXACT,
     MANY_CODES,
     Column,
+    LeastCodes,
     Numbers,
     Table,
     Text,
@@ -40,7 +41,6 @@ CHUNK_CELLS = 1_000_000
 LONGEST_CELL = 1 << 27  # characters
 
 TextPositions = Callable[[tuple[str, ...], str], set[int]]
-LeastCodes = Callable[[tuple[str, ...], str], Mapping[int, float]]
 
 
 def read_csv(

@@ -11,19 +11,21 @@ from typing import Any, NamedTuple
 from nnbackend.data.array_files import read_npy, read_npz
 from nnbackend.data.builtin import BUILTIN
 from nnbackend.data.coding import ColumnCoding
-from nnbackend.data.csv_files import read_csv
 from nnbackend.data.dataset import Dataset
 from nnbackend.data.deciding import FITS
+from nnbackend.data.frames import is_table
 from nnbackend.data.idx_files import is_idx_name, read_idx_file, read_idx_folder
 from nnbackend.data.number_text import Decimal
-from nnbackend.data.parquet_files import read_parquet
+from nnbackend.data.sql_tables import is_url
 from nnbackend.data.table_datasets import code_dataset, fit_dataset
+from nnbackend.data.table_sources import TableSource
 from nnbackend.data.tables import Table, find_column, find_columns
 from nnbackend.data.targets import Task, check_task
 from nnbackend.errors import ArgumentError, DataError, Fault, Mention
 from nnbackend.suggestions import suggest
 
 TEXT_TABLES = (".csv", ".tsv", ".txt", ".data")  # one reader, which detects the delimiter
+TABLES = ("csv", "parquet", "sql", "frame")
 MISSING_CHOICES = ("fill", "drop", "error")
 FORMATS = (
     ".csv, .tsv, .txt or .data (also .gz), .parquet, .npz, .npy (NAME_x.npy beside NAME_y.npy), "
@@ -32,7 +34,7 @@ FORMATS = (
 
 
 def load(
-    source: str | os.PathLike[str],
+    source: Any,
     *,
     target: str | int | None = None,
     task: Task | None = None,
@@ -44,13 +46,16 @@ def load(
     ignore: Sequence[str | int] = (),
     decimal: Decimal | None = None,
     encoding: str | None = None,
+    query: str | None = None,
 ) -> Dataset:
-    """Read a built-in set or a file as training data.
+    """Read a built-in set, a file, a table of a database or a frame as training data.
 
     `source` is a built-in name (digits, iris, wine, breast_cancer, diabetes, xor, spirals) or a
     path: .csv, .tsv, .txt or .data (also .gz), .parquet, .npz (arrays x and y), .npy (NAME_x.npy
     with NAME_y.npy beside it, memory-mapped), or an IDX folder or file. Write `./iris` for a file
-    with the name of a built-in set.
+    with the name of a built-in set. It may also be the URL of a database, as in
+    sqlite:///shop.db?table=orders, of which `query` selects other rows, or a frame of pandas,
+    polars, Arrow or another library that narwhals knows.
 
     `target` is a column's name or index (negative from the end). **The default is the last
     column,** or the first if its name is label, target, class or y. For .npz it names the array of
@@ -84,21 +89,22 @@ def load(
     }  # fmt: skip
     unused = partial(_check_unused, target=target, header=header)
     if isinstance(source, str) and source in BUILTIN:
-        unused(f"the built-in set {source!r}", coding=coding, encoding=encoding, **lists)
+        what = f"the built-in set {source!r}"
+        unused(what, coding=coding, encoding=encoding, query=query, **lists)
         return _check_data_task(BUILTIN[source](), task)
-    path, kind = _path_of(source)
-    if kind not in ("csv", "parquet"):
-        given = {"header": header, "coding": coding, "encoding": encoding, **lists}
-        _check_unused(f"{path.name}, which is no table", **given)
+    kind = _kind_of(source)
+    if kind not in TABLES:
+        path, given = Path(source), {"header": header, "coding": coding, "encoding": encoding}
+        _check_unused(f"{path.name}, which is no table", **given, query=query, **lists)
         return _load_arrays(path, kind, target, task, "error" if missing == "fill" else missing)
+    table = TableSource(source, kind, header, encoding, query)
+    _check_unused(table.where, **table.unused)
     if coding is not None:
         unused("a file read with a coding, which settles it", **lists)
-        return _load_coded(path, kind, task, missing, coding, encoding)
-    options = _TableOptions(header, encoding, target, column, categorical, ignore)
-    table, target, kinds = _read_table(path, kind, options)
-    name = path.name.split(".")[0]
+        return _load_coded(table, task, missing, coding)
+    cells, target, kinds = _read_table(table, _TableOptions(target, column, categorical, ignore))
     return fit_dataset(
-        table, name, target=target, task=task, missing=missing, kinds=kinds, decimal=decimal
+        cells, table.name, target=target, task=task, missing=missing, kinds=kinds, decimal=decimal
     )
 
 
@@ -111,15 +117,19 @@ def _check_choices(task: str | None, missing: str, decimal: str | None) -> None:
         raise ArgumentError(Fault("decimal", "'.' or ','", decimal))
 
 
-def _path_of(source: Any) -> tuple[Path, str]:
-    """Return the path and the format of a file."""
-    if not isinstance(source, (str, os.PathLike)):
-        raise ArgumentError(
-            "source must be the name of a built-in set or the path of a file. Received: "
-            f"{type(source).__module__}.{type(source).__name__}. Pass arrays and "
-            "tables to nnbackend.Model or an estimator; write CSV text to a file first."
-        )
-    return Path(source), _format(Path(source))
+def _kind_of(source: Any) -> str:
+    """Return the kind of a source: one of TABLES, or of a file of arrays."""
+    if is_url(source):
+        return "sql"
+    if isinstance(source, (str, os.PathLike)):
+        return _format(Path(source))
+    if is_table(source):
+        return "frame"
+    raise ArgumentError(
+        "source must be the name of a built-in set, the path of a file, the URL of a database or a "
+        f"frame. Received: {type(source).__module__}.{type(source).__name__}. Pass arrays to "
+        "nnbackend.Model or an estimator; write CSV text to a file first."
+    )
 
 
 def _load_arrays(
@@ -137,31 +147,19 @@ def _load_arrays(
 
 
 def _load_coded(
-    path: Path,
-    kind: str,
-    task: Task | None,
-    missing: str,
-    coding: ColumnCoding,
-    encoding: str | None,
+    source: TableSource, task: Task | None, missing: str, coding: ColumnCoding
 ) -> Dataset:
     """Read a table with the coding of an earlier one."""
     if task not in (None, coding.task):
         raise ArgumentError(Fault("task", f"that of the coding, {coding.task!r}, or None", task))
-    if kind == "parquet":
-        table = read_parquet(path)
-    else:
-        table = read_csv(
-            path, header=coding.has_header, text_positions=coding.text_positions, encoding=encoding,
-            least_codes=coding.least_codes,
-        )  # fmt: skip
-    return code_dataset(table, path.name.split(".")[0], coding, missing=missing)
+    source = source._replace(header=coding.has_header)
+    table = source.read(coding.text_positions, coding.least_codes)
+    return code_dataset(table, source.name, coding, missing=missing)
 
 
 class _TableOptions(NamedTuple):
     """The options of `load` on the columns of a table."""
 
-    header: bool | None
-    encoding: str | None
     target: str | int | None
     column: Mapping[str, str] | Sequence[str]
     categorical: Sequence[str | int]
@@ -189,28 +187,20 @@ def _pairs(column: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _read_table(
-    path: Path, kind: str, options: _TableOptions
+    source: TableSource, options: _TableOptions
 ) -> tuple[Table, str | int | None, dict[str, str]]:
     """Read a table without the ignored columns; return (table, target, kinds of columns by name).
 
     Indices count all columns of the file, also the ignored ones.
     """
-    if kind == "parquet":
-        unused = {"header": options.header, "encoding": options.encoding}
-        _check_unused(f"{path.name}, which is no text", **unused)
-        table = read_parquet(path)
-    else:
 
-        def as_text(names: tuple[str, ...], where: str) -> set[int]:
-            return {i for i, k in options.kinds(names, where).items() if k != "number"}
+    def as_text(names: tuple[str, ...], where: str) -> set[int]:
+        return {i for i, k in options.kinds(names, where).items() if k != "number"}
 
-        def least_codes(names: tuple[str, ...], where: str) -> dict[int, float]:
-            return {i: 1.0 for i, k in options.kinds(names, where).items() if k == "category"}
+    def least_codes(names: tuple[str, ...], where: str) -> dict[int, float]:
+        return {i: 1.0 for i, k in options.kinds(names, where).items() if k == "category"}
 
-        table = read_csv(
-            path, header=options.header, text_positions=as_text, encoding=options.encoding,
-            least_codes=least_codes,
-        )  # fmt: skip
+    table = source.read(as_text, least_codes)
     names, target = table.names, options.target
     kinds = {names[i]: k for i, k in options.kinds(names, table.where).items()}
     left_out = find_columns(options.ignore, "ignore", names, table.where)

@@ -49,18 +49,10 @@ def fit_dataset(
     Raises: DataError when the table cannot be used for training.
     """
     position = _target_position(table, target)
-    if len(table.names) < 2:
-        raise DataError(
-            f"{table.where}: a table must have a feature and a target. Received: only the column "
-            f"{table.names[0]!r}. Separate columns by comma, semicolon or tab; convert a table "
-            "with blanks or | with pandas.read_csv(path, sep=...).to_csv(...)."
-        )
     decimal = decimal or decimal_sign(table, kinds)
     numbers = _numeric_target(table, position, task, kinds, decimal)
     faults = [*table.faults, *infinity_faults(table)]
-    if numbers is not None:
-        faults += target_faults(table, position, numbers)
-    raise_all(faults)
+    raise_all(faults + ([] if numbers is None else target_faults(table, position, numbers)))
     table, kept = handle_missing(table, missing, position)
     others = [i for i in range(len(table.names)) if i != position]
     features = table.select(others, [table.names[i] for i in others])
@@ -87,10 +79,16 @@ def fit_dataset(
 def _target_position(table: Table, target: str | int | None) -> int:
     """Return the position of the target. Raises: DataError, with the faults of the file."""
     try:
-        return find_column(_default_target(table.names) if target is None else target, table)
+        position = find_column(_default_target(table.names) if target is None else target, table)
+        if len(table.names) > 1:
+            return position
+        raise DataError(
+            f"{table.where}: a table must have a feature and a target. Received: only the column "
+            f"{table.names[0]!r}. Separate columns by comma, semicolon or tab; convert a table "
+            "with blanks or | with pandas.read_csv(path, sep=...).to_csv(...)."
+        )
     except DataError as error:
-        raise_all([*table.faults, error])
-        raise
+        raise DataError(*table.faults, error) if table.faults else error from None
 
 
 def _numeric_target(

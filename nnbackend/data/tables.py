@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -21,6 +21,7 @@ from nnbackend.suggestions import nearest
 Numbers: TypeAlias = NDArray[np.float64] | NDArray[np.int64]  # int64: not exact in float64
 Text: TypeAlias = list[str | None]
 Column: TypeAlias = Numbers | Text
+LeastCodes: TypeAlias = Callable[[tuple[str, ...], str], Mapping[int, float]]
 
 logger = logging.getLogger("nnbackend")
 

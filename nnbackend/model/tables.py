@@ -92,7 +92,8 @@ def code_table(x: Any, columns: Columns | None) -> Any:
         return x
     coding = replace(ColumnCoding.from_dict(columns), has_header=True, target=None)
     names = [column.name for column in coding.used]
-    table = as_table(x, only=names)
+    least = coding.least_codes(tuple(names), "x")
+    table = as_table(x, only=names, least_codes=dict(zip(names, least.values(), strict=True)))
     assert table is not None
     positions, _ = coding.match(table.names, table.where)
     features = table.select(positions, names)
