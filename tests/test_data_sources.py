@@ -131,7 +131,7 @@ def test_a_run_on_a_query_can_be_evaluated_elsewhere(shop, tmp_path, monkeypatch
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
     assert f"{query}" in (tmp_path / "run/config.toml").read_text(encoding="utf-8")
-    assert main(["plot", "boundary", str(tmp_path / "run"), "--out", "b.png"]) == 0
+    assert main(["plot", str(tmp_path / "run"), "--kind", "boundary", "--out", "b.png"]) == 0
     capsys.readouterr()
     new = f"sqlite:///{tmp_path / 'shop.db'}?query=select * from orders where id < 3"
     assert main(["predict", str(tmp_path / "run"), new]) == 0

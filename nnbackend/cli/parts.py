@@ -62,6 +62,11 @@ def read_data(settings: Settings) -> Dataset:
             f"{data.name}: training needs a target. Received: only features. Add the targets: "
             "the array y in a .npz file, or the file NAME_y.npy beside NAME_x.npy."
         )
+    if data.task == "regression" and len(data.y) > 1 and (data.y == data.y[0]).all():
+        raise DataError(
+            f"{data.name}: the target must have at least two values. Received: {data.y[0]:g} in "
+            "all rows. Name another target."
+        )
     if data.task == "classification" and data.n_classes == 1:
         raise DataError(
             f"{data.name}: the target must have at least two classes. Received: only "

@@ -114,7 +114,7 @@ class RaggedRows:
             return []
         layout, places = self.layout, (f"{n} cells in line {line}" for line, n in self.lines)
         cure = "Correct these lines, or put cells that contain the delimiter in quotation marks."
-        if len(layout.names) == 1:
+        if len(layout.names) == 1 or self.rows[0] == 0:
             cure = f"If the first line, {layout.first!r}, is a title, remove it."
         return [
             DataError(

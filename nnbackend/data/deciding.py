@@ -132,7 +132,7 @@ def decide(
     n = sum(counts.values())
     if n >= SOME_ROWS and len(counts) > MOST_DIFFERENT * n:
         return _different(values, f"{len(counts):,} different values in {n:,} rows")
-    return Decision("category", f"{len(counts):,} different values")
+    return Decision("category", "")
 
 
 def fit_columns(
@@ -173,6 +173,8 @@ def _number(cells: Cells, decided: Decision) -> CodedColumn:
     gaps = np.isnan(values)
     if n_gaps := int(gaps.sum()):
         why += f", no value in {n_gaps / len(gaps):.1%} of the rows"
+    elif len(values) > 1 and values.min() == values.max():
+        why += ", the same in all rows"
     fill = float(np.median(values[~gaps])) if n_gaps < len(gaps) else 0.0
     return NumberColumn(cells.name, fill, n_gaps > 0, cells.decimal or ".", why=why)
 
@@ -184,7 +186,8 @@ def _yes_no(cells: Cells, decided: Decision) -> CodedColumn:
 
 
 def _category(cells: Cells, decided: Decision) -> CodedColumn:
-    counts, why = Counter(cell for cell in as_text(cells.values) if cell is not None), decided.why
+    counts = Counter(cell for cell in as_text(cells.values) if cell is not None)
+    why = decided.why or f"{len(counts):,} different values"
     fewest = RARE if len(counts) > MANY_LEVELS else 1
     ranked = sorted(counts, key=lambda level: (-counts[level], level))
     levels = sorted(level for level in ranked[:MOST_LEVELS] if counts[level] >= fewest)
