@@ -422,7 +422,7 @@ def test_an_uncompressed_table_named_gz_is_read(write):
 LONG = [1234567890123456789, 1234567890123456790, 1834567890123456791]
 
 
-@pytest.mark.parametrize("form", ["csv", "parquet", "npz"])
+@pytest.mark.parametrize("form", ["csv", "parquet", "npz", "dict"])
 def test_labels_keep_all_their_digits(tmp_path, form):
     y, path = np.array(LONG * 30), tmp_path / f"ids.{form}"
     x = np.arange(180.0).reshape(90, 2)
@@ -431,9 +431,11 @@ def test_labels_keep_all_their_digits(tmp_path, form):
     elif form == "csv":
         rows = "".join(f"{a},{b},{c}\n" for (a, b), c in zip(x, y, strict=True))
         path.write_text("a,b,account\n" + rows, encoding="utf-8")
-    else:
+    elif form == "parquet":
         arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
         parquet.write_table(arrow.table({"a": x[:, 0], "b": x[:, 1], "account": y}), path)
+    if form == "dict":
+        path = {"a": x[:, 0].tolist(), "b": x[:, 1].tolist(), "account": y.tolist()}
     data = load(path)
     assert data.classes == tuple(LONG)
     assert data.y.tolist() == [0, 1, 2] * 30
@@ -670,6 +672,45 @@ def test_first_lines_before_the_table(write, delimiter, line):
     assert data.x[3].tolist() == [3, 1.5]
     new = write("\n".join([line, "b{0}a", "7{0}8", "9{0}1"]).format(delimiter), "new.csv")
     assert load(new, coding=data.columns).x.tolist() == [[8, 7], [1, 9]]
+
+
+@pytest.mark.parametrize("titles", ["Export of May\n", "Export\nby me\n\n", "Export\n\n\n"])
+@pytest.mark.parametrize("delimiter", [";", ","])
+@pytest.mark.parametrize("header", ["", "a{0}b{0}kind\n"])
+def test_titles_above_a_table(write, titles, delimiter, header):
+    rows = "".join(f"{i}{{0}}{i / 2}{{0}}{i % 2}\n" for i in range(9))
+    data = load(write(titles + (header + rows).format(delimiter)))
+    assert data.x[3].tolist() == [3, 1.5]
+    assert (data.n_samples, data.columns.has_header) == (9, bool(header))
+    new = load(write(titles + (header + rows).format(delimiter), "new.csv"), coding=data.columns)
+    np.testing.assert_array_equal(new.x, data.x)
+
+
+@pytest.mark.parametrize(
+    ("limit", "text", "message"),
+    [
+        ("MOST_COLUMNS", "1,2,3,4,5,6\n", "at most 5 columns. Received: 6 in the first line"),
+        ("MOST_CHARACTERS", "a,b\n1,2\n", "a first line of more than 2 characters"),
+    ],
+)
+def test_very_long_first_lines_are_refused(write, monkeypatch, limit, text, message):
+    monkeypatch.setattr(f"nnbackend.data.csv_layout.{limit}", 5)
+    with pytest.raises(DataError, match=message):
+        load(write(text))
+
+
+def test_kaggle_layout_of_mnist(write):
+    rng = np.random.default_rng(0)
+    pixels, labels = rng.integers(0, 256, (40, 784)), np.arange(40) % 10
+    names = ",".join(["label", *(f"pixel{i}" for i in range(784))])
+    rows = [",".join(map(str, [label, *row])) for label, row in zip(labels, pixels, strict=True)]
+    data = load(write("\n".join([names, *rows]), "train.csv"))
+    assert (data.columns.target, data.classes) == ("label", tuple(range(10)))
+    np.testing.assert_array_equal(data.x, pixels)
+    names, *rows = (line.split(",", 1)[1] for line in [names, *rows])
+    new = load(write("\n".join([names, *rows]), "test.csv"), coding=data.columns)
+    assert new.y is None
+    np.testing.assert_array_equal(new.x, pixels)
 
 
 def test_columns_separated_by_blanks(write):

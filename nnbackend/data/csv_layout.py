@@ -83,7 +83,12 @@ def detect(stream: TextIO, header: bool | None, where: str) -> Layout:
 
 
 def _check_width(lines: list[str], where: str) -> None:
-    """Raise DataError for a first line of very many cells."""
+    """Raise DataError for a first line of very many characters or cells."""
+    if lines and len(lines[0]) >= MOST_CHARACTERS // 2:
+        raise DataError(
+            f"{where}: rows must be on lines of their own. Received: a first line of more than "
+            f"{MOST_CHARACTERS // 2:,} characters. Check that the file is a table."
+        )
     first = QUOTED.sub("", lines[0]) if lines else ""
     width = max(first.count(delimiter) for delimiter in DELIMITERS) + 1
     if width > MOST_COLUMNS:

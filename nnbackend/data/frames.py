@@ -12,7 +12,7 @@ import importlib
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -165,6 +165,10 @@ def _column(name: Any, values: Any, where: str, least_codes: float) -> Column:
     known = [cell for cell in cells if not _is_nothing(cell)]
     if known and all(isinstance(c, (Real, Decimal)) and not isinstance(c, bool) for c in known):
         try:
+            if len(known) == len(cells) and all(isinstance(c, Integral) for c in known):
+                whole = np.array([int(cell) for cell in cells], np.int64)
+                if np.abs(whole.astype(np.float64)).max() >= EXACT:
+                    return whole  # labels keep all their digits
             return np.array([math.nan if _is_nothing(cell) else float(cell) for cell in cells])
         except OverflowError as error:
             raise DataError(
