@@ -145,12 +145,17 @@ def _count_titles(rows: list[list[str]]) -> int:
     """Return the number of first rows that are text in one cell, above rows of one width."""
     for skipped in range(1, min(MOST_TITLES + 1, len(rows) - 1)):
         filled = [cell for cell in rows[skipped - 1] if cell]
-        if len(filled) != 1 or _is_number(filled[0]):
+        if len(filled) != 1 or _is_number(filled[0]) or _is_split(filled[0]):
             return 0
         widths = {len(row) for row in rows[skipped:]}
         if len(widths) == 1 and max(widths) > max(1, *map(len, rows[:skipped])):
             return skipped
     return 0
+
+
+def _is_split(cell: str) -> bool:
+    """Return True if a cell has other delimiters: it is a header, not a title."""
+    return sum(map(cell.count, ";\t|")) > 1
 
 
 def _looks_like_header(first: Sequence[str], below: Sequence[Sequence[str]]) -> bool:
