@@ -218,10 +218,10 @@ def test_na_is_a_code_among_many_and_no_value_elsewhere(write):
     column = data.columns.columns[0]
     assert "NA" in column.levels
     assert column.has_gaps
-    new = load(write("country\nNA\nn/a\n", "new.csv"), coding=data.columns)
+    new = load(write("country\nNA\nn/a\nMars\n", "new.csv"), coding=data.columns)
     at = data.feature_names.index("country=NA")
-    assert new.x[:, at].tolist() == [1.0, 0.0]
-    assert new.x[:, -1].tolist() == [0.0, 1.0]
+    assert new.x[:, at].tolist() == [1.0, 0.0, 0.0]
+    assert new.x[:, -1].tolist() == [0.0, 1.0, 0.0]
     few = "".join(f"{('NA', 'ZA', 'BW')[i % 3]},{i % 2}\n" for i in range(30))
     assert load(write("country,y\n" + few)).feature_names[-1] == "country: no value"
     chosen = load(write("country,y\n" + few), categorical=["country"])

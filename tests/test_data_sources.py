@@ -39,7 +39,7 @@ def shop(tmp_path, monkeypatch):
         db.execute("create table orders(id integer, city text, size real, day text, late text)")
         db.executemany("insert into orders values (?, ?, ?, ?, ?)", ROWS)
         db.execute("create view large as select * from orders where size > 30")
-        db.execute("create table keyed(code text primary key, y real) without rowid")
+        db.execute("create table keyed(code text primary key, y real)")
         db.executemany("insert into keyed values (?, ?)", [("b", 2.5), ("a", 1.5), ("c", 3.5)])
         db.execute("create table blank(a real, y real)")
     db.close()
@@ -163,7 +163,7 @@ def frame(kind: str):
     if kind == "pandas":
         pandas = pytest.importorskip("pandas")
         table = pandas.DataFrame(columns())
-        return table.assign(day=pandas.to_datetime(table["day"]))
+        return table.assign(day=table["day"].astype("datetime64[ns]"))
     polars = pytest.importorskip("polars")
     table = polars.DataFrame(columns())
     return table.lazy() if kind == "lazy" else table

@@ -346,7 +346,7 @@ def test_all_faults_of_a_file_are_reported_at_once(write):
 
 def test_a_short_row_among_decimal_commas_does_not_change_the_delimiter(write):
     path = write("a;b;kind\n1,5;2;u\n2,5\n3,5;1;v\n")
-    with pytest.raises(DataError, match="must have 3 cells.*: 1 cells in line 3. Correct"):
+    with pytest.raises(DataError, match=r"must have 3 cells.*: 1 cells in line 3\. Correct"):
         load(path)
 
 
