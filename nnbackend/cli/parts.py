@@ -56,6 +56,7 @@ def read_data(settings: Settings) -> Dataset:
         header=settings.header, column=settings.column,
         categorical=settings.categorical, ignore=settings.ignore, decimal=decimal,
         encoding=settings.encoding, query=settings.query,
+        training=lambda data: training_positions(data, settings),
     )  # fmt: skip
     if data.y is None:
         raise DataError(
@@ -72,7 +73,7 @@ def read_data(settings: Settings) -> Dataset:
             f"{data.name}: the target must have at least two classes. Received: only "
             f"{(data.classes or ('?',))[0]!r}. Add rows of another class, or name another target."
         )
-    return data.fitted_to(training_positions(data, settings))
+    return data
 
 
 def read_more(source: str, data: Dataset, settings: Settings) -> Dataset:

@@ -17,7 +17,7 @@ from nnbackend.data.frames import is_table
 from nnbackend.data.idx_files import is_idx_name, read_idx_file, read_idx_folder
 from nnbackend.data.number_text import Decimal
 from nnbackend.data.sql_tables import is_url
-from nnbackend.data.table_datasets import code_dataset, fit_dataset
+from nnbackend.data.table_datasets import Training, code_dataset, fit_dataset
 from nnbackend.data.table_sources import TableSource
 from nnbackend.data.tables import Table, find_column, find_columns
 from nnbackend.data.targets import Task, check_task
@@ -47,6 +47,7 @@ def load(
     decimal: Decimal | None = None,
     encoding: str | None = None,
     query: str | None = None,
+    training: Training | None = None,
 ) -> Dataset:
     """Read a built-in set, a file, a table of a database or a frame as training data.
 
@@ -74,8 +75,9 @@ def load(
     yes/no, category, date, id or text. `categorical` are columns of categories whose values look
     like numbers, such as postal codes; `ignore` are columns to ignore. `decimal` is the decimal
     sign, "." or ",", of numbers such as 1,234 that could be either, `encoding` that of a text
-    file. `coding`, the `columns` of
-    an earlier data set, reads a table in the same way as that one; the target may then be absent.
+    file. `coding`, the `columns` of an earlier data set, reads a table in the same way as that one;
+    the target may then be absent. `training`, a function of the data set without features, returns
+    the positions of the rows to which a table's columns are fitted; all by default.
 
     Raises: DataError when the data cannot be read or used for training; ArgumentError for an
     option that does not apply.
@@ -87,16 +89,15 @@ def load(
         "column": column or None, "categorical": list(categorical) or None,
         "ignore": list(ignore) or None, "decimal": decimal,
     }  # fmt: skip
+    others = {"coding": coding, "encoding": encoding, "query": query}
     unused = partial(_check_unused, target=target, header=header)
     if isinstance(source, str) and source in BUILTIN:
-        what = f"the built-in set {source!r}"
-        unused(what, coding=coding, encoding=encoding, query=query, **lists)
+        unused(f"the built-in set {source!r}", **others, **lists)
         return _check_data_task(BUILTIN[source](), task)
     kind = _kind_of(source)
     if kind not in TABLES:
-        path, given = Path(source), {"header": header, "coding": coding, "encoding": encoding}
-        _check_unused(f"{path.name}, which is no table", **given, query=query, **lists)
-        return _load_arrays(path, kind, target, task, "error" if missing == "fill" else missing)
+        _check_unused(f"{Path(source).name}, which is no table", header=header, **others, **lists)
+        return _load_arrays(Path(source), kind, target, task, missing)
     table = TableSource(source, kind, header, encoding, query)
     _check_unused(table.where, **table.unused)
     if coding is not None:
@@ -104,8 +105,9 @@ def load(
         return _load_coded(table, task, missing, coding)
     cells, target, kinds = _read_table(table, _TableOptions(target, column, categorical, ignore))
     return fit_dataset(
-        cells, table.name, target=target, task=task, missing=missing, kinds=kinds, decimal=decimal
-    )
+        cells, table.name, target=target, task=task, missing=missing, kinds=kinds, decimal=decimal,
+        training=training,
+    )  # fmt: skip
 
 
 def _check_choices(task: str | None, missing: str, decimal: str | None) -> None:
@@ -136,6 +138,7 @@ def _load_arrays(
     path: Path, kind: str, target: str | int | None, task: Task | None, missing: str
 ) -> Dataset:
     """Read a file of arrays: .npz, .npy or IDX."""
+    missing = "error" if missing == "fill" else missing
     if kind == "npz":
         if target is not None and not isinstance(target, str):
             raise ArgumentError(Fault("target", "the name of an array for a .npz file", target))

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nnbackend.data.coding import ColumnCoding, encode, encode_training
+from nnbackend.data.coding import ColumnCoding, encode
 from nnbackend.data.columns import as_text
 from nnbackend.data.dataset import Dataset
-from nnbackend.data.deciding import Cells, decide, decimal_sign, fit_columns
-from nnbackend.data.many_levels import target_values
+from nnbackend.data.deciding import Cells, decide, decimal_sign
 from nnbackend.data.number_text import Decimal, are_numbers
 from nnbackend.data.raw_tables import RawTable
 from nnbackend.data.table_faults import infinity_faults, raise_all, target_faults
@@ -29,6 +28,7 @@ from nnbackend.data.tables import (
 from nnbackend.data.targets import Target, Task, code_labels, code_target
 from nnbackend.errors import DataError, Mention
 
+Training = Callable[[Dataset], NDArray[np.int64]]
 TARGET_NAMES = {"label", "target", "class", "y"}  # of a first column, as in Kaggle's MNIST
 
 
@@ -41,11 +41,12 @@ def fit_dataset(
     missing: str,
     kinds: Mapping[str, str],
     decimal: Decimal | None = None,
+    training: Training | None = None,
 ) -> Dataset:
     """Build a data set and its coding from a table; see `load` for the default target.
 
     kinds: the kinds of columns by name, where they shall not be decided.  decimal: the decimal sign
-    of numbers in text, if it shall not be decided.
+    of numbers in text, if it shall not be decided.  training: the rows to fit the columns to.
     Raises: DataError when the table cannot be used for training.
     """
     position = _target_position(table, target)
@@ -60,9 +61,8 @@ def fit_dataset(
     coded = _fit_target(table, position, y, task, kinds)
     names = enumerate(features.names)
     decisions = tuple(decide(features, i, kinds.get(n), decimal) for i, n in names)
-    known = target_values(coded.y, coded.classes)
     coding = ColumnCoding(
-        columns=fit_columns(features, decisions, decimal, known),
+        columns=(),
         target=table.names[position],
         task=coded.task,
         classes=coded.classes,
@@ -70,10 +70,13 @@ def fit_dataset(
         target_position=position,
         decimal=decimal or ".",
     )
-    _check_features(table, coding)
-    x = encode_training(features, coding, known)
-    data = _dataset(x, name, coding, coded, kept, _ids(table, coding))
-    return replace(data, raw=RawTable(features, decisions))
+    data = _dataset(np.empty((features.n_rows, 0)), name, coding, coded, kept, {})
+    data = replace(data, raw=RawTable(features, decisions))
+    rows = np.arange(data.n_samples) if training is None else training(data)
+    data = data.fitted_to(rows)
+    assert data.columns is not None
+    _check_features(table, data.columns)
+    return replace(data, ids=_ids(table, data.columns))
 
 
 def _target_position(table: Table, target: str | int | None) -> int:
