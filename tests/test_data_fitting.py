@@ -16,6 +16,7 @@ from nnbackend.config import Settings
 from nnbackend.data import ColumnCoding, load
 from nnbackend.data.many_levels import PRIOR_ROWS
 from nnbackend.devices import get_backend
+from nnbackend.errors import DataError
 
 
 @pytest.fixture
@@ -228,3 +229,29 @@ def test_na_is_a_code_among_many_and_no_value_elsewhere(write):
     assert chosen.feature_names == ("country=BW", "country=NA", "country=ZA")
     words = load(write("country,y\n" + many.replace("ZA", "Zambia")))
     assert words.feature_names[-1] == "country: no value"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"means": [0.5]}, {"means": ["a", "b"]}, {"means": 3}, {"prior": [float("nan")]},
+        {"prior": []}, {"targets": []}, {"targets": 1}, {"known": ["a", "a"]}, {"known": None},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_untrusted_column_of_many_categories_is_refused(change):
+    column = {
+        "kind": "many categories", "name": "zip", "levels": ["a"], "has_other": True,
+        "has_gaps": False, "known": ["a", "b"], "means": [0.5, 1.5], "prior": [1.0],
+        "targets": ["mean target"],
+    }  # fmt: skip
+    stored = {
+        "columns": [column], "target": "y", "task": "regression", "classes": None,
+        "has_header": True, "target_position": 1, "decimal": ".",
+    }  # fmt: skip
+    assert ColumnCoding.from_dict(stored).feature_names[-1] == "zip: mean target"
+    with pytest.raises(DataError, match="A stored column coding"):
+        ColumnCoding.from_dict({**stored, "columns": [{**column, **change}]})
+    text = {"kind": "text", "name": "notes", "n_features": 10**12}
+    with pytest.raises(DataError, match="invalid n_features"):
+        ColumnCoding.from_dict({**stored, "columns": [text]})

@@ -89,10 +89,10 @@ def test_a_missing_database_is_not_created(shop):
     assert not Path("shoq.db").exists()
 
 
-@pytest.mark.parametrize("secret", ["me:hunter2@", "me@host/db?password=hunter2&"])
+@pytest.mark.parametrize("secret", ["me:hunter2@", "me:$HOME@", "me@host/db?password=hunter2&"])
 def test_a_password_in_the_url_is_refused_and_not_shown(shop, secret):
     url = f"postgresql://{secret}host/db?table=a".replace("&host/db?", "&")
-    with pytest.raises(DataError, match=r"user:\$NAME@host") as caught:
+    with pytest.raises(DataError, match=r"user:\$NNBACKEND_DB@host") as caught:
         load(url)
     assert "hunter2" not in str(caught.value)
 
@@ -107,10 +107,10 @@ def test_the_password_of_an_environment_variable_is_used_and_not_shown(shop, mon
         raise sqlalchemy.exc.OperationalError("", {}, Exception("bad login hunter2"))
 
     monkeypatch.setattr(sqlalchemy, "create_engine", create_engine)
-    url = "postgresql://me:$SHOP_PASSWORD@host/db?table=a"
-    with pytest.raises(DataError, match="variable SHOP_PASSWORD must hold the password"):
+    url = "postgresql://me:$NNBACKEND_SHOP@host/db?table=a"
+    with pytest.raises(DataError, match="variable NNBACKEND_SHOP must hold the password"):
         load(url)
-    monkeypatch.setenv("SHOP_PASSWORD", "hunter2")
+    monkeypatch.setenv("NNBACKEND_SHOP", "hunter2")
     with pytest.raises(DataError, match=r"bad login \*\*\*"):
         load(url)
     assert seen == ["hunter2"]

@@ -1,7 +1,8 @@
 """Reader of tables in a database, by a URL of SQLAlchemy; needs the extra `sql`.
 
 A password comes from an environment variable that the URL names, as in
-postgresql://me:$DB_PASSWORD@host/shop?table=orders. So none is in a config.toml or in a message.
+postgresql://me:$NNBACKEND_SHOP@host/shop?table=orders. So none is in a config.toml or in a message.
+The prefix is required: the config.toml of others must not send any other variable to a server.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from nnbackend.data.tables import LeastCodes, Table
 from nnbackend.errors import DataError, Mention
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\+[A-Za-z0-9_]+)?://.*", re.DOTALL)
-VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
+VARIABLE = re.compile(r"\$(?:(NNBACKEND_\w+)|\{(NNBACKEND_\w+)\})")
 SECRETS = {"password", "passwd", "pwd", "sslpassword"}
 OWN = ("table", "query")  # the parameters of a URL that are ours
 
@@ -146,9 +147,9 @@ def _with_password(url: Any, shown: str) -> Any:
     found = VARIABLE.fullmatch(str(url.password or ""))
     if found is None or SECRETS & set(url.query):
         raise DataError(
-            f"{shown}: a password must come from an environment variable, so that no file and no "
-            "message shows it. Received: a password in the URL. Write user:$NAME@host, in single "
-            "quotation marks in a shell, and set NAME."
+            f"{shown}: a password must come from an environment variable NNBACKEND_..., "
+            "so that no file and no message shows it. Received: another password in the URL. Write "
+            "user:$NNBACKEND_DB@host, in single quotation marks in a shell, and set NNBACKEND_DB."
         )
     name = found[1] or found[2]
     if name not in os.environ:
