@@ -193,8 +193,13 @@ class Settings(TrainOptions):
     data: str = option(
         "", TEXT,
         "a built-in set (digits, iris, wine, breast_cancer, diabetes, xor, spirals), a .csv (.tsv, "
-        ".txt, .data), .npz, .npy or .parquet file, or a folder of IDX files; not needed with "
-        "--config or --resume", topic="data", metavar="DATA",
+        ".txt, .data), .npz, .npy or .parquet file, a folder of IDX files, or a database, as in "
+        "sqlite:///shop.db?table=orders; not needed with --config or --resume",
+        topic="data", metavar="DATA",
+    )  # fmt: skip
+    query: str | None = option(
+        None, TEXT, "SELECT statement whose rows are the data, for the URL of a database",
+        topic="data", metavar="SQL", shown="the table that the URL names",
     )  # fmt: skip
     target: str | None = option(
         None, TEXT, "target: the name or index of a column, or the name of a .npz array",
@@ -215,9 +220,9 @@ class Settings(TrainOptions):
         topic="data", metavar="fill|drop|error",
     )  # fmt: skip
     column: tuple[str, ...] = option(
-        (), KINDS, "kinds of columns: number, yes/no, category, date, id (left out, and repeated "
-        "beside the predictions) or text (left out)", topic="data", metavar="NAME=KIND,...",
-        shown="decided from the cells",
+        (), KINDS, "kinds of columns: number, yes/no, category, date, text (words as features) or "
+        "id (left out, and repeated beside the predictions)", topic="data",
+        metavar="NAME=KIND,...", shown="decided from the cells",
     )  # fmt: skip
     decimal: str | None = option(
         None, choice(".", ","), "decimal sign of numbers such as 1,234, which could be either",

@@ -311,6 +311,8 @@ def test_invalid_training_data_is_refused(run: Run, tmp_path: Path) -> None:
     assert "infinity in data row 2" in run("train", infinite).err
     one_class = _table(tmp_path / "one.csv", "a,b", "1,7", "2,7", "3,7")
     assert "at least two classes" in run("train", one_class).err
+    equal = _table(tmp_path / "equal.csv", "a,b", "1,7.5", "2,7.5", "3,7.5")
+    assert "at least two values. Received: 7.5 in all rows" in run("train", equal).err
     one_row = _table(tmp_path / "row.csv", "a,b,c", "1,2,0.5")
     assert "at least 2 rows" in run("train", one_row).err
     absent = run("train", gap, "--target", "c")

@@ -327,6 +327,35 @@ def test_missing_targets_and_no_complete_row(write):
     assert data.columns.columns[1].what == "empty"
 
 
+def test_all_faults_of_a_file_are_reported_at_once(write):
+    rows = [f"{i},{i},{i / 7}" for i in range(300)]
+    rows[3], rows[5], rows[9] = "3,3", "inf,5,0.5", "9,-inf,?"
+    rows[20:33] = ["1,2,x"] * 13
+    rows[40:60] = ["1"] * 20
+    with pytest.raises(DataError) as caught:
+        load(write("a,a,price\n" + "\n".join(rows) + "\n"), target="price")
+    names, ragged, infinite, text = str(caught.value).split("\n")
+    assert "'a' more than once" in names
+    assert "every row must have 3 cells" in ragged
+    assert "2 cells in line 5, 1 cells in line 42, 1 cells in line 43" in ragged
+    assert "and 11 more" in ragged
+    assert "infinity in data row 6, column 'a', data row 10, column 'a (2)'." in infinite
+    assert "text in 13 of 279 rows, 'x' in data row 21, 'x' in data row 22" in text
+    assert "and 3 more" in text
+
+
+def test_a_short_row_among_decimal_commas_does_not_change_the_delimiter(write):
+    path = write("a;b;kind\n1,5;2;u\n2,5\n3,5;1;v\n")
+    with pytest.raises(DataError, match=r"must have 3 cells.*: 1 cells in line 3\. Correct"):
+        load(path)
+
+
+def test_all_unknown_classes_are_reported(write):
+    data = load(write("a,y\n1,u\n2,v\n"))
+    with pytest.raises(DataError, match=r"'w' in data row 2, 'x' in data row 3\. Correct"):
+        load(write("a,y\n1,u\n2,w\n3,x\n", "new.csv"), coding=data.columns)
+
+
 @pytest.mark.parametrize("word", ["inf", "-Infinity", "1e999"])
 @pytest.mark.parametrize("other", ["0.5", "text"])
 def test_infinity_is_refused(write, word, other):
@@ -399,7 +428,7 @@ def test_an_uncompressed_table_named_gz_is_read(write):
 LONG = [1234567890123456789, 1234567890123456790, 1834567890123456791]
 
 
-@pytest.mark.parametrize("form", ["csv", "parquet", "npz"])
+@pytest.mark.parametrize("form", ["csv", "parquet", "npz", "dict"])
 def test_labels_keep_all_their_digits(tmp_path, form):
     y, path = np.array(LONG * 30), tmp_path / f"ids.{form}"
     x = np.arange(180.0).reshape(90, 2)
@@ -408,9 +437,11 @@ def test_labels_keep_all_their_digits(tmp_path, form):
     elif form == "csv":
         rows = "".join(f"{a},{b},{c}\n" for (a, b), c in zip(x, y, strict=True))
         path.write_text("a,b,account\n" + rows, encoding="utf-8")
-    else:
+    elif form == "parquet":
         arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
         parquet.write_table(arrow.table({"a": x[:, 0], "b": x[:, 1], "account": y}), path)
+    if form == "dict":
+        path = {"a": x[:, 0].tolist(), "b": x[:, 1].tolist(), "account": y.tolist()}
     data = load(path)
     assert data.classes == tuple(LONG)
     assert data.y.tolist() == [0, 1, 2] * 30
@@ -449,7 +480,7 @@ def test_a_message_names_the_cure(write, text, cure):
 
 def test_a_source_that_is_no_path_is_refused_with_the_cure():
     for source in (io.StringIO("a,b\n1,2\n"), np.eye(3)):
-        with pytest.raises(ArgumentError, match=r"Received: .*Pass arrays and tables to"):
+        with pytest.raises(ArgumentError, match=r"Received: .*Pass arrays to"):
             load(source)
 
 
@@ -482,10 +513,10 @@ def test_levels_beyond_the_most_frequent_are_one(write, caplog):
     data = load(write("zip,y\n" + rows))
     zips = data.columns.columns[0]
     assert (len(zips.levels), zips.has_other) == (100, True)
-    assert data.feature_names[-1] == "zip: other"
-    assert (data.x.sum(axis=1) == 1).all()
+    assert data.feature_names[-2:] == ("zip: other", "zip: share of 1")
+    assert (data.x[:, :-1].sum(axis=1) == 1).all()
     again = load(write("zip\nzip-new\n", "new.csv"), coding=data.columns)
-    assert again.x[0].tolist() == [0.0] * 100 + [1.0]
+    assert again.x[0].tolist() == [0.0] * 100 + [1.0, 0.5]
 
 
 def test_rare_levels_are_one_only_among_many(write):
@@ -556,7 +587,7 @@ def test_dates_of_new_rows(write, caplog):
 
 def test_kinds_can_be_chosen(write):
     path = write("a,b,c,y\n1,2024-01-01,5,0\n2,2024-01-02,6,1\n3,2024-01-01,5,0\n4,x,6,1\n")
-    names = load(path, column=["b=text", "c=category"]).feature_names
+    names = load(path, column=["b=id", "c=category"]).feature_names
     assert names == ("a", "c=5", "c=6")
     assert load(path, column={"a": "id", "b": "category"}).ids == {"a": ["1", "2", "3", "4"]}
     with pytest.raises(
@@ -572,7 +603,7 @@ def test_kinds_can_be_chosen(write):
     with pytest.raises(
         DataError, match=r"that becomes a feature.*'a': as given.*column='a=category'"
     ):
-        load(path, column=["a=id", "b=text", "c=id"])
+        load(path, column=["a=id", "b=id", "c=id"])
 
 
 @pytest.mark.parametrize("column", ["zip", 1, "1", -3])
@@ -647,6 +678,45 @@ def test_first_lines_before_the_table(write, delimiter, line):
     assert data.x[3].tolist() == [3, 1.5]
     new = write("\n".join([line, "b{0}a", "7{0}8", "9{0}1"]).format(delimiter), "new.csv")
     assert load(new, coding=data.columns).x.tolist() == [[8, 7], [1, 9]]
+
+
+@pytest.mark.parametrize("titles", ["Export of May\n", "Export\nby me\n\n", "Export\n\n\n"])
+@pytest.mark.parametrize("delimiter", [";", ","])
+@pytest.mark.parametrize("header", ["", "a{0}b{0}kind\n"])
+def test_titles_above_a_table(write, titles, delimiter, header):
+    rows = "".join(f"{i}{{0}}{i / 2}{{0}}{i % 2}\n" for i in range(9))
+    data = load(write(titles + (header + rows).format(delimiter)))
+    assert data.x[3].tolist() == [3, 1.5]
+    assert (data.n_samples, data.columns.has_header) == (9, bool(header))
+    new = load(write(titles + (header + rows).format(delimiter), "new.csv"), coding=data.columns)
+    np.testing.assert_array_equal(new.x, data.x)
+
+
+@pytest.mark.parametrize(
+    ("limit", "text", "message"),
+    [
+        ("MOST_COLUMNS", "1,2,3,4,5,6\n", "at most 5 columns. Received: 6 in the first line"),
+        ("MOST_CHARACTERS", "a,b\n1,2\n", "a first line of more than 2 characters"),
+    ],
+)
+def test_very_long_first_lines_are_refused(write, monkeypatch, limit, text, message):
+    monkeypatch.setattr(f"nnbackend.data.csv_layout.{limit}", 5)
+    with pytest.raises(DataError, match=message):
+        load(write(text))
+
+
+def test_kaggle_layout_of_mnist(write):
+    rng = np.random.default_rng(0)
+    pixels, labels = rng.integers(0, 256, (40, 784)), np.arange(40) % 10
+    names = ",".join(["label", *(f"pixel{i}" for i in range(784))])
+    rows = [",".join(map(str, [label, *row])) for label, row in zip(labels, pixels, strict=True)]
+    data = load(write("\n".join([names, *rows]), "train.csv"))
+    assert (data.columns.target, data.classes) == ("label", tuple(range(10)))
+    np.testing.assert_array_equal(data.x, pixels)
+    names, *rows = (line.split(",", 1)[1] for line in [names, *rows])
+    new = load(write("\n".join([names, *rows]), "test.csv"), coding=data.columns)
+    assert new.y is None
+    np.testing.assert_array_equal(new.x, pixels)
 
 
 def test_columns_separated_by_blanks(write):

@@ -191,7 +191,7 @@ def test_rows_unlike_those_of_the_fit_are_refused(
         (np.zeros((N, FEATURES)), "price", ArgumentError, "name a column of a table only"),
         ({"price": DEAR}, "price", DataError, "a column besides the target"),
         (COLUMNS | {"price": [None, *DEAR[1:]]}, "price", DataError, "'price' in 1 of 60 rows"),
-        (COLUMNS | {"size": SIZE.astype("M8[s]")}, DEAR, DataError, "'size'.*dates"),
+        (COLUMNS | {"size": SIZE.astype("m8[s]")}, DEAR, DataError, "'size'.*durations"),
         (COLUMNS, DEAR[:7], ShapeError, "one target for each of the 60 rows"),
         (COLUMNS, [None, *DEAR[1:]], DataError, "a label in every row"),
         (COLUMNS, np.arange(N), DataError, "2 classes.*60 different labels.*0, 1, 2"),

@@ -130,13 +130,14 @@ def test_probabilities_are_calibrated_by_the_held_out_folds() -> None:
     assert found[0.3] == pytest.approx(found[0.0], rel=0.03)
 
 
-def test_a_table_with_text_and_gaps_is_taken_whole() -> None:
+def test_a_table_with_text_dates_and_gaps_is_taken_whole() -> None:
     rng = np.random.default_rng(0)
     n = 300
     city, size = rng.choice(["Lima", "Cusco", "Puno"], n), rng.normal(size=n)
     y = np.where(city == "Lima", 2.0, 0.0) + size
     gaps = np.where(rng.random(n) < 0.2, np.nan, size)
     frame = pandas.DataFrame({"city": city, "size": gaps, "id": [f"k{i}" for i in range(n)]})
+    frame["since"] = pandas.to_datetime("2026-01-01") + pandas.to_timedelta(np.arange(n), "D")
     model = nn.TabularMLPRegressor(**{**SMALL, "max_iter": 60}).fit(frame[:250], y[:250])
     assert model.score(frame[250:], y[250:]) > 0.5
     new = frame[250:].assign(city="Ica")

@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnbackend.cli.places import NAMES, OWN, is_file_setting
 from nnbackend.config import Settings
 from nnbackend.data import BUILTIN, ColumnCoding, Dataset, NumberColumn, load
-from nnbackend.data.csv_files import read_csv
-from nnbackend.data.parquet_files import read_parquet
 from nnbackend.data.readers import TEXT_TABLES
+from nnbackend.data.splits import split_rows
+from nnbackend.data.sql_tables import absolute, is_url
 from nnbackend.data.table_datasets import code_dataset
+from nnbackend.data.table_sources import TableSource
 from nnbackend.errors import ArgumentError, DataError
 
 TEST_SHARE = 0.2  # held out if the data has no test part
@@ -53,12 +55,18 @@ def read_data(settings: Settings) -> Dataset:
         settings.data, target=settings.target, task=task, missing=settings.missing,
         header=settings.header, column=settings.column,
         categorical=settings.categorical, ignore=settings.ignore, decimal=decimal,
-        encoding=settings.encoding,
+        encoding=settings.encoding, query=settings.query,
+        training=lambda data: training_positions(data, settings),
     )  # fmt: skip
     if data.y is None:
         raise DataError(
             f"{data.name}: training needs a target. Received: only features. Add the targets: "
             "the array y in a .npz file, or the file NAME_y.npy beside NAME_x.npy."
+        )
+    if data.task == "regression" and len(data.y) > 1 and (data.y == data.y[0]).all():
+        raise DataError(
+            f"{data.name}: the target must have at least two values. Received: {data.y[0]:g} in "
+            "all rows. Name another target."
         )
     if data.task == "classification" and data.n_classes == 1:
         raise DataError(
@@ -116,7 +124,7 @@ def read_known(
             if not with_target:
                 coding = replace(coding, target=None)
             return load(source, coding=coding, missing=missing, encoding=encoding)
-        return _read_plain_table(Path(source), known, missing, with_target)
+        return _read_plain_table(source, known, missing, with_target)
     target = settings.target if settings and source.lower().endswith(".npz") else None
     task: Any = None
     if settings is not None and source not in BUILTIN:
@@ -132,21 +140,23 @@ def read_known(
 
 def _is_table(source: str) -> bool:
     is_table = source.lower().removesuffix(".gz").endswith((*TEXT_TABLES, ".parquet"))
-    return is_table and Path(source).is_file()
+    return is_url(source) or (is_table and Path(source).is_file())
 
 
-def _read_plain_table(path: Path, known: Known, missing: str, with_target: bool) -> Dataset:
+def _read_plain_table(source: str, known: Known, missing: str, with_target: bool) -> Dataset:
     """Read a table for a network not trained on a table: features, and optionally the target."""
-    table = read_parquet(path) if path.suffix.lower() == ".parquet" else read_csv(path)
+    kind = "parquet" if source.lower().endswith(".parquet") else "csv"
+    table_source = TableSource(source, "sql" if is_url(source) else kind)
+    table = table_source.read()
     n, width = known.n_features, len(table.names)
     if width not in (n, n + 1):
         raise DataError(
-            f"{path.name}: the table must have {n} columns, the features of the network, or "
+            f"{table.where}: the table must have {n} columns, the features of the network, or "
             f"{n + 1} with the target as the last. Received: {width} columns."
         )
     if table.has_header:
         print(
-            f"nnbackend: note: the model stores no column names; the columns of {path.name} are "
+            f"nnbackend: note: the model stores no column names; the columns of {table.where} are "
             f"used in their order, {table.names[0]!r} first",
             file=sys.stderr,
         )
@@ -158,7 +168,7 @@ def _read_plain_table(path: Path, known: Known, missing: str, with_target: bool)
         has_header=table.has_header,
         target_position=n if width > n else None,
     )
-    return code_dataset(table, path.name.split(".")[0], coding, missing=missing)
+    return code_dataset(table, table_source.name, coding, missing=missing)
 
 
 # ---- splitting ----------------------------------------------------------------------------------
@@ -178,8 +188,25 @@ def split_test(data: Dataset, settings: Settings) -> Parts:
         return Parts(data, read_more(test, data, settings))
     if test == 0.0:
         return Parts(data, None)
-    rest, held_out = data.split(test, settings.seed)
-    return Parts(replace(rest, test=None), held_out)
+    rest, held_out = data.split_positions(test, settings.seed)
+    return Parts(data.rows(rest), data.rows(held_out))
+
+
+def training_positions(data: Dataset, settings: Settings) -> NDArray[np.int64]:
+    """Return the positions of the rows that train the network, without validation and test rows."""
+    test, validation = _test_choice(settings, data), settings.validation
+    rows = np.arange(data.n_samples)
+    if isinstance(test, float) and test:
+        rows = data.split_positions(test, settings.seed)[0]
+    if settings.preset is not None:  # each member holds out other rows
+        return rows
+    if isinstance(validation, float) and validation:  # as training.preparation holds them out
+        # The one output of two classes has targets of 0 and 1, which are no labels there.
+        is_one_output = (settings.loss or "").startswith("binary_cross_entropy")
+        is_stratified = data.task == "classification" and not is_one_output
+        labels = data.y[rows] if data.y is not None and is_stratified else None
+        rows = rows[split_rows(len(rows), validation, settings.seed, labels)[0]]
+    return rows
 
 
 def resolve_sources(settings: Settings, data: Dataset) -> Settings:
@@ -189,14 +216,15 @@ def resolve_sources(settings: Settings, data: Dataset) -> Settings:
         named = columns.has_header
         target = columns.target if named else str(columns.target_position)
         settings = replace(settings, target=target)
-        if not settings.data.lower().endswith(".parquet"):
+        if not settings.data.lower().endswith(".parquet") and not is_url(settings.data):
             settings = replace(settings, header=named)
     settings = replace(settings, test=_test_choice(settings, data))
     places = {name: getattr(settings, name) for name in NAMES}
     files: dict[str, Any] = {
         k: str(Path(v).resolve()) for k, v in places.items() if is_file_setting(v)
     }
-    return replace(settings, **files)
+    urls: dict[str, Any] = {k: absolute(v) for k, v in places.items() if is_url(v)}
+    return replace(settings, **files, **urls)
 
 
 def _test_choice(settings: Settings, data: Dataset) -> float | str:
@@ -220,7 +248,10 @@ def fingerprint(data: Dataset) -> str:
     """Return a hash of the rows and their order."""
     digest = hashlib.blake2b(digest_size=16)
     every = max(1, -(-data.x.nbytes // FINGERPRINT_BYTES))
-    for values in (data.x[::every], data.y):
+    x = data.x[::every]
+    if data.columns is not None and data.columns.is_of_target.any():
+        x = x[:, ~data.columns.is_of_target]  # the others are the same for training and new rows
+    for values in (x, data.y):
         if values is not None:
             digest.update(f"{values.shape} {values.dtype.str} {data.n_samples}".encode())
             digest.update(np.ascontiguousarray(values).data)

@@ -19,6 +19,7 @@ from typing import Any
 
 from nnbackend.config import Settings
 from nnbackend.data import BUILTIN
+from nnbackend.data.sql_tables import is_url
 from nnbackend.errors import ArgumentError
 
 logger = logging.getLogger("nnbackend")
@@ -30,8 +31,9 @@ NEW_PATH = "Give its new path (train DATA --resume RUN; plot RUN --data DATA),"
 
 
 def is_file_setting(place: Any) -> bool:
-    """Return True if the value of a setting names a file, not a built-in set or a fraction."""
-    return isinstance(place, str) and bool(place) and place not in BUILTIN and place != OWN
+    """Return True if the value of a setting names a file: no built-in set, URL or fraction."""
+    is_name = isinstance(place, str) and bool(place) and not is_url(place)
+    return is_name and place not in BUILTIN and place != OWN
 
 
 def relocated(settings: Settings, folder: Path, environment: Mapping[str, Any]) -> Settings:

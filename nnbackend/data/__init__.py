@@ -15,9 +15,11 @@ from nnbackend.data.columns import (
     YesNoColumn,
 )
 from nnbackend.data.dataset import Dataset
+from nnbackend.data.many_levels import ManyLevelsColumn
 from nnbackend.data.readers import load
 from nnbackend.data.scalers import Scaler, ScalerKind, default_scaler_kind, fit_scaler
 from nnbackend.data.targets import Label, Task
+from nnbackend.data.text_columns import TextColumn
 
 __all__ = [
     "BUILTIN",
@@ -28,10 +30,12 @@ __all__ = [
     "DateColumn",
     "Label",
     "LeftOutColumn",
+    "ManyLevelsColumn",
     "NumberColumn",
     "Scaler",
     "ScalerKind",
     "Task",
+    "TextColumn",
     "YesNoColumn",
     "default_scaler_kind",
     "fit_scaler",

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnbackend.data.columns import (
+    CategoryColumn,
     CodedColumn,
     LeftOutColumn,
     NumberColumn,
     Unusual,
-    column_from_dict,
 )
+from nnbackend.data.many_levels import ManyLevelsColumn, TargetValues
 from nnbackend.data.number_text import Decimal
-from nnbackend.data.tables import Numbers, Table, near_names
+from nnbackend.data.stored_columns import column_from_dict
+from nnbackend.data.tables import NA, Numbers, Table, near_names, unique_names
 from nnbackend.data.targets import TASKS, Label, Task
 from nnbackend.errors import DataError
 
@@ -52,8 +56,21 @@ class ColumnCoding:
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """Names of all features, in order."""
-        return tuple(name for column in self.columns for name in column.feature_names)
+        """Names of all features, in order; equal ones are numbered."""
+        return unique_names([name for c in self.columns for name in c.feature_names])
+
+    @property
+    def is_of_target(self) -> NDArray[np.bool_]:
+        """For each feature, whether it is learnt from targets: (n_features,).
+
+        Such features of a row differ between training and prediction.
+        """
+        n_targets = [len(c.targets) if isinstance(c, ManyLevelsColumn) else 0 for c in self.columns]
+        parts = [
+            np.arange(width := len(c.feature_names)) >= width - n
+            for c, n in zip(self.columns, n_targets, strict=True)
+        ]
+        return np.concatenate([np.empty(0, bool), *parts])
 
     def text_positions(self, names: tuple[str, ...], where: str) -> set[int]:
         """Return the columns of a table that must be read as text, even if they look like numbers.
@@ -69,6 +86,20 @@ class ColumnCoding:
         if target is not None and self.classes and isinstance(self.classes[0], str):
             positions.add(target)
         return positions
+
+    def least_codes(self, names: tuple[str, ...], where: str) -> dict[int, float]:
+        """Return 0 for the positions of columns of which NA is a category, infinity for others.
+
+        See `with_na`. Raises: DataError when the columns do not match.
+        """
+        features, target = self.match(names, where)
+        least = {
+            at: 0.0 if isinstance(raw, CategoryColumn) and raw.knows(NA) else math.inf
+            for at, raw in zip(features, self.used, strict=True)
+        }
+        if target is not None:
+            least[target] = 0.0 if NA in (self.classes or ()) else math.inf
+        return least
 
     def match(self, names: tuple[str, ...], where: str) -> tuple[list[int], int | None]:
         """Return the positions in `names` of the columns used, and of the target or None.
@@ -153,9 +184,25 @@ class ColumnCoding:
                 raise ValueError(f"invalid {name}")
 
 
-def encode(table: Table, coding: ColumnCoding) -> Numbers:
-    """Return the features of a table that has the columns of a coding: (n_rows, n_features)."""
-    unusual = Unusual(table.where, table.row_numbers)
+def encode(table: Table, coding: ColumnCoding, is_silent: bool = False) -> Numbers:
+    """Return the features of a table that has the columns of a coding: (n_rows, n_features).
+
+    is_silent: whether to log nothing about cells that the coding does not know.
+    """
+    unusual = Unusual(table.where, table.row_numbers, is_silent)
     cells = dict(zip(table.names, table.columns, strict=True))
     parts = [column.encode(cells[column.name], unusual) for column in coding.used]
+    return np.concatenate([np.empty((table.n_rows, 0)), *parts], axis=1)
+
+
+def encode_training(table: Table, coding: ColumnCoding, target: TargetValues | None) -> Numbers:
+    """Return the features of the rows to which a coding was fitted, with their targets.
+
+    target: None if no column is fitted to targets.
+    """
+    if target is None:
+        return encode(table, coding)
+    unusual = Unusual(table.where, table.row_numbers)
+    cells = dict(zip(table.names, table.columns, strict=True))
+    parts = [c.encode_training(cells[c.name], target.values, unusual) for c in coding.used]
     return np.concatenate([np.empty((table.n_rows, 0)), *parts], axis=1)

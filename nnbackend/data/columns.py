@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
@@ -40,14 +40,20 @@ class Unusual:
     """The log of cells that the fitted columns do not know.
 
     where: the name of the table; row_numbers: those of its rows.
+    is_silent: whether nothing is logged.
     """
 
-    def __init__(self, where: str, row_numbers: Sequence[int] | NDArray[np.int64]) -> None:
-        self.where, self.row_numbers = where, row_numbers
+    def __init__(
+        self,
+        where: str,
+        row_numbers: Sequence[int] | NDArray[np.int64],
+        is_silent: bool = False,
+    ) -> None:
+        self.where, self.row_numbers, self.is_silent = where, row_numbers, is_silent
 
     def note(self, name: str, what: str, mask: Mask, cells: Column, instead: str) -> None:
         """Log the masked cells of a column: what they are, and what stands for them."""
-        if n := int(mask.sum()):
+        if (n := int(mask.sum())) and not self.is_silent:
             first = int(np.argmax(mask))
             is_gap = missing_mask(cells)[first]
             cell = "" if is_gap else f"such as {str(cells[first])!r} "
@@ -55,6 +61,11 @@ class Unusual:
                 "%s: column %r has %s in %d of %d rows, %sin data row %d; %s",
                 self.where, name, what, n, len(mask), cell, self.row_numbers[first], instead,
             )  # fmt: skip
+
+    def note_lost_digits(self, name: str, cells: Column) -> None:
+        """Log whole numbers that the conversion to float64 rounds."""
+        if not self.is_silent:
+            warn_of_lost_digits(name, cells, self.where)
 
 
 @dataclass(frozen=True)
@@ -74,6 +85,13 @@ class CodedColumn(ABC):
     @abstractmethod
     def encode(self, cells: Column, unusual: Unusual) -> Numbers:
         """Return the features of all cells: (n_rows, n_features)."""
+
+    def encode_training(self, cells: Column, target: Numbers, unusual: Unusual) -> Numbers:
+        """Return the features of the rows to which the column is fitted, with their targets.
+
+        Shapes: target (n_rows, n_targets); result (n_rows, n_features).
+        """
+        return self.encode(cells, unusual)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain text, numbers and lists for JSON; `from_dict` restores the column."""
@@ -99,7 +117,7 @@ class FilledColumn(CodedColumn):
         return (*self._names, *[f"{self.name}: {NO_VALUE}"] * self.has_gaps)
 
     def encode(self, cells: Column, unusual: Unusual) -> Numbers:
-        values, gaps = self._values(cells, unusual.where), missing_mask(cells)
+        values, gaps = self._values(cells, unusual), missing_mask(cells)
         unknown = np.isnan(values)
         unusual.note(self.name, self.unknown, unknown & ~gaps, cells, self._instead)
         if not self.has_gaps:
@@ -118,7 +136,7 @@ class FilledColumn(CodedColumn):
         return f"{self.fill:g} stands for it"
 
     @abstractmethod
-    def _values(self, cells: Column, where: str) -> Numbers:
+    def _values(self, cells: Column, unusual: Unusual) -> Numbers:
         """Return the values of all cells (n_rows,), NaN where they are unknown."""
 
     def _features(self, values: Numbers, unknown: Mask) -> list[Any]:
@@ -134,8 +152,8 @@ class NumberColumn(FilledColumn):
     kind: ClassVar[str] = "number"
     unknown: ClassVar[str] = "no number"
 
-    def _values(self, cells: Column, where: str) -> Numbers:
-        warn_of_lost_digits(self.name, cells, where)
+    def _values(self, cells: Column, unusual: Unusual) -> Numbers:
+        unusual.note_lost_digits(self.name, cells)
         return as_numbers(cells, self.decimal)
 
 
@@ -150,7 +168,7 @@ class YesNoColumn(FilledColumn):
     def _instead(self) -> str:
         return f"the share of yes, {self.fill:.3g}, stands for it"
 
-    def _values(self, cells: Column, where: str) -> Numbers:
+    def _values(self, cells: Column, unusual: Unusual) -> Numbers:
         return np.array([YES_OR_NO.get((c or "").lower(), math.nan) for c in as_text(cells)])
 
 
@@ -169,13 +187,21 @@ class CategoryColumn(CodedColumn):
 
     @property
     def feature_names(self) -> tuple[str, ...]:
+        return self._level_names
+
+    def knows(self, level: str) -> bool:
+        """Return True if a level has features of its own."""
+        return level in self.levels
+
+    @property
+    def _level_names(self) -> tuple[str, ...]:
         more = [OTHER] * self.has_other + [NO_VALUE] * self.has_gaps
         levels = [f"{self.name}={level}" for level in self.levels]
         return (*levels, *(f"{self.name}: {word}" for word in more))
 
     def encode(self, cells: Column, unusual: Unusual) -> Numbers:
         text, gaps = as_text(cells), missing_mask(cells)
-        width = len(self.feature_names)  # codes of this size: none of the features
+        width = len(self._level_names)  # codes of this size: none of the features
         other = len(self.levels) if self.has_other else width
         place = {level: i for i, level in enumerate(self.levels)}
         codes = np.array([place.get(cell or "", other) for cell in text], np.int64)
@@ -214,7 +240,7 @@ class DateColumn(FilledColumn):
     def _instead(self) -> str:
         return "a typical date stands for it"
 
-    def _values(self, cells: Column, where: str) -> Numbers:
+    def _values(self, cells: Column, unusual: Unusual) -> Numbers:
         return days_of(as_text(cells), self.order)
 
     def _features(self, values: Numbers, unknown: Mask) -> list[Any]:
@@ -238,38 +264,6 @@ class LeftOutColumn(CodedColumn):
 
     def encode(self, cells: Column, unusual: Unusual) -> Numbers:
         return np.empty((len(cells), 0))
-
-
-KINDS: dict[str, type[CodedColumn]] = {
-    kind.kind: kind
-    for kind in (NumberColumn, YesNoColumn, CategoryColumn, DateColumn, LeftOutColumn)
-}
-
-
-def column_from_dict(stored: Mapping[str, Any]) -> CodedColumn:
-    """Restore a column from the result of `to_dict`.
-
-    Raises: KeyError, TypeError or ValueError when an entry is missing or invalid.
-    """
-    values = dict(stored)
-    kind = KINDS[values.pop("kind")]
-    if "levels" in values:
-        values["levels"] = tuple(map(str, values["levels"]))
-    for name, value in values.items():
-        expected: Callable[[Any], bool] = _CHECKS[name]
-        if not expected(value):
-            raise ValueError(f"invalid {name}")
-    return kind(**values)
-
-
-_CHECKS: dict[str, Callable[[Any], bool]] = {
-    **dict.fromkeys(("name", "what"), lambda v: isinstance(v, str)),
-    **dict.fromkeys(("has_gaps", "has_other", "has_time"), lambda v: isinstance(v, bool)),
-    **dict.fromkeys(("fill", "last"), lambda v: type(v) in (int, float) and math.isfinite(v)),
-    "levels": lambda v: len(set(v)) == len(v),
-    "decimal": lambda v: v in (".", ","),
-    "order": lambda v: v in ("ymd", "dmy", "mdy"),
-}
 
 
 # ---- cells --------------------------------------------------------------------------------------

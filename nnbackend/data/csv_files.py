@@ -20,15 +20,20 @@ import numpy as np
 
 from nnbackend.data.csv_layout import BLANKS, Layout, detect, is_filled, reader_of, with_tabs
 from nnbackend.data.encodings import encoding_of, open_bytes
+from nnbackend.data.table_faults import SHOWN, listed, raise_all
 from nnbackend.data.tables import (
     EXACT,
+    MANY_CODES,
     Column,
+    LeastCodes,
     Numbers,
     Table,
     Text,
     has_long_integer,
     is_missing,
+    marks_gap,
     with_long_integers,
+    with_na,
 )
 from nnbackend.errors import DataError, Mention
 
@@ -44,13 +49,15 @@ def read_csv(
     header: bool | None = None,
     text_positions: TextPositions | None = None,
     encoding: str | None = None,
+    least_codes: LeastCodes | None = None,
 ) -> Table:
     """Read a table of numbers and text.
 
     The first row is a header if it has text above a column of numbers, or if it has no numbers and
     none of its cells recurs in its column; `header` overrides this. `text_positions(names, where)`
     returns the columns to read as text even if they look like numbers. `encoding` None decides it
-    from the bytes.
+    from the bytes. `least_codes(names, where)` returns for columns by position from how many codes
+    of two letters on NA is one of them: see `with_na`.
 
     Raises: DataError when the file is not such a table.
     """
@@ -60,19 +67,61 @@ def read_csv(
     with _open_text(path, encoding) as stream:
         layout = detect(stream, header, where)._replace(encoding=encoding)
     text = text_positions(layout.names, where) if text_positions else set()
-    columns = None if text else _read_numbers(path, layout)
+    columns, ragged = None if text else _read_numbers(path, layout), RaggedRows(layout, where)
     if columns is None:
-        columns = _read_any(path, layout, text)
+        columns = _read_any(path, layout, text, ragged)
+        least = least_codes(layout.names, where) if least_codes else {}
+        columns = [
+            with_na(c, least.get(at, MANY_CODES)) if isinstance(c, list) else c
+            for at, c in enumerate(columns)
+        ]
         # Whole numbers too long for float64 are still text here; they become int64 if they fit.
         columns = [c if at in text else with_long_integers(c) for at, c in enumerate(columns)]
-    n_rows = len(columns[0])
+    n_rows, faults = len(columns[0]), (*layout.faults, *ragged.faults())
     if n_rows == 0:
+        raise_all(faults)
         raise DataError(
             f"{where}: a table must have data rows. Received: only the header "
             f"{', '.join(layout.names[:10])}."
         )
-    row_numbers = np.arange(1, n_rows + 1)
-    return Table(where, layout.names, tuple(columns), row_numbers, layout.has_header)
+    rows = np.delete(np.arange(1, n_rows + len(ragged.rows) + 1), ragged.rows)
+    return Table(where, layout.names, tuple(columns), rows, layout.has_header, faults)
+
+
+class RaggedRows:
+    """The rows of a file that have not as many cells as the first one.
+
+    rows: their positions among the rows of data.  lines: of the file, with the numbers of cells.
+    """
+
+    def __init__(self, layout: Layout, where: str) -> None:
+        self.layout, self.where = layout, where
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin again with the first row."""
+        self.rows, self.lines = list[int](), list[tuple[int, int]]()
+
+    def add(self, row: int, line: int, n_cells: int) -> None:
+        """Add a row, of which the message shows the first ones."""
+        self.rows.append(row)
+        if len(self.lines) < SHOWN:
+            self.lines.append((line, n_cells))
+
+    def faults(self) -> list[DataError]:
+        """Return the fault of these rows, if there are any."""
+        if not self.lines:
+            return []
+        layout, places = self.layout, (f"{n} cells in line {line}" for line, n in self.lines)
+        cure = "Correct these lines, or put cells that contain the delimiter in quotation marks."
+        if len(layout.names) == 1 or self.rows[0] == 0:
+            cure = f"If the first line, {layout.first!r}, is a title, remove it."
+        return [
+            DataError(
+                f"{self.where}: every row must have {len(layout.names)} cells, as the first row. "
+                f"Received: {listed(places, len(self.rows))}. {cure}"
+            )
+        ]
 
 
 @contextmanager
@@ -128,18 +177,18 @@ def _read_numbers(path: Path, layout: Layout) -> list[Column] | None:
     return list(values.T)
 
 
-def _read_any(path: Path, layout: Layout, text: set[int]) -> list[Column]:
-    """Read numbers and text; a column is text if any of its cells is."""
+def _read_any(path: Path, layout: Layout, text: set[int], ragged: RaggedRows) -> list[Column]:
+    """Read numbers and text; a column is text if any of its cells is; collect ragged rows."""
     text = set(text)
     while True:
         found = set(text)
-        columns = _collect(path, layout, found)
+        columns = _collect(path, layout, found, ragged)
         if columns is not None:
             return columns
         text = found
 
 
-def _collect(path: Path, layout: Layout, text: set[int]) -> list[Column] | None:
+def _collect(path: Path, layout: Layout, text: set[int], ragged: RaggedRows) -> list[Column] | None:
     """Collect the columns, and add those with text to `text`.
 
     Returns None if text is found in a column of which earlier chunks are numbers already: their
@@ -150,7 +199,7 @@ def _collect(path: Path, layout: Layout, text: set[int]) -> list[Column] | None:
     words: list[Text] = [[] for _ in range(width)]
     again = False
     with _open_text(path, layout.encoding) as stream:
-        rows = _rows(stream, layout, path.name)
+        rows = _rows(stream, layout, ragged)
         while chunk := list(islice(rows, max(1, CHUNK_CELLS // width))):
             for at, cells in enumerate(zip(*chunk, strict=True)):
                 values = None if at in text else _to_numbers(cells)
@@ -160,7 +209,7 @@ def _collect(path: Path, layout: Layout, text: set[int]) -> list[Column] | None:
                 again = again or bool(numbers[at])
                 text.add(at)
                 # Interned: each category is stored once.
-                words[at].extend(None if is_missing(c) else sys.intern(c.strip()) for c in cells)
+                words[at].extend(None if marks_gap(c) else sys.intern(c.strip()) for c in cells)
     if again:
         return None
     empty = np.empty(0)
@@ -169,30 +218,20 @@ def _collect(path: Path, layout: Layout, text: set[int]) -> list[Column] | None:
     ]
 
 
-def _rows(stream: TextIO, layout: Layout, where: str) -> Iterator[list[str]]:
-    """Yield the data rows; raise DataError for a row of another width."""
-    reader, before = reader_of(stream, layout.delimiter, strict=True), layout.rows_before
-    skipped = 0
+def _rows(stream: TextIO, layout: Layout, ragged: RaggedRows) -> Iterator[list[str]]:
+    """Yield the data rows of the right width; collect the others."""
+    reader, n = reader_of(stream, layout.delimiter, strict=True), -layout.rows_before
+    ragged.clear()
     for row in reader:
         if not is_filled(row):
             continue
-        if skipped < layout.skipped:
-            skipped += 1
+        n += 1
+        if n <= 0:
             continue
-        if len(row) != len(layout.names):
-            raise DataError(
-                f"{where}: every row must have {len(layout.names)} cells, as the first row. "
-                f"Received: {len(row)} cells in line {reader.line_num}. {_ragged_cure(layout)}"
-            )
-        if skipped >= before:
+        if len(row) == len(layout.names):
             yield row
-        skipped += 1
-
-
-def _ragged_cure(layout: Layout) -> str:
-    if len(layout.names) == 1:
-        return f"If the first line, {layout.first!r}, is a title, remove it."
-    return "Correct that line, or put cells that contain the delimiter in quotation marks."
+        else:
+            ragged.add(n - 1, reader.line_num, len(row))
 
 
 def _to_numbers(cells: Sequence[str]) -> Numbers | None:

@@ -10,7 +10,8 @@ from itertools import islice
 from typing import Any, NamedTuple, TextIO
 
 from nnbackend.data.number_text import number_in
-from nnbackend.data.tables import check_names, default_names, is_missing
+from nnbackend.data.table_faults import name_faults
+from nnbackend.data.tables import default_names, is_missing, unique_names
 from nnbackend.errors import DataError
 
 DELIMITERS = ",;\t|"
@@ -18,6 +19,9 @@ BLANKS = " "  # one or more blanks
 SAMPLE_CHARACTERS = 1 << 16
 MOST_CHARACTERS = 1 << 27  # of the first lines, which are the sample if they are longer
 SAMPLE_ROWS = 100
+MOST_COLUMNS = 100_000  # a model file holds no more
+MOST_TITLES = 10  # lines above a table
+QUOTED = re.compile('"[^"]*"')
 SEPARATOR = re.compile(r"(?i)\s*sep=(.)\s*")  # Excel's first line
 
 
@@ -25,6 +29,7 @@ class Layout(NamedTuple):
     """The layout of a text table.
 
     skipped: rows before the table, such as a title.  first: the first cell of the table.
+    faults: those of the header.
     """
 
     delimiter: str
@@ -33,6 +38,7 @@ class Layout(NamedTuple):
     first: str
     skipped: int = 0
     encoding: str = "utf-8"
+    faults: tuple[DataError, ...] = ()
 
     @property
     def rows_before(self) -> int:
@@ -60,9 +66,10 @@ def is_filled(row: Sequence[str]) -> bool:
 def detect(stream: TextIO, header: bool | None, where: str) -> Layout:
     """Return the layout of a table, from its first lines.
 
-    Raises: DataError for a table without rows or with equal names.
+    Raises: DataError for a table without rows.
     """
     lines = _sample(stream)
+    _check_width(lines, where)
     delimiter, skipped, rows = _split(lines)
     if not rows:
         raise DataError(f"{where}: a table must have rows. Received: an empty file.")
@@ -71,8 +78,24 @@ def detect(stream: TextIO, header: bool | None, where: str) -> Layout:
         return Layout(delimiter, False, default_names(len(rows[0])), rows[0][0], skipped)
     # As pandas names a column without a name, which usually is an index.
     names = tuple(name or f"Unnamed: {at}" for at, name in enumerate(rows[0]))
-    check_names(names, where)
-    return Layout(delimiter, True, names, rows[0][0], skipped)
+    faults = tuple(name_faults(names, where))
+    return Layout(delimiter, True, unique_names(names), rows[0][0], skipped, faults=faults)
+
+
+def _check_width(lines: list[str], where: str) -> None:
+    """Raise DataError for a first line of very many characters or cells."""
+    if lines and len(lines[0]) >= MOST_CHARACTERS // 2:
+        raise DataError(
+            f"{where}: rows must be on lines of their own. Received: a first line of more than "
+            f"{MOST_CHARACTERS // 2:,} characters. Check that the file is a table."
+        )
+    first = QUOTED.sub("", lines[0]) if lines else ""
+    width = max(first.count(delimiter) for delimiter in DELIMITERS) + 1
+    if width > MOST_COLUMNS:
+        raise DataError(
+            f"{where}: a table must have at most {MOST_COLUMNS:,} columns. Received: {width:,} in "
+            "the first line. Write each row on a line of its own, or the numbers as an array: .npz."
+        )
 
 
 def _sample(stream: TextIO) -> list[str]:
@@ -97,7 +120,7 @@ def _split(lines: list[str]) -> tuple[str, int, list[list[str]]]:
     best: tuple[tuple[bool, bool, int], str, int, list[list[str]]] | None = None
     for delimiter in DELIMITERS:
         rows = _rows(lines, delimiter)
-        skipped = int(_has_title(rows))
+        skipped = _count_titles(rows)
         widths = {len(row) for row in rows[skipped:]}
         # A delimiter that gives every row the same width beats one that gives more columns.
         width = len(rows[skipped]) if rows else 0
@@ -118,13 +141,21 @@ def _rows(lines: list[str], delimiter: str) -> list[list[str]]:
     return [[cell.strip() for cell in row] for row in filled]
 
 
-def _has_title(rows: list[list[str]]) -> bool:
-    """Return True if the first row is text in one cell, above rows of one width."""
-    if len(rows) < 3:
-        return False
-    filled, widths = [cell for cell in rows[0] if cell], {len(row) for row in rows[1:]}
-    is_text = len(filled) == 1 and not _is_number(filled[0])
-    return is_text and len(widths) == 1 and max(widths) > max(1, len(rows[0]))
+def _count_titles(rows: list[list[str]]) -> int:
+    """Return the number of first rows that are text in one cell, above rows of one width."""
+    for skipped in range(1, min(MOST_TITLES + 1, len(rows) - 1)):
+        filled = [cell for cell in rows[skipped - 1] if cell]
+        if len(filled) != 1 or _is_number(filled[0]) or _is_split(filled[0]):
+            return 0
+        widths = {len(row) for row in rows[skipped:]}
+        if len(widths) == 1 and max(widths) > max(1, *map(len, rows[:skipped])):
+            return skipped
+    return 0
+
+
+def _is_split(cell: str) -> bool:
+    """Return True if a cell has other delimiters: it is a header, not a title."""
+    return sum(map(cell.count, ";\t|")) > 1
 
 
 def _looks_like_header(first: Sequence[str], below: Sequence[Sequence[str]]) -> bool:

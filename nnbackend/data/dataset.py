@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnbackend.data.coding import ColumnCoding
+from nnbackend.data.many_levels import target_values
+from nnbackend.data.raw_tables import RawTable
 from nnbackend.data.splits import split_rows
 from nnbackend.data.targets import Label, Task
 from nnbackend.errors import DataError, ShapeError
@@ -27,7 +29,8 @@ class Dataset:
     are None if the file has no target. `columns` is the coding of a table's columns as features.
     `test` is the test part, if one was distributed with the data. `n_dropped` counts the rows
     dropped because of missing values; `kept` is then a mask over the rows of the file. `ids` are
-    columns of a table that identify its rows, by name.
+    columns of a table that identify its rows, by name. `raw` are the cells of a table that was read
+    for training.
 
     Shapes: x (n_samples, n_features); y (n_samples,) or (n_samples, n_outputs).
     Raises: ShapeError when the shapes of the arrays do not match.
@@ -44,6 +47,7 @@ class Dataset:
     n_dropped: int = 0
     kept: NDArray[np.bool_] | None = None
     ids: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
+    raw: RawTable | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.x.ndim != 2:
@@ -89,7 +93,30 @@ class Dataset:
         """Return the rows selected by an index array, mask or slice, without the test part."""
         y = None if self.y is None else self.y[indices]
         ids = {name: np.array(cells, object)[indices] for name, cells in self.ids.items()}
-        return replace(self, x=self.x[indices], y=y, test=None, kept=None, ids=ids)
+        raw = None if self.raw is None else self.raw.take(indices)
+        return replace(self, x=self.x[indices], y=y, test=None, kept=None, ids=ids, raw=raw)
+
+    def fitted_to(self, training: NDArray[np.int64]) -> Dataset:
+        """Return the same rows, with features that are fitted to some of them.
+
+        The medians, categories and mean targets of a table's columns then come from the rows at
+        the positions `training` alone; the features of arrays stay as they are. The mean targets
+        of a training row are those of other training rows: see `many_levels`.
+        """
+        if self.raw is None or self.columns is None or self.y is None:
+            return self
+        mask = np.zeros(self.n_samples, dtype=bool)
+        mask[training] = True
+        target = target_values(self.y, self.classes)
+        columns, x = self.raw.fit(self.columns, mask, target)
+        return replace(self, x=x, columns=columns, feature_names=columns.feature_names)
+
+    def split_positions(
+        self, fraction: float, seed: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the positions of the rows of `split`: (rest, held_out)."""
+        labels = self.y if self.task == "classification" else None
+        return split_rows(self.n_samples, fraction, seed, labels)
 
     def split(self, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
         """Split into (rest, held_out), where held_out has about `fraction` of the rows.
@@ -98,12 +125,14 @@ class Dataset:
         keeps a row of every class if possible. The same seed gives the same rows; both parts
         keep the order of the file. The distributed test part stays with the rest.
 
+        The features of a table are fitted again, to the rest alone.
+
         Raises: ArgumentError when fraction is not between 0 and 1; DataError for fewer than 2 rows.
         """
-        labels = self.y if self.task == "classification" else None
         # Index arrays, not a mask: on a memory map they read only the selected rows.
-        rest, held_out = split_rows(self.n_samples, fraction, seed, labels)
-        return replace(self.rows(rest), test=self.test), self.rows(held_out)
+        rest, held_out = self.split_positions(fraction, seed)
+        data = self.fitted_to(rest)
+        return replace(data.rows(rest), test=self.test), data.rows(held_out)
 
     def with_test(self, test: Dataset) -> Dataset:
         """Return the data with a test part; both use the same class codes.

@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnbackend.data.tables import EXACT, Column, Table, check_names, is_missing
+from nnbackend.data.table_faults import check_names
+from nnbackend.data.tables import EXACT, MANY_CODES, Column, LeastCodes, Table, marks_gap, with_na
 from nnbackend.errors import DataError
 
 logger = logging.getLogger("nnbackend")
 
 
-def read_parquet(path: Path) -> Table:
+def read_parquet(path: Path, least_codes: LeastCodes | None = None) -> Table:
     """Read a table of numbers, booleans, text and dates; columns of other types have no values.
 
-    The index that pandas writes is left out.
+    The index that pandas writes is left out. least_codes: see `read_csv`.
     Raises: DataError when pyarrow is missing, or the file is not such a table.
     """
     try:
@@ -50,9 +51,13 @@ def read_parquet(path: Path) -> Table:
             f"{path.name}: a table must have rows and columns. "
             f"Received: {table.num_rows} rows, {len(names)} columns."
         )
+    least = least_codes(names, path.name) if least_codes else {}
     columns = tuple(
-        _column(arrow, name, column, path.name)
-        for name, column in zip(names, table.columns, strict=True)
+        with_na(c, least.get(at, MANY_CODES)) if isinstance(c, list) else c
+        for at, c in enumerate(
+            _column(arrow, name, column, path.name)
+            for name, column in zip(names, table.columns, strict=True)
+        )
     )
     return Table(path.name, names, columns, np.arange(1, table.num_rows + 1))
 
@@ -64,7 +69,7 @@ def _column(arrow: Any, name: str, column: Any, where: str) -> Column:
         column = column.cast(kind)
     if arrow.types.is_boolean(kind) or _is_text(arrow, kind):
         cells = (None if cell is None else str(cell).strip() for cell in column.to_pylist())
-        return [None if cell is None or is_missing(cell) else cell for cell in cells]
+        return [None if cell is None or marks_gap(cell) else cell for cell in cells]
     if arrow.types.is_integer(kind) and not column.null_count:
         whole: NDArray[Any] = column.to_numpy()
         exact = np.abs(whole.astype(np.float64)).max() < EXACT

@@ -11,19 +11,21 @@ from typing import Any, NamedTuple
 from nnbackend.data.array_files import read_npy, read_npz
 from nnbackend.data.builtin import BUILTIN
 from nnbackend.data.coding import ColumnCoding
-from nnbackend.data.csv_files import read_csv
 from nnbackend.data.dataset import Dataset
 from nnbackend.data.deciding import FITS
+from nnbackend.data.frames import is_table
 from nnbackend.data.idx_files import is_idx_name, read_idx_file, read_idx_folder
 from nnbackend.data.number_text import Decimal
-from nnbackend.data.parquet_files import read_parquet
-from nnbackend.data.table_datasets import code_dataset, fit_dataset
+from nnbackend.data.sql_tables import is_url
+from nnbackend.data.table_datasets import Training, code_dataset, fit_dataset
+from nnbackend.data.table_sources import TableSource
 from nnbackend.data.tables import Table, find_column, find_columns
 from nnbackend.data.targets import Task, check_task
 from nnbackend.errors import ArgumentError, DataError, Fault, Mention
 from nnbackend.suggestions import suggest
 
 TEXT_TABLES = (".csv", ".tsv", ".txt", ".data")  # one reader, which detects the delimiter
+TABLES = ("csv", "parquet", "sql", "frame")
 MISSING_CHOICES = ("fill", "drop", "error")
 FORMATS = (
     ".csv, .tsv, .txt or .data (also .gz), .parquet, .npz, .npy (NAME_x.npy beside NAME_y.npy), "
@@ -32,7 +34,7 @@ FORMATS = (
 
 
 def load(
-    source: str | os.PathLike[str],
+    source: Any,
     *,
     target: str | int | None = None,
     task: Task | None = None,
@@ -44,13 +46,17 @@ def load(
     ignore: Sequence[str | int] = (),
     decimal: Decimal | None = None,
     encoding: str | None = None,
+    query: str | None = None,
+    training: Training | None = None,
 ) -> Dataset:
-    """Read a built-in set or a file as training data.
+    """Read a built-in set, a file, a table of a database or a frame as training data.
 
     `source` is a built-in name (digits, iris, wine, breast_cancer, diabetes, xor, spirals) or a
     path: .csv, .tsv, .txt or .data (also .gz), .parquet, .npz (arrays x and y), .npy (NAME_x.npy
     with NAME_y.npy beside it, memory-mapped), or an IDX folder or file. Write `./iris` for a file
-    with the name of a built-in set.
+    with the name of a built-in set. It may also be the URL of a database, as in
+    sqlite:///shop.db?table=orders, of which `query` selects other rows, or a frame of pandas,
+    polars, Arrow or another library that narwhals knows.
 
     `target` is a column's name or index (negative from the end). **The default is the last
     column,** or the first if its name is label, target, class or y. For .npz it names the array of
@@ -69,8 +75,9 @@ def load(
     yes/no, category, date, id or text. `categorical` are columns of categories whose values look
     like numbers, such as postal codes; `ignore` are columns to ignore. `decimal` is the decimal
     sign, "." or ",", of numbers such as 1,234 that could be either, `encoding` that of a text
-    file. `coding`, the `columns` of
-    an earlier data set, reads a table in the same way as that one; the target may then be absent.
+    file. `coding`, the `columns` of an earlier data set, reads a table in the same way as that one;
+    the target may then be absent. `training`, a function of the data set without features, returns
+    the positions of the rows to which a table's columns are fitted; all by default.
 
     Raises: DataError when the data cannot be read or used for training; ArgumentError for an
     option that does not apply.
@@ -82,24 +89,25 @@ def load(
         "column": column or None, "categorical": list(categorical) or None,
         "ignore": list(ignore) or None, "decimal": decimal,
     }  # fmt: skip
+    others = {"coding": coding, "encoding": encoding, "query": query}
     unused = partial(_check_unused, target=target, header=header)
     if isinstance(source, str) and source in BUILTIN:
-        unused(f"the built-in set {source!r}", coding=coding, encoding=encoding, **lists)
+        unused(f"the built-in set {source!r}", **others, **lists)
         return _check_data_task(BUILTIN[source](), task)
-    path, kind = _path_of(source)
-    if kind not in ("csv", "parquet"):
-        given = {"header": header, "coding": coding, "encoding": encoding, **lists}
-        _check_unused(f"{path.name}, which is no table", **given)
-        return _load_arrays(path, kind, target, task, "error" if missing == "fill" else missing)
+    kind = _kind_of(source)
+    if kind not in TABLES:
+        _check_unused(f"{Path(source).name}, which is no table", header=header, **others, **lists)
+        return _load_arrays(Path(source), kind, target, task, missing)
+    table = TableSource(source, kind, header, encoding, query)
+    _check_unused(table.where, **table.unused)
     if coding is not None:
         unused("a file read with a coding, which settles it", **lists)
-        return _load_coded(path, kind, task, missing, coding, encoding)
-    options = _TableOptions(header, encoding, target, column, categorical, ignore)
-    table, target, kinds = _read_table(path, kind, options)
-    name = path.name.split(".")[0]
+        return _load_coded(table, task, missing, coding)
+    cells, target, kinds = _read_table(table, _TableOptions(target, column, categorical, ignore))
     return fit_dataset(
-        table, name, target=target, task=task, missing=missing, kinds=kinds, decimal=decimal
-    )
+        cells, table.name, target=target, task=task, missing=missing, kinds=kinds, decimal=decimal,
+        training=training,
+    )  # fmt: skip
 
 
 def _check_choices(task: str | None, missing: str, decimal: str | None) -> None:
@@ -111,21 +119,26 @@ def _check_choices(task: str | None, missing: str, decimal: str | None) -> None:
         raise ArgumentError(Fault("decimal", "'.' or ','", decimal))
 
 
-def _path_of(source: Any) -> tuple[Path, str]:
-    """Return the path and the format of a file."""
-    if not isinstance(source, (str, os.PathLike)):
-        raise ArgumentError(
-            "source must be the name of a built-in set or the path of a file. Received: "
-            f"{type(source).__module__}.{type(source).__name__}. Pass arrays and "
-            "tables to nnbackend.Model or an estimator; write CSV text to a file first."
-        )
-    return Path(source), _format(Path(source))
+def _kind_of(source: Any) -> str:
+    """Return the kind of a source: one of TABLES, or of a file of arrays."""
+    if is_url(source):
+        return "sql"
+    if isinstance(source, (str, os.PathLike)):
+        return _format(Path(source))
+    if is_table(source):
+        return "frame"
+    raise ArgumentError(
+        "source must be the name of a built-in set, the path of a file, the URL of a database or a "
+        f"frame. Received: {type(source).__module__}.{type(source).__name__}. Pass arrays to "
+        "nnbackend.Model or an estimator; write CSV text to a file first."
+    )
 
 
 def _load_arrays(
     path: Path, kind: str, target: str | int | None, task: Task | None, missing: str
 ) -> Dataset:
     """Read a file of arrays: .npz, .npy or IDX."""
+    missing = "error" if missing == "fill" else missing
     if kind == "npz":
         if target is not None and not isinstance(target, str):
             raise ArgumentError(Fault("target", "the name of an array for a .npz file", target))
@@ -137,30 +150,19 @@ def _load_arrays(
 
 
 def _load_coded(
-    path: Path,
-    kind: str,
-    task: Task | None,
-    missing: str,
-    coding: ColumnCoding,
-    encoding: str | None,
+    source: TableSource, task: Task | None, missing: str, coding: ColumnCoding
 ) -> Dataset:
     """Read a table with the coding of an earlier one."""
     if task not in (None, coding.task):
         raise ArgumentError(Fault("task", f"that of the coding, {coding.task!r}, or None", task))
-    if kind == "parquet":
-        table = read_parquet(path)
-    else:
-        table = read_csv(
-            path, header=coding.has_header, text_positions=coding.text_positions, encoding=encoding
-        )
-    return code_dataset(table, path.name.split(".")[0], coding, missing=missing)
+    source = source._replace(header=coding.has_header)
+    table = source.read(coding.text_positions, coding.least_codes)
+    return code_dataset(table, source.name, coding, missing=missing)
 
 
 class _TableOptions(NamedTuple):
     """The options of `load` on the columns of a table."""
 
-    header: bool | None
-    encoding: str | None
     target: str | int | None
     column: Mapping[str, str] | Sequence[str]
     categorical: Sequence[str | int]
@@ -188,24 +190,20 @@ def _pairs(column: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _read_table(
-    path: Path, kind: str, options: _TableOptions
+    source: TableSource, options: _TableOptions
 ) -> tuple[Table, str | int | None, dict[str, str]]:
     """Read a table without the ignored columns; return (table, target, kinds of columns by name).
 
     Indices count all columns of the file, also the ignored ones.
     """
-    if kind == "parquet":
-        unused = {"header": options.header, "encoding": options.encoding}
-        _check_unused(f"{path.name}, which is no text", **unused)
-        table = read_parquet(path)
-    else:
 
-        def as_text(names: tuple[str, ...], where: str) -> set[int]:
-            return {i for i, k in options.kinds(names, where).items() if k != "number"}
+    def as_text(names: tuple[str, ...], where: str) -> set[int]:
+        return {i for i, k in options.kinds(names, where).items() if k != "number"}
 
-        table = read_csv(
-            path, header=options.header, text_positions=as_text, encoding=options.encoding
-        )
+    def least_codes(names: tuple[str, ...], where: str) -> dict[int, float]:
+        return {i: 1.0 for i, k in options.kinds(names, where).items() if k == "category"}
+
+    table = source.read(as_text, least_codes)
     names, target = table.names, options.target
     kinds = {names[i]: k for i, k in options.kinds(names, table.where).items()}
     left_out = find_columns(options.ignore, "ignore", names, table.where)

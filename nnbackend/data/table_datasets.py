@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,18 +15,20 @@ from nnbackend.data.columns import as_text
 from nnbackend.data.dataset import Dataset
 from nnbackend.data.deciding import Cells, decide, decimal_sign
 from nnbackend.data.number_text import Decimal, are_numbers
+from nnbackend.data.raw_tables import RawTable
+from nnbackend.data.table_faults import infinity_faults, raise_all, target_faults
 from nnbackend.data.tables import (
     Column,
     Numbers,
     Table,
     Text,
-    check_no_infinity,
     find_column,
     handle_missing,
 )
 from nnbackend.data.targets import Target, Task, code_labels, code_target
 from nnbackend.errors import DataError, Mention
 
+Training = Callable[[Dataset], NDArray[np.int64]]
 TARGET_NAMES = {"label", "target", "class", "y"}  # of a first column, as in Kaggle's MNIST
 
 
@@ -38,30 +41,28 @@ def fit_dataset(
     missing: str,
     kinds: Mapping[str, str],
     decimal: Decimal | None = None,
+    training: Training | None = None,
 ) -> Dataset:
     """Build a data set and its coding from a table; see `load` for the default target.
 
     kinds: the kinds of columns by name, where they shall not be decided.  decimal: the decimal sign
-    of numbers in text, if it shall not be decided.
+    of numbers in text, if it shall not be decided.  training: the rows to fit the columns to.
     Raises: DataError when the table cannot be used for training.
     """
-    position = find_column(_default_target(table.names) if target is None else target, table)
-    if len(table.names) < 2:
-        raise DataError(
-            f"{table.where}: a table must have a feature and a target. Received: only the column "
-            f"{table.names[0]!r}. Separate columns by comma, semicolon or tab; convert a table "
-            "with blanks or | with pandas.read_csv(path, sep=...).to_csv(...)."
-        )
-    check_no_infinity(table)
+    position = _target_position(table, target)
     decimal = decimal or decimal_sign(table, kinds)
+    numbers = _numeric_target(table, position, task, kinds, decimal)
+    faults = [*table.faults, *infinity_faults(table)]
+    raise_all(faults + ([] if numbers is None else target_faults(table, position, numbers)))
     table, kept = handle_missing(table, missing, position)
     others = [i for i in range(len(table.names)) if i != position]
     features = table.select(others, [table.names[i] for i in others])
-    coded = _fit_target(table, position, task, kinds, decimal)
+    y = table.columns[position] if numbers is None else numbers[... if kept is None else kept]
+    coded = _fit_target(table, position, y, task, kinds)
+    names = enumerate(features.names)
+    decisions = tuple(decide(features, i, kinds.get(n), decimal) for i, n in names)
     coding = ColumnCoding(
-        columns=tuple(
-            decide(features, i, kinds.get(n), decimal) for i, n in enumerate(features.names)
-        ),
+        columns=(),
         target=table.names[position],
         task=coded.task,
         classes=coded.classes,
@@ -69,29 +70,60 @@ def fit_dataset(
         target_position=position,
         decimal=decimal or ".",
     )
-    if not coding.used:
-        raise _no_feature(table, coding)
-    return _dataset(features, name, coding, coded, kept, _ids(table, coding))
+    data = _dataset(np.empty((features.n_rows, 0)), name, coding, coded, kept, {})
+    data = replace(data, raw=RawTable(features, decisions))
+    rows = np.arange(data.n_samples) if training is None else training(data)
+    data = data.fitted_to(rows)
+    assert data.columns is not None
+    _check_features(table, data.columns)
+    return replace(data, ids=_ids(table, data.columns))
 
 
-def _fit_target(
+def _target_position(table: Table, target: str | int | None) -> int:
+    """Return the position of the target. Raises: DataError, with the faults of the file."""
+    try:
+        position = find_column(_default_target(table.names) if target is None else target, table)
+        if len(table.names) > 1:
+            return position
+        raise DataError(
+            f"{table.where}: a table must have a feature and a target. Received: only the column "
+            f"{table.names[0]!r}. Separate columns by comma, semicolon or tab; convert a table "
+            "with blanks or | with pandas.read_csv(path, sep=...).to_csv(...)."
+        )
+    except DataError as error:
+        raise DataError(*table.faults, error) if table.faults else error from None
+
+
+def _numeric_target(
     table: Table,
     position: int,
     task: Task | None,
     kinds: Mapping[str, str],
     decimal: Decimal | None,
+) -> Numbers | None:
+    """Return the numbers of a target in text (n_rows,), NaN for other cells; None for classes."""
+    name, y = table.names[position], table.columns[position]
+    if not isinstance(y, list) or kinds.get(name) == "category" or task == "classification":
+        return None
+    if not are_numbers(Counter(filter(None, y))):
+        return None
+    return Cells(table, name, y, decimal).numbers()
+
+
+def _fit_target(
+    table: Table, position: int, y: Column, task: Task | None, kinds: Mapping[str, str]
 ) -> Target:
     """Return the coded target of training rows."""
-    name, y = table.names[position], table.columns[position]
-    if kinds.get(name) == "category":
-        y = as_text(y)
-    elif isinstance(y, list) and task != "classification" and are_numbers(Counter(filter(None, y))):
-        y = _numeric_target(table, position, decimal)
+    name = table.names[position]
+    y = as_text(y) if kinds.get(name) == "category" else y
     return code_target(_target_values(y), task, f"{table.where}, column {name!r}")
 
 
-def _no_feature(table: Table, coding: ColumnCoding) -> DataError:
-    return DataError(
+def _check_features(table: Table, coding: ColumnCoding) -> None:
+    """Raise DataError if no column becomes a feature."""
+    if coding.used:
+        return
+    raise DataError(
         f"{table.where}: a table must have a column that becomes a feature. Received: "
         f"{'; '.join(f'{c.name!r}: {c.why}' for c in coding.columns)}. Choose the kind of one "
         "with ", Mention("column", f"{coding.columns[0].name}=category"), ".",
@@ -110,22 +142,11 @@ def code_dataset(table: Table, name: str, coding: ColumnCoding, *, missing: str)
     used = table.select(features, names)
     if target is not None:
         used = table.select([*features, target], [*names, coding.target or ""])
-    check_no_infinity(used)
+    raise_all([*table.faults, *infinity_faults(used)])
     used, kept = handle_missing(used, missing, None if target is None else len(names))
-    coded = None
-    if target is not None and coding.task is not None:
-        values = used.columns[-1]
-        where = f"{table.where}, column {coding.target!r}"
-        if coding.classes is None and isinstance(values, list):
-            values = _numeric_target(used, len(names), coding.decimal)
-        values = _target_values(values)
-        if coding.classes is None:
-            coded = code_target(values, "regression", where)
-        else:
-            y = code_labels(values, coding.classes, where, used.row_numbers)
-            coded = Target(y, coding.task, coding.classes)
+    coded = None if target is None or coding.task is None else _code_target(used, coding)
     rows = table if kept is None else table.keep(kept)
-    return _dataset(used, name, coding, coded, kept, _ids(rows, coding))
+    return _dataset(encode(used, coding), name, coding, coded, kept, _ids(rows, coding))
 
 
 def _default_target(names: Sequence[str]) -> int:
@@ -134,23 +155,18 @@ def _default_target(names: Sequence[str]) -> int:
     return 0 if first in TARGET_NAMES and last not in TARGET_NAMES else -1
 
 
-def _numeric_target(table: Table, position: int, decimal: Decimal | None) -> Numbers:
-    """Return the numbers of a target in text.
-
-    Raises: DataError for the first cell that is no number.
-    """
-    name, column = table.names[position], table.columns[position]
-    values = Cells(table, name, column, decimal).numbers()
-    wrong = np.isnan(values)
-    if wrong.any():
-        first = int(np.argmax(wrong))
-        raise DataError(
-            f"{table.where}: a target must be numbers or classes. Received: numbers in column "
-            f"{name!r}, but text in {int(wrong.sum())} of {len(values)} rows, first "
-            f"{column[first]!r} in data row {table.row_numbers[first]}. Correct the cells or make "
-            "them empty, or pass ", Mention("task", "classification"), " for classes.",
-        )  # fmt: skip
-    return values
+def _code_target(used: Table, coding: ColumnCoding) -> Target:
+    """Return the target of a coding, the last column of a table."""
+    assert coding.task is not None
+    position, where = len(used.names) - 1, f"{used.where}, column {coding.target!r}"
+    values = used.columns[position]
+    if coding.classes is not None:
+        y = code_labels(_target_values(values), coding.classes, where, used.row_numbers)
+        return Target(y, coding.task, coding.classes)
+    if isinstance(values, list):
+        values = Cells(used, used.names[position], values, coding.decimal).numbers()
+        raise_all(target_faults(used, position, values))
+    return code_target(_target_values(values), "regression", where)
 
 
 def _ids(table: Table, coding: ColumnCoding) -> dict[str, Text]:
@@ -160,7 +176,7 @@ def _ids(table: Table, coding: ColumnCoding) -> dict[str, Text]:
 
 
 def _dataset(
-    features: Table,
+    x: Numbers,
     name: str,
     coding: ColumnCoding,
     coded: Target | None,
@@ -168,7 +184,7 @@ def _dataset(
     ids: dict[str, Text],
 ) -> Dataset:
     return Dataset(
-        x=encode(features, coding),
+        x=x,
         y=None if coded is None else coded.y,
         name=name,
         task=coding.task,

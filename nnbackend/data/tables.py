@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -21,6 +21,7 @@ from nnbackend.suggestions import nearest
 Numbers: TypeAlias = NDArray[np.float64] | NDArray[np.int64]  # int64: not exact in float64
 Text: TypeAlias = list[str | None]
 Column: TypeAlias = Numbers | Text
+LeastCodes: TypeAlias = Callable[[tuple[str, ...], str], Mapping[int, float]]
 
 logger = logging.getLogger("nnbackend")
 
@@ -31,6 +32,10 @@ MISSING = frozenset({
 })  # fmt: skip
 """Cells that mean "no value", in upper or lower case and with blanks around them."""
 
+NA = "NA"  # no value, or Namibia
+CODE = re.compile("[A-Z]{2}")
+MANY_CODES = 10
+
 EXACT = 2.0**53  # float64 does not hold all whole numbers above
 LONG = re.compile(r"\s*[+-]?\d{16,}\s*")
 
@@ -40,7 +45,8 @@ class Table:
     """Columns of equal length with different names.
 
     `where` names the file in messages; `row_numbers` are the row numbers in the file, from 1 below
-    the header. Without a header the columns are named column_0, column_1, ...
+    the header. Without a header the columns are named column_0, column_1, ... `faults` are those of
+    the file, which the rows and columns here do not have.
     """
 
     where: str
@@ -48,6 +54,7 @@ class Table:
     columns: tuple[Column, ...]
     row_numbers: NDArray[np.int64]
     has_header: bool = True
+    faults: tuple[DataError, ...] = ()
 
     @property
     def n_rows(self) -> int:
@@ -64,6 +71,14 @@ class Table:
         )
         return replace(self, columns=columns, row_numbers=self.row_numbers[mask])
 
+    def take(self, rows: NDArray[np.int64]) -> Table:
+        """Return the rows at the given positions."""
+        columns = tuple(
+            [column[i] for i in rows] if isinstance(column, list) else column[rows]
+            for column in self.columns
+        )
+        return replace(self, columns=columns, row_numbers=self.row_numbers[rows])
+
     def select(self, positions: Sequence[int], names: Sequence[str]) -> Table:
         """Return some of the columns, in the order of `positions`, under the given names."""
         columns = tuple(self.columns[position] for position in positions)
@@ -75,9 +90,43 @@ def default_names(n_columns: int) -> tuple[str, ...]:
     return tuple(f"column_{position}" for position in range(n_columns))
 
 
+def unique_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names with numbers behind those that occur before.
+
+    >>> unique_names(["a", "b", "a"])
+    ('a', 'b', 'a (2)')
+    """
+    unique: dict[str, None] = {}
+    for name in names:
+        candidate, n = name, 1
+        while candidate in unique:
+            n += 1
+            candidate = f"{name} ({n})"
+        unique[candidate] = None
+    return tuple(unique)
+
+
 def is_missing(cell: str) -> bool:
     """Return True if a cell of text marks a missing value."""
     return cell.strip().lower() in MISSING
+
+
+def marks_gap(cell: str) -> bool:
+    """Return True if a cell of text marks a missing value in any column, also one of codes."""
+    return cell.strip() != NA and is_missing(cell)
+
+
+def with_na(cells: Text, least: float = MANY_CODES) -> Text:
+    """Return cells of which NA is one of many codes of two letters, such as Namibia's, or no value.
+
+    least: the number of other codes from which on it is one; 0 for any cells.
+    """
+    if NA not in cells:
+        return cells
+    others = {cell for cell in cells if cell is not None} - {NA}
+    if not least or (len(others) >= least and all(map(CODE.fullmatch, others))):
+        return cells
+    return [None if cell == NA else cell for cell in cells]
 
 
 def is_number(cell: str) -> bool:
@@ -129,23 +178,6 @@ def missing_mask(column: Column) -> NDArray[np.bool_]:
     if isinstance(column, list):
         return np.fromiter((cell is None for cell in column), dtype=bool, count=len(column))
     return np.isnan(column)
-
-
-def check_names(names: Sequence[str], where: str) -> None:
-    """Raise DataError unless every column has a unique name."""
-    seen: set[str] = set()
-    for position, name in enumerate(names):
-        if not name:
-            raise DataError(
-                f"{where}: every column must have a name. Received: no name for column {position} "
-                "(from 0). Name it."
-            )
-        if name in seen:
-            raise DataError(
-                f"{where}: every column must have a unique name. "
-                f"Received: {name!r} more than once. Rename one of them."
-            )
-        seen.add(name)
 
 
 def find_column(target: str | int, table: Table) -> int:
@@ -218,21 +250,6 @@ def near_names(name: str, names: Iterable[str], most: int = 20) -> str:
     hint = f" Did you mean {near!r}?" if near else ""
     more = f", ... ({len(known)} in total)" if len(known) > most else ""
     return f"Columns: {', '.join(known[:most])}{more}.{hint}"
-
-
-def check_no_infinity(table: Table) -> None:
-    """Raise DataError with row and column of the first infinite number."""
-    for name, column in zip(table.names, table.columns, strict=True):
-        if isinstance(column, list):
-            continue
-        infinite = np.isinf(column)
-        if infinite.any():
-            row = table.row_numbers[int(np.argmax(infinite))]
-            raise DataError(
-                f"{table.where}: numbers must be finite. Received: infinity in data row {row}, "
-                f"column {name!r}. Correct the value or leave it empty and use ",
-                Mention("missing", "drop"), ".",
-            )  # fmt: skip
 
 
 def handle_missing(

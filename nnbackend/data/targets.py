@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from nnbackend.data.table_faults import listed
 from nnbackend.data.tables import EXACT
 from nnbackend.errors import ArgumentError, DataError, Fault, Mention
 
@@ -124,24 +125,24 @@ def code_labels(
     """Return the position of each value among known classes.
 
     Shapes: values, row_numbers, result (n,).
-    Raises: DataError with the row of the first value that is not a known class.
+    Raises: DataError with the rows of the values that are no known classes.
     """
     # Compared as text: a class 7 is read as text if another cell of its column is text.
     position = {str(label): code for code, label in enumerate(classes)}
-    distinct, first, inverse = np.unique(values, return_index=True, return_inverse=True)
+    distinct, inverse = np.unique(values, return_inverse=True)
     codes = np.empty(len(distinct), dtype=np.int64)
-    for i in np.argsort(first):
-        value = distinct[i]
+    for i, value in enumerate(distinct):
         whole = values.dtype.kind not in "fc" or float(value).is_integer()
-        label = str(_label(value)) if whole else ""
-        if label not in position:
-            known = ", ".join(repr(known) for known in classes)
-            raise DataError(
-                f"{where}: the target must be one of the model's classes: {known}. "
-                f"Received: {value.item()!r} in data row {row_numbers[first[i]]}. "
-                "Correct or remove the row, or train with such rows."
-            )
-        codes[i] = position[label]
+        codes[i] = position.get(str(_label(value)) if whole else "", -1)
+    unknown = np.flatnonzero(codes[inverse] < 0)
+    if len(unknown):
+        known = ", ".join(repr(known) for known in classes)
+        places = (f"{values[i].item()!r} in data row {row_numbers[i]}" for i in unknown)
+        raise DataError(
+            f"{where}: the target must be one of the model's classes: {known}. "
+            f"Received: {listed(places, len(unknown))}. "
+            "Correct or remove these rows, or train with such rows."
+        )
     return codes[inverse]
 
 

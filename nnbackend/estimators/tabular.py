@@ -33,7 +33,7 @@ from nnbackend.estimators.regressor import MLPRegressor, Regression
 from nnbackend.model.calibration import temperature
 from nnbackend.model.model import ROWS_AT_ONCE, Model, with_labels
 from nnbackend.model.packing import pack
-from nnbackend.model.tables import coded_rows, table_coding
+from nnbackend.model.tables import coded_rows, training_features
 from nnbackend.network.network import Network
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.history import Row
@@ -100,8 +100,8 @@ class EnsembleMLP(base.BaseMLP):
         Raises: KeyboardInterrupt if no member has completed an epoch.
         """
         X, y, sample_weight = map(self._on_host, (X, y, sample_weight))
-        coding = table_coding(X)
-        rows, targets = self._fit_data(coded_rows(X, coding), y, continues=False)
+        features, coding = training_features(X, y, self._has_labels)
+        rows, targets = self._fit_data(features, y, continues=False)
         targets = self._truth(self._coded(targets))  # labels: each member encodes them itself
         encoder = None if issparse(rows) else fit_piecewise(rows, self.n_bins, self.bin_scale)
         target_scaler = self._target_scaler(targets)

@@ -23,7 +23,7 @@ from nnbackend.model.labels import (
     n_classes,
     target_array,
 )
-from nnbackend.model.tables import code_table, code_target, encoded, fit_table
+from nnbackend.model.tables import code_table, code_target, encoded, fit_table, split_table
 from nnbackend.network.activations import Activation
 from nnbackend.network.layers import Dense
 from nnbackend.network.losses import Loss
@@ -36,7 +36,7 @@ from nnbackend.training.callbacks import Callback
 from nnbackend.training.config import TrainConfig
 from nnbackend.training.history import History
 from nnbackend.training.loop import Trainer
-from nnbackend.training.preparation import Validation, encode_targets, score_for
+from nnbackend.training.preparation import Validation, encode_targets, score_for, training_rows
 
 ROWS_AT_ONCE = 65_536  # encoded at once
 PROBABILITIES = ("softmax", "sigmoid")  # output activations whose outputs are probabilities
@@ -127,18 +127,22 @@ class Model:
         callbacks: Sequence[Callback] = (),
     ) -> Trainer:
         """Return the Trainer of `fit`, before its first step."""
-        known = self.preprocessing
+        known, table, name = self.preprocessing, None, None
         if self._is_fitted:
             x, y = self._features(x), code_target(x, y, known.columns)
         else:
-            x, y, columns = fit_table(x, y, self.network.n_in)
-            known = replace(known, columns=columns)
+            table, name, y = split_table(x, y)
         y = target_array(y) if _is_on_host(y) else y
         if known.classes is None and _is_on_host(y) and has_labels(self.network, y):
             labels = find_labels(self.network, y)
             # A fitted model without labels knows codes: such as one that nnbackend.train trained.
             if not self._is_fitted or labels != tuple(range(n_classes(self.network))):
                 known = replace(known, classes=labels)
+        if table is not None:
+            codes, classes = _codes(y, known), known.classes
+            rows = training_rows(self.network, codes, known, validation, config.seed)
+            x, columns = fit_table(table, name, codes, classes, rows, self.network.n_in)
+            known = replace(known, columns=columns)
         known = replace(known, columns=with_labels(known.columns, known.classes))
         if isinstance(validation, (tuple, list)) and len(validation) in (2, 3):
             valid_x, valid_y, *weight = validation

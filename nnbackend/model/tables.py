@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,9 @@ from nnbackend.backend import Backend
 from nnbackend.data.coding import ColumnCoding, encode
 from nnbackend.data.deciding import decide, decimal_sign
 from nnbackend.data.frames import as_table, has_named_rows, is_table
+from nnbackend.data.many_levels import TargetValues, target_values
 from nnbackend.data.piecewise import PiecewiseEncoder
+from nnbackend.data.raw_tables import RawTable
 from nnbackend.data.tables import Table, find_column, missing_mask
 from nnbackend.errors import ArgumentError, DataError, ShapeError
 
@@ -22,20 +24,41 @@ SHOWN = 10  # features in a message
 Columns = Mapping[str, Any]
 
 
-def fit_table(x: Any, y: Any, n_in: int) -> tuple[Any, Any, Columns | None]:
-    """Return the features of x, the targets, and the coding of the columns.
+def split_table(x: Any, y: Any) -> tuple[Table | None, str | None, Any]:
+    """Return the features of a table x, None for an array, the name of its target, and the targets.
 
-    y: the name of a column of x, or the targets themselves. An array has no coding.
-    Raises: DataError for infinite numbers; ShapeError unless there are n_in features.
+    y: the name of a column of x, or the targets themselves.
+    Raises: DataError for infinite numbers.
     """
     if y is None:
         raise ArgumentError("fit needs targets y, or the name of a column of x. Received: None.")
     table = as_table(x)
     if table is None:
         _check_no_name(x, y)
-        return x, y, None
+        return None, None, y
     features, values = _split(table, y)
-    coding = _fitted(features, _name(y))
+    _check_values(features)
+    return features, _name(y), values
+
+
+def fit_table(
+    table: Table,
+    name: str | None,
+    targets: Any,
+    classes: Sequence[Any] | None,
+    rows: np.ndarray | None,
+    n_in: int,
+) -> tuple[Any, Columns]:
+    """Return the features of a table, and the coding of its columns.
+
+    name: that of the target column, if it is one.  targets: class codes or values.
+    rows: the positions of the rows to which the columns are fitted; None: all.
+    Raises: ShapeError unless there are n_in features.
+    """
+    training = np.ones(table.n_rows, bool)
+    if rows is not None and len(targets) == table.n_rows:
+        training = np.isin(np.arange(table.n_rows), rows)
+    coding, x = _fitted(table, name, training, _known_targets(targets, classes, table.n_rows))
     names = coding.feature_names
     if len(names) != n_in:
         raise ShapeError(
@@ -44,37 +67,55 @@ def fit_table(x: Any, y: Any, n_in: int) -> tuple[Any, Any, Columns | None]:
             f"{', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''}. "
             f"Build the network with n_in={len(names)}."
         )
-    return encode(features, coding), values, coding.to_dict()
+    return x, coding.to_dict()
 
 
-def table_coding(x: Any) -> Columns | None:
-    """Return the coding of a table with text or gaps; None for numbers alone.
+def _known_targets(targets: Any, classes: Sequence[Any] | None, n_rows: int) -> TargetValues | None:
+    """Return the targets whose means describe categories; None for any that cannot."""
+    if not isinstance(targets, np.ndarray) or len(targets) != n_rows:
+        return None  # refused later, or on a device
+    if targets.dtype.kind not in "biuf" or (classes is not None and targets.ndim != 1):
+        return None
+    return target_values(targets, classes) if np.isfinite(targets).all() else None
 
+
+def training_features(x: Any, y: Any, is_labels: bool) -> tuple[Any, Columns | None]:
+    """Return the features of training rows x and their coding; x and None for numbers alone.
+
+    y: the labels or values of the rows.
     Raises: DataError for infinite numbers, and for a table without a column that can be used.
     """
     table = as_table(x)
     if table is None or not any(isinstance(c, list) or np.isnan(c).any() for c in table.columns):
-        return None
-    coding = _fitted(table, None)
+        return x, None
+    _check_values(table)
+    targets, classes = np.asarray(y), None
+    if is_labels and targets.ndim == 1:
+        labels, targets = np.unique(targets, return_inverse=True)
+        classes = labels.tolist()
+    known = _known_targets(targets, classes, table.n_rows)
+    coding, features = _fitted(table, None, np.ones(table.n_rows, bool), known)
     if not coding.used:
         raise DataError(
-            f"x must have a column that becomes a feature. Received: "
+            "x must have a column that becomes a feature. Received: "
             f"{'; '.join(f'{c.name!r}: {c.why}' for c in coding.columns[:SHOWN])}."
         )
-    return coding.to_dict()
+    return features, coding.to_dict()
 
 
 def coded_rows(x: Any, columns: Columns | None) -> Any:
-    """Return the features of a table by a coding of `table_coding`; anything else unchanged."""
+    """Return the features of a table by a coding; anything else unchanged."""
     return code_table(x, columns) if columns is not None else x
 
 
-def _fitted(table: Table, target: str | None) -> ColumnCoding:
-    """Return the coding fitted to the columns of a table."""
-    _check_values(table)
+def _fitted(
+    table: Table, name: str | None, training: np.ndarray, target: TargetValues | None
+) -> tuple[ColumnCoding, Any]:
+    """Return the coding fitted to the training rows of a table, and the features of all rows."""
     sign = decimal_sign(table)
-    columns = tuple(decide(table, i, None, sign) for i in range(len(table.names)))
-    return ColumnCoding(columns, target, None)
+    decisions = tuple(decide(table, i, None, sign) for i in range(len(table.names)))
+    coding = ColumnCoding((), name, None, decimal=sign or ".")
+    return RawTable(table, decisions).fit(coding, training, target)
 
 
 def code_table(x: Any, columns: Columns | None) -> Any:
@@ -89,7 +130,8 @@ def code_table(x: Any, columns: Columns | None) -> Any:
         return x
     coding = replace(ColumnCoding.from_dict(columns), has_header=True, target=None)
     names = [column.name for column in coding.used]
-    table = as_table(x, only=names)
+    least = coding.least_codes(tuple(names), "x")
+    table = as_table(x, only=names, least_codes=dict(zip(names, least.values(), strict=True)))
     assert table is not None
     positions, _ = coding.match(table.names, table.where)
     features = table.select(positions, names)

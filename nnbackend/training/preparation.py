@@ -68,9 +68,9 @@ def prepare_data(
     n, share = len(y_codes), None
     rows, held_out = np.arange(n, dtype=np.int64), None
     if isinstance(validation_set, Real) and validation_set is not True:
-        share, labels = float(validation_set), y_codes if y_codes.ndim == 1 else None
+        share = float(validation_set)
         check("validation", share, lambda v: 0.0 < v < 1.0, "a fraction between 0 and 1, or rows")
-        rows, held_out = split_rows(n, share, seed, labels)
+        rows, held_out = hold_out(y_codes, share, seed)
     known = replace(known, scaler=_fit_scaler(net, x, rows, scale) or known.scaler)
     if scale_targets and known.classes is None and y_codes.ndim == 2:
         values = validation.host_array(y, "y", net.backend).reshape(n, -1)
@@ -88,6 +88,28 @@ def prepare_data(
     score = score_for(net, y_codes, known)
     _check_monitor(score, part, monitor)
     return TrainingData(x, y_codes, weight, rows, score, known, part, share)
+
+
+def hold_out(targets: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the positions of the training rows and of the held-out rows of encoded targets.
+
+    The split of class labels (n,) is stratified.
+    """
+    return split_rows(len(targets), share, seed, targets if targets.ndim == 1 else None)
+
+
+def training_rows(
+    net: Network, y: Any, known: Preprocessing, validation_set: Any, seed: Any
+) -> np.ndarray | None:
+    """Return the positions of the rows that `prepare_data` would train on; None for all.
+
+    Invalid options count as none: `prepare_data` refuses them.
+    """
+    share = float(validation_set) if isinstance(validation_set, Real) else 0.0
+    n = len(y)
+    if not 0.0 < share < 1.0 or not isinstance(seed, int) or n < 2:
+        return None
+    return hold_out(encode_targets(net, y, n, known), share, seed)[0]
 
 
 def encode_targets(net: Network, y: Any, n_rows: int, known: Preprocessing) -> np.ndarray:
