@@ -7,7 +7,6 @@ and predict as one network.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from itertools import repeat
@@ -16,7 +15,6 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from scipy.sparse import issparse
 from sklearn.base import _fit_context
-from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.utils import check_random_state, compute_sample_weight
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
@@ -28,6 +26,7 @@ from nnbackend.estimators.base import Activations, Data, EvalSet, Units, Weight,
 from nnbackend.estimators.callbacks import own_callbacks
 from nnbackend.estimators.classifier import Classification, MLPClassifier
 from nnbackend.estimators.fitting import NetworkMLP, Rows
+from nnbackend.estimators.members import MemberEnd, folds, loss_of
 from nnbackend.estimators.networks import columns_of
 from nnbackend.estimators.regressor import MLPRegressor, Regression
 from nnbackend.model.calibration import temperature
@@ -36,10 +35,8 @@ from nnbackend.model.packing import pack
 from nnbackend.model.tables import coded_rows, training_features
 from nnbackend.network.network import Network
 from nnbackend.training.callbacks import Callback
-from nnbackend.training.history import Row
 from nnbackend.training.interrupt import InterruptGuard
 from nnbackend.training.optimizers import OPTIMIZERS, Optimizer
-from nnbackend.training.run import Run
 from nnbackend.training.schedules import AnySchedule
 
 LEAST_ROWS, MOST_ROWS, STEPS = 32, 256, 8
@@ -114,7 +111,7 @@ class EnsembleMLP(base.BaseMLP):
         )  # fmt: skip
         members, held = self._fitted_members(data, eval_set)
         temperature = self._calibrated(members, held)
-        best = min(members, key=_loss_of)
+        best = min(members, key=loss_of)
         # All at once at the end: a failed fit keeps the members of the previous fit.
         fitted = {k: v for k, v in vars(best).items() if k.endswith("_") and k[0] != "_"}
         fitted |= {
@@ -177,7 +174,7 @@ class EnsembleMLP(base.BaseMLP):
             rate = share * self.learning_rate_init
             own = {**options, "max_iter": n_epochs, "learning_rate_init": rate}
             member = self._new_member(own, train, valid, called)
-            if best is not None and not _loss_of(member) < _loss_of(best):
+            if best is not None and not loss_of(member) < loss_of(best):
                 break
             best = member
             if any(isinstance(each, MemberEnd) and each.is_interrupted for each in called):
@@ -203,36 +200,14 @@ class EnsembleMLP(base.BaseMLP):
         if eval_set is not None or not self.early_stopping or n < LEAST_SPLIT:
             yield from repeat((data, eval_set))
         weight = self._validation_weights(data)
-        for train, valid in self._folds(data.Y, random):
+        labels = data.Y if self._has_labels and data.Y.ndim == 1 else None
+        for train, valid in folds(n, labels, self.validation_fraction, random):
             if len(valid) < LEAST_HELD:
                 yield data, None
                 continue
             held = data.take(valid)
             given = (held.X, held.Y) if weight is None else (held.X, held.Y, weight[valid])
             yield data.take(train), given
-
-    def _folds(
-        self, y: np.ndarray, random: np.random.RandomState
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield the training and the held-out rows of each member, for ever.
-
-        Rows of a class that would have no other row stay in the training part.
-        """
-        n_folds = max(2, round(1.0 / self.validation_fraction))
-        classes = y if self._has_labels and y.ndim == 1 else None
-        if classes is not None:
-            n_folds = min(n_folds, int(np.unique(classes, return_counts=True)[1].max()))
-        splitter = KFold if classes is None or n_folds < 2 else StratifiedKFold
-        while True:
-            folds = splitter(min(max(2, n_folds), len(y)), shuffle=True, random_state=random)
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-                parts = list(folds.split(np.zeros(len(y)), classes))
-            for train, valid in parts:
-                alone = np.zeros(len(valid), bool)
-                if classes is not None:
-                    alone = ~np.isin(classes[valid], classes[train])
-                yield np.concatenate([train, valid[alone]]), valid[~alone]
 
     def _validation_weights(self, data: Rows) -> np.ndarray | None:
         """Return the weights (n,) of the rows where they are held out, or None."""
@@ -333,23 +308,6 @@ class EnsembleMLP(base.BaseMLP):
         return self
 
 
-class MemberEnd(Callback):
-    """Ends a member's fit after its last epoch, without a warning: its best epoch is kept.
-
-    is_interrupted: whether Ctrl-C has ended it before.
-    """
-
-    is_interrupted = False
-
-    def on_epoch_end(self, trainer: Run, row: Row) -> bool | None:
-        """Return True after the last epoch."""
-        return trainer.state.epoch == trainer.config.epochs
-
-    def on_train_end(self, trainer: Run) -> None:
-        """Record an interrupt."""
-        self.is_interrupted = trainer.interrupt.requested
-
-
 @dataclass(eq=False, repr=False, kw_only=True)
 class TabularMLPClassifier(EnsembleMLP, Classification):
     """An ensemble of multilayer perceptrons for tables with classes.
@@ -427,12 +385,3 @@ class TabularMLPRegressor(EnsembleMLP, Regression):
 
 def _scaled_targets(scaler: Scaler | None, y: Any) -> Any:
     return y if scaler is None else scaler.transform(np.asarray(y), dtype=np.float64)
-
-
-def _loss_of(member: NetworkMLP) -> float:
-    """Return the loss for comparing members, each on its own held-out rows."""
-    if member.early_stopping and member.validation_scores_:
-        if member.monitor == "valid_loss":
-            return float(member.best_validation_loss_)
-        return -float(member.best_validation_score_)
-    return float(member.loss_)
