@@ -31,6 +31,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--out", metavar="FILE", help=".csv or .npy file to write (default: CSV on stdout)"
     )
     parser.add_argument(
+        "--interval", metavar="LEVEL", type=float,
+        help="also write the bounds that hold a share LEVEL of the true values, such as 0.9, of a "
+        "regression trained with --preset tabular",
+    )  # fmt: skip
+    parser.add_argument(
         "--id", metavar="COLUMN", help="column to repeat beside the predictions (default: those "
         "that identify rows)",
     )  # fmt: skip
@@ -52,17 +57,7 @@ def run(args: argparse.Namespace) -> int:
     kept = data.kept
     if kept is not None:
         _check_missing(data.n_dropped, len(kept), suffix)
-    if args.proba and not model.has_probabilities:
-        raise ArgumentError(
-            "--proba needs a softmax or sigmoid output, which returns probabilities. Received: a "
-            f"network that ends in {model.network.layers[-1]!r}. Leave --proba out."
-        )
-    if args.proba:
-        values, names = _probabilities(model, data.x)
-    else:
-        values = model.predict(data.x)
-        many = values.ndim == 2
-        names = [f"prediction_{i}" for i in range(values.shape[1])] if many else ["prediction"]
+    values, names = _values(model, data.x, args.proba, args.interval)
     ids = _ids(data, args.id)
     if args.out is None:
         with utf8_stdout() as stream:
@@ -77,6 +72,25 @@ def run(args: argparse.Namespace) -> int:
         _write_csv(text, values, names, kept, ids)
         atomic_write(Path(args.out), text.getvalue().encode())
     return 0
+
+
+def _values(model: Model, x: Any, proba: bool, level: float | None) -> tuple[np.ndarray, list[str]]:
+    """Return what to write of each row, and the names of its columns."""
+    if proba and not model.has_probabilities:
+        raise ArgumentError(
+            "--proba needs a softmax or sigmoid output, which returns probabilities. Received: a "
+            f"network that ends in {model.network.layers[-1]!r}. Leave --proba out."
+        )
+    if proba and level is not None:
+        raise ArgumentError("--proba is for classes, --interval for values. Received: both.")
+    if proba:
+        return _probabilities(model, x)
+    values = model.predict(x)
+    if level is not None:
+        bounds = model.predict_interval(x, level)
+        return np.column_stack([values, bounds]), ["prediction", "lower", "upper"]
+    many = values.ndim == 2
+    return values, [f"prediction_{i}" for i in range(values.shape[1])] if many else ["prediction"]
 
 
 def _ids(data: Dataset, asked: str | None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nnbackend.data.intervals import Intervals
 from nnbackend.data.piecewise import PiecewiseEncoder
 from nnbackend.data.scalers import Scaler
 
@@ -18,6 +19,7 @@ class Preprocessing:
     classes: the labels of the outputs 0, 1, ...
     columns: how a table's columns become features, the result of `ColumnCoding.to_dict`.
     encoder: how those features become the network's inputs.
+    intervals: the errors to expect of a regression's predictions.
     """
 
     scaler: Scaler | None = None
@@ -25,3 +27,4 @@ class Preprocessing:
     classes: tuple[Any, ...] | None = None
     columns: Mapping[str, Any] | None = None
     encoder: PiecewiseEncoder | None = None
+    intervals: Intervals | None = None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from sklearn.model_selection import KFold, StratifiedKFold
 
+from nnbackend.data.scalers import Scaler
 from nnbackend.estimators.fitting import NetworkMLP
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.history import Row
@@ -62,3 +64,8 @@ def loss_of(member: NetworkMLP) -> float:
             return float(member.best_validation_loss_)
         return -float(member.best_validation_score_)
     return float(member.loss_)
+
+
+def scaled_targets(scaler: Scaler | None, y: Any) -> Any:
+    """Return the targets of a member."""
+    return y if scaler is None else scaler.transform(np.asarray(y), dtype=np.float64)

@@ -19,14 +19,16 @@ from sklearn.utils import check_random_state, compute_sample_weight
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
+from nnbackend.data.intervals import Intervals, fit_intervals
 from nnbackend.data.piecewise import PiecewiseEncoder, fit_piecewise
 from nnbackend.data.scalers import Scaler, fit_scaler
+from nnbackend.errors import ArgumentError
 from nnbackend.estimators import base
 from nnbackend.estimators.base import Activations, Data, EvalSet, Units, Weight, parameter
 from nnbackend.estimators.callbacks import own_callbacks
 from nnbackend.estimators.classifier import Classification, MLPClassifier
 from nnbackend.estimators.fitting import NetworkMLP, Rows
-from nnbackend.estimators.members import MemberEnd, folds, loss_of
+from nnbackend.estimators.members import MemberEnd, folds, loss_of, scaled_targets
 from nnbackend.estimators.networks import columns_of
 from nnbackend.estimators.regressor import MLPRegressor, Regression
 from nnbackend.model.calibration import temperature
@@ -105,11 +107,12 @@ class EnsembleMLP(base.BaseMLP):
         if eval_set is not None:
             eval_set = self._encoded_set(eval_set, coding, encoder, target_scaler)
         data = Rows(
-            self._encoded(encoder, rows), _scaled_targets(target_scaler, targets),
+            self._encoded(encoder, rows), scaled_targets(target_scaler, targets),
             None if sample_weight is None
             else _check_sample_weight(sample_weight, rows, dtype=rows.dtype),
         )  # fmt: skip
         members, held = self._fitted_members(data, eval_set)
+        intervals = self._fitted_intervals(members, held, target_scaler)
         temperature = self._calibrated(members, held)
         best = min(members, key=loss_of)
         # All at once at the end: a failed fit keeps the members of the previous fit.
@@ -121,7 +124,7 @@ class EnsembleMLP(base.BaseMLP):
         self.__dict__.update(fitted)
         self.estimators_, self.best_member_ = members, members.index(best)
         self.encoder_, self.target_scaler_ = encoder, target_scaler
-        self.columns_, self.temperature_ = coding, temperature
+        self.columns_, self.temperature_, self.intervals_ = coding, temperature, intervals
         self._network()
         return self
 
@@ -213,6 +216,12 @@ class EnsembleMLP(base.BaseMLP):
         """Return the weights (n,) of the rows where they are held out, or None."""
         return data.weight
 
+    def _fitted_intervals(
+        self, members: list[NetworkMLP], held: list[tuple[Any, ...]], scaler: Scaler | None
+    ) -> Intervals | None:
+        """Return the intervals of values by the held-out rows, or None."""
+        return None
+
     def _calibrated(self, members: list[NetworkMLP], held: list[tuple[Any, ...]]) -> float:
         """Calibrate the members' probabilities by held-out rows; return the temperature."""
         return 1.0
@@ -226,7 +235,7 @@ class EnsembleMLP(base.BaseMLP):
         if target_scaler is not None:
             y = self._eval_targets(np.asarray(y))
             base.check_outputs(y, math.prod(y.shape[1:]), len(target_scaler.shift))
-        return (self._encoded(encoder, X), _scaled_targets(target_scaler, y), *weight)
+        return (self._encoded(encoder, X), scaled_targets(target_scaler, y), *weight)
 
     # ---- after the fit ----------------------------------------------------------------------
 
@@ -289,7 +298,7 @@ class EnsembleMLP(base.BaseMLP):
         columns = columns_of(self) if self.columns_ is None else self.columns_
         known = replace(
             models[0].preprocessing, encoder=self.encoder_, target_scaler=self.target_scaler_,
-            columns=with_labels(columns, models[0].classes),
+            columns=with_labels(columns, models[0].classes), intervals=self.intervals_,
         )  # fmt: skip
         # Calibration undoes label smoothing, so the model is evaluated without.
         networks = [model.network for model in models]
@@ -382,6 +391,30 @@ class TabularMLPRegressor(EnsembleMLP, Regression):
     def _target_scaler(self, y: np.ndarray) -> Scaler | None:
         return None if self._output() == "exp" else fit_scaler("standard", y)
 
+    def predict_interval(self, X: Data, level: float = 0.9) -> np.ndarray:
+        """Return the lower and upper bounds of the values of rows X: (n, 2).
 
-def _scaled_targets(scaler: Scaler | None, y: Any) -> Any:
-    return y if scaler is None else scaler.transform(np.asarray(y), dtype=np.float64)
+        A share `level` of the true values lies between them, in rows like those of the fit.
+        Raises: ArgumentError for several outputs, and where too few rows were held out.
+        """
+        check_is_fitted(self)
+        if self.intervals_ is None:
+            raise ArgumentError(
+                f"predict_interval needs one output and {LEAST_CALIBRATED} held-out rows of each "
+                f"member. Received: {self.n_outputs_} outputs, "
+                f"early_stopping={self.early_stopping}."
+            )
+        return self.intervals_.bounds(self._decoded(self._outputs(X)), level)
+
+    def _fitted_intervals(
+        self, members: list[NetworkMLP], held: list[tuple[Any, ...]], scaler: Scaler | None
+    ) -> Intervals | None:
+        if not all(held) or any(len(y) < LEAST_CALIBRATED or y.ndim > 1 for _, y, *_ in held):
+            return None
+        predicted = np.concatenate(
+            [member.predict(X) for member, (X, *_) in zip(members, held, strict=True)]
+        )
+        true = np.concatenate([y for _, y, *_ in held])
+        if scaler is not None:
+            predicted, true = scaler.inverse(predicted), scaler.inverse(true)
+        return fit_intervals(predicted, true)

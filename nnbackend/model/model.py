@@ -191,6 +191,20 @@ class Model:
         values = out if known.target_scaler is None else known.target_scaler.inverse(out)
         return values[:, 0] if net.n_out == 1 else values
 
+    def predict_interval(self, x: Any, level: float = 0.9) -> np.ndarray:
+        """Return the lower and upper bounds of a regression's values for raw rows: (n, 2).
+
+        A share `level` of the true values lies between them, in rows like those of the fit.
+        Raises: ArgumentError for a model that was not fitted by a preset for tables.
+        """
+        known = self.preprocessing.intervals
+        if known is None:
+            raise ArgumentError(
+                "predict_interval needs a regression by TabularMLPRegressor, or by train --preset "
+                f"tabular. Received: {self!r}."
+            )
+        return known.bounds(self.predict(x), level)
+
     @property
     def has_probabilities(self) -> bool:
         """Whether the outputs are probabilities: softmax or sigmoid."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nnbackend.backend import Backend
+from nnbackend.data.intervals import Intervals
 from nnbackend.data.piecewise import PiecewiseEncoder
 from nnbackend.data.preprocessing import Preprocessing
 from nnbackend.data.scalers import Scaler
@@ -34,7 +35,11 @@ ENTRIES = {
     *("format", "versions", "dtype", "seed", "n_in", "layers", "loss"),
     *("classes", "scaler", "target_scaler", "columns"),
 }
-OPTIONAL = {"precision", "encoder"}  # only in files that have other values than the default
+OPTIONAL = {
+    "precision",
+    "encoder",
+    "intervals",
+}  # in files that need them
 DTYPES = ("float32", "float64")
 PRECISIONS = ("float32", "tf32", "bf16")
 
@@ -96,6 +101,7 @@ def build_preprocessing(description: Mapping[str, Any], arrays: Arrays) -> Prepr
             None if classes is None else tuple(classes),
             description["columns"],
             _build_encoder(description),
+            Intervals.from_dict(description["intervals"]) if "intervals" in description else None,
         )
 
 
