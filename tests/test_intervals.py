@@ -67,9 +67,9 @@ def test_the_preset_has_them_in_python_in_its_model_and_on_the_command_line(
     rng = np.random.default_rng(0)
     x = rng.normal(size=(1_200, 3))
     y = 100.0 + x[:, 0] + rng.normal(size=1_200)
-    model = nn.TabularMLPRegressor(8, max_iter=20, n_members=2, random_state=0, device="numpy").fit(
-        x[:600], y[:600]
-    )
+    model = nn.TabularMLPRegressor(
+        hidden_layer_sizes=8, max_iter=20, n_members=2, random_state=0, device="numpy"
+    ).fit(x[:600], y[:600])
     bounds = model.predict_interval(x[600:], 0.8)
     inside = (y[600:] >= bounds[:, 0]) & (y[600:] <= bounds[:, 1])
     assert inside.mean() == pytest.approx(0.8, abs=0.06)
