@@ -8,9 +8,10 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from nnbackend.cli import SIGNALLED
@@ -58,8 +59,23 @@ from nnbackend.training.loop import Trainer
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add an option for every setting, grouped by topic."""
-    absent: Any = argparse.SUPPRESS
     parser.usage = "nnbackend train DATA [options]"
+    _add_results(add_settings(parser)["results"])
+    parser.epilog = (
+        f"{parser.epilog}\n\nCtrl-C, SIGTERM and SIGUSR1 stop training after the current step and "
+        "save everything, for\n--resume; the exit codes are 130, 143 and 138. A diverged run or a "
+        "missed target exits with 1,\nwrong usage with 2."
+    )
+
+
+def add_settings(
+    parser: argparse.ArgumentParser, defaults: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Any]:
+    """Add DATA and an option for every setting; return the groups by topic.
+
+    defaults: those that differ from `train`'s, for the help.
+    """
+    absent: Any = argparse.SUPPRESS
     parser.add_argument(
         "data",
         metavar="DATA",
@@ -70,17 +86,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     groups = {topic: parser.add_argument_group(topic) for topic in TOPICS}
     for name, about in SETTINGS.items():
         if name != "data":
-            help = f"{about.help_text()} (default: {default_text(name)})".replace("%", "%%")
+            default = defaults.get(name, default_text(name))
+            help = f"{about.help_text()} (default: {default})".replace("%", "%%")
             option = f"--{name.replace('_', '-')}"
             groups[about.topic].add_argument(
                 option, dest=name, metavar=about.metavar, default=absent, help=help
             )
-    _add_results(groups["results"])
-    parser.epilog = (
-        f"{parser.epilog}\n\nCtrl-C, SIGTERM and SIGUSR1 stop training after the current step and "
-        "save everything, for\n--resume; the exit codes are 130, 143 and 138. A diverged run or a "
-        "missed target exits with 1,\nwrong usage with 2."
-    )
+    return groups
 
 
 def _add_results(group: Any) -> None:
@@ -102,48 +114,65 @@ def _add_results(group: Any) -> None:
 def faults(args: argparse.Namespace) -> list[ArgumentError]:
     """Return the errors of the settings given."""
     try:
-        resolve(_given(args), args.config)
+        resolve(given(args), args.config)
     except ArgumentError as error:
         return [error]
     return []
 
 
-def _given(args: argparse.Namespace) -> dict[str, str]:
+def given(args: argparse.Namespace) -> dict[str, str]:
+    """Return the settings on the command line, as text."""
     return {name: text for name, text in vars(args).items() if name in SETTINGS}
 
 
 def run(args: argparse.Namespace) -> int:
     """Train and return the exit code."""
     begin = time.perf_counter()
-    with _quiet_logging(args.quiet):
+    with quiet_logging(args.quiet):
         plan, checkpoint = _plan(args)
-        config = to_toml(plan.settings)  # refuses names of files that have no place in it
+        to_toml(plan.settings)  # refuses names of files that have no place in it
         folder = Path(args.resume) if checkpoint else new_folder(args.out, plan.data.name)
-        backend = plan.net.backend
-        facts = environment(backend, plan.settings.seed, describe_facts(plan), folder)
-        for name in (MODEL, LAST, CONFIG, ENVIRONMENT):  # a kill may leave temporary files
-            sweep(folder, name)
-        if checkpoint is None:
-            write_text(folder / CONFIG, config)
-        try:
-            write_environment(folder, facts)
-            _learn(plan, folder, args.quiet, checkpoint)
-            results = figures(plan)
-            drawn = _draw(plan.trainer, folder)
-        except KeyboardInterrupt:  # after training, which handles the signal itself
-            return _interrupted(plan.trainer, folder)
-        except (BackendError, RuntimeError, OSError, MemoryError):  # device, disk or host memory
-            print_message(_describe_saved(plan.trainer, folder))
-            raise
+        return execute(plan, folder, checkpoint, begin, is_quiet=args.quiet, with_json=args.json)
+
+
+def execute(
+    plan: Plan,
+    folder: Path,
+    checkpoint: Checkpoint | None,
+    begin: float,
+    *,
+    is_quiet: bool,
+    with_json: bool,
+    known: Mapping[str, Any] = MappingProxyType({}),
+) -> int:
+    """Train a plan, write its run folder, print the results and return the exit code.
+
+    begin: the `perf_counter` of the command's start.  known: results that precede those of the run.
+    """
+    facts = environment(plan.net.backend, plan.settings.seed, describe_facts(plan), folder)
+    for name in (MODEL, LAST, CONFIG, ENVIRONMENT):  # a kill may leave temporary files
+        sweep(folder, name)
+    if checkpoint is None:
+        write_text(folder / CONFIG, to_toml(plan.settings))
+    try:
+        write_environment(folder, facts)
+        _learn(plan, folder, is_quiet, checkpoint)
+        results = {**known, **figures(plan)}
+        drawn = _draw(plan.trainer, folder)
+    except KeyboardInterrupt:  # after training, which handles the signal itself
+        return _interrupted(plan.trainer, folder)
+    except (BackendError, RuntimeError, OSError, MemoryError):  # device, disk or host memory
+        print_message(_describe_saved(plan.trainer, folder))
+        raise
     results |= {
         "seconds": round(time.perf_counter() - begin, 3),
-        "device": backend.device,
+        "device": plan.net.backend.device,
         "model": str(folder / MODEL),
         "curves": None if drawn is None else str(drawn),
     }
     write_environment(folder, {**facts, "results": results})
     report(results)
-    if args.json:
+    if with_json:
         print(to_json(results))
     sys.stdout.flush()
     if plan.trainer.state.history.stop_reason == "interrupted":
@@ -154,17 +183,17 @@ def run(args: argparse.Namespace) -> int:
 
 def _plan(args: argparse.Namespace) -> tuple[Plan, Checkpoint | None]:
     """Return the plan of a new run, or of one to resume with its checkpoint."""
-    given = _given(args)
+    found = given(args)
     checkpoint = None
     if args.resume is not None:
-        settings = settings_of_run(Path(args.resume), given, args.out or args.config)
+        settings = settings_of_run(Path(args.resume), found, args.out or args.config)
         checkpoint = checkpoint_of_run(Path(args.resume))
     else:
-        settings = resolve(given, args.config)
+        settings = resolve(found, args.config)
         if args.config is not None:
             settings = relocated_config(settings, Path(args.config).parent)
         check_out(args.out)
-    if checkpoint is None or "device" in given:
+    if checkpoint is None or "device" in found:
         backend = get_backend(settings.device)
     else:
         backend = device_of(checkpoint)
@@ -243,7 +272,7 @@ def _describe_saved(trainer: Trainer, folder: Path) -> str:
 
 
 @contextlib.contextmanager
-def _quiet_logging(is_quiet: bool) -> Iterator[None]:
+def quiet_logging(is_quiet: bool) -> Iterator[None]:
     """Hide the library's log messages below errors inside the context if `is_quiet`."""
     logger = logging.getLogger("nnbackend")
     before = logger.level
