@@ -7,6 +7,7 @@ import csv
 import io
 import signal
 import sys
+import threading
 import time
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +28,7 @@ from nnbackend.model.metrics import METRICS
 from nnbackend.options import ABOVE_0, AT_LEAST_1, Kind, raise_all
 from nnbackend.plots.trials import trials as draw_trials
 from nnbackend.search.api import require_optuna
-from nnbackend.search.objective import Problem, check_metric
+from nnbackend.search.objective import Problem, check_folds, check_metric
 from nnbackend.search.progress import TrialTable
 from nnbackend.search.rows import FACTS, Row, about, best_of, best_row, hash_of, values_of
 from nnbackend.search.space import Range, Space, default_space, space_of
@@ -38,6 +39,13 @@ SHOWN = 6  # settings in the picture
 NUMBERS: dict[str, tuple[Kind, Any, str, str]] = {
     "trials": (AT_LEAST_1, 50, "N", "trials of the study, those of earlier commands included"),
     "minutes": (ABOVE_0, None, "X", "time limit of the search; the best run is trained after it"),
+    "folds": (
+        AT_LEAST_1,
+        None,
+        "N",
+        "trainings of each trial, judged on different rows by their mean "
+        "value (default: 5 where fewer than 250 validation rows would judge, else 1)",
+    ),
     "workers": (AT_LEAST_1, 1, "N", "processes that run trials at the same time"),
 }
 
@@ -49,7 +57,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("search")
     for name, (_, default, metavar, text) in NUMBERS.items():
         shown = "none" if default is None else default
-        group.add_argument(f"--{name}", metavar=metavar, help=f"{text} (default: {shown})")
+        text = text if "(default" in text else f"{text} (default: {shown})"
+        group.add_argument(f"--{name}", metavar=metavar, help=text)
     group.add_argument(
         "--space", metavar="FILE|NAME=VALUES", action="append", default=[],
         help="what to search instead of the default: a .toml file, or learning_rate=log:1e-4:0.1, "
@@ -93,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
         check_out(args.out)
         backend = get_backend(settings.device)
         source = read(settings)
-        problem = _problem(source, fixed, args, backend.device)
+        problem = _problem(source, fixed, args, backend.device, numbers.pop("folds"))
         to_toml(source.settings)
         folder = new_folder(args.out, source.data.name)
         search = Search(problem, folder, args.study or str(folder / STUDY), args.quiet, **numbers)
@@ -159,7 +168,7 @@ class Search:
         known = f", {n_known} known" if n_known else ""
         return "\n".join([
             f"data       {data.n_samples:,} training rows, {data.n_features} features, "
-            f"validation {facts['validation']}",
+            f"judged by {facts['validation']}",
             f"search     {self.trials} trials{known}{limit}, by valid {facts['metric']}",
             *(f"  {line}" for line in facts["space"].split("; ")),
             f"settings   {facts['settings']}",
@@ -230,7 +239,9 @@ def _settings(args: argparse.Namespace) -> tuple[Settings, set[str], dict[str, A
     return settings, fixed, numbers
 
 
-def _problem(source: Source, fixed: set[str], args: argparse.Namespace, device: str) -> Problem:
+def _problem(
+    source: Source, fixed: set[str], args: argparse.Namespace, device: str, folds: int | None
+) -> Problem:
     data = source.parts.training
     space: Space
     if args.space:
@@ -238,7 +249,10 @@ def _problem(source: Source, fixed: set[str], args: argparse.Namespace, device: 
     else:
         space = default_space(source.settings, data, fixed)
     metric = check_metric(args.metric, data, space)
-    return Problem(data, source.validation, source.settings, space, metric, device)
+    return Problem(
+        data, source.validation, source.settings, space, metric, device,
+        check_folds(folds, data, source.validation),
+    )  # fmt: skip
 
 
 def _read_space(words: Sequence[str]) -> dict[str, Any]:
@@ -275,6 +289,9 @@ def _csv(rows: Sequence[Row]) -> str:
 def _signals() -> Iterator[list[int]]:
     """Let SIGTERM end the search as Ctrl-C does; yield the list of those received."""
     received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # Python delivers none there
+        yield received
+        return
 
     def interrupt(number: int, frame: Any) -> None:
         received.append(number)

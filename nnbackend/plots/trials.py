@@ -14,6 +14,8 @@ from nnbackend.plots.figures import FAINT, INK, TRAIN, VALID, bare, new_figure, 
 GREY = "#9a9a9a"
 COLUMNS = 3  # of panels of settings
 WIDE_RANGE = 20.0  # values above 0 whose range has this ratio are drawn on a logarithmic scale
+FEW = 6  # different numbers are drawn side by side
+NARROW = 30.0  # ratio of the ends of a logarithmic axis, below which 2 and 5 are marked too
 SHIFT = 0.22  # spread of the points of a category
 BEST: dict[str, Any] = {
     "marker": "*", "markersize": 14, "color": VALID, "markeredgecolor": "white", "zorder": 5,
@@ -79,6 +81,7 @@ class _Scale:
         """Set the axis of values."""
         if self.is_log:
             axes.set_yscale("log")
+            _plain_ticks(axes.yaxis, self.limits[1] / self.limits[0])
         axes.set_ylim(*self.limits)
 
 
@@ -121,26 +124,37 @@ def _draw_setting(
     """Draw the value over a setting: numbers on an axis, other values side by side."""
     known = [row for row in rows if row.get(name) is not None]
     values = [row[name] for row in known]
-    is_number = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
-    if is_number:
-        places = dict(zip((row["trial"] for row in known), values, strict=True))
+    different = set(values)
+    is_number = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in different)
+    if is_number and len(different) > FEW:
+        places = {row["trial"]: float(row[name]) for row in known}
         if is_logarithmic:
             axes.set_xscale("log")
+            _plain_ticks(axes.xaxis, max(values) / min(values))
     else:
-        names = sorted(set(map(str, values)))
+        order = sorted(different, key=None if is_number else str)
         spread = np.random.Generator(np.random.Philox(0)).uniform(-SHIFT, SHIFT, len(known))
         places = {
-            row["trial"]: names.index(str(row[name])) + float(shift)
+            row["trial"]: order.index(row[name]) + float(shift)
             for row, shift in zip(known, spread, strict=True)
         }
-        axes.set_xticks(range(len(names)), names)
-        axes.set_xlim(-0.6, len(names) - 0.4)
+        axes.set_xticks(range(len(order)), list(map(str, order)))
+        axes.set_xlim(-0.6, len(order) - 0.4)
     _dots(axes, [places[row["trial"]] for row in known], known, scale)
     if best["trial"] in places:
         axes.plot(places[best["trial"]], best["value"], **BEST)
     scale.apply(axes)
     axes.set_xlabel(name)
     _finish(axes)
+
+
+def _plain_ticks(axis: Any, ratio: float) -> None:
+    """Mark a logarithmic axis with plain numbers, and few of them."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if ratio < NARROW else (1,)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _dots(

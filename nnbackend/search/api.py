@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from nnbackend.config import SETTINGS, Settings
+from nnbackend.data import Dataset
 from nnbackend.devices import get_backend
 from nnbackend.errors import ArgumentError, Fault
 from nnbackend.model.model import Model
 from nnbackend.options import ABOVE_0, AT_LEAST_1, INSIDE_0_AND_1, raise_all, unknown_keywords
 from nnbackend.search.data import as_dataset, code_validation
-from nnbackend.search.objective import Problem, check_metric, refit
+from nnbackend.search.objective import Problem, check_folds, check_metric, refit
 from nnbackend.search.progress import TrialTable
 from nnbackend.search.rows import about, best_of, hash_of, values_of
-from nnbackend.search.space import SEARCHABLE, default_space, setting_value, space_of
+from nnbackend.search.space import SEARCHABLE, Space, default_space, setting_value, space_of
 from nnbackend.training.history import History
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def tune(
     space: Any = None,
     metric: str | None = None,
     validation: Any = 0.2,
+    folds: int | None = None,
     study: str | os.PathLike[str] | None = None,
     workers: int = 1,
     seed: int = 0,
@@ -80,11 +82,14 @@ def tune(
     metric: "loss", or a metric of the model such as "roc_auc", of the validation rows; the weights
         are those of the best epoch by `monitor`.
     validation: the fraction of the rows that judge a trial, or rows (x, y).
+    folds: trainings of each trial, judged on different rows, by their mean value; by default 5
+        where `validation` would be fewer than 250 rows, else 1.
     study: a file of trials; if it exists, the search continues it.
     workers: processes that run trials at the same time.  seed: of the search and of every trial.
     progress: True prints each trial to stderr; or a function of its row.
     settings: those that are not searched, as on the command line: epochs, optimizer, hidden, ...
-    The model is trained as in the best trial: with the same rows held out, which select its epoch.
+    The model is trained with the fraction `validation` held out, which selects its epoch: without
+    folds exactly as in the best trial.
     Ctrl-C ends the search and keeps its trials.
     Raises: ArgumentError for invalid arguments, all at once, without Optuna, and if no trial
     succeeds; DataError for rows that cannot be used.
@@ -92,43 +97,55 @@ def tune(
     require_optuna()
     from nnbackend.search import study as studies
 
-    _check(trials, minutes, workers, validation, settings)
+    _check(trials, minutes, workers, folds, validation, settings)
     data = as_dataset(x, y, task)
-    given = {name: setting_value(name, value) for name, value in settings.items()}
-    base = Settings(**given, seed=seed)
-    chosen = default_space(base, data, given) if space is None else space_of(space, given)
+    base, searched = _settings_and_space(data, space, settings, seed)
     problem = Problem(
-        data, code_validation(validation, data), base, chosen, check_metric(metric, data, chosen),
-        get_backend(device).device,
+        data, code_validation(validation, data), base, searched,
+        check_metric(metric, data, searched),
+        get_backend(device).device, check_folds(folds, data, validation),
     )  # fmt: skip
     deadline = None if minutes is None else time.time() + 60 * minutes
+    table = TrialTable(sys.stderr, problem, trials, deadline, workers)
+    shown = progress if callable(progress) else table.add if progress else lambda row: None
     with tempfile.TemporaryDirectory() as folder:
         path = None if study is None else os.fspath(study)
         if path is None and workers > 1:
             path = str(Path(folder) / "study")
-        found = studies.open_study(problem, path, about(problem, hash_of(data)))
-        table = TrialTable(sys.stderr, problem, trials, deadline, workers)
-        shown = progress if callable(progress) else table.add if progress else lambda row: None
+        found = studies.open_study(problem, path, about(problem, hash_of(problem.data)))
         studies.search(
             found, problem, path, trials=trials, deadline=deadline, workers=workers, show=shown
         )
-        rows = studies.rows_of(found)
-        best, best_settings = best_of(problem, rows)
-        model, trainer = refit(problem, best_settings)
         if study is None and path is not None:  # the file is removed
             found = studies.in_memory(found)
+    rows = studies.rows_of(found)
+    best, chosen = best_of(problem, rows)
+    model, history = refit(problem, chosen)
     return TuneResult(
-        values_of(best), best["value"], problem.metric, model, trainer.state.history,
-        best_settings, rows, studies.importances(found), found,
+        values_of(best), best["value"], problem.metric, model, history, chosen, rows,
+        studies.importances(found), found,
     )  # fmt: skip
 
 
+def _settings_and_space(
+    data: Dataset, space: Any, settings: Mapping[str, Any], seed: int
+) -> tuple[Settings, Space]:
+    given = {name: setting_value(name, value) for name, value in settings.items()}
+    base = Settings(**given, seed=seed)
+    return base, default_space(base, data, given) if space is None else space_of(space, given)
+
+
 def _check(
-    trials: Any, minutes: Any, workers: Any, validation: Any, settings: Mapping[str, Any]
-) -> None:
+    trials: Any,
+    minutes: Any,
+    workers: Any,
+    folds: Any,
+    validation: Any,
+    settings: Mapping[str, Any],
+) -> None:  # fmt: skip
     """Raise ArgumentError for all invalid arguments at once."""
     faults: list[Any] = unknown_keywords("tune", settings, FIXABLE)
-    for name, value in (("trials", trials), ("workers", workers)):
+    for name, value in (("trials", trials), ("workers", workers), ("folds", folds or 1)):
         if not AT_LEAST_1.is_good(value):
             faults.append(Fault(name, AT_LEAST_1.expected, value))
     if minutes is not None and not ABOVE_0.is_good(minutes):

@@ -1,13 +1,15 @@
 """One trial of a search: train with the trial's settings, report, prune, and judge.
 
-A trial is judged by its best epoch on the validation rows. Trials that diverge count as the worst
-ones, so that the sampler avoids their settings.
+A trial is judged by its best epoch on the validation rows; where these are few, by the mean over
+several folds, because the best of many trials is else the luckiest on a few rows.
 """
 
 from __future__ import annotations
 
 import math
 import time
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +25,7 @@ from nnbackend.model.model import Model
 from nnbackend.search.space import Space, apply, suggest_values
 from nnbackend.suggestions import suggest
 from nnbackend.training.callbacks import Callback
-from nnbackend.training.history import LARGER_IS_BETTER, Row
+from nnbackend.training.history import LARGER_IS_BETTER, History, Row
 from nnbackend.training.loop import Trainer
 from nnbackend.training.preparation import Validation
 from nnbackend.training.run import Run
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 LOSS = "loss"
 COMPLETE, PRUNED, LATE, INTERRUPTED = "complete", "pruned", "out of time", "interrupted"
 VALUES = "values"  # attribute of a trial: the values that it tries
+FOLDS, FEW_ROWS = 5, 250  # by default folds, where fewer validation rows than that would judge
 REPORTS = 20  # of a trial's progress, at most
 
 
@@ -44,6 +47,7 @@ class Problem:
     data: the training rows.  validation: the fraction of them, or the rows, that judge a trial.
     settings: the settings that are not searched.  metric: "loss", or a metric of the model.
     device: the name of the backend, which each worker opens.
+    folds: the number of trainings of a trial, each judged on other rows; 1 uses `validation`.
     """
 
     data: Dataset
@@ -52,6 +56,7 @@ class Problem:
     space: Space
     metric: str
     device: str
+    folds: int = 1
 
     @property
     def is_maximised(self) -> bool:
@@ -84,6 +89,17 @@ class Problem:
     def trainer(self, settings: Settings) -> Trainer:
         """Return the trainer of completed settings."""
         return build_trainer(settings, self.data, self.validation, get_backend(self.device))
+
+    def parts(self) -> Iterator[tuple[Dataset, Validation]]:
+        """Yield the training and the validation rows of each training of a trial."""
+        if self.folds == 1:
+            yield self.data, self.validation
+            return
+        data, y = self.data, self.data.y
+        assert y is not None
+        for rest, held_out in _folds(y, self.folds, self.settings.seed, data.classes is not None):
+            held = data.rows(held_out)
+            yield data.rows(rest), (held.x, held.y)
 
     def value(self, trainer: Trainer) -> float:
         """Return the metric of the best epoch, whose weights the network must have."""
@@ -123,30 +139,72 @@ def check_metric(metric: str | None, problem_data: Dataset, space: Space) -> str
     return metric
 
 
+def check_folds(folds: int | None, data: Dataset, validation: Validation) -> int:
+    """Return the number of folds: by default several where the validation rows are few.
+
+    Raises: ArgumentError for several folds of given validation rows, or of too few rows.
+    """
+    is_share = isinstance(validation, float)
+    if folds is None:
+        is_few = is_share and float(validation) * data.n_samples < FEW_ROWS  # type: ignore[arg-type]
+        return FOLDS if is_few and data.n_samples >= 2 * FOLDS else 1
+    if folds > 1 and not is_share:
+        expected = "1 with given validation rows, which judge every trial"
+        raise ArgumentError(Fault("folds", expected, folds))
+    if folds > data.n_samples // 2:
+        expected = f"at most half of the {data.n_samples} training rows"
+        raise ArgumentError(Fault("folds", expected, folds))
+    return folds
+
+
+def _folds(
+    y: np.ndarray, n: int, seed: int, are_classes: bool
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield (other rows, held-out rows) of each fold; classes are spread evenly if possible."""
+    from sklearn.model_selection import KFold, StratifiedKFold
+
+    seed %= 1 << 32  # as scikit-learn takes it
+    is_possible = are_classes and y.ndim == 1 and int(np.bincount(y).max()) >= n
+    kind = StratifiedKFold if is_possible else KFold
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of classes with fewer rows than folds
+        yield from kind(n, shuffle=True, random_state=seed).split(y, y if is_possible else None)
+
+
 class TrialMonitor(Callback):
     """Callback that reports a trial's progress, and ends it if it is pruned or out of time.
 
     The progress is the lowest monitored value so far, negated if the study maximises.
-    deadline: the time, as `time.time`, at which the trial ends.
+    trial: None reports nothing.
+    deadline: the time, as `time.time`, at which the trial ends, but not before its first epoch.
     """
 
-    def __init__(self, trial: Trial, is_maximised: bool, deadline: float | None) -> None:
+    def __init__(self, trial: Trial | None, is_maximised: bool, deadline: float | None) -> None:
         self.trial, self.sign = trial, -1.0 if is_maximised else 1.0
         self.deadline = math.inf if deadline is None else deadline
         self.is_pruned = self.is_late = False
 
     def on_progress(self, trainer: Run, step: int, n_steps: int) -> None:
-        if time.time() > self.deadline:
+        if trainer.state.history.rows and time.time() > self.deadline:
             self.is_late = trainer.interrupt.requested = True
 
     def on_epoch_end(self, trainer: Run, row: Row) -> bool | None:
         epoch, epochs = int(row["epoch"]), trainer.config.epochs
         self.is_late = time.time() > self.deadline and epoch < epochs
         lowest = min(trainer.state.history.costs)
-        if epoch % max(1, epochs // REPORTS) == 0 and epoch < epochs and math.isfinite(lowest):
+        is_due = epoch % max(1, epochs // REPORTS) == 0 and epoch < epochs
+        if self.trial is not None and is_due and math.isfinite(lowest):
             self.trial.report(self.sign * lowest, epoch)
             self.is_pruned = self.trial.should_prune()
         return self.is_pruned or self.is_late
+
+    def state(self, history: History) -> str:
+        """Return how the training ended."""
+        if self.is_late:
+            return LATE
+        if history.stop_reason == "interrupted":
+            return INTERRUPTED
+        return PRUNED if self.is_pruned else COMPLETE
 
 
 @dataclass(frozen=True)
@@ -159,39 +217,43 @@ class Outcome:
 
 
 def run_trial(problem: Problem, trial: Trial, deadline: float | None) -> Outcome:
-    """Train with the settings of a trial.
+    """Train with the settings of a trial, once for each fold; the first one may be pruned.
 
     Raises: DivergedError, and other errors of the settings or the device.
     """
     begin = time.perf_counter()
-    trainer = problem.trainer(problem.settings_of(problem.suggest(trial)))
-    monitor = TrialMonitor(trial, problem.is_maximised, deadline)
-    trainer.callbacks = (monitor,)
-    history = trainer.run()
-    value = None
-    if history.rows:
-        trainer.state.restore_best()
-        value = problem.value(trainer)
-    state = PRUNED if monitor.is_pruned else COMPLETE
-    if monitor.is_late:
-        state = LATE
-    elif history.stop_reason == "interrupted":
-        state = INTERRUPTED
+    settings = problem.settings_of(problem.suggest(trial))
+    backend = get_backend(problem.device)
+    state = COMPLETE
+    values: list[float] = []
+    histories: list[History] = []
+    for data, validation in problem.parts():
+        trainer = build_trainer(settings, data, validation, backend)
+        monitor = TrialMonitor(None if values else trial, problem.is_maximised, deadline)
+        trainer.callbacks = (monitor,)
+        history = trainer.run()
+        if history.rows:
+            trainer.state.restore_best()
+            values.append(problem.value(trainer))
+            histories.append(history)
+        state = monitor.state(history)
+        if state != COMPLETE:
+            break
     facts = {
-        "n_epochs": len(history),
-        "best_epoch": int(history.best["epoch"]) if history.rows else 0,
+        "n_epochs": len(histories[0]) if histories else 0,
+        "best_epoch": int(histories[0].best["epoch"]) if histories else 0,
         "seconds": round(time.perf_counter() - begin, 3),
     }
-    return Outcome(state, value, facts)
+    return Outcome(state, float(np.mean(values)) if values else None, facts)
 
 
-def refit(problem: Problem, settings: Settings) -> tuple[Model, Trainer]:
-    """Return the model of the best settings, trained as in its trial, with its trainer."""
+def refit(problem: Problem, settings: Settings) -> tuple[Model, History]:
+    """Return the model of the best settings, trained as in its trial, and its history."""
     trainer = problem.trainer(settings)
-    trainer.run()
-    if trainer.state.history.rows:
+    history = trainer.run()
+    if history.rows:
         trainer.state.restore_best()
-    return Model.from_parts(trainer.net, trainer.data.preprocessing), trainer
+    return Model.from_parts(trainer.net, trainer.data.preprocessing), history
 
 
 def shortened(settings: Settings, epochs: int) -> Settings:

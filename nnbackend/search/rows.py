@@ -72,14 +72,21 @@ def about(problem: Problem, fingerprint: str) -> dict[str, str]:
     """Return what a search is about, by name: a study continues only the same search."""
     fixed = {name: getattr(problem.settings, name) for name in COMPARED}
     named = [f"{name}={value}" for name, value in fixed.items() if value != DEFAULTS[name]]
-    share = problem.validation
     return {
         "data": fingerprint,
-        "validation": str(share) if isinstance(share, float) else "given rows",
+        "validation": judged_by(problem),
         "settings": ", ".join(named) or "defaults",
         "space": "; ".join(describe(problem.space)),
         "metric": problem.metric,
     }
+
+
+def judged_by(problem: Problem) -> str:
+    """Return the rows that judge trials, in words."""
+    if problem.folds > 1:
+        return f"{problem.folds} folds"
+    share = problem.validation
+    return f"{share:g} of the rows" if isinstance(share, float) else "given rows"
 
 
 def hash_of(data: Dataset) -> str:

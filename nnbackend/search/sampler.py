@@ -1,4 +1,4 @@
-"""The sampler of a search: TPE, seeded anew for each trial by its number.
+"""The sampler of a search: TPE, seeded for each trial by its number.
 
 So a resumed study, and one that several workers share, draws other values in each trial, and the
 same seed gives the same trials.

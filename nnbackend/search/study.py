@@ -12,6 +12,7 @@ import math
 import os
 import signal
 import time
+import warnings
 from collections.abc import Callable, Generator, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -33,6 +34,7 @@ from nnbackend.training.interrupt import InterruptGuard
 
 NAME = "nnbackend"  # of the study in its file
 STARTUP = 5  # complete trials before others are pruned
+ENOUGH = 8  # complete trials show which settings are important
 FAILED, MOST_FAILURES = "failed", 3  # before any trial works
 WARM_UP = 5  # a trial is not pruned in the first epochs // WARM_UP epochs
 FACTS = "search"  # attribute of a study: what the search is about
@@ -230,7 +232,7 @@ def search(
 def _alone(study: Study, problem: Problem, trials: int, deadline: float | None) -> Generator[Row]:
     """Yield the trials as they end."""
     with InterruptGuard() as guard:
-        while n_tried(study) < trials and not _is_over(deadline):
+        while n_tried(study) < trials and not _is_over(study, deadline):
             yield one_trial(study, problem, deadline)
             if guard.requested:
                 raise KeyboardInterrupt
@@ -256,7 +258,7 @@ def _in_worker(path: str, problem: Problem, deadline: float | None, trials: int)
     if hasattr(signal, "SIGINT"):
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process ends its workers
     study = _study_of(path, problem.settings.seed)
-    if _is_over(deadline) or n_tried(study) >= trials:
+    if n_tried(study) >= trials or _is_over(study, deadline):
         return None
     study.pruner = _pruner(problem)
     return one_trial(study, problem, deadline)
@@ -271,14 +273,18 @@ def _study_of(path: str, seed: int) -> Study:
         )
 
 
-def _is_over(deadline: float | None) -> bool:
-    return deadline is not None and time.time() > deadline
+def _is_over(study: Study, deadline: float | None) -> bool:
+    """Return True after the deadline; at least one trial runs."""
+    return deadline is not None and time.time() > deadline and bool(rows_of(study))
 
 
 def importances(study: Study) -> dict[str, float]:
     """Return the importance of each setting for the value, in descending order; {} if unknown."""
-    with _quiet_optuna():
+    if sum(row[STATE] == COMPLETE for row in rows_of(study)) < ENOUGH:
+        return {}
+    with _quiet_optuna(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # all values may be equal
         try:
             return dict(optuna.importance.get_param_importances(study))
-        except (ValueError, RuntimeError, ImportError):  # too few trials
+        except (ValueError, RuntimeError):
             return {}
