@@ -80,7 +80,7 @@ def test_settings_that_are_given_are_not_searched(rows: tuple[np.ndarray, np.nda
     assert result.best_params.keys() == names
     assert result.settings.hidden == (7, 5)
     assert result.settings.optimizer == "sgd"
-    assert max(row["learning_rate"] for row in result.trials) > 0.03  # sgd takes larger rates
+    assert max(row["learning_rate"] for row in result.trials) > 0.01  # sgd takes larger rates
 
 
 def test_a_function_of_the_trial_is_a_space(rows: tuple[np.ndarray, np.ndarray]) -> None:

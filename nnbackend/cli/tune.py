@@ -44,7 +44,7 @@ NUMBERS: dict[str, tuple[Kind, Any, str, str]] = {
         None,
         "N",
         "trainings of each trial, judged on different rows by their mean "
-        "value (default: 5 where fewer than 250 validation rows would judge, else 1)",
+        "value (default: 5 where fewer than 500 validation rows would judge, else 1)",
     ),
     "workers": (AT_LEAST_1, 1, "N", "processes that run trials at the same time"),
 }
@@ -104,11 +104,13 @@ def run(args: argparse.Namespace) -> int:
         source = read(settings)
         problem = _problem(source, fixed, args, backend.device, numbers.pop("folds"))
         to_toml(source.settings)
-        folder = new_folder(args.out, source.data.name)
-        search = Search(problem, folder, args.study or str(folder / STUDY), args.quiet, **numbers)
+        folder = None if args.study else new_folder(args.out, source.data.name)
+        study_path = args.study or str(Path(folder or "") / STUDY)
+        search = Search(problem, study_path, args.quiet, **numbers)
+        folder = folder or new_folder(args.out, source.data.name)
         received = search.run()
         best, chosen = best_of(problem, search.rows)
-        files = search.write()
+        files = search.write(folder)
         if not args.quiet:
             print(f"\ntraining the settings of trial {best['trial']}\n", file=sys.stderr)
         code = train.execute(
@@ -121,39 +123,39 @@ def run(args: argparse.Namespace) -> int:
             },
         )  # fmt: skip
     if received:
-        print_message(f"interrupted; continue the search with --study {search.study_path}")
+        print_message(f"interrupted; continue the search with --study {study_path}")
         return SIGNALLED + received
     return code
 
 
 class Search:
-    """A search in a run folder: its study, its trials as rows, and the files on them."""
+    """A search: its study, its trials as rows, and the files on them."""
 
     def __init__(
-        self, problem: Problem, folder: Path, study_path: str, is_quiet: bool, *,
+        self, problem: Problem, study_path: str, is_quiet: bool, *,
         trials: int, minutes: float | None, workers: int,
     ) -> None:  # fmt: skip
-        self.problem, self.folder, self.study_path = problem, folder, study_path
-        self.is_quiet, self.trials, self.workers = is_quiet, trials, workers
-        self.minutes = minutes
-        self.rows: list[Row] = []
+        from nnbackend.search import study as studies
+
+        self.problem, self.study_path, self.is_quiet = problem, study_path, is_quiet
+        self.trials, self.minutes, self.workers = trials, minutes, workers
+        self.about = about(problem, hash_of(problem.data))
+        self.study = studies.open_study(problem, study_path, self.about)
+        self.rows = studies.rows_of(self.study)
 
     def run(self) -> int:
         """Run the trials; return the number of the signal that interrupted them, or 0."""
         from nnbackend.search import study as studies
 
         problem = self.problem
-        facts = about(problem, hash_of(problem.data))
-        self.study = studies.open_study(problem, self.study_path, facts)
-        known = studies.rows_of(self.study)
         deadline = None if self.minutes is None else time.time() + 60 * self.minutes
-        best = best_row(known, problem.is_maximised)
-        left = self.trials - studies.n_tried(self.study)
+        best = best_row(self.rows, problem.is_maximised)
         table = TrialTable(
-            sys.stderr, problem, left, deadline, self.workers, best["value"] if best else None
-        )
+            sys.stderr, problem, self.trials - studies.n_tried(self.study), deadline, self.workers,
+            best["value"] if best else None,
+        )  # fmt: skip
         if not self.is_quiet:
-            print(self._header(facts, len(known)), file=sys.stderr)
+            print(self._header(), file=sys.stderr)
         with _signals() as received:
             is_interrupted = studies.search(
                 self.study, problem, self.study_path, trials=self.trials, deadline=deadline,
@@ -163,8 +165,9 @@ class Search:
         self.importances = studies.importances(self.study)
         return (received or [signal.SIGINT])[0] if is_interrupted else 0
 
-    def _header(self, facts: Mapping[str, str], n_known: int) -> str:
+    def _header(self) -> str:
         data, limit = self.problem.data, "" if self.minutes is None else f", {self.minutes:g} min"
+        facts, n_known = self.about, len(self.rows)
         known = f", {n_known} known" if n_known else ""
         return "\n".join([
             f"data       {data.n_samples:,} training rows, {data.n_features} features, "
@@ -177,9 +180,9 @@ class Search:
             "",
         ])  # fmt: skip
 
-    def write(self) -> dict[str, str]:
+    def write(self, folder: Path) -> dict[str, str]:
         """Write the table of trials and its picture; return their paths."""
-        table, picture = self.folder / TABLE, self.folder / PICTURE
+        table, picture = folder / TABLE, folder / PICTURE
         write_text(table, _csv(self.rows))
         files = {"table": str(table)}
         space = self.problem.space

@@ -83,7 +83,7 @@ def tune(
         are those of the best epoch by `monitor`.
     validation: the fraction of the rows that judge a trial, or rows (x, y).
     folds: trainings of each trial, judged on different rows, by their mean value; by default 5
-        where `validation` would be fewer than 250 rows, else 1.
+        where `validation` would be fewer than 500 rows, else 1.
     study: a file of trials; if it exists, the search continues it.
     workers: processes that run trials at the same time.  seed: of the search and of every trial.
     progress: True prints each trial to stderr; or a function of its row.
@@ -102,9 +102,26 @@ def tune(
     base, searched = _settings_and_space(data, space, settings, seed)
     problem = Problem(
         data, code_validation(validation, data), base, searched,
-        check_metric(metric, data, searched),
-        get_backend(device).device, check_folds(folds, data, validation),
+        check_metric(metric, data, searched), get_backend(device).device,
+        check_folds(folds, data, validation),
     )  # fmt: skip
+    found = _search(problem, study, trials, minutes, workers, progress)
+    rows = studies.rows_of(found)
+    best, chosen = best_of(problem, rows)
+    model, history = refit(problem, chosen)
+    return TuneResult(
+        values_of(best), best["value"], problem.metric, model, history, chosen, rows,
+        studies.importances(found), found,
+    )  # fmt: skip
+
+
+def _search(
+    problem: Problem, study: str | os.PathLike[str] | None, trials: int, minutes: float | None,
+    workers: int, progress: bool | Callable[[Row], None],
+) -> optuna.Study:  # fmt: skip
+    """Run the trials; return the study."""
+    from nnbackend.search import study as studies
+
     deadline = None if minutes is None else time.time() + 60 * minutes
     table = TrialTable(sys.stderr, problem, trials, deadline, workers)
     shown = progress if callable(progress) else table.add if progress else lambda row: None
@@ -116,15 +133,8 @@ def tune(
         studies.search(
             found, problem, path, trials=trials, deadline=deadline, workers=workers, show=shown
         )
-        if study is None and path is not None:  # the file is removed
-            found = studies.in_memory(found)
-    rows = studies.rows_of(found)
-    best, chosen = best_of(problem, rows)
-    model, history = refit(problem, chosen)
-    return TuneResult(
-        values_of(best), best["value"], problem.metric, model, history, chosen, rows,
-        studies.importances(found), found,
-    )  # fmt: skip
+        # A file of the workers alone is removed.
+        return studies.in_memory(found) if study is None and path is not None else found
 
 
 def _settings_and_space(

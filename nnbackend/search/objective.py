@@ -1,7 +1,7 @@
 """One trial of a search: train with the trial's settings, report, prune, and judge.
 
-A trial is judged by its best epoch on the validation rows; where these are few, by the mean over
-several folds, because the best of many trials is else the luckiest on a few rows.
+A trial is judged by its best epoch on the validation rows. Where these are few, the best of many
+trials is the luckiest on a few rows: then several folds judge it, all at the same epoch.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 LOSS = "loss"
 COMPLETE, PRUNED, LATE, INTERRUPTED = "complete", "pruned", "out of time", "interrupted"
 VALUES = "values"  # attribute of a trial: the values that it tries
-FOLDS, FEW_ROWS = 5, 250  # by default folds, where fewer validation rows than that would judge
+FOLDS, FEW_ROWS = 5, 500  # by default folds, where fewer validation rows than that would judge
 REPORTS = 20  # of a trial's progress, at most
 
 
@@ -101,12 +102,13 @@ class Problem:
             held = data.rows(held_out)
             yield data.rows(rest), (held.x, held.y)
 
-    def value(self, trainer: Trainer) -> float:
-        """Return the metric of the best epoch, whose weights the network must have."""
-        best = trainer.state.history.best
-        column = f"valid_{self.metric}"
-        if column in best:
-            return best[column]
+    @property
+    def column(self) -> str:
+        """The column of the history with the metric, if it has one."""
+        return f"valid_{self.metric}"
+
+    def value(self, trainer: Run) -> float:
+        """Return the metric of the network's weights on the validation rows."""
         data, model = trainer.data, Model.from_parts(trainer.net, trainer.data.preprocessing)
         assert data.validation is not None
         x, y, _ = data.validation
@@ -119,6 +121,17 @@ class Problem:
             predicted = model.predict(x)
             found = metrics_of(values.reshape(predicted.shape), predicted, 0, [self.metric])
         return found[self.metric]
+
+    def judge(self, histories: Sequence[History]) -> tuple[float, int]:
+        """Return the mean metric of the folds at the epoch that is best on average, and the epoch.
+
+        An epoch of each fold's own would be too good: of a loss that jumps, the lowest values.
+        """
+        n = min(map(len, histories))
+        costs = np.mean([history.costs[:n] for history in histories], axis=0)
+        best = int(np.where(np.isfinite(costs), costs, np.inf).argmin())
+        values = [history.rows[best][self.column] for history in histories]
+        return float(np.mean(values)), best + 1
 
 
 def check_metric(metric: str | None, problem_data: Dataset, space: Space) -> str:
@@ -179,8 +192,9 @@ class TrialMonitor(Callback):
     deadline: the time, as `time.time`, at which the trial ends, but not before its first epoch.
     """
 
-    def __init__(self, trial: Trial | None, is_maximised: bool, deadline: float | None) -> None:
-        self.trial, self.sign = trial, -1.0 if is_maximised else 1.0
+    def __init__(self, problem: Problem, trial: Trial | None, deadline: float | None) -> None:
+        self.problem, self.trial = problem, trial
+        self.sign = -1.0 if problem.is_maximised else 1.0
         self.deadline = math.inf if deadline is None else deadline
         self.is_pruned = self.is_late = False
 
@@ -189,6 +203,9 @@ class TrialMonitor(Callback):
             self.is_late = trainer.interrupt.requested = True
 
     def on_epoch_end(self, trainer: Run, row: Row) -> bool | None:
+        if self.problem.folds > 1 and self.problem.column not in row:
+            with evaluated_weights(trainer):
+                row[self.problem.column] = self.problem.value(trainer)
         epoch, epochs = int(row["epoch"]), trainer.config.epochs
         self.is_late = time.time() > self.deadline and epoch < epochs
         lowest = min(trainer.state.history.costs)
@@ -225,26 +242,40 @@ def run_trial(problem: Problem, trial: Trial, deadline: float | None) -> Outcome
     settings = problem.settings_of(problem.suggest(trial))
     backend = get_backend(problem.device)
     state = COMPLETE
-    values: list[float] = []
     histories: list[History] = []
     for data, validation in problem.parts():
         trainer = build_trainer(settings, data, validation, backend)
-        monitor = TrialMonitor(None if values else trial, problem.is_maximised, deadline)
+        monitor = TrialMonitor(problem, None if histories else trial, deadline)
         trainer.callbacks = (monitor,)
         history = trainer.run()
         if history.rows:
-            trainer.state.restore_best()
-            values.append(problem.value(trainer))
             histories.append(history)
+            if problem.column not in history.best:
+                trainer.state.restore_best()
+                history.best[problem.column] = problem.value(trainer)
         state = monitor.state(history)
         if state != COMPLETE:
             break
+    value, epoch = problem.judge(histories) if histories else (None, 0)
     facts = {
         "n_epochs": len(histories[0]) if histories else 0,
-        "best_epoch": int(histories[0].best["epoch"]) if histories else 0,
+        "best_epoch": epoch,
         "seconds": round(time.perf_counter() - begin, 3),
     }
-    return Outcome(state, float(np.mean(values)) if values else None, facts)
+    return Outcome(state, value, facts)
+
+
+@contextmanager
+def evaluated_weights(trainer: Run) -> Iterator[None]:
+    """Put the weights that are validated, which may be averaged ones, into the network."""
+    net, weights = trainer.net, trainer.state.weights
+    current = net.backend.empty(tuple(net.theta.shape), net.dtype)
+    net.backend.copy(net.theta, current)
+    net.backend.copy(weights, net.theta)
+    try:
+        yield
+    finally:
+        net.backend.copy(current, net.theta)
 
 
 def refit(problem: Problem, settings: Settings) -> tuple[Model, History]:

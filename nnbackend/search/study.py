@@ -34,6 +34,7 @@ from nnbackend.training.interrupt import InterruptGuard
 
 NAME = "nnbackend"  # of the study in its file
 STARTUP = 5  # complete trials before others are pruned
+LOCK_SECONDS = 5  # after which the lock of a killed process is removed
 ENOUGH = 8  # complete trials show which settings are important
 FAILED, MOST_FAILURES = "failed", 3  # before any trial works
 WARM_UP = 5  # a trial is not pruned in the first epochs // WARM_UP epochs
@@ -74,32 +75,40 @@ def open_study(problem: Problem, path: str | None, facts: dict[str, str]) -> Stu
 def _storage(path: str | None) -> BaseStorage:
     if path is None:
         return InMemoryStorage()
-    lock = JournalFileOpenLock(path)
+    if not Path(path).parent.is_dir():
+        raise ArgumentError(
+            f"study must be a file in a folder that exists. Received: {path}. Create "
+            f"{Path(path).parent} first."
+        )
     if os.path.exists(path):
-        lock.acquire()
-        try:
-            _check_file(Path(path))
-        finally:
-            lock.release()
-    return JournalStorage(JournalFileBackend(path, lock_obj=lock))
+        _check_file(path)
+    return JournalStorage(JournalFileBackend(path, lock_obj=_lock(path)))
 
 
-def _check_file(path: Path) -> None:
+def _lock(path: str) -> JournalFileOpenLock:
+    return JournalFileOpenLock(path, grace_period=LOCK_SECONDS)
+
+
+def _check_file(path: str) -> None:
     """Raise ArgumentError for a file that is no study; remove a last line that a kill has cut."""
-    with path.open("r+b") as file:
-        first = file.readline()
-        try:
-            is_study = not first or "op_code" in json.loads(first)
-        except (ValueError, TypeError):
-            is_study = False
-        if not is_study:
-            raise ArgumentError(
-                f"study must be a file that a search has written, or a new one. Received: {path}, "
-                "which is another file. Choose another name."
-            )
-        file.seek(0)
-        content = file.read()
-        file.truncate(content.rfind(b"\n") + 1)
+    lock = _lock(path)
+    lock.acquire()
+    try:
+        with open(path, "r+b") as file:
+            first = file.readline()
+            try:
+                is_study = not first or "op_code" in json.loads(first)
+            except (ValueError, TypeError):
+                is_study = False
+            if not is_study:
+                raise ArgumentError(
+                    "study must be a file that a search has written, or a new one. Received: "
+                    f"{path}, which is another file. Choose another name."
+                )
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+    finally:
+        lock.release()
 
 
 def _pruner(problem: Problem) -> optuna.pruners.BasePruner:
@@ -223,6 +232,8 @@ def search(
                     break
     except KeyboardInterrupt:
         with _quiet_optuna():  # workers that were ended have left their trials
+            if path is not None:
+                _check_file(path)
             for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                 _end(study, trial)
         return True
