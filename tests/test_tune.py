@@ -12,9 +12,12 @@ import pytest
 from sklearn.model_selection import StratifiedKFold
 
 import nnbackend as nn
+from nnbackend.config import Settings
 from nnbackend.errors import ArgumentError, DataError
 from nnbackend.search.api import TuneResult
+from nnbackend.search.objective import Problem
 from nnbackend.search.space import Choices, Range, default_space, space_of
+from nnbackend.training.history import History
 
 optuna = pytest.importorskip("optuna")
 
@@ -129,6 +132,33 @@ def test_tables_with_categories_and_gaps(rng: np.random.Generator) -> None:
     assert np.isfinite(apart.model.predict(new)).all()
 
 
+def test_folds_are_judged_at_one_epoch() -> None:
+    costs = [[3.0, 1.0, 9.0, 2.0], [3.0, 8.0, 1.0, 2.0, 0.0]]  # best on average: the fourth
+    scores = [[0.1, 0.2, 0.3, 0.4], [0.5, 0.6, 0.7, 0.8, 0.9]]
+    histories = [
+        History("valid_loss", [{"valid_loss": c, "valid_accuracy": s}
+                               for c, s in zip(*fold, strict=True)])
+        for fold in zip(costs, scores, strict=True)
+    ]  # fmt: skip
+    problem = Problem(nn.data.load("iris"), 0.2, Settings(), {}, "accuracy", "numpy")
+    assert problem.judge(histories) == (pytest.approx(0.6), 4)
+
+
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_folds_with_a_metric_that_the_history_lacks(
+    rows: tuple[np.ndarray, np.ndarray], ema: float | None
+) -> None:
+    x, y = rows
+    options: dict[str, Any] = {**FAST, "space": {"width": [6]}, "trials": 1, "epochs": 1}
+    options |= {"ema": ema, "metric": "f1"}
+    each = [
+        nn.tune(x[rest], y[rest], validation=(x[held], y[held]), **options).best_value
+        for rest, held in StratifiedKFold(3, shuffle=True, random_state=0).split(x, y)
+    ]
+    found = nn.tune(x, y, **options | {"folds": 3}).best_value
+    assert found == pytest.approx(np.mean(each))
+
+
 def test_folds_judge_a_trial_by_all_rows(rows: tuple[np.ndarray, np.ndarray]) -> None:
     x, y = rows
     options: dict[str, Any] = {**FAST, "trials": 1, "space": {"width": [6]}}
@@ -231,6 +261,29 @@ def test_workers_share_the_study(rows: tuple[np.ndarray, np.ndarray]) -> None:
     assert _trials(alone) == _trials(result)  # of the first ten trials, all are drawn at random
 
 
+def test_an_interrupt_ends_only_the_trials_of_its_search(
+    rows: tuple[np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    path = tmp_path / "study"
+    options: dict[str, Any] = {**FAST, "space": SPACE, "study": path}
+    nn.tune(*rows, **options | {"trials": 1})
+    other = nn.tune(*rows, **options | {"trials": 1}).study.ask().number
+
+    def interrupt(row: dict[str, Any]) -> None:
+        raise KeyboardInterrupt
+
+    result = nn.tune(*rows, workers=2, progress=interrupt, **options | {"trials": 500})
+    states = {trial.number: trial.state.name for trial in result.study.trials}
+    assert states.pop(other) == "RUNNING"
+    assert set(states.values()) <= {"COMPLETE", "PRUNED", "FAIL", "WAITING"}
+    assert len(states) < 500
+    # The interrupted trials wait to be run by the next search.
+    failed = [trial.params for trial in result.study.trials if trial.state.name == "FAIL"]
+    waiting = [trial for trial in result.study.trials if trial.state.name == "WAITING"]
+    assert [trial.system_attrs["fixed_params"] for trial in waiting] == [p for p in failed if p]
+    assert result.history.best["valid_loss"] == result.best_value
+
+
 # ---- spaces and errors ----------------------------------------------------------------------
 
 
@@ -274,8 +327,6 @@ def test_bad_spaces(space: dict[str, Any], message: str) -> None:
 
 
 def test_the_default_space_follows_optimizer_and_data() -> None:
-    from nnbackend.config import Settings
-
     data = nn.data.load("digits")
     assert "learning_rate" not in default_space(Settings(optimizer="lbfgs"), data, ())
     assert "l2" in default_space(Settings(optimizer="lbfgs"), data, ())

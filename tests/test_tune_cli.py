@@ -156,7 +156,7 @@ def test_ctrl_c_keeps_the_trials_and_trains_the_best(tmp_path: Path, workers: st
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "backends")]),
     }
     process = subprocess.Popen(
-        [sys.executable, "-m", "nnbackend", "tune", "iris", "--trials", "100000", "--epochs", "3",
+        [sys.executable, "-m", "nnbackend", "tune", "iris", "--trials", "100000", "--epochs", "40",
          "--device", "numpy", "--folds", "1", "--out", "out", "--json", "--workers", workers,
          *SPACE],
         cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

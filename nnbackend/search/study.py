@@ -12,6 +12,7 @@ import math
 import os
 import signal
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Generator, Iterator
 from functools import lru_cache
@@ -38,6 +39,7 @@ LOCK_SECONDS = 5  # after which the lock of a killed process is removed
 ENOUGH = 8  # complete trials show which settings are important
 FAILED, MOST_FAILURES = "failed", 3  # before any trial works
 WARM_UP = 5  # a trial is not pruned in the first epochs // WARM_UP epochs
+OWNER = "owner"  # attribute of a trial: the search that runs it
 FACTS = "search"  # attribute of a study: what the search is about
 
 # ---- the study ----------------------------------------------------------------------------------
@@ -150,14 +152,17 @@ def in_memory(study: Study) -> Study:
 # ---- one trial ----------------------------------------------------------------------------------
 
 
-def one_trial(study: Study, problem: Problem, deadline: float | None) -> Row:
+def one_trial(study: Study, problem: Problem, deadline: float | None, owner: str = "") -> Row:
     """Run one trial, store its result in the study, and return it.
 
+    owner: the search that runs the trial, one of several that may share the study.
     A trial that fails ends as a row with the error.
     Raises: KeyboardInterrupt if the trial was interrupted; it does not count.
     """
     with _quiet_optuna():
         trial = study.ask()
+        if owner:
+            trial.set_user_attr(OWNER, owner)
         try:
             state, value, attributes = _result(problem, trial, deadline)
         except BaseException:
@@ -216,12 +221,12 @@ def search(
 
     show: called with each trial that has ended.
     """
-    n_failed, works = 0, False
+    n_failed, works, owner = 0, False, uuid.uuid4().hex
     if workers == 1:
         ended = _alone(study, problem, trials, deadline)
     else:
         assert path is not None
-        ended = _parallel(study, problem, path, trials, deadline, workers)
+        ended = _parallel(study, problem, path, trials, deadline, workers, owner)
     try:
         with contextlib.closing(ended):
             for row in ended:
@@ -235,7 +240,8 @@ def search(
             if path is not None:
                 _check_file(path)
             for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-                _end(study, trial)
+                if trial.user_attrs.get(OWNER) == owner:
+                    _end(study, trial)
         return True
     return False
 
@@ -250,8 +256,9 @@ def _alone(study: Study, problem: Problem, trials: int, deadline: float | None) 
 
 
 def _parallel(
-    study: Study, problem: Problem, path: str, trials: int, deadline: float | None, workers: int
-) -> Generator[Row]:
+    study: Study, problem: Problem, path: str, trials: int, deadline: float | None, workers: int,
+    owner: str,
+) -> Generator[Row]:  # fmt: skip
     """Yield the trials of worker processes as they end."""
     from joblib import Parallel, delayed, parallel_config
 
@@ -259,25 +266,32 @@ def _parallel(
     threads = max(1, len(usable_cpus()) // workers)
     with parallel_config(backend="loky", inner_max_num_threads=threads):
         jobs = Parallel(n_jobs=workers, return_as="generator_unordered", pre_dispatch=workers)
-        for row in jobs(delayed(_in_worker)(path, problem, deadline, trials) for _ in range(n)):
-            if row is not None:
-                yield row
+        job = delayed(_in_worker)(path, problem, deadline, trials, owner)
+        rows = jobs(job for _ in range(n))
+        try:
+            yield from filter(None, rows)
+        finally:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that it cancels the trials under way
+                rows.close()
 
 
-def _in_worker(path: str, problem: Problem, deadline: float | None, trials: int) -> Row | None:
+def _in_worker(
+    path: str, problem: Problem, deadline: float | None, trials: int, owner: str
+) -> Row | None:
     """Run one trial in a worker process; return None if the search is over."""
     if hasattr(signal, "SIGINT"):
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process ends its workers
-    study = _study_of(path, problem.settings.seed)
+    study = _study_of(path, problem.settings.seed, owner)
     if n_tried(study) >= trials or _is_over(study, deadline):
         return None
     study.pruner = _pruner(problem)
-    return one_trial(study, problem, deadline)
+    return one_trial(study, problem, deadline, owner)
 
 
 @lru_cache(maxsize=1)
-def _study_of(path: str, seed: int) -> Study:
-    """Return the study in a file, opened once in each worker."""
+def _study_of(path: str, seed: int, owner: str) -> Study:
+    """Return the study in a file, opened once in each worker of a search."""
     with _quiet_optuna():
         return optuna.load_study(
             storage=_storage(path), study_name=NAME, sampler=NumberedSampler(seed)
