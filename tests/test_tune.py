@@ -128,6 +128,8 @@ def test_tables_with_categories_and_gaps(rng: np.random.Generator) -> None:
     found = by_name.model.predict(features)
     assert np.array_equal(found, apart.model.predict(features))
     assert np.isfinite(found).all()
+    assert apart.model.preprocessing.columns is not None
+    assert apart.model.preprocessing.columns["target"] is None
     new = [{"size": None, "color": "purple"}]
     assert np.isfinite(apart.model.predict(new)).all()
 
@@ -150,7 +152,7 @@ def test_folds_with_a_metric_that_the_history_lacks(
 ) -> None:
     x, y = rows
     options: dict[str, Any] = {**FAST, "space": {"width": [6]}, "trials": 1, "epochs": 1}
-    options |= {"ema": ema, "metric": "f1"}
+    options |= {"ema": ema, "metric": "log_loss"}
     each = [
         nn.tune(x[rest], y[rest], validation=(x[held], y[held]), **options).best_value
         for rest, held in StratifiedKFold(3, shuffle=True, random_state=0).split(x, y)
@@ -179,14 +181,17 @@ def test_folds_judge_a_trial_by_all_rows(rows: tuple[np.ndarray, np.ndarray]) ->
 # ---- trials that end early ------------------------------------------------------------------
 
 
-def test_bad_trials_are_pruned(rows: tuple[np.ndarray, np.ndarray]) -> None:
+@pytest.mark.parametrize("folds", [1, 2])
+def test_bad_trials_are_pruned(rows: tuple[np.ndarray, np.ndarray], folds: int) -> None:
     def space(trial: Any) -> dict[str, Any]:
         return {"learning_rate": 0.02 if trial.number < 5 else 1e-6}
 
-    result = nn.tune(*rows, space=space, trials=7, epochs=20, device="numpy")
+    result = nn.tune(*rows, space=space, trials=7, epochs=20, device="numpy", folds=folds)
     states = [row["state"] for row in result.trials]
     assert states == ["complete"] * 5 + ["pruned"] * 2
-    assert all(row["n_epochs"] == 4 and row["value"] is not None for row in result.trials[5:])
+    assert [row["n_epochs"] for row in result.trials[5:]] == [4, 4]
+    # The loss of one fold does not compare with the means of two.
+    assert all((row["value"] is None) == (folds == 2) for row in result.trials[5:])
     assert result.best_params["learning_rate"] == 0.02
 
 
@@ -225,6 +230,7 @@ def test_a_study_continues(rows: tuple[np.ndarray, np.ndarray], tmp_path: Path) 
     resumed = nn.tune(*rows, study=path, **options | {"trials": 4})
     whole = nn.tune(*rows, **options | {"trials": 4})
     assert first.trials == resumed.trials[:2]
+    assert len({row["learning_rate"] for row in resumed.trials}) == 4
     assert _trials(resumed) == _trials(whole)
     again = nn.tune(*rows, study=path, **options | {"trials": 4})
     assert again.trials == resumed.trials

@@ -17,6 +17,15 @@ WIDE_RANGE = 20.0  # values above 0 whose range has this ratio are drawn on a lo
 FEW = 6  # different numbers are drawn side by side
 NARROW = 30.0  # ratio of the ends of a logarithmic axis, below which 2 and 5 are marked too
 SHIFT = 0.22  # spread of the points of a category
+MARKS: tuple[tuple[tuple[str, ...], str, dict[str, Any]], ...] = (
+    (("pruned", "out of time"), "pruned", {"marker": "x", "color": GREY, "markersize": 5}),
+    (("diverged", "failed"), "failed", {"marker": "|", "color": VALID, "markersize": 9}),
+    (
+        ("complete",),
+        "complete",
+        {"marker": "o", "color": TRAIN, "markersize": 5.5, "markeredgecolor": "white"},
+    ),
+)
 BEST: dict[str, Any] = {
     "marker": "*", "markersize": 14, "color": VALID, "markeredgecolor": "white", "zorder": 5,
 }  # fmt: skip
@@ -38,8 +47,7 @@ def trials(
     settings: those that get a panel of their own.  logarithmic: of them, those with such an axis.
     Raises: ArgumentError unless a trial is complete.
     """
-    good = [row for row in rows if row["value"] is not None]
-    done = [row for row in good if row["state"] == "complete"]
+    done = [row for row in rows if row["state"] == "complete"]
     if not done:
         raise ArgumentError("The trials must have a complete one. Received: none.")
     best = (max if is_maximised else min)(done, key=lambda row: row["value"])
@@ -50,7 +58,7 @@ def trials(
     _draw_course(figure.add_subplot(grid[0, :]), rows, best, metric, is_maximised, scale)
     for i, name in enumerate(settings):
         axes = figure.add_subplot(grid[1 + i // COLUMNS, i % COLUMNS])
-        _draw_setting(axes, name, good, best, name in logarithmic, scale)
+        _draw_setting(axes, name, rows, best, name in logarithmic, scale)
         if i % COLUMNS == 0:
             axes.set_ylabel(metric)
     save(figure, path)
@@ -70,11 +78,14 @@ class _Scale:
             high = min(high, median + OUTLIER * (median - low))
         if low == high:
             low, high = low - 0.5, high + 0.5
+        self.is_maximised = is_maximised
         margin = 0.06 * (high - low)
         self.limits = (low / 1.2, high * 1.2) if self.is_log else (low - margin, high + margin)
 
-    def inside(self, value: float) -> float:
-        """Return the value, or the limit that it is beyond, where its mark is drawn."""
+    def inside(self, value: float | None) -> float:
+        """Return the value, or the limit that it is beyond; without a value the worst limit."""
+        if value is None:
+            return self.limits[0 if self.is_maximised else 1]
         return min(max(value, self.limits[0]), self.limits[1])
 
     def apply(self, axes: Any) -> None:
@@ -91,13 +102,6 @@ def _draw_course(
 ) -> None:  # fmt: skip
     """Draw the value of each trial, and the best so far."""
     _dots(axes, [row["trial"] for row in rows], rows, scale)
-    without = [row["trial"] for row in rows if row["value"] is None]
-    worst = scale.limits[0 if is_maximised else 1]
-    if without:
-        axes.plot(
-            without, [worst] * len(without), "|", color=VALID, markersize=9, clip_on=False,
-            label="diverged or failed",
-        )  # fmt: skip
     done = [row for row in rows if row["state"] == "complete"]
     so_far = (np.maximum if is_maximised else np.minimum).accumulate([r["value"] for r in done])
     axes.step(
@@ -160,20 +164,15 @@ def _plain_ticks(axis: Any, ratio: float) -> None:
 def _dots(
     axes: Any, places: Sequence[float], rows: Sequence[Mapping[str, Any]], scale: _Scale
 ) -> None:
-    """Draw the values of trials: dots for complete ones, crosses for those that ended early."""
-    for is_complete, mark, color, label in (
-        (False, "x", GREY, "pruned"), (True, "o", TRAIN, "complete"),
-    ):  # fmt: skip
+    """Draw the values of trials by their state; without a value at the worst edge."""
+    for states, label, look in MARKS:
         found = [
             (place, scale.inside(row["value"]))
             for place, row in zip(places, rows, strict=True)
-            if row["value"] is not None and (row["state"] == "complete") is is_complete
+            if row["state"] in states
         ]
         if found:
-            axes.plot(
-                *zip(*found, strict=True), mark, color=color, markersize=5, alpha=0.8,
-                markeredgecolor="white" if is_complete else color, label=label, clip_on=False,
-            )  # fmt: skip
+            axes.plot(*zip(*found, strict=True), label=label, linestyle="", clip_on=False, **look)
 
 
 def _finish(axes: Any) -> None:

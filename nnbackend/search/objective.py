@@ -226,7 +226,7 @@ class TrialMonitor(Callback):
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a trial. value: the metric, also if the trial was ended early."""
+    """The result of a trial. value: the metric, also if the last fold has ended early."""
 
     state: str
     value: float | None
@@ -256,7 +256,9 @@ def run_trial(problem: Problem, trial: Trial, deadline: float | None) -> Outcome
         state = monitor.state(history)
         if state != COMPLETE:
             break
-    value, epoch = problem.judge(histories) if histories else (None, 0)
+    # The value of fewer folds does not compare with others; out of time, it may be the only one.
+    is_judged = histories and (len(histories) == problem.folds or state == LATE)
+    value, epoch = problem.judge(histories) if is_judged else (None, 0)
     facts = {
         "n_epochs": len(histories[0]) if histories else 0,
         "best_epoch": epoch,

@@ -38,6 +38,7 @@ STARTUP = 5  # complete trials before others are pruned
 LOCK_SECONDS = 5  # after which the lock of a killed process is removed
 ENOUGH = 8  # complete trials show which settings are important
 FAILED, MOST_FAILURES = "failed", 3  # before any trial works
+KEPT = 75.0  # per cent: worse trials are pruned; a half would end most of those that are alike
 WARM_UP = 5  # a trial is not pruned in the first epochs // WARM_UP epochs
 OWNER = "owner"  # attribute of a trial: the search that runs it
 FACTS = "search"  # attribute of a study: what the search is about
@@ -114,8 +115,8 @@ def _check_file(path: str) -> None:
 
 
 def _pruner(problem: Problem) -> optuna.pruners.BasePruner:
-    return optuna.pruners.MedianPruner(
-        n_startup_trials=STARTUP, n_warmup_steps=problem.settings.epochs // WARM_UP
+    return optuna.pruners.PercentilePruner(
+        KEPT, n_startup_trials=STARTUP, n_warmup_steps=problem.settings.epochs // WARM_UP
     )
 
 
