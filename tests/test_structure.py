@@ -37,8 +37,8 @@ LAYERS = (
     {"training"},
     {"persistence"},
     {"model"},
-    {"estimators", "plots", "bench", "search", "testing"},
-    {"explain"},
+    {"estimators", "plots", "bench", "testing"},
+    {"explain", "search"},
     {"cli"},
     {"__main__"},
 )
