@@ -273,14 +273,15 @@ def test_an_interrupt_ends_only_the_trials_of_its_search(
     path = tmp_path / "study"
     options: dict[str, Any] = {**FAST, "space": SPACE, "study": path}
     nn.tune(*rows, **options | {"trials": 1})
-    other = nn.tune(*rows, **options | {"trials": 1}).study.ask().number
+    other = nn.tune(*rows, **options | {"trials": 1}).study.ask()
+    other.set_user_attr("owner", "a search on another machine")
 
     def interrupt(row: dict[str, Any]) -> None:
         raise KeyboardInterrupt
 
     result = nn.tune(*rows, workers=2, progress=interrupt, **options | {"trials": 500})
     states = {trial.number: trial.state.name for trial in result.study.trials}
-    assert states.pop(other) == "RUNNING"
+    assert states.pop(other.number) == "RUNNING"
     assert set(states.values()) <= {"COMPLETE", "PRUNED", "FAIL", "WAITING"}
     assert len(states) < 500
     # The interrupted trials wait to be run by the next search.

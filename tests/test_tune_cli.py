@@ -96,6 +96,31 @@ def test_a_study_continues(capsys: pytest.CaptureFixture[str]) -> None:
     assert "other metric 'accuracy' (was 'loss')" in capsys.readouterr().err
 
 
+def test_folds_and_the_rows_of_the_last_training(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--trials", "2", "--epochs", "2", "--device", "numpy", "--quiet", *SPACE]
+    assert main(["tune", "iris", *words]) == 0
+    assert read_config(Path("runs/iris-001/config.toml"))["validation"] == 0.1  # 5 folds
+    assert main(["tune", "iris", *words, "--validation", "0.3"]) == 0
+    assert read_config(Path("runs/iris-002/config.toml"))["validation"] == 0.3
+    capsys.readouterr()
+    assert main(["tune", "iris", *words[:-4], *FAST[-6:]]) == 0
+    assert read_config(Path("runs/iris-003/config.toml"))["validation"] == 0.2
+
+
+def test_a_known_run_is_searched_further(capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        main(["train", "iris", "--hidden", "7", "--epochs", "2", "--quiet", "--device", "numpy"])
+        == 0
+    )
+    words = ["tune", "--config", "runs/iris-001/config.toml", "--quiet"]
+    assert main([*words, "--trials", "2", "--space", "learning_rate=log:0.01:0.1"]) == 0
+    settings = read_config(Path("runs/iris-002/config.toml"))
+    assert settings["hidden"] == (7,)
+    assert 0.01 <= settings["learning_rate"] <= 0.1
+    assert main(words) == 2
+    assert "needs a setting without a value" in capsys.readouterr().err
+
+
 def test_options_that_are_given_are_not_searched(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--trials", "2", "--epochs", "2", "--device", "numpy", "--folds", "1", "--quiet"]
     assert main(["tune", "diabetes", "--optimizer", "sgd", "--hidden", "6", "--dropout", "0",

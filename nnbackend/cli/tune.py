@@ -28,13 +28,12 @@ from nnbackend.model.metrics import METRICS
 from nnbackend.options import ABOVE_0, AT_LEAST_1, Kind, raise_all
 from nnbackend.plots.trials import trials as draw_trials
 from nnbackend.search.api import require_optuna
-from nnbackend.search.objective import Problem, check_folds, check_metric
+from nnbackend.search.objective import JUDGING, Problem, check_folds, check_metric
 from nnbackend.search.progress import TrialTable
 from nnbackend.search.rows import FACTS, Row, about, best_of, best_row, hash_of, values_of
 from nnbackend.search.space import Range, Space, default_space, space_of
 
 STUDY, TABLE, PICTURE = "study.journal", "trials.csv", "trials.png"
-VALIDATION = 0.2  # the fraction of the training rows that judges trials by default
 SHOWN = 6  # settings in the picture
 NUMBERS: dict[str, tuple[Kind, Any, str, str]] = {
     "trials": (AT_LEAST_1, 50, "N", "trials of the study, those of earlier commands included"),
@@ -44,7 +43,7 @@ NUMBERS: dict[str, tuple[Kind, Any, str, str]] = {
         None,
         "N",
         "trainings of each trial, judged on different rows by their mean "
-        "value (default: 5 where fewer than 500 validation rows would judge, else 1)",
+        "value (default: 5 where a fifth of the training rows is fewer than 500, else 1)",
     ),
     "workers": (AT_LEAST_1, 1, "N", "processes that run trials at the same time"),
 }
@@ -52,7 +51,7 @@ NUMBERS: dict[str, tuple[Kind, Any, str, str]] = {
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of `tune`: its own, and those of `train`, which are then not searched."""
-    train.add_settings(parser, {"validation": f"{VALIDATION}"})
+    train.add_settings(parser, {"validation": f"{JUDGING:g}; with folds as for train"})
     parser.usage = "nnbackend tune DATA [options]"
     group = parser.add_argument_group("search")
     for name, (_, default, metavar, text) in NUMBERS.items():
@@ -75,12 +74,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "folder)",
     )  # fmt: skip
     group.add_argument("--out", metavar="DIR", help="run folder to write (default: runs/NAME-001)")
-    group.add_argument("--config", metavar="FILE", help="settings from a config.toml, not searched")
+    group.add_argument(
+        "--config", metavar="FILE", help="settings of a config.toml, which only --space searches"
+    )
     group.add_argument("--json", action="store_true", help="end stdout with one line of JSON")
     group.add_argument("--quiet", action="store_true", help="print no progress to stderr")
     parser.epilog = (
         f"{parser.epilog}\n\nCtrl-C and SIGTERM end the search, keep its trials and train the best "
-        "settings so far; the exit\ncodes are 130 and 143. A second Ctrl-C ends at once."
+        "settings so far; the exit\ncodes are 130 and 143. A second Ctrl-C ends that training, too."
     )
 
 
@@ -98,11 +99,11 @@ def run(args: argparse.Namespace) -> int:
     require_optuna()
     begin = time.perf_counter()
     with train.quiet_logging(args.quiet):
-        settings, fixed, numbers = _settings(args)
+        settings, numbers = _settings(args)
         check_out(args.out)
         backend = get_backend(settings.device)
-        source = read(settings)
-        problem = _problem(source, fixed, args, backend.device, numbers.pop("folds"))
+        source, folds = _source(settings, _fixed(args), numbers.pop("folds"))
+        problem = _problem(source, args, backend.device, folds)
         to_toml(source.settings)
         folder = None if args.study else new_folder(args.out, source.data.name)
         study_path = args.study or str(Path(folder or "") / STUDY)
@@ -209,8 +210,8 @@ def _logarithmic(space: Space) -> set[str]:
 # ---- the options --------------------------------------------------------------------------------
 
 
-def _settings(args: argparse.Namespace) -> tuple[Settings, set[str], dict[str, Any]]:
-    """Return the settings, the names of those that are set, and the numbers of the search.
+def _settings(args: argparse.Namespace) -> tuple[Settings, dict[str, Any]]:
+    """Return the settings, and the numbers of the search.
 
     Raises: ArgumentError for all invalid options at once.
     """
@@ -222,40 +223,46 @@ def _settings(args: argparse.Namespace) -> tuple[Settings, set[str], dict[str, A
             numbers[name] = default if text is None else kind.parse(text)
         except ValueError:
             errors.append(Fault(name, kind.expected, text))
-    given = train.given(args)
-    fixed = set(given)
     try:
-        settings = resolve(given, args.config)
+        settings = resolve(train.given(args), args.config)
         if args.config is not None:
-            fixed |= read_config(Path(args.config)).keys()
             settings = relocated_config(settings, Path(args.config).parent)
-        if "validation" not in fixed:
-            settings = replace(settings, validation=VALIDATION)
         if not settings.validation:
-            errors.append(
-                Fault("validation", "above 0 for a search, which needs rows to judge by",
-                      settings.validation)
-            )  # fmt: skip
+            expected = "above 0 for a search, which needs rows to judge by"
+            errors.append(Fault("validation", expected, settings.validation))
     except ArgumentError as error:
         errors.append(error)
     raise_all(errors)
-    return settings, fixed, numbers
+    return settings, numbers
 
 
-def _problem(
-    source: Source, fixed: set[str], args: argparse.Namespace, device: str, folds: int | None
-) -> Problem:
-    data = source.parts.training
+def _fixed(args: argparse.Namespace) -> set[str]:
+    """Return the names of the settings given on the command line or in the config file."""
+    in_file = set() if args.config is None else read_config(Path(args.config)).keys()
+    return {*train.given(args), *in_file}
+
+
+def _source(settings: Settings, fixed: set[str], folds: int | None) -> tuple[Source, int]:
+    """Read the data; return it and the number of folds, with the validation rows that suit."""
+    source = read(settings)
+    given = source.validation if "validation" in fixed else None
+    folds, validation = check_folds(folds, source.parts.training, given)
+    if given is None:
+        share: Any = validation
+        settings = replace(source.settings, validation=share)
+        source = replace(source, settings=settings, validation=validation)
+    return source, folds
+
+
+def _problem(source: Source, args: argparse.Namespace, device: str, folds: int) -> Problem:
+    data, settings = source.parts.training, source.settings
     space: Space
-    if args.space:
-        space = space_of(_read_space(args.space), fixed)
+    if args.space:  # of settings in the config file too
+        space = space_of(_read_space(args.space), train.given(args))
     else:
-        space = default_space(source.settings, data, fixed)
+        space = default_space(settings, data, _fixed(args))
     metric = check_metric(args.metric, data, space)
-    return Problem(
-        data, source.validation, source.settings, space, metric, device,
-        check_folds(folds, data, source.validation),
-    )  # fmt: skip
+    return Problem(data, source.validation, settings, space, metric, device, folds)
 
 
 def _read_space(words: Sequence[str]) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def tune(
     minutes: float | None = None,
     space: Any = None,
     metric: str | None = None,
-    validation: Any = 0.2,
+    validation: Any = None,
     folds: int | None = None,
     study: str | os.PathLike[str] | None = None,
     workers: int = 1,
@@ -81,15 +81,15 @@ def tune(
         scale, without those among the keywords.
     metric: "loss", or a metric of the model such as "roc_auc", of the validation rows; the weights
         are those of the best epoch by `monitor`.
-    validation: the fraction of the rows that judge a trial, or rows (x, y).
-    folds: trainings of each trial, judged on different rows, by their mean value; by default 5
-        where `validation` would be fewer than 500 rows, else 1.
+    folds: trainings of each trial, judged on different rows by their mean value; by default 5 where
+        a fifth of the rows is fewer than 500, else 1.
+    validation: without folds, the fraction of the rows that judge a trial, by default 0.2, or rows
+        (x, y). With folds, the fraction that selects the model's epoch, by default 0.1.
     study: a file of trials; if it exists, the search continues it.
     workers: processes that run trials at the same time.  seed: of the search and of every trial.
     progress: True prints each trial to stderr; or a function of its row.
     settings: those that are not searched, as on the command line: epochs, optimizer, hidden, ...
-    The model is trained with the fraction `validation` held out, which selects its epoch: without
-    folds exactly as in the best trial.
+    The model is trained without the rows of `validation`: without folds exactly as in its trial.
     Ctrl-C ends the search and keeps its trials.
     Raises: ArgumentError for invalid arguments, all at once, without Optuna, and if no trial
     succeeds; DataError for rows that cannot be used.
@@ -100,10 +100,10 @@ def tune(
     _check(trials, minutes, workers, folds, validation, settings)
     data = as_dataset(x, y, task)
     base, searched = _settings_and_space(data, space, settings, seed)
+    folds, validation = check_folds(folds, data, code_validation(validation, data))
     problem = Problem(
-        data, code_validation(validation, data), base, searched,
-        check_metric(metric, data, searched), get_backend(device).device,
-        check_folds(folds, data, validation),
+        data, validation, base, searched, check_metric(metric, data, searched),
+        get_backend(device).device, folds,
     )  # fmt: skip
     found = _search(problem, study, trials, minutes, workers, progress)
     rows = studies.rows_of(found)
@@ -160,8 +160,9 @@ def _check(
             faults.append(Fault(name, AT_LEAST_1.expected, value))
     if minutes is not None and not ABOVE_0.is_good(minutes):
         faults.append(Fault("minutes", f"{ABOVE_0.expected}, or None", minutes))
-    if not isinstance(validation, (tuple, list)) and not INSIDE_0_AND_1.is_good(validation):
-        expected = "a fraction between 0 and 1, or rows (x, y)"
+    is_rows = validation is None or isinstance(validation, (tuple, list))
+    if not is_rows and not INSIDE_0_AND_1.is_good(validation):
+        expected = "a fraction between 0 and 1, rows (x, y), or None"
         faults.append(Fault("validation", expected, validation))
     for name, value in settings.items():
         if name in FIXABLE:

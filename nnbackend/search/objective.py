@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnbackend.config import Settings
+from nnbackend.config import DEFAULTS, Settings
 from nnbackend.data import Dataset
 from nnbackend.devices import get_backend
 from nnbackend.errors import ArgumentError, Fault, Mention
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 LOSS = "loss"
 COMPLETE, PRUNED, LATE, INTERRUPTED = "complete", "pruned", "out of time", "interrupted"
 VALUES = "values"  # attribute of a trial: the values that it tries
+JUDGING = 0.2  # fraction of the rows that judges trials by default
 FOLDS, FEW_ROWS = 5, 500  # by default folds, where fewer validation rows than that would judge
 REPORTS = 20  # of a trial's progress, at most
 
@@ -152,22 +153,27 @@ def check_metric(metric: str | None, problem_data: Dataset, space: Space) -> str
     return metric
 
 
-def check_folds(folds: int | None, data: Dataset, validation: Validation) -> int:
-    """Return the number of folds: by default several where the validation rows are few.
+def check_folds(folds: int | None, data: Dataset, validation: Validation) -> tuple[int, Validation]:
+    """Return the number of folds and the validation rows.
 
+    folds: None means several where the fraction of the rows would be few.
+    validation: None means the fraction that suits. With folds, it is only for the last training.
     Raises: ArgumentError for several folds of given validation rows, or of too few rows.
     """
-    is_share = isinstance(validation, float)
+    is_share = validation is None or isinstance(validation, float)
     if folds is None:
-        is_few = is_share and float(validation) * data.n_samples < FEW_ROWS  # type: ignore[arg-type]
-        return FOLDS if is_few and data.n_samples >= 2 * FOLDS else 1
+        share = JUDGING if validation is None else validation
+        is_few = isinstance(share, float) and share * data.n_samples < FEW_ROWS
+        folds = FOLDS if is_few and data.n_samples >= 2 * FOLDS else 1
     if folds > 1 and not is_share:
         expected = "1 with given validation rows, which judge every trial"
         raise ArgumentError(Fault("folds", expected, folds))
     if folds > data.n_samples // 2:
         expected = f"at most half of the {data.n_samples} training rows"
         raise ArgumentError(Fault("folds", expected, folds))
-    return folds
+    if validation is None:
+        validation = JUDGING if folds == 1 else DEFAULTS["validation"]
+    return folds, validation
 
 
 def _folds(

@@ -35,7 +35,7 @@ from nnbackend.training.interrupt import InterruptGuard
 
 NAME = "nnbackend"  # of the study in its file
 STARTUP = 5  # complete trials before others are pruned
-LOCK_SECONDS = 5  # after which the lock of a killed process is removed
+LOCK_SECONDS = 3  # after which the lock of a killed process is removed
 ENOUGH = 8  # complete trials show which settings are important
 FAILED, MOST_FAILURES = "failed", 3  # before any trial works
 KEPT = 75.0  # per cent: worse trials are pruned; a half would end most of those that are alike
@@ -153,7 +153,7 @@ def in_memory(study: Study) -> Study:
 # ---- one trial ----------------------------------------------------------------------------------
 
 
-def one_trial(study: Study, problem: Problem, deadline: float | None, owner: str = "") -> Row:
+def one_trial(study: Study, problem: Problem, deadline: float | None, owner: str) -> Row:
     """Run one trial, store its result in the study, and return it.
 
     owner: the search that runs the trial, one of several that may share the study.
@@ -162,8 +162,7 @@ def one_trial(study: Study, problem: Problem, deadline: float | None, owner: str
     """
     with _quiet_optuna():
         trial = study.ask()
-        if owner:
-            trial.set_user_attr(OWNER, owner)
+        trial.set_user_attr(OWNER, owner)
         try:
             state, value, attributes = _result(problem, trial, deadline)
         except BaseException:
@@ -224,7 +223,7 @@ def search(
     """
     n_failed, works, owner = 0, False, uuid.uuid4().hex
     if workers == 1:
-        ended = _alone(study, problem, trials, deadline)
+        ended = _alone(study, problem, trials, deadline, owner)
     else:
         assert path is not None
         ended = _parallel(study, problem, path, trials, deadline, workers, owner)
@@ -241,17 +240,19 @@ def search(
             if path is not None:
                 _check_file(path)
             for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-                if trial.user_attrs.get(OWNER) == owner:
+                if trial.user_attrs.get(OWNER, owner) == owner:  # or it had just begun
                     _end(study, trial)
         return True
     return False
 
 
-def _alone(study: Study, problem: Problem, trials: int, deadline: float | None) -> Generator[Row]:
+def _alone(
+    study: Study, problem: Problem, trials: int, deadline: float | None, owner: str
+) -> Generator[Row]:
     """Yield the trials as they end."""
     with InterruptGuard() as guard:
         while n_tried(study) < trials and not _is_over(study, deadline):
-            yield one_trial(study, problem, deadline)
+            yield one_trial(study, problem, deadline, owner)
             if guard.requested:
                 raise KeyboardInterrupt
 
