@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedKFold
 
 import nnbackend as nn
@@ -113,6 +114,16 @@ def test_metrics_are_maximised_or_minimised(rows: tuple[np.ndarray, np.ndarray])
     assert result.best_value == min(r["value"] for r in result.trials if r["state"] == "complete")
     errors = np.abs(result.model.predict(x[120:]) - 2 * x[120:, 3])
     assert result.best_value == pytest.approx(errors.mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["quadratic", "binary_cross_entropy", "cross_entropy"])
+def test_metrics_of_classes_for_every_form_of_targets(
+    rows: tuple[np.ndarray, np.ndarray], loss: str
+) -> None:
+    x, y = rows
+    options: dict[str, Any] = {**FAST, "metric": "f1", "space": {"width": [5]}, "trials": 1}
+    result = nn.tune(x, y, validation=(x, y), loss=loss, **options)
+    assert result.best_value == pytest.approx(f1_score(y == "up", result.model.predict(x) == "up"))
 
 
 def test_tables_with_categories_and_gaps(rng: np.random.Generator) -> None:

@@ -115,8 +115,10 @@ class Problem:
         x, y, _ = data.validation
         classes, scaler = model.classes, data.preprocessing.target_scaler
         if classes is not None:
-            codes = (y.reshape(len(y), -1)[:, 0] if trainer.net.n_out == 1 else y).astype(np.int64)
-            found = metrics_of(codes, model.predict_proba(x), len(classes), [self.metric])
+            y = y.argmax(axis=1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(len(y))
+            found = metrics_of(
+                y.astype(np.int64), model.predict_proba(x), len(classes), [self.metric]
+            )
         else:
             values = y if scaler is None else scaler.inverse(y)
             predicted = model.predict(x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,7 @@ def best_row(rows: Sequence[Row], is_maximised: bool) -> Row | None:
     for state in (COMPLETE, LATE):
         for row in rows:
             known = None if best is None else best[VALUE]
-            if row[STATE] == state and row[VALUE] is not None:
+            if row[STATE] == state and row[VALUE] is not None and math.isfinite(row[VALUE]):
                 best = row if is_better(row[VALUE], known, is_maximised) else best
         if best is not None:
             return best

@@ -25,7 +25,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from nnbackend.errors import ArgumentError, DivergedError, NNBackendError
+from nnbackend.errors import ArgumentError, DeviceLostError, DivergedError, NNBackendError
 from nnbackend.machine import usable_cpus
 from nnbackend.search.objective import COMPLETE, INTERRUPTED, LATE, Problem, run_trial
 from nnbackend.search.rows import ERROR, STATE, VALUE, Row, row_of
@@ -185,6 +185,8 @@ def _result(
         outcome = run_trial(problem, trial, deadline)
     except DivergedError as error:  # counts as the worst: the sampler avoids such settings
         return TrialState.PRUNED, None, {STATE: "diverged", ERROR: str(error)}
+    except DeviceLostError:  # no further trial could run
+        raise
     except (NNBackendError, MemoryError) as error:
         return TrialState.FAIL, None, {STATE: FAILED, ERROR: str(error)}
     value = outcome.value
