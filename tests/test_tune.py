@@ -145,16 +145,21 @@ def test_tables_with_categories_and_gaps(rng: np.random.Generator) -> None:
     assert np.isfinite(apart.model.predict(new)).all()
 
 
-def test_folds_are_judged_at_one_epoch() -> None:
-    costs = [[3.0, 1.0, 9.0, 2.0], [3.0, 8.0, 1.0, 2.0, 0.0]]  # best on average: the fourth
-    scores = [[0.1, 0.2, 0.3, 0.4], [0.5, 0.6, 0.7, 0.8, 0.9]]
+def test_folds_are_judged_at_one_epoch_with_its_neighbours() -> None:
+    # The lowest losses, 0 in epochs 2 and 7, jump; the mean of five epochs is lowest at epoch 6.
+    costs = [
+        [9.0, 0.0, 9.0, 2.0, 2.0, 2.0, 9.0, 2.0],
+        [9.0, 0.0, 9.0, 2.0, 2.0, 2.0, 0.0, 2.0, 0.0],
+    ]
+    scores = [[0.0, 0.0, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5], [0.0, 0.0, 0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 1]]
     histories = [
         History("valid_loss", [{"valid_loss": c, "valid_accuracy": s}
                                for c, s in zip(*fold, strict=True)])
         for fold in zip(costs, scores, strict=True)
     ]  # fmt: skip
     problem = Problem(nn.data.load("iris"), 0.2, Settings(), {}, "accuracy", "numpy")
-    assert problem.judge(histories) == (pytest.approx(0.6), 4)
+    assert problem.judge(histories) == (pytest.approx(0.4), 6)
+    assert problem.judge(histories[:1]) == (0.0, 2)
 
 
 @pytest.mark.parametrize("ema", [None, 0.9])
@@ -174,7 +179,7 @@ def test_folds_with_a_metric_that_the_history_lacks(
 
 def test_folds_judge_a_trial_by_all_rows(rows: tuple[np.ndarray, np.ndarray]) -> None:
     x, y = rows
-    options: dict[str, Any] = {**FAST, "trials": 1, "space": {"width": [6]}}
+    options: dict[str, Any] = {**FAST, "trials": 1, "epochs": 1, "space": {"width": [6]}}
     by_default = nn.tune(x, y, **options | {"folds": None})
     assert by_default.best_value == nn.tune(x, y, **options | {"folds": 5}).best_value
     folds = StratifiedKFold(3, shuffle=True, random_state=0).split(x, y)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 LOSS = "loss"
 COMPLETE, PRUNED, LATE, INTERRUPTED = "complete", "pruned", "out of time", "interrupted"
 VALUES = "values"  # attribute of a trial: the values that it tries
+NEIGHBOURS = 2  # epochs before and after the best one that judge a trial of several folds
 JUDGING = 0.2  # fraction of the rows that judges trials by default
 FOLDS, FEW_ROWS = 5, 500  # by default folds, where fewer validation rows than that would judge
 REPORTS = 20  # of a trial's progress, at most
@@ -128,13 +129,23 @@ class Problem:
     def judge(self, histories: Sequence[History]) -> tuple[float, int]:
         """Return the mean metric of the folds at the epoch that is best on average, and the epoch.
 
-        An epoch of each fold's own would be too good: of a loss that jumps, the lowest values.
+        With several folds an epoch counts with its neighbours. The lowest of the values of a loss
+        that jumps, or of each fold for itself, would be too good.
         """
         n = min(map(len, histories))
-        costs = np.mean([history.costs[:n] for history in histories], axis=0)
+        width = NEIGHBOURS if len(histories) > 1 else 0
+        costs = _smooth(np.mean([history.costs[:n] for history in histories], axis=0), width)
         best = int(np.where(np.isfinite(costs), costs, np.inf).argmin())
-        values = [history.rows[best][self.column] for history in histories]
-        return float(np.mean(values)), best + 1
+        if not width:
+            return histories[0].rows[best][self.column], best + 1
+        columns = [[row[self.column] for row in history.rows[:n]] for history in histories]
+        return float(_smooth(np.mean(columns, axis=0), width)[best]), best + 1
+
+
+def _smooth(values: np.ndarray, width: int) -> np.ndarray:
+    """Return the mean of each value with `width` neighbours on each side, where it has them."""
+    n = len(values)
+    return np.array([values[max(0, i - width) : min(n, i + width + 1)].mean() for i in range(n)])
 
 
 def check_metric(metric: str | None, problem_data: Dataset, space: Space) -> str:
