@@ -57,6 +57,7 @@ _MODULES = {
     "resume": "model.resuming",
     "schedules": "training.schedules",
     "train": "training.api",
+    "tune": "search.api",
 }
 
 __all__ = sorted(_MODULES)
@@ -90,6 +91,7 @@ if TYPE_CHECKING:
     from nnbackend.network.network import Network as Network
     from nnbackend.network.network import Trace as Trace
     from nnbackend.persistence.checkpoints import Checkpoints as Checkpoints
+    from nnbackend.search.api import tune as tune
     from nnbackend.testing.gradient_check import check_gradients as check_gradients
     from nnbackend.training import schedules as schedules
     from nnbackend.training.api import train as train

@@ -186,7 +186,7 @@ INTERVAL = Kind("N minutes, N epochs or N steps, with N above 0", TEXT.accepts, 
 class Settings(TrainOptions):
     """The options of a command line and of its config file.
 
-    A default that depends on the data or on another option is None here; `cli.building` fills it
+    A default that depends on the data or on another option is None here; `model.building` fills it
     in, and the config.toml of a run folder has every value.
     """
 

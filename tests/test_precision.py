@@ -14,11 +14,11 @@ import pytest
 import nnbackend as nn
 from nnbackend.backend import Backend
 from nnbackend.cli import main
-from nnbackend.cli.building import build_network, complete
 from nnbackend.cli.progress import RunWriter
 from nnbackend.config import Settings
 from nnbackend.devices import get_backend
 from nnbackend.errors import ArgumentError
+from nnbackend.model.building import build_network, complete
 from nnbackend.persistence.description import describe_network
 from nnbackend.testing.ghost import GhostBackend
 from nnbackend.training.loop import Trainer

@@ -38,7 +38,7 @@ LAYERS = (
     {"persistence"},
     {"model"},
     {"estimators", "plots", "bench", "testing"},
-    {"explain"},
+    {"explain", "search"},
     {"cli"},
     {"__main__"},
 )
@@ -321,7 +321,7 @@ def test_the_wheel_and_the_entry_points_contain_every_backend() -> None:
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
     heavy = ["numba", "cupy", "sklearn", "scipy", "matplotlib", "pyarrow", "pandas", "torch"]
-    heavy += ["tqdm"]
+    heavy += ["tqdm", "optuna"]
     code = (
         f"import json, sys, nnbackend; print(json.dumps([m for m in {heavy} if m in sys.modules]))"
     )
@@ -356,7 +356,7 @@ def test_all_is_sorted_complete_and_short() -> None:
 
     names = list(nnbackend.__all__)
     assert names == sorted(names)
-    assert len(names) == len(set(names)) <= 41
+    assert len(names) == len(set(names)) <= 42
     public = {name for name in names if not name.startswith("_")}
     assert public == _imported_names(), "__all__ and the imports of __init__.py differ"
     shown = {name for name in dir(nnbackend) if not name.startswith("_")}

@@ -70,7 +70,7 @@ def kernels(*names: str) -> str:
 # The floors from the top: rooms (name, purpose), or one room in two parts (core, services).
 FLOORS: list[list[tuple[str, str]]] = [
     [("cli", "the command nnbackend, its options and run folders (also as __main__)")],
-    [("explain", "one sample through a network, step by step, with its numbers")],
+    [("explain", "one sample, step by step"), ("search", "good settings, by trials")],
     [
         ("estimators", "scikit-learn's API"),
         ("plots", "of runs, networks"),

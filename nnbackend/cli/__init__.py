@@ -43,6 +43,10 @@ COMMANDS = {
         "train a network and write a run folder",
         "nnbackend train digits --hidden 100,50 --dropout 0.2 --seed 1",
     ),
+    "tune": Command(
+        "search for good settings, and train the best into a run folder",
+        "nnbackend tune digits --trials 30 --epochs 40",
+    ),
     "evaluate": Command(
         "report loss and accuracy of a trained network, in total and for each class",
         "nnbackend evaluate runs/digits-001 digits --confusion",

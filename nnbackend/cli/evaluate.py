@@ -123,7 +123,7 @@ def read_for(
     encoding: str | None = None,
 ) -> Dataset:
     """Read data in the same way as the training data of a run."""
-    known = Known(model.network.n_in, model.classes, model.preprocessing.columns)
+    known = Known(model.n_features, model.classes, model.preprocessing.columns)
     return read_known(source, known, found.settings, missing, with_target, encoding)
 
 

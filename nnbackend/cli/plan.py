@@ -6,16 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from nnbackend.backend import Backend
-from nnbackend.cli.building import SCALES_TARGETS, build_config, build_network, complete
 from nnbackend.cli.parts import Parts, read_data, read_more, resolve_sources, split_test
 from nnbackend.config import Settings
 from nnbackend.data import Dataset
-from nnbackend.data.preprocessing import Preprocessing
 from nnbackend.errors import ArgumentError
+from nnbackend.model.building import build_trainer, complete
 from nnbackend.model.model import Model
 from nnbackend.network.network import Network
-from nnbackend.training.api import new_trainer
 from nnbackend.training.loop import Trainer
+from nnbackend.training.preparation import Validation
 
 
 @dataclass
@@ -34,8 +33,18 @@ class Plan:
         return Model.from_parts(self.net, self.trainer.data.preprocessing)
 
 
-def prepare(settings: Settings, backend: Backend) -> Plan:
-    """Read the data and build network and trainer; raises the errors of all settings."""
+@dataclass(frozen=True)
+class Source:
+    """The data of a run, read once, and the settings that name it."""
+
+    settings: Settings
+    data: Dataset
+    parts: Parts
+    validation: Validation
+
+
+def read(settings: Settings) -> Source:
+    """Read the data of settings and split it."""
     data = read_data(settings)
     parts = split_test(data, settings)
     validation: Any = settings.validation or None
@@ -47,15 +56,17 @@ def prepare(settings: Settings, backend: Backend) -> Plan:
             "--target-accuracy needs rows that training does not use. Received: no test and no "
             "validation part. Add --test or --validation."
         )
-    settings = complete(resolve_sources(settings, data), parts.training, backend)
-    net = build_network(settings, parts.training, backend)
-    trainer = new_trainer(
-        net, parts.training.x, parts.training.y, build_config(settings),
-        validation=validation,
-        preprocessing=Preprocessing(
-            classes=data.classes, columns=None if data.columns is None else data.columns.to_dict()
-        ),
-        scale=settings.scale,
-        scale_targets=settings.task == "regression" and net.loss.name in SCALES_TARGETS,
-    )  # fmt: skip
-    return Plan(settings, data, parts, net, trainer)
+    return Source(resolve_sources(settings, data), data, parts, validation)
+
+
+def plan(source: Source, settings: Settings, backend: Backend) -> Plan:
+    """Return the plan of a run on data already read; settings name the same data."""
+    settings = complete(settings, source.parts.training, backend)
+    trainer = build_trainer(settings, source.parts.training, source.validation, backend)
+    return Plan(settings, source.data, source.parts, trainer.net, trainer)
+
+
+def prepare(settings: Settings, backend: Backend) -> Plan:
+    """Read the data and build network and trainer; raises the errors of all settings."""
+    source = read(settings)
+    return plan(source, source.settings, backend)

@@ -5,6 +5,7 @@ The run is short, so it has no checkpoints: Ctrl-C keeps the members trained so 
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 import warnings
@@ -14,11 +15,23 @@ from pathlib import Path
 from typing import Any
 
 from nnbackend.backend import Backend
+from nnbackend.cli import SIGNALLED
+from nnbackend.cli.console import print_message
 from nnbackend.cli.parts import Parts, read_data, read_more, resolve_sources, split_test
 from nnbackend.cli.progress import loss_text
-from nnbackend.cli.results import described_data
+from nnbackend.cli.results import data_facts, described_data, finish, test_figures, verdict
+from nnbackend.cli.run_folder import (
+    CONFIG,
+    MODEL,
+    environment,
+    new_folder,
+    write_environment,
+    write_text,
+)
+from nnbackend.cli.settings import to_toml
 from nnbackend.config import SETTINGS, Settings
 from nnbackend.data import Dataset
+from nnbackend.devices import get_backend
 from nnbackend.errors import ArgumentError, Mention
 from nnbackend.estimators import TabularMLPClassifier, TabularMLPRegressor
 from nnbackend.estimators.tabular import SCHEDULES
@@ -189,3 +202,27 @@ def _completed(
         settings, task=data.task, device=backend.device, optimizer="adamw", scale="none",
         momentum=None, precision=settings.precision or backend.precision,
     )  # fmt: skip
+
+
+def run(plan: PresetPlan, out: str | None, begin: float, *, is_quiet: bool, with_json: bool) -> int:
+    """Train an ensemble, write its run folder, print the results and return the exit code.
+
+    begin: the `perf_counter` of the command's start.
+    """
+    config, folder = to_toml(plan.settings), new_folder(out, plan.data.name)
+    backend = get_backend(plan.settings.device)
+    facts = environment(backend, plan.settings.seed, data_facts(plan.data, plan.parts), folder)
+    write_text(folder / CONFIG, config)
+    write_environment(folder, facts)
+    if not is_quiet:
+        print(plan.header(folder), file=sys.stderr)
+    model = plan.fit(is_quiet)
+    model.save(folder / MODEL)
+    write_text(folder / CONFIG, to_toml(plan.settings))  # with the epochs that the fit has chosen
+    results = plan.results() | test_figures(model, plan.parts.test)
+    finish(results, facts, folder, begin, with_json)
+    if plan.is_interrupted:
+        n_members = results["members"]
+        print_message(f"interrupted; the model of the {n_members} members so far is in {folder}")
+        return SIGNALLED + signal.SIGINT
+    return verdict(results, plan.settings)

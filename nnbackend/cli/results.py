@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +15,7 @@ from nnbackend.cli.console import print_message
 from nnbackend.cli.evaluate import labels_of
 from nnbackend.cli.parts import Parts, fingerprint
 from nnbackend.cli.plan import Plan
+from nnbackend.cli.run_folder import MODEL, to_json, write_environment
 from nnbackend.config import Settings
 from nnbackend.data import ColumnCoding, Dataset
 from nnbackend.data.deciding import PLAIN
@@ -125,6 +128,31 @@ def test_figures(model: Model, test: Dataset | None) -> dict[str, Any]:
     if model.classes is not None and (note := advice(test.y, found["accuracy"], model.classes)):
         logger.warning("test %s", note)
     return {f"test_{name}": value for name, value in found.items()}
+
+
+def finish(
+    results: dict[str, Any],
+    facts: Mapping[str, Any],
+    folder: Path,
+    begin: float,
+    with_json: bool,
+    **more: str | None,
+) -> None:
+    """Add the facts of a finished run to its results; store and print them.
+
+    begin: the `perf_counter` of the command's start.
+    """
+    results |= {
+        "seconds": round(time.perf_counter() - begin, 3),
+        "device": facts["device"],
+        "model": str(folder / MODEL),
+        **more,
+    }
+    write_environment(folder, {**facts, "results": results})
+    report(results)
+    if with_json:
+        print(to_json(results))
+    sys.stdout.flush()
 
 
 def report(results: Mapping[str, Any]) -> None:

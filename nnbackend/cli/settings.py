@@ -9,14 +9,12 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nnbackend.cli import building  # noqa: F401 - registers the names of the formulas
 from nnbackend.config import DEFAULTS, SETTINGS, Settings
 from nnbackend.errors import ArgumentError, Fault
-from nnbackend.named import FAMILIES
+from nnbackend.model.building import parse
 from nnbackend.options import YES_OR_NO, raise_all
 from nnbackend.suggestions import suggest
 
@@ -47,24 +45,6 @@ def explicit(given: Mapping[str, str], config: str | None) -> dict[str, Any]:
             errors.append(error)
     raise_all(errors)
     return values
-
-
-def parse(name: str, text: str) -> Any:
-    """Return the value of an option's text. Raises: ArgumentError."""
-    kind = SETTINGS[name].kind
-    expected = kind.in_text or kind.expected
-    try:
-        return kind.parse(text)
-    except ArgumentError as error:  # of a name with parameters
-        raise_all(
-            replace(fault, option=name, expected=expected) if fault.option in FAMILIES else fault
-            for fault in error.faults
-        )
-        raise
-    except ValueError as error:
-        # Messages of int() and float() are about Python; only our messages are shown.
-        why = (str(error),) if str(error).startswith("Known") else ()
-        raise ArgumentError(Fault(name, expected, text, why)) from None
 
 
 # ---- the config file ----------------------------------------------------------------------------

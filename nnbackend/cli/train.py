@@ -11,14 +11,15 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from nnbackend.cli import SIGNALLED, preset
 from nnbackend.cli.console import print_message
 from nnbackend.cli.plan import Plan, prepare
 from nnbackend.cli.progress import EpochTable, RunWriter
-from nnbackend.cli.results import data_facts, figures, header, report, test_figures, verdict
 from nnbackend.cli.results import facts as describe_facts
+from nnbackend.cli.results import figures, finish, header, verdict
 from nnbackend.cli.run_folder import (
     CHECKPOINTS,
     CONFIG,
@@ -33,7 +34,6 @@ from nnbackend.cli.run_folder import (
     relocated_config,
     save_changes,
     settings_of_run,
-    to_json,
     write_environment,
     write_text,
 )
@@ -58,8 +58,23 @@ from nnbackend.training.loop import Trainer
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add an option for every setting, grouped by topic."""
-    absent: Any = argparse.SUPPRESS
     parser.usage = "nnbackend train DATA [options]"
+    _add_results(add_settings(parser)["results"])
+    parser.epilog = (
+        f"{parser.epilog}\n\nCtrl-C, SIGTERM and SIGUSR1 stop training after the current step and "
+        "save everything, for\n--resume; the exit codes are 130, 143 and 138. A diverged run or a "
+        "missed target exits with 1,\nwrong usage with 2."
+    )
+
+
+def add_settings(
+    parser: argparse.ArgumentParser, defaults: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Any]:
+    """Add DATA and an option for every setting; return the groups by topic.
+
+    defaults: those that differ from `train`'s, for the help.
+    """
+    absent: Any = argparse.SUPPRESS
     parser.add_argument(
         "data",
         metavar="DATA",
@@ -70,17 +85,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     groups = {topic: parser.add_argument_group(topic) for topic in TOPICS}
     for name, about in SETTINGS.items():
         if name != "data":
-            help = f"{about.help_text()} (default: {default_text(name)})".replace("%", "%%")
+            default = defaults.get(name, default_text(name))
+            help = f"{about.help_text()} (default: {default})".replace("%", "%%")
             option = f"--{name.replace('_', '-')}"
             groups[about.topic].add_argument(
                 option, dest=name, metavar=about.metavar, default=absent, help=help
             )
-    _add_results(groups["results"])
-    parser.epilog = (
-        f"{parser.epilog}\n\nCtrl-C, SIGTERM and SIGUSR1 stop training after the current step and "
-        "save everything, for\n--resume; the exit codes are 130, 143 and 138. A diverged run or a "
-        "missed target exits with 1,\nwrong usage with 2."
-    )
+    return groups
 
 
 def _add_results(group: Any) -> None:
@@ -102,46 +113,64 @@ def _add_results(group: Any) -> None:
 def faults(args: argparse.Namespace) -> list[ArgumentError]:
     """Return the errors of the settings given."""
     try:
-        resolve(_given(args), args.config)
+        resolve(given(args), args.config)
     except ArgumentError as error:
         return [error]
     return []
 
 
-def _given(args: argparse.Namespace) -> dict[str, str]:
+def given(args: argparse.Namespace) -> dict[str, str]:
+    """Return the settings on the command line, as text."""
     return {name: text for name, text in vars(args).items() if name in SETTINGS}
 
 
 def run(args: argparse.Namespace) -> int:
     """Train and return the exit code."""
     begin = time.perf_counter()
-    with _quiet_logging(args.quiet):
-        given = _given(args)
-        settings, checkpoint = _settings(args, given)
+    with quiet_logging(args.quiet):
+        found = given(args)
+        settings, checkpoint = _settings(args, found)
         if settings.preset is not None and checkpoint is None:
-            stored = explicit(given, args.config)
-            plan_ = preset.prepare(settings, stored, given, get_backend(settings.device))
-            return _train_preset(plan_, args)
-        plan = _plan(settings, given, checkpoint)
-        config = to_toml(plan.settings)  # refuses names of files that have no place in it
+            stored = explicit(found, args.config)
+            plan_ = preset.prepare(settings, stored, found, get_backend(settings.device))
+            return preset.run(plan_, args.out, begin, is_quiet=args.quiet, with_json=args.json)
+        plan = _plan(settings, found, checkpoint)
+        to_toml(plan.settings)  # refuses names of files that have no place in it
         folder = Path(args.resume) if checkpoint else new_folder(args.out, plan.data.name)
-        backend = plan.net.backend
-        facts = environment(backend, plan.settings.seed, describe_facts(plan), folder)
-        for name in (MODEL, LAST, CONFIG, ENVIRONMENT):  # a kill may leave temporary files
-            sweep(folder, name)
-        if checkpoint is None:
-            write_text(folder / CONFIG, config)
-        try:
-            write_environment(folder, facts)
-            _learn(plan, folder, args.quiet, checkpoint)
-            results = figures(plan)
-            drawn = _draw(plan.trainer, folder)
-        except KeyboardInterrupt:  # after training, which handles the signal itself
-            return _interrupted(plan.trainer, folder)
-        except (BackendError, RuntimeError, OSError, MemoryError):  # device, disk or host memory
-            print_message(_describe_saved(plan.trainer, folder))
-            raise
-    _report(results, facts, folder, begin, args, curves=None if drawn is None else str(drawn))
+        return execute(plan, folder, checkpoint, begin, is_quiet=args.quiet, with_json=args.json)
+
+
+def execute(
+    plan: Plan,
+    folder: Path,
+    checkpoint: Checkpoint | None,
+    begin: float,
+    *,
+    is_quiet: bool,
+    with_json: bool,
+    known: Mapping[str, Any] = MappingProxyType({}),
+) -> int:
+    """Train a plan, write its run folder, print the results and return the exit code.
+
+    begin: the `perf_counter` of the command's start.  known: results that precede those of the run.
+    """
+    facts = environment(plan.net.backend, plan.settings.seed, describe_facts(plan), folder)
+    for name in (MODEL, LAST, CONFIG, ENVIRONMENT):  # a kill may leave temporary files
+        sweep(folder, name)
+    if checkpoint is None:
+        write_text(folder / CONFIG, to_toml(plan.settings))
+    try:
+        write_environment(folder, facts)
+        _learn(plan, folder, is_quiet, checkpoint)
+        results = {**known, **figures(plan)}
+        drawn = _draw(plan.trainer, folder)
+    except KeyboardInterrupt:  # after training, which handles the signal itself
+        return _interrupted(plan.trainer, folder)
+    except (BackendError, RuntimeError, OSError, MemoryError):  # device, disk or host memory
+        print_message(_describe_saved(plan.trainer, folder))
+        raise
+    curves_path = None if drawn is None else str(drawn)
+    finish(results, facts, folder, begin, with_json, curves=curves_path)
     if plan.trainer.state.history.stop_reason == "interrupted":
         return _interrupted(plan.trainer, folder)
     keep_newest(folder / CHECKPOINTS)
@@ -149,72 +178,28 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _settings(
-    args: argparse.Namespace, given: Mapping[str, str]
+    args: argparse.Namespace, found: Mapping[str, str]
 ) -> tuple[Settings, Checkpoint | None]:
     """Return the settings of a new run, or of one to resume with its checkpoint."""
     if args.resume is not None:
-        settings = settings_of_run(Path(args.resume), given, args.out or args.config)
+        settings = settings_of_run(Path(args.resume), found, args.out or args.config)
         return settings, checkpoint_of_run(Path(args.resume))
-    settings = resolve(given, args.config)
+    settings = resolve(found, args.config)
     if args.config is not None:
         settings = relocated_config(settings, Path(args.config).parent)
     check_out(args.out)
     return settings, None
 
 
-def _plan(settings: Settings, given: Mapping[str, str], checkpoint: Checkpoint | None) -> Plan:
+def _plan(settings: Settings, found: Mapping[str, str], checkpoint: Checkpoint | None) -> Plan:
     """Return the plan of a run."""
-    if checkpoint is None or "device" in given:
+    if checkpoint is None or "device" in found:
         backend = get_backend(settings.device)
     else:
         backend = device_of(checkpoint)
     if checkpoint and settings.precision not in backend.precisions:
         settings = replace(settings, precision=None)  # as for a model loaded on another device
     return prepare(settings, backend)
-
-
-def _train_preset(plan: preset.PresetPlan, args: argparse.Namespace) -> int:
-    """Train an ensemble, save it as one model, and return the exit code."""
-    begin, settings = time.perf_counter(), plan.settings
-    config, folder = to_toml(settings), new_folder(args.out, plan.data.name)
-    backend = get_backend(settings.device)
-    facts = environment(backend, settings.seed, data_facts(plan.data, plan.parts), folder)
-    write_text(folder / CONFIG, config)
-    write_environment(folder, facts)
-    if not args.quiet:
-        print(plan.header(folder), file=sys.stderr)
-    model = plan.fit(args.quiet)
-    model.save(folder / MODEL)
-    write_text(folder / CONFIG, to_toml(plan.settings))  # with the epochs that the fit has chosen
-    results = plan.results() | test_figures(model, plan.parts.test)
-    _report(results, facts, folder, begin, args)
-    if plan.is_interrupted:
-        n_members = results["members"]
-        print_message(f"interrupted; the model of the {n_members} members so far is in {folder}")
-        return SIGNALLED + signal.SIGINT
-    return verdict(results, settings)
-
-
-def _report(
-    results: dict[str, Any],
-    facts: Mapping[str, Any],
-    folder: Path,
-    begin: float,
-    args: argparse.Namespace,
-    **more: str | None,
-) -> None:
-    """Add the facts of a finished run to its results; store and print them."""
-    results |= {
-        "seconds": round(time.perf_counter() - begin, 3),
-        "device": facts["device"],
-        "model": str(folder / MODEL),
-        **more,
-    }
-    write_environment(folder, {**facts, "results": results})
-    report(results)
-    if args.json:
-        print(to_json(results))
-    sys.stdout.flush()
 
 
 def _learn(plan: Plan, folder: Path, is_quiet: bool, checkpoint: Checkpoint | None) -> None:
@@ -287,7 +272,7 @@ def _describe_saved(trainer: Trainer, folder: Path) -> str:
 
 
 @contextlib.contextmanager
-def _quiet_logging(is_quiet: bool) -> Iterator[None]:
+def quiet_logging(is_quiet: bool) -> Iterator[None]:
     """Hide the library's log messages below errors inside the context if `is_quiet`."""
     logger = logging.getLogger("nnbackend")
     before = logger.level

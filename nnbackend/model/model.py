@@ -264,6 +264,12 @@ class Model:
         return self.preprocessing.classes
 
     @property
+    def n_features(self) -> int:
+        """The number of features of a row: of an array's columns, or of a table's features."""
+        encoder = self.preprocessing.encoder
+        return self.network.n_in if encoder is None else encoder.n_columns
+
+    @property
     def is_classifier(self) -> bool:
         """True if the outputs represent classes."""
         return self.network.loss.name == "cross_entropy" or self.classes is not None

@@ -10,6 +10,7 @@ from nnbackend.plots.curves import curves
 from nnbackend.plots.diagram import network_diagram
 from nnbackend.plots.histograms import SignalRecorder, signal_histograms
 from nnbackend.plots.rates import learning_rate_curve
+from nnbackend.plots.trials import trials
 from nnbackend.plots.weights import first_layer_weights
 
 __all__ = [
@@ -23,4 +24,5 @@ __all__ = [
     "learning_rate_curve",
     "network_diagram",
     "signal_histograms",
+    "trials",
 ]

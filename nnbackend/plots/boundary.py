@@ -151,7 +151,7 @@ def _draw(
     axes.set_ylim(extent[2], extent[3])
     axes.set_xlabel(names[i] if names else f"feature {i}")
     axes.set_ylabel(names[j] if names else f"feature {j}")
-    rest = "; other features at their median" if model.network.n_in > 2 else ""
+    rest = "; other features at their median" if model.n_features > 2 else ""
     axes.set_title(title or f"Predicted class at every point{rest}", fontsize=11, loc="left")
     bare(axes)
     figure.legend(loc="outside lower center", frameon=False, ncols=min(n_classes, 6))
@@ -178,8 +178,8 @@ def _check(model: Model, features: tuple[int, int]) -> int:
             f"A decision boundary has colours for {len(PALETTE)} classes. Received: {n_classes}. "
             "Draw a confusion matrix instead (--kind confusion), or train on rows of fewer classes."
         )
-    if len(set(features)) != 2 or not all(0 <= f < net.n_in for f in features):
-        expected = f"two different columns from 0 to {net.n_in - 1}"
+    if len(set(features)) != 2 or not all(0 <= f < model.n_features for f in features):
+        expected = f"two different columns from 0 to {model.n_features - 1}"
         raise ArgumentError(Fault("features", expected, features))
     return n_classes
 

@@ -1,4 +1,7 @@
-"""Build a network and a TrainConfig from settings and data, and fill in data-dependent defaults."""
+"""Build a network and its trainer from settings and data, and fill in data-dependent defaults.
+
+The command line and the search for settings use it.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,22 @@ from functools import partial
 from typing import Any
 
 from nnbackend.backend import Backend
-from nnbackend.config import Settings
+from nnbackend.config import SETTINGS, Settings
 from nnbackend.data import Dataset, default_scaler_kind
+from nnbackend.data.preprocessing import Preprocessing
 from nnbackend.errors import ArgumentError, Fault, Mention
 from nnbackend.named import FAMILIES, Family, make_named
 from nnbackend.network.activations import ACTIVATIONS, get_activation
 from nnbackend.network.layers import AbstractLayer, Dense, Dropout, Maxout
 from nnbackend.network.losses import OUTPUT_ACTIVATIONS, get_loss
 from nnbackend.network.network import Network
-from nnbackend.options import all_of
+from nnbackend.options import all_of, raise_all
+from nnbackend.training.api import new_trainer
 from nnbackend.training.config import TrainConfig
 from nnbackend.training.early_stopping import EarlyStopping
+from nnbackend.training.loop import Trainer
 from nnbackend.training.optimizers import get_optimizer
+from nnbackend.training.preparation import Validation
 
 # Valid losses of each task; the first is the default.
 LOSSES_OF: dict[str, tuple[str, ...]] = {
@@ -32,6 +39,24 @@ LOSSES_OF: dict[str, tuple[str, ...]] = {
 SCALES_TARGETS = ("quadratic", "absolute", "huber", "quantile")
 NEVER = 10**9  # patience that disables early stopping
 WIDE, WIDE_RATE = 128, 0.2  # least units of a layer with dropout by default, and its rate
+
+
+def parse(name: str, text: str) -> Any:
+    """Return the value of an option's text. Raises: ArgumentError."""
+    kind = SETTINGS[name].kind
+    expected = kind.in_text or kind.expected
+    try:
+        return kind.parse(text)
+    except ArgumentError as error:  # of a name with parameters
+        raise_all(
+            replace(fault, option=name, expected=expected) if fault.option in FAMILIES else fault
+            for fault in error.faults
+        )
+        raise
+    except ValueError as error:
+        # Messages of int() and float() are about Python; only our messages are shown.
+        why = (str(error),) if str(error).startswith("Known") else ()
+        raise ArgumentError(Fault(name, expected, text, why)) from None
 
 
 def complete(settings: Settings, data: Dataset, backend: Backend) -> Settings:
@@ -170,6 +195,22 @@ def build_config(settings: Settings) -> TrainConfig:
         schedule=None if settings.schedule == "constant" else settings.schedule,
         early_stopping=EarlyStopping(patience, settings.monitor, restore_best=False),
     )
+
+
+def build_trainer(
+    settings: Settings, data: Dataset, validation: Validation, backend: Backend
+) -> Trainer:
+    """Return the trainer of completed settings for training rows."""
+    net = build_network(settings, data, backend)
+    return new_trainer(
+        net, data.x, data.y, build_config(settings),
+        validation=validation,
+        preprocessing=Preprocessing(
+            classes=data.classes, columns=None if data.columns is None else data.columns.to_dict()
+        ),
+        scale=settings.scale,
+        scale_targets=settings.task == "regression" and net.loss.name in SCALES_TARGETS,
+    )  # fmt: skip
 
 
 def _hidden_layer(width: int, activation: str) -> AbstractLayer:
