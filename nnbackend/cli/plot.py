@@ -27,6 +27,7 @@ from nnbackend.config import Settings
 from nnbackend.data import Dataset
 from nnbackend.devices import get_backend
 from nnbackend.errors import ArgumentError
+from nnbackend.model.importance import default_metric, permutation_importance
 from nnbackend.model.model import Model
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.preparation import encode_targets
@@ -78,6 +79,11 @@ class Subject:
         settings, environment = self.settings, self.found.environment
         if self.device is not None:
             settings = replace(settings, device=self.device)
+        if settings.preset is not None:
+            raise ArgumentError(
+                "This picture repeats the training of one network. Received: a run with the preset "
+                f"{settings.preset!r}. Draw a run without one."
+            )
         if self.source is not None:
             settings = replace(settings, data=self.source)
         check_places(settings, self.found.folder, environment)
@@ -126,8 +132,42 @@ def _confusion(s: Subject) -> None:
     plots.confusion_matrix(true, model.predict(data.x), model.classes, s.out)
 
 
+def _of_classes(draw: Callable[..., None]) -> Callable[[Subject], None]:
+    """Return the kind that draws a picture of class probabilities."""
+
+    def kind(s: Subject) -> None:
+        model, y = s.model, s.data.y
+        if model.classes is None or y is None or y.ndim != 1 or not model.has_probabilities:
+            raise ArgumentError(
+                "This picture needs a classifier with probabilities, and rows with targets. "
+                f"Received: {model!r}, {s.data.name}."
+            )
+        draw(y, model.predict_proba(s.data.x), model.classes, s.out)
+
+    return kind
+
+
+def _residuals(s: Subject) -> None:
+    model, y = s.model, s.data.y
+    if model.is_classifier or y is None or y.ndim != 1:
+        raise ArgumentError(
+            "--kind residuals needs a regression of one value, and rows with targets. Received: "
+            f"{model!r}, {s.data.name}."
+        )
+    plots.residual_plot(y, model.predict(s.data.x), s.out)
+
+
+def _importance(s: Subject) -> None:
+    data = s.data
+    if data.y is None:
+        raise ArgumentError(f"--kind importance needs rows with targets. Received: {data.name}.")
+    losses = permutation_importance(s.model, data.x, data.y, names=data.feature_names)
+    plots.importance_plot(losses, default_metric(s.model), s.out)
+
+
 def _weights(s: Subject) -> None:
-    names = s.data.feature_names if s.found.settings is not None else None
+    is_plain = s.found.settings is not None and s.model.preprocessing.encoder is None
+    names = s.data.feature_names if is_plain else None
     plots.first_layer_weights(s.model.network, s.out, names=names)
 
 
@@ -163,6 +203,11 @@ KINDS: dict[str, Callable[[Subject], None]] = {
     "boundary": _boundary,
     "film": _film,
     "confusion": _confusion,
+    "roc": _of_classes(plots.roc_curve),
+    "pr": _of_classes(plots.precision_recall_curve),
+    "calibration": _of_classes(plots.calibration_curve),
+    "residuals": _residuals,
+    "importance": _importance,
     "weights": _weights,
     "diagram": _diagram,
     "signals": _signals,

@@ -9,6 +9,13 @@ from nnbackend.plots.confusion import confusion_matrix, count_confusions
 from nnbackend.plots.curves import curves
 from nnbackend.plots.diagram import network_diagram
 from nnbackend.plots.histograms import SignalRecorder, signal_histograms
+from nnbackend.plots.importance import importance_plot
+from nnbackend.plots.quality import (
+    calibration_curve,
+    precision_recall_curve,
+    residual_plot,
+    roc_curve,
+)
 from nnbackend.plots.rates import learning_rate_curve
 from nnbackend.plots.trials import trials
 from nnbackend.plots.weights import first_layer_weights
@@ -16,13 +23,18 @@ from nnbackend.plots.weights import first_layer_weights
 __all__ = [
     "BoundaryFilm",
     "SignalRecorder",
+    "calibration_curve",
     "confusion_matrix",
     "count_confusions",
     "curves",
     "decision_boundary",
     "first_layer_weights",
+    "importance_plot",
     "learning_rate_curve",
     "network_diagram",
+    "precision_recall_curve",
+    "residual_plot",
+    "roc_curve",
     "signal_histograms",
     "trials",
 ]
