@@ -55,6 +55,10 @@ COMMANDS = {
         "predict labels or values for the rows of a file",
         "nnbackend predict runs/flowers-001 new.csv --proba > answers.csv",
     ),
+    "serve": Command(
+        "answer requests over HTTP with a trained model",
+        "nnbackend serve runs/flowers-001 --port 8000",
+    ),
     "summary": Command(
         "show the contents of a run folder or a model file",
         "nnbackend summary runs/digits-001",
