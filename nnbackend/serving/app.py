@@ -41,7 +41,6 @@ def new_app(
     """
     try:
         from starlette.applications import Starlette
-        from starlette.concurrency import run_in_threadpool
         from starlette.middleware import Middleware
         from starlette.middleware.trustedhost import TrustedHostMiddleware
         from starlette.responses import HTMLResponse, JSONResponse
@@ -51,30 +50,10 @@ def new_app(
             f"Serving needs Starlette and uvicorn. Received: {error}. "
             'Install them with: pip install "nnbackend[serve]"'
         ) from error
-    predictor = Predictor(model)
-
-    def predicted(kind: str, content: bytes) -> dict[str, Any]:
-        return predictor.answer(READERS[kind](content, model, limits.rows))
 
     async def predict(request: Any) -> Any:
-        try:
-            kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-            if kind not in READERS:
-                expected = " or ".join(READERS)
-                raise _RefusedError(415, f"Content-Type must be {expected}. Received: {kind!r}.")
-            content = await _body(request, limits.size)
-            return JSONResponse(await run_in_threadpool(predicted, kind, content))
-        except TooManyRowsError as error:
-            text = f"A request may have {limits.rows} rows. Received: {error.args[0]}. Send fewer."
-            return JSONResponse({"error": text}, 413)
-        except _RefusedError as error:
-            return JSONResponse({"error": str(error)}, error.status)
-        except NNBackendError as error:
-            is_syntax = str(error).startswith("The request must be JSON")
-            return JSONResponse({"error": str(error)}, 400 if is_syntax else 422)
-        except Exception:
-            logger.exception("a request failed")
-            return JSONResponse({"error": "The service failed; its log has the reason."}, 500)
+        status, answer = await _predict(request, predictor, limits)
+        return JSONResponse(answer, status)
 
     def constant(value: Any) -> Any:
         async def answer(request: Any) -> Any:
@@ -82,6 +61,7 @@ def new_app(
 
         return answer
 
+    predictor = Predictor(model)
     return Starlette(
         routes=[
             Route("/predict", predict, methods=["POST"]),
@@ -92,6 +72,33 @@ def new_app(
         ],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))],
     )
+
+
+async def _predict(request: Any, predictor: Predictor, limits: Limits) -> tuple[int, Any]:
+    """Return the status and the answer of a request for predictions."""
+    from starlette.concurrency import run_in_threadpool
+
+    def predicted(kind: str, content: bytes) -> dict[str, Any]:
+        return predictor.answer(READERS[kind](content, predictor.model, limits.rows))
+
+    try:
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind not in READERS:
+            expected = " or ".join(READERS)
+            raise _RefusedError(415, f"Content-Type must be {expected}. Received: {kind!r}.")
+        content = await _body(request, limits.size)
+        return 200, await run_in_threadpool(predicted, kind, content)
+    except TooManyRowsError as error:
+        text = f"A request may have {limits.rows} rows. Received: {error.args[0]}. Send fewer."
+        return 413, {"error": text}
+    except _RefusedError as error:
+        return error.status, {"error": str(error)}
+    except NNBackendError as error:
+        is_syntax = str(error).startswith("The request must be JSON")
+        return 400 if is_syntax else 422, {"error": str(error)}
+    except Exception:
+        logger.exception("a request failed")
+        return 500, {"error": "The service failed; its log has the reason."}
 
 
 async def _body(request: Any, most: int) -> bytes:

@@ -12,6 +12,24 @@ from nnbackend import __version__
 from nnbackend.data import ColumnCoding
 from nnbackend.model.model import Model
 
+ANSWER = {
+    "type": "object",
+    "properties": {
+        "predictions": {"type": "array"},
+        "probabilities": {"type": "array", "items": {"type": "object"}},
+        "intervals_90": {"type": "array"},
+        "ids": {"type": "object"},
+        "notes": {"type": "array", "items": {"type": "string"}},
+    },
+}
+ERROR = {"type": "object", "properties": {"error": {"type": "string"}}}
+FAILURES = {
+    "400": "not JSON",
+    "413": "too many rows or bytes",
+    "415": "neither JSON nor CSV",
+    "422": "rows that do not suit the model",
+}
+
 
 def described_model(model: Model) -> dict[str, Any]:
     """Return the facts on a model: its columns, classes, size and version."""
@@ -52,26 +70,7 @@ def openapi(model: Model, title: str) -> dict[str, Any]:
         }
         row = {"type": "object", "properties": cells}
     body = {"oneOf": [row, {"type": "array", "items": row}]}
-    answer = {
-        "type": "object",
-        "properties": {
-            "predictions": {"type": "array"},
-            "probabilities": {"type": "array", "items": {"type": "object"}},
-            "intervals_90": {"type": "array"},
-            "ids": {"type": "object"},
-            "notes": {"type": "array", "items": {"type": "string"}},
-        },
-    }
-    error = {"type": "object", "properties": {"error": {"type": "string"}}}
-    failures = {
-        "400": "not JSON", "413": "too many rows or bytes", "415": "neither JSON nor CSV",
-        "422": "rows that do not suit the model",
-    }  # fmt: skip
-    responses = {
-        code: {"description": text, "content": {"application/json": {"schema": error}}}
-        for code, text in failures.items()
-    }
-    good = {"description": "predictions", "content": {"application/json": {"schema": answer}}}
+    failures = {code: _described(text, ERROR) for code, text in FAILURES.items()}
     predict = {
         "summary": "Predict rows",
         "requestBody": {
@@ -81,7 +80,7 @@ def openapi(model: Model, title: str) -> dict[str, Any]:
                 "text/csv": {"schema": {"type": "string"}},
             },
         },
-        "responses": {"200": good, **responses},
+        "responses": {"200": _described("predictions", ANSWER), **failures},
     }
     plain = {"responses": {"200": {"description": "JSON"}}}
     return {
@@ -93,6 +92,10 @@ def openapi(model: Model, title: str) -> dict[str, Any]:
             "/health": {"get": {"summary": "Whether the service answers", **plain}},
         },
     }
+
+
+def _described(text: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": text, "content": {"application/json": {"schema": schema}}}
 
 
 def page(model: Model, title: str) -> str:
