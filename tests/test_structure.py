@@ -38,7 +38,7 @@ LAYERS = (
     {"persistence"},
     {"model"},
     {"estimators", "plots", "bench", "testing"},
-    {"explain", "search"},
+    {"explain", "search", "serving"},
     {"cli"},
     {"__main__"},
 )

@@ -71,6 +71,10 @@ COMMANDS = {
         "export a trained network as ONNX or NPZ",
         "nnbackend export runs/digits-001 --out digits.onnx",
     ),
+    "serve": Command(
+        "answer requests over HTTP with the predictions of a trained network",
+        "nnbackend serve runs/flowers-001 --port 8000",
+    ),
     "devices": Command(
         "list the devices, and why others cannot be used",
         "nnbackend devices",

@@ -1,0 +1,1 @@
+"""Answers of a model over HTTP: `nnbackend serve`. Needs the extra `serve`."""
