@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -300,3 +302,22 @@ def test_wrong_use(run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: A
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert main(["serve", str(run)]) == 2
     assert 'pip install "nnbackend[serve]"' in capsys.readouterr().err
+
+
+def test_the_clients_of_the_page_get_answers(
+    server: Client, capfd: pytest.CaptureFixture[str]
+) -> None:
+    page = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```(\w+)\n(.*?)```", page, flags=re.DOTALL)
+    clients = [block for block in blocks if "127.0.0.1:8000/predict" in block[1]]
+    assert [language for language, _ in clients] == ["sh", "python"]
+    for language, text in clients:
+        code = text.replace(":8000", f":{server.port}")
+        if language == "python":
+            exec(code, {})
+            assert capfd.readouterr().out.endswith("[]\n")  # no notes
+        elif shutil.which("curl"):
+            subprocess.run(["bash", "-c", code], check=True)
+            answer = json.loads(capfd.readouterr().out)
+            assert answer["ids"] == {"customer": ["n1"]}
+            assert "'pink'" in answer["notes"][0]
