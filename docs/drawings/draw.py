@@ -70,7 +70,11 @@ def kernels(*names: str) -> str:
 # The floors from the top: rooms (name, purpose), or one room in two parts (core, services).
 FLOORS: list[list[tuple[str, str]]] = [
     [("cli", "the command nnbackend, its options and run folders (also as __main__)")],
-    [("explain", "one sample, step by step"), ("search", "good settings, by trials")],
+    [
+        ("explain", "one sample, by steps"),
+        ("search", "settings, by trials"),
+        ("serving", "answers by HTTP"),
+    ],
     [
         ("estimators", "scikit-learn's API"),
         ("plots", "of runs, networks"),
