@@ -1,16 +1,19 @@
-"""`nnbackend serve`: a real server process, asked with the standard library's client."""
+"""`nnbackend serve` in a real process, asked with http.client."""
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.client import HTTPConnection
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,186 +23,301 @@ import pytest
 import nnbackend as nn
 from nnbackend.cli import main
 
+pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
-WAIT = 60
+
+ROOT = Path(__file__).resolve().parent.parent
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "backends")]),
+    "PYTHONWARNINGS": "error",
+}
+JSON, CSV = {"Content-Type": "application/json"}, {"Content-Type": "text/csv"}
+HEADER = "customer,size,colour,since,good"
+MAX_ROWS, MAX_BYTES = 50, 20_000
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a run on a table with an id, a number and a category."""
-    rng = np.random.default_rng(0)
-    size, city = rng.normal(size=200), rng.choice(["Lima", "Cusco", "Puno"], 200)
-    answer = np.where(size + (city == "Lima") > 0.3, "yes", "no")
-    lines = ["key,size,city,answer"]
-    lines += [f"k{i},{size[i]:.3f},{city[i]},{answer[i]}" for i in range(200)]
-    here = tmp_path_factory.mktemp("serve")
-    (here / "t.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    words = ["--hidden", "8", "--epochs", "3", "--device", "numpy", "--quiet"]
-    assert main(["train", str(here / "t.csv"), *words, "--out", str(here / "run")]) == 0
-    return here / "run"
+class Reply:
+    """A reply: status, headers and body."""
+
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self.status, self.headers, self.body = response.status, response.headers, response.read()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
 
 
-class Server:
-    """A server process and its port."""
+class Client:
+    """A server process and requests to it, each on a connection of its own."""
 
-    def __init__(self, *words: str) -> None:
-        command = [sys.executable, "-m", "nnbackend", "serve", *words, "--port", "0"]
-        self.process = subprocess.Popen(
-            [*command, "--device", "numpy"], stderr=subprocess.PIPE, text=True, env=os.environ
-        )
-        assert self.process.stderr is not None
-        line = self.process.stderr.readline()
-        found = re.search(r"http://127\.0\.0\.1:(\d+)", line)
-        if not found:
-            self.close()
-        assert found, line
-        self.port = int(found[1])
+    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
+        self.process, self.port = process, port
 
-    def close(self) -> None:
-        """End the process."""
-        self.process.kill()
-        self.process.communicate(timeout=WAIT)
-
-    def ask(
-        self, path: str, body: Any = None, kind: str = "application/json", **headers: str
-    ) -> tuple[int, Any]:
-        """Return the status and the answer: JSON, or text."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=WAIT)
-        content = body if isinstance(body, (str, bytes)) else json.dumps(body)
-        method = "GET" if body is None else "POST"
+    def ask(self, method: str, path: str, body: Any = None, headers: Any = None) -> Reply:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
-            connection.request(
-                method, path, None if body is None else content, {"content-type": kind, **headers}
-            )
-            answer = connection.getresponse()
-            text = answer.read().decode()
+            connection.request(method, path, body, headers or {})
+            return Reply(connection.getresponse())
         finally:
             connection.close()
-        is_json = answer.getheader("content-type", "").startswith("application/json")
-        return answer.status, json.loads(text) if is_json else text
+
+    def predict(self, rows: Any, query: str = "") -> Reply:
+        return self.ask("POST", f"/predict{query}", json.dumps(rows), JSON)
+
+
+@contextmanager
+def _server(*words: str) -> Iterator[Client]:
+    command = [sys.executable, "-m", "nnbackend", "serve", *words, "--port", "0"]
+    process = subprocess.Popen(
+        command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A shell makes background jobs ignore Ctrl-C; this process must not ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            raise AssertionError(process.communicate()[1])
+        yield Client(process, int(line.split("http://")[1].split()[0].rpartition(":")[2]))
+    finally:
+        process.kill()
+        process.communicate()
 
 
 @pytest.fixture(scope="module")
-def server(folder: Path) -> Iterator[Server]:
-    """Return a server of the run with small limits."""
-    made = Server(str(folder), "--max-rows", "50", "--max-bytes", "20000")
-    yield made
-    made.close()
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train a classifier of a table with an id, numbers, categories, dates and gaps."""
+    folder = tmp_path_factory.mktemp("served")
+    rng, lines = np.random.default_rng(0), [HEADER]
+    for i in range(120):
+        size, colour = round(rng.normal(), 3), ("red", "green", "blue")[i % 3]
+        day = f"2024-{1 + i % 12:02}-{1 + i % 28:02}"
+        good = "yes" if size + (colour == "red") > 0.3 else "no"
+        lines.append(f"c{i:03},{'' if i % 10 == 9 else size},{colour},{day},{good}")
+    (folder / "shop.csv").write_text("\n".join(lines) + "\n")
+    words = ["--epochs", "5", "--hidden", "6", "--device", "numpy", "--column", "customer=id"]
+    out = folder / "run"
+    assert main(["train", str(folder / "shop.csv"), *words, "--out", str(out)]) == 0
+    return out
 
 
-def test_answers_equal_the_models(server: Server, folder: Path) -> None:
-    rows = [{"size": 0.4, "city": "Lima", "key": "n1"}, {"size": None, "city": "Ica", "key": "n2"}]
-    status, answer = server.ask("/predict", rows)
-    assert status == 200
-    model = nn.load(folder / "model.safetensors", device="numpy")
-    table = {"size": [0.4, np.nan], "city": ["Lima", "Ica"]}
-    assert answer["predictions"] == model.predict(table).tolist()
-    expected = model.predict_proba(table)
-    found = [[row["no"], row["yes"]] for row in answer["probabilities"]]
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
-    assert answer["ids"] == {"key": ["n1", "n2"]}
-    assert any("'Ica'" in note for note in answer["notes"])
+@pytest.fixture(scope="module")
+def server(run: Path) -> Iterator[Client]:
+    limits = ["--max-rows", str(MAX_ROWS), "--max-bytes", str(MAX_BYTES)]
+    with _server(str(run), *limits) as client:
+        yield client
 
 
-def test_one_row_and_csv(server: Server) -> None:
-    one = server.ask("/predict", {"city": "Puno", "size": 1})[1]
-    assert len(one["predictions"]) == 1
-    assert one["notes"] == []
-    status, answer = server.ask("/predict", "city;size;key\nPuno;1;k7\n", "text/csv; charset=utf-8")
-    assert status == 200
-    assert answer["predictions"] == one["predictions"]
-    assert answer["ids"] == {"key": ["k7"]}
+ROWS = [
+    {"customer": "n1", "size": 1.5, "colour": "red", "since": "2024-05-01"},
+    {"customer": "n2", "size": None, "colour": "green", "since": "2024-06-30"},
+    {"customer": "n3", "size": -2.0, "colour": "blue", "since": "2023-01-31"},
+]
+
+
+def test_json_is_answered_as_the_model_answers(server: Client, run: Path) -> None:
+    model = nn.load(run / "model.safetensors", device="numpy")
+    reply = server.predict(ROWS)
+    assert reply.status == 200
+    assert reply.json["predictions"] == model.predict(ROWS).tolist()
+    p = [[row[str(label)] for label in model.classes or ()] for row in reply.json["probabilities"]]
+    np.testing.assert_allclose(p, model.predict_proba(ROWS), atol=1e-6)
+    assert reply.json["ids"] == {"customer": ["n1", "n2", "n3"]}
+    assert reply.json["notes"] == []
+
+
+def test_one_object_is_one_row(server: Client) -> None:
+    reply = server.predict(ROWS[0])
+    assert reply.json["predictions"] == server.predict(ROWS).json["predictions"][:1]
+
+
+def test_csv_has_the_same_answer(server: Client) -> None:
+    lines = ["since;customer;size;colour"]  # other order, other separator
+    lines += [f"{r['since']};{r['customer']};{r['size'] or ''};{r['colour']}" for r in ROWS]
+    reply = server.ask("POST", "/predict", "\n".join(lines).encode("utf-16"), CSV)
+    assert reply.status == 200
+    expected = server.predict(ROWS).json
+    assert {**reply.json, "notes": []} == expected
+
+
+def test_unusual_rows_are_answered_with_notes(server: Client) -> None:
+    odd = {"size": "large", "colour": "pink", "since": "2024-05-01", "weather": "rain"}
+    reply = server.predict([odd, ROWS[0]])
+    assert reply.status == 200
+    assert len(reply.json["predictions"]) == 2
+    unused, *notes = reply.json["notes"]
+    assert "'weather'" in unused
+    assert {note[:13] for note in notes} == {"column 'size'", "column 'colou"}
+    assert server.predict(ROWS).json["notes"] == []  # not those of the request before
 
 
 @pytest.mark.parametrize(
-    ("body", "kind", "status", "said"),
+    ("body", "status", "said"),
     [
-        ("{", "application/json", 400, "must be JSON"),
-        ("[" * 100_00, "application/json", 400, "must be JSON"),
-        ("3", "application/json", 422, "an object, or a list"),
-        ("[]", "application/json", 422, "an object, or a list"),
-        ("[[1, 2]]", "application/json", 422, "Each row must be an object"),
-        ('{"size": 1}', "application/json", 422, "no column 'city'"),
-        ('{"size": {"a": 1}, "city": "Lima"}', "application/json", 422, "size"),
-        ('{"size": 1e999, "city": "Lima"}', "application/json", 422, "infinity"),
-        ("a,b\n1\n", "text/csv", 422, "columns"),
-        ("size=1", "application/x-www-form-urlencoded", 415, "Content-Type must be"),
-        (json.dumps([{"size": 1, "city": "a"}] * 51), "application/json", 413, "50 rows"),
-        ("size,city\n" + "1,a\n" * 60, "text/csv", 413, "50 rows"),
-        (" " * 20_001, "application/json", 413, "20000 bytes"),
+        (b"", 400, "JSON"),
+        (b"{", 400, "JSON"),
+        (b"\xff\xfe\x00", 400, "UTF-8"),
+        (b"[" * 5_000, 400, "nested"),
+        (b'{"size": NaN}', 400, "NaN"),
+        (b'{"size": 1, "size": 2}', 400, "twice"),
+        (b'{"size": ' + b"9" * 5_000 + b"}", 400, "JSON"),
+        (b'"text"', 400, "list of such objects"),
+        (b'[{"size": 1}, 2]', 400, "list of such objects"),
+        (b"[]", 422, "at least one row"),
+        (b"{}", 422, "no column"),
+        (b'{"size": 1}', 422, "'colour'"),
+        (b'{"size": 1e999, "colour": "red", "since": "2024-05-01"}', 422, "infinity"),
+        (b'{"size": {"a": 1}, "colour": "red", "since": "2024-05-01"}', 422, "'size'"),
+        (b'{"size": [1, 2], "colour": "red", "since": "2024-05-01"}', 422, "'size'"),
     ],
 )
-def test_wrong_requests_have_a_status_and_a_cure(
-    server: Server, body: str, kind: str, status: int, said: str
+def test_malformed_json(server: Client, body: bytes, status: int, said: str) -> None:
+    reply = server.ask("POST", "/predict", body, JSON)
+    assert reply.status == status, reply.body
+    assert said in reply.json["error"]
+    assert "Traceback" not in reply.json["error"]
+
+
+@pytest.mark.parametrize("body", [b"", b"size\n1\n", b"\x00\x01\x02", b'a,b\n"1,2\n'])
+def test_malformed_csv(server: Client, body: bytes) -> None:
+    reply = server.ask("POST", "/predict", body, CSV)
+    assert reply.status == 422, reply.body
+    assert "Received" in reply.json["error"]
+
+
+def test_limits(server: Client) -> None:
+    assert server.predict([ROWS[0]] * MAX_ROWS).status == 200
+    many = server.predict([ROWS[0]] * (MAX_ROWS + 1))
+    assert (many.status, str(MAX_ROWS) in many.json["error"]) == (413, True)
+    lines = ["size,colour,since", *["1,red,2024-05-01"] * (MAX_ROWS + 1)]
+    assert server.ask("POST", "/predict", "\n".join(lines), CSV).status == 413
+    large = b" " * (MAX_BYTES + 1)
+    assert server.ask("POST", "/predict", large, JSON).status == 413
+    chunks = server.ask("POST", "/predict", iter([large[:9_000]] * 3), JSON)  # no Content-Length
+    assert chunks.status == 413
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status"),
+    [
+        ("GET", "/predict", {}, 405),
+        ("GET", "/nothing", {}, 404),
+        ("POST", "/predict", {"Content-Type": "text/plain"}, 415),
+        ("POST", "/predict?size=1", JSON, 422),
+        ("POST", "/predict?interval=much", JSON, 422),
+        ("GET", "/health", {"Host": "example.org"}, 400),
+        ("GET", "/health", {"Host": "localhost.example.org:8000"}, 400),
+    ],
+)
+def test_refused_requests(
+    server: Client, method: str, path: str, headers: Any, status: int
 ) -> None:
-    found, answer = server.ask("/predict", body, kind)
-    assert found == status, answer
-    assert said in answer["error"]
-    assert "Traceback" not in answer["error"]
-    assert server.ask("/health") == (200, {"status": "ok"})
+    reply = server.ask(method, path, b"{}" if method == "POST" else None, headers)
+    assert reply.status == status
+    assert reply.json["error"]
 
 
-def test_descriptions(server: Server) -> None:
-    facts = server.ask("/model")[1]
-    assert [(c["name"], c["kind"]) for c in facts["columns"]] == [
-        ("key", "left out"), ("size", "number"), ("city", "category"),
-    ]  # fmt: skip
-    assert facts["classes"] == ["no", "yes"]
-    described = server.ask("/openapi.json")[1]
-    example = described["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
-    assert server.ask("/predict", example["example"])[0] == 200
-    status, text = server.ask("/")
-    assert status == 200
-    assert "city" in text
-    assert not re.search(r"(src|href)=.?(https?:)?//", text)  # nothing from elsewhere
+def test_local_names_are_allowed(server: Client) -> None:
+    for host in ("localhost", f"localhost:{server.port}", "[::1]:80", "127.0.0.1"):
+        assert server.ask("GET", "/health", headers={"Host": host}).status == 200
 
 
-def test_other_hosts_and_methods_are_refused(server: Server) -> None:
-    assert server.ask("/health", Host="evil.example")[0] == 400
-    assert server.ask("/predict")[0] == 405
-    assert server.ask("/../../etc/passwd")[0] == 404
+def test_intervals_need_a_model_that_has_them(server: Client) -> None:
+    reply = server.predict(ROWS, "?interval=0.9")
+    assert reply.status == 422
+    assert "tabular" in reply.json["error"]
 
 
-def test_requests_at_the_same_time_have_their_own_answers(server: Server) -> None:
-    sizes = np.linspace(-2, 2, 40)
-    one = [server.ask("/predict", {"size": s, "city": f"C{i}"})[1] for i, s in enumerate(sizes)]
-    with ThreadPoolExecutor(8) as pool:
-        tasks = [
-            pool.submit(server.ask, "/predict", {"size": s, "city": f"C{i}"})
-            for i, s in enumerate(sizes)
-        ]
-        assert [task.result()[1] for task in tasks] == one
-    assert "'C7'" in one[7]["notes"][0]
+def test_descriptions(server: Client) -> None:
+    assert server.ask("GET", "/health").json == {"status": "ok"}
+    facts = server.ask("GET", "/model").json
+    kinds = {column["name"]: column["kind"] for column in facts["columns"]}
+    assert kinds == {"size": "number", "colour": "category", "since": "date"}
+    assert facts["target"] == "good"
+    assert facts["ids"] == ["customer"]
+    assert sorted(map(str, facts["classes"])) == ["no", "yes"]
+    assert facts["versions"]["nnbackend"] == nn.__version__
+    schema = server.ask("GET", "/openapi.json").json
+    content = schema["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
+    assert server.predict(content["example"]).status == 200
+    assert server.predict(content["example"]).json["notes"] == []
 
 
-@pytest.mark.skipif(os.name != "posix", reason="Windows has no such signals")
+def test_the_page_loads_nothing(server: Client) -> None:
+    reply = server.ask("GET", "/")
+    text = reply.body.decode()
+    assert reply.headers["Content-Type"].startswith("text/html")
+    assert "colour" in text
+    assert not any(word in text for word in ("http:", "https:", "src=", "@import", "<script"))
+
+
+def test_concurrent_requests_get_their_own_answers(server: Client) -> None:
+    rows = [{**ROWS[0], "size": i / 20 - 2, "colour": f"new{i}"} for i in range(60)]
+    alone = [server.predict(row).json for row in rows]
+    with ThreadPoolExecutor(16) as pool:
+        together = [reply.json for reply in pool.map(server.predict, rows)]
+    assert together == alone
+    assert all(f"new{i}'" in " ".join(reply["notes"]) for i, reply in enumerate(together))
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it(folder: Path, number: signal.Signals) -> None:
-    server = Server(str(folder / "model.safetensors"))
-    assert server.ask("/health")[0] == 200
-    server.process.send_signal(number)
-    _, error = server.process.communicate(timeout=WAIT)
-    assert "Traceback" not in error
-    assert server.process.returncode in (128 + number, -number, 0)
+def test_signals_end_the_server_cleanly(run: Path, number: signal.Signals) -> None:
+    with _server(str(run)) as client:
+        idle = socket.create_connection(("127.0.0.1", client.port))  # does not keep it alive
+        assert client.ask("GET", "/health").status == 200
+        client.process.send_signal(number)
+        _, errors = client.process.communicate(timeout=30)
+        idle.close()
+        assert client.process.returncode == 0
+        assert errors == ""
 
 
-def test_models_of_arrays_take_lists(tmp_path: Path) -> None:
-    from nnbackend.serving.rows import Predictor, rows_of_csv, rows_of_json
+def test_a_model_of_arrays_takes_lists(tmp_path: Path) -> None:
+    model = nn.Model(nn.Network([3, 2], device="numpy", seed=1))
+    model.save(tmp_path / "m.safetensors")
+    with _server(str(tmp_path / "m.safetensors")) as client:
+        rows = [[1.0, 2.0, 3.0], [0.5, -1.0, 2.0]]
+        np.testing.assert_allclose(
+            client.predict(rows).json["predictions"], model.predict(rows), rtol=1e-6
+        )
+        assert (
+            client.predict(rows[0]).json["predictions"]
+            == client.predict(rows[:1]).json["predictions"]
+        )
+        for wrong in ([1.0, 2.0], [[1.0, 2.0, None]], {"a": 1}):
+            assert client.predict(wrong).status == 400
+        reply = client.ask("POST", "/predict", "1,2,3\n0.5,-1,2\n", CSV)
+        assert reply.json["predictions"] == client.predict(rows).json["predictions"]
 
-    net = nn.Network([2, 3], loss="cross_entropy", device="numpy")
-    model = nn.Model(net, classes=["a", "b", "c"])
-    answer = Predictor(model).answer(rows_of_json(b"[[1, 2], [3, 4]]", model, 9))
-    assert answer["predictions"] == model.predict([[1.0, 2.0], [3.0, 4.0]]).tolist()
-    for content in (b'[["x", 2]]', b"[[1], [2, 3]]"):
-        with pytest.raises(nn.errors.DataError, match="a list of 2 numbers"):
-            rows_of_json(content, model, 9)
-    with pytest.raises(nn.errors.DataError, match="CSV needs a model"):
-        rows_of_csv(b"a,b\n1,2\n", model, 9)
+
+def test_wrong_use(run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    assert main(["serve", str(run), "--port", "70000", "--max-rows", "0"]) == 2
+    shown = capsys.readouterr().err
+    assert "--port" in shown
+    assert "--max-rows" in shown
+    with socket.create_server(("127.0.0.1", 0)) as used:
+        assert main(["serve", str(run), "--port", str(used.getsockname()[1])]) == 2
+    assert "free port" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert main(["serve", str(run)]) == 2
+    assert 'pip install "nnbackend[serve]"' in capsys.readouterr().err
 
 
-def test_a_used_port_and_wrong_limits_are_refused(
-    server: Server, folder: Path, capsys: pytest.CaptureFixture[str]
+def test_the_clients_of_the_page_get_answers(
+    server: Client, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["serve", str(folder), "--port", str(server.port)]) == 2
-    assert "Choose another port" in capsys.readouterr().err
-    assert main(["serve", str(folder), "--max-rows", "0"]) == 2
+    page = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```(\w+)\n(.*?)```", page, flags=re.DOTALL)
+    clients = [block for block in blocks if "127.0.0.1:8000/predict" in block[1]]
+    assert [language for language, _ in clients] == ["sh", "python"]
+    for language, text in clients:
+        code = text.replace(":8000", f":{server.port}")
+        if language == "python":
+            exec(code, {})
+            assert capfd.readouterr().out.endswith("[]\n")  # no notes
+        elif shutil.which("curl"):
+            subprocess.run(["bash", "-c", code], check=True)
+            answer = json.loads(capfd.readouterr().out)
+            assert answer["ids"] == {"customer": ["n1"]}
+            assert "'pink'" in answer["notes"][0]

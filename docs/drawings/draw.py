@@ -71,9 +71,9 @@ def kernels(*names: str) -> str:
 FLOORS: list[list[tuple[str, str]]] = [
     [("cli", "the command nnbackend, its options and run folders (also as __main__)")],
     [
-        ("explain", "one sample, step by step"),
+        ("explain", "one sample, by steps"),
         ("search", "settings, by trials"),
-        ("serving", "a model over HTTP"),
+        ("serving", "answers by HTTP"),
     ],
     [
         ("estimators", "scikit-learn's API"),

@@ -55,10 +55,6 @@ COMMANDS = {
         "predict labels or values for the rows of a file",
         "nnbackend predict runs/flowers-001 new.csv --proba > answers.csv",
     ),
-    "serve": Command(
-        "answer requests over HTTP with a trained model",
-        "nnbackend serve runs/flowers-001 --port 8000",
-    ),
     "summary": Command(
         "show the contents of a run folder or a model file",
         "nnbackend summary runs/digits-001",
@@ -74,6 +70,10 @@ COMMANDS = {
     "export": Command(
         "export a trained network as ONNX or NPZ",
         "nnbackend export runs/digits-001 --out digits.onnx",
+    ),
+    "serve": Command(
+        "answer requests over HTTP with the predictions of a trained network",
+        "nnbackend serve runs/flowers-001 --port 8000",
     ),
     "devices": Command(
         "list the devices, and why others cannot be used",

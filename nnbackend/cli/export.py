@@ -16,12 +16,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--out", metavar="FILE",
         help=".onnx or .npz file to write (default: model.onnx beside the model)",
     )  # fmt: skip
+    parser.add_argument(
+        "--raw", action="store_true",
+        help="ONNX with an input for each column of the table, gaps and new categories included, "
+        "and outputs label and probabilities, or value",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
     """Export and return the exit code."""
     found = open_run(args.run)
     path = Path(args.out) if args.out else found.model.with_suffix(".onnx")
-    export(found.load("cpu"), path)
+    export(found.load("cpu"), path, raw=args.raw)
     print(path)
     return 0

@@ -1,19 +1,26 @@
-"""`nnbackend serve`: answer requests over HTTP with a trained model."""
+"""`nnbackend serve`: answers of a trained network over HTTP."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import ipaddress
+import signal
 import socket
 import sys
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from nnbackend.cli.parts import Known, read_known
 from nnbackend.cli.run_folder import open_run
 from nnbackend.errors import ArgumentError
-from nnbackend.serving import Limits, new_app
+from nnbackend.options import all_of, check
 
-LOCAL = ("127.0.0.1", "localhost", "::1")
+PORTS = 65535
+CONNECTIONS = 100  # at once; more get 503
+STOP_SECONDS = 5  # for the requests in progress when the server is stopped
+LOCAL = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -21,68 +28,101 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run folder or a model file")
     parser.add_argument(
         "--host", default="127.0.0.1", metavar="ADDRESS",
-        help="address to listen at; 0.0.0.0 for all of this machine, without any protection "
-        "(default: 127.0.0.1, this machine alone)",
+        help="address to serve (default: 127.0.0.1, this machine only; 0.0.0.0: all networks)",
     )  # fmt: skip
     parser.add_argument(
-        "--port", type=int, default=8000, metavar="N", help="port; 0 for a free one (default: 8000)"
+        "--port", type=int, default=8000, metavar="N", help="port (default: 8000; 0: a free one)"
     )
     parser.add_argument(
-        "--max-rows", type=int, default=Limits.rows, metavar="N",
-        help=f"most rows of a request (default: {Limits.rows:,})",
+        "--max-rows", type=int, default=10_000, metavar="N",
+        help="rows of one request at most (default: 10000)",
     )  # fmt: skip
     parser.add_argument(
-        "--max-bytes", type=int, default=Limits.size, metavar="N",
-        help=f"most bytes of a request (default: {Limits.size:,})",
+        "--max-bytes", type=int, default=10_000_000, metavar="N",
+        help="bytes of one request at most (default: 10000000)",
     )  # fmt: skip
     parser.add_argument(
-        "--device", metavar="DEVICE", default="cpu", help="as for train (default: cpu)"
+        "--device", default="cpu", metavar="DEVICE", help="as for train (default: cpu)"
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until Ctrl-C, and return the exit code."""
-    if args.max_rows < 1 or args.max_bytes < 1 or not 0 <= args.port < 1 << 16:
-        raise ArgumentError(
-            "--max-rows and --max-bytes must be at least 1, --port from 0 to 65535. Received: "
-            f"{args.max_rows}, {args.max_bytes}, {args.port}."
-        )
+    """Serve until Ctrl-C or SIGTERM, and return the exit code."""
+    all_of(
+        lambda: check("port", args.port, lambda n: 0 <= n <= PORTS, f"from 0 to {PORTS}"),
+        lambda: check("max_rows", args.max_rows, lambda n: n > 0, "at least 1"),
+        lambda: check("max_bytes", args.max_bytes, lambda n: n > 0, "at least 1"),
+    )
     try:
         uvicorn: Any = importlib.import_module("uvicorn")
+        serving: Any = importlib.import_module("nnbackend.serving.app")
     except ImportError as error:
         raise ArgumentError(
-            "Serving needs Starlette and uvicorn. Received: uvicorn is not installed. "
+            f"serve needs the packages starlette and uvicorn. Received: {error}. "
             'Install them with: pip install "nnbackend[serve]"'
         ) from error
     found = open_run(args.run)
-    is_local = args.host in LOCAL
-    title = found.folder.name if Path(args.run).is_dir() else found.model.stem
-    app = new_app(
-        found.load(args.device), title, Limits(args.max_rows, args.max_bytes),
-        [*LOCAL, "[::1]"] if is_local else ["*"],
-    )  # fmt: skip
-    listener = _listener(args.host, args.port)
-    host, port = listener.getsockname()[:2]
-    print(
-        f"serving {args.run} at http://{host}:{port} (Ctrl-C ends it)", file=sys.stderr, flush=True
-    )
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
-    server.run(sockets=[listener])
+    model = found.load(args.device)
+    model.check_fitted()
+    known = Known(model.n_features, model.classes, model.preprocessing.columns)
+
+    def read_csv(path: str) -> Any:
+        return read_known(path, known, found.settings, "fill", with_target=False)
+
+    name = found.folder.resolve().name
+    with _listen(args.host, args.port) as listener:
+        is_local = ipaddress.ip_address(listener.getsockname()[0]).is_loopback
+        service = serving.Service(
+            model, name, read_csv, args.max_rows, args.max_bytes, LOCAL if is_local else None
+        )
+        config = uvicorn.Config(
+            serving.new_app(service), log_level="warning", access_log=False, server_header=False,
+            proxy_headers=False, lifespan="off", ws="none", http="h11", loop="asyncio",
+            limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=STOP_SECONDS,
+        )  # fmt: skip
+        _announce(name, listener, is_local)
+        server = uvicorn.Server(config)
+        # uvicorn's own context would repeat the signal after a clean stop.
+        server.capture_signals = lambda: _stopping(server)
+        server.run(sockets=[listener])
     return 0
 
 
-def _listener(host: str, port: int) -> socket.socket:
-    """Return a listening socket. Raises: ArgumentError for an address that cannot be used."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def _listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens.
+
+    Raises: ArgumentError for an address that cannot be used.
+    """
     try:
-        listener.bind((host, port))
-        listener.listen()  # so that a client may connect as soon as the address is printed
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=2 * CONNECTIONS)
     except OSError as error:
-        listener.close()
         raise ArgumentError(
-            f"--host and --port must be a free address. Received: {host}, {port}: {error}. "
-            "Choose another port; 0 takes a free one."
+            "--host and --port must be an address of this machine with a free port. Received: "
+            f"{host}, port {port} ({error.strerror or error}). Choose another port, or 0 for a "
+            "free one."
         ) from error
-    return listener
+
+
+def _announce(name: str, listener: socket.socket, is_local: bool) -> None:
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    print(f"serving {name} at http://{shown}:{port} (Ctrl-C ends it)", flush=True)
+    if not is_local:
+        print(
+            "nnbackend: note: other machines can send requests. The server knows no passwords and "
+            "no encryption: put a web server in front of it that does",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
+
+
+@contextmanager
+def _stopping(server: Any) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the server after the requests in progress."""
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(each, server.handle_exit) for each in signals]
+    try:
+        yield
+    finally:
+        for each, handler in zip(signals, before, strict=True):
+            signal.signal(each, handler)

@@ -20,12 +20,12 @@ from nnbackend.model.model import Model, as_model
 from nnbackend.network.network import Network
 from nnbackend.persistence.atomic_file import atomic_write
 from nnbackend.persistence.description import describe_model, model_tensors
+from nnbackend.persistence.onnx_columns import raw_onnx_bytes
 from nnbackend.persistence.onnx_graph import onnx_bytes
-from nnbackend.persistence.onnx_mean import mean_bytes
 from nnbackend.suggestions import suggest
 
 
-def export(model: Any, path: str | os.PathLike[str]) -> None:
+def export(model: Any, path: str | os.PathLike[str], *, raw: bool = False) -> None:
     """Export a model, a network or a fitted estimator to `.onnx` or `.npz`, chosen by the suffix.
 
     ONNX: input "x" (n, n_in) of raw rows, the features of a table, and output "y" (n, n_out): the
@@ -33,12 +33,14 @@ def export(model: Any, path: str | os.PathLike[str]) -> None:
     `outputs`. Both are float32, or float64 where float32 lacks digits: for raw values or targets
     far from zero (such as Unix time), and in a float64 network without a scaler. The metadata have
     `classes` and `feature_names`, if known. ONNX needs an extra: pip install "nnbackend[onnx]".
+    raw: True for an ONNX model with an input (n, 1) for each column of the table that the model was
+    fitted to, and outputs "label" and "probabilities", or "value": see docs/deploy.md.
     NPZ: the arrays weights.0, biases.0, ..., scaler.shift, scaler.factor, and `description`, a JSON
     text; z = a W + b.
 
-    Raises: ArgumentError for another file type or model, an ensemble as NPZ, a custom activation or
-    a missing extra; scikit-learn's NotFittedError; OSError when writing fails, in which case an
-    older file is unchanged.
+    Raises: ArgumentError for another file type or model, a custom activation, a missing extra, or
+    columns that raw cannot describe; scikit-learn's NotFittedError; OSError when writing fails, in
+    which case an older file is unchanged.
     """
     target = Path(path)
     suffix = target.suffix.lower()
@@ -47,27 +49,20 @@ def export(model: Any, path: str | os.PathLike[str]) -> None:
             f"The file must be .onnx or .npz. Received: {target.name!r}. "
             f"{suggest(target.suffix, ['.onnx', '.npz'])}"
         )
-    models = [as_model(model)] if isinstance(model, (Network, Model)) else _models_of(model)
-    for each in models:
-        each.check_fitted()
-    to_bytes = onnx_bytes if suffix == ".onnx" else npz_bytes
-    if len(models) == 1:
-        content = to_bytes(models[0].network, models[0].preprocessing)
-    elif suffix == ".onnx":
-        content = mean_bytes([onnx_bytes(m.network, m.preprocessing) for m in models])
-    else:
-        raise ArgumentError(
-            f"An NPZ file holds one network. Received: an ensemble of {len(models)}. Export it to "
-            ".onnx, or export each member: for member in model.to_models()."
-        )
-    atomic_write(target, content)
+    if raw and suffix == ".npz":
+        raise ArgumentError("raw needs an .onnx file. Received: .npz. Leave raw out.")
+    known = as_model(model) if isinstance(model, (Network, Model)) else _model_of(model)
+    known.check_fitted()
+    to_bytes = npz_bytes if suffix == ".npz" else raw_onnx_bytes if raw else onnx_bytes
+    atomic_write(target, to_bytes(known.network, known.preprocessing))
 
 
-def _models_of(model: Any) -> list[Model]:
-    """Return the models of an estimator; their mean output is its prediction."""
+def _model_of(model: Any) -> Model:
+    """Return the model of an estimator."""
     if hasattr(model, "to_models") and not isinstance(model, type):
-        models: list[Model] = model.to_models()
-        return models
+        found: Model
+        (found,) = model.to_models()
+        return found
     steps = getattr(model, "steps", None)
     cure = "Export its last step, pipeline[-1]; its input is the output of the steps before."
     raise ArgumentError(

@@ -39,23 +39,23 @@ MOST_ROUNDING = 1e-4
 
 
 class Graph:
-    """Nodes and constants of a graph under construction."""
+    """Nodes and constants of a graph under construction. prefix: begins their names."""
 
-    def __init__(self, helper: Any, numpy_helper: Any) -> None:
-        self.helper, self.numpy_helper = helper, numpy_helper
+    def __init__(self, helper: Any, numpy_helper: Any, prefix: str = "") -> None:
+        self.helper, self.numpy_helper, self.prefix = helper, numpy_helper, prefix
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
 
     def constant(self, values: Any, dtype: str = "float32") -> str:
         """Add a constant and return its name."""
-        name = f"c{len(self.constants)}"
+        name = f"{self.prefix}c{len(self.constants)}"
         array = np.ascontiguousarray(values, dtype).reshape(np.shape(values))
         self.constants.append(self.numpy_helper.from_array(array, name))
         return name
 
     def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
         """Add a node and return the name of its output."""
-        name = f"t{len(self.nodes)}"
+        name = f"{self.prefix}t{len(self.nodes)}"
         self.nodes.append(self.helper.make_node(operator, list(inputs), [name], **attributes))
         return name
 
