@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
+import logging
 import os
 import re
 import shutil
@@ -11,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,6 +28,7 @@ from nnbackend.cli import main
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
+from nnbackend.serving.app import Service, new_app
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = {
@@ -289,6 +293,47 @@ def test_a_model_of_arrays_takes_lists(tmp_path: Path) -> None:
             assert client.predict(wrong).status == 400
         reply = client.ask("POST", "/predict", "1,2,3\n0.5,-1,2\n", CSV)
         assert reply.json["predictions"] == client.predict(rows).json["predictions"]
+
+
+def test_one_request_after_the_other_is_predicted() -> None:
+    """The application alone: other requests wait, but the server still answers."""
+    model = nn.Model(nn.Network([1, 2], device="numpy"))
+    active, most, log = 0, 0, list[str]()
+
+    def read(path: str) -> nn.data.Dataset:
+        nonlocal active, most
+        active += 1
+        most = max(most, active)
+        time.sleep(0.05)
+        active -= 1
+        log.append("csv")
+        return nn.data.Dataset(np.ones((1, 1)), None, "rows", None)
+
+    async def ask(method: str, path: str) -> int:
+        scope = {"type": "http", "method": method, "path": path, "query_string": b"",
+                 "headers": [(b"content-type", b"text/csv")]}  # fmt: skip
+        codes = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": b"1", "more_body": False}
+
+        async def send(message: Any) -> None:
+            codes.append(message.get("status"))
+
+        await app(scope, receive, send)
+        log.append(path)
+        return int(codes[0])
+
+    async def ask_all() -> list[int]:
+        paths = [("POST", "/predict")] * 3 + [("GET", "/health")]
+        return await asyncio.gather(*(ask(*words) for words in paths))
+
+    app: Any = new_app(Service(model, "m", read, 10, 10))
+    handlers = list(logging.getLogger("nnbackend").handlers)
+    assert asyncio.run(ask_all()) == [200] * 4
+    assert most == 1
+    assert log[0] == "/health"
+    assert logging.getLogger("nnbackend").handlers == handlers
 
 
 def test_wrong_use(run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
