@@ -28,7 +28,9 @@ from nnbackend.cli import main
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
+from nnbackend.errors import ArgumentError
 from nnbackend.serving.app import Service, new_app
+from nnbackend.serving.rows import answer, json_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = {
@@ -231,6 +233,24 @@ def test_intervals_need_a_model_that_has_them(server: Client) -> None:
     reply = server.predict(ROWS, "?interval=0.9")
     assert reply.status == 422
     assert "tabular" in reply.json["error"]
+
+
+def test_intervals_of_a_regression_by_the_preset() -> None:
+    rng = np.random.default_rng(0)
+    table = {"size": rng.normal(size=200).tolist(), "colour": ["red", "blue"] * 100}
+    y = np.array(table["size"]) + rng.normal(size=200)
+    estimator = nn.TabularMLPRegressor(max_iter=3, n_members=2, device="numpy", random_state=0)
+    model = estimator.fit(table, y).to_model()
+    rows = [{"size": 0.5, "colour": "red"}, {"size": -1.0, "colour": "green"}]
+    got = answer(model, lambda: json_rows(json.dumps(rows).encode(), model), 10, 0.9)
+    assert got["intervals"] == model.predict_interval(rows, 0.9).tolist()
+    assert all(
+        low < y < up for y, (low, up) in zip(got["predictions"], got["intervals"], strict=True)
+    )
+    assert "probabilities" not in got
+    for level in (0.0, 1.5, float("nan")):
+        with pytest.raises(ArgumentError, match="level"):
+            answer(model, lambda: json_rows(json.dumps(rows).encode(), model), 10, level)
 
 
 def test_descriptions(server: Client) -> None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from nnbackend.cli.parts import Known, read_known
-from nnbackend.cli.run_folder import open_run
+from nnbackend.cli.run_folder import MODEL, open_run
 from nnbackend.errors import ArgumentError
 from nnbackend.options import all_of, check
 
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     def read_csv(path: str) -> Any:
         return read_known(path, known, found.settings, "fill", with_target=False)
 
-    name = found.folder.resolve().name
+    name = found.folder.resolve().name if found.model.name == MODEL else found.model.stem
     with _listen(args.host, args.port) as listener:
         is_local = ipaddress.ip_address(listener.getsockname()[0]).is_loopback
         service = serving.Service(
