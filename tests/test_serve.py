@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 
 import nnbackend as nn
-from nnbackend.cli import main
+from nnbackend.cli import main, serve
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
@@ -354,6 +354,26 @@ def test_one_request_after_the_other_is_predicted() -> None:
     assert most == 1
     assert log[0] == "/health"
     assert logging.getLogger("nnbackend").handlers == handlers
+
+
+def test_small_answers_are_sent_at_once() -> None:
+    """Otherwise each waits 40 ms for the client's acknowledgement (Nagle's algorithm)."""
+    found = []
+
+    async def accept(reader: Any, writer: asyncio.StreamWriter) -> None:
+        sock = writer.get_extra_info("socket")
+        found.append(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    async def connect() -> None:
+        with serve._listen("127.0.0.1", 0) as listener:
+            async with await asyncio.start_server(accept, sock=listener):
+                reader, writer = await asyncio.open_connection(*listener.getsockname())
+                await reader.read()
+                writer.close()
+
+    asyncio.run(connect())
+    assert found == [1]
 
 
 def test_wrong_use(run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:

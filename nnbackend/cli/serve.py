@@ -95,7 +95,9 @@ def _listen(host: str, port: int) -> socket.socket:
     """
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=2 * CONNECTIONS)
+        made = socket.create_server((host, port), family=family, backlog=2 * CONNECTIONS)
+        # asyncio sends small answers at once (TCP_NODELAY) only on sockets of a stated protocol.
+        return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=made.detach())
     except OSError as error:
         raise ArgumentError(
             "--host and --port must be an address of this machine with a free port. Received: "

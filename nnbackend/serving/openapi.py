@@ -170,6 +170,9 @@ def _answer_schema(model: Model) -> dict[str, Any]:
         properties["probabilities"] = {
             "type": "array", "items": {"type": "object", "properties": shares}
         }  # fmt: skip
+    if model.preprocessing.intervals is not None:
+        pair = {"type": "array", "items": numbers, "minItems": 2, "maxItems": 2}
+        properties["intervals"] = {"type": "array", "items": pair}
     return {"type": "object", "properties": properties}
 
 
