@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
+import logging
 import os
 import re
 import shutil
@@ -11,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,10 +24,13 @@ import numpy as np
 import pytest
 
 import nnbackend as nn
-from nnbackend.cli import main
+from nnbackend.cli import main, serve
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
+from nnbackend.errors import ArgumentError
+from nnbackend.serving.app import Service, new_app
+from nnbackend.serving.rows import answer, json_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = {
@@ -229,6 +235,24 @@ def test_intervals_need_a_model_that_has_them(server: Client) -> None:
     assert "tabular" in reply.json["error"]
 
 
+def test_intervals_of_a_regression_by_the_preset() -> None:
+    rng = np.random.default_rng(0)
+    table = {"size": rng.normal(size=200).tolist(), "colour": ["red", "blue"] * 100}
+    y = np.array(table["size"]) + rng.normal(size=200)
+    estimator = nn.TabularMLPRegressor(max_iter=3, n_members=2, device="numpy", random_state=0)
+    model = estimator.fit(table, y).to_model()
+    rows = [{"size": 0.5, "colour": "red"}, {"size": -1.0, "colour": "green"}]
+    got = answer(model, lambda: json_rows(json.dumps(rows).encode(), model), 10, 0.9)
+    assert got["intervals"] == model.predict_interval(rows, 0.9).tolist()
+    assert all(
+        low < y < up for y, (low, up) in zip(got["predictions"], got["intervals"], strict=True)
+    )
+    assert "probabilities" not in got
+    for level in (0.0, 1.5, float("nan")):
+        with pytest.raises(ArgumentError, match="level"):
+            answer(model, lambda: json_rows(json.dumps(rows).encode(), model), 10, level)
+
+
 def test_descriptions(server: Client) -> None:
     assert server.ask("GET", "/health").json == {"status": "ok"}
     facts = server.ask("GET", "/model").json
@@ -289,6 +313,67 @@ def test_a_model_of_arrays_takes_lists(tmp_path: Path) -> None:
             assert client.predict(wrong).status == 400
         reply = client.ask("POST", "/predict", "1,2,3\n0.5,-1,2\n", CSV)
         assert reply.json["predictions"] == client.predict(rows).json["predictions"]
+
+
+def test_one_request_after_the_other_is_predicted() -> None:
+    """The application alone: other requests wait, but the server still answers."""
+    model = nn.Model(nn.Network([1, 2], device="numpy"))
+    active, most, log = 0, 0, list[str]()
+
+    def read(path: str) -> nn.data.Dataset:
+        nonlocal active, most
+        active += 1
+        most = max(most, active)
+        time.sleep(0.05)
+        active -= 1
+        log.append("csv")
+        return nn.data.Dataset(np.ones((1, 1)), None, "rows", None)
+
+    async def ask(method: str, path: str) -> int:
+        scope = {"type": "http", "method": method, "path": path, "query_string": b"",
+                 "headers": [(b"content-type", b"text/csv")]}  # fmt: skip
+        codes = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": b"1", "more_body": False}
+
+        async def send(message: Any) -> None:
+            codes.append(message.get("status"))
+
+        await app(scope, receive, send)
+        log.append(path)
+        return int(codes[0])
+
+    async def ask_all() -> list[int]:
+        paths = [("POST", "/predict")] * 3 + [("GET", "/health")]
+        return await asyncio.gather(*(ask(*words) for words in paths))
+
+    app: Any = new_app(Service(model, "m", read, 10, 10))
+    handlers = list(logging.getLogger("nnbackend").handlers)
+    assert asyncio.run(ask_all()) == [200] * 4
+    assert most == 1
+    assert log[0] == "/health"
+    assert logging.getLogger("nnbackend").handlers == handlers
+
+
+def test_small_answers_are_sent_at_once() -> None:
+    """Otherwise each waits 40 ms for the client's acknowledgement (Nagle's algorithm)."""
+    found = []
+
+    async def accept(reader: Any, writer: asyncio.StreamWriter) -> None:
+        sock = writer.get_extra_info("socket")
+        found.append(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    async def connect() -> None:
+        with serve._listen("127.0.0.1", 0) as listener:
+            async with await asyncio.start_server(accept, sock=listener):
+                reader, writer = await asyncio.open_connection(*listener.getsockname())
+                await reader.read()
+                writer.close()
+
+    asyncio.run(connect())
+    assert found == [1]
 
 
 def test_wrong_use(run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from nnbackend.cli.parts import Known, read_known
-from nnbackend.cli.run_folder import open_run
+from nnbackend.cli.run_folder import MODEL, open_run
 from nnbackend.errors import ArgumentError
 from nnbackend.options import all_of, check
 
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     def read_csv(path: str) -> Any:
         return read_known(path, known, found.settings, "fill", with_target=False)
 
-    name = found.folder.resolve().name
+    name = found.folder.resolve().name if found.model.name == MODEL else found.model.stem
     with _listen(args.host, args.port) as listener:
         is_local = ipaddress.ip_address(listener.getsockname()[0]).is_loopback
         service = serving.Service(
@@ -95,7 +95,9 @@ def _listen(host: str, port: int) -> socket.socket:
     """
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=2 * CONNECTIONS)
+        made = socket.create_server((host, port), family=family, backlog=2 * CONNECTIONS)
+        # asyncio sends small answers at once (TCP_NODELAY) only on sockets of a stated protocol.
+        return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=made.detach())
     except OSError as error:
         raise ArgumentError(
             "--host and --port must be an address of this machine with a free port. Received: "

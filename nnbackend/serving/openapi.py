@@ -7,7 +7,13 @@ from html import escape
 from typing import Any
 
 from nnbackend.data.coding import ColumnCoding
-from nnbackend.data.columns import CategoryColumn, CodedColumn, DateColumn, YesNoColumn
+from nnbackend.data.columns import (
+    CategoryColumn,
+    CodedColumn,
+    DateColumn,
+    NumberColumn,
+    YesNoColumn,
+)
 from nnbackend.machine import versions
 from nnbackend.model.model import Model
 from nnbackend.serving.rows import class_names
@@ -164,6 +170,9 @@ def _answer_schema(model: Model) -> dict[str, Any]:
         properties["probabilities"] = {
             "type": "array", "items": {"type": "object", "properties": shares}
         }  # fmt: skip
+    if model.preprocessing.intervals is not None:
+        pair = {"type": "array", "items": numbers, "minItems": 2, "maxItems": 2}
+        properties["intervals"] = {"type": "array", "items": pair}
     return {"type": "object", "properties": properties}
 
 
@@ -174,4 +183,4 @@ def _example(column: CodedColumn) -> Any:
         return {"ymd": "2024-03-31", "dmy": "31/03/2024"}.get(column.order, "03/31/2024")
     if isinstance(column, YesNoColumn):
         return "yes"
-    return getattr(column, "fill", "text")
+    return float(f"{column.fill:.3g}") if isinstance(column, NumberColumn) else "text"

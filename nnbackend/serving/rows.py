@@ -10,7 +10,6 @@ import json
 import logging
 import math
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -189,21 +188,20 @@ def _listed(names: Sequence[str]) -> str:
 
 
 class _Collector(logging.Handler):
-    """A handler that keeps the warnings of its thread."""
+    """A handler that keeps warnings."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.thread, self.texts = threading.get_ident(), list[str]()
+        self.texts: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.thread == self.thread:
-            # The command line adds a prefix.
-            self.texts.append(record.getMessage().removeprefix("nnbackend: note: "))
+        # The command line adds a prefix.
+        self.texts.append(record.getMessage().removeprefix("nnbackend: note: "))
 
 
 @contextmanager
 def _notes() -> Iterator[list[str]]:
-    """Collect the warnings that the library logs in this thread, inside the context."""
+    """Collect the warnings that the library logs inside the context, which one thread enters."""
     logger, collector = logging.getLogger("nnbackend"), _Collector()
     logger.addHandler(collector)
     try:
