@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from nnbackend.cli import SIGNALLED, preset
+from nnbackend.cli import SIGNALLED
 from nnbackend.cli.console import print_message
 from nnbackend.cli.plan import Plan, prepare
 from nnbackend.cli.progress import EpochTable, RunWriter
@@ -131,6 +131,8 @@ def run(args: argparse.Namespace) -> int:
         found = given(args)
         settings, checkpoint = _settings(args, found)
         if settings.preset is not None and checkpoint is None:
+            from nnbackend.cli import preset  # which imports scikit-learn
+
             stored = explicit(found, args.config)
             plan_ = preset.prepare(settings, stored, found, get_backend(settings.device))
             return preset.run(plan_, args.out, begin, is_quiet=args.quiet, with_json=args.json)
