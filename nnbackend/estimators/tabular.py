@@ -104,6 +104,7 @@ class EnsembleMLP(base.BaseMLP):
         targets = self._truth(self._coded(targets))  # labels: each member encodes them itself
         encoder = None if issparse(rows) else fit_piecewise(rows, self.n_bins, self.bin_scale)
         target_scaler = self._target_scaler(targets)
+        self._inputs_dtype = str(self.dtype or "float32")
         if eval_set is not None:
             eval_set = self._encoded_set(eval_set, coding, encoder, target_scaler)
         data = Rows(
@@ -271,7 +272,7 @@ class EnsembleMLP(base.BaseMLP):
         rows = self._checked_rows(X)
         member = self.estimators_[self.best_member_]
         hidden: np.ndarray = member.transform(self._encoded(self.encoder_, rows), layer)
-        return hidden.astype(rows.dtype, copy=False)
+        return hidden.astype(rows.dtype)
 
     def _checked_rows(self, X: Data) -> Any:
         """Return the checked rows to predict for, as numbers."""
@@ -280,11 +281,11 @@ class EnsembleMLP(base.BaseMLP):
         return rows.toarray() if issparse(rows) and self.encoder_ is not None else rows
 
     def _encoded(self, encoder: PiecewiseEncoder | None, rows: Any) -> Any:
-        """Return the members' inputs. Dense rows are float32 unless another dtype is set."""
+        """Return the members' inputs: sparse rows as they are, else in the dtype of the fit."""
         if encoder is None:
             return rows
         rows = rows.toarray() if issparse(rows) else rows
-        return encoder.transform(rows, self.dtype or np.float32)
+        return encoder.transform(rows, self._inputs_dtype)
 
     def to_model(self) -> Model:
         """Return the ensemble as one model, which takes raw rows.
