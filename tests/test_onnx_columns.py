@@ -213,3 +213,29 @@ def test_the_command(
     capsys.readouterr()
     assert main(["export", "with-text", "--raw"]) == 2
     assert "'remark'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("trained", ["{}", "{}.0"])
+@pytest.mark.parametrize("n_levels", [4, 150])
+def test_whole_numbers_as_categories(trained: str, n_levels: int, tmp_path: Path) -> None:
+    """Programs write 2.0 in a column with gaps; requests have 2, 2.0 or text."""
+    codes = np.random.default_rng(0).integers(0, n_levels, 900)
+    lines = [f"{trained.format(c)},{i % 7},{'ab'[c % 2]}" for i, c in enumerate(codes)]
+    (tmp_path / "t.csv").write_text("\n".join(["store,size,good", *lines]))
+    words = ["--column", "store=category", "--epochs", "2", "--device", "numpy", "--quiet"]
+    assert main(["train", str(tmp_path / "t.csv"), *words, "--out", str(tmp_path / "run")]) == 0
+    model = nn.load(tmp_path / "run" / "model.safetensors", "numpy")
+    p = model.predict_proba([{"store": trained.format(c), "size": 3} for c in (1, 2)])
+    for cells in ([1, 2], [1.0, 2.0], ["1", "2"], ["1.0", "2.0"], [1, "2.0"], [1.0, "2"]):
+        rows = [{"store": cell, "size": 3} for cell in cells]
+        np.testing.assert_array_equal(model.predict_proba(rows), p)
+        np.testing.assert_array_equal(
+            model.predict_proba([*rows, {"store": "x", "size": 3}])[:2], p
+        )
+    nn.export(model, tmp_path / "m.onnx", raw=True)
+    assert onnx.load(tmp_path / "m.onnx").producer_version == nn.__version__
+    for spelled in ("{}", "{}.0"):
+        table = {"store": [spelled.format(c) for c in (1, 2)], "size": [3, 3]}
+        got = answers(tmp_path / "m.onnx", table)["probabilities"]
+        np.testing.assert_allclose(got, p, atol=2e-6)
+    assert np.abs(p[0] - p[1]).max() > 1e-4

@@ -203,7 +203,7 @@ class CategoryColumn(CodedColumn):
         text, gaps = as_text(cells), missing_mask(cells)
         width = len(self._level_names)  # codes of this size: none of the features
         other = len(self.levels) if self.has_other else width
-        place = {level: i for i, level in enumerate(self.levels)}
+        place = places_of(self.levels)
         codes = np.array([place.get(cell or "", other) for cell in text], np.int64)
         instead = "it counts as none of the levels that the model knows"
         if not self.has_other:
@@ -267,6 +267,25 @@ class LeftOutColumn(CodedColumn):
 
 
 # ---- cells --------------------------------------------------------------------------------------
+
+
+def places_of(levels: Sequence[str]) -> dict[str, int]:
+    """Return the place of each level, also by the other spelling of a whole number: 2 and 2.0.
+
+    Programs that keep a column with gaps as float64 write 2.0; JSON and other files have 2.
+    """
+    place = {level: i for i, level in enumerate(levels)}
+    others = {_respelled(level): i for level, i in place.items()}
+    return {spelled: i for spelled, i in others.items() if spelled is not None} | place
+
+
+def _respelled(level: str) -> str | None:
+    """Return a whole number with or without a decimal point; None for any other text."""
+    whole = level.removesuffix(".0")
+    digits = whole.removeprefix("-")
+    if not (digits.isascii() and digits.isdecimal()):
+        return None
+    return f"{level}.0" if whole == level else whole
 
 
 def as_text(column: Column) -> Text:

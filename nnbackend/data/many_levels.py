@@ -14,7 +14,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nnbackend.data.columns import CategoryColumn, Unusual, as_text
+from nnbackend.data.columns import CategoryColumn, Unusual, as_text, places_of
 from nnbackend.data.tables import Column, Numbers
 from nnbackend.data.targets import Label
 
@@ -82,8 +82,8 @@ class ManyLevelsColumn(CategoryColumn):
 
     def _codes(self, cells: Column) -> NDArray[np.int64]:
         """Return the place of each cell among the known levels; their number for other cells."""
-        place = {level: i for i, level in enumerate(self.known)}
-        return np.array([place.get(c or "", len(place)) for c in as_text(cells)], np.int64)
+        place, other = places_of(self.known), len(self.known)
+        return np.array([place.get(c or "", other) for c in as_text(cells)], np.int64)
 
 
 def fit_means(one_hot: CategoryColumn, cells: Column, target: TargetValues) -> ManyLevelsColumn:

@@ -23,6 +23,7 @@ from nnbackend.data.columns import (
     FilledColumn,
     NumberColumn,
     YesNoColumn,
+    places_of,
 )
 from nnbackend.data.dates import DAYS_OF_YEAR
 from nnbackend.data.many_levels import ManyLevelsColumn
@@ -32,7 +33,7 @@ from nnbackend.errors import ArgumentError
 from nnbackend.machine import versions
 from nnbackend.network.layers import Dense
 from nnbackend.network.network import Network
-from nnbackend.persistence.onnx_graph import DOUBLE, FLOAT, IR_VERSION, OPSET, Graph, onnx_bytes
+from nnbackend.persistence.onnx_graph import DOUBLE, FLOAT, OPSET, Graph, onnx_bytes, producer
 
 ML, ML_OPSET = "ai.onnx.ml", 3  # operators of classical models: lookup of text
 INT64, STRING = 7, 8  # of onnx.TensorProto
@@ -79,9 +80,7 @@ def raw_onnx_bytes(net: Network, known: Preprocessing) -> bytes:
         [*front.constants, *inner.initializer, *back.constants],
     )  # fmt: skip
     opsets = [onnx.helper.make_opsetid("", OPSET), onnx.helper.make_opsetid(ML, ML_OPSET)]
-    model = onnx.helper.make_model(
-        graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="nnbackend"
-    )
+    model = onnx.helper.make_model(graph, opset_imports=opsets, **producer())
     facts = {
         "columns": [_description(column, is_wide) for column in coding.used],
         "outputs": dict(zip(outputs, names, strict=True)),
@@ -201,7 +200,7 @@ def _category(column: CategoryColumn, graph: Graph, kind: int) -> list[str]:
     other = n if column.has_other else width  # codes of this size: none of the features
     gap = n + column.has_other if column.has_gaps else width
     gaps = dict.fromkeys(_gaps(column), gap)
-    places = gaps | {level: i for i, level in enumerate(column.levels)}
+    places = gaps | places_of(column.levels)
     parts = []
     if width:
         codes = _lookup(column.name, places, other, graph)
@@ -209,8 +208,7 @@ def _category(column: CategoryColumn, graph: Graph, kind: int) -> list[str]:
         parts.append(graph.add("Equal", codes, every))
     if isinstance(column, ManyLevelsColumn):
         means = np.array([*column.means, *column.prior]).reshape(-1, len(column.prior))
-        known = {level: i for i, level in enumerate(column.known)}
-        codes = _lookup(column.name, known, len(column.known), graph)
+        codes = _lookup(column.name, places_of(column.known), len(column.known), graph)
         flat = graph.add("Reshape", codes, graph.constant([-1], "int64"))
         table = graph.constant(means, "float64" if kind == DOUBLE else "float32")
         parts.append(graph.add("Gather", table, flat))

@@ -19,6 +19,7 @@ from nnbackend.data.piecewise import CLIP, PiecewiseEncoder
 from nnbackend.data.preprocessing import Preprocessing
 from nnbackend.data.scalers import Scaler
 from nnbackend.errors import ArgumentError
+from nnbackend.machine import versions
 from nnbackend.network.activations import (
     ACTIVATIONS,
     GELU_CUBIC,
@@ -36,6 +37,14 @@ LARGEST = 2**31 - 1  # bytes of one protobuf message
 FLOAT, DOUBLE = 1, 11  # of onnx.TensorProto
 # Largest allowed change of a scaled value by rounding raw values to float32.
 MOST_ROUNDING = 1e-4
+
+
+def producer() -> dict[str, Any]:
+    """Return what a model says of its format and of the program that wrote it."""
+    version = versions()["nnbackend"]
+    return {
+        "ir_version": IR_VERSION, "producer_name": "nnbackend", "producer_version": version,
+    }  # fmt: skip
 
 
 class Graph:
@@ -89,8 +98,7 @@ def onnx_bytes(net: Network, known: Preprocessing) -> bytes:
         graph.constants,
     )  # fmt: skip
     model = helper.make_model(
-        made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION,
-        producer_name="nnbackend",
+        made, opset_imports=[helper.make_opsetid("", OPSET)], **producer(),
     )  # fmt: skip
     if names := _metadata(known):
         helper.set_model_props(model, names)
