@@ -266,6 +266,8 @@ def test_descriptions(server: Client) -> None:
     content = schema["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
     assert server.predict(content["example"]).status == 200
     assert server.predict(content["example"]).json["notes"] == []
+    row, rows = content["schema"]["oneOf"]
+    assert row["required"] == rows["items"]["required"] == ["size", "colour", "since"]
 
 
 def test_the_page_loads_nothing(server: Client) -> None:
@@ -313,6 +315,20 @@ def test_a_model_of_arrays_takes_lists(tmp_path: Path) -> None:
             assert client.predict(wrong).status == 400
         reply = client.ask("POST", "/predict", "1,2,3\n0.5,-1,2\n", CSV)
         assert reply.json["predictions"] == client.predict(rows).json["predictions"]
+
+
+def test_notes_are_on_rows_alone(caplog: pytest.LogCaptureFixture) -> None:
+    """Warnings of a backend name files of the server."""
+    model = nn.Model(nn.Network([2, 2], "cross_entropy", device="numpy"))
+    model.fit({"a": [1.0, 2.0], "b": [0.0, 1.0]}, ["x", "y"], epochs=1)
+
+    def read() -> Any:
+        logging.getLogger("nnbackend").warning("cannot write /secret/file")
+        return json_rows(b'{"a": 1, "b": "text"}', model)
+
+    (note,) = answer(model, read, 10)["notes"]
+    assert note.startswith("column 'b' has no number")
+    assert "/secret/file" in caplog.text
 
 
 def test_one_request_after_the_other_is_predicted() -> None:

@@ -110,7 +110,7 @@ served by nnbackend {escape(facts["versions"]["nnbackend"])}.</p>
 {labels}{table}
 <h2>Predict</h2>
 <p>POST /predict takes one row or a list of rows as JSON (application/json), or CSV (text/csv):
-at most {max_rows} rows and {max_bytes} bytes. A value may be null or missing.</p>
+at most {max_rows} rows and {max_bytes} bytes. Every row has all columns; null is no value.</p>
 <pre>curl -H "Content-Type: application/json" --data @row.json URL/predict</pre>
 <p>row.json:</p><pre>{row}</pre>
 <p>Also: <a href="health">/health</a>, <a href="model">/model</a>,
@@ -145,6 +145,7 @@ def _row_schema(model: Model) -> dict[str, Any]:
     return {
         "type": "object",
         "properties": {column.name: _cell_schema(column) for column in coding.used},
+        "required": [column.name for column in coding.used],
         "additionalProperties": True,
     }
 

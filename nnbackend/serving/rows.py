@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nnbackend import data
 from nnbackend.data import Dataset
 from nnbackend.data.coding import ColumnCoding
 from nnbackend.errors import ArgumentError, DataError
@@ -23,6 +24,7 @@ from nnbackend.model.model import Model
 
 CSV_NAME = "rows.csv"  # the name of a request's table in messages
 SHOWN = 10  # columns in a note
+READERS = Path(str(data.__file__)).parent
 ReadCSV = Callable[[str], Dataset]
 
 
@@ -76,8 +78,8 @@ def csv_rows(body: bytes, read: ReadCSV) -> Rows:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / CSV_NAME
         path.write_bytes(body)
-        data = read(str(path))
-    return Rows(data.x, data.n_samples, data.ids)
+        table = read(str(path))
+    return Rows(table.x, table.n_samples, table.ids)
 
 
 def answer(
@@ -188,15 +190,19 @@ def _listed(names: Sequence[str]) -> str:
 
 
 class _Collector(logging.Handler):
-    """A handler that keeps warnings."""
+    """A handler that keeps the warnings on rows, which are those of nnbackend.data.
+
+    Others are on the server, with names of its files: not for clients.
+    """
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.texts: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        # The command line adds a prefix.
-        self.texts.append(record.getMessage().removeprefix("nnbackend: note: "))
+        if Path(record.pathname).parent == READERS:
+            # The command line adds a prefix.
+            self.texts.append(record.getMessage().removeprefix("nnbackend: note: "))
 
 
 @contextmanager
