@@ -23,7 +23,7 @@ class Refusing(importlib.abc.MetaPathFinder):
         root = name.partition(".")[0]
         if root in sys.stdlib_module_names or root == "numpy" or root.startswith("nnbackend"):
             return None
-        raise ImportError(f"{name} is refused")
+        raise ModuleNotFoundError(f"{name} is refused", name=name)
 
 sys.meta_path.insert(0, Refusing())
 """
@@ -93,3 +93,21 @@ def test_the_command_predicts(run: Path, tmp_path: Path) -> None:
     p = [list(map(float, line.split(","))) for line in lines]
     model = nn.load(run / "model.safetensors", device="numpy")
     np.testing.assert_allclose(p, model.predict_proba(ROWS), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "package"),
+    [
+        (["evaluate", "run", "t.csv"], "scikit-learn"),
+        (["plot", "run", "--kind", "weights"], "matplotlib"),
+    ],
+)
+def test_other_commands_name_the_package_they_need(
+    run: Path, words: list[str], package: str
+) -> None:
+    files = {"run": str(run), "t.csv": str(run.parent / "t.csv")}
+    done = _alone(COMMAND, *(files.get(word, word) for word in words))
+    assert done.returncode == 2
+    assert f"needs the package {package}" in done.stderr
+    assert "pip install" in done.stderr
+    assert "Traceback" not in done.stderr

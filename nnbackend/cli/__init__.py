@@ -29,6 +29,8 @@ from nnbackend.suggestions import nearest, suggest
 GOOD, FAILED, WRONG_USAGE, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
 FEWER = "Use fewer rows, a smaller network or a smaller --batch-size."
 SIGNALLED = 128  # and the signal's number: 130 after Ctrl-C
+# Dependencies that predicting does without, by the names of their modules.
+NOT_ALWAYS = {"sklearn": "scikit-learn", "scipy": "scipy", "matplotlib": "matplotlib"}
 
 
 class Command(NamedTuple):
@@ -136,6 +138,15 @@ def _main(words: list[str]) -> int:
     except OSError as error:
         print_message(f"failed: {error or type(error).__name__}")
         return FAILED
+    except ModuleNotFoundError as error:
+        package = NOT_ALWAYS.get((error.name or "").partition(".")[0])
+        if package is None:
+            raise
+        print_message(
+            f"error: this command needs the package {package}. Received: it is not installed. "
+            "Install nnbackend with all it needs: pip install nnbackend"
+        )
+        return WRONG_USAGE
 
 
 def _run(words: list[str]) -> int:
