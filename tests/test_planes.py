@@ -89,14 +89,13 @@ def test_values_and_features_of_a_column_are_inverse(fitted: Any) -> None:
 
 
 def test_the_typical_row_is_nearest_to_medians_and_frequent_levels() -> None:
-    """By hand: medians 3 and 30, interquartile ranges 2 and 10."""
+    """By hand: medians 200 and 3, interquartile ranges 200 and 1."""
     net = nn.Network([2, 2], "cross_entropy", device="numpy")
     columns = columns_of(nn.Model(net))
-    x = np.array([[1.0, 30.0], [2.0, 10.0], [3.0, 45.0], [4.0, 30.0], [9.0, 20.0]])
-    # distances: 1 + 0, 0.5 + 2, 0 + 1.5, 0.5 + 0, 3 + 1
-    assert typical_row(columns, x) == 3
-    only_second = {"x1": columns["x1"]}
-    assert typical_row(only_second, x[[1, 2, 3]]) == 2
+    x = np.array([[0.0, 1.0], [100.0, 3.0], [200.0, 9.0], [300.0, 2.0], [400.0, 3.0]])
+    # distances: 1 + 2, 0.5 + 0, 0 + 6, 0.5 + 1, 1 + 0
+    assert typical_row(columns, x) == 1
+    assert typical_row({"x0": columns["x0"]}, x) == 2
     same = np.ones((4, 2))
     assert typical_row(columns, same) == 0
 
@@ -230,9 +229,9 @@ def test_the_command_draws_the_most_important_numbers(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(300, 4))
-    y = (x[:, 3] - x[:, 1] > 0).astype(int)
-    city = rng.choice(CITIES, 300)
+    x = rng.normal(size=(900, 4))
+    city = rng.choice(CITIES, 900)
+    y = (x[:, 3] - x[:, 1] + np.where(city == "Lima", 2.0, -2.0) > 0).astype(int)
     lines = [",".join([*map(str, row), c, str(t)]) for row, c, t in zip(x, city, y, strict=True)]
     Path("t.csv").write_text("\n".join(["a,b,c,d,city,y", *lines]) + "\n", encoding="utf-8")
     words = ["--epochs", "20", "--hidden", "8", "--task", "classification", "--device", "numpy"]
