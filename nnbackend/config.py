@@ -307,7 +307,8 @@ class Settings(TrainOptions):
         topic="training", metavar="N",
     )  # fmt: skip
     monitor: str | None = option(
-        None, TEXT, "column of the history that selects the best epoch",
+        None, TEXT, "column of the history that selects the best epoch: train_loss, valid_loss, or "
+        "a metric of the validation rows, such as roc_auc, f1 or mae",
         topic="training", metavar="COLUMN", shown="valid_loss, or train_loss without validation",
     )  # fmt: skip
 

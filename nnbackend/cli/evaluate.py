@@ -14,8 +14,8 @@ from nnbackend.cli.places import check_places, check_same_rows
 from nnbackend.cli.run_folder import Run, open_run, to_json
 from nnbackend.data import Dataset
 from nnbackend.errors import ArgumentError, DataError
+from nnbackend.metrics import METRICS, advice, metrics_of
 from nnbackend.model.labels import decode_labels
-from nnbackend.model.metrics import METRICS, advice, metrics_of
 from nnbackend.model.model import Model
 from nnbackend.plots import confusion_matrix, count_confusions
 

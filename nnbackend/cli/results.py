@@ -19,7 +19,7 @@ from nnbackend.cli.run_folder import MODEL, to_json, write_environment
 from nnbackend.config import Settings
 from nnbackend.data import ColumnCoding, Dataset
 from nnbackend.data.deciding import PLAIN
-from nnbackend.model.metrics import advice, metrics_of
+from nnbackend.metrics import advice, metrics_of
 from nnbackend.model.model import Model
 from nnbackend.training.history import Row
 

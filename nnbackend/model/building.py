@@ -14,6 +14,7 @@ from nnbackend.config import SETTINGS, Settings
 from nnbackend.data import Dataset, default_scaler_kind
 from nnbackend.data.preprocessing import Preprocessing
 from nnbackend.errors import ArgumentError, Fault, Mention
+from nnbackend.metrics import METRICS
 from nnbackend.named import FAMILIES, Family, make_named
 from nnbackend.network.activations import ACTIVATIONS, get_activation
 from nnbackend.network.layers import AbstractLayer, Dense, Dropout, Maxout
@@ -84,10 +85,17 @@ def complete(settings: Settings, data: Dataset, backend: Backend) -> Settings:
         batch_size=None if name == "lbfgs" else settings.batch_size,
         scale=_scale(data) if settings.scale in (None, "auto") else settings.scale,
         dropout=_dropout(settings) if settings.dropout is None else settings.dropout,
-        monitor=settings.monitor or ("train_loss" if settings.validation == 0.0 else "valid_loss"),
+        monitor=_monitor(settings),
         device=backend.device,
         precision=settings.precision or backend.precision,
     )
+
+
+def _monitor(settings: Settings) -> str:
+    """Return the column that selects the best epoch; roc_auc means valid_roc_auc."""
+    if settings.monitor is None:
+        return "train_loss" if settings.validation == 0.0 else "valid_loss"
+    return f"valid_{settings.monitor}" if settings.monitor in METRICS else settings.monitor
 
 
 def _check_hyperparameters(optimizer: str, rate: float | None, momentum: float | None) -> None:
