@@ -108,11 +108,17 @@ METRICS = {
 
 
 def metrics_of(
-    y: np.ndarray, outputs: np.ndarray, n_classes: int, names: Sequence[str] | None = None
+    y: np.ndarray,
+    outputs: np.ndarray,
+    n_classes: int,
+    names: Sequence[str] | None = None,
+    *,
+    threshold: float | None = None,
 ) -> dict[str, float]:
     """Return metrics by name; by default all that suit the outputs.
 
     n_classes: 0 for a regression.  outputs: its values, or probabilities.
+    threshold: the probability above which the second of two classes is the answer.
     Shapes: y (n,) codes, or values like outputs; outputs (n, classes) or (n,).
     Raises: ArgumentError for names that are unknown or do not suit the outputs.
     """
@@ -123,6 +129,8 @@ def metrics_of(
         outputs = outputs.astype(np.float64)
         outputs /= outputs.sum(axis=1, keepdims=True)  # exactly 1, as in float32 it is not
         labels = outputs.argmax(axis=1)
+        if threshold is not None:
+            labels = (outputs[:, 1] > threshold).astype(np.int64)
         scores = outputs[:, 1] if n_classes == 2 else outputs
         given |= {"labels": labels, "probabilities": outputs, "scores": scores}
     return {m.name: m.compute(y, given[m.needs], n_classes) for m in chosen}

@@ -20,7 +20,7 @@ from nnbackend.data import Dataset
 from nnbackend.devices import get_backend
 from nnbackend.errors import ArgumentError, Fault, Mention
 from nnbackend.metrics import METRICS
-from nnbackend.model.building import build_trainer, complete
+from nnbackend.model.building import build_trainer, complete, with_threshold
 from nnbackend.model.model import Model
 from nnbackend.search.space import Space, apply, suggest_values
 from nnbackend.suggestions import suggest
@@ -277,7 +277,8 @@ def refit(problem: Problem, settings: Settings) -> tuple[Model, History]:
     history = trainer.run()
     if history.rows:
         trainer.state.restore_best()
-    return Model.from_parts(trainer.net, trainer.data.preprocessing), history
+    model, rule = Model.from_parts(trainer.net, trainer.data.preprocessing), settings.threshold
+    return model if rule is None else with_threshold(model, rule, trainer.data), history
 
 
 def shortened(settings: Settings, epochs: int) -> Settings:

@@ -239,9 +239,9 @@ def _check_monitor(
         if monitor in suitable:
             return (monitor.removeprefix("valid_"),)
         columns += [name for name in suitable if name not in columns]
-    near = f"valid_{monitor}"
+    has_part = monitor.startswith(("valid_", "train_"))
     cure: tuple[str | Mention, ...] = (
-        f"Did you mean {near!r}?" if near in columns else suggest(monitor, columns),
+        suggest(monitor if has_part else f"valid_{monitor}", columns),
     )
     if validation_set is None:
         cure += " Pass ", Mention("validation"), " for valid_ values."
