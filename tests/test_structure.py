@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (
     {"errors"},
     {"suggestions", "machine"},
-    {"options"},
+    {"options", "metrics"},
     {"named"},
     {"backend"},
     {"devices"},

@@ -91,7 +91,10 @@ FLOORS: list[list[tuple[str, str]]] = [
     [("devices", "finds the backends, chooses one, tests it before its first use")],
     [("backend", "")],
     [("named", "objects by name, such as step:every=10")],
-    [("options", "declares and checks options; all faults of a call at once")],
+    [
+        ("options", "declares and checks options"),
+        ("metrics", "figures of predictions"),
+    ],
     [
         ("suggestions", "hints in errors about unknown names"),
         ("machine", "CPU, BLAS, versions"),

@@ -10,7 +10,7 @@ from nnbackend.cli.parts import Parts, read_data, read_more, resolve_sources, sp
 from nnbackend.config import Settings
 from nnbackend.data import Dataset
 from nnbackend.errors import ArgumentError
-from nnbackend.model.building import build_trainer, complete
+from nnbackend.model.building import build_trainer, complete, with_threshold
 from nnbackend.model.model import Model
 from nnbackend.network.network import Network
 from nnbackend.training.loop import Trainer
@@ -29,8 +29,10 @@ class Plan:
 
     @property
     def model(self) -> Model:
-        """The model: the network, and the preprocessing of the run."""
-        return Model.from_parts(self.net, self.trainer.data.preprocessing)
+        """The model: the network, and the preprocessing and threshold of the run."""
+        data, rule = self.trainer.data, self.settings.threshold
+        model = Model.from_parts(self.net, data.preprocessing)
+        return model if rule is None else with_threshold(model, rule, data)
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,12 @@ from nnbackend.data import Dataset
 from nnbackend.devices import get_backend
 from nnbackend.errors import ArgumentError, Mention
 from nnbackend.estimators import TabularMLPClassifier, TabularMLPRegressor
-from nnbackend.estimators.tabular import SCHEDULES
+from nnbackend.estimators.ensemble import SCHEDULES
+from nnbackend.model.building import check_threshold
+from nnbackend.model.class_weights import BALANCED, class_weights
 from nnbackend.model.model import Model
+from nnbackend.model.thresholds import as_number
+from nnbackend.options import all_of
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.run import Run
 
@@ -47,6 +51,7 @@ PARAMETERS = {
     "weight_decay": "weight_decay", "max_norm": "max_norm", "clip_norm": "clip_norm", "ema": "ema",
     "members": "n_members", "dtype": "dtype", "validation": "validation_fraction",
 }  # fmt: skip
+OF_CLASSES = ("class_weight", "threshold")  # options of classifiers, the same for the estimator
 LISTED = ("hidden", "activation", "dropout")  # tuples as options
 MOST_EPOCHS = max(epochs for epochs, _ in SCHEDULES)
 SAME = ("data", "machine", "results")  # topics whose options mean the same in every run
@@ -151,7 +156,7 @@ def prepare(
     """
     wrong = [
         name for name in given
-        if name not in PARAMETERS and name != "preset" and SETTINGS[name].topic not in SAME
+        if name not in (*PARAMETERS, *OF_CLASSES, "preset") and SETTINGS[name].topic not in SAME
     ]  # fmt: skip
     if wrong:
         listed = [part for name in wrong for part in (", ", Mention(name))][1:]
@@ -175,12 +180,32 @@ def prepare(
     if parameters.get("validation_fraction") == 0.0:
         del parameters["validation_fraction"]
         parameters["early_stopping"] = False
+    parameters |= _of_classes(settings, parts.training)
     kind = TabularMLPClassifier if data.n_classes else TabularMLPRegressor
     estimator: Any = kind(**parameters, device=backend, random_state=settings.seed)
     return PresetPlan(
         _completed(settings, estimator, parts.training, data, backend), data, parts, estimator,
         eval_set,
     )  # fmt: skip
+
+
+def _of_classes(settings: Settings, data: Dataset) -> dict[str, Any]:
+    """Return the parameters of a classifier alone, none for values.
+
+    Raises: ArgumentError for options that do not suit the target.
+    """
+    weights, _ = all_of(
+        lambda: class_weights(settings.class_weight, data.y, data.classes),
+        lambda: check_threshold(settings, data),
+    )
+    found: dict[str, Any] = {}
+    if weights is not None:
+        is_balanced = settings.class_weight == (BALANCED,)
+        found["class_weight"] = BALANCED if is_balanced else dict(enumerate(weights))
+    if settings.threshold is not None:
+        number = as_number(settings.threshold)
+        found["threshold"] = settings.threshold if number is None else number
+    return found
 
 
 def _completed(

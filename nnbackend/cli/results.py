@@ -19,7 +19,7 @@ from nnbackend.cli.run_folder import MODEL, to_json, write_environment
 from nnbackend.config import Settings
 from nnbackend.data import ColumnCoding, Dataset
 from nnbackend.data.deciding import PLAIN
-from nnbackend.model.metrics import advice, metrics_of
+from nnbackend.metrics import advice, metrics_of
 from nnbackend.model.model import Model
 from nnbackend.training.history import Row
 
@@ -125,9 +125,15 @@ def test_figures(model: Model, test: Dataset | None) -> dict[str, Any]:
     found = model.evaluate(test.x, labels_of(model, test.y))
     if model.classes is not None and len(model.classes) == TWO and model.has_probabilities:
         found |= metrics_of(test.y, model.predict_proba(test.x), TWO, ["roc_auc"])
-    if model.classes is not None and (note := advice(test.y, found["accuracy"], model.classes)):
+    if model.threshold is not None:
+        found["threshold"] = model.threshold
+        names = ["f1", "balanced_accuracy"]
+        found |= metrics_of(
+            test.y, model.predict_proba(test.x), TWO, names, threshold=model.threshold
+        )
+    elif model.classes is not None and (note := advice(test.y, found["accuracy"], model.classes)):
         logger.warning("test %s", note)
-    return {f"test_{name}": value for name, value in found.items()}
+    return {n if n == "threshold" else f"test_{n}": value for n, value in found.items()}
 
 
 def finish(

@@ -24,7 +24,7 @@ from nnbackend.cli.settings import read_config, resolve, to_toml
 from nnbackend.config import Settings
 from nnbackend.devices import get_backend
 from nnbackend.errors import ArgumentError, Fault
-from nnbackend.model.metrics import METRICS
+from nnbackend.metrics import METRICS
 from nnbackend.options import ABOVE_0, AT_LEAST_1, Kind, raise_all
 from nnbackend.plots.trials import trials as draw_trials
 from nnbackend.search.api import require_optuna

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from nnbackend.errors import ArgumentError
+from nnbackend.metrics import METRICS, metrics_of
 from nnbackend.model.columns import columns_of
-from nnbackend.model.metrics import METRICS, metrics_of
 from nnbackend.model.model import Model
 
 MOST_COLUMNS = 100  # more take too long to compare for a default

@@ -124,7 +124,7 @@ class Trainer(Run):
             try:
                 return self.net.evaluate_prepared(
                     *data.validation, data.score, scaler=scaler, theta=self.state.weights
-                )
+                ) | data.measured(self.net, self.state.weights)
             except MemoryError:
                 if not self.runner.can_free_memory():
                     raise
