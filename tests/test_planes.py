@@ -15,6 +15,7 @@ from nnbackend.cli import main
 from nnbackend.errors import ArgumentError
 from nnbackend.model.columns import as_dates, columns_of, typical_row
 from nnbackend.model.tables import code_table
+from nnbackend.plots.boundary import _leads
 from nnbackend.plots.plane import plane_of
 
 N = 240
@@ -205,6 +206,19 @@ def test_the_picture_of_a_table_names_the_typical_row(fitted: Any, tmp_path: Pat
     plots.decision_boundary(model, table, y, tmp_path / "c.svg", columns=["age", "day"])
     more = (tmp_path / "c.svg").read_text(encoding="utf-8").count("<use ") - n_marks
     assert 15 <= more <= 25, "20 rows have no size, and are no points of the first picture"
+
+
+@pytest.mark.parametrize("n_out", [1, 2])
+@pytest.mark.parametrize("threshold", [None, 0.2, 0.7])
+def test_regions_are_those_of_the_predicted_classes(n_out: int, threshold: float | None) -> None:
+    loss = "binary_cross_entropy" if n_out == 1 else "cross_entropy"
+    model = nn.Model(nn.Network([2, 4, n_out], loss, device="numpy"), classes=[0, 1])
+    model.threshold = threshold
+    x = np.random.default_rng(0).normal(size=(500, 2)) * 3.0
+    leads = _leads(model, x)
+    np.testing.assert_array_equal(leads.argmax(axis=1), model.predict(x))
+    np.testing.assert_allclose(leads[:, 0], -leads[:, 1], atol=1e-6)
+    assert 0.3 < leads.max() <= 1.0
 
 
 def test_a_film_of_a_table_has_the_same_plane_in_each_frame(tmp_path: Path) -> None:

@@ -210,10 +210,15 @@ def _span(values: np.ndarray) -> np.ndarray:
 
 
 def _leads(model: Model, rows: np.ndarray) -> np.ndarray:
-    """Return each class's margin over the best other class, (n, n_classes), at most 1."""
+    """Return each class's margin over the best other class, (n, n_classes), at most 1.
+
+    Of two classes it is the distance from the threshold, in parts of the largest one.
+    """
     out = model.outputs(rows)
-    if model.network.n_out == 1:
-        return np.concatenate([1.0 - 2.0 * out, 2.0 * out - 1.0], axis=1)
+    if model.network.n_out == 1 or model.threshold is not None:
+        p, t = out[:, -1:].astype(np.float64), model.threshold or 0.5
+        margin = np.where(p > t, (p - t) / (1.0 - t), (p - t) / t)
+        return np.concatenate([-margin, margin], axis=1)
     first, second = np.sort(out, axis=1)[:, [-1, -2]].T
     is_first = np.arange(out.shape[1]) == out.argmax(axis=1)[:, None]
     rivals = np.where(is_first, second[:, None], first[:, None])
