@@ -62,7 +62,7 @@ COMMANDS = {
         "nnbackend summary runs/digits-001",
     ),
     "plot": Command(
-        "plot a run: curves, boundary, film, confusion, weights, diagram, signals, rates",
+        "plot a run: its training, the quality of its predictions, what they depend on",
         "nnbackend plot runs/digits-001 --kind weights",
     ),
     "explain": Command(

@@ -119,14 +119,18 @@ def _curves(s: Subject) -> None:
 
 
 def _boundary(s: Subject) -> None:
-    data = s.data
-    if data.y is None or data.y.ndim != 1:
-        raise ArgumentError(f"--kind boundary needs rows with a class each. Received: {data.name}.")
+    model, data = s.model, s.data
+    has_classes = model.is_classifier or model.network.loss.name == "binary_cross_entropy"
+    if not has_classes or data.y is None or data.y.ndim != 1:
+        raise ArgumentError(
+            "--kind boundary needs a classifier, and rows with a class each. "
+            f"Received: {model!r}, {data.name}."
+        )
     columns = s.chosen(2, lambda column: column.is_number) if s.features is None else None
     if columns is not None and len(columns) < 2 and s.columns is None:
         columns = None  # the picture says that there are too few
     plots.decision_boundary(
-        s.model, data.x, data.y, s.out, columns=columns, features=s.features,
+        model, data.x, data.y, s.out, columns=columns, features=s.features,
         names=data.feature_names,
     )  # fmt: skip
 

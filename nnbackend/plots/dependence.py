@@ -16,7 +16,7 @@ from nnbackend.plots.figures import PALETTE, TRAIN, VALID, as_date_axis, bare, n
 MOST = 12  # panels
 MOST_LINES = 6  # outputs
 MOST_WITH_CURVES = 3  # outputs, with which single rows are drawn
-WIDE = 4  # panels from which on there are three in a row
+SQUARE = 4  # panels, two in a row; of other numbers three
 LONGEST = 18  # characters of a level
 WIDEST = 44  # characters of all levels side by side
 SHOWN = 0.02, 0.98  # quantiles of the curves inside the panels
@@ -36,7 +36,7 @@ def dependence_plot(found: Mapping[str, Dependence], path: str | os.PathLike[str
         raise ArgumentError(
             f"The picture has panels for 1 to {MOST} columns. Received: {len(found)}. Choose some."
         )
-    n_wide = min(len(found), 3 if len(found) > WIDE else 2)
+    n_wide = min(len(found), 2 if len(found) == SQUARE else 3)
     n_high = math.ceil(len(found) / n_wide)
     figure = new_figure(1.0 + 3.4 * n_wide, 0.9 + 2.9 * n_high)
     panels = figure.subplots(n_high, n_wide, sharey=True, squeeze=False).ravel()
