@@ -162,12 +162,16 @@ def finish(
 
 
 def report(results: Mapping[str, Any]) -> None:
-    """Print the results, one per line, with their names in JSON."""
+    """Print the results, one per line, with their names in JSON, and deviations behind means."""
     width = max(map(len, results))
     for name, value in results.items():
+        deviation = results.get(f"{name}_sd")
+        if name.endswith("_sd") and name.removesuffix("_sd") in results:
+            continue
         if isinstance(value, float):
             digits = ".1f" if name == "seconds" else ".4f" if name.endswith(SCORES) else ".6g"
-            print(f"{name:<{width}}  {value:{digits}}")
+            spread = "" if deviation is None else f" +- {deviation:.2g}"
+            print(f"{name:<{width}}  {value:{digits}}{spread}")
         elif value is not None:
             print(f"{name:<{width}}  {value}")
 
