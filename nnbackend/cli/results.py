@@ -37,10 +37,13 @@ def header(plan: Plan, folder: Path) -> str:
         sizes.append(f"validation {len(trainer.data.validation[1]):,}")
     if plan.parts.test is not None:
         sizes.append(f"test {plan.parts.test.n_samples:,}")
+    is_table = plan.data.columns is not None and plan.data.columns.has_header
+    hint = "preset     none; for tables --preset tabular is usually more accurate"
     rule = f"{trainer.config.optimizer}, schedule {settings.schedule}"
     return "\n".join([
         *described_data(plan.data),
         f"parts      {', '.join(sizes)} rows",
+        *([hint] if is_table else []),
         f"scale      {settings.scale}",
         f"optimizer  {rule}, batches of {trainer.state.history.batch_size}",
         f"device     {plan.net.backend.device}",
