@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -173,6 +174,9 @@ def choose_part(found: Run, data: Dataset, asked: str | None) -> tuple[str, Data
     is_same = found.settings is not None and known.get("fingerprint") == fingerprint(data)
     training, test = data, data.test
     if is_same and found.settings is not None:
+        by_column = found.settings.group or found.settings.time
+        if by_column and data.raw is None:  # the column is read for training alone
+            data = replace(data, raw=read_data_of(found).raw)
         parts = split_test(data, found.settings)
         training, test = parts.training, parts.test
     if asked is None:

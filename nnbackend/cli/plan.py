@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nnbackend.backend import Backend
-from nnbackend.cli.parts import Parts, read_data, read_more, resolve_sources, split_test
+from nnbackend.cli.parts import (
+    Parts,
+    read_data,
+    read_more,
+    resolve_sources,
+    split_test,
+    split_validation,
+)
 from nnbackend.config import Settings
 from nnbackend.data import Dataset
 from nnbackend.errors import ArgumentError
@@ -49,7 +56,11 @@ def read(settings: Settings) -> Source:
     """Read the data of settings and split it."""
     data = read_data(settings)
     parts = split_test(data, settings)
+    training, held_out = split_validation(parts.training, settings)
+    parts = replace(parts, training=training)
     validation: Any = settings.validation or None
+    if held_out is not None:
+        validation = held_out.x, held_out.y
     if isinstance(validation, str):
         part = read_more(validation, parts.training, settings)
         validation = part.x, part.y
@@ -66,6 +77,28 @@ def plan(source: Source, settings: Settings, backend: Backend) -> Plan:
     settings = complete(settings, source.parts.training, backend)
     trainer = build_trainer(settings, source.parts.training, source.validation, backend)
     return Plan(settings, source.data, source.parts, trainer.net, trainer)
+
+
+def fit_fold(source: Source, training: Dataset, backend: Backend) -> Model:
+    """Return the model of the settings for other training rows.
+
+    Raises: KeyboardInterrupt if Ctrl-C has ended the training.
+    """
+    settings = source.settings
+    rest, held_out = split_validation(training, settings)
+    validation = source.validation
+    if isinstance(settings.validation, str):  # its features are fitted to the training rows
+        held_out = read_more(settings.validation, rest, settings)
+    if held_out is not None:
+        validation = held_out.x, held_out.y
+    parts = Parts(rest, None)
+    run = plan(replace(source, parts=parts, validation=validation), settings, backend)
+    history = run.trainer.run()
+    if history.stop_reason == "interrupted":
+        raise KeyboardInterrupt
+    if history.rows:
+        run.trainer.state.restore_best()
+    return run.model
 
 
 def prepare(settings: Settings, backend: Backend) -> Plan:

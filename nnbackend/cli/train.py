@@ -16,7 +16,8 @@ from typing import Any
 
 from nnbackend.cli import SIGNALLED
 from nnbackend.cli.console import print_message
-from nnbackend.cli.plan import Plan, prepare
+from nnbackend.cli.parts import split_test
+from nnbackend.cli.plan import Plan, Source, fit_fold, prepare
 from nnbackend.cli.progress import EpochTable, RunWriter
 from nnbackend.cli.results import facts as describe_facts
 from nnbackend.cli.results import figures, finish, header, verdict
@@ -139,7 +140,26 @@ def run(args: argparse.Namespace) -> int:
         plan = _plan(settings, found, checkpoint)
         to_toml(plan.settings)  # refuses names of files that have no place in it
         folder = Path(args.resume) if checkpoint else new_folder(args.out, plan.data.name)
-        return execute(plan, folder, checkpoint, begin, is_quiet=args.quiet, with_json=args.json)
+        known = {}
+        if settings.cv is not None and checkpoint is None:
+            known = _cross_validated(plan, settings, folder, args.quiet)
+        return execute(
+            plan, folder, checkpoint, begin, is_quiet=args.quiet, with_json=args.json, known=known
+        )
+
+
+def _cross_validated(plan: Plan, settings: Settings, folder: Path, quiet: bool) -> dict[str, Any]:
+    """Return the results of --cv."""
+    from nnbackend.cli import cross_validation as cv  # which imports scikit-learn
+
+    backend = plan.net.backend
+    validation: Any = settings.validation or None
+    source = Source(settings, plan.data, plan.parts, validation)
+    rows = split_test(plan.data, settings).training
+    return cv.cross_validate(
+        rows, settings, lambda part: fit_fold(source, part, backend), folder / cv.FIGURES,
+        is_quiet=quiet,
+    )  # fmt: skip
 
 
 def execute(

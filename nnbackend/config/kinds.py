@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nnbackend.named import name_of
-from nnbackend.options import ABOVE_0, AT_LEAST_1, TEXT, Kind, list_of
+from nnbackend.options import ABOVE_0, AT_LEAST_1, TEXT, Kind, list_of, number
 
 
 def part(*words: str) -> Kind:
@@ -66,4 +66,5 @@ COLUMNS = list_of(TEXT, "names or indices of columns, or none", or_empty=True)
 KINDS = list_of(TEXT, "NAME=KIND, or none", or_empty=True)
 WIDTHS = list_of(AT_LEAST_1, "whole numbers of at least 1, as in 100,50, or none", or_empty=True)
 WEIGHTS = list_of(TEXT, "balanced, or CLASS=WEIGHT,..., or none", or_empty=True)
+FOLDS = number("a whole number of at least 2", low=2, closed="low", is_whole=True)
 INTERVAL = Kind("N minutes, N epochs or N steps, with N above 0", TEXT.accepts, _interval)

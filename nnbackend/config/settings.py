@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from nnbackend.backend.base import PRECISIONS
-from nnbackend.config.kinds import COLUMNS, INTERVAL, KINDS, THRESHOLD, WEIGHTS, WIDTHS, part
+from nnbackend.config.kinds import COLUMNS, FOLDS, INTERVAL, KINDS, THRESHOLD, WEIGHTS, WIDTHS, part
 from nnbackend.config.run_options import TrainOptions
 from nnbackend.data.scalers import KINDS as SCALES
 from nnbackend.data.targets import TASKS
@@ -24,6 +24,7 @@ from nnbackend.options import (
     list_of,
     number,
     option,
+    or_none,
     table,
 )
 
@@ -88,6 +89,16 @@ class Settings(TrainOptions):
     ignore: tuple[str, ...] = option(
         (), COLUMNS, "columns to ignore", topic="data", metavar="COLUMN,...", shown="none"
     )
+    group: str | None = option(
+        None, TEXT, "column of a table, such as patient, whose rows with the same value all go to "
+        "the training, validation or test part or to one fold; not a feature",
+        topic="data", metavar="COLUMN", shown="none",
+    )  # fmt: skip
+    time: str | None = option(
+        None, TEXT, "column of a table with dates or numbers: the test and validation rows, and "
+        "those of a fold, are later than all training rows",
+        topic="data", metavar="COLUMN", shown="none",
+    )  # fmt: skip
     validation: float | str = option(
         0.1, part(),
         "rows that select the best epoch: a fraction of the training rows, a file, or 0 for none",
@@ -192,6 +203,11 @@ class Settings(TrainOptions):
         None, number("a number, at most 1", high=1, closed="high"),
         "exit with 1 if the test accuracy is below X; without a test part, the validation "
         "accuracy; for a regression, r2", topic="results", metavar="X", shown="none",
+    )  # fmt: skip
+    cv: int | None = option(
+        None, or_none(FOLDS, "0"), "before the training, judge the settings on K folds of the "
+        "training rows: mean and standard deviation of each metric",
+        topic="results", metavar="K",
     )  # fmt: skip
     checkpoint: str = option(
         "10 minutes", INTERVAL,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ import numpy as np
 
 from nnbackend.config import DEFAULTS, Settings
 from nnbackend.data import Dataset
+from nnbackend.data.splits import fold_rows
 from nnbackend.devices import get_backend
 from nnbackend.errors import ArgumentError, Fault, Mention
 from nnbackend.metrics import METRICS
@@ -97,9 +97,10 @@ class Problem:
         if self.folds == 1:
             yield self.data, self.validation
             return
-        data, y = self.data, self.data.y
-        assert y is not None
-        for rest, held_out in _folds(y, self.folds, self.settings.seed, data.classes is not None):
+        data, s = self.data, self.settings
+        labels = data.y if data.classes is not None else None
+        keys = data.keys(s.group, s.time)
+        for rest, held_out in fold_rows(data.n_samples, self.folds, s.seed, labels, keys):
             held = data.rows(held_out)
             yield data.rows(rest), (held.x, held.y)
 
@@ -173,20 +174,6 @@ def check_folds(folds: int | None, data: Dataset, validation: Validation) -> tup
     if validation is None:
         validation = JUDGING if folds == 1 else DEFAULTS["validation"]
     return folds, validation
-
-
-def _folds(
-    y: np.ndarray, n: int, seed: int, are_classes: bool
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (other rows, held-out rows) of each fold; classes are spread evenly if possible."""
-    from sklearn.model_selection import KFold, StratifiedKFold
-
-    seed %= 1 << 32  # as scikit-learn takes it
-    is_possible = are_classes and y.ndim == 1 and int(np.bincount(y).max()) >= n
-    kind = StratifiedKFold if is_possible else KFold
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of classes with fewer rows than folds
-        yield from kind(n, shuffle=True, random_state=seed).split(y, y if is_possible else None)
 
 
 class TrialMonitor(Callback):
