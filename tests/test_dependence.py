@@ -18,6 +18,7 @@ from nnbackend.cli import main
 from nnbackend.errors import ArgumentError
 from nnbackend.model.dependence import Dependence, partial_dependence
 from nnbackend.model.importance import most_important
+from nnbackend.plots.dependence import _limits
 
 N = 240
 CITIES = ["Lima", "Cusco", "Puno"]
@@ -311,6 +312,18 @@ def test_of_many_outputs_those_that_change_most_are_drawn(tmp_path: Path) -> Non
     assert "change most" not in text
     plots.dependence_plot({"c": _made(2, n_levels=12)}, tmp_path / "c.svg")
     assert "<!-- the 12 most frequent of 36 levels -->" in _texts(tmp_path / "c.svg")
+
+
+def test_extreme_curves_do_not_set_the_scale() -> None:
+    each = _made(1)
+    mean = np.linspace(0.2, 0.4, 15)[:, None]
+    curves = mean[None].repeat(100, 0)
+    curves[0] = 50.0
+    low, high = _limits({"c": replace(each, mean=mean, curves=curves)}, [0])
+    assert -0.1 < low < 0.2
+    assert 0.4 < high < 0.6
+    low, high = _limits({"c": replace(each, mean=curves[0], curves=curves)}, [0])
+    assert high > 50.0, "all means are inside"
 
 
 def test_too_many_panels_raise(tmp_path: Path) -> None:

@@ -280,6 +280,8 @@ def test_the_command_draws_the_most_important_numbers(
     film = ["plot", "r", "--kind", "film", "--columns", "d,b", "--device", "numpy"]
     assert main(film) == 0
     assert Path("r/film.gif").stat().st_size > 5_000
+    assert main([*film, "--columns", "d,city"]) == 2
+    assert "Received: --columns d,city" in capsys.readouterr().err
 
 
 def test_one_number_among_categories_has_no_boundary_and_a_cure(
