@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -11,22 +10,6 @@ import numpy as np
 
 from nnbackend.distributed.communicator import Communicator
 from nnbackend.errors import ArgumentError
-
-# Variables that starters of ranks set, by starter.
-STARTERS = {
-    "mpiexec of Open MPI": "OMPI_COMM_WORLD_SIZE",
-    "mpiexec of MPICH": "PMI_SIZE",
-    "a PMIx starter": "PMIX_RANK",
-}
-
-
-def started_by() -> str | None:
-    """Return what has started this process as a rank of several, or None.
-
-    >>> started_by() is None
-    True
-    """
-    return next((name for name, variable in STARTERS.items() if variable in os.environ), None)
 
 
 class MPI(Communicator):
