@@ -16,6 +16,7 @@ from nnbackend.cli.parts import (
 )
 from nnbackend.config import Settings
 from nnbackend.data import Dataset
+from nnbackend.distributed import Communicator
 from nnbackend.errors import ArgumentError
 from nnbackend.model.building import build_trainer, complete, with_threshold
 from nnbackend.model.model import Model
@@ -72,10 +73,16 @@ def read(settings: Settings) -> Source:
     return Source(resolve_sources(settings, data), data, parts, validation)
 
 
-def plan(source: Source, settings: Settings, backend: Backend) -> Plan:
+def plan(
+    source: Source,
+    settings: Settings,
+    backend: Backend,
+    communicator: Communicator | None = None,
+) -> Plan:
     """Return the plan of a run on data already read; settings name the same data."""
-    settings = complete(settings, source.parts.training, backend)
-    trainer = build_trainer(settings, source.parts.training, source.validation, backend)
+    training = source.parts.training
+    settings = complete(settings, training, backend)
+    trainer = build_trainer(settings, training, source.validation, backend, communicator)
     return Plan(settings, source.data, source.parts, trainer.net, trainer)
 
 
@@ -101,7 +108,7 @@ def fit_fold(source: Source, training: Dataset, backend: Backend) -> Model:
     return run.model
 
 
-def prepare(settings: Settings, backend: Backend) -> Plan:
+def prepare(settings: Settings, backend: Backend, communicator: Communicator | None = None) -> Plan:
     """Read the data and build network and trainer; raises the errors of all settings."""
     source = read(settings)
-    return plan(source, source.settings, backend)
+    return plan(source, source.settings, backend, communicator)

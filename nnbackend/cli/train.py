@@ -41,7 +41,9 @@ from nnbackend.cli.run_folder import (
 from nnbackend.cli.settings import default_text, explicit, resolve, to_toml
 from nnbackend.config import SETTINGS, TOPICS, Settings, interval
 from nnbackend.devices import get_backend
+from nnbackend.distributed import Communicator
 from nnbackend.errors import ArgumentError, BackendError, DivergedError
+from nnbackend.machine import rank_starter
 from nnbackend.model.resuming import device_of
 from nnbackend.persistence.atomic_file import sweep
 from nnbackend.persistence.checkpoints import (
@@ -137,6 +139,8 @@ def run(args: argparse.Namespace) -> int:
             stored = explicit(found, args.config)
             plan_ = preset.prepare(settings, stored, found, get_backend(settings.device))
             return preset.run(plan_, args.out, begin, is_quiet=args.quiet, with_json=args.json)
+        if rank_starter() is not None:
+            return _run_on_ranks(args, settings, found, checkpoint, begin)
         plan = _plan(settings, found, checkpoint)
         to_toml(plan.settings)  # refuses names of files that have no place in it
         folder = Path(args.resume) if checkpoint else new_folder(args.out, plan.data.name)
@@ -146,6 +150,51 @@ def run(args: argparse.Namespace) -> int:
         return execute(
             plan, folder, checkpoint, begin, is_quiet=args.quiet, with_json=args.json, known=known
         )
+
+
+def _run_on_ranks(
+    args: argparse.Namespace,
+    settings: Settings,
+    found: Mapping[str, str],
+    checkpoint: Checkpoint | None,
+    begin: float,
+) -> int:
+    """Train as one of several processes; the first one prints and writes."""
+    from nnbackend.cli import ranks
+
+    communicator = ranks.communicator_of(settings)
+    assert communicator is not None
+
+    def make() -> tuple[Plan, Path]:
+        plan = _plan(ranks.on_own_gpu(settings), found, checkpoint, communicator)
+        to_toml(plan.settings)
+        if communicator.rank:
+            return plan, Path()
+        return plan, Path(args.resume) if checkpoint else new_folder(args.out, plan.data.name)
+
+    with ranks.ending_together(communicator):
+        plan, folder = ranks.start_together(communicator, make, lambda made: _same(made[0]))
+        facts = ranks.described(communicator)
+        if not communicator.rank:
+            if not args.quiet:
+                print(ranks.header(facts), file=sys.stderr)
+            return execute(
+                plan, folder, checkpoint, begin,
+                is_quiet=args.quiet, with_json=args.json, known={"ranks": facts["size"]},
+            )  # fmt: skip
+        trainer = plan.trainer
+        if checkpoint is not None:
+            restore(trainer, (), checkpoint)
+        history = trainer.run()
+        number = trainer.interrupt.received or signal.SIGINT
+        return SIGNALLED + number if history.stop_reason == "interrupted" else 0
+
+
+def _same(plan: Plan) -> dict[str, Any]:
+    """Return what must be the same on all ranks."""
+    own = ("device", "precision")
+    values = {n: getattr(plan.settings, n) for n in SETTINGS if n not in own}
+    return values | {"rows": describe_facts(plan)["fingerprint"]}
 
 
 def _cross_validated(plan: Plan, settings: Settings, folder: Path, quiet: bool) -> dict[str, Any]:
@@ -213,7 +262,12 @@ def _settings(
     return settings, None
 
 
-def _plan(settings: Settings, found: Mapping[str, str], checkpoint: Checkpoint | None) -> Plan:
+def _plan(
+    settings: Settings,
+    found: Mapping[str, str],
+    checkpoint: Checkpoint | None,
+    communicator: Communicator | None = None,
+) -> Plan:
     """Return the plan of a run."""
     if checkpoint is None or "device" in found:
         backend = get_backend(settings.device)
@@ -221,7 +275,7 @@ def _plan(settings: Settings, found: Mapping[str, str], checkpoint: Checkpoint |
         backend = device_of(checkpoint)
     if checkpoint and settings.precision not in backend.precisions:
         settings = replace(settings, precision=None)  # as for a model loaded on another device
-    return prepare(settings, backend)
+    return prepare(settings, backend, communicator)
 
 
 def _learn(plan: Plan, folder: Path, is_quiet: bool, checkpoint: Checkpoint | None) -> None:

@@ -199,6 +199,10 @@ class Settings(TrainOptions):
         "a CUDA GPU, bf16 also on CPUs with AVX512-BF16",
         topic="machine", metavar="NAME", shown="that of the device: float32",
     )  # fmt: skip
+    reduction: str = option(
+        "fixed", choice("fixed", "fast"), "sum of the gradients of several ranks (mpiexec): fixed "
+        "gives the same bits for 1, 2, 4 and 8 ranks", topic="machine", metavar="fixed|fast",
+    )  # fmt: skip
     target_accuracy: float | None = option(
         None, number("a number, at most 1", high=1, closed="high"),
         "exit with 1 if the test accuracy is below X; without a test part, the validation "

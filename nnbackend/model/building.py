@@ -15,6 +15,7 @@ from nnbackend.backend import Backend
 from nnbackend.config import SETTINGS, Settings
 from nnbackend.data import Dataset, default_scaler_kind
 from nnbackend.data.preprocessing import Preprocessing
+from nnbackend.distributed import Communicator
 from nnbackend.errors import ArgumentError, Fault, Mention
 from nnbackend.metrics import METRICS
 from nnbackend.model.class_weights import class_weights
@@ -213,7 +214,11 @@ def build_config(settings: Settings) -> TrainConfig:
 
 
 def build_trainer(
-    settings: Settings, data: Dataset, validation: Validation, backend: Backend
+    settings: Settings,
+    data: Dataset,
+    validation: Validation,
+    backend: Backend,
+    communicator: Communicator | None = None,
 ) -> Trainer:
     """Return the trainer of completed settings for training rows."""
     net = build_network(settings, data, backend)
@@ -229,6 +234,7 @@ def build_trainer(
         ),
         scale=settings.scale,
         scale_targets=settings.task == "regression" and net.loss.name in SCALES_TARGETS,
+        communicator=communicator,
     )  # fmt: skip
 
 

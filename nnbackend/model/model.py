@@ -104,7 +104,7 @@ class Model:
         trainer = self.new_trainer(
             x, y, TrainConfig.of(options),
             validation=options.validation, sample_weight=options.sample_weight,
-            callbacks=options.callbacks,
+            callbacks=options.callbacks, communicator=options.communicator,
         )  # fmt: skip
         before = self.preprocessing, self._is_fitted
         self.preprocessing, self._is_fitted = trainer.data.preprocessing, True
@@ -125,6 +125,7 @@ class Model:
         validation: Validation = None,
         sample_weight: Any = None,
         callbacks: Sequence[Callback] = (),
+        communicator: Any = None,
     ) -> Trainer:
         """Return the Trainer of `fit`, before its first step."""
         known, table, name = self.preprocessing, None, None
@@ -154,6 +155,7 @@ class Model:
             sample_weight=sample_weight, validation=validation, preprocessing=known,
             scale=None if self._is_fitted else self.scale,
             scale_targets=self.scale_targets and not self._is_fitted, callbacks=callbacks,
+            communicator=communicator,
         )  # fmt: skip
 
     # ---- prediction and evaluation ----------------------------------------------------------
