@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -133,7 +134,9 @@ def metrics_of(
             labels = (outputs[:, 1] > threshold).astype(np.int64)
         scores = outputs[:, 1] if n_classes == 2 else outputs
         given |= {"labels": labels, "probabilities": outputs, "scores": scores}
-    return {m.name: m.compute(y, given[m.needs], n_classes) for m in chosen}
+    with warnings.catch_warnings():  # of classes without rows: such metrics are NaN
+        warnings.simplefilter("ignore")
+        return {m.name: m.compute(y, given[m.needs], n_classes) for m in chosen}
 
 
 def suitable_names(n_classes: int) -> list[str]:
@@ -143,7 +146,7 @@ def suitable_names(n_classes: int) -> list[str]:
 
 def _find(name: str, suitable: Sequence[str]) -> Metric:
     if name not in suitable:
-        expected = f"one of {', '.join(suitable)} for this model"
+        expected = "a name, or names with commas, of metrics that suit the model"
         raise ArgumentError(Fault("metric", expected, name, (suggest(name, suitable),)))
     return METRICS[name]
 
@@ -157,7 +160,8 @@ def advice(y: np.ndarray, accuracy: float, classes: Sequence[Any]) -> str:
     share = float(counts.max() / len(y))
     if accuracy - share >= HARDLY * (1.0 - share):
         return ""
+    how = "below" if accuracy < share else "hardly above"
     return (
-        f"accuracy {accuracy:.4f} is hardly above {share:.4f}, that of always answering "
+        f"accuracy {accuracy:.4f} is {how} {share:.4f}, that of always answering "
         f"{classes[int(counts.argmax())]!r}; roc_auc and balanced_accuracy show what was learned"
     )

@@ -257,8 +257,10 @@ def test_new_rows_have_the_decimal_sign_of_the_training_rows(write):
     data = load(write("w;y\n" + rows))
     for cells, value in {"1,234": 1.234, "1.234": 1234, "1,234.5": 1234.5, "8,25": 8.25}.items():
         again = load(write(f"w;z\n{cells};a\n", "new.csv"), coding=data.columns)
-        # A table of numbers alone, such as 1.234, is read by its own decimal points.
-        assert again.x.tolist() == [[1.234 if cells == "1.234" else value]]
+        assert again.x.tolist() == [[value]]
+    # A clear number of the new table decides for the others.
+    again = load(write("w;z\n1.234;a\n2.5;a\n", "new.csv"), coding=data.columns)
+    assert again.x.tolist() == [[1.234], [2.5]]
 
 
 def test_one_clear_number_decides_for_all_columns(write):
@@ -761,10 +763,18 @@ def test_the_default_target(write):
 
 
 def test_a_target_of_text_that_differs_in_most_rows_is_refused(write):
-    rows = "".join(f"{i % 3},2024-01-{1 + i % 28:02d}\n" for i in range(40))
+    rows = "".join(f"{i % 3},name {i % 28}\n" for i in range(40))
     with pytest.raises(DataError, match=r"classes must recur.*28 different values in 40 rows"):
         load(write("size,when\n" + rows))
     assert load(write("size,when\n" + rows), task="classification").n_classes == 28
+
+
+def test_a_target_of_dates_is_refused(write):
+    rows = "".join(f"{i % 3},2024-01-{1 + i % 7:02d}\n" for i in range(40))
+    with pytest.raises(DataError, match=r"Received: dates such as '2024-01-01' in column 'when'"):
+        load(write("size,when\n" + rows))
+    assert load(write("size,when\n" + rows), column={"when": "category"}).n_classes == 7
+    assert load(write("size,when\n" + rows), task="classification").n_classes == 7
 
 
 # ---------------------------------------------------------------- reading again with a coding

@@ -112,7 +112,10 @@ class Subject:
 def _curves(s: Subject) -> None:
     history = Path(s.run) / HISTORY
     if not history.is_file():
-        raise ArgumentError(f"RUN must be a run folder. Received: {s.run}, which has no {HISTORY}.")
+        raise ArgumentError(
+            f"Curves need the history of a run. Received: {s.run}, which has no {HISTORY}: a model "
+            "file, or a run of --preset, whose networks have a history each. Choose another --kind."
+        )
     config = Path(s.run) / CONFIG
     monitor = read_config(config).get("monitor") if config.is_file() else None
     plots.curves(read_history(history), s.out, monitor=monitor)

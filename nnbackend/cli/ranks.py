@@ -15,31 +15,25 @@ from typing import Any, TypeVar
 from nnbackend.cli import FAILED, INTERRUPTED, WRONG_USAGE
 from nnbackend.cli.console import print_message
 from nnbackend.config import Settings
-from nnbackend.distributed import Communicator, world
+from nnbackend.distributed import Communicator
 from nnbackend.errors import ArgumentError, DivergedError, Mention, NNBackendError
-from nnbackend.machine import LOCAL_RANKS, rank_starter, versions
+from nnbackend.machine import LOCAL_RANKS, versions
 
 T = TypeVar("T")
 
 logger = logging.getLogger("nnbackend")
 
 
-def communicator_of(settings: Settings) -> Communicator | None:
-    """Return the communicator of the processes that mpiexec or srun has started, or None.
-
-    Raises: ArgumentError if this is one of several processes, and mpi4py is missing.
-    """
-    if rank_starter() is None:
-        return None
-    found = world(settings.reduction)
-    found.check()
+def check_settings(settings: Settings, communicator: Communicator) -> None:
+    """Set the reduction. Raises: ArgumentError for options that need one process."""
+    communicator.reduction = settings.reduction
+    communicator.check()
     for option in ("cv", "preset"):
         if getattr(settings, option) is not None:
             raise ArgumentError(
-                Mention(option), f" runs in one process. Received: {found.size} ranks. Omit it, or "
-                "start one process without mpiexec.",
+                Mention(option), f" runs in one process. Received: {communicator.size} ranks. Omit "
+                "it, or start one process without mpiexec.",
             )  # fmt: skip
-    return found
 
 
 def on_own_gpu(settings: Settings) -> Settings:
@@ -99,6 +93,8 @@ def ending_together(communicator: Communicator) -> Iterator[None]:
     except DivergedError:
         if communicator.rank:
             raise SystemExit(FAILED) from None
+        raise
+    except SystemExit:
         raise
     except KeyboardInterrupt:
         communicator.abort(INTERRUPTED)

@@ -41,7 +41,7 @@ from nnbackend.cli.run_folder import (
 from nnbackend.cli.settings import default_text, explicit, resolve, to_toml
 from nnbackend.config import SETTINGS, TOPICS, Settings, interval
 from nnbackend.devices import get_backend
-from nnbackend.distributed import Communicator
+from nnbackend.distributed import Communicator, world
 from nnbackend.errors import ArgumentError, BackendError, DivergedError
 from nnbackend.machine import rank_starter
 from nnbackend.model.resuming import device_of
@@ -130,6 +130,8 @@ def given(args: argparse.Namespace) -> dict[str, str]:
 def run(args: argparse.Namespace) -> int:
     """Train and return the exit code."""
     begin = time.perf_counter()
+    if rank_starter() is not None:
+        return _run_on_ranks(args, begin)
     with quiet_logging(args.quiet):
         found = given(args)
         settings, checkpoint = _settings(args, found)
@@ -139,8 +141,6 @@ def run(args: argparse.Namespace) -> int:
             stored = explicit(found, args.config)
             plan_ = preset.prepare(settings, stored, found, get_backend(settings.device))
             return preset.run(plan_, args.out, begin, is_quiet=args.quiet, with_json=args.json)
-        if rank_starter() is not None:
-            return _run_on_ranks(args, settings, found, checkpoint, begin)
         plan = _plan(settings, found, checkpoint)
         to_toml(plan.settings)  # refuses names of files that have no place in it
         folder = Path(args.resume) if checkpoint else new_folder(args.out, plan.data.name)
@@ -152,42 +152,50 @@ def run(args: argparse.Namespace) -> int:
         )
 
 
-def _run_on_ranks(
-    args: argparse.Namespace,
-    settings: Settings,
-    found: Mapping[str, str],
-    checkpoint: Checkpoint | None,
-    begin: float,
-) -> int:
+def _run_on_ranks(args: argparse.Namespace, begin: float) -> int:
     """Train as one of several processes; the first one prints and writes."""
     from nnbackend.cli import ranks
 
-    communicator = ranks.communicator_of(settings)
-    assert communicator is not None
+    communicator = world()
 
-    def make() -> tuple[Plan, Path]:
+    def make() -> tuple[Plan, Checkpoint | None, Path]:
+        found = given(args)
+        settings, checkpoint = _settings(args, found)
+        ranks.check_settings(settings, communicator)
         plan = _plan(ranks.on_own_gpu(settings), found, checkpoint, communicator)
         to_toml(plan.settings)
         if communicator.rank:
-            return plan, Path()
-        return plan, Path(args.resume) if checkpoint else new_folder(args.out, plan.data.name)
+            return plan, checkpoint, Path()
+        folder = Path(args.resume) if checkpoint else new_folder(args.out, plan.data.name)
+        return plan, checkpoint, folder
 
-    with ranks.ending_together(communicator):
-        plan, folder = ranks.start_together(communicator, make, lambda made: _same(made[0]))
+    with quiet_logging(args.quiet or communicator.rank > 0):
+        plan, checkpoint, folder = ranks.start_together(
+            communicator, make, lambda made: _same(made[0])
+        )
         facts = ranks.described(communicator)
-        if not communicator.rank:
-            if not args.quiet:
+        with ranks.ending_together(communicator):
+            if not (args.quiet or communicator.rank):
                 print(ranks.header(facts), file=sys.stderr)
-            return execute(
-                plan, folder, checkpoint, begin,
-                is_quiet=args.quiet, with_json=args.json, known={"ranks": facts["size"]},
-            )  # fmt: skip
-        trainer = plan.trainer
-        if checkpoint is not None:
-            restore(trainer, (), checkpoint)
-        history = trainer.run()
-        number = trainer.interrupt.received or signal.SIGINT
-        return SIGNALLED + number if history.stop_reason == "interrupted" else 0
+            return _train_on_rank(plan, checkpoint, folder, facts["size"], args, begin)
+
+
+def _train_on_rank(
+    plan: Plan, checkpoint: Checkpoint | None, folder: Path, n_ranks: int,
+    args: argparse.Namespace, begin: float,
+) -> int:  # fmt: skip
+    """Train a plan that all ranks share; return the exit code."""
+    trainer = plan.trainer
+    if trainer.ranks is None or trainer.ranks.is_first:
+        return execute(
+            plan, folder, checkpoint, begin,
+            is_quiet=args.quiet, with_json=args.json, known={"ranks": n_ranks},
+        )  # fmt: skip
+    if checkpoint is not None:
+        restore(trainer, (), checkpoint)
+    history = trainer.run()
+    number = trainer.interrupt.received or signal.SIGINT
+    return SIGNALLED + number if history.stop_reason == "interrupted" else 0
 
 
 def _same(plan: Plan) -> dict[str, Any]:

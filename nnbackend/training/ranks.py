@@ -8,6 +8,7 @@ travels.
 from __future__ import annotations
 
 import hashlib
+import signal
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
@@ -27,6 +28,9 @@ from nnbackend.training.batching import Batch, BatchLoader
 from nnbackend.training.interrupt import InterruptGuard
 
 T = TypeVar("T")
+SIGNALS = tuple(
+    int(getattr(signal, name)) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)
+)
 
 
 class RanksDisagree(NNBackendError):
@@ -39,6 +43,7 @@ class Ranks:
     def __init__(self, communicator: Communicator, interrupt: InterruptGuard) -> None:
         self.communicator, self.interrupt = communicator, interrupt
         interrupt.is_shared = True
+        interrupt.signals = SIGNALS  # to any rank, not only to the first, which has the callbacks
 
     @property
     def is_first(self) -> bool:
