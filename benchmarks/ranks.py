@@ -155,7 +155,7 @@ def report(found: dict[str, Any]) -> str:
     lines = [
         "# Ranks", "",
         f"Measured {found['date']} on {found['machine']['cpu']}, Adam, float32. µs of a step: "
-        f"median of {REPEATS} processes, with the least and the largest; a rank has one thread.", "",
+        f"median of {REPEATS} processes, with least and largest; a rank has one thread.", "",
         "| network, rows | " + " | ".join(WAYS) + " | 2 ranks / 2 threads |",
         "|---|" + "---:|" * (len(WAYS) + 1),
     ]  # fmt: skip
