@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnbackend.data.coding import ColumnCoding
+from nnbackend.data.file_rows import selected
 from nnbackend.data.keys import Keys, keys_of
 from nnbackend.data.many_levels import target_values
 from nnbackend.data.raw_tables import RawTable
@@ -95,7 +96,9 @@ class Dataset:
         y = None if self.y is None else self.y[indices]
         ids = {name: np.array(cells, object)[indices] for name, cells in self.ids.items()}
         raw = None if self.raw is None else self.raw.take(indices)
-        return replace(self, x=self.x[indices], y=y, test=None, kept=None, ids=ids, raw=raw)
+        return replace(
+            self, x=selected(self.x, indices), y=y, test=None, kept=None, ids=ids, raw=raw
+        )
 
     def fitted_to(self, training: NDArray[np.int64]) -> Dataset:
         """Return the same rows, with features that are fitted to some of them.

@@ -15,6 +15,7 @@ from nnbackend.data.deciding import FITS, decimal_sign
 from nnbackend.data.frames import is_table
 from nnbackend.data.idx_files import is_idx_name, read_idx_file, read_idx_folder
 from nnbackend.data.number_text import Decimal
+from nnbackend.data.shards import is_shards, read_shards
 from nnbackend.data.sql_tables import is_url
 from nnbackend.data.table_datasets import Training, code_dataset, fit_dataset
 from nnbackend.data.table_sources import TableSource
@@ -148,6 +149,8 @@ def _load_arrays(
     _check_unused(f"{path.name}, which has no named columns", target=target)
     if kind == "npy":
         return read_npy(path, task=task, missing=missing)
+    if path.is_dir() and is_shards(path):
+        return read_shards(path, task=task)
     return _check_data_task(read_idx_folder(path) if path.is_dir() else read_idx_file(path), task)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from nnbackend import validation
 from nnbackend.backend.formulas import Array
+from nnbackend.data.host_rows import HostRows
 from nnbackend.data.preprocessing import Preprocessing
 from nnbackend.data.scalers import Scaler, fit_scaler
 from nnbackend.data.sparse import SparseRows
@@ -25,6 +26,7 @@ from nnbackend.suggestions import suggest
 
 Validation = tuple[Any, Any] | tuple[Any, Any, Any] | float | None
 Part = tuple[Array, np.ndarray, np.ndarray | None]  # raw rows, encoded targets, weights
+FITTED_ROWS = 100_000  # of files larger than memory, to which a scaler is fitted
 FIXED_SCALE = ("poisson", "binary_cross_entropy", "cross_entropy")  # losses of such targets
 
 
@@ -189,6 +191,8 @@ def _fit_scaler(
     if isinstance(x, SparseRows):
         cure = "Scale its columns before, as scikit-learn's MaxAbsScaler does, or pass x.toarray()."
         raise ArgumentError(Fault("scale", "None for a sparse matrix", scale, (cure,)))
+    if isinstance(x, HostRows):
+        return fit_scaler(scale, x[rows[:: -(-len(rows) // FITTED_ROWS)]])
     fitted_on = x if len(rows) == int(x.shape[0]) else validation.some_rows(x, rows, net.backend)
     return fit_scaler(scale, validation.host_array(fitted_on, "x", net.backend))
 
