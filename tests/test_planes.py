@@ -296,3 +296,23 @@ def test_one_number_among_categories_has_no_boundary_and_a_cure(
         assert main(["plot", "r", "--kind", "boundary", "--device", "numpy", *more]) == 2
         assert "with 1 of 2 columns" in capsys.readouterr().err
     assert main(["plot", "r", "--kind", "dependence", "--device", "numpy"]) == 0
+
+
+def test_rows_in_several_files_are_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    Path("shards").mkdir()
+    for i in range(3):
+        x = rng.normal(size=(100, 3))
+        np.save(f"shards/x-{i}.npy", x)
+        np.save(f"shards/y-{i}.npy", (x[:, 0] + x[:, 2] > 0).astype(int))
+    words = ["--epochs", "2", "--hidden", "4", "--device", "numpy", "--quiet", "--out", "r"]
+    assert main(["train", "shards", "--task", "classification", *words]) == 0
+    for kind in ("boundary", "dependence", "importance", "film"):
+        assert main(["plot", "r", "--kind", kind, "--device", "numpy"]) == 0, kind
+    assert "sample" not in caplog.text
+    monkeypatch.setattr("nnbackend.cli.plot.MOST_ROWS", 50)
+    assert main(["plot", "r", "--kind", "dependence", "--device", "numpy"]) == 0
+    assert "the picture is of 50 of 60 rows, a random sample" in caplog.text

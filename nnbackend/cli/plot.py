@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,6 +39,7 @@ from nnbackend.training.preparation import encode_targets
 from nnbackend.training.rate_finder import find_learning_rate
 
 logger = logging.getLogger("nnbackend")
+MOST_ROWS = 10_000  # of files larger than memory, where a picture changes columns
 FRAMES = 60  # at most, in addition to the frame before training
 
 
@@ -80,11 +82,16 @@ class Subject:
             data = read_data_of(self.found)
         return choose_part(self.found, data, None)[1]
 
+    @cached_property
+    def rows(self) -> Dataset:
+        """The rows of `data` in memory, for kinds that change columns."""
+        return in_memory(self.data)
+
     def chosen(self, n: int, is_fit: Callable[[RowColumn], bool]) -> list[str]:
         """Return the names of --columns, else of the n most important columns of some kind."""
         if self.columns is not None:
             return self.columns
-        data, known = self.data, columns_of(self.model, self.data.feature_names)
+        data, known = self.rows, columns_of(self.model, self.data.feature_names)
         among = [name for name, column in known.items() if is_fit(column)]
         names, note = most_important(self.model, data.x, data.y, n, among, names=data.feature_names)
         if note:
@@ -122,7 +129,7 @@ def _curves(s: Subject) -> None:
 
 
 def _boundary(s: Subject) -> None:
-    model, data = s.model, s.data
+    model, data = s.model, s.rows
     has_classes = model.is_classifier or model.network.loss.name == "binary_cross_entropy"
     if not has_classes or data.y is None or data.y.ndim != 1:
         raise ArgumentError(
@@ -147,7 +154,7 @@ def _train_again(plan: Plan, callback: Callback) -> None:
 
 def _film(s: Subject) -> None:
     plan = s.plan()
-    training = plan.parts.training
+    training = in_memory(plan.parts.training)
     every = math.ceil(plan.settings.epochs / FRAMES)
     film = plots.BoundaryFilm(
         training.x, training.y, columns=s.columns, features=s.features, every=every,
@@ -191,7 +198,7 @@ def _residuals(s: Subject) -> None:
 
 
 def _importance(s: Subject) -> None:
-    data = s.data
+    data = s.rows
     if data.y is None:
         raise ArgumentError(f"--kind importance needs rows with targets. Received: {data.name}.")
     losses = permutation_importance(s.model, data.x, data.y, names=data.feature_names)
@@ -200,8 +207,8 @@ def _importance(s: Subject) -> None:
 
 def _dependence(s: Subject) -> None:
     columns = s.chosen(N_COLUMNS, lambda column: column.has_values)
-    names = s.data.feature_names
-    found = partial_dependence(s.model, s.data.x, columns, names=names)
+    data = s.rows
+    found = partial_dependence(s.model, data.x, columns, names=data.feature_names)
     plots.dependence_plot(found, s.out)
 
 
@@ -254,6 +261,21 @@ KINDS: dict[str, Callable[[Subject], None]] = {
     "signals": _signals,
     "rates": _rates,
 }
+
+
+def in_memory(data: Dataset) -> Dataset:
+    """Return the rows as an array: all, or a sample of rows that are too large for one."""
+    x: Any = data.x
+    if isinstance(x, np.ndarray):
+        return data
+    n = data.n_samples
+    if n > MOST_ROWS:
+        logger.warning(
+            "the picture is of %s of %s rows, a random sample", f"{MOST_ROWS:,}", f"{n:,}"
+        )
+    rows = np.random.default_rng(0).choice(n, min(n, MOST_ROWS), replace=False)
+    part = data.rows(np.sort(rows))
+    return replace(part, x=part.x[:])
 
 
 def sample(model: Model, data: Dataset, row: int) -> tuple[np.ndarray, np.ndarray]:
