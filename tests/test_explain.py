@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+import runpy
 import signal
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,38 +16,195 @@ import pytest
 
 import nnbackend as nn
 from nnbackend.cli import main
-from nnbackend.explain import explain, to_html, to_text
+from nnbackend.errors import ArgumentError
+from nnbackend.explain import explain, read_network, to_html, to_text
+from nnbackend.explain.words import ENGLISH, SPANISH
 from nnbackend.network.layers import AbstractLayer
 from nnbackend.training.loop import Trainer
 
 X, Y = np.array([[0.05, -0.1]]), np.array([[0.01, 0.99]])
-LAYERS: list[list[AbstractLayer]] = [
-    [nn.Dense(2, "sigmoid"), nn.Dense(2, "sigmoid")],
-    [nn.Dense(7, "relu"), nn.Dropout(0.5), nn.Maxout(5, 3), nn.Dense(2, "identity")],
-]
+LAYERS: list[AbstractLayer] = [nn.Dense(2, "sigmoid"), nn.Dense(2, "sigmoid")]
+KINDS = [
+    ([nn.Dense(2, "sigmoid"), nn.Dense(2, "sigmoid")], "quadratic"),
+    ([nn.Dense(7, "relu"), nn.Dropout(0.5), nn.Maxout(5, 3), nn.Dense(2, "identity")], "quadratic"),
+    ([nn.Dense(40, "tanh"), nn.Dense(30, "elu"), nn.Dense(2, "softmax")], "cross_entropy"),
+    ([nn.Dense(3, "leaky_relu"), nn.Dense(2, "softmax")], "quadratic"),
+    ([nn.Dense(3, "gelu"), nn.Dense(2, "sigmoid")], "binary_cross_entropy"),
+    ([nn.Maxout(2, 3)], "huber"),
+    ([nn.Dense(2, "softmax")], nn.losses.cross_entropy(0.1)),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("layers", LAYERS)
-def test_every_sum_written_out_is_correct(layers: list[AbstractLayer]) -> None:
-    net = nn.Network([2, *layers], "quadratic", dtype="float64", device="numpy", seed=5)
-    text = to_text(explain(net, X, Y))
-    sums = re.findall(r"> \S+ = (?:\S+ \S+ = )?([^=\n]*·[^=\n]*) = ([-+.e\d]+)", text)
-    assert len(sums) >= 2 * len(net.trainable_layers)
-    assert not re.search(r"\s-0(\s|$)", text), "a minus before 0"
-    for left, right in sums:
-        if "smaller terms" not in left:
-            value = eval(left.replace("·", "*"), {"__builtins__": {}})
-            assert value == pytest.approx(float(right), rel=5e-3, abs=1e-4)
+def _value(text: str) -> float | None:
+    """Return the value of a part with numbers; None for symbols and names."""
+    text = text.replace("·", "*").replace("²", "**2").replace("½", "0.5*")
+    text = re.sub(r"e\^(\(\S+\)|\S+)", r"(2.718281828459045**\1)", text)
+    if re.search(r"[^\d\s.()*/+e-]", text):
+        return None
+    return float(eval(text, {"__builtins__": {}}))
 
 
-def test_the_explanation_has_every_delta_and_both_ends() -> None:
-    net = nn.Network([2, *LAYERS[0]], "quadratic", dtype="float64", device="numpy", seed=5)
-    explanation, gradient = explain(net, X, Y), net.backprop(X, Y)
-    assert [step.title[:7] for step in explanation.backward] == ["Layer 2", "Layer 1"]
-    np.testing.assert_array_equal(explanation.backward[0].values[0][1], gradient.deltas[1][0])
-    np.testing.assert_array_equal(explanation.backward[1].values[0][1], gradient.deltas[0][0])
-    assert f"C = {gradient.loss:.6g}" in to_text(explanation)
-    assert "∂C/∂a[2] ⊙ φ'(z[2])" in to_text(explanation)  # sigmoid and quadratic are not fused
+@pytest.mark.parametrize(("layers", "loss"), KINDS)
+def test_every_number_written_out_is_correct(layers: list[AbstractLayer], loss: Any) -> None:
+    net = nn.Network([2, *layers], loss, dtype="float64", device="numpy", seed=5)
+    explanation = explain(net, X, Y)
+    checked = 0
+    for line in explanation.lines:
+        for part in line.parts:
+            if part and (value := _value(part)) is not None:
+                checked += 1
+                assert value == pytest.approx(line.value, rel=1e-4, abs=1e-6), line
+    names = [line.name for line in explanation.lines]
+    assert checked >= 6 * len(net.trainable_layers)
+    assert not re.search(r"[\s(]-0[\s)]", to_text(explanation)), "a minus before 0"
+    for level in range(2, len(net.trainable_layers) + 2):
+        assert any(name.startswith(f"δ^{level}_") for name in names)
+
+
+@pytest.mark.parametrize(("layers", "loss"), KINDS)
+def test_the_lines_have_the_numbers_of_backprop(layers: list[AbstractLayer], loss: Any) -> None:
+    """Check every shown number against the arrays by the indices that the page names."""
+    net = nn.Network([2, *layers], loss, dtype="float64", device="numpy", seed=5)
+    trace, gradient = net.trace(X), net.backprop(X, Y)
+    lines = {f"{line.name} {line.sign}": line.value for line in explain(net, X, Y).lines}
+    is_maxout = [isinstance(layer, nn.Maxout) for layer in net.trainable_layers]
+    for name, value in lines.items():
+        if found := re.fullmatch(r"([azδ]|∂C/∂b)\^(\d+)_(\d+) =", name):
+            symbol, level, j = found[1], int(found[2]), int(found[3])
+            if level > 1 and (symbol == "a" or not is_maxout[level - 2]):
+                arrays = {"a": trace.a, "z": trace.z, "δ": gradient.deltas,
+                          "∂C/∂b": gradient.deltas}[symbol]  # fmt: skip
+                assert value == arrays[level - 2][0, j - 1], name
+        elif found := re.fullmatch(r"(∂C/∂w|w)\^(\d+)_(\d+),(\d+) [=←]", name):
+            level, j, k = (int(v) for v in found.groups()[1:])
+            if not is_maxout[level - 2]:
+                W, dW = net.weights[level - 2], gradient.weights[level - 2]
+                slope = dW[k - 1, j - 1]
+                new = slope if found[1] != "w" else W[k - 1, j - 1] - 0.1 * slope
+                assert value == pytest.approx(new, rel=1e-12), name
+    assert lines["C ="] == gradient.loss
+
+
+def test_the_numbers_are_those_of_the_computation_by_hand() -> None:
+    """Compare with examples/backprop_by_hand.py: each of its numbers, by its name."""
+    path = Path(__file__).resolve().parent.parent / "examples" / "backprop_by_hand.py"
+    example = runpy.run_path(str(path))
+    steps = example["by_hand"](
+        example["X1"], example["X2"], example["Y"], example["START"], example["ETA"]
+    )
+    p = example["START"]
+    net = nn.Network(
+        [2, nn.Dense(2, "sigmoid"), nn.Dense(1, "sigmoid")], "quadratic", dtype="float64",
+        device="numpy",
+    )  # fmt: skip
+    net.set_parameters(
+        [[[p["w2_11"], p["w2_21"]], [p["w2_12"], p["w2_22"]]], [[p["w3_11"]], [p["w3_12"]]]],
+        [[p["b2_1"], p["b2_2"]], [p["b3_1"]]],
+    )
+    x = np.array([[example["X1"], example["X2"]]])
+    explanation = explain(net, x, np.array([[example["Y"]]]), learning_rate=example["ETA"])
+    text, lines = to_text(explanation), {}
+    for line in explanation.lines:
+        name = re.sub(r"\^(\d)_(\d)(?:,(\d))?", r"\1_\2\3", line.name)
+        name = name.replace("δ", "delta").replace("∂", "d")
+        lines[f"new {name}" if line.sign == "←" else name] = line.value
+        assert line.text in text
+    for name, _, value in steps:
+        assert f"{lines[name]:.10f}" == f"{value:.10f}", name
+    assert len(steps) == 28
+
+
+def test_the_cost_after_the_update_is_that_of_a_step_of_sgd() -> None:
+    net = nn.Network([2, *LAYERS], "quadratic", dtype="float64", device="numpy", seed=5)
+    explanation = explain(net, X, Y, learning_rate=0.5)
+    nn.train(net, X, Y, optimizer=nn.SGD(0.5), epochs=1, batch_size=1)
+    assert f"C = {net.backprop(X, Y).loss:.6g}, before" in explanation.conclusion
+
+
+def test_large_layers_show_the_units_that_the_cost_depends_on_most() -> None:
+    net = nn.Network([2, 40, 2], "quadratic", dtype="float64", device="numpy", seed=5)
+    gradient, trace = net.backprop(X, Y), net.trace(X)
+    size = np.abs(trace.a[0] * (gradient.deltas[1] @ net.weights[1].T))[0]
+    explanation = explain(net, X, Y)
+    shown = [line.name for line in explanation.steps[3].blocks[0].lines]
+    largest = {f"δ^2_{i + 1}" for i in np.argsort(-size)[:5]}
+    assert {name for name in shown if name.startswith("δ")} == largest
+    assert "5 of 40 units" in to_text(explanation)
+    assert "35 left out" in to_text(explanation)
+    assert "8 of 80 weights" in to_text(explanation)
+    assert max(map(len, to_text(explanation).splitlines())) <= 110
+
+
+def test_both_languages_have_the_same_numbers_and_all_texts() -> None:
+    net = nn.Network([2, *LAYERS], "quadratic", dtype="float64", device="numpy", seed=5)
+    english, spanish = explain(net, X, Y), explain(net, X, Y, lang="es")
+    assert [line.value for line in english.lines] == [line.value for line in spanish.lines]
+    assert ENGLISH.keys() == SPANISH.keys()
+    for key, text in ENGLISH.items():
+        assert set(re.findall(r"{\w+}", text)) == set(re.findall(r"{\w+}", SPANISH[key])), key
+        assert text != SPANISH[key]
+    assert "Retropropagación" in to_html(spanish)
+    assert '<html lang="es">' in to_html(spanish)
+    with pytest.raises(ArgumentError, match="en, es"):
+        explain(net, X, Y, lang="fr")
+
+
+HAND = """
+x = [0.05, 0.10]
+y = [0.90]
+w2 = [[0.15, 0.20], [0.25, 0.30], [0.1, 0.0]]
+b2 = [0.35, 0.35, 0]
+w3 = [[0.40, 0.45, -1]]
+b3 = [0.60]
+activation = ["tanh", "sigmoid"]
+learning_rate = 0.5
+"""
+
+
+def test_a_network_written_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "net.toml"
+    path.write_text(HAND, encoding="utf-8")
+    found = read_network(path, [2, 3, 1], "numpy")
+    assert found.net.weights[0][1, 0] == 0.2  # w^2_1,2: to unit 1 from unit 2
+    page = tmp_path / "page.html"
+    assert main(["explain", "--layers", "2,3,1", "--weights", str(path), "--html", str(page)]) == 0
+    printed = capsys.readouterr().out
+    assert "z^2_1 = w^2_1,1 a^1_1 + w^2_1,2 a^1_2 + b^2_1 = 0.15·0.05 + 0.2·0.1" in printed
+    assert "with η = 0.5" in printed
+    assert page.read_text(encoding="utf-8").count("<svg") == 1
+    as_json = tmp_path / "net.json"
+    as_json.write_text(json.dumps(tomllib.loads(HAND)), encoding="utf-8")
+    assert main(["explain", "--weights", str(as_json), "--lang", "es"]) == 0
+    assert "Retropropagación" in capsys.readouterr().out
+
+
+def test_all_faults_of_a_network_by_hand_are_reported_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "net.toml"
+    faulty = HAND.replace("0.90", "0.9, 1").replace("[0.60]", '["a"]').replace("tanh", "tanhh")
+    path.write_text(faulty + "eta = 1\nw4 = [[nan]]\n", encoding="utf-8")
+    assert main(["explain", "--layers", "2,3,1", "--weights", str(path)]) == 2
+    said = capsys.readouterr().err
+    for part in (
+        "y must be a list of 1 number. Received: a list of 2", "b3 must be", "'tanhh'",
+        "unknown key 'eta'", "unknown key 'w4'",
+    ):  # fmt: skip
+        assert part in said
+    assert main(["explain", "--weights", str(path)]) == 2
+    assert "w4 must be a list of 1 list of 1 number. Received: [[nan]]" in capsys.readouterr().err
+    for words, part in (
+        (["--layers", "2,1"], "--layers needs the weights"),
+        (["run"], "RUN without ROW"),
+        ([], "Received: neither"),
+        (["run", "0", "--weights", "x.toml"], "Remove one"),
+        (["--weights", str(tmp_path / "none.toml")], "readable file"),
+        (["--weights", __file__], "must be TOML"),
+        (["--layers", "2", "--weights", str(path)], "two or more layers"),
+        (["--weights", str(path), "--learning-rate", "-1"], "above 0"),
+    ):
+        assert main(["explain", *words]) == 2, words
+        assert part in capsys.readouterr().err
 
 
 class Outside(HTMLParser):
@@ -70,13 +230,13 @@ def test_the_command_prints_and_writes_one_page(
     words = ["--hidden", "4", "--epochs", "2", "--out", "r", "--quiet", "--device", "numpy"]
     assert main(["train", "iris", *words]) == 0
     assert main(["explain", "r", "3", "--html", "page.html"]) == 0
-    assert "δ[2] = a[2] - y" in capsys.readouterr().out
+    assert "δ^3_j = a^3_j - y_j" in capsys.readouterr().out
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     outside = Outside()
     outside.feed(page)
     assert outside.found == []
     assert page.count("<svg") == 1
-    assert "z<sup>1</sup>" in page
+    assert "<math><msubsup><mi>z</mi><mrow><mn>1</mn></mrow><mrow><mn>2</mn></mrow>" in page
     assert main(["explain", "r", "99"]) == 2
     assert "ROW must be from 0 to 29" in capsys.readouterr().err
     for kind in ("boundary", "film", "confusion", "weights", "diagram", "signals", "rates"):

@@ -1,35 +1,137 @@
-"""`nnbackend explain`: feed-forward and backpropagation of one row, as text or as a page."""
+"""`nnbackend explain`: one step of gradient descent on one row, as text or as a page."""
 
 from __future__ import annotations
 
 import argparse
 import tempfile
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from nnbackend.cli.evaluate import choose_part, read_data_of, read_for
 from nnbackend.cli.plot import sample
 from nnbackend.cli.run_folder import open_run, write_text
 from nnbackend.errors import ArgumentError
-from nnbackend.explain import explain, to_html, to_text
+from nnbackend.explain import explain, read_network, to_html, to_text
+from nnbackend.explain.by_hand import ETA
+from nnbackend.explain.words import LANGUAGES
+from nnbackend.network.network import Network
+from nnbackend.options import raise_all
 from nnbackend.plots import network_diagram
+
+FORMAT = """
+FILE is TOML, or JSON with the same keys. Layer 1 is the input, and w2[j][k] is the weight to unit j
+of layer 2 from unit k of layer 1:
+  x = [0.05, 0.10]
+  y = [0.90]
+  w2 = [[0.15, 0.20], [0.25, 0.30]]
+  b2 = [0.35, 0.35]
+  w3 = [[0.40, 0.45]]
+  b3 = [0.60]
+  activation = "sigmoid"    # or a list, one for each layer after the input (default: sigmoid)
+  loss = "quadratic"        # (default: quadratic)
+  learning_rate = 0.5       # (default: 0.1)"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of `explain`."""
-    parser.add_argument("run", metavar="RUN", help="a run folder or a model file")
-    parser.add_argument("row", metavar="ROW", type=int, help="index of the row, from 0")
+    parser.usage = (
+        "nnbackend explain RUN ROW [options]\n"
+        "       nnbackend explain --weights FILE [--layers N,N,...] [options]"
+    )
+    parser.add_argument("run", metavar="RUN", nargs="?", help="a run folder or a model file")
+    parser.add_argument("row", metavar="ROW", type=int, nargs="?", help="index of the row, from 0")
     parser.add_argument(
         "--data", metavar="DATA", help="rows with targets (default: the run's test part)"
     )
+    parser.add_argument(
+        "--weights", metavar="FILE",
+        help="explain a network written by hand, instead of a run: a .toml or .json file with its "
+        "weights, biases, sample and target; see below",
+    )  # fmt: skip
+    parser.add_argument(
+        "--layers", metavar="N,N,...", type=_sizes,
+        help="with --weights: the units of every layer, the input first, as in 2,3,1 (default: "
+        "those of the file)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--learning-rate", metavar="X", type=float,
+        help="learning rate of the update (default: that of the run or of FILE)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--lang", metavar="LANG", choices=tuple(LANGUAGES), default="en",
+        help="language of the text: en or es (default: en)",
+    )  # fmt: skip
     parser.add_argument("--html", metavar="FILE", help="also write an HTML page with a diagram")
-    parser.add_argument("--device", metavar="DEVICE", help="as for train (default: auto)")
+    parser.add_argument(
+        "--device", metavar="DEVICE", help="as for train (default: auto; with --weights: numpy)"
+    )
+    parser.epilog = f"{parser.epilog}\n{FORMAT}"
 
 
 def run(args: argparse.Namespace) -> int:
     """Explain one row and return the exit code."""
+    _check(args)
+    net, x, y, eta = _of_run(args) if args.weights is None else _by_hand(args)
+    explanation = explain(
+        net, x, y, learning_rate=eta if args.learning_rate is None else args.learning_rate,
+        lang=args.lang,
+    )  # fmt: skip
+    print(to_text(explanation))
+    if args.html:
+        with tempfile.TemporaryDirectory() as folder:
+            picture = Path(folder) / "diagram.svg"
+            network_diagram(net, x, y, picture, lang=args.lang)
+            diagram = picture.read_text(encoding="utf-8")
+        write_text(Path(args.html), to_html(explanation, diagram))
+        print(f"\n{args.html}")
+    return 0
+
+
+def _sizes(text: str) -> list[int]:
+    try:
+        sizes = [int(word) for word in text.split(",")]
+    except ValueError:
+        sizes = []
+    if len(sizes) < 2 or min(sizes) < 1:
+        raise argparse.ArgumentTypeError(
+            f"expected the units of two or more layers, as in 2,3,1. Received: {text!r}"
+        )
+    return sizes
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raise ArgumentError for options that are missing or do not belong together."""
+    errors: list[str] = []
+    by_hand = args.weights is not None
+    if args.layers is not None and not by_hand:
+        errors.append("--layers needs the weights. Received: no --weights. Add --weights FILE.")
+    elif not by_hand and (args.run is None or args.row is None):
+        errors.append(
+            "explain needs RUN and ROW, or --weights FILE. Received: "
+            f"{'neither' if args.run is None else 'RUN without ROW'}. "
+            "Examples: nnbackend explain runs/iris-001 0, nnbackend explain --weights net.toml."
+        )
+    elif by_hand and (args.run is not None or args.data is not None):
+        other = f"RUN {args.run!r}" if args.run is not None else f"--data {args.data}"
+        errors.append(f"--weights FILE has its own sample. Received: also {other}. Remove one.")
+    rate = args.learning_rate
+    if rate is not None and not (rate > 0 and np.isfinite(rate)):
+        errors.append(f"--learning-rate must be a number above 0. Received: {rate:g}.")
+    raise_all(map(ArgumentError, errors))
+
+
+def _by_hand(args: argparse.Namespace) -> tuple[Network, Any, Any, float]:
+    """Return network, sample, target and learning rate of --weights."""
+    found = read_network(Path(args.weights), args.layers, args.device or "numpy")
+    return found.net, found.net.backend.to_device(found.x), found.y, found.learning_rate
+
+
+def _of_run(args: argparse.Namespace) -> tuple[Network, Any, Any, float]:
+    """Return network, sample, target and learning rate of a run."""
     found = open_run(args.run)
     model = found.load(args.device)
-    net = model.network
     if args.data is not None:
         data = read_for(found, model, args.data)
     elif found.settings is not None:
@@ -40,14 +142,5 @@ def run(args: argparse.Namespace) -> int:
             "Add --data DATA."
         )
     x, y = sample(model, data, args.row)
-    rows = net.backend.to_device(x)
-    explanation = explain(net, rows, y)
-    print(to_text(explanation))
-    if args.html:
-        with tempfile.TemporaryDirectory() as folder:
-            picture = Path(folder) / "diagram.svg"
-            network_diagram(net, rows, y, picture)
-            diagram = picture.read_text(encoding="utf-8")
-        write_text(Path(args.html), to_html(explanation, diagram))
-        print(f"\n{args.html}")
-    return 0
+    eta = (found.settings.learning_rate if found.settings else None) or ETA
+    return model.network, model.network.backend.to_device(x), y, eta

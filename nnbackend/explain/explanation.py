@@ -1,140 +1,373 @@
-"""The steps of one sample: what is computed, in which order, with which numbers.
+"""The five steps of the algorithm for one sample, each number written out as on paper.
 
-All results come from `trace` and `backprop`; each line writes out the sum of one unit.
+All numbers come from `trace` and `backprop`; every line is one unit, weight or bias. Of a large
+layer only the units, terms and weights that matter most are shown.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from nnbackend.network.layers import Dense
+from nnbackend.explain.arrays import Numbers, SampleArrays, arrays_of
+from nnbackend.explain.words import words_of
+from nnbackend.network.layers import Dropout
 from nnbackend.network.network import Network
-from nnbackend.network.printing import describe, describe_formula
+from nnbackend.network.printing import describe_formula
 
-TERMS = 4  # of a sum written out
+TERMS = 5  # of a sum written out
+ALL_UNITS, UNITS = 10, 5  # a layer of at most ALL_UNITS is shown whole, a larger one UNITS of it
+ALL_WEIGHTS, WEIGHTS = 16, 8
+LARGE_Z = 30.0  # from which the sum of a softmax is not written out
+SLOPES = {
+    "identity": "1",
+    "step": "0",
+    "relu": "1 (z > 0), 0 (z ≤ 0)",
+    "leaky_relu": "1 (z > 0), {0:g} (z ≤ 0)",
+    "tanh": "1 - a²",
+    "sigmoid": "a (1 - a)",
+    "exponential": "a",
+    "elu": "1 (z > 0), {0:g} e^z (z ≤ 0)",
+}
+COSTS = {
+    "quadratic": "C = ½ Σ_k (a^{L}_k - y_k)²",
+    "absolute": "C = Σ_k |a^{L}_k - y_k|",
+    "cross_entropy": "C = -Σ_k y_k ln a^{L}_k",
+    "binary_cross_entropy": "C = -Σ_k (y_k ln a^{L}_k + (1 - y_k) ln(1 - a^{L}_k))",
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One number: its name, how it is computed, its value.
+
+    parts: the formula in symbols, then with numbers; each may be "".
+    """
+
+    name: str
+    parts: tuple[str, ...]
+    value: float
+    note: str = ""
+    sign: str = "="
+
+    @property
+    def text(self) -> str:
+        """The line as plain text."""
+        note = f"   ({self.note})" if self.note else ""
+        known = [part for part in self.parts if part]
+        return f"{self.name} {self.sign} {' = '.join([*known, number(self.value)])}{note}"
+
+
+@dataclass(frozen=True)
+class Block:
+    """The lines of one layer, with a title and notes."""
+
+    title: str
+    lines: tuple[Line, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Step:
-    """One layer in one direction: heading, formulas, numbers, one sum written out.
+    """One of the steps: number, title with its formula, notes, blocks."""
 
-    values: (heading, numbers (n,)) pairs.
-    """
-
+    number: int
     title: str
-    formulas: tuple[str, ...]
-    values: tuple[tuple[str, np.ndarray], ...]
-    example: str
+    notes: tuple[str, ...]
+    blocks: tuple[Block, ...]
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """All steps of one sample: forward, the loss, backward."""
+    """All steps of one sample; the last one has the derivatives and the update.
+
+    conclusion: the cost before and after the update.
+    """
 
     title: str
-    forward: tuple[Step, ...]
-    loss: Step
-    backward: tuple[Step, ...]
+    lang: str
+    notes: tuple[str, ...]
+    steps: tuple[Step, ...]
+    conclusion: str
+
+    @property
+    def lines(self) -> list[Line]:
+        """All lines, in the order of the computation."""
+        return [line for step in self.steps for block in step.blocks for line in block.lines]
 
 
-def explain(net: Network, x: Any, y: Any) -> Explanation:
-    """Return how one sample is fed forward and its loss propagated back.
+def explain(
+    net: Network, x: Any, y: Any, *, learning_rate: float = 0.1, lang: str = "en"
+) -> Explanation:
+    """Return one step of gradient descent on one sample, with all its numbers.
 
     x: (1, n_in) as the first layer sees it.  y: its target, as for `Network.backprop`.
-    Layers are counted from 1, as in the course; layer 0 is the input.
+    learning_rate: eta of the update, which is shown and not applied.  lang: "en" or "es".
+    Layer 1 is the input, and units count from 1.
     """
+    return _Writer(net, arrays_of(net, x, y), learning_rate, words_of(lang)).write(
+        lang, _cost_after(net, x, y, learning_rate)
+    )
+
+
+def number(value: float) -> str:
+    """Return a number with six digits; -0 is 0."""
+    return f"{value + 0.0:.6g}"
+
+
+def _factor(value: float) -> str:
+    return f"({number(value)})" if value < 0 else number(value)
+
+
+def _cost_after(net: Network, x: Any, y: Any, eta: float) -> float:
+    """Return the cost of the sample after the update, of a copy of the network."""
+    other, gradient = net.to(net.backend), net.backprop(x, y)
     host = net.backend.to_host
-    trace, gradient = net.trace(x), net.backprop(x, y)
-    a = [host(v)[0] for v in (trace.x, *trace.a)]
-    z, deltas = [host(v)[0] for v in trace.z], [host(v)[0] for v in gradient.deltas]
-    (W, b), dW = net.get_parameters(), [host(v) for v in gradient.weights]
-    layers = net.trainable_layers
-    forward = [
-        _forward(
-            level, describe(layer), a[level - 1], W[level - 1], b[level - 1], z[level - 1], a[level]
+    weights, biases = net.get_parameters()
+    other.set_parameters(
+        [W - eta * host(g) for W, g in zip(weights, gradient.weights, strict=True)],
+        [b - eta * host(g) for b, g in zip(biases, gradient.biases, strict=True)],
+    )
+    return other.backprop(x, y).loss
+
+
+class _Writer:
+    """Writes the lines of the numbers of one sample."""
+
+    def __init__(self, net: Network, n: SampleArrays, eta: float, words: dict[str, str]) -> None:
+        self.net, self.n, self.eta, self.words = net, n, eta, words
+        self.last = n.n_layers
+        self.shown = {level: self._choose(level) for level in n.a}
+
+    def write(self, lang: str, cost_after: float) -> Explanation:
+        n, words, last = self.n, self.words, self.last
+        notes = [words["notation"].format(L=last), words["python"]]
+        if any(isinstance(layer, Dropout) for layer in self.net.layers):
+            notes.append(words["dropout"])
+        hidden = n.layers[:-1]
+        steps = (
+            Step(1, words["input"], (), (self._input(),)),
+            Step(2, words["forward"], (), (*(self._forward(v) for v in n.layers), self._cost())),
+            Step(3, words["output"].format(L=last), self._output_notes(), (self._output(),)),
+            Step(4, words["backward"], () if hidden else (words["no_hidden"],),
+                 tuple(self._hidden(v) for v in reversed(hidden))),
+            Step(5, words["partial"], (), tuple(self._partial(v) for v in reversed(n.layers))),
+            Step(5, words["update"].format(eta=number(self.eta)), (),
+                 tuple(self._update(v) for v in reversed(n.layers))),
+        )  # fmt: skip
+        shape = "-".join(str(len(n.a[level])) for level in n.a)
+        after = words["after"].format(new=number(cost_after), old=number(n.cost))
+        return Explanation(words["title"].format(shape=shape), lang, tuple(notes), steps, after)
+
+    # ---- the choice of units and weights --------------------------------------------------------
+
+    def _choose(self, level: int) -> list[int]:
+        """Return the units of a layer to show, from 0: all, or those that C depends most on."""
+        n = self.n
+        if len(n.a[level]) <= ALL_UNITS:
+            return list(range(len(n.a[level])))
+        if level == self.last:
+            size = np.abs(n.delta[level])
+        else:
+            size = np.abs(n.a[level] * (n.w[level + 1].T @ n.delta[level + 1]))
+        return _largest(size, UNITS)
+
+    def _left_out(self, level: int) -> tuple[str, ...]:
+        n, shown = len(self.n.a[level]), len(self.shown[level])
+        key = "outputs" if level == self.last else "units"
+        return (self._count(key, shown, n),) if shown < n else ()
+
+    def _count(self, key: str, shown: int, n: int) -> str:
+        return self.words[key].format(shown=shown, n=n, left=n - shown)
+
+    def _weights(self, level: int) -> list[tuple[int, int]]:
+        """Return the weights (j, k) of a layer to show, from 0."""
+        dw = self.n.dw[level]
+        size = dw.size if dw.size <= ALL_WEIGHTS else WEIGHTS
+        chosen = _largest(np.abs(dw).ravel(), size)
+        return [(int(i) // dw.shape[1], int(i) % dw.shape[1]) for i in chosen]
+
+    def _sum(self, names: Sequence[tuple[str, str]], u: Numbers, v: Numbers) -> tuple[str, str]:
+        """Return a sum of products in symbols and in numbers, with its largest terms."""
+        products = u * v
+        chosen = _largest(np.abs(products), TERMS)
+        symbols = [f"{names[i][0]} {names[i][1]}" for i in chosen]
+        numbers = [f"{_factor(u[i])}·{_factor(v[i])}" for i in chosen]
+        if left := len(u) - len(chosen):
+            symbols.append(f"({self.words['terms'].format(left=left)})")
+            numbers.append(_factor(products.sum() - products[chosen].sum()))
+        return " + ".join(symbols), " + ".join(numbers)
+
+    # ---- the steps ------------------------------------------------------------------------------
+
+    def _title(self, level: int) -> str:
+        return self.words["layer"].format(l=level, name=self.n.names[level])
+
+    def _input(self) -> Block:
+        lines = [Line(f"a^1_{k + 1}", (f"x_{k + 1}",), self.n.a[1][k]) for k in self.shown[1]]
+        return Block(self.words["input_layer"], tuple(lines), self._left_out(1))
+
+    def _forward(self, level: int) -> Block:
+        n, lines = self.n, []
+        phi = describe_formula(n.phi[level])
+        for j in self.shown[level]:
+            z, a, unit = n.z[level][j], n.a[level][j], f"{level}_{j + 1}"
+            names = [
+                (f"w^{unit},{k + 1}", f"a^{level - 1}_{k + 1}") for k in range(len(n.a[level - 1]))
+            ]
+            symbols, numbers = self._sum(names, n.w[level][j], n.a[level - 1])
+            parts = f"{symbols} + b^{unit}", f"{numbers} + {_factor(n.b[level][j])}"
+            won = n.piece.get(level)
+            wins = "" if won is None else self.words["wins"].format(piece=won[j])
+            lines.append(Line(f"z^{unit}", parts, z, wins))
+            if won is not None:
+                formula, shown = f"z^{unit}", ""
+            elif n.slope[level] is None:
+                formula = f"e^(z^{unit}) / Σ_k e^(z^{level}_k)"
+                shown = self._softmax_numbers(level, j)
+            else:
+                formula, shown = f"φ(z^{unit})", f"{phi}({number(z)})"
+            lines.append(Line(f"a^{unit}", (formula, shown), a))
+        notes = (self.words["maxout"],) if level in n.piece else ()
+        return Block(self._title(level), tuple(lines), notes + self._left_out(level))
+
+    def _softmax_numbers(self, level: int, j: int) -> str:
+        z = self.n.z[level]
+        total = np.exp(z).sum() if np.abs(z).max() < LARGE_Z else np.inf
+        return f"e^{_factor(z[j])} / {number(total)}" if np.isfinite(total) else ""
+
+    def _cost(self) -> Block:
+        loss = self.net.loss
+        formula = COSTS.get(loss.name, f"C = {describe_formula(loss)}(a^{{L}}, y)")
+        shown = self.shown[self.last]
+        lines = [
+            *(Line(f"y_{k + 1}", (self.words["target"],), self.n.y[k]) for k in shown),
+            Line("C", (self._cost_sum(),), self.n.cost),
+        ]
+        title = self.words["cost"].format(formula=formula.replace("{L}", str(self.last)))
+        return Block(title, tuple(lines), self._left_out(self.last))
+
+    def _cost_sum(self) -> str:
+        """Return the quadratic cost with its numbers, of few outputs."""
+        a, y = self.n.a[self.last], self.n.y
+        if self.net.loss.kernel != "quadratic" or len(a) > TERMS:
+            return ""
+        squares = [f"({number(u)} - {_factor(v)})²" for u, v in zip(a, y, strict=True)]
+        return f"½ ({' + '.join(squares)})" if len(a) > 1 else f"½ {squares[0]}"
+
+    def _output_notes(self) -> tuple[str, ...]:
+        n, last = self.n, self.last
+        if n.is_fused:
+            phi, loss = describe_formula(n.phi[last]), describe_formula(self.net.loss)
+            return (self.words["fused"].format(phi=phi, loss=loss, L=last),)
+        if n.slope[last] is None:
+            return (self.words["softmax"].format(L=last),)
+        return ()
+
+    def _output(self) -> Block:
+        n, last, lines = self.n, self.last, []
+        da, slope = n.da[last], n.slope[last]
+        for j in self.shown[last]:
+            unit, delta = f"{last}_{j + 1}", n.delta[last][j]
+            a, y = n.a[last][j], n.y[j]
+            if da is None:
+                parts = f"a^{unit} - y_{j + 1}", f"{number(a)} - {_factor(y)}"
+                lines.append(Line(f"δ^{unit}", parts, delta))
+                continue
+            if self.net.loss.kernel == "quadratic":
+                parts = f"a^{unit} - y_{j + 1}", f"{number(a)} - {_factor(y)}"
+            else:
+                parts = "", ""
+            lines.append(Line(f"∂C/∂a^{unit}", parts, da[j]))
+            lines += self._delta_lines(last, j, f"∂C/∂a^{unit}", number(da[j]))
+        notes = () if slope is None or da is None else self._slope_note(last)
+        return Block(self._title(last), tuple(lines), notes + self._left_out(last))
+
+    def _hidden(self, level: int) -> Block:
+        n, lines = self.n, []
+        for j in self.shown[level]:
+            above = n.delta[level + 1]
+            names = [
+                (f"w^{level + 1}_{k + 1},{j + 1}", f"δ^{level + 1}_{k + 1}")
+                for k in range(len(above))
+            ]
+            symbols, numbers = self._sum(names, n.w[level + 1][:, j], above)
+            lines += self._delta_lines(level, j, f"({symbols})", f"({numbers})")
+        notes = self._slope_note(level)
+        return Block(self._title(level), tuple(lines), notes + self._left_out(level))
+
+    def _delta_lines(self, level: int, j: int, symbols: str, numbers: str) -> list[Line]:
+        """Return the lines of phi' and delta of a unit, from dC/da in symbols and numbers."""
+        n, unit, slope = self.n, f"{level}_{j + 1}", self.n.slope[level]
+        delta = Line(f"δ^{unit}", (), n.delta[level][j])
+        da = n.da[level]
+        if slope is None:
+            assert da is not None
+            total, a = float(da @ n.a[level]), number(n.a[level][j])
+            inner = f"{numbers} - {_factor(total)}"
+            parts = f"a^{unit} ({symbols} - Σ_k ∂C/∂a^{level}_k a^{level}_k)", f"{a}·({inner})"
+            return [Line(delta.name, parts, delta.value)]
+        parts = f"φ'(z^{unit}) · {symbols}", f"{_factor(slope[j])}·{_grouped(numbers)}"
+        return [
+            Line(f"φ'(z^{unit})", (self._slope_numbers(level, j),), slope[j]),
+            Line(delta.name, parts, delta.value),
+        ]
+
+    def _slope_numbers(self, level: int, j: int) -> str:
+        """Return the slope of the sigmoid and of tanh with its numbers."""
+        a = number(self.n.a[level][j])
+        kernel = self.n.phi[level].kernel
+        if kernel == "sigmoid":
+            return f"{a}·(1 - {a})"
+        return f"1 - {_factor(self.n.a[level][j])}²" if kernel == "tanh" else ""
+
+    def _slope_note(self, level: int) -> tuple[str, ...]:
+        phi = self.n.phi[level]
+        if level in self.n.piece or phi.kernel not in SLOPES:
+            return ()
+        return (self.words["slope"].format(slope=SLOPES[phi.kernel].format(*phi.params)),)
+
+    def _partial(self, level: int) -> Block:
+        n, lines = self.n, []
+        weights, units = self._weights(level), self.shown[level]
+        for j, k in weights:
+            a, d = n.a[level - 1][k], n.delta[level][j]
+            parts = f"a^{level - 1}_{k + 1} δ^{level}_{j + 1}", f"{_factor(a)}·{_factor(d)}"
+            lines.append(Line(f"∂C/∂w^{level}_{j + 1},{k + 1}", parts, n.dw[level][j, k]))
+        for j in units:
+            lines.append(Line(f"∂C/∂b^{level}_{j + 1}", (f"δ^{level}_{j + 1}",), n.delta[level][j]))
+        return Block(self._title(level), tuple(lines), self._notes_of_weights(level))
+
+    def _update(self, level: int) -> Block:
+        n, eta, lines = self.n, number(self.eta), []
+        for j, k in self._weights(level):
+            w, g = n.w[level][j, k], n.dw[level][j, k]
+            numbers = f"{number(w)} - {eta}·{_factor(g)}"
+            new = w - self.eta * g
+            lines.append(Line(f"w^{level}_{j + 1},{k + 1}", (numbers,), new, sign="←"))
+        for j in self.shown[level]:
+            b, g = n.b[level][j], n.delta[level][j]
+            numbers = f"{number(b)} - {eta}·{_factor(g)}"
+            lines.append(Line(f"b^{level}_{j + 1}", (numbers,), b - self.eta * g, sign="←"))
+        return Block(self._title(level), tuple(lines), self._notes_of_weights(level))
+
+    def _notes_of_weights(self, level: int) -> tuple[str, ...]:
+        shown, size = len(self._weights(level)), self.n.dw[level].size
+        units, width = len(self.shown[level]), len(self.n.a[level])
+        return (
+            *((self._count("weights", shown, size),) if shown < size else ()),
+            *((self._count("biases", units, width),) if units < width else ()),
         )
-        for level, layer in enumerate(layers, start=1)
-    ]
-    backward = []
-    for level in range(len(layers), 0, -1):
-        above = None if level == len(layers) else (W[level], deltas[level])
-        backward.append(
-            _backward(level, net, a[level - 1], deltas[level - 1], dW[level - 1], above)
-        )
-    loss = Step(
-        "The loss",
-        (f"C = {describe_formula(net.loss)}(a[{len(layers)}], y)",),
-        (("output a", a[-1]), ("target y", np.ravel(np.asarray(y)))),
-        f"C = {gradient.loss:.6g}",
-    )
-    shape = " - ".join(str(len(v)) for v in a)
-    return Explanation(
-        f"One sample through a {shape} network", tuple(forward), loss, tuple(backward)
-    )
 
 
-def _forward(
-    level: int,
-    name: str,
-    below: np.ndarray,
-    W: np.ndarray,
-    b: np.ndarray,
-    z: np.ndarray,
-    a: np.ndarray,
-) -> Step:
-    k = int(np.argmax(np.abs(z)))
-    return Step(
-        f"Layer {level}: {name}",
-        (f"z[{level}] = a[{level - 1}] W[{level}] + b[{level}]", f"a[{level}] = φ(z[{level}])"),
-        ((f"a[{level - 1}]", below), (f"z[{level}]", z), (f"a[{level}]", a)),
-        f"z[{level}]_{k} = {_sum(below, W[:, k])} + {_signed(b[k])} = {z[k]:.6g}",
-    )
+def _largest(sizes: Numbers, n: int) -> list[int]:
+    """Return the positions of the n largest values, in their order."""
+    return sorted(int(i) for i in np.argsort(-sizes, kind="stable")[:n])
 
 
-def _backward(
-    level: int,
-    net: Network,
-    below: np.ndarray,
-    delta: np.ndarray,
-    dW: np.ndarray,
-    above: tuple[np.ndarray, np.ndarray] | None,
-) -> Step:
-    layer = net.trainable_layers[level - 1]
-    is_fused = isinstance(layer, Dense) and net.for_training()[1] is not net.loss
-    if above is not None:
-        formula = f"δ[{level}] = (δ[{level + 1}] W[{level + 1}]ᵀ) ⊙ φ'(z[{level}])"
-    elif is_fused:
-        formula = f"δ[{level}] = a[{level}] - y   (this output and this loss belong together)"
-    else:
-        formula = f"δ[{level}] = ∂C/∂a[{level}] ⊙ φ'(z[{level}])"
-    i, k = (int(v) for v in np.unravel_index(np.argmax(np.abs(dW)), dW.shape))
-    product = f"{_signed(below[i])}·{_signed(delta[k])} = {dW[i, k]:.6g}"
-    lines = [
-        f"∂C/∂w[{level}]_{i},{k} = a[{level - 1}]_{i} δ[{level}]_{k} = {product}   (the largest)"
-    ]
-    if above is not None:
-        W, d = above
-        unit = k if k < W.shape[0] else k % W.shape[0]
-        back = float(d @ W[unit])
-        lines.insert(0, f"∂C/∂a[{level}]_{unit} = {_sum(d, W[unit])} = {back:.6g}")
-    return Step(
-        f"Layer {level}: {describe(layer)}",
-        (formula, f"∂C/∂W[{level}] = a[{level - 1}]ᵀ δ[{level}]", f"∂C/∂b[{level}] = δ[{level}]"),
-        ((f"δ[{level}] = ∂C/∂b[{level}]", delta), (f"∂C/∂W[{level}], row by row", dW.ravel())),
-        "\n".join(lines),
-    )
-
-
-def _sum(values: np.ndarray, weights: np.ndarray) -> str:
-    """Write out the largest terms of a sum of products."""
-    order = np.sort(np.argsort(-np.abs(values * weights), kind="stable")[:TERMS])
-    text = " + ".join(f"{_signed(values[i])}·{_signed(weights[i])}" for i in order)
-    left = len(values) - len(order)
-    return f"{text} + ({left} smaller terms)" if left else text
-
-
-def _signed(value: float) -> str:
-    return f"({value:.4g})" if value < 0 else f"{value:.4g}"
+def _grouped(text: str) -> str:
+    """Put a negative number in parentheses."""
+    return f"({text})" if text.startswith("-") else text

@@ -2,38 +2,50 @@
 
 from __future__ import annotations
 
-import numpy as np
+import re
+import textwrap
 
-from nnbackend.explain.explanation import Explanation, Step
+from nnbackend.explain.explanation import Block, Explanation, Line, number
 
-SHOWN = 12  # numbers of a vector
+WIDTH = 100
+KEPT = "\N{NO-BREAK SPACE}"
 
 
 def to_text(explanation: Explanation) -> str:
     """Return the explanation as plain text."""
     lines = [explanation.title, "=" * len(explanation.title)]
-    for heading, steps in (
-        ("FEED FORWARD", explanation.forward),
-        ("LOSS", (explanation.loss,)),
-        ("BACKPROPAGATION", explanation.backward),
-    ):
-        lines += ["", heading]
-        for step in steps:
-            lines += ["", *_step(step)]
-    return "\n".join(lines)
+    for note in explanation.notes:
+        lines += ["", *textwrap.wrap(note, WIDTH, break_on_hyphens=False)]
+    for step in explanation.steps:
+        lines += ["", "", f"{step.number}. {step.title}", *(f"   {note}" for note in step.notes)]
+        for block in step.blocks:
+            lines += ["", *_block(block)]
+    return "\n".join([*lines, "", explanation.conclusion])
 
 
-def numbers(values: np.ndarray) -> str:
-    """Return the first numbers of a vector and the count of the others; -0 is shown as 0."""
-    text = "  ".join(f"{v + 0.0:.4g}" for v in values[:SHOWN])
-    return text if len(values) <= SHOWN else f"{text}  ... ({len(values) - SHOWN} more)"
-
-
-def _step(step: Step) -> list[str]:
-    width = max(len(name) for name, _ in step.values)
-    return [
-        step.title,
-        *(f"    {formula}" for formula in step.formulas),
-        *(f"  {name:<{width}} = {numbers(values)}" for name, values in step.values),
-        *(f"  > {line}" for line in step.example.split("\n")),
+def _block(block: Block) -> list[str]:
+    notes = [
+        line
+        for note in block.notes
+        for line in textwrap.wrap(note, WIDTH, initial_indent="  ", subsequent_indent="  ")
     ]
+    return [block.title, *notes, *(text for line in block.lines for text in _line(line))]
+
+
+def _line(line: Line) -> list[str]:
+    """Return the text of a line; a long one has a line for each part and for the value."""
+    if len(line.text) + 4 <= WIDTH or not line.parts:
+        return [f"    {line.text}"]
+    note = f"   ({line.note})" if line.note else ""
+    parts = [*filter(None, line.parts), number(line.value) + note]
+    space = " " * (len(line.name) + 1)
+    found = []
+    for i, part in enumerate(parts):
+        start = f"    {line.name} {line.sign} " if i == 0 else f"    {space}= "
+        # Break only at signs: a product stays in one line.
+        part = re.sub(r"(?<![+/=·-]) (?![+/=·-])", KEPT, part)
+        found += textwrap.wrap(
+            part, WIDTH, initial_indent=start, subsequent_indent=" " * len(start),
+            break_on_hyphens=False, break_long_words=False,
+        )  # fmt: skip
+    return [line.replace(KEPT, " ") for line in found]

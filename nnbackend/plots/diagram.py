@@ -15,12 +15,21 @@ UNITS = 10  # drawn per layer at most: the first and the last ones
 GAP = 1.0  # between units
 APART = 2.2  # between layers
 WRITTEN = 9  # weights between two layers with their number on the line, at most
+# (layer and its name, name of the input, title) in each language
+TEXTS = {
+    "en": ("layer", "input", "One sample: cost C = {0:.4g}\nin a circle a, below it z and δ = ∂C/∂z"),
+    "es": ("capa", "entrada",
+           "Una muestra: coste C = {0:.4g}\nen el círculo a, debajo z y δ = ∂C/∂z"),
+}  # fmt: skip
 
 
-def network_diagram(net: Network, x: Any, y: Any, path: str | os.PathLike[str]) -> None:
+def network_diagram(
+    net: Network, x: Any, y: Any, path: str | os.PathLike[str], *, lang: str = "en"
+) -> None:
     """Draw the network with a (in the circle), z and delta = dC/dz (below it) of one sample.
 
     x: (1, n_in) as the first layer sees it; y: its target, as for `Network.backprop`.
+    lang: "en" or "es". Layer 1 is the input.
     Lines are weights: red above 0, blue below, wider for larger ones. A maxout unit has weights
     and a z for each piece; those of the winning piece are drawn, whose z is a.
     """
@@ -44,19 +53,18 @@ def network_diagram(net: Network, x: Any, y: Any, path: str | os.PathLike[str]) 
         part = W[:, won * n + np.arange(n)]
         _draw_weights(axes, APART * level, part, shown[level : level + 2],
                       places[level : level + 2])  # fmt: skip
-    names = ["input"] + [describe(layer) for layer in net.trainable_layers]
+    layer, first, title = TEXTS[lang]
+    names = [first, *(describe(each) for each in net.trainable_layers)]
     top = max(map(max, places)) + 0.5
     for level, (a, units, heights) in enumerate(zip(columns, shown, places, strict=True)):
         _draw_units(axes, APART * level, a, units, heights, notes[level])
-        name = "\n".join(names[level].rsplit(" ", 1))  # in two lines: neighbours are near
+        # In several lines: neighbours are near.
+        name = "\n".join([f"{layer} {level + 1}", *names[level].rsplit(" ", 1)])
         axes.text(APART * level, top, name, ha="center", fontsize=9, color=INK)
     axes.set_xlim(-0.7, APART * (len(columns) - 1) + 0.7)
-    axes.set_ylim(min(map(min, places)) - 0.85, top + 0.5)
+    axes.set_ylim(min(map(min, places)) - 0.85, top + 0.75)
     axes.set_aspect("equal")
-    axes.set_title(
-        f"One sample: loss {gradient.loss:.4g}\nin a circle a, below it z and δ = ∂C/∂z",
-        fontsize=10,
-    )
+    axes.set_title(title.format(gradient.loss), fontsize=10)
     save(figure, path)
 
 

@@ -93,7 +93,7 @@ def signal_histograms(recorder: SignalRecorder, path: str | os.PathLike[str]) ->
         low = min(float(v.min(initial=0.0)) for v in values)
         high = max(float(v.max(initial=0.0)) for v in values)
         _draw_spread(left, values, (low, high if high > low else low + 1.0), first, last)
-        left.set_ylabel(f"layer {level + 1}\n{recorder.names[level]}", fontsize=9)
+        left.set_ylabel(f"layer {level + 2}\n{recorder.names[level]}", fontsize=9)
         last_a = moments[-1].a
         left.set_title(
             f"activations a; at the end {np.mean(last_a == 0.0):.0%} are 0, "
