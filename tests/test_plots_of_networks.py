@@ -84,7 +84,8 @@ def test_a_diagram_shows_the_numbers_of_the_sample(net: nn.Network, tmp_path: Pa
     text = (tmp_path / "d.svg").read_text(encoding="utf-8")
     gradient = net.backprop(X[1:2], [1])
     assert f"C = {gradient.loss:.4g}" in text
-    assert all(f"layer {level}" in text for level in (1, 2, 3)) and "layer 0" not in text
+    assert all(f"layer {level}" in text for level in (1, 2, 3))
+    assert "layer 0" not in text
     assert f"δ {gradient.deltas[1][0, 1]:+.3f}" in text
     assert f"z {net.trace(X[1:2]).z[1][0, 1]:+.3f}" in text
 

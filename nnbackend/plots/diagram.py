@@ -17,7 +17,8 @@ APART = 2.2  # between layers
 WRITTEN = 9  # weights between two layers with their number on the line, at most
 # (layer and its name, name of the input, title) in each language
 TEXTS = {
-    "en": ("layer", "input", "One sample: cost C = {0:.4g}\nin a circle a, below it z and δ = ∂C/∂z"),
+    "en": ("layer", "input",
+           "One sample: cost C = {0:.4g}\nin a circle a, below it z and δ = ∂C/∂z"),
     "es": ("capa", "entrada",
            "Una muestra: coste C = {0:.4g}\nen el círculo a, debajo z y δ = ∂C/∂z"),
 }  # fmt: skip
