@@ -16,7 +16,8 @@ from nnbackend.cli.evaluate import labels_of
 from nnbackend.cli.parts import Parts, fingerprint
 from nnbackend.cli.plan import Plan
 from nnbackend.cli.run_folder import MODEL, to_json, write_environment
-from nnbackend.config import Settings
+from nnbackend.cli.settings import DATA_DEFAULTS
+from nnbackend.config import SETTINGS, Settings
 from nnbackend.data import ColumnCoding, Dataset
 from nnbackend.data.deciding import PLAIN
 from nnbackend.metrics import advice, metrics_of
@@ -44,14 +45,33 @@ def header(plan: Plan, folder: Path) -> str:
         *described_data(plan.data, settings.missing == "drop"),
         f"parts      {', '.join(sizes)} rows",
         *([hint] if is_table else []),
+        *_own_defaults(settings),
         f"scale      {settings.scale}",
         f"optimizer  {rule}, batches of {trainer.state.history.batch_size}",
+        f"epochs     {_length(settings)}",
         f"device     {plan.net.backend.device}",
         f"folder     {folder}",
         "",
         plan.net.summary(),
         "",
     ])  # fmt: skip
+
+
+def _own_defaults(settings: Settings) -> list[str]:
+    """Return a line on the defaults that are those of the data set."""
+    own = DATA_DEFAULTS.get(settings.data, {})
+    used = [
+        f"--{name.replace('_', '-')} {SETTINGS[name].kind.text(value)}"
+        for name, value in own.items()
+        if getattr(settings, name) == value
+    ]
+    return [f"defaults   for {settings.data}: {' '.join(used)}"] if used else []
+
+
+def _length(settings: Settings) -> str:
+    """Return the number of epochs and when the run stops before."""
+    n, patience = settings.epochs, settings.patience
+    return f"at most {n}; stops after {patience} without improvement" if patience else str(n)
 
 
 def described_data(data: Dataset, is_dropping: bool) -> list[str]:

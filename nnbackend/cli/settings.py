@@ -18,13 +18,30 @@ from nnbackend.model.building import parse
 from nnbackend.options import YES_OR_NO, raise_all
 from nnbackend.suggestions import suggest
 
+# Data sets that the general defaults do not suit, and their own defaults. One hidden layer winds
+# around the spirals only slowly, and early stopping would end the run before.
+DATA_DEFAULTS: dict[str, dict[str, Any]] = {
+    "spirals": {"hidden": (32, 32), "learning_rate": 0.01, "epochs": 300, "patience": 100},
+}
+
 
 def resolve(given: Mapping[str, str], config: str | None) -> Settings:
     """Return the settings of a command line, given as {option name: text}.
 
     Raises: as `explicit`.
     """
-    return Settings(**explicit(given, config))
+    values = explicit(given, config)
+    return Settings(**defaults_of(values) | values)
+
+
+def defaults_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the defaults of the data set that explicit settings name, where it has its own."""
+    own = dict(DATA_DEFAULTS.get(str(values.get("data")), {}))
+    if values.get("preset") is not None:
+        return {}
+    if "optimizer" in values:  # the learning rate is one for Adam
+        own.pop("learning_rate", None)
+    return own
 
 
 def explicit(given: Mapping[str, str], config: str | None) -> dict[str, Any]:
@@ -127,7 +144,12 @@ def _is_unicode(text: str) -> bool:
 def default_text(name: str) -> str:
     """Return a default as text for the help."""
     about, value = SETTINGS[name], DEFAULTS[name]
+    own = [
+        f"; {about.kind.text(others[name])} for {data}"
+        for data, others in DATA_DEFAULTS.items()
+        if name in others
+    ]
     if about.shown is not None:
-        return about.shown
+        return "".join([about.shown, *own])
     text = about.kind.text(value)
-    return f"{text} for none" if value is None and text == "0" else text
+    return "".join([f"{text} for none" if value is None and text == "0" else text, *own])

@@ -16,6 +16,7 @@ from typing import Any
 
 from nnbackend.cli import SIGNALLED
 from nnbackend.cli.console import print_message
+from nnbackend.cli.hints import hint
 from nnbackend.cli.parts import split_test
 from nnbackend.cli.plan import Plan, Source, fit_fold, prepare
 from nnbackend.cli.progress import EpochTable, RunWriter
@@ -253,6 +254,8 @@ def execute(
     if plan.trainer.state.history.stop_reason == "interrupted":
         return _interrupted(plan.trainer, folder)
     keep_newest(folder / CHECKPOINTS)
+    if not is_quiet and (text := hint(plan, results)):
+        print_message(f"hint: {text}")
     return verdict(results, plan.settings)
 
 

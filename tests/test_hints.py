@@ -1,0 +1,147 @@
+"""A poor run ends with one sentence on why; a good one with none. The toy sets are solved."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nnbackend.cli import main
+from nnbackend.cli.hints import Facts, _units, sentence
+from nnbackend.cli.plan import Plan, prepare
+from nnbackend.config import Settings
+from nnbackend.devices import get_backend
+
+FALLING = list(np.linspace(0.72, 0.60, 40))
+FLAT = [0.692, 0.69] * 20
+PLAIN = Facts(("test_accuracy", 0.55), 0.5, FLAT, FLAT, "epochs", 20, 0.69, 0.001, 0.001)
+
+
+@pytest.mark.parametrize("data", ["digits", "iris", "wine", "breast_cancer", "diabetes"])
+def test_a_good_run_has_no_hint(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in ("0", "1"):
+        words = ["--device", "numpy", "--seed", seed, "--out", str(tmp_path / seed)]
+        assert main(["train", data, *words]) == 0
+        assert "hint:" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("data", "target"), [("xor", "1.0"), ("spirals", "0.97")])
+@pytest.mark.parametrize("seed", ["0", "1", "2", "3"])
+def test_the_toy_sets_are_solved_with_defaults(
+    data: str, target: str, seed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--device", "numpy", "--seed", seed, "--out", str(tmp_path / "r")]
+    assert main(["train", data, *words, "--target-accuracy", target]) == 0
+    assert "hint:" not in capsys.readouterr().err
+
+
+def test_the_defaults_of_a_data_set_are_printed_and_may_be_overridden(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "spirals", "--device", "numpy", "--epochs", "2"]
+    assert main([*words, "--out", str(tmp_path / "a")]) == 0
+    said = capsys.readouterr().err
+    assert "for spirals: --hidden 32,32 --learning-rate 0.01 --patience 100\n" in said
+    assert "epochs     at most 2; stops after 100 without improvement" in said
+    config = (tmp_path / "a" / "config.toml").read_text(encoding="utf-8")
+    assert "hidden = [32, 32]" in config
+    assert "epochs = 2" in config
+    assert main([*words, "--optimizer", "sgd", "--hidden", "5", "--out", str(tmp_path / "b")]) == 0
+    assert "for spirals: --patience 100\n" in capsys.readouterr().err
+    repeat = ["--config", str(tmp_path / "a" / "config.toml"), "--out", str(tmp_path / "c")]
+    assert main(["train", *repeat]) == 0
+    assert (tmp_path / "c" / "config.toml").read_text(encoding="utf-8") == config
+    assert main(["train", "--help"]) == 0
+    assert "32,32 for spirals" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({}, "always answering the most frequent class; the loss no longer falls"),
+        ({"score": ("test_accuracy", 0.65)}, "the network is too small"),
+        ({"losses": FALLING}, "still falling after 40 epochs; try --epochs 120"),
+        ({"losses": [0.7], "train_losses": [0.7]}, "one epoch; try --epochs 100"),
+        ({"stop_reason": "early stopping"}, "at epoch 40, after 20 epochs without improvement; "
+         "try --patience 0 or --learning-rate 0.01"),
+        ({"losses": list(np.linspace(0.714, 0.704, 100)), "rate": 1e-6},
+         "too small; try --learning-rate 0.001."),
+        ({"train_losses": [700.0, *FLAT], "rate": 1.0}, "too large; try --learning-rate 0.1."),
+        ({"saturated": (3, 0.9)}, "90% of the outputs of layer 3 are saturated"),
+        ({"dead": (2, 0.75)}, "75% of the ReLUs of layer 2 are dead"),
+        ({"share": 0.95, "score": ("test_accuracy", 0.95)}, "95% of the rows are of one class"),
+        ({"train_losses": [0.1] * 40}, "over-fits"),
+        ({"share": None, "score": ("test_r2", 0.05)}, "test_r2 0.05 is poor"),
+        ({"rate": None, "stop_reason": "early stopping"}, "try --patience 0, or more units"),
+    ],
+)  # fmt: skip
+def test_each_cause_has_its_sentence(changes: dict[str, object], part: str) -> None:
+    said = sentence(replace(PLAIN, **changes))  # type: ignore[arg-type]
+    assert part in said
+    assert said.count("\n") == 0
+    assert said.endswith(".")
+
+
+def test_good_results_have_no_sentence() -> None:
+    bad = replace(PLAIN, saturated=(2, 1.0), dead=(2, 1.0), stop_reason="early stopping")
+    assert sentence(bad)
+    assert not sentence(replace(bad, score=("test_accuracy", 0.9)))
+    assert not sentence(replace(bad, share=None, score=("test_r2", 0.3)))
+
+
+def _plan(activation: str) -> Plan:
+    settings = Settings(data="xor", hidden=(8, 6), activation=(activation,))
+    return prepare(settings, get_backend("numpy"))
+
+
+def test_saturated_and_dead_units_are_found_by_layer() -> None:
+    for activation in ("sigmoid", "tanh", "relu"):
+        plan = _plan(activation)
+        found = _units(plan)
+        assert max(found["saturated"][1], found["dead"][1]) < 0.5
+        plan.net.biases[1][:] = -100.0 if activation == "relu" else 100.0
+        found = _units(plan)
+        assert found["dead" if activation == "relu" else "saturated"] == (3, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ("xor --hidden 4 --activation sigmoid --epochs 300", "early stopping ended the run"),
+        ("xor --learning-rate 1e-6", "learning rate is too small"),
+        ("xor --optimizer sgd --learning-rate 30", "learning rate is too large"),
+        ("diabetes --learning-rate 1e-7", "learning rate is too small"),
+    ],
+)
+def test_a_poor_run_ends_with_a_hint(
+    words: str, part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", *words.split(), "--device", "numpy", "--out"]
+    assert main([*command, str(tmp_path / "r")]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1].startswith("nnbackend: hint: ")
+    assert part in said[-1]
+    assert main([*command, str(tmp_path / "q"), "--quiet"]) == 0
+    assert not capsys.readouterr().err
+
+
+def test_the_advice_for_a_small_sigmoid_network_works(tmp_path: Path) -> None:
+    """Check that what the hint names solves the exclusive or that ended early."""
+    words = [
+        "--hidden",
+        "4",
+        "--activation",
+        "sigmoid",
+        "--epochs",
+        "300",
+        "--patience",
+        "0",
+        "--learning-rate",
+        "0.01",
+    ]
+    command = ["train", "xor", *words, "--device", "numpy", "--quiet", "--out", str(tmp_path / "r")]
+    assert main([*command, "--target-accuracy", "0.97"]) == 0
