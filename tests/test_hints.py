@@ -131,17 +131,7 @@ def test_a_poor_run_ends_with_a_hint(
 
 def test_the_advice_for_a_small_sigmoid_network_works(tmp_path: Path) -> None:
     """Check that what the hint names solves the exclusive or that ended early."""
-    words = [
-        "--hidden",
-        "4",
-        "--activation",
-        "sigmoid",
-        "--epochs",
-        "300",
-        "--patience",
-        "0",
-        "--learning-rate",
-        "0.01",
-    ]
+    words = ["--hidden", "4", "--activation", "sigmoid", "--epochs", "300", "--patience", "0"]
+    words += ["--learning-rate", "0.01"]
     command = ["train", "xor", *words, "--device", "numpy", "--quiet", "--out", str(tmp_path / "r")]
     assert main([*command, "--target-accuracy", "0.97"]) == 0

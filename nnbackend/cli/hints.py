@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from nnbackend.cli.console import print_message
 from nnbackend.cli.plan import Plan
 from nnbackend.network.layers import Dense
 from nnbackend.training.optimizers import get_optimizer
@@ -74,6 +75,12 @@ class Facts:
         return value - self.share < POOR * (1.0 - self.share)
 
 
+def print_hint(plan: Plan, results: Mapping[str, Any], is_quiet: bool) -> None:
+    """Print the hint of a run to stderr, if it has one."""
+    if not is_quiet and (text := hint(plan, results)):
+        print_message(f"hint: {text}")
+
+
 def hint(plan: Plan, results: Mapping[str, Any]) -> str:
     """Return one sentence on why the results of a run are poor and what to try, or ""."""
     names = (f"{part}_{score}" for part in ("test", "valid") for score in ("accuracy", "r2"))
@@ -81,6 +88,8 @@ def hint(plan: Plan, results: Mapping[str, Any]) -> str:
     history, y = plan.trainer.state.history, plan.parts.training.y
     if name is None or y is None or not history.rows or not np.isfinite(results[name]):
         return ""
+    if name.endswith("accuracy") and plan.parts.training.n_classes is None:
+        return ""  # several yes-or-no targets in each row
     counts = np.bincount(y.astype(np.int64)) / len(y) if name.endswith("accuracy") else None
     facts = Facts(
         (name, float(results[name])),

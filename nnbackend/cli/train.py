@@ -16,7 +16,7 @@ from typing import Any
 
 from nnbackend.cli import SIGNALLED
 from nnbackend.cli.console import print_message
-from nnbackend.cli.hints import hint
+from nnbackend.cli.hints import print_hint
 from nnbackend.cli.parts import split_test
 from nnbackend.cli.plan import Plan, Source, fit_fold, prepare
 from nnbackend.cli.progress import EpochTable, RunWriter
@@ -249,13 +249,11 @@ def execute(
     except (BackendError, RuntimeError, OSError, MemoryError):  # device, disk or host memory
         print_message(_describe_saved(plan.trainer, folder))
         raise
-    curves_path = None if drawn is None else str(drawn)
-    finish(results, facts, folder, begin, with_json, curves=curves_path)
+    finish(results, facts, folder, begin, with_json, curves=str(drawn) if drawn else None)
     if plan.trainer.state.history.stop_reason == "interrupted":
         return _interrupted(plan.trainer, folder)
     keep_newest(folder / CHECKPOINTS)
-    if not is_quiet and (text := hint(plan, results)):
-        print_message(f"hint: {text}")
+    print_hint(plan, results, is_quiet)
     return verdict(results, plan.settings)
 
 
