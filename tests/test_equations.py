@@ -20,6 +20,7 @@ import pytest
 
 import nnbackend as nn
 from nnbackend.network.activations import Activation, get_activation
+from nnbackend.testing import ReferenceBackend
 from nnbackend.training.batching import batch_sizes
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -29,6 +30,7 @@ L = len(SIZES)
 LAYERS = range(2, L + 1)
 ROWS = 3
 ETA = 0.25
+REFERENCE = ReferenceBackend()  # has the formulas of the page, without faster kernels
 rng = np.random.default_rng(7)
 X, Y = rng.normal(size=(ROWS, SIZES[0])), rng.random((ROWS, SIZES[-1]))
 
@@ -36,7 +38,7 @@ X, Y = rng.normal(size=(ROWS, SIZES[0])), rng.random((ROWS, SIZES[-1]))
 def make() -> nn.Network:
     kinds = ["tanh", "elu", "sigmoid"]
     layers = [nn.Dense(n, phi) for n, phi in zip(SIZES[1:], kinds, strict=True)]
-    net = nn.Network([SIZES[0], *layers], "quadratic", dtype="float64", device="numpy", seed=3)
+    net = nn.Network([SIZES[0], *layers], "quadratic", dtype="float64", device=REFERENCE, seed=3)
     biases = [rng.normal(size=n) for n in SIZES[1:]]
     net.set_parameters(net.get_parameters()[0], biases)
     return net
@@ -162,7 +164,7 @@ def formula(name: str, expected: Callable[[float], float]) -> Callable[[Slides],
 
 
 def maxout(s: Slides) -> None:
-    net = nn.Network([3, nn.Maxout(1, 2)], "quadratic", dtype="float64", device="numpy", seed=1)
+    net = nn.Network([3, nn.Maxout(1, 2)], "quadratic", dtype="float64", device=REFERENCE, seed=1)
     W, x = net.weights[0], X[:1]
     pieces = [sum(W[k, piece] * x[0, k] for k in range(3)) for piece in (0, 1)]
     near(float(net.feedforward(x)[0, 0]), max(pieces))
@@ -266,7 +268,7 @@ def update(s: Slides) -> None:
         for j in units(level)
     }
     try:
-        NET = old.to("numpy")
+        NET = old.to(REFERENCE)
         nn.train(NET, s.x, s.y, optimizer=nn.SGD(ETA), epochs=1, batch_size=1)
         for (level, j), (b, weights) in before.items():
             near(s.b(level, j), b - ETA * s.db(level, j))
@@ -280,7 +282,7 @@ def batches(s: Slides) -> None:
     """Check that an epoch is n / b updates: 1 for all rows, n for single rows."""
     for batch, expected in ((ROWS, 1), (2, 2), (1, ROWS)):
         assert sum(count for count, _ in batch_sizes(ROWS, batch)) == expected
-    net, gradient = NET.to("numpy"), NET.backprop(X, Y)
+    net, gradient = NET.to(REFERENCE), NET.backprop(X, Y)
     nn.train(net, X, Y, optimizer=nn.SGD(ETA), epochs=1, batch_size=None)
     np.testing.assert_allclose(net.theta, NET.theta - ETA * gradient.vector, rtol=1e-10)
 

@@ -38,7 +38,7 @@ KINDS = [
 def _value(text: str) -> float | None:
     """Return the value of a part with numbers; None for symbols and names."""
     text = text.replace("·", "*").replace("²", "**2").replace("½", "0.5*")
-    text = re.sub(r"e\^(\(\S+\)|\S+)", r"(2.718281828459045**\1)", text)
+    text = text.replace("exp(", "2.718281828459045**(")
     if re.search(r"[^\d\s.()*/+e-]", text):
         return None
     return float(eval(text, {"__builtins__": {}}))

@@ -102,7 +102,13 @@ def test_a_small_diagram_has_its_weights_on_the_lines(tmp_path: Path) -> None:
 def test_a_diagram_of_a_large_layer_omits_units(hidden: nn.Dense, tmp_path: Path) -> None:
     net = nn.Network([2, hidden, 1], device="numpy")
     plots.network_diagram(net, X[1:2], [1.0], tmp_path / "d.svg")
-    assert "20 more" in (tmp_path / "d.svg").read_text(encoding="utf-8")
+    text = (tmp_path / "d.svg").read_text(encoding="utf-8")
+    assert "20 more" in text
+    a = net.trace(X[1:2]).a[0][0]
+    gradient = net.backprop(X[1:2], [1.0])
+    size = np.abs(a * (gradient.deltas[1] @ net.weights[1].T)[0])
+    assert all(f"<!-- {i + 1} -->" in text for i in np.argsort(-size)[:10] if size[i])
+    assert not any(f"<!-- {i + 1} -->" in text for i in np.argsort(-size)[10:] if i > 2)
 
 
 def test_a_maxout_unit_is_drawn_with_the_weights_of_its_winning_piece(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ SLOPES = {
     "tanh": "1 - a²",
     "sigmoid": "a (1 - a)",
     "exponential": "a",
-    "elu": "1 (z > 0), {0:g} e^z (z ≤ 0)",
+    "elu": "1 (z > 0), {0:g} exp(z) (z ≤ 0)",
 }
 COSTS = {
     "quadratic": "C = ½ Σ_k (a^{L}_k - y_k)²",
@@ -226,7 +226,7 @@ class _Writer:
             if won is not None:
                 formula, shown = f"z^{unit}", ""
             elif n.slope[level] is None:
-                formula = f"e^(z^{unit}) / Σ_k e^(z^{level}_k)"
+                formula = f"exp(z^{unit}) / Σ_k exp(z^{level}_k)"
                 shown = self._softmax_numbers(level, j)
             else:
                 formula, shown = f"φ(z^{unit})", f"{phi}({number(z)})"
@@ -237,7 +237,7 @@ class _Writer:
     def _softmax_numbers(self, level: int, j: int) -> str:
         z = self.n.z[level]
         total = np.exp(z).sum() if np.abs(z).max() < LARGE_Z else np.inf
-        return f"e^{_factor(z[j])} / {number(total)}" if np.isfinite(total) else ""
+        return f"exp({number(z[j])}) / {number(total)}" if np.isfinite(total) else ""
 
     def _cost(self) -> Block:
         loss = self.net.loss

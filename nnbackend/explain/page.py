@@ -19,6 +19,7 @@ section.back > h2 { border-color: #d55e00; } section.update > h2 { border-color:
 math { font-size: 1.08em; } .note { color: var(--note); font-size: .9rem; margin: .2rem 0; }
 .lines { background: var(--box); border-radius: 4px; padding: .4rem .8rem; overflow-x: auto; }
 .lines td { padding: .1rem .5rem .1rem 0; white-space: nowrap; vertical-align: baseline; }
+.lines td:last-child { white-space: normal; }
 .lines { font-variant-numeric: tabular-nums; } .value { font-weight: 600; }
 svg { max-width: 100%; height: auto; } figure { margin: 1rem 0; background: white; }
 """

@@ -11,16 +11,16 @@ from nnbackend.network.network import Network
 from nnbackend.network.printing import describe
 from nnbackend.plots.figures import INK, SIGNED, new_figure, save
 
-UNITS = 10  # drawn per layer at most: the first and the last ones
+UNITS = 10  # drawn per layer at most
 GAP = 1.0  # between units
 APART = 2.2  # between layers
 WRITTEN = 9  # weights between two layers with their number on the line, at most
-# (layer and its name, name of the input, title) in each language
+# (layer, name of the input, title, units omitted) in each language
 TEXTS = {
     "en": ("layer", "input",
-           "One sample: cost C = {0:.4g}\nin a circle a, below it z and δ = ∂C/∂z"),
+           "One sample: cost C = {0:.4g}\nin a circle a, below it z and δ = ∂C/∂z", "⋮  {} more"),
     "es": ("capa", "entrada",
-           "Una muestra: coste C = {0:.4g}\nen el círculo a, debajo z y δ = ∂C/∂z"),
+           "Una muestra: coste C = {0:.4g}\nen el círculo a, debajo z y δ = ∂C/∂z", "⋮  {} más"),
 }  # fmt: skip
 
 
@@ -33,6 +33,8 @@ def network_diagram(
     lang: "en" or "es". Layer 1 is the input.
     Lines are weights: red above 0, blue below, wider for larger ones. A maxout unit has weights
     and a z for each piece; those of the winning piece are drawn, whose z is a.
+    Of a large layer the units are drawn that the cost depends on most, those with the largest
+    a dC/da, with their numbers; of the output those with the largest delta.
     """
     trace, gradient = net.trace(x), net.backprop(x, y)
     host = net.backend.to_host
@@ -42,28 +44,34 @@ def network_diagram(
         _notes(z, host(d)[0], len(a))
         for z, d, a in zip(zs, gradient.deltas, columns[1:], strict=True)
     ]
-    shown = [_shown(len(a)) for a in columns]
+    weights = net.get_parameters()[0]
+    deltas = [host(d)[0] for d in gradient.deltas]
+    # Of maxout's losing pieces delta is 0.
+    sizes = [a * (W @ d) for a, W, d in zip(columns[:-1], weights, deltas, strict=True)]
+    sizes.append(deltas[-1].reshape(-1, len(columns[-1])).sum(axis=0))
+    shown = [_shown(np.abs(size)) for size in sizes]
     tallest = max(len(s) + 1 for s in shown)
     figure = new_figure(APART * len(columns) + 0.8, 0.72 * tallest + 1.4)
     axes = figure.subplots()
     axes.set_axis_off()
     places = [_heights(s, len(a)) for s, a in zip(shown, columns, strict=True)]
-    for level, W in enumerate(net.get_parameters()[0]):
+    for level, W in enumerate(weights):
         n = len(columns[level + 1])
         won = zs[level].reshape(-1, n).argmax(axis=0)  # 0 for all but maxout
         part = W[:, won * n + np.arange(n)]
         _draw_weights(axes, APART * level, part, shown[level : level + 2],
                       places[level : level + 2])  # fmt: skip
-    layer, first, title = TEXTS[lang]
+    layer, first, title, more = TEXTS[lang]
     names = [first, *(describe(each) for each in net.trainable_layers)]
     top = max(map(max, places)) + 0.5
+    cut = GAP if any(len(s) < len(a) for s, a in zip(shown, columns, strict=True)) else 0.0
     for level, (a, units, heights) in enumerate(zip(columns, shown, places, strict=True)):
-        _draw_units(axes, APART * level, a, units, heights, notes[level])
+        _draw_units(axes, APART * level, a, units, heights, notes[level], more)
         # In several lines: neighbours are near.
         name = "\n".join([f"{layer} {level + 1}", *names[level].rsplit(" ", 1)])
         axes.text(APART * level, top, name, ha="center", fontsize=9, color=INK)
     axes.set_xlim(-0.7, APART * (len(columns) - 1) + 0.7)
-    axes.set_ylim(min(map(min, places)) - 0.85, top + 0.75)
+    axes.set_ylim(min(map(min, places)) - 0.85 - cut, top + 0.75)
     axes.set_aspect("equal")
     axes.set_title(title.format(gradient.loss), fontsize=10)
     save(figure, path)
@@ -81,15 +89,15 @@ def _short(value: float) -> str:
     return "0" if value == 0 else f"{value:+.1e}" if abs(value) < 0.01 else f"{value:+.3f}"
 
 
-def _shown(n: int) -> list[int]:
-    half = UNITS // 2
-    return list(range(n)) if n <= UNITS else [*range(half), *range(n - half, n)]
+def _shown(sizes: np.ndarray) -> list[int]:
+    """Return all units of a layer, or the UNITS largest in their order."""
+    return sorted(int(i) for i in np.argsort(-sizes, kind="stable")[:UNITS])
 
 
 def _heights(units: list[int], n: int) -> list[float]:
-    """Return the height of each unit, with a gap where units are omitted."""
-    steps = [i + (1 if n > len(units) and i >= len(units) // 2 else 0) for i in range(len(units))]
-    return [GAP * (steps[-1] / 2 - s) for s in steps]
+    """Return the height of each unit, with a place below them if units are omitted."""
+    places = len(units) + (n > len(units))
+    return [GAP * ((places - 1) / 2 - i) for i in range(len(units))]
 
 
 def _draw_weights(
@@ -123,6 +131,7 @@ def _draw_units(
     units: list[int],
     heights: list[float],
     notes: list[str],
+    more: str,
 ) -> None:
     from matplotlib import colormaps
     from matplotlib.patches import Circle
@@ -138,5 +147,11 @@ def _draw_units(
             left, height - 0.31, notes[unit], ha="center", va="top", fontsize=6.5, color=INK,
             zorder=3, bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.4},
         )  # fmt: skip
+        if len(a) > len(units):
+            axes.text(
+                left - 0.24, height + 0.2, str(unit + 1), ha="right", fontsize=6.5, color=INK,
+                zorder=3, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4},
+            )  # fmt: skip
     if len(a) > len(units):
-        axes.text(left, 0.0, f"⋮  {len(a) - len(units)} more", ha="center", va="center", fontsize=8)
+        text = more.format(len(a) - len(units))
+        axes.text(left, heights[-1] - GAP, text, ha="center", va="center", fontsize=8)
