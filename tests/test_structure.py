@@ -39,6 +39,7 @@ LAYERS = (
     {"model"},
     {"estimators", "plots", "bench", "testing"},
     {"explain", "search", "serving"},
+    {"live_page"},
     {"cli"},
     {"__main__"},
 )

@@ -77,6 +77,10 @@ COMMANDS = {
         "answer requests over HTTP with the predictions of a trained network",
         "nnbackend serve runs/flowers-001 --port 8000",
     ),
+    "live": Command(
+        "watch a network learn on a local web page, step by step",
+        "nnbackend live spirals",
+    ),
     "devices": Command(
         "list the devices, and why others cannot be used",
         "nnbackend devices",

@@ -1,0 +1,84 @@
+"""`nnbackend live`: a local web page on which a network learns step by step."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from nnbackend.cli.parts import read_data
+from nnbackend.cli.settings import resolve
+from nnbackend.config import SETTINGS, Settings
+from nnbackend.data.toys import TOYS
+from nnbackend.errors import ArgumentError
+from nnbackend.live_page.options import PageOptions
+from nnbackend.live_page.server import serve
+from nnbackend.live_page.session import Session
+from nnbackend.live_page.sources import Source, toy
+from nnbackend.options import all_of, check
+from nnbackend.serving.sockets import PORTS
+
+# Options of `train` that the page has too; those of the data are for a file.
+TRAINING = (
+    *("hidden", "activation", "dropout", "loss", "optimizer", "learning_rate", "momentum"),
+    *("schedule", "batch_size", "epochs", "l1", "l2", "weight_decay", "scale", "validation"),
+    *("device", "dtype", "seed"),
+)
+DATA = ("target", "task", "missing", "decimal", "encoding", "ignore")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `live`."""
+    absent: Any = argparse.SUPPRESS
+    parser.add_argument(
+        "data", metavar="DATA", nargs="?", default=absent,
+        help="a built-in set or a file, as for train (default: spirals)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--host", default="127.0.0.1", metavar="ADDRESS",
+        help="address to serve (default: 127.0.0.1, this machine only)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--port", type=int, default=0, metavar="N", help="port (default: 0, a free one)"
+    )
+    parser.add_argument("--no-browser", action="store_true", help="do not open the page")
+    group = parser.add_argument_group("as for train; the page can change them")
+    for name in (*DATA, *TRAINING):
+        group.add_argument(
+            f"--{name.replace('_', '-')}", dest=name, metavar=SETTINGS[name].metavar,
+            default=absent, help=SETTINGS[name].help_text().replace("%", "%%"),
+        )  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve the page until Ctrl-C or SIGTERM, and return the exit code."""
+    given = {name: text for name, text in vars(args).items() if name in SETTINGS}
+    settings, _ = all_of(
+        lambda: resolve(given, None),
+        lambda: check("port", args.port, lambda n: 0 <= n <= PORTS, f"from 0 to {PORTS}"),
+    )
+    if not isinstance(settings.validation, float):
+        raise ArgumentError(
+            f"--validation must be a fraction here. Received: {settings.validation}."
+        )
+    source = _source(settings)
+    texts = {name: text for name, text in given.items() if name in TRAINING}
+    if "hidden" in texts:
+        n = len(settings.hidden)
+        texts.setdefault("activation", ",".join(["tanh"] * n) or "tanh")
+        texts.setdefault("dropout", ",".join(["0"] * n) or "0")
+    if source.kind == "file":
+        texts.setdefault("scale", "standard")
+    devices = (settings.device,) if settings.device else ()
+    options = PageOptions().changed(texts, devices)
+    session = Session(source, options, devices=devices)
+    serve(session, args.host, args.port, open_browser=not args.no_browser)
+    return 0
+
+
+def _source(settings: Settings) -> Source:
+    """Return a toy set by its name, or the data of a file or a built-in set."""
+    name = settings.data or "spirals"
+    if name in TOYS and not Path(name).exists():
+        return toy(name, seed=settings.seed)
+    return Source(read_data(settings), "file")
