@@ -26,7 +26,7 @@ from nnbackend.network.network import Network
 
 logger = logging.getLogger("nnbackend")
 
-FRAME_SECONDS = 1 / 32  # at least 30 a second, also where a wait ends late
+FRAME_SECONDS = 1 / 40  # at least 30 a second, also where a wait ends late
 BURST_SECONDS = 0.01  # of steps between two looks at the commands
 OF_ALGORITHM = ("row", "focus", "substep")  # commands of Algorithm; the others are of Controls
 DEFAULT_SPEED = 300.0  # steps a second

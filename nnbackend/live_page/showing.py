@@ -90,7 +90,7 @@ class Show:
 
     def __init__(self) -> None:
         self._slow: dict[str, Any] = {}
-        self._time, self._number = 0.0, 0
+        self._time, self._number, self._count = 0.0, 0, 0
 
     def frame(
         self, controls: Controls, *, is_paused: bool
@@ -99,7 +99,8 @@ class Show:
         phase, now = controls.phase, time.perf_counter()
         if is_paused or now - self._time > SLOW_SECONDS or self._number != controls.setup_number:
             self._time, self._number = now, controls.setup_number
-            self._slow = self._less_often(controls)
+            self._count += 1
+            self._slow = {"slow": self._count, **self._less_often(controls)}
         facts = {
             "setup": controls.setup_number, "epoch": phase.epoch, "step": phase.step,
             "first_step": controls.snapshots.items[0].step,

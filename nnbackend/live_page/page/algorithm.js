@@ -170,7 +170,7 @@ export class AlgorithmView {
       this.send({ do: 'focus', ...wanted });
     }
     if (!wanted) this.asked = '';
-    const key = JSON.stringify([this.tab, a, document.documentElement.lang]);
+    const key = [this.tab, frame.slow, setup.number, document.documentElement.lang].join();
     if (key === this.last) return;
     this.last = key;
     this.buttons.forEach((button, i) => {

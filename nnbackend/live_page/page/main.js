@@ -106,9 +106,13 @@ function draw() {
     : t('picture_of_unit', { j: state.hover.unit.unit + 1, l: state.hover.unit.layer });
   plane.draw(setup, frame);
   curve.draw(setup, frame);
-  drawFigures(setup, frame);
-  drawHistograms($('histograms'), frame);
-  drawHints(frame);
+  const slow = `${frame.slow} ${getLanguage()} ${theme().isDark} ${setup.number}`;
+  if (slow !== state.slow) {
+    state.slow = slow;
+    drawFigures(setup, frame);
+    drawHistograms($('histograms'), frame);
+    drawHints(frame);
+  }
   algorithm.draw(setup, frame);
   network.mark(algorithm.layers());
   if (frame.algorithm) {
@@ -164,9 +168,8 @@ function showError(text) {
 // ---- the tooltip --------------------------------------------------------------------------------
 
 function hover(what) {
-  state.hover?.line?.classList.remove('over');
   state.hover = what;
-  what?.line?.classList.add('over');
+  network.over = what?.line ?? null;
   requestDraw();
 }
 
@@ -175,15 +178,13 @@ function showTip() {
   const { hover: what, frame, setup } = state;
   tip.hidden = !what || !frame;
   if (tip.hidden) return;
-  let box;
   if (what.weight) {
     const pieces = setup.layers[what.weight.layer - 1].pieces;
     tip.textContent = Array.from({ length: pieces }, (_, p) => weightText(what.weight, network.weightAt(frame, what.weight, p), p, pieces)).join('\n');
-    box = what.line.getBoundingClientRect();
-  } else {
+      } else {
     tip.textContent = unitText(what.unit, frame, setup);
-    box = what.node.getBoundingClientRect();
   }
+  const box = what.node.getBoundingClientRect();
   const x = Math.min(box.left + box.width / 2 + 12, window.innerWidth - tip.offsetWidth - 8);
   const y = Math.min(box.top + box.height / 2 + 26, window.innerHeight - tip.offsetHeight - 8);
   tip.style.left = `${Math.max(4, x)}px`;

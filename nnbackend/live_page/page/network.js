@@ -1,6 +1,6 @@
 // The network: units with their pictures, weights as lines by sign and size.
-import { CLASS_COLOURS, make, number, rgb, signed, svg } from './draw.js';
-import { largest, paintGrid } from './plane.js';
+import { CLASS_COLOURS, fit, make, number, rgb, svg, theme } from './draw.js';
+import { largest, paintGrid, signedPainter } from './plane.js';
 import { t } from './text.js';
 
 const HEAD = 108; // height of the controls above a layer
@@ -31,7 +31,9 @@ export class NetworkView {
     const height = head + tallest * (size + GAP) + GAP + 4;
     this.size = size;
     this.picture = svg('svg', { class: 'lines', width, height, 'aria-hidden': this.onWeight ? 'false' : 'true' });
-    this.board = make('div', { class: 'board' }, this.picture);
+    this.canvas = make('canvas', { class: 'strokes', 'aria-hidden': 'true' });
+    this.board = make('div', { class: 'board' }, this.canvas, this.picture);
+    [this.width, this.height, this.over, this.inputsKey] = [width, height, null, ''];
     this.board.style.width = `${width}px`;
     this.board.style.height = `${height}px`;
     this.places = layers.map((layer, l) => {
@@ -58,12 +60,11 @@ export class NetworkView {
         const [a, b] = [x0 + this.size / 2, x1 - this.size / 2];
         const middle = (a + b) / 2;
         const path = `M${a} ${y0}C${middle} ${y0} ${middle} ${y1} ${b} ${y1}`;
-        const line = svg('path', { d: path, class: 'w' });
-        group.append(line);
+        const line = { path: new Path2D(path), width: 1, alpha: 1, colour: 0 };
         const place = { layer: l + 1, unit, input: below, j, k };
         if (this.onWeight) {
           const hit = svg('path', { d: path, class: 'hit' });
-          hit.addEventListener('pointerenter', () => this.onHover({ weight: place, line }));
+          hit.addEventListener('pointerenter', () => this.onHover({ weight: place, line, node: hit }));
           hit.addEventListener('pointerleave', () => this.onHover(null));
           hit.addEventListener('click', (event) => this.onWeight(place, event));
           group.append(hit);
@@ -140,12 +141,29 @@ export class NetworkView {
           if (Math.abs(v) > Math.abs(value)) value = v;
         }
         const share = Math.abs(value) / most;
-        line.setAttribute('stroke', rgb(CLASS_COLOURS[value < 0 ? 0 : 1]));
-        line.setAttribute('stroke-width', (0.5 + 6 * share).toFixed(2));
-        line.setAttribute('stroke-opacity', (0.25 + 0.65 * Math.sqrt(share)).toFixed(2));
+        line.colour = value < 0 ? 0 : 1;
+        line.width = 0.5 + 6 * share;
+        line.alpha = 0.25 + 0.65 * Math.sqrt(share);
       }
     }
+    const context = fit(this.canvas, this.width, this.height);
+    context.clearRect(0, 0, this.width, this.height);
+    this.strokeLines(context);
     this.drawPictures(frame);
+  }
+
+  strokeLines(context) {
+    const colours = CLASS_COLOURS.map(rgb);
+    for (const { found } of this.lines) {
+      for (const { line } of found) {
+        const isOver = line === this.over;
+        context.globalAlpha = isOver ? 1 : line.alpha;
+        context.strokeStyle = isOver ? theme().text : colours[line.colour];
+        context.lineWidth = isOver ? line.width + 1.5 : line.width;
+        context.stroke(line.path);
+      }
+    }
+    context.globalAlpha = 1;
   }
 
   drawPictures(frame) {
@@ -174,15 +192,16 @@ export class NetworkView {
   // An input's picture is its own value over the plane.
   paintInputs() {
     const { setup } = this;
-    if (setup.plane.curve) return;
+    const key = String(theme().isDark);
+    if (setup.plane.curve || this.inputsKey === key) return;
+    this.inputsKey = key;
     for (const unit of this.units[0]) {
       const axis = setup.plane.features.indexOf(unit.place.unit);
       if (axis < 0) continue;
       const [low, high] = setup.plane.spans[axis];
-      paintGrid(unit.canvas, 16, (i) => {
-        const share = (axis === 0 ? i % 16 : Math.floor(i / 16)) / 15;
-        return signed(low + (high - low) * share, Math.max(Math.abs(low), Math.abs(high)));
-      });
+      const share = (i) => (axis === 0 ? i % 16 : Math.floor(i / 16)) / 15;
+      const scale = Math.max(Math.abs(low), Math.abs(high)) || 1;
+      paintGrid(unit.canvas, 16, signedPainter((i) => low + (high - low) * share(i), scale));
     }
   }
 
@@ -194,7 +213,7 @@ export class NetworkView {
     const size = Math.round(Math.sqrt(count));
     let scale = 1e-6;
     for (const v of part) scale = Math.max(scale, Math.abs(v - middle));
-    paintGrid(canvas, size, (i) => signed(part[i] - middle, scale));
+    paintGrid(canvas, size, signedPainter((i) => part[i] - middle, scale));
   }
 
   paintLine(canvas, part, count) {
@@ -243,15 +262,7 @@ export class NetworkView {
 
   // Draw lines and units into a picture.
   drawInto(context) {
-    for (const { found } of this.lines) {
-      for (const { line } of found) {
-        context.globalAlpha = Number(line.getAttribute('stroke-opacity'));
-        context.strokeStyle = line.getAttribute('stroke');
-        context.lineWidth = Number(line.getAttribute('stroke-width'));
-        context.stroke(new Path2D(line.getAttribute('d')));
-      }
-    }
-    context.globalAlpha = 1;
+    this.strokeLines(context);
     this.units.forEach((row, l) => row.forEach(({ canvas }, j) => {
       const [x, y] = this.places[l][j];
       if (canvas.width) context.drawImage(canvas, x - this.size / 2, y - this.size / 2, this.size, this.size);

@@ -1,8 +1,25 @@
 // The result: the answer of the network over a plane, or its curve, with the rows.
-import { CLASS_COLOURS, fit, markColour, mix, rgb, short, signed, theme } from './draw.js';
+import { CLASS_COLOURS, fit, markColour, rgb, short, signed, theme } from './draw.js';
 
 const PAD = { left: 42, right: 8, top: 8, bottom: 26 };
 let buffer = null;
+const out = [0, 0, 0]; // the colour that a painter has found
+
+function blend(from, to, share) {
+  const s = share < 0 ? 0 : share > 1 ? 1 : share;
+  out[0] = from[0] + (to[0] - from[0]) * s;
+  out[1] = from[1] + (to[1] - from[1]) * s;
+  out[2] = from[2] + (to[2] - from[2]) * s;
+}
+
+// A painter of signed values: orange below 0, blue above.
+export function signedPainter(valueAt, scale) {
+  const { paper } = theme();
+  return (i) => {
+    const v = valueAt(i);
+    blend(paper, CLASS_COLOURS[v < 0 ? 0 : 1], (0.9 * Math.abs(v)) / scale);
+  };
+}
 
 function bufferOf(size) {
   if (!buffer || buffer.width !== size) {
@@ -13,21 +30,24 @@ function bufferOf(size) {
 }
 
 // Write colours of a square grid, whose first line is the lowest, into a canvas of its size.
+// colourAt writes red, green and blue of a point into a shared array: nothing is allocated.
 export function paintGrid(canvas, size, colourAt) {
-  if (canvas.width !== size) canvas.width = canvas.height = size;
-  const context = canvas.getContext('2d');
-  const image = context.createImageData(size, size);
+  if (canvas.width !== size || !canvas.image) {
+    canvas.width = canvas.height = size;
+    canvas.image = canvas.getContext('2d').createImageData(size, size);
+    canvas.image.data.fill(255);
+  }
+  const { data } = canvas.image;
   for (let row = 0; row < size; row++) {
-    for (let column = 0; column < size; column++) {
-      const at = 4 * ((size - 1 - row) * size + column);
-      const c = colourAt(row * size + column);
-      image.data[at] = c[0];
-      image.data[at + 1] = c[1];
-      image.data[at + 2] = c[2];
-      image.data[at + 3] = 255;
+    let at = 4 * (size - 1 - row) * size;
+    for (let column = 0; column < size; column++, at += 4) {
+      colourAt(row * size + column);
+      data[at] = out[0];
+      data[at + 1] = out[1];
+      data[at + 2] = out[2];
     }
   }
-  context.putImageData(image, 0, 0);
+  canvas.getContext('2d').putImageData(canvas.image, 0, 0);
 }
 
 export function targetRange(setup) {
@@ -40,29 +60,33 @@ export function targetRange(setup) {
   return [low, high > low ? high : low + 1];
 }
 
-function resultColour(setup, result) {
+function resultPainter(setup, result) {
   const [outputs, points] = result.shape;
-  const data = result.data;
-  const paper = theme().paper;
+  const { data } = result;
+  const { paper, depth } = theme();
   if (setup.data.task !== 'classification') {
     const [low, high] = targetRange(setup);
-    const middle = (low + high) / 2;
-    return (i) => signed(data[i] - middle, (high - low) / 2);
+    return signedPainter((i) => data[i] - (low + high) / 2, (high - low) / 2);
   }
   if (outputs === 1) {
     return (i) => {
-      const lead = Math.max(-1, Math.min(1, 2 * data[i] - 1));
-      return mix(paper, CLASS_COLOURS[lead < 0 ? 0 : 1], 0.06 + theme().depth * Math.abs(lead));
+      const lead = 2 * data[i] - 1;
+      blend(paper, CLASS_COLOURS[lead < 0 ? 0 : 1], 0.06 + depth * Math.min(1, Math.abs(lead)));
     };
   }
   return (i) => {
-    let [best, first, second] = [0, -Infinity, -Infinity];
+    let best = 0;
+    let first = -Infinity;
+    let second = -Infinity;
     for (let k = 0; k < outputs; k++) {
       const v = data[k * points + i];
-      if (v > first) [best, first, second] = [k, v, first];
-      else if (v > second) second = v;
+      if (v > first) {
+        second = first;
+        first = v;
+        best = k;
+      } else if (v > second) second = v;
     }
-    return mix(paper, CLASS_COLOURS[best], 0.06 + theme().depth * Math.min(1, first - second));
+    blend(paper, CLASS_COLOURS[best], 0.06 + depth * Math.min(1, first - second));
   };
 }
 
@@ -71,7 +95,6 @@ export class PlaneView {
     this.canvas = canvas;
     this.unit = null; // index among the hidden units that are shown, or null
     this.selected = null; // a row
-    this.showsHeldOut = true;
   }
 
   get box() {
@@ -128,7 +151,8 @@ export class PlaneView {
     } else {
       this.drawGrid(context, setup, frame, box);
     }
-    this.drawRows(context, setup);
+    this.drawLayer(context, setup);
+    this.drawSelected(context, setup);
     if (setup.plane.curve) this.drawCurve(context, setup, frame, box);
     context.restore();
     this.drawAxes(context, setup, box);
@@ -137,12 +161,12 @@ export class PlaneView {
   drawGrid(context, setup, frame, box) {
     const units = frame.arrays.units;
     let size = setup.plane.grid;
-    let colour = resultColour(setup, frame.arrays.result);
+    let colour = resultPainter(setup, frame.arrays.result);
     if (this.unit !== null && this.unit < units.shape[0]) {
       size = Math.round(Math.sqrt(units.shape[1]));
       const part = units.data.subarray(this.unit * units.shape[1], (this.unit + 1) * units.shape[1]);
       const scale = largest(part);
-      colour = (i) => signed(part[i], scale);
+      colour = signedPainter((i) => part[i], scale);
     }
     const small = bufferOf(size);
     paintGrid(small, size, colour);
@@ -174,13 +198,38 @@ export class PlaneView {
     context.stroke();
   }
 
+  // The rows are drawn once, into a picture of their own.
+  drawLayer(context, setup) {
+    const [w, h] = [this.canvas.clientWidth, this.canvas.clientHeight];
+    const key = [setup.number, w, h, theme().isDark, getLayerRatio()].join();
+    if (this.layerKey !== key) {
+      this.layerKey = key;
+      this.layer ??= document.createElement('canvas');
+      const own = fit(this.layer, w, h);
+      own.clearRect(0, 0, w, h);
+      this.drawRows(own, setup);
+      this.rows = new Map(this.points(setup).map((point) => [point.row, point.at]));
+    }
+    context.drawImage(this.layer, 0, 0, w, h);
+  }
+
+  drawSelected(context, setup) {
+    const at = this.rows.get(this.selected);
+    if (!at) return;
+    const [x, y] = this.toScreen(setup, at);
+    context.beginPath();
+    context.arc(x, y, 8, 0, 2 * Math.PI);
+    context.strokeStyle = theme().text;
+    context.lineWidth = 2;
+    context.stroke();
+  }
+
   drawRows(context, setup) {
     const isClasses = setup.data.task === 'classification';
     const [low, high] = targetRange(setup);
     const radius = setup.data.points.row.length > 500 ? 2.4 : 3.2;
     const edge = rgb(theme().paper);
     for (const point of this.points(setup)) {
-      if (point.isHeldOut && !this.showsHeldOut) continue;
       const [x, y] = this.toScreen(setup, point.at);
       let colour = markColour(0);
       if (isClasses) colour = markColour(point.y);
@@ -197,13 +246,6 @@ export class PlaneView {
       }
       context.fill();
       context.stroke();
-      if (point.row === this.selected) {
-        context.beginPath();
-        context.arc(x, y, 8, 0, 2 * Math.PI);
-        context.strokeStyle = theme().text;
-        context.lineWidth = 2;
-        context.stroke();
-      }
     }
   }
 
@@ -235,6 +277,10 @@ export class PlaneView {
     context.fillText(clipped(setup.plane.curve ? 'y' : names[1]), 0, 0);
     context.restore();
   }
+}
+
+function getLayerRatio() {
+  return Math.min(window.devicePixelRatio || 1, 2);
 }
 
 function clipped(name) {
