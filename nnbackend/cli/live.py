@@ -63,10 +63,6 @@ def run(args: argparse.Namespace) -> int:
         )
     source = _source(settings)
     texts = {name: text for name, text in given.items() if name in TRAINING}
-    if "hidden" in texts:
-        n = len(settings.hidden)
-        texts.setdefault("activation", ",".join(["tanh"] * n) or "tanh")
-        texts.setdefault("dropout", ",".join(["0"] * n) or "0")
     if source.kind == "file":
         texts.setdefault("scale", "standard")
     devices = (settings.device,) if settings.device else ()

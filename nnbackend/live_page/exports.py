@@ -37,6 +37,8 @@ def to_config(controls: Controls) -> str:
     ]  # fmt: skip
     if controls.options.initializer != "auto":
         lines.append(f"# initial weights of the page: {controls.options.initializer}")
+    if data.task == "regression" and phase.data.preprocessing.target_scaler is None:
+        lines.append("# the page trained on the targets as they are; nnbackend train scales them")
     for name in NEW_WEIGHTS:
         value = getattr(controls.options.settings, name, None)
         if name == "epochs":

@@ -58,6 +58,9 @@ class PageOptions:
         raise_all(unknown_keywords("the page", given, NEW_WEIGHTS))
         values = dict(zip(given, all_of(*_readers(given, devices)), strict=True))
         initializer = values.pop("initializer", self.initializer)
+        for name in ("activation", "dropout"):
+            if "hidden" in values and name not in values:
+                values[name] = _for_each(getattr(self.settings, name), len(values["hidden"]))
         if "optimizer" in values and "learning_rate" not in values:
             values["learning_rate"] = RATES.get(values["optimizer"].partition(":")[0])
         if values.get("optimizer", self.settings.optimizer).partition(":")[0] != "sgd":
@@ -78,6 +81,11 @@ class PageOptions:
     def toml_names(self) -> tuple[str, ...]:
         """The names of the options that a config file has too."""
         return tuple(name for name in NEW_WEIGHTS if name != "initializer")
+
+
+def _for_each(values: tuple[Any, ...], n: int) -> tuple[Any, ...]:
+    """Return one value for each of n layers, at least one: the last one is repeated."""
+    return (*values, *[values[-1]] * n)[: max(n, 1)]
 
 
 def _readers(given: Mapping[str, Any], devices: tuple[str, ...]) -> list[Callable[[], Any]]:
