@@ -206,14 +206,12 @@ async def _talk(socket: WebSocket, session: Session, hub: Hub) -> None:
 
 async def _obey(session: Session, text: str) -> str:
     """Carry out a message; return the reply."""
-    ticket, error = None, ""
+    error = ""
     try:
-        command = commands.read(text)
-        ticket = command["id"]
-        await asyncio.wrap_future(session.send(command))
+        await asyncio.wrap_future(session.send(commands.read(text)))
     except (NNBackendError, ArithmeticError, MemoryError) as failure:
         error = str(failure)
-    return to_json({"type": "reply", "id": ticket, "error": error})
+    return to_json({"type": "reply", "id": commands.ticket(text), "error": error})
 
 
 class Guard:
@@ -224,7 +222,8 @@ class Guard:
         self.prefix = f"/{token}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket"):
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
         fault = self._fault(scope, headers)

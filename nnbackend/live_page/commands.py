@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from nnbackend.data.toys import TOYS
@@ -85,6 +85,18 @@ def read(text: str | bytes) -> dict[str, Any]:
     return {"do": name} | {key: message.get(key) for key in fields}
 
 
+def ticket(text: str) -> Any:
+    """Return the number of a message, also of one that `read` refuses; None without one."""
+    if len(text) > MAX_MESSAGE:
+        return None
+    try:
+        message = json.loads(text)
+        found = message["id"]
+    except (ValueError, RecursionError, TypeError, KeyError):
+        return None
+    return found if _is_good(TICKET, found) else None
+
+
 def _is_good(kind: Kind, value: Any) -> bool:
     try:
         return not isinstance(value, bool) and kind.is_good(value)
@@ -94,6 +106,3 @@ def _is_good(kind: Kind, value: Any) -> bool:
 
 def _refuse(constant: str) -> None:
     raise ValueError(constant)
-
-
-Handler = Callable[[Mapping[str, Any]], None]
