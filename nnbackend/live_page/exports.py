@@ -124,9 +124,9 @@ def _initial(layer: Dense | Maxout, activation: str) -> str:
 
 
 def _named(item: Any | Loss) -> str:
-    """Return the name of a formula with its parameters."""
-    params = ",".join(f"{p:g}" for p in item.params[:1])
-    return repr(f"{item.name}:{params}" if params else item.name)
+    """Return the name of a formula, with its parameter if it is not 0."""
+    first = item.params[0] if item.params else 0
+    return repr(f"{item.name}:{first:g}" if first else item.name)
 
 
 EXPORTS: dict[str, tuple[str, Callable[[Controls], str]]] = {

@@ -119,6 +119,7 @@ export class AlgorithmView {
     this.tab = 2;
     this.sub = 0;
     this.last = '';
+    this.expected = null;
     this.steps = root.querySelector('.steps');
     this.body = root.querySelector('.body');
     this.facts = root.querySelector('.focus-of');
@@ -146,6 +147,14 @@ export class AlgorithmView {
     this.draw(this.setup, this.frame);
   }
 
+  // Steps 3 and 4 are for the output and for hidden layers: take the one that a layer has.
+  suit(layer) {
+    this.expected = layer; // until a frame has it in focus
+    const isTop = this.setup && layer === this.setup.layers.length;
+    if (this.tab === 3 && !isTop) this.tab = 4;
+    else if (this.tab === 4 && isTop) this.tab = 3;
+  }
+
   // Each step needs a unit of the right layer in focus.
   focusFor(n) {
     const focus = this.frame.algorithm.focus;
@@ -164,7 +173,8 @@ export class AlgorithmView {
       this.sub = frame.sub;
       if (frame.sub) this.tab = frame.sub;
     }
-    const wanted = this.focusFor(this.tab);
+    if (this.expected === a.focus.layer) this.expected = null;
+    const wanted = this.expected ? null : this.focusFor(this.tab);
     if (wanted && this.asked !== JSON.stringify(wanted)) {
       this.asked = JSON.stringify(wanted);
       this.send({ do: 'focus', ...wanted });
@@ -180,7 +190,7 @@ export class AlgorithmView {
     });
     this.facts.textContent = t('looking_at', { j: a.focus.unit + 1, l: a.focus.layer });
     const body = document.createDocumentFragment();
-    if (!wanted) STEPS[this.tab](a, body);
+    if (!wanted && !this.focusFor(this.tab)) STEPS[this.tab](a, body);
     this.body.replaceChildren(body);
   }
 

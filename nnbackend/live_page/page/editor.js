@@ -96,6 +96,7 @@ export class Editor {
   draw(frame) {
     for (const { box, slider, read } of this.rows) {
       const value = read(frame);
+      if (!Number.isFinite(value)) continue;
       if (document.activeElement !== box || box.value === '') box.value = Number(value.toPrecision(6));
       if (document.activeElement !== slider) slider.value = value;
     }

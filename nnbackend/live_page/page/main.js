@@ -55,6 +55,8 @@ function receive(message) {
     return;
   }
   state.setup = message;
+  state.frame = null; // until one of the new network arrives
+  algorithm.expected = null;
   controls.build(message);
   network.build(message);
   editor.close();
@@ -213,11 +215,13 @@ const controls = new Controls(ask, showError);
 const network = new NetworkView($('board'), {
   onHover: hover,
   onWeight: (place, event) => {
+    algorithm.suit(place.layer);
     send({ do: 'focus', layer: place.layer, unit: place.unit, input: place.input });
     editor.openWeight(place, event);
   },
   onUnit: (place, event) => {
     if (place.layer === 1) return;
+    algorithm.suit(place.layer);
     send({ do: 'focus', layer: place.layer, unit: place.unit, input: 0 });
     editor.openUnit(place, event);
   },
