@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from nnbackend.errors import ArgumentError, Fault
 from nnbackend.live_page.explaining import Focus, Row, explain, inputs_of
-from nnbackend.live_page.pictures import pieces
+from nnbackend.live_page.phases import Phase
+from nnbackend.live_page.pictures import Plane, pieces
+from nnbackend.live_page.sources import Source
 from nnbackend.network.network import Network
-
-if TYPE_CHECKING:
-    from nnbackend.live_page.controls import Controls
 
 Command = Mapping[str, Any]
 STEPS = 5
+
+
+class Trained(Protocol):
+    """What the walk needs of the controls: the phase, the data, the pictures, and a step."""
+
+    phase: Phase
+    source: Source
+    pictures: Plane
+
+    def advance(self, most: int) -> int:
+        """Run at most `most` steps of training; return their number."""
 
 
 class Algorithm:
@@ -26,7 +36,7 @@ class Algorithm:
     the next step of training.
     """
 
-    def __init__(self, controls: Controls) -> None:
+    def __init__(self, controls: Trained) -> None:
         self._controls = controls
         self.sub, self.chosen, self.focus_at = 0, None, Focus(2, 0, 0)
         self.leave()

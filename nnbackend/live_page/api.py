@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from nnbackend.config import SETTINGS
 from nnbackend.errors import ArgumentError, DataError
 from nnbackend.live_page.options import NEW_WEIGHTS, STRUCTURE, PageOptions
 from nnbackend.live_page.server import serve
@@ -13,7 +14,6 @@ from nnbackend.live_page.session import Session
 from nnbackend.live_page.sources import Source, from_arrays
 from nnbackend.network.network import Network
 from nnbackend.options import raise_all, unknown_keywords
-from nnbackend.config import SETTINGS
 
 CLASS_LOSSES = ("cross_entropy", "binary_cross_entropy")
 LIKE_TRAIN = tuple(name for name in NEW_WEIGHTS if name not in STRUCTURE)

@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
@@ -29,7 +28,12 @@ from nnbackend.live_page.session import Session
 from nnbackend.live_page.sources import from_csv
 
 PAGE = Path(__file__).parent / "page"
-KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+KINDS = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
 MAX_UPLOAD = 5_000_000  # bytes of a CSV file
 MAX_CONFIG = 20_000  # bytes of a config.toml
 UPLOAD_SECONDS = 30.0
@@ -114,9 +118,7 @@ def new_token() -> str:
     return secrets.token_urlsafe(24)
 
 
-def new_app(
-    session: Session, hub: Hub, token: str, hosts: frozenset[str] | None = None
-) -> ASGIApp:
+def new_app(session: Session, hub: Hub, token: str, hosts: frozenset[str] | None = None) -> ASGIApp:
     """Return the ASGI application. hosts: allowed names of the server, or None for all."""
 
     async def page(request: Request) -> Response:
@@ -294,5 +296,3 @@ async def _missing(request: Request, error: Exception) -> Response:
 
 async def _broken(request: Request, error: Exception) -> Response:
     return _error(500, "The server failed; its log says why.")
-
-

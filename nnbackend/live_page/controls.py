@@ -18,7 +18,7 @@ from nnbackend.live_page.options import NEW_WEIGHTS, STRUCTURE, PageOptions
 from nnbackend.live_page.phases import Phase, Snapshot, Snapshots, new_phase
 from nnbackend.live_page.pictures import Plane
 from nnbackend.live_page.recorder import Recorder
-from nnbackend.live_page.sources import Source, toy
+from nnbackend.live_page.sources import Source, telling_features, toy
 from nnbackend.network.network import Network
 
 SNAPSHOT_SECONDS = 0.25  # of training between two snapshots
@@ -48,7 +48,7 @@ class Controls:
         """Start again with new weights; on an error nothing is changed."""
         phase = new_phase(options, source, self.fixed)
         if source.data is not getattr(getattr(self, "source", None), "data", None):
-            self.features = (0, 1)
+            self.features = telling_features(source.data)
         pictures = Plane(phase, source, self.features)
         self.options, self.source, self.phase, self.pictures = options, source, phase, pictures
         self.snapshots, self.curve, self.recorder = Snapshots(), Curve(), Recorder()

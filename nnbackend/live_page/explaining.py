@@ -146,5 +146,6 @@ def _output_slope(row: Row) -> list[float]:
 def _one_hot(target: np.ndarray, n_out: int) -> np.ndarray:
     """Return one row's target as the outputs' targets: (n_out,)."""
     if target.ndim == 1 and n_out > 1:
-        return np.eye(n_out)[int(target[0])]
+        one_hot: np.ndarray = np.eye(n_out)[int(target[0])]
+        return one_hot
     return np.asarray(target, np.float64).reshape(-1)

@@ -88,7 +88,8 @@ class Phase:
         if size >= len(rows):
             return rows
         order = epoch_order(len(rows), config.seed, state.epoch, config.shuffle)
-        return rows[order[state.step_in_epoch * size :][:size]]
+        batch: np.ndarray = rows[order[state.step_in_epoch * size :][:size]]
+        return batch
 
     def carry_on(self, old: Phase) -> None:
         """Continue from the weights of another phase of a network of the same shape."""
@@ -199,7 +200,7 @@ def new_phase(options: PageOptions, source: Source, fixed: Network | None = None
     )  # fmt: skip
     trainer = new_trainer(
         net, source.data.x, source.data.y, config,
-        validation=settings.validation or None,
+        validation=float(settings.validation) or None,
         preprocessing=Preprocessing(classes=source.data.classes),
         scale=settings.scale, scale_targets=scales_targets,
     )  # fmt: skip

@@ -87,6 +87,7 @@ def _checked(data: Dataset) -> Dataset:
             f"The page takes at most {MAX_ROWS} rows and {MAX_COLUMNS} features. Received: "
             f"{data.n_samples} rows, {data.n_features} features. Use nnbackend train for more."
         )
+    assert data.y is not None
     if data.n_classes == 1 or (data.task == "regression" and len(np.unique(data.y)) == 1):
         raise DataError(
             "The target, the last column, must have at least two values. Received: one. Move "
@@ -113,3 +114,21 @@ def to_csv(data: Dataset) -> str:
     for row, label in zip(data.x.tolist(), labels.tolist(), strict=True):
         out.write(",".join([*map(repr, row), str(label).replace(",", " ")]) + "\n")
     return out.getvalue()
+
+
+def telling_features(data: Dataset) -> tuple[int, int]:
+    """Return the two features that differ most with the target, in their order."""
+    if data.n_features <= 2 or data.y is None:
+        return (0, 1)
+    x = np.asarray(data.x[:MAX_ROWS], np.float64)
+    y = np.asarray(data.y[:MAX_ROWS], np.float64)
+    total = x.var(axis=0)
+    if data.classes is None:
+        y = y if y.ndim == 1 else y[:, 0]
+        found = np.abs(((x - x.mean(axis=0)) * (y - y.mean())[:, None]).mean(axis=0)) ** 2
+        found /= np.where(total > 0, total, np.inf)
+    else:
+        means = np.stack([x[y == code].mean(axis=0) for code in np.unique(y)])
+        found = means.var(axis=0) / np.where(total > 0, total, np.inf)
+    first, second = sorted(np.argsort(-found, kind="stable")[:2].tolist())
+    return first, second

@@ -1,4 +1,4 @@
-"""Who may speak to the live page: token, Host, Origin, sizes, files. What is refused has no effect."""
+"""The server of the live page: what is refused (token, Host, Origin, sizes) has no effect."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 HOST = "127.0.0.1:8000"
 ORIGIN = {"Host": HOST, "Origin": f"http://{HOST}"}
 TOKEN = "a-token"
+FORBIDDEN = r"innerHTML|outerHTML|insertAdjacent|eval\(|new Function|document\.write"
 ENVIRONMENT = {
     **os.environ,
     "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "backends")]),
@@ -104,8 +105,7 @@ def test_the_page_and_its_files(server: Server) -> None:
     total = sum(path.stat().st_size for path in PAGE.iterdir())
     assert total < 300_000
     for path in PAGE.glob("*.js"):
-        assert not re.search(r"innerHTML|outerHTML|insertAdjacent|eval\(|new Function|document\.write",
-                             path.read_text()), path  # fmt: skip
+        assert not re.search(FORBIDDEN, path.read_text()), path
         assert not re.search(r"https?://(?!www\.w3\.org)", path.read_text()), path
 
 
@@ -246,7 +246,9 @@ def test_a_csv_is_sent(server: Server) -> None:
     ):
         assert server.client.post(url, content=content, headers=headers).status_code == status
         np.testing.assert_array_equal(server.theta, before)
-    assert server.client.post(f"/{TOKEN}/send/other", content="x", headers=ORIGIN).status_code == 404
+    assert (
+        server.client.post(f"/{TOKEN}/send/other", content="x", headers=ORIGIN).status_code == 404
+    )
     assert server.client.post(f"/{TOKEN}/", content="x", headers=ORIGIN).status_code in (404, 405)
     answer = server.client.post(url, content="x,y,kind\n" + rows, headers=ORIGIN)
     assert answer.status_code == 200, answer.text
@@ -284,8 +286,9 @@ def test_tokens_differ() -> None:
 
 
 def _start(*arguments: str) -> tuple[subprocess.Popen[str], str]:
+    command = [sys.executable, "-m", "nnbackend", "live", "--no-browser", "--device", "numpy"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "nnbackend", "live", "--no-browser", "--device", "numpy", *arguments],
+        [*command, *arguments],
         env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None

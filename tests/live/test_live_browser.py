@@ -21,22 +21,28 @@ from typing import Any
 import numpy as np
 import pytest
 
+import nnbackend as nn
+
 pytest.importorskip("uvicorn", reason="needs the extra live")
 pytest.importorskip("wsproto", reason="needs the extra live")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright")
 
-import nnbackend as nn
-
 ROOT = Path(__file__).resolve().parent.parent.parent
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "")
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
+)
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "backends")])}
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs a chromium on the PATH")
 SOCKET = """
 (() => {
   const Real = WebSocket;
   window.WebSocket = class extends Real {
-    constructor(...all) { super(...all); window.liveSocket = this; window.frames_ = 0;
-      this.addEventListener('message', (e) => { if (typeof e.data !== 'string') window.frames_++; }); }
+    constructor(...all) {
+      super(...all);
+      window.frames_ = 0;
+      const count = (e) => { if (typeof e.data !== 'string') window.frames_++; };
+      this.addEventListener('message', count);
+    }
   };
 })();
 """
@@ -111,7 +117,9 @@ class Window:
         self.settle()
 
     def open_details(self) -> None:
-        self.page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+        self.page.evaluate(
+            "document.querySelectorAll('details').forEach((d) => { d.open = true; })"
+        )
 
     def download(self, selector: str) -> Path:
         self.page.evaluate("document.getElementById('export').open = true")
@@ -145,7 +153,7 @@ def shown(value: float) -> str:
 
 
 def rebuilt(window: Window, folder: Path) -> tuple[nn.Network, Any]:
-    """Return the page's network at its current weights, from what the page exports, and its data."""
+    """Return the page's network at its first weights, and its data, from what it exports."""
     window.open_details()
     shutil.copy(window.download("a[href='export/live.csv']"), folder / "live.csv")
     script = window.download("a[href='export/train.py']").read_text()
@@ -184,14 +192,19 @@ def test_steps_back_and_epochs(window: Window) -> None:
 
 def test_the_numbers_on_the_page_are_those_of_backprop(window: Window, tmp_path: Path) -> None:
     net, data = rebuilt(window, tmp_path)
-    x, y = data.x, data.y
+    x, y, page = data.x, data.y, window.page
+
+    def numbers(name: str) -> Any:
+        return page.text_content(f"#algorithm-body [data-n='{name}']")
+
     for row in (7, 130):
         window.fill("#row", str(row))
-        trace, gradient = net.trace(x[row : row + 1]), net.backprop(x[row : row + 1], y[row : row + 1])
-        page = window.page
+        trace, gradient = (
+            net.trace(x[row : row + 1]),
+            net.backprop(x[row : row + 1], y[row : row + 1]),
+        )
         page.click(".unit[data-layer='3'][data-unit='4']")
         page.keyboard.press("Escape")
-        numbers = lambda name: page.text_content(f"#algorithm-body [data-n='{name}']")  # noqa: E731
         page.click("#step-1")
         window.settle()
         assert numbers("x.0") == shown(x[row, 0])
@@ -347,14 +360,19 @@ def test_data_sets_and_a_csv(window: Window, tmp_path: Path) -> None:
         window.press("#do-epoch")
         assert window.text("#epoch") == "1"
         assert page.locator("#error").is_hidden(), window.text("#error")
-    page.evaluate("(() => { const e = document.getElementById('f-noise'); e.value = 0.2;"
-                  "e.dispatchEvent(new Event('input')); e.dispatchEvent(new Event('change')); })()")
+    page.evaluate(
+        "(() => { const e = document.getElementById('f-noise'); e.value = 0.2;"
+        "e.dispatchEvent(new Event('input')); e.dispatchEvent(new Event('change')); })()"
+    )
     window.settle()
     assert window.text("#epoch") == "0"
     window.fill("#data-seed", "3")
     rng = np.random.default_rng(1)
     lines = ["a,b,c,kind"]
-    lines += [f"{a:.3f},{b:.3f},{c:.3f},{'yes' if a * c > 0 else 'no'}" for a, b, c in rng.normal(size=(80, 3))]
+    lines += [
+        f"{a:.3f},{b:.3f},{c:.3f},{'yes' if a * c > 0 else 'no'}"
+        for a, b, c in rng.normal(size=(80, 3))
+    ]
     (tmp_path / "mine.csv").write_text("\n".join(lines))
     (tmp_path / "bad.csv").write_text("nothing")
     page.set_input_files("#csv-file", tmp_path / "bad.csv")
@@ -459,8 +477,10 @@ def test_two_hundred_random_clicks_leave_no_error(window: Window) -> None:
         e.value = (n % 5) / 4; e.dispatchEvent(new Event('change'));
       } else {
         const box = e.getBoundingClientRect();
-        const at = { bubbles: true, clientX: box.x + box.width / 2, clientY: box.y + box.height / 3 };
-        e.dispatchEvent(new PointerEvent('pointerenter', at)); e.dispatchEvent(new MouseEvent('click', at));
+        const [clientX, clientY] = [box.x + box.width / 2, box.y + box.height / 3];
+        const at = { bubbles: true, clientX, clientY };
+        e.dispatchEvent(new PointerEvent('pointerenter', at));
+        e.dispatchEvent(new MouseEvent('click', at));
       }
     }"""
     for _ in range(200):

@@ -114,7 +114,7 @@ def test_the_replay_is_one_file_with_the_recorded_run(new_page: New) -> None:
     text = page.session.call(lambda: exports.to_html(page.controls)).result(60)
     np.testing.assert_array_equal(page.theta, before)
     assert not re.search(r'(src|href)="', text)  # nothing from elsewhere
-    assert "import " not in text.split("<script type=\"module\">")[1].split("</script>")[0]
+    assert "import " not in text.split('<script type="module">')[1].split("</script>")[0]
     found = re.search(r'<script type="application/json" id="recorded">(.*?)</script>', text, re.S)
     assert found is not None
     stored = json.loads(found[1])

@@ -39,9 +39,7 @@ def test_epochs_of_the_page_are_those_of_train(new_page: New, optimizer: str) ->
         "sgd": nn.SGD(0.1), "adam": nn.Adam(0.01), "sgd:momentum=0.9": nn.SGD(0.1, momentum=0.9),
         "lbfgs": "lbfgs",
     }[optimizer]  # fmt: skip
-    history = nn.train(
-        net, data.x, data.y, optimizer=rule, epochs=3, batch_size=32, validation=0.2
-    )
+    history = nn.train(net, data.x, data.y, optimizer=rule, epochs=3, batch_size=32, validation=0.2)
     assert facts["epoch"] == 3
     np.testing.assert_array_equal(page.theta, net.theta)
     curve = page.arrays["curve"]
@@ -394,9 +392,7 @@ def test_bad_messages_are_refused(new_page: New, text: str, match: str) -> None:
         {"scale": "numpy"}, {"batch_size": "0"}, {"optimizer": "lbfgs", "dropout": "0.5,0"},
     ],
 )  # fmt: skip
-def test_bad_options_are_refused_and_change_nothing(
-    new_page: New, options: dict[str, str]
-) -> None:
+def test_bad_options_are_refused_and_change_nothing(new_page: New, options: dict[str, str]) -> None:
     page = new_page()
     page.do("step")
     before, number = page.theta, page.outlet.setup["number"]

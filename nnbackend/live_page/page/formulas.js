@@ -52,3 +52,11 @@ export function math(...children) {
   node.setAttribute('display', 'block');
   return node;
 }
+
+// A line of several formulas: it wraps between them.
+export function wrapped(...parts) {
+  const line = document.createElement('p');
+  line.className = 'formula';
+  for (const part of parts) line.append(m('math', part), ' ');
+  return line;
+}

@@ -193,8 +193,12 @@ export class NetworkView {
   paintInputs() {
     const { setup } = this;
     const key = String(theme().isDark);
-    if (setup.plane.curve || this.inputsKey === key) return;
+    if (this.inputsKey === key) return;
     this.inputsKey = key;
+    if (setup.plane.curve) {
+      this.paintLine(this.units[0][0].canvas, Float32Array.from({ length: 9 }, (_, i) => i - 4), 9);
+      return;
+    }
     for (const unit of this.units[0]) {
       const axis = setup.plane.features.indexOf(unit.place.unit);
       if (axis < 0) continue;

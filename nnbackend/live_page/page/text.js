@@ -3,7 +3,7 @@
 const TEXTS = {
   en: {
     title: 'nnbackend live', run: 'Run', pause: 'Pause', step: 'Step', epoch: 'Epoch', epochs: 'Epochs',
-    next: 'Next of the 5', back: 'Back', reset: 'Reset', speed: 'Speed', steps: 'steps',
+    next: 'Next of 5', back: 'Back', reset: 'Reset', speed: 'Speed', steps: 'steps',
     per_second: 'steps/s', unlimited: 'as fast as possible', language: 'Language', theme: 'Light or dark',
     export: 'Export', import_config: 'Open config.toml…', connecting: 'Connecting…',
     preparing: 'Preparing the engine. The first time this takes some seconds.',
@@ -45,7 +45,7 @@ const TEXTS = {
     e1: 'The activation of the input layer is the row.', e2: 'Each unit sums its weighted inputs and its bias, and applies φ.',
     e3: 'How fast the cost C changes with z of an output unit.', e3_fused: '{a} with {c}: the product of both factors is simply a − y.',
     e4: 'A hidden unit collects the δ of the layer above, through its weights.', e5: 'Each derivative is δ times the activation below it.',
-    e5_wait: 'Press “Next of the 5” through step 5 to see the update of the mini-batch.',
+    e5_wait: 'Press “Next of 5” through step 5 to see the update of the mini-batch.',
     e5_update: 'This update: the mean over the {b} rows of the mini-batch, by {rule}, η = {lr}.',
     looking_at: 'In focus: unit {j} of layer {l}', no_hidden: 'There is no hidden layer.', maxout_note: 'Maxout: the largest of {n} pieces; piece {p} wins here.',
     more_terms: '+ {n} smaller terms', this_row: 'this row', cost_is: 'Cost of this row', softmax_note: 'Softmax: each a also depends on the other z of its layer.',
@@ -62,7 +62,7 @@ const TEXTS = {
   },
   es: {
     title: 'nnbackend live', run: 'Entrenar', pause: 'Pausa', step: 'Paso', epoch: 'Época', epochs: 'Épocas',
-    next: 'Siguiente de los 5', back: 'Atrás', reset: 'Reiniciar', speed: 'Velocidad', steps: 'pasos',
+    next: 'Siguiente de 5', back: 'Atrás', reset: 'Inicio', speed: 'Velocidad', steps: 'pasos',
     per_second: 'pasos/s', unlimited: 'lo más rápido posible', language: 'Idioma', theme: 'Claro u oscuro',
     export: 'Exportar', import_config: 'Abrir config.toml…', connecting: 'Conectando…',
     preparing: 'Preparando el motor. La primera vez tarda unos segundos.',
@@ -104,7 +104,7 @@ const TEXTS = {
     e1: 'La activación de la capa de entrada es la fila.', e2: 'Cada unidad suma sus entradas ponderadas y su bias, y aplica φ.',
     e3: 'Con qué rapidez cambia el costo C con z de una unidad de salida.', e3_fused: '{a} con {c}: el producto de ambos factores es simplemente a − y.',
     e4: 'Una unidad oculta reúne las δ de la capa siguiente, a través de sus pesos.', e5: 'Cada derivada es δ por la activación que está debajo.',
-    e5_wait: 'Pulse «Siguiente de los 5» hasta el paso 5 para ver la actualización del mini-batch.',
+    e5_wait: 'Pulse «Siguiente de 5» hasta el paso 5 para ver la actualización del mini-batch.',
     e5_update: 'Esta actualización: la media de las {b} filas del mini-batch, con {rule}, η = {lr}.',
     looking_at: 'En foco: unidad {j} de la capa {l}', no_hidden: 'No hay capa oculta.', maxout_note: 'Maxout: la mayor de {n} partes; aquí gana la parte {p}.',
     more_terms: '+ {n} términos menores', this_row: 'esta fila', cost_is: 'Costo de esta fila', softmax_note: 'Softmax: cada a depende también de los otros z de su capa.',
