@@ -7,14 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from nnbackend.cli.parts import read_data
+from nnbackend.cli.plan import prepare
+from nnbackend.cli.run_folder import CONFIG, HISTORY, LAST, MODEL, read_history, relocated_config
 from nnbackend.cli.settings import resolve
 from nnbackend.config import SETTINGS, Settings
 from nnbackend.data.toys import TOYS
+from nnbackend.devices import get_backend
 from nnbackend.errors import ArgumentError
 from nnbackend.live_page.options import PageOptions
 from nnbackend.live_page.server import serve
 from nnbackend.live_page.session import Session
 from nnbackend.live_page.sources import Source, toy
+from nnbackend.live_page.watching import RunReader, WatchedControls, WatchSession
+from nnbackend.model.model import load
 from nnbackend.options import all_of, check
 from nnbackend.serving.sockets import PORTS
 
@@ -31,8 +36,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of `live`."""
     absent: Any = argparse.SUPPRESS
     parser.add_argument(
-        "data", metavar="DATA", nargs="?", default=absent,
-        help="a built-in set or a file, as for train (default: spirals)",
+        "data", metavar="DATA|RUN", nargs="?", default=absent,
+        help="a built-in set or a file, as for train, or circles, blobs or wave; or a run folder, "
+        "to watch a run under way or ended (default: spirals)",
     )  # fmt: skip
     parser.add_argument(
         "--host", default="127.0.0.1", metavar="ADDRESS",
@@ -61,6 +67,9 @@ def run(args: argparse.Namespace) -> int:
         raise ArgumentError(
             f"--validation must be a fraction here. Received: {settings.validation}."
         )
+    if (Path(settings.data or ".") / CONFIG).is_file() and settings.data:
+        serve(_watch(settings.data), args.host, args.port, open_browser=not args.no_browser)
+        return 0
     source = _source(settings)
     texts = {name: text for name, text in given.items() if name in TRAINING}
     if source.kind == "file":
@@ -78,3 +87,32 @@ def _source(settings: Settings) -> Source:
     if name in TOYS and not Path(name).exists():
         return toy(name, seed=settings.seed)
     return Source(read_data(settings), "file")
+
+
+def _watch(path: str) -> Session:
+    """Return a session that watches a run folder."""
+    folder = Path(path)
+    settings = relocated_config(resolve({}, str(folder / CONFIG)), folder)
+    if settings.preset is not None:
+        raise ArgumentError(
+            f"The page shows runs of one network. Received: {path}, a run of --preset "
+            f"{settings.preset}. See: nnbackend summary {path}"
+        )
+    plan = prepare(settings, get_backend(settings.device))
+    controls = WatchedControls(plan.trainer, Source(plan.parts.training, "file"), plan.settings)
+    history, files = folder / HISTORY, (folder / LAST, folder / MODEL)
+
+    def weights() -> Any:
+        newest = next((file for file in files if file.is_file()), None)
+        if newest is None:
+            return None
+        return load(newest, device=plan.net.backend).network.get_parameters()
+
+    reader = RunReader(
+        controls,
+        lambda: read_history(history) if history.is_file() else [],
+        weights,
+        lambda: [file.stat().st_mtime_ns if file.is_file() else 0 for file in (history, *files)],
+    )
+    reader.poll()
+    return WatchSession(controls, reader.poll)

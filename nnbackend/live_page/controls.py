@@ -30,6 +30,7 @@ class Controls:
 
     setup_number: grows with every change that is not one of weights.
     devices: those that the page may use.  fixed: a network from Python, whose layers stay.
+    is_watched: whether something else trains the network.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class Controls:
         devices: tuple[str, ...] = (),
         fixed: Network | None = None,
     ) -> None:
-        self.devices, self.fixed = devices, fixed
+        self.devices, self.fixed, self.is_watched = devices, fixed, False
         self.setup_number = 0
         self.features: tuple[int, int] = (0, 1)
         self._begin(options, source)

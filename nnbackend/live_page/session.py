@@ -107,10 +107,13 @@ class Session:
         devices: tuple[str, ...] = (),
         outlet: Outlet | None = None,
     ) -> None:
-        self.outlet = outlet
         if fixed is None:
             devices = tuple(dict.fromkeys((*devices, "cpu", *_usable())))
-        self.controls = Controls(source or toy("spirals"), options or PageOptions(), devices, fixed)
+        source, options = source or toy("spirals"), options or PageOptions()
+        self._set_up(Controls(source, options, devices, fixed), outlet)
+
+    def _set_up(self, controls: Controls, outlet: Outlet | None) -> None:
+        self.controls, self.outlet = controls, outlet
         self.pace = Pace()
         self.is_running = False
         self.error = ""

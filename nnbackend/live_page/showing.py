@@ -28,6 +28,7 @@ def setup(controls: Controls) -> dict[str, Any]:
         "options": controls.options.texts(),
         "choices": choices(data.task or "regression", controls.devices),
         "fixed": list(STRUCTURE) if controls.fixed is not None else [],
+        "watched": controls.is_watched,
         "learning_rate": float(getattr(phase.trainer.config.optimizer, "learning_rate", 1.0)),
         "data": {
             "kind": source.kind, "about": dict(source.about), "noise": NOISE, "name": data.name,
@@ -136,6 +137,8 @@ def figures(controls: Controls) -> dict[str, float]:
     train = phase.evaluate(data.x[rows], data.y[rows], weight)
     found = {"train_loss": train["loss"], "train_score": train[name]}
     if data.validation is not None:
-        valid = phase.evaluate(*data.validation)
+        x, y, weight = data.validation
+        every = slice(None, None, -(-len(y) // EVALUATED))
+        valid = phase.evaluate(x[every], y[every], None if weight is None else weight[every])
         found |= {"valid_loss": valid["loss"], "valid_score": valid[name]}
     return found

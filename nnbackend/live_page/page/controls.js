@@ -46,9 +46,10 @@ export class Controls {
   buildData(setup, isFixed) {
     const { kind, about } = setup.data;
     const current = kind === 'toy' ? about.set : '';
-    $('sets').hidden = $('toy').hidden = isFixed;
+    $('sets').hidden = isFixed;
     $('csv-file').parentElement.hidden = isFixed;
     $('csv-file').parentElement.nextElementSibling.hidden = isFixed;
+    $('toy').hidden = isFixed && !setup.watched;
     $('sets').replaceChildren(...TOYS.map((name) => make('button', {
       type: 'button', role: 'radio', 'aria-checked': String(name === current), text: t(name), 'data-set': name,
       onclick: () => this.ask({ do: 'data', set: name, rows: about.rows ?? 400, noise: setup.data.noise[name], seed: about.seed ?? 0 }),

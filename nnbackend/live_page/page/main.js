@@ -60,7 +60,12 @@ function receive(message) {
   controls.build(message);
   network.build(message);
   editor.close();
-  $('legend').textContent = t(message.fixed.length ? 'fixed' : 'legend');
+  document.body.classList.toggle('watched', message.watched);
+  $('legend').textContent = legend(message);
+}
+
+function legend(setup) {
+  return t(setup.watched ? 'watched' : setup.fixed.length ? 'fixed' : 'legend');
 }
 
 function takeFrame(buffer) {
@@ -217,19 +222,21 @@ const network = new NetworkView($('board'), {
   onWeight: (place, event) => {
     algorithm.suit(place.layer);
     send({ do: 'focus', layer: place.layer, unit: place.unit, input: place.input });
-    editor.openWeight(place, event);
+    if (!state.setup.watched) editor.openWeight(place, event);
   },
   onUnit: (place, event) => {
     if (place.layer === 1) return;
     algorithm.suit(place.layer);
     send({ do: 'focus', layer: place.layer, unit: place.unit, input: 0 });
-    editor.openUnit(place, event);
+    if (!state.setup.watched) editor.openUnit(place, event);
   },
   headOf: (layer, l) => controls.headOf(layer, l),
 });
 const editor = new Editor($('editor'), ask, network, state);
 const plane = new PlaneView($('plane'));
-const curve = new CurveView($('curve'), (step) => ask({ do: 'goto', step: Math.round(step) }));
+const curve = new CurveView($('curve'), (step) => {
+  if (!state.setup?.watched) ask({ do: 'goto', step: Math.round(step) });
+});
 const algorithm = new AlgorithmView($('algorithm'), send);
 
 $('run').addEventListener('click', () => ask({ do: state.frame?.running ? 'pause' : 'run' }));
@@ -269,7 +276,7 @@ document.addEventListener('keydown', (event) => {
   const tag = event.target.tagName;
   if (tag === 'INPUT' || tag === 'SELECT' || tag === 'TEXTAREA') return;
   if (event.key === ' ' && (tag === 'BUTTON' || tag === 'SUMMARY' || tag === 'A')) return;
-  const id = KEYS[event.key];
+  const id = state.setup?.watched ? null : KEYS[event.key];
   if (id && !$(id).disabled) {
     event.preventDefault();
     $(id).click();
@@ -284,7 +291,7 @@ function applyLanguage(name) {
   if (state.setup) {
     controls.build(state.setup);
     network.build(state.setup);
-    $('legend').textContent = t(state.setup.fixed.length ? 'fixed' : 'legend');
+    $('legend').textContent = legend(state.setup);
     $('histograms').replaceChildren();
     requestDraw();
   }
