@@ -55,7 +55,7 @@ def options() -> str:
     lines = [
         "# Options of a run",
         "",
-        "One table (`nnbackend/config.py`) defines the keywords of `nnbackend.train` and",
+        "One table (`nnbackend/config/`) defines the keywords of `nnbackend.train` and",
         "`Model.fit`, the options of `nnbackend train` and the keys of config.toml.",
         "The column E marks parameters of the estimators, with the same names and defaults.",
         "Names of formulas may have parameters: `huber:2`, `sgd:momentum=0.9`,",

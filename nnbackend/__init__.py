@@ -48,6 +48,7 @@ _MODULES = {
     "backends": "devices",
     "check_gradients": "testing.gradient_check",
     "data": "data",
+    "distributed": "distributed",
     "errors": "errors",
     "export": "model.exporting",
     "get_backend": "devices",
@@ -65,6 +66,7 @@ __all__ = sorted(_MODULES)
 
 if TYPE_CHECKING:
     from nnbackend import data as data
+    from nnbackend import distributed as distributed
     from nnbackend import errors as errors
     from nnbackend.backend import Backend as Backend
     from nnbackend.devices import backends as backends

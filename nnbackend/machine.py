@@ -52,6 +52,29 @@ def ask_for_best_kernels() -> None:
         os.environ.setdefault("OPENBLAS_CORETYPE", "SkylakeX")
 
 
+# Variables that starters of ranks set, by starter; and those with a rank's number on its machine.
+STARTERS = {
+    "Open MPI": "OMPI_COMM_WORLD_SIZE",
+    "MPICH": "PMI_SIZE",
+    "PMIx": "PMIX_RANK",
+}
+LOCAL_RANKS = ("OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID")
+
+
+def rank_starter() -> str | None:
+    """Return what has started this process as one of several ranks, or None."""
+    return next((name for name, variable in STARTERS.items() if variable in os.environ), None)
+
+
+def use_one_thread() -> None:
+    """Limit BLAS to one thread, before it is loaded; a setting of the user is kept.
+
+    Each rank has a core. And the bits do not depend on the number of ranks then.
+    """
+    if "numpy" not in sys.modules:
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
 def blas_lines() -> list[str]:
     """Return the loaded BLAS: its kernels, its threads, and what would make it faster."""
     lines = []

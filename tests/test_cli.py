@@ -241,7 +241,7 @@ def test_an_invalid_config_is_refused(run: Run, text: str, why: str) -> None:
         ("train iris --validation 2", "fraction"),
         ("train iris --validation nowhere.csv", "must exist"),
         ("train iris --test own", "has none"),
-        ("train iris --monitor accuracy", "Did you mean 'valid_accuracy'"),
+        ("train iris --monitor acuracy", "Did you mean 'valid_accuracy'"),
         ("train iris --validation 0 --monitor valid_loss", "monitor"),
         ("train iris --validation 0 --test 0 --target-accuracy 0.5", "--target-accuracy needs"),
         ("train iris --target kind", "--target has no effect"),

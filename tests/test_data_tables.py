@@ -257,8 +257,10 @@ def test_new_rows_have_the_decimal_sign_of_the_training_rows(write):
     data = load(write("w;y\n" + rows))
     for cells, value in {"1,234": 1.234, "1.234": 1234, "1,234.5": 1234.5, "8,25": 8.25}.items():
         again = load(write(f"w;z\n{cells};a\n", "new.csv"), coding=data.columns)
-        # A table of numbers alone, such as 1.234, is read by its own decimal points.
-        assert again.x.tolist() == [[1.234 if cells == "1.234" else value]]
+        assert again.x.tolist() == [[value]]
+    # A clear number of the new table decides for the others.
+    again = load(write("w;z\n1.234;a\n2.5;a\n", "new.csv"), coding=data.columns)
+    assert again.x.tolist() == [[1.234], [2.5]]
 
 
 def test_one_clear_number_decides_for_all_columns(write):

@@ -58,6 +58,7 @@ OTHER: dict[str, Any] = {
     "dtype": {None: "float32", "float32": "float64"},
     "loss": {"poisson": "squared_error", "huber": "poisson", "squared_error": nn.losses.poisson()},
     "label_smoothing": 0.5, "class_weight": "balanced", "n_bins": 3, "bin_scale": 0.01,
+    "threshold": 0.01,
 }  # fmt: skip
 
 

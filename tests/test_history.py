@@ -46,7 +46,7 @@ def test_the_best_epoch(values: tuple[float, ...], epoch: int) -> None:
     assert history(*values).best_index == epoch - 1
 
 
-@pytest.mark.parametrize("monitor", ["valid_accuracy", "valid_r2"])
+@pytest.mark.parametrize("monitor", ["valid_accuracy", "valid_r2", "valid_roc_auc", "valid_f1"])
 def test_the_largest_score_is_best(monitor: str) -> None:
     h = history(0.5, 0.9, 0.7, monitor=monitor)
     assert h.best["epoch"] == 2

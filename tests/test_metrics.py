@@ -11,7 +11,7 @@ from sklearn import metrics
 
 from nnbackend.cli import main
 from nnbackend.errors import ArgumentError
-from nnbackend.model.metrics import METRICS, advice, metrics_of
+from nnbackend.metrics import METRICS, advice, metrics_of
 
 Y = np.array([0, 0, 0, 1, 1])
 P = np.array([0.1, 0.6, 0.3, 0.4, 0.9], np.float32)  # of class 1

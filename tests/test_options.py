@@ -47,7 +47,12 @@ def test_the_keywords_are_the_options(function: Callable[..., Any]) -> None:
     parameters = inspect.signature(function).parameters
     shown = {n: p.default for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
     defaults = {name: getattr(TrainOptions(), name) for name in table(TrainOptions)}
-    assert shown == defaults | {"validation": None, "sample_weight": None, "callbacks": ()}
+    assert shown == defaults | {
+        "validation": None,
+        "sample_weight": None,
+        "callbacks": (),
+        "communicator": None,
+    }
 
 
 def test_the_docstring_has_the_help_of_each_option() -> None:

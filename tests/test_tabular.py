@@ -67,10 +67,10 @@ def test_defaults_are_the_documented_ones(name: str) -> None:
         "learning_rate_init": 0.005, "beta_2": 0.95, "weight_decay": 0.02, "schedule": "cosine",
         "dropout": 0.1, "label_smoothing": 0.1, "early_stopping": True, "max_iter": "auto",
         "validation_fraction": 0.2, "n_iter_no_change": 40, "monitor": "valid_loss", "tol": 0.0,
-        "n_members": 4, "n_bins": 24, "bin_scale": 0.3,
+        "n_members": 4, "n_bins": 24, "bin_scale": 0.3, "threshold": None,
     }  # fmt: skip
     if name == "TabularMLPRegressor":
-        del expected["label_smoothing"]
+        del expected["label_smoothing"], expected["threshold"]
         expected["bin_scale"] = 1.0
     assert {k: v for k, v in found.items() if k not in one or v != one[k]} == expected
     kinds = [p.kind for p in inspect.signature(getattr(nn, name)).parameters.values()]

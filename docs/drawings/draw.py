@@ -85,6 +85,7 @@ FLOORS: list[list[tuple[str, str]]] = [
     [("model", "Model: raw rows and tables in, labels out; resuming, exporting")],
     [("persistence", "model files and checkpoints; ONNX")],
     [("training", "")],
+    [("distributed", "several processes: what they say to each other, by MPI")],
     [("network", "")],
     [("config", "the options of a run: default, check and help of each, once")],
     [("validation", "checks of what users pass: rows, targets, weights, sizes")],
@@ -92,7 +93,10 @@ FLOORS: list[list[tuple[str, str]]] = [
     [("devices", "finds the backends, chooses one, tests it before its first use")],
     [("backend", "")],
     [("named", "objects by name, such as step:every=10")],
-    [("options", "declares and checks options; all faults of a call at once")],
+    [
+        ("options", "declares and checks options"),
+        ("metrics", "figures of predictions"),
+    ],
     [
         ("suggestions", "hints in errors about unknown names"),
         ("machine", "CPU, BLAS, versions"),
@@ -110,7 +114,7 @@ SHARED = {
 def rooms() -> Canvas:
     """Draw the packages by floors."""
     c = Canvas(
-        860, 864, "The rooms of nnbackend",
+        860, 912, "The rooms of nnbackend",
         "The packages by floors, the highest first. Each imports from lower floors only. "
         "errors, backend, network and a part of training are the core; the backends are beside.",
     )  # fmt: skip

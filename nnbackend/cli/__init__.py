@@ -23,7 +23,7 @@ from nnbackend.errors import (
     DivergedError,
     NNBackendError,
 )
-from nnbackend.machine import ask_for_best_kernels
+from nnbackend.machine import ask_for_best_kernels, rank_starter, use_one_thread
 from nnbackend.suggestions import nearest, suggest
 
 GOOD, FAILED, WRONG_USAGE, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
@@ -161,6 +161,8 @@ def _run(words: list[str]) -> int:
     if name is not None and name not in COMMANDS:
         raise ArgumentError(f"unknown command {name!r}. {suggest(name, COMMANDS)}")
     ask_for_best_kernels()
+    if rank_starter() is not None:
+        use_one_thread()
     top = Parser(
         prog="nnbackend",
         description="Multilayer perceptrons on NumPy or on a CUDA GPU.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,9 @@ from nnbackend.cli.parts import Known, all_rows, fingerprint, read_data, read_kn
 from nnbackend.cli.places import check_places, check_same_rows
 from nnbackend.cli.run_folder import Run, open_run, to_json
 from nnbackend.data import Dataset
-from nnbackend.errors import ArgumentError, DataError
+from nnbackend.errors import ArgumentError, DataError, Fault
+from nnbackend.metrics import METRICS, advice, metrics_of
 from nnbackend.model.labels import decode_labels
-from nnbackend.model.metrics import METRICS, advice, metrics_of
 from nnbackend.model.model import Model
 from nnbackend.plots import confusion_matrix, count_confusions
 
@@ -51,6 +52,11 @@ def add_run_and_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--encoding", metavar="NAME", help="as for train (default: decided)")
     parser.add_argument("--device", metavar="DEVICE", help="as for train (default: auto)")
     parser.add_argument(
+        "--threshold", metavar="X",
+        help="probability above which the second of two classes is the answer (default: that of "
+        "the model)",
+    )  # fmt: skip
+    parser.add_argument(
         "--missing", choices=("fill", "drop", "error"), metavar="fill|drop|error",
         help="rows with missing values: fill a table's, drop them (predict writes an empty line), "
         "or fail (default: as for train)",
@@ -60,7 +66,7 @@ def add_run_and_data(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluate and return the exit code."""
     found = open_run(args.run)
-    model = found.load(args.device)
+    model = load_model(found, args)
     data = read_for(found, model, args.data, args.missing, encoding=args.encoding)
     part, rows = choose_part(found, data, args.part)
     if rows.y is None:
@@ -69,6 +75,8 @@ def run(args: argparse.Namespace) -> int:
             "To predict without a target, use: nnbackend predict"
         )
     results: dict[str, Any] = {"data": data.name, "part": part, "rows": rows.n_samples}
+    if model.threshold is not None:
+        results["threshold"] = model.threshold
     if data.n_dropped:
         results["dropped"] = data.n_dropped
     classes, true = model.classes, labels_of(model, rows.y)
@@ -86,7 +94,9 @@ def run(args: argparse.Namespace) -> int:
             confusion_matrix(true, predicted, classes, args.confusion_plot)
     results = found_metrics(model, rows, predicted, args.metric) | results
     _print(results)
-    note = advice(rows.y, results["accuracy"], classes) if classes and is_labels else ""
+    note = ""
+    if classes and is_labels and model.threshold is None:
+        note = advice(rows.y, results["accuracy"], classes)
     if note:
         logger.warning("%s", note)
     if args.json:
@@ -101,7 +111,8 @@ def found_metrics(
     assert rows.y is not None
     chosen = None if names is None else [name.strip() for name in names.split(",")]
     if model.classes is not None and predicted.ndim == 1 and model.has_probabilities:
-        return metrics_of(rows.y, model.predict_proba(rows.x), len(model.classes), chosen)
+        p, n_classes = model.predict_proba(rows.x), len(model.classes)
+        return metrics_of(rows.y, p, n_classes, chosen, threshold=model.threshold)
     if not model.is_classifier and rows.y.shape == predicted.shape:
         return metrics_of(rows.y, predicted, 0, chosen)
     return {}
@@ -112,6 +123,19 @@ def labels_of(model: Model, y: np.ndarray) -> np.ndarray:
     if model.classes is None or y.ndim != 1:
         return y
     return decode_labels(y, model.classes)
+
+
+def load_model(found: Run, args: argparse.Namespace) -> Model:
+    """Return the model of a run, with the threshold of the options."""
+    model = found.load(args.device)
+    if args.threshold is not None:
+        try:
+            model.threshold = float(args.threshold)
+        except ValueError:
+            raise ArgumentError(
+                Fault("threshold", "a number between 0 and 1", args.threshold)
+            ) from None
+    return model
 
 
 def read_for(
@@ -150,6 +174,9 @@ def choose_part(found: Run, data: Dataset, asked: str | None) -> tuple[str, Data
     is_same = found.settings is not None and known.get("fingerprint") == fingerprint(data)
     training, test = data, data.test
     if is_same and found.settings is not None:
+        by_column = found.settings.group or found.settings.time
+        if by_column and data.raw is None:  # the column is read for training alone
+            data = replace(data, raw=read_data_of(found).raw)
         parts = split_test(data, found.settings)
         training, test = parts.training, parts.test
     if asked is None:
@@ -191,7 +218,7 @@ def _print(results: dict[str, Any]) -> None:
         f", {results['dropped']:,} with missing values dropped" if "dropped" in results else ""
     )
     print(f"{'data':<10}{results['data']}, {results['part']}: {results['rows']:,} rows{dropped}")
-    shown = [name for name in ("loss", *METRICS) if name in results]
+    shown = [name for name in ("threshold", "loss", *METRICS) if name in results]
     width = max(10, *(len(name) + 2 for name in shown))
     for name in shown:
         digits = ".6g" if name in ("loss", "rmse", "mae") else ".4f"

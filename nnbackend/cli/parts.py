@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from nnbackend.cli.places import NAMES, OWN, is_file_setting
 from nnbackend.config import Settings
 from nnbackend.data import BUILTIN, ColumnCoding, Dataset, NumberColumn, load
+from nnbackend.data.keys import Keys
 from nnbackend.data.readers import TEXT_TABLES
 from nnbackend.data.splits import split_rows
 from nnbackend.data.sql_tables import absolute, is_url
@@ -51,9 +52,12 @@ def read_data(settings: Settings) -> Dataset:
         raise ArgumentError("DATA is missing: a built-in set such as digits, or a file.")
     task: Any = settings.task
     decimal: Any = settings.decimal
+    column = settings.column
+    if settings.group is not None and _may_be_table(settings.data):
+        column = (*column, f"{settings.group}=id")
     data = load(
         settings.data, target=settings.target, task=task, missing=settings.missing,
-        header=settings.header, column=settings.column,
+        header=settings.header, column=column,
         categorical=settings.categorical, ignore=settings.ignore, decimal=decimal,
         encoding=settings.encoding, query=settings.query,
         training=lambda data: training_positions(data, settings),
@@ -138,6 +142,10 @@ def read_known(
     return data if known.classes is None else data.recode(known.classes)
 
 
+def _may_be_table(source: str) -> bool:
+    return source not in BUILTIN and (_is_table(source) or not Path(source).exists())
+
+
 def _is_table(source: str) -> bool:
     is_table = source.lower().removesuffix(".gz").endswith((*TEXT_TABLES, ".parquet"))
     return is_url(source) or (is_table and Path(source).is_file())
@@ -188,16 +196,36 @@ def split_test(data: Dataset, settings: Settings) -> Parts:
         return Parts(data, read_more(test, data, settings))
     if test == 0.0:
         return Parts(data, None)
-    rest, held_out = data.split_positions(test, settings.seed)
+    rest, held_out = data.split_positions(test, settings.seed, keys_of(data, settings))
     return Parts(data.rows(rest), data.rows(held_out))
+
+
+def keys_of(data: Dataset, settings: Settings) -> Keys | None:
+    """Return which rows belong together."""
+    return data.keys(settings.group, settings.time)
+
+
+def split_validation(data: Dataset, settings: Settings) -> tuple[Dataset, Dataset | None]:
+    """Return the training rows and the validation rows where a column divides them.
+
+    Otherwise training itself holds out rows at random, and there are none here.
+    """
+    keys, share = keys_of(data, settings), settings.validation
+    if keys is None or not isinstance(share, float) or not share:
+        return data, None
+    rest, held_out = data.split_positions(share, settings.seed, keys)
+    return data.rows(rest), data.rows(held_out)
 
 
 def training_positions(data: Dataset, settings: Settings) -> NDArray[np.int64]:
     """Return the positions of the rows that train the network, without validation and test rows."""
     test, validation = _test_choice(settings, data), settings.validation
-    rows = np.arange(data.n_samples)
+    rows, keys = np.arange(data.n_samples), keys_of(data, settings)
     if isinstance(test, float) and test:
-        rows = data.split_positions(test, settings.seed)[0]
+        rows = data.split_positions(test, settings.seed, keys)[0]
+    if keys is not None and isinstance(validation, float) and validation:
+        labels = data.y if data.task == "classification" else None
+        return rows[split_rows(len(rows), validation, settings.seed, labels, keys.take(rows))[0]]
     if settings.preset is not None:  # each member holds out other rows
         return rows
     if isinstance(validation, float) and validation:  # as training.preparation holds them out

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nnbackend.backend import Backend
-from nnbackend.cli.parts import Parts, read_data, read_more, resolve_sources, split_test
+from nnbackend.cli.parts import (
+    Parts,
+    read_data,
+    read_more,
+    resolve_sources,
+    split_test,
+    split_validation,
+)
 from nnbackend.config import Settings
 from nnbackend.data import Dataset
+from nnbackend.distributed import Communicator
 from nnbackend.errors import ArgumentError
-from nnbackend.model.building import build_trainer, complete
+from nnbackend.model.building import build_trainer, complete, with_threshold
 from nnbackend.model.model import Model
 from nnbackend.network.network import Network
 from nnbackend.training.loop import Trainer
@@ -29,8 +37,10 @@ class Plan:
 
     @property
     def model(self) -> Model:
-        """The model: the network, and the preprocessing of the run."""
-        return Model.from_parts(self.net, self.trainer.data.preprocessing)
+        """The model: the network, and the preprocessing and threshold of the run."""
+        data, rule = self.trainer.data, self.settings.threshold
+        model = Model.from_parts(self.net, data.preprocessing)
+        return model if rule is None else with_threshold(model, rule, data)
 
 
 @dataclass(frozen=True)
@@ -47,7 +57,11 @@ def read(settings: Settings) -> Source:
     """Read the data of settings and split it."""
     data = read_data(settings)
     parts = split_test(data, settings)
+    training, held_out = split_validation(parts.training, settings)
+    parts = replace(parts, training=training)
     validation: Any = settings.validation or None
+    if held_out is not None:
+        validation = held_out.x, held_out.y
     if isinstance(validation, str):
         part = read_more(validation, parts.training, settings)
         validation = part.x, part.y
@@ -59,14 +73,42 @@ def read(settings: Settings) -> Source:
     return Source(resolve_sources(settings, data), data, parts, validation)
 
 
-def plan(source: Source, settings: Settings, backend: Backend) -> Plan:
+def plan(
+    source: Source,
+    settings: Settings,
+    backend: Backend,
+    communicator: Communicator | None = None,
+) -> Plan:
     """Return the plan of a run on data already read; settings name the same data."""
-    settings = complete(settings, source.parts.training, backend)
-    trainer = build_trainer(settings, source.parts.training, source.validation, backend)
+    training = source.parts.training
+    settings = complete(settings, training, backend)
+    trainer = build_trainer(settings, training, source.validation, backend, communicator)
     return Plan(settings, source.data, source.parts, trainer.net, trainer)
 
 
-def prepare(settings: Settings, backend: Backend) -> Plan:
+def fit_fold(source: Source, training: Dataset, backend: Backend) -> Model:
+    """Return the model of the settings for other training rows.
+
+    Raises: KeyboardInterrupt if Ctrl-C has ended the training.
+    """
+    settings = source.settings
+    rest, held_out = split_validation(training, settings)
+    validation = source.validation
+    if isinstance(settings.validation, str):  # its features are fitted to the training rows
+        held_out = read_more(settings.validation, rest, settings)
+    if held_out is not None:
+        validation = held_out.x, held_out.y
+    parts = Parts(rest, None)
+    run = plan(replace(source, parts=parts, validation=validation), settings, backend)
+    history = run.trainer.run()
+    if history.stop_reason == "interrupted":
+        raise KeyboardInterrupt
+    if history.rows:
+        run.trainer.state.restore_best()
+    return run.model
+
+
+def prepare(settings: Settings, backend: Backend, communicator: Communicator | None = None) -> Plan:
     """Read the data and build network and trainer; raises the errors of all settings."""
     source = read(settings)
-    return plan(source, source.settings, backend)
+    return plan(source, source.settings, backend, communicator)

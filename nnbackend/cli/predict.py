@@ -13,7 +13,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from nnbackend.cli.console import utf8_stdout
-from nnbackend.cli.evaluate import PARTS, add_run_and_data, choose_part, read_for
+from nnbackend.cli.evaluate import PARTS, add_run_and_data, choose_part, load_model, read_for
 from nnbackend.cli.run_folder import open_run
 from nnbackend.data import Dataset
 from nnbackend.errors import ArgumentError
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     if suffix not in (".csv", ".npy"):
         raise ArgumentError(f"--out must be a .csv or .npy file. Received: {args.out}.")
     found = open_run(args.run)
-    model = found.load(args.device)
+    model = load_model(found, args)
     # The fingerprint that identifies a part includes the targets; predicting all rows needs none.
     data = read_for(found, model, args.data, args.missing, args.part != "all", args.encoding)
     _, data = choose_part(found, data, args.part)

@@ -14,10 +14,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sklearn.base import clone
+
 from nnbackend.backend import Backend
 from nnbackend.cli import SIGNALLED
 from nnbackend.cli.console import print_message
-from nnbackend.cli.parts import Parts, read_data, read_more, resolve_sources, split_test
+from nnbackend.cli.cross_validation import FIGURES, cross_validate
+from nnbackend.cli.parts import (
+    Parts,
+    read_data,
+    read_more,
+    resolve_sources,
+    split_test,
+    split_validation,
+)
 from nnbackend.cli.progress import loss_text
 from nnbackend.cli.results import data_facts, described_data, finish, test_figures, verdict
 from nnbackend.cli.run_folder import (
@@ -34,8 +44,12 @@ from nnbackend.data import Dataset
 from nnbackend.devices import get_backend
 from nnbackend.errors import ArgumentError, Mention
 from nnbackend.estimators import TabularMLPClassifier, TabularMLPRegressor
-from nnbackend.estimators.tabular import SCHEDULES
+from nnbackend.estimators.ensemble import SCHEDULES
+from nnbackend.model.building import check_threshold
+from nnbackend.model.class_weights import BALANCED, class_weights
 from nnbackend.model.model import Model
+from nnbackend.model.thresholds import as_number
+from nnbackend.options import all_of
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.run import Run
 
@@ -47,6 +61,7 @@ PARAMETERS = {
     "weight_decay": "weight_decay", "max_norm": "max_norm", "clip_norm": "clip_norm", "ema": "ema",
     "members": "n_members", "dtype": "dtype", "validation": "validation_fraction",
 }  # fmt: skip
+OF_CLASSES = ("class_weight", "threshold")  # options of classifiers, the same for the estimator
 LISTED = ("hidden", "activation", "dropout")  # tuples as options
 MOST_EPOCHS = max(epochs for epochs, _ in SCHEDULES)
 SAME = ("data", "machine", "results")  # topics whose options mean the same in every run
@@ -65,20 +80,25 @@ class PresetPlan:
 
     def fit(self, is_quiet: bool) -> Model:
         """Train and return the model of all members."""
-        rows = self.parts.training
-        progress = MemberProgress(is_quiet)
-        self.estimator.set_params(callbacks=[progress])
-        with warnings.catch_warnings():  # the command prints it with the number of members
-            warnings.filterwarnings("ignore", "Training interrupted", UserWarning)
-            self.estimator.fit(rows.x, rows.y, eval_set=self.eval_set)
-        model, data = self.estimator.to_model(), self.data
+        self.estimator.set_params(callbacks=[MemberProgress(is_quiet)])
+        model = _fitted(self.estimator, self.parts.training, self.eval_set)
         first: Any = self.estimator.estimators_[0]
         self.settings = replace(
             self.settings, epochs=first.max_iter, learning_rate=first.learning_rate_init
         )
-        columns = None if data.columns is None else data.columns.to_dict()
-        known = replace(model.preprocessing, classes=data.classes, columns=columns)
-        return Model.from_parts(model.network, known)
+        return model
+
+    def fit_fold(self, training: Dataset) -> Model:
+        """Return the model of the same settings for other training rows.
+
+        Raises: KeyboardInterrupt if Ctrl-C has ended the fit.
+        """
+        rest, eval_set = _eval_set(training, self.settings)
+        estimator = clone(self.estimator)
+        model = _fitted(estimator, rest, eval_set)
+        if len(estimator.estimators_) < estimator.n_members:
+            raise KeyboardInterrupt
+        return model
 
     @property
     def is_interrupted(self) -> bool:
@@ -151,7 +171,7 @@ def prepare(
     """
     wrong = [
         name for name in given
-        if name not in PARAMETERS and name != "preset" and SETTINGS[name].topic not in SAME
+        if name not in (*PARAMETERS, *OF_CLASSES, "preset") and SETTINGS[name].topic not in SAME
     ]  # fmt: skip
     if wrong:
         listed = [part for name in wrong for part in (", ", Mention(name))][1:]
@@ -162,10 +182,10 @@ def prepare(
     data = read_data(settings)
     parts = split_test(data, settings)
     chosen = {name: getattr(settings, name) for name in PARAMETERS if name in stored}
-    eval_set = None
-    if isinstance(chosen.get("validation"), str):
-        part = read_more(chosen.pop("validation"), parts.training, settings)
-        eval_set = part.x, part.y
+    training, eval_set = _eval_set(parts.training, settings)
+    parts = replace(parts, training=training)
+    if eval_set is not None:
+        chosen.pop("validation", None)
     parameters: dict[str, Any] = {"dtype": settings.dtype}
     for name, value in chosen.items():
         is_one = name in LISTED and name != "hidden" and len(value) == 1
@@ -175,12 +195,54 @@ def prepare(
     if parameters.get("validation_fraction") == 0.0:
         del parameters["validation_fraction"]
         parameters["early_stopping"] = False
+    parameters |= _of_classes(settings, parts.training)
     kind = TabularMLPClassifier if data.n_classes else TabularMLPRegressor
     estimator: Any = kind(**parameters, device=backend, random_state=settings.seed)
     return PresetPlan(
         _completed(settings, estimator, parts.training, data, backend), data, parts, estimator,
         eval_set,
     )  # fmt: skip
+
+
+def _eval_set(data: Dataset, settings: Settings) -> tuple[Dataset, tuple[Any, Any] | None]:
+    """Return the training rows, and the validation rows of a file or of a column's division.
+
+    Without both, each member holds out other training rows.
+    """
+    data, held_out = split_validation(data, settings)
+    if isinstance(settings.validation, str):
+        held_out = read_more(settings.validation, data, settings)
+    return data, None if held_out is None else (held_out.x, held_out.y)
+
+
+def _fitted(estimator: Estimator, rows: Dataset, eval_set: tuple[Any, Any] | None) -> Model:
+    """Fit an estimator to coded rows and return its model, which takes rows of the table."""
+    with warnings.catch_warnings():  # the command prints it with the number of members
+        warnings.filterwarnings("ignore", "Training interrupted", UserWarning)
+        estimator.fit(rows.x, rows.y, eval_set=eval_set)
+    model = estimator.to_model()
+    columns = None if rows.columns is None else rows.columns.to_dict()
+    known = replace(model.preprocessing, classes=rows.classes, columns=columns)
+    return Model.from_parts(model.network, known)
+
+
+def _of_classes(settings: Settings, data: Dataset) -> dict[str, Any]:
+    """Return the parameters of a classifier alone, none for values.
+
+    Raises: ArgumentError for options that do not suit the target.
+    """
+    weights, _ = all_of(
+        lambda: class_weights(settings.class_weight, data.y, data.classes),
+        lambda: check_threshold(settings, data),
+    )
+    found: dict[str, Any] = {}
+    if weights is not None:
+        is_balanced = settings.class_weight == (BALANCED,)
+        found["class_weight"] = BALANCED if is_balanced else dict(enumerate(weights))
+    if settings.threshold is not None:
+        number = as_number(settings.threshold)
+        found["threshold"] = settings.threshold if number is None else number
+    return found
 
 
 def _completed(
@@ -216,10 +278,16 @@ def run(plan: PresetPlan, out: str | None, begin: float, *, is_quiet: bool, with
     write_environment(folder, facts)
     if not is_quiet:
         print(plan.header(folder), file=sys.stderr)
+    known: dict[str, Any] = {}
+    if plan.settings.cv is not None:
+        rows = split_test(plan.data, plan.settings).training
+        known = cross_validate(
+            rows, plan.settings, plan.fit_fold, folder / FIGURES, is_quiet=is_quiet
+        )
     model = plan.fit(is_quiet)
     model.save(folder / MODEL)
     write_text(folder / CONFIG, to_toml(plan.settings))  # with the epochs that the fit has chosen
-    results = plan.results() | test_figures(model, plan.parts.test)
+    results = known | plan.results() | test_figures(model, plan.parts.test)
     finish(results, facts, folder, begin, with_json)
     if plan.is_interrupted:
         n_members = results["members"]

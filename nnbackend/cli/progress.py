@@ -39,7 +39,7 @@ class EpochTable(Callback):
         self._first = trainer.state.epoch  # not 0 for a resumed run
         titles = ["epoch", "train loss"]
         if trainer.data.validation is not None:
-            titles += ["valid loss", f"valid {score_name(trainer)}"]
+            titles += [f"valid {name}" for name in measured(trainer)]
         titles += ["learning rate", "samples/s", "time left"]
         self._widths = [max(len(title), 10) for title in titles]
         self._widths[0] = max(5, len(str(trainer.config.epochs)))
@@ -147,7 +147,7 @@ class RunWriter(Callback):
         """Rewrite the file with all epochs so far."""
         names = ["epoch", "train_loss"]
         if trainer.data.validation is not None:
-            names += ["valid_loss", f"valid_{score_name(trainer)}"]
+            names += [f"valid_{name}" for name in measured(trainer)]
         self._append(",".join([*names, "learning_rate", "seconds"]), "w")
         for row in trainer.state.history:  # not empty for a resumed run
             self._append(_csv_line(row))
@@ -171,9 +171,9 @@ def _csv_line(row: Row) -> str:
     return ",".join(f"{v:.0f}" if k == "epoch" else repr(v) for k, v in row.items())
 
 
-def score_name(trainer: Run) -> str:
-    """Return the name of the validation score: accuracy or r2."""
-    return trainer.data.score.name
+def measured(trainer: Run) -> list[str]:
+    """Return what validation measures: loss, accuracy or r2, and the metric of the monitor."""
+    return ["loss", trainer.data.score.name, *trainer.data.metrics]
 
 
 def save_best(trainer: Run, path: Path) -> None:

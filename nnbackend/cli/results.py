@@ -19,7 +19,7 @@ from nnbackend.cli.run_folder import MODEL, to_json, write_environment
 from nnbackend.config import Settings
 from nnbackend.data import ColumnCoding, Dataset
 from nnbackend.data.deciding import PLAIN
-from nnbackend.model.metrics import advice, metrics_of
+from nnbackend.metrics import advice, metrics_of
 from nnbackend.model.model import Model
 from nnbackend.training.history import Row
 
@@ -37,10 +37,13 @@ def header(plan: Plan, folder: Path) -> str:
         sizes.append(f"validation {len(trainer.data.validation[1]):,}")
     if plan.parts.test is not None:
         sizes.append(f"test {plan.parts.test.n_samples:,}")
+    is_table = plan.data.columns is not None and plan.data.columns.has_header
+    hint = "preset     none; for tables --preset tabular is usually more accurate"
     rule = f"{trainer.config.optimizer}, schedule {settings.schedule}"
     return "\n".join([
         *described_data(plan.data),
         f"parts      {', '.join(sizes)} rows",
+        *([hint] if is_table else []),
         f"scale      {settings.scale}",
         f"optimizer  {rule}, batches of {trainer.state.history.batch_size}",
         f"device     {plan.net.backend.device}",
@@ -125,9 +128,15 @@ def test_figures(model: Model, test: Dataset | None) -> dict[str, Any]:
     found = model.evaluate(test.x, labels_of(model, test.y))
     if model.classes is not None and len(model.classes) == TWO and model.has_probabilities:
         found |= metrics_of(test.y, model.predict_proba(test.x), TWO, ["roc_auc"])
-    if model.classes is not None and (note := advice(test.y, found["accuracy"], model.classes)):
+    if model.threshold is not None:
+        found["threshold"] = model.threshold
+        names = ["f1", "balanced_accuracy"]
+        found |= metrics_of(
+            test.y, model.predict_proba(test.x), TWO, names, threshold=model.threshold
+        )
+    elif model.classes is not None and (note := advice(test.y, found["accuracy"], model.classes)):
         logger.warning("test %s", note)
-    return {f"test_{name}": value for name, value in found.items()}
+    return {n if n == "threshold" else f"test_{n}": value for n, value in found.items()}
 
 
 def finish(
@@ -156,12 +165,16 @@ def finish(
 
 
 def report(results: Mapping[str, Any]) -> None:
-    """Print the results, one per line, with their names in JSON."""
+    """Print the results, one per line, with their names in JSON, and deviations behind means."""
     width = max(map(len, results))
     for name, value in results.items():
+        deviation = results.get(f"{name}_sd")
+        if name.endswith("_sd") and name.removesuffix("_sd") in results:
+            continue
         if isinstance(value, float):
             digits = ".1f" if name == "seconds" else ".4f" if name.endswith(SCORES) else ".6g"
-            print(f"{name:<{width}}  {value:{digits}}")
+            spread = "" if deviation is None else f" +- {deviation:.2g}"
+            print(f"{name:<{width}}  {value:{digits}}{spread}")
         elif value is not None:
             print(f"{name:<{width}}  {value}")
 

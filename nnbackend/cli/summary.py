@@ -32,6 +32,8 @@ def run(args: argparse.Namespace) -> int:
         shown = ", ".join(str(label) for label in classes[:20])
         more = f", ... ({len(classes)} in total)" if len(classes) > 20 else ""
         print(f"classes  {shown}{more}")
+    if model.threshold is not None:
+        print(f"threshold {model.threshold:.4g}")
     print(f"\n{net.summary()}\n")
     print(_norms(net))
     if found.settings is not None:

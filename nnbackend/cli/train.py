@@ -16,7 +16,8 @@ from typing import Any
 
 from nnbackend.cli import SIGNALLED
 from nnbackend.cli.console import print_message
-from nnbackend.cli.plan import Plan, prepare
+from nnbackend.cli.parts import split_test
+from nnbackend.cli.plan import Plan, Source, fit_fold, prepare
 from nnbackend.cli.progress import EpochTable, RunWriter
 from nnbackend.cli.results import facts as describe_facts
 from nnbackend.cli.results import figures, finish, header, verdict
@@ -40,7 +41,9 @@ from nnbackend.cli.run_folder import (
 from nnbackend.cli.settings import default_text, explicit, resolve, to_toml
 from nnbackend.config import SETTINGS, TOPICS, Settings, interval
 from nnbackend.devices import get_backend
+from nnbackend.distributed import Communicator, world
 from nnbackend.errors import ArgumentError, BackendError, DivergedError
+from nnbackend.machine import rank_starter
 from nnbackend.model.resuming import device_of
 from nnbackend.persistence.atomic_file import sweep
 from nnbackend.persistence.checkpoints import (
@@ -127,6 +130,8 @@ def given(args: argparse.Namespace) -> dict[str, str]:
 def run(args: argparse.Namespace) -> int:
     """Train and return the exit code."""
     begin = time.perf_counter()
+    if rank_starter() is not None:
+        return _run_on_ranks(args, begin)
     with quiet_logging(args.quiet):
         found = given(args)
         settings, checkpoint = _settings(args, found)
@@ -139,7 +144,79 @@ def run(args: argparse.Namespace) -> int:
         plan = _plan(settings, found, checkpoint)
         to_toml(plan.settings)  # refuses names of files that have no place in it
         folder = Path(args.resume) if checkpoint else new_folder(args.out, plan.data.name)
-        return execute(plan, folder, checkpoint, begin, is_quiet=args.quiet, with_json=args.json)
+        known = {}
+        if settings.cv is not None and checkpoint is None:
+            known = _cross_validated(plan, settings, folder, args.quiet)
+        return execute(
+            plan, folder, checkpoint, begin, is_quiet=args.quiet, with_json=args.json, known=known
+        )
+
+
+def _run_on_ranks(args: argparse.Namespace, begin: float) -> int:
+    """Train as one of several processes; the first one prints and writes."""
+    from nnbackend.cli import ranks
+
+    communicator = world()
+
+    def make() -> tuple[Plan, Checkpoint | None, Path]:
+        found = given(args)
+        settings, checkpoint = _settings(args, found)
+        ranks.check_settings(settings, communicator)
+        plan = _plan(ranks.on_own_gpu(settings), found, checkpoint, communicator)
+        to_toml(plan.settings)
+        if communicator.rank:
+            return plan, checkpoint, Path()
+        folder = Path(args.resume) if checkpoint else new_folder(args.out, plan.data.name)
+        return plan, checkpoint, folder
+
+    with quiet_logging(args.quiet or communicator.rank > 0):
+        plan, checkpoint, folder = ranks.start_together(
+            communicator, make, lambda made: _same(made[0])
+        )
+        facts = ranks.described(communicator)
+        with ranks.ending_together(communicator):
+            if not (args.quiet or communicator.rank):
+                print(ranks.header(facts), file=sys.stderr)
+            return _train_on_rank(plan, checkpoint, folder, facts["size"], args, begin)
+
+
+def _train_on_rank(
+    plan: Plan, checkpoint: Checkpoint | None, folder: Path, n_ranks: int,
+    args: argparse.Namespace, begin: float,
+) -> int:  # fmt: skip
+    """Train a plan that all ranks share; return the exit code."""
+    trainer = plan.trainer
+    if trainer.ranks is None or trainer.ranks.is_first:
+        return execute(
+            plan, folder, checkpoint, begin,
+            is_quiet=args.quiet, with_json=args.json, known={"ranks": n_ranks},
+        )  # fmt: skip
+    if checkpoint is not None:
+        restore(trainer, (), checkpoint)
+    history = trainer.run()
+    number = trainer.interrupt.received or signal.SIGINT
+    return SIGNALLED + number if history.stop_reason == "interrupted" else 0
+
+
+def _same(plan: Plan) -> dict[str, Any]:
+    """Return what must be the same on all ranks."""
+    own = ("device", "precision")
+    values = {n: getattr(plan.settings, n) for n in SETTINGS if n not in own}
+    return values | {"rows": describe_facts(plan)["fingerprint"]}
+
+
+def _cross_validated(plan: Plan, settings: Settings, folder: Path, quiet: bool) -> dict[str, Any]:
+    """Return the results of --cv."""
+    from nnbackend.cli import cross_validation as cv  # which imports scikit-learn
+
+    backend = plan.net.backend
+    validation: Any = settings.validation or None
+    source = Source(settings, plan.data, plan.parts, validation)
+    rows = split_test(plan.data, settings).training
+    return cv.cross_validate(
+        rows, settings, lambda part: fit_fold(source, part, backend), folder / cv.FIGURES,
+        is_quiet=quiet,
+    )  # fmt: skip
 
 
 def execute(
@@ -193,7 +270,12 @@ def _settings(
     return settings, None
 
 
-def _plan(settings: Settings, found: Mapping[str, str], checkpoint: Checkpoint | None) -> Plan:
+def _plan(
+    settings: Settings,
+    found: Mapping[str, str],
+    checkpoint: Checkpoint | None,
+    communicator: Communicator | None = None,
+) -> Plan:
     """Return the plan of a run."""
     if checkpoint is None or "device" in found:
         backend = get_backend(settings.device)
@@ -201,7 +283,7 @@ def _plan(settings: Settings, found: Mapping[str, str], checkpoint: Checkpoint |
         backend = device_of(checkpoint)
     if checkpoint and settings.precision not in backend.precisions:
         settings = replace(settings, precision=None)  # as for a model loaded on another device
-    return prepare(settings, backend)
+    return prepare(settings, backend, communicator)
 
 
 def _learn(plan: Plan, folder: Path, is_quiet: bool, checkpoint: Checkpoint | None) -> None:

@@ -24,7 +24,7 @@ from nnbackend.cli.settings import read_config, resolve, to_toml
 from nnbackend.config import Settings
 from nnbackend.devices import get_backend
 from nnbackend.errors import ArgumentError, Fault
-from nnbackend.model.metrics import METRICS
+from nnbackend.metrics import METRICS
 from nnbackend.options import ABOVE_0, AT_LEAST_1, Kind, raise_all
 from nnbackend.plots.trials import trials as draw_trials
 from nnbackend.search.api import require_optuna
@@ -230,6 +230,8 @@ def _settings(args: argparse.Namespace) -> tuple[Settings, dict[str, Any]]:
         if not settings.validation:
             expected = "above 0 for a search, which needs rows to judge by"
             errors.append(Fault("validation", expected, settings.validation))
+        if settings.cv is not None:
+            errors.append(Fault("cv", "none for a search, which has folds", settings.cv))
     except ArgumentError as error:
         errors.append(error)
     raise_all(errors)
@@ -244,10 +246,14 @@ def _fixed(args: argparse.Namespace) -> set[str]:
 
 def _source(settings: Settings, fixed: set[str], folds: int | None) -> tuple[Source, int]:
     """Read the data; return it and the number of folds, with the validation rows that suit."""
+    by_column = settings.group or settings.time
+    if by_column and "validation" not in fixed:
+        settings = replace(settings, validation=JUDGING)
     source = read(settings)
-    given = source.validation if "validation" in fixed else None
+    is_given = "validation" in fixed or (by_column and folds in (None, 1))
+    given = source.validation if is_given else None
     folds, validation = check_folds(folds, source.parts.training, given)
-    if given is None:
+    if given is None and not by_column:
         share: Any = validation
         settings = replace(source.settings, validation=share)
         source = replace(source, settings=settings, validation=validation)

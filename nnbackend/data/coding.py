@@ -75,15 +75,17 @@ class ColumnCoding:
     def text_positions(self, names: tuple[str, ...], where: str) -> set[int]:
         """Return the columns of a table that must be read as text, even if they look like numbers.
 
+        With a decimal comma 1.500 is 1500, which only the text shows.
         Raises: DataError when the columns do not match.
         """
         features, target = self.match(names, where)
         positions = {
             at
             for at, raw in zip(features, self.used, strict=True)
-            if not isinstance(raw, NumberColumn)
+            if not isinstance(raw, NumberColumn) or raw.decimal == ","
         }
-        if target is not None and self.classes and isinstance(self.classes[0], str):
+        is_text = isinstance(self.classes[0], str) if self.classes else self.decimal == ","
+        if target is not None and is_text:
             positions.add(target)
         return positions
 

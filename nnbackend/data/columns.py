@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnbackend.data.dates import DAYS_OF_YEAR, days_of
-from nnbackend.data.number_text import Decimal, numbers_in
+from nnbackend.data.number_text import Decimal, decimal_of, numbers_in
 from nnbackend.data.tables import (
     Column,
     Numbers,
@@ -146,7 +146,10 @@ class FilledColumn(CodedColumn):
 
 @dataclass(frozen=True)
 class NumberColumn(FilledColumn):
-    """A column of numbers. decimal: how text is read that could be either, such as 1,234."""
+    """A column of numbers.
+
+    decimal: how text is read that could be either, such as 1,234, if no other cell shows it.
+    """
 
     decimal: Decimal = "."
     kind: ClassVar[str] = "number"
@@ -154,7 +157,8 @@ class NumberColumn(FilledColumn):
 
     def _values(self, cells: Column, unusual: Unusual) -> Numbers:
         unusual.note_lost_digits(self.name, cells)
-        return as_numbers(cells, self.decimal)
+        own = decimal_of([{c for c in cells if c}]) if isinstance(cells, list) else None
+        return as_numbers(cells, own or self.decimal)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnbackend.data.coding import ColumnCoding
+from nnbackend.data.keys import Keys, keys_of
 from nnbackend.data.many_levels import target_values
 from nnbackend.data.raw_tables import RawTable
 from nnbackend.data.splits import split_rows
@@ -112,11 +113,19 @@ class Dataset:
         return replace(self, x=x, columns=columns, feature_names=columns.feature_names)
 
     def split_positions(
-        self, fraction: float, seed: int
+        self, fraction: float, seed: int, keys: Keys | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the positions of the rows of `split`: (rest, held_out)."""
+        """Return the positions of the rows of `split`: (rest, held_out).
+
+        keys: groups to keep together, or times of which the latest are held out.
+        """
         labels = self.y if self.task == "classification" else None
-        return split_rows(self.n_samples, fraction, seed, labels)
+        return split_rows(self.n_samples, fraction, seed, labels, keys)
+
+    def keys(self, group: str | None, time: str | None) -> Keys | None:
+        """Return how the rows belong together, by the name of a column of the table."""
+        decimal = "." if self.columns is None else self.columns.decimal
+        return keys_of(self.raw, self.name, group, time, decimal)
 
     def split(self, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
         """Split into (rest, held_out), where held_out has about `fraction` of the rows.

@@ -20,6 +20,7 @@ class Preprocessing:
     columns: how a table's columns become features, the result of `ColumnCoding.to_dict`.
     encoder: how those features become the network's inputs.
     intervals: the errors to expect of a regression's predictions.
+    threshold: the probability above which the second of two classes is the answer, if not 0.5.
     """
 
     scaler: Scaler | None = None
@@ -28,3 +29,4 @@ class Preprocessing:
     columns: Mapping[str, Any] | None = None
     encoder: PiecewiseEncoder | None = None
     intervals: Intervals | None = None
+    threshold: float | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ from nnbackend.data.array_files import read_npy, read_npz
 from nnbackend.data.builtin import BUILTIN
 from nnbackend.data.coding import ColumnCoding
 from nnbackend.data.dataset import Dataset
-from nnbackend.data.deciding import FITS
+from nnbackend.data.deciding import FITS, decimal_sign
 from nnbackend.data.frames import is_table
 from nnbackend.data.idx_files import is_idx_name, read_idx_file, read_idx_folder
 from nnbackend.data.number_text import Decimal
@@ -21,6 +20,7 @@ from nnbackend.data.table_datasets import Training, code_dataset, fit_dataset
 from nnbackend.data.table_sources import TableSource
 from nnbackend.data.tables import Table, find_column, find_columns
 from nnbackend.data.targets import Task, check_task
+from nnbackend.data.thousands import has_fractions, warn_of_thousands, with_whole_numbers
 from nnbackend.errors import ArgumentError, DataError, Fault, Mention
 from nnbackend.suggestions import suggest
 
@@ -90,9 +90,9 @@ def load(
         "ignore": list(ignore) or None, "decimal": decimal,
     }  # fmt: skip
     others = {"coding": coding, "encoding": encoding, "query": query}
-    unused = partial(_check_unused, target=target, header=header)
+    more = {"target": target, "header": header, **lists}
     if isinstance(source, str) and source in BUILTIN:
-        unused(f"the built-in set {source!r}", **others, **lists)
+        _check_unused(f"the built-in set {source!r}", **others, **more)
         return _check_data_task(BUILTIN[source](), task)
     kind = _kind_of(source)
     if kind not in TABLES:
@@ -101,13 +101,10 @@ def load(
     table = TableSource(source, kind, header, encoding, query)
     _check_unused(table.where, **table.unused)
     if coding is not None:
-        unused("a file read with a coding, which settles it", **lists)
+        _check_unused("a file read with a coding, which settles it", **more)
         return _load_coded(table, task, missing, coding)
-    cells, target, kinds = _read_table(table, _TableOptions(target, column, categorical, ignore))
-    return fit_dataset(
-        cells, table.name, target=target, task=task, missing=missing, kinds=kinds, decimal=decimal,
-        training=training,
-    )  # fmt: skip
+    options = _TableOptions(target, column, categorical, ignore)
+    return _load_new(table, options, task, missing, decimal, training)
 
 
 def _check_choices(task: str | None, missing: str, decimal: str | None) -> None:
@@ -189,8 +186,25 @@ def _pairs(column: Sequence[str]) -> list[tuple[str, str]]:
     return [(name, kind) for name, _, kind in (text.rpartition("=") for text in column)]
 
 
+def _load_new(
+    source: TableSource, options: _TableOptions, task: Task | None, missing: str,
+    decimal: Decimal | None, training: Training | None,
+) -> Dataset:  # fmt: skip
+    """Read a table for training; in a table with decimal commas 1.500 is 1500."""
+    cells, target, kinds = _read_table(source, options)
+    if source.kind == "csv" and has_fractions(cells):
+        sign = decimal or decimal_sign(cells, kinds)
+        if sign == ",":  # it was read as 1.5, as nothing else in its column is text
+            cells = with_whole_numbers(_read_table(source, options, all_text=True)[0])
+        warn_of_thousands(cells, sign)
+    return fit_dataset(
+        cells, source.name, target=target, task=task, missing=missing, kinds=kinds, decimal=decimal,
+        training=training,
+    )  # fmt: skip
+
+
 def _read_table(
-    source: TableSource, options: _TableOptions
+    source: TableSource, options: _TableOptions, all_text: bool = False
 ) -> tuple[Table, str | int | None, dict[str, str]]:
     """Read a table without the ignored columns; return (table, target, kinds of columns by name).
 
@@ -198,6 +212,8 @@ def _read_table(
     """
 
     def as_text(names: tuple[str, ...], where: str) -> set[int]:
+        if all_text:
+            return set(range(len(names)))
         return {i for i, k in options.kinds(names, where).items() if k != "number"}
 
     def least_codes(names: tuple[str, ...], where: str) -> dict[int, float]:

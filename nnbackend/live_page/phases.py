@@ -24,6 +24,7 @@ from nnbackend.training.api import new_trainer
 from nnbackend.training.batching import epoch_order
 from nnbackend.training.loop import Trainer
 from nnbackend.training.step_runner import StepRunner
+from nnbackend.training.validating import validate
 
 HISTORY_BYTES, HISTORY_LENGTH = 64_000_000, 400
 KEPT_ENDS = 40  # snapshots at each end of the history that are not thinned out
@@ -64,7 +65,8 @@ class Phase:
         state, data = self.state, self.data
         row = {"train_loss": state.mean_loss()}
         if data.validation is not None:
-            row |= {f"valid_{k}": v for k, v in self.evaluate(*data.validation).items()}
+            found = validate(self.trainer, self.trainer.runner)
+            row |= {f"valid_{name}": value for name, value in found.items()}
         state.epoch, state.step_in_epoch, self._epoch = state.epoch + 1, 0, None
         state.history.rows.append(row)  # read by the schedule "plateau"
         return row

@@ -9,11 +9,18 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from nnbackend.backend import Backend
 from nnbackend.config import SETTINGS, Settings
 from nnbackend.data import Dataset, default_scaler_kind
 from nnbackend.data.preprocessing import Preprocessing
+from nnbackend.distributed import Communicator
 from nnbackend.errors import ArgumentError, Fault, Mention
+from nnbackend.metrics import METRICS
+from nnbackend.model.class_weights import class_weights
+from nnbackend.model.model import Model
+from nnbackend.model.thresholds import as_number, choose_threshold
 from nnbackend.named import FAMILIES, Family, make_named
 from nnbackend.network.activations import ACTIVATIONS, get_activation
 from nnbackend.network.layers import AbstractLayer, Dense, Dropout, Maxout
@@ -25,7 +32,7 @@ from nnbackend.training.config import TrainConfig
 from nnbackend.training.early_stopping import EarlyStopping
 from nnbackend.training.loop import Trainer
 from nnbackend.training.optimizers import get_optimizer
-from nnbackend.training.preparation import Validation
+from nnbackend.training.preparation import TrainingData, Validation
 
 # Valid losses of each task; the first is the default.
 LOSSES_OF: dict[str, tuple[str, ...]] = {
@@ -67,8 +74,10 @@ def complete(settings: Settings, data: Dataset, backend: Backend) -> Settings:
     assert data.task is not None
     loss = settings.loss or LOSSES_OF[data.task][0]
     name = _name_of_optimizer(settings)
-    _, _, rate, momentum = all_of(
+    _, _, _, _, rate, momentum = all_of(
         lambda: _check_loss(loss, data),
+        lambda: class_weights(settings.class_weight, data.y, data.classes),
+        lambda: check_threshold(settings, data),
         lambda: _check_hyperparameters(name, settings.learning_rate, settings.momentum),
         lambda: None if name == "lbfgs" else _given_or_own("learning_rate", settings),
         lambda: _given_or_own("momentum", settings) if name == "sgd" else None,
@@ -84,10 +93,17 @@ def complete(settings: Settings, data: Dataset, backend: Backend) -> Settings:
         batch_size=None if name == "lbfgs" else settings.batch_size,
         scale=_scale(data) if settings.scale in (None, "auto") else settings.scale,
         dropout=_dropout(settings) if settings.dropout is None else settings.dropout,
-        monitor=settings.monitor or ("train_loss" if settings.validation == 0.0 else "valid_loss"),
+        monitor=_monitor(settings),
         device=backend.device,
         precision=settings.precision or backend.precision,
     )
+
+
+def _monitor(settings: Settings) -> str:
+    """Return the column that selects the best epoch; roc_auc means valid_roc_auc."""
+    if settings.monitor is None:
+        return "train_loss" if settings.validation == 0.0 else "valid_loss"
+    return f"valid_{settings.monitor}" if settings.monitor in METRICS else settings.monitor
 
 
 def _check_hyperparameters(optimizer: str, rate: float | None, momentum: float | None) -> None:
@@ -198,19 +214,57 @@ def build_config(settings: Settings) -> TrainConfig:
 
 
 def build_trainer(
-    settings: Settings, data: Dataset, validation: Validation, backend: Backend
+    settings: Settings,
+    data: Dataset,
+    validation: Validation,
+    backend: Backend,
+    communicator: Communicator | None = None,
 ) -> Trainer:
     """Return the trainer of completed settings for training rows."""
     net = build_network(settings, data, backend)
+    weights = class_weights(settings.class_weight, data.y, data.classes)
+    if weights is not None and isinstance(validation, tuple) and len(validation) == 2:
+        validation = (*validation, weights[validation[1]])
     return new_trainer(
         net, data.x, data.y, build_config(settings),
+        sample_weight=None if weights is None or data.y is None else weights[data.y],
         validation=validation,
         preprocessing=Preprocessing(
             classes=data.classes, columns=None if data.columns is None else data.columns.to_dict()
         ),
         scale=settings.scale,
         scale_targets=settings.task == "regression" and net.loss.name in SCALES_TARGETS,
+        communicator=communicator,
     )  # fmt: skip
+
+
+def check_threshold(settings: Settings, data: Dataset) -> None:
+    """Raise ArgumentError for a threshold that cannot be chosen, or of other than two classes."""
+    rule = settings.threshold
+    if rule is None:
+        return
+    if data.n_classes != 2:
+        what = f"{data.n_classes} classes" if data.n_classes else "values"
+        raise ArgumentError(
+            Mention("threshold"), f" is for two classes. Received: a target of {what}. Omit it."
+        )
+    if as_number(rule) is None and settings.validation == 0.0:
+        raise ArgumentError(
+            Mention("threshold", rule), " needs validation rows. Received: none. Use a number, or "
+            "omit ", Mention("validation"), ".",
+        )  # fmt: skip
+
+
+def with_threshold(model: Model, rule: str, data: TrainingData) -> Model:
+    """Return a model with a threshold: a number, or the best by a rule for the validation rows."""
+    number = as_number(rule)
+    if number is None:
+        assert data.validation is not None
+        x, y, _ = data.validation
+        codes = y if y.ndim == 1 else y[:, -1]
+        number = choose_threshold(codes.astype(np.int64), model.predict_proba(x)[:, 1], rule)
+    model.threshold = number
+    return model
 
 
 def _hidden_layer(width: int, activation: str) -> AbstractLayer:

@@ -8,7 +8,7 @@ import numpy as np
 
 from nnbackend.data.coding import ColumnCoding
 from nnbackend.errors import ArgumentError
-from nnbackend.model.metrics import METRICS, metrics_of
+from nnbackend.metrics import METRICS, metrics_of
 from nnbackend.model.model import Model
 
 

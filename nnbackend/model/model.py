@@ -104,7 +104,7 @@ class Model:
         trainer = self.new_trainer(
             x, y, TrainConfig.of(options),
             validation=options.validation, sample_weight=options.sample_weight,
-            callbacks=options.callbacks,
+            callbacks=options.callbacks, communicator=options.communicator,
         )  # fmt: skip
         before = self.preprocessing, self._is_fitted
         self.preprocessing, self._is_fitted = trainer.data.preprocessing, True
@@ -125,6 +125,7 @@ class Model:
         validation: Validation = None,
         sample_weight: Any = None,
         callbacks: Sequence[Callback] = (),
+        communicator: Any = None,
     ) -> Trainer:
         """Return the Trainer of `fit`, before its first step."""
         known, table, name = self.preprocessing, None, None
@@ -154,6 +155,7 @@ class Model:
             sample_weight=sample_weight, validation=validation, preprocessing=known,
             scale=None if self._is_fitted else self.scale,
             scale_targets=self.scale_targets and not self._is_fitted, callbacks=callbacks,
+            communicator=communicator,
         )  # fmt: skip
 
     # ---- prediction and evaluation ----------------------------------------------------------
@@ -182,10 +184,13 @@ class Model:
         """
         net, known, out = self.network, self.preprocessing, self.outputs(x)
         is_yes_or_no = net.loss.name == "binary_cross_entropy"
+        threshold = known.threshold or 0.5
         if net.n_out == 1 and (self.is_classifier or is_yes_or_no):
-            return self._labels((out[:, 0] > 0.5).astype(np.int64))
+            return self._labels((out[:, 0] > threshold).astype(np.int64))
         if is_yes_or_no:
             return (out > 0.5).astype(np.int64)
+        if known.threshold is not None:
+            return self._labels((out[:, 1] > threshold).astype(np.int64))
         if self.is_classifier:
             return self._labels(out.argmax(axis=1))
         values = out if known.target_scaler is None else known.target_scaler.inverse(out)
@@ -204,6 +209,30 @@ class Model:
                 f"tabular. Received: {self!r}."
             )
         return known.bounds(self.predict(x), level)
+
+    @property
+    def threshold(self) -> float | None:
+        """The probability above which the second of two classes is the answer; None: 0.5.
+
+        Set it where the errors cost differently, or the classes have very different shares.
+        `nnbackend.model.thresholds.choose_threshold` finds the best one for a metric or a cost.
+        """
+        return self.preprocessing.threshold
+
+    @threshold.setter
+    def threshold(self, value: float | None) -> None:
+        if value is not None:
+            check("threshold", value, lambda v: 0.0 < v < 1.0, "a number between 0 and 1, or None")
+            is_yes_or_no = self.network.n_out == 1 and self.network.loss.name.startswith("binary")
+            if not self.has_probabilities or not (
+                is_yes_or_no or (self.is_classifier and self.network.n_out <= 2)
+            ):
+                raise ArgumentError(
+                    "A threshold needs the probabilities of two classes. "
+                    f"Received: {self!r}. Leave it out."
+                )
+            value = float(value)
+        self.preprocessing = replace(self.preprocessing, threshold=value)
 
     @property
     def has_probabilities(self) -> bool:
@@ -230,7 +259,7 @@ class Model:
 
         y: labels or values, or a column's name; by default the column that was the target of `fit`.
         """
-        net, known = self.network, self.preprocessing
+        net, known, rows = self.network, self.preprocessing, x
         x, y = self._features(x), code_target(x, y, known.columns)
         if y is None:
             raise ArgumentError("evaluate needs targets y. Received: none, and no target column.")
@@ -239,7 +268,12 @@ class Model:
         target = encode_targets(net, _codes(y, known), n, known)
         weight = validation.sample_weights(sample_weight, n, net.dtype, net.backend)
         score = score_for(net, target, known)
-        return net.evaluate_prepared(x, target, weight, score, scaler=known.scaler)
+        found = net.evaluate_prepared(x, target, weight, score, scaler=known.scaler)
+        if known.threshold is not None:
+            is_second = (target if target.ndim == 1 else target[:, -1]) > 0
+            hits = (self.outputs(rows)[:, -1] > known.threshold) == is_second
+            found["accuracy"] = float(np.average(hits, weights=weight))
+        return found
 
     def inputs(self, x: Any) -> np.ndarray:
         """Return raw rows as the first layer sees them: (n, n_in), scaled and rounded."""

@@ -50,6 +50,7 @@ def resume(
     losses: Iterable[Loss] = (),
     device: str | Backend | None = None,
     callbacks: Sequence[Callback] = (),
+    communicator: Any = None,
 ) -> tuple[Model, History]:
     """Resume the run whose checkpoints are in a folder; return its model and history.
 
@@ -63,7 +64,8 @@ def resume(
 
     Parameters, optimizer state, history and stopping decision become the same as without the
     interruption: bit for bit on the same device and versions, else within rounding. The state of
-    custom callbacks is not stored.
+    custom callbacks is not stored. communicator: as for `nnbackend.train`; the number of ranks may
+    be another one.
 
     Raises: ModelFileError for invalid files; ArgumentError when data or options differ from those
     of the run.
@@ -83,7 +85,7 @@ def resume(
         callbacks = [*callbacks, writer]
     trainer = model.new_trainer(
         x, y, config,
-        sample_weight=sample_weight, callbacks=callbacks,
+        sample_weight=sample_weight, callbacks=callbacks, communicator=communicator,
         validation=share if validation is None else validation,
     )  # fmt: skip
     restore(trainer, trainer.callbacks, checkpoint)

@@ -35,11 +35,7 @@ ENTRIES = {
     *("format", "versions", "dtype", "seed", "n_in", "layers", "loss"),
     *("classes", "scaler", "target_scaler", "columns"),
 }
-OPTIONAL = {
-    "precision",
-    "encoder",
-    "intervals",
-}  # in files that need them
+OPTIONAL = {"precision", "encoder", "intervals", "threshold"}  # in files that need them
 DTYPES = ("float32", "float64")
 PRECISIONS = ("float32", "tf32", "bf16")
 
@@ -102,7 +98,14 @@ def build_preprocessing(description: Mapping[str, Any], arrays: Arrays) -> Prepr
             description["columns"],
             _build_encoder(description),
             Intervals.from_dict(description["intervals"]) if "intervals" in description else None,
+            _build_threshold(description.get("threshold")),
         )
+
+
+def _build_threshold(stored: Any) -> float | None:
+    if stored is None or (isinstance(stored, float) and 0.0 < stored < 1.0):
+        return stored
+    raise ValueError(f"a threshold of {reprlib.repr(stored)}")
 
 
 def plan(

@@ -65,6 +65,7 @@ def describe_model(net: Network, known: Preprocessing) -> dict[str, Any]:
         "columns": dict(known.columns) if isinstance(known.columns, Mapping) else known.columns,
         **({} if known.encoder is None else {"encoder": known.encoder.to_dict()}),
         **({} if known.intervals is None else {"intervals": known.intervals.to_dict()}),
+        **({} if known.threshold is None else {"threshold": known.threshold}),
     }
 
 

@@ -255,7 +255,12 @@ def _answers(net: Network, known: Preprocessing, graph: Graph, kind: int) -> Out
         return {"label": (codes, INT64, shape), "probabilities": (y, kind, shape)}
     if n_out == 1:  # the share of the second class
         y = graph.add("Concat", graph.add("Sub", graph.constant(1.0, dtype), y), y, axis=1)
-    code = graph.add("ArgMax", y, axis=1, keepdims=0)
+    if known.threshold is None:
+        code = graph.add("ArgMax", y, axis=1, keepdims=0)
+    else:
+        second = graph.add("Gather", y, graph.constant(1, "int64"), axis=1)
+        above = graph.add("Greater", second, graph.constant(known.threshold, dtype))
+        code = graph.add("Cast", above, to=INT64)
     label, label_kind = _labels(code, known.classes, graph)
     name = "probabilities" if has_shares else "scores"
     return {"label": (label, label_kind, ["n"]), name: (y, kind, ["n", max(n_out, 2)])}

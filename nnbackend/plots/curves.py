@@ -13,7 +13,7 @@ from nnbackend.plots.figures import FAINT, INK, TRAIN, VALID, new_figure, save
 from nnbackend.training.history import History, Row
 
 LOG_FROM = 20.0  # a loss that falls by this factor is drawn on a logarithmic scale
-NAMES = {"accuracy": "accuracy", "r2": "R²"}
+NAMES = {"r2": "R²", "roc_auc": "ROC-AUC", "f1": "F1", "mcc": "MCC", "rmse": "RMSE", "mae": "MAE"}
 
 
 def curves(
@@ -31,7 +31,8 @@ def curves(
         monitor = "valid_loss" if "valid_loss" in rows[0] else "train_loss"
     past = History(monitor, rows)
     _ = past[monitor]  # raises an error that names an unknown column
-    score = next((n for n in rows[0] if n.startswith("valid_") and n != "valid_loss"), None)
+    scores = [name for name in rows[0] if name.startswith("valid_") and name != "valid_loss"]
+    score = monitor if monitor in scores else next(iter(scores), None)
 
     figure = new_figure(9.6 if score else 5.6, 4.0)
     axes = figure.subplots(1, 2 if score else 1, squeeze=False)[0]
@@ -42,7 +43,7 @@ def curves(
     if losses.size and losses.min() > 0 and losses.max() / losses.min() >= LOG_FROM:
         _make_logarithmic(axes[0], losses.max() / losses.min())
     if score:
-        _draw_lines(axes[1], past, [score], NAMES.get(score.removeprefix("valid_"), score))
+        _draw_lines(axes[1], past, [score], _title(score))
     save(figure, path)
 
 
@@ -85,6 +86,11 @@ def _draw_lines(axes: Any, past: History, names: list[str], title: str) -> None:
         axes.spines[side].set_visible(False)
     if len(names) > 1:
         axes.legend(frameon=False)
+
+
+def _title(score: str) -> str:
+    name = score.removeprefix("valid_")
+    return NAMES.get(name, name.replace("_", " "))
 
 
 def _part_of(column: str) -> str:

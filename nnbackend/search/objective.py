@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +16,11 @@ import numpy as np
 
 from nnbackend.config import DEFAULTS, Settings
 from nnbackend.data import Dataset
+from nnbackend.data.splits import fold_rows
 from nnbackend.devices import get_backend
 from nnbackend.errors import ArgumentError, Fault, Mention
-from nnbackend.model.building import build_trainer, complete
-from nnbackend.model.metrics import METRICS, metrics_of
+from nnbackend.metrics import METRICS
+from nnbackend.model.building import build_trainer, complete, with_threshold
 from nnbackend.model.model import Model
 from nnbackend.search.space import Space, apply, suggest_values
 from nnbackend.suggestions import suggest
@@ -98,9 +97,10 @@ class Problem:
         if self.folds == 1:
             yield self.data, self.validation
             return
-        data, y = self.data, self.data.y
-        assert y is not None
-        for rest, held_out in _folds(y, self.folds, self.settings.seed, data.classes is not None):
+        data, s = self.data, self.settings
+        labels = data.y if data.classes is not None else None
+        keys = data.keys(s.group, s.time)
+        for rest, held_out in fold_rows(data.n_samples, self.folds, s.seed, labels, keys):
             held = data.rows(held_out)
             yield data.rows(rest), (held.x, held.y)
 
@@ -109,22 +109,9 @@ class Problem:
         """The column of the history with the metric, if it has one."""
         return f"valid_{self.metric}"
 
-    def value(self, trainer: Run) -> float:
-        """Return the metric of the network's weights on the validation rows."""
-        data, model = trainer.data, Model.from_parts(trainer.net, trainer.data.preprocessing)
-        assert data.validation is not None
-        x, y, _ = data.validation
-        classes, scaler = model.classes, data.preprocessing.target_scaler
-        if classes is not None:
-            y = y.argmax(axis=1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(len(y))
-            found = metrics_of(
-                y.astype(np.int64), model.predict_proba(x), len(classes), [self.metric]
-            )
-        else:
-            values = y if scaler is None else scaler.inverse(y)
-            predicted = model.predict(x)
-            found = metrics_of(values.reshape(predicted.shape), predicted, 0, [self.metric])
-        return found[self.metric]
+    def value(self, trainer: Run, theta: Any = None) -> float:
+        """Return the metric of the validation rows. theta: other weights than the network's."""
+        return trainer.data.measured(trainer.net, theta, [self.metric])[self.metric]
 
     def judge(self, histories: Sequence[History]) -> tuple[float, int]:
         """Return the mean metric of the folds at the epoch that is best on average, and the epoch.
@@ -189,20 +176,6 @@ def check_folds(folds: int | None, data: Dataset, validation: Validation) -> tup
     return folds, validation
 
 
-def _folds(
-    y: np.ndarray, n: int, seed: int, are_classes: bool
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (other rows, held-out rows) of each fold; classes are spread evenly if possible."""
-    from sklearn.model_selection import KFold, StratifiedKFold
-
-    seed %= 1 << 32  # as scikit-learn takes it
-    is_possible = are_classes and y.ndim == 1 and int(np.bincount(y).max()) >= n
-    kind = StratifiedKFold if is_possible else KFold
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of classes with fewer rows than folds
-        yield from kind(n, shuffle=True, random_state=seed).split(y, y if is_possible else None)
-
-
 class TrialMonitor(Callback):
     """Callback that reports a trial's progress, and ends it if it is pruned or out of time.
 
@@ -223,8 +196,7 @@ class TrialMonitor(Callback):
 
     def on_epoch_end(self, trainer: Run, row: Row) -> bool | None:
         if self.problem.folds > 1 and self.problem.column not in row:
-            with evaluated_weights(trainer):
-                row[self.problem.column] = self.problem.value(trainer)
+            row[self.problem.column] = self.problem.value(trainer, trainer.state.weights)
         epoch, epochs = int(row["epoch"]), trainer.config.epochs
         self.is_late = time.time() > self.deadline and epoch < epochs
         lowest = min(trainer.state.history.costs)
@@ -286,26 +258,14 @@ def run_trial(problem: Problem, trial: Trial, deadline: float | None) -> Outcome
     return Outcome(state, value, facts)
 
 
-@contextmanager
-def evaluated_weights(trainer: Run) -> Iterator[None]:
-    """Put the weights that are validated, which may be averaged ones, into the network."""
-    net, weights = trainer.net, trainer.state.weights
-    current = net.backend.empty(tuple(net.theta.shape), net.dtype)
-    net.backend.copy(net.theta, current)
-    net.backend.copy(weights, net.theta)
-    try:
-        yield
-    finally:
-        net.backend.copy(current, net.theta)
-
-
 def refit(problem: Problem, settings: Settings) -> tuple[Model, History]:
     """Return the model of the best settings, trained as in its trial, and its history."""
     trainer = problem.trainer(settings)
     history = trainer.run()
     if history.rows:
         trainer.state.restore_best()
-    return Model.from_parts(trainer.net, trainer.data.preprocessing), history
+    model, rule = Model.from_parts(trainer.net, trainer.data.preprocessing), settings.threshold
+    return model if rule is None else with_threshold(model, rule, trainer.data), history
 
 
 def shortened(settings: Settings, epochs: int) -> Settings:

@@ -33,6 +33,7 @@ def describe(model: Model, name: str) -> dict[str, Any]:
         "n_features": model.n_features,
         "classes": None if known.classes is None else list(known.classes),
         "has_probabilities": model.has_probabilities,
+        "threshold": known.threshold,
         "has_intervals": known.intervals is not None,
         "versions": versions(),
     }

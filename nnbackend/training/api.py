@@ -9,6 +9,7 @@ from typing import Any
 from nnbackend.config import TrainOptions
 from nnbackend.data.preprocessing import Preprocessing
 from nnbackend.data.scalers import Scaler
+from nnbackend.distributed import as_communicator
 from nnbackend.errors import ArgumentError
 from nnbackend.network.network import Network
 from nnbackend.options import keywords_of
@@ -26,6 +27,7 @@ class FitOptions(TrainOptions):
     validation: Validation = None
     sample_weight: Any = None
     callbacks: Sequence[Callback] = ()
+    communicator: Any = None
 
 
 @keywords_of(FitOptions)
@@ -37,6 +39,8 @@ def train(net: Network, x: Any, y: Any, options: FitOptions) -> History:
     y: class codes (n,), from 0; or targets (n,) or (n, n_out).
     validation: (x, y), (x, y, sample_weight), or the fraction of the rows to hold out.
     sample_weight: (n,).  callbacks: a list of `nnbackend.Callback`.
+    communicator: `nnbackend.distributed.world()` or one of mpi4py, for a run on several processes,
+    all of which make this call; only the first one calls the callbacks.
     {options}
     Names of formulas may be objects too, and a schedule a function of the step.
     The history's train_loss is the mean over the epoch's steps, without penalties.
@@ -51,7 +55,7 @@ def train(net: Network, x: Any, y: Any, options: FitOptions) -> History:
     return new_trainer(
         net, x, y, TrainConfig.of(options),
         sample_weight=options.sample_weight, validation=options.validation,
-        callbacks=options.callbacks,
+        callbacks=options.callbacks, communicator=options.communicator,
     ).run()  # fmt: skip
 
 
@@ -67,6 +71,7 @@ def new_trainer(
     scale: str | Scaler | None = None,
     scale_targets: bool = False,
     callbacks: Sequence[Callback] = (),
+    communicator: Any = None,
 ) -> Trainer:
     """Return the Trainer of a run, with options and data checked.
 
@@ -83,4 +88,4 @@ def new_trainer(
         preprocessing=preprocessing, scale=scale, scale_targets=scale_targets, seed=config.seed,
         monitor=config.early_stopping.monitor if config.early_stopping else None,
     )  # fmt: skip
-    return Trainer(net, data, config, callbacks)
+    return Trainer(net, data, config, callbacks, as_communicator(communicator))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from nnbackend.errors import DivergedError, Mention
 from nnbackend.training.run import Run
 
@@ -22,3 +24,16 @@ def diverged(run: Run, what: str) -> DivergedError:
     error.add_note(f"optimizer: {rule}")
     error.history = history
     return error
+
+
+def mean_loss(run: Run) -> float:
+    """Return the mean loss of the epoch so far; raise DivergedError if it is not finite."""
+    if not math.isfinite(loss := run.state.mean_loss()):
+        raise diverged(run, f"the training loss became {loss}")
+    return loss
+
+
+def check_weights(run: Run) -> None:
+    """Raise DivergedError if a weight is not finite."""
+    if not run.state.is_finite():
+        raise diverged(run, "weights became infinite or not a number")

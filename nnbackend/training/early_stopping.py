@@ -14,7 +14,8 @@ from nnbackend.training.history import History
 class EarlyStopping(Checked):
     """Rule that stops when the monitored value has not improved for `patience` epochs.
 
-    monitor: a column of the history; by default valid_loss, or train_loss without validation.
+    monitor: a column of the history, or valid_ and the name of a metric, as in valid_roc_auc, which
+    is then measured; by default valid_loss, or train_loss without validation.
     min_delta: the smallest improvement that counts.  restore_best: end with the best weights.
     The decision depends on the history alone, so a resumed run makes the same decision.
     Source: Prechelt 1998, criterion UP.

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 from nnbackend.errors import ArgumentError
+from nnbackend.metrics import METRICS
 from nnbackend.suggestions import suggest
 
 Row = dict[str, float]
 
 # For these values larger is better; for all others smaller is better.
-LARGER_IS_BETTER = ("accuracy", "r2")
+LARGER_IS_BETTER = tuple(metric.name for metric in METRICS.values() if metric.more_is_better)
 
 
 @dataclass

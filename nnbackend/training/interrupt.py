@@ -16,17 +16,20 @@ class InterruptGuard:
     Guards nest: each of them sees a request.
     signals: further signals that set `requested`, such as SIGTERM; repeated ones have no effect.
     received: the number of the signal that was received.
+    is_shared: on several ranks, `requested` is set by `agree` alone, at the same step of all.
+    is_asked: whether this process has asked for an interrupt.
     """
 
     def __init__(self) -> None:
-        self.requested = False
+        self.is_shared = self.is_asked = self._requested = False
         self.received: int | None = None
         self.signals: tuple[int, ...] = ()
         self._before: dict[int, Any] = {}
         self._outer: InterruptGuard | None = None
 
     def __enter__(self) -> InterruptGuard:
-        self.requested, self.received, self._outer = False, None, None
+        self.is_asked = self._requested = False
+        self.received, self._outer = None, None
         if threading.current_thread() is not threading.main_thread():
             return self
         # A program that ignores or handles a signal itself keeps its own handler.
@@ -52,8 +55,24 @@ class InterruptGuard:
         while self._before:
             signal.signal(*self._before.popitem())
 
+    @property
+    def requested(self) -> bool:
+        """Whether the run shall stop after the current steps."""
+        return self._requested
+
+    @requested.setter
+    def requested(self, value: bool) -> None:
+        self.is_asked = value
+        if not self.is_shared:
+            self._requested = value
+
+    def agree(self, is_asked: bool, number: int | None) -> None:
+        """Stop all ranks, or none. number: that of a rank's signal."""
+        self._requested = is_asked
+        self.received = self.received or number
+
     def _request(self, number: int, frame: FrameType | None) -> None:
-        if self.requested and number == signal.SIGINT:
+        if self.is_asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested, self.received = True, number
         if self._outer is not None and not self._outer.requested:

@@ -12,6 +12,7 @@ from nnbackend.training.batching import BatchLoader
 from nnbackend.training.config import TrainConfig
 from nnbackend.training.lbfgs import LBFGSSteps
 from nnbackend.training.micro_batches import halving, log_divided
+from nnbackend.training.ranks import Ranks
 from nnbackend.training.state import TrainState
 from nnbackend.training.step import Step, StepBuilder
 
@@ -23,9 +24,10 @@ class LBFGSRunner:
     first_step_end = 0.0
 
     def __init__(
-        self, net: Network, loader: BatchLoader, config: TrainConfig, state: TrainState
-    ) -> None:
-        self.state, builder = state, StepBuilder(net, loader, config, state)
+        self, net: Network, loader: BatchLoader, config: TrainConfig, state: TrainState,
+        ranks: Ranks | None = None,
+    ) -> None:  # fmt: skip
+        self.state, builder = state, StepBuilder(net, loader, config, state, ranks)
         self.steps = state.lbfgs = LBFGSSteps(
             config.optimizer, net.backend, net.theta, builder.grad, new_objective(builder)
         )

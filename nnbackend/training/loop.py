@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 
+from nnbackend.distributed import Communicator
 from nnbackend.network.network import Network
 from nnbackend.training.batching import BatchLoader
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.config import TrainConfig
-from nnbackend.training.divergence import diverged
+from nnbackend.training.divergence import check_weights, mean_loss
 from nnbackend.training.history import History, Row
 from nnbackend.training.lbfgs import LBFGS
 from nnbackend.training.lbfgs_runner import LBFGSRunner
 from nnbackend.training.preparation import TrainingData
 from nnbackend.training.run import Run
 from nnbackend.training.step_runner import StepRunner
+from nnbackend.training.validating import validate
 
 CHECK_SECONDS = 1.0  # between two checks of the loss within an epoch
 
@@ -36,13 +37,16 @@ class Trainer(Run):
         data: TrainingData,
         config: TrainConfig,
         callbacks: Sequence[Callback] = (),
+        communicator: Communicator | None = None,
     ) -> None:
         # First, because it needs most of the memory.
         loader = BatchLoader(net, data, config.batch_rows(len(data.rows)))
-        super().__init__(net, data, config)
-        self.callbacks = tuple(callbacks)
+        super().__init__(net, data, config, communicator)
+        self.callbacks = tuple(callbacks) if self.ranks is None or self.ranks.is_first else ()
         new_runner = LBFGSRunner if isinstance(config.optimizer, LBFGS) else StepRunner
-        self.runner: LBFGSRunner | StepRunner = new_runner(net, loader, config, self.state)
+        self.runner: LBFGSRunner | StepRunner = new_runner(
+            net, loader, config, self.state, self.ranks
+        )
 
     def run(self) -> History:
         """Train until the last epoch, a stop rule or an interrupt; return the history."""
@@ -62,14 +66,14 @@ class Trainer(Run):
                         # Without the first step, which compiles kernels.
                         begin = max(begin, self.runner.first_step_end)
                     self._end_epoch(metrics, time.perf_counter() - begin)
-                self._check_weights()
+                check_weights(self)
                 for callback in self.callbacks:
                     callback.on_pause(self)
         except KeyboardInterrupt:
             self.interrupt.requested = True
         if self.interrupt.requested:
             history.stop_reason = "interrupted"
-            self._check_weights()
+            check_weights(self)
         history.stop_reason = history.stop_reason or "epochs"
         if state.ema_weights is not None:
             backend.copy(state.ema_weights, state.theta)
@@ -89,23 +93,23 @@ class Trainer(Run):
         for _ in self.runner.run_epoch():
             for callback in self.callbacks:
                 callback.on_progress(self, state.step_in_epoch, state.steps_per_epoch)
-            if time.perf_counter() - checked > CHECK_SECONDS:
-                self._mean_loss()
+            if self.ranks is not None or time.perf_counter() - checked > CHECK_SECONDS:
+                mean_loss(self)
                 checked = time.perf_counter()
             if self.interrupt.requested:
                 break
-        return {"train_loss": self._mean_loss(), "learning_rate": self.runner.learning_rate}
+        return {"train_loss": mean_loss(self), "learning_rate": self.runner.learning_rate}
 
     def _end_epoch(self, metrics: Row, seconds: float) -> None:
         """Validate, add a row to the history, save the best weights and check the stop rules."""
-        self._check_weights()
+        check_weights(self)
         state, history, stopping = self.state, self.state.history, self.config.early_stopping
         state.epoch, state.step_in_epoch = state.epoch + 1, 0
         row: Row = {"epoch": state.epoch, "train_loss": metrics["train_loss"]}
         if self.data.validation is not None:
-            row |= {f"valid_{name}": value for name, value in self._validate().items()}
+            row |= {f"valid_{name}": value for name, value in validate(self, self.runner).items()}
         row |= {"learning_rate": metrics["learning_rate"], "seconds": seconds}
-        history.rows.append(row)
+        history.rows.append(row := self.agreed(row))
         if history.best_index == len(history) - 1:
             state.save_best()
         if state.lbfgs is not None and state.lbfgs.converged:
@@ -115,28 +119,4 @@ class Trainer(Run):
         for callback in self.callbacks:  # every callback runs, even after one has stopped the run
             if callback.on_epoch_end(self, row):
                 history.stop_reason = history.stop_reason or "callback"
-
-    def _validate(self) -> dict[str, float]:
-        """Evaluate the validation rows; free the memory of prepared steps if it is needed."""
-        data, scaler = self.data, self.data.preprocessing.scaler
-        assert data.validation is not None
-        while True:
-            try:
-                return self.net.evaluate_prepared(
-                    *data.validation, data.score, scaler=scaler, theta=self.state.weights
-                )
-            except MemoryError:
-                if not self.runner.can_free_memory():
-                    raise
-            self.runner.free_memory()
-
-    def _mean_loss(self) -> float:
-        """Return the mean loss of the epoch so far; raise DivergedError if it is not finite."""
-        if not math.isfinite(loss := self.state.mean_loss()):
-            raise diverged(self, f"the training loss became {loss}")
-        return loss
-
-    def _check_weights(self) -> None:
-        if not self.state.is_finite():
-            what = "weights became infinite or not a number"
-            raise diverged(self, what)
+        self.agree_on_stop()

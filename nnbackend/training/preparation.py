@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
@@ -15,7 +16,9 @@ from nnbackend.data.scalers import Scaler, fit_scaler
 from nnbackend.data.sparse import SparseRows
 from nnbackend.data.splits import split_rows
 from nnbackend.errors import ArgumentError, Fault, Mention, ShapeError
+from nnbackend.metrics import metrics_of, suitable_names
 from nnbackend.network.evaluation.scores import ACCURACY, BINARY_ACCURACY, Score
+from nnbackend.network.layers import Dense
 from nnbackend.network.network import Network
 from nnbackend.options import check
 from nnbackend.suggestions import suggest
@@ -31,7 +34,8 @@ class TrainingData:
 
     x: all raw rows.  y: encoded targets.  rows: the indices of the rows to train on.
     validation: the held-out or given rows.  validation_share: the fraction that is held out.
-    score: what validation measures.
+    score: what validation measures besides the loss.
+    metrics: names of further metrics that it measures.
     """
 
     x: Array
@@ -42,6 +46,29 @@ class TrainingData:
     preprocessing: Preprocessing
     validation: Part | None = None
     validation_share: float | None = None
+    metrics: tuple[str, ...] = ()
+
+    def measured(
+        self, net: Network, theta: Array | None = None, metrics: Sequence[str] | None = None
+    ) -> dict[str, float]:
+        """Return metrics of the validation rows, each row counted once; by default its metrics.
+
+        theta (P,): other parameters than the network's.
+        """
+        names = self.metrics if metrics is None else metrics
+        if not names or self.validation is None:
+            return {}
+        x, y, _ = self.validation
+        known = self.preprocessing
+        out = net.outputs(x, known.scaler, theta=theta)
+        n_classes = classes_measured(net, y, known)
+        if n_classes:
+            codes = y if y.ndim == 1 else y[:, 0] if net.n_out == 1 else y.argmax(axis=1)
+            out = np.concatenate([1.0 - out, out], axis=1) if net.n_out == 1 else out
+            return metrics_of(codes.astype(np.int64), out, n_classes, names)
+        if known.target_scaler is not None:
+            y, out = known.target_scaler.inverse(y), known.target_scaler.inverse(out)
+        return metrics_of(y.reshape(out.shape), out, 0, names)
 
 
 def prepare_data(
@@ -86,8 +113,8 @@ def prepare_data(
     elif validation_set is not None:
         part = _check_validation(net, validation_set, known)
     score = score_for(net, y_codes, known)
-    _check_monitor(score, part, monitor)
-    return TrainingData(x, y_codes, weight, rows, score, known, part, share)
+    metrics = _check_monitor(score, part, monitor, classes_measured(net, y_codes, known))
+    return TrainingData(x, y_codes, weight, rows, score, known, part, share, metrics)
 
 
 def hold_out(targets: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -182,12 +209,40 @@ def _form(value: Any) -> str:
     return f"{name} of {len(value)}" if isinstance(value, (tuple, list)) else name
 
 
-def _check_monitor(score: Score, validation_set: Part | None, monitor: str | None) -> None:
+def classes_measured(net: Network, y: np.ndarray, known: Preprocessing) -> int | None:
+    """Return the number of classes for metrics of encoded targets: 0 for values, None for neither.
+
+    Metrics of classes need probabilities; several yes-or-no targets have none.
+    """
+    if score_for(net, y, known).name == "r2":
+        return 0
+    last = net.layers[-1]
+    if not isinstance(last, Dense) or last.activation.name not in ("softmax", "sigmoid"):
+        return None
+    if net.n_out == 1:
+        return 2
+    is_one_class = y.ndim == 1 or net.loss.name == "cross_entropy" or known.classes is not None
+    return net.n_out if is_one_class else None
+
+
+def _check_monitor(
+    score: Score, validation_set: Part | None, monitor: str | None, n_classes: int | None
+) -> tuple[str, ...]:
+    """Return the metrics that validation must measure for the monitor."""
     columns = ["train_loss"]
     if validation_set is not None:
         columns += ["valid_loss", f"valid_{score.name}"]
-    if monitor is not None and monitor not in columns:
-        cure: tuple[str | Mention, ...] = (suggest(monitor, columns),)
-        if validation_set is None:
-            cure += " Pass ", Mention("validation"), " for valid_ values."
-        raise ArgumentError(Fault("monitor", "a column of the history", monitor, cure))
+    if monitor is None or monitor in columns:
+        return ()
+    if validation_set is not None and n_classes is not None:
+        suitable = [f"valid_{name}" for name in suitable_names(n_classes)]
+        if monitor in suitable:
+            return (monitor.removeprefix("valid_"),)
+        columns += [name for name in suitable if name not in columns]
+    has_part = monitor.startswith(("valid_", "train_"))
+    cure: tuple[str | Mention, ...] = (
+        suggest(monitor if has_part else f"valid_{monitor}", columns),
+    )
+    if validation_set is None:
+        cure += " Pass ", Mention("validation"), " for valid_ values."
+    raise ArgumentError(Fault("monitor", "a column of the history", monitor, cure))

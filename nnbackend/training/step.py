@@ -9,6 +9,7 @@ from nnbackend.network.workspace import DropoutSource
 from nnbackend.training.batching import BatchLoader
 from nnbackend.training.config import TrainConfig
 from nnbackend.training.micro_batches import new_divided_pass
+from nnbackend.training.ranks import Ranks, new_shared_pass
 from nnbackend.training.state import TrainState
 
 Step = Callable[[], None]
@@ -22,8 +23,10 @@ class StepBuilder:
     """
 
     def __init__(
-        self, net: Network, loader: BatchLoader, config: TrainConfig, state: TrainState
-    ) -> None:
+        self, net: Network, loader: BatchLoader, config: TrainConfig, state: TrainState,
+        ranks: Ranks | None = None,
+    ) -> None:  # fmt: skip
+        self.ranks = ranks
         self.net, self.loader, self.config, backend = net, loader, config, net.backend
         # Not the state itself: that of L-BFGS refers back to this object.
         self.clock, self.totals = state.clock, state.sums.totals
@@ -61,6 +64,11 @@ class StepBuilder:
         """Return the computation of the gradient of `rows` rows, in parts of at most `at_once`."""
         net, loader, backend = self.net, self.loader, self.net.backend
         grad, clock, totals = self.grad, self.clock, self.totals
+        if self.ranks is not None:
+            return new_shared_pass(
+                net, loader, rows, self.ranks,
+                grad=grad, clock=clock, totals=totals, dropout=dropout,
+            )  # fmt: skip
         if at_once < rows:
             return new_divided_pass(
                 net, loader, rows, at_once, grad=grad, clock=clock, totals=totals, dropout=dropout

@@ -21,6 +21,7 @@ from nnbackend.network.network import Network
 from nnbackend.training.batching import BatchLoader, batch_sizes, epoch_order
 from nnbackend.training.config import TrainConfig
 from nnbackend.training.micro_batches import halving, log_divided
+from nnbackend.training.ranks import Ranks
 from nnbackend.training.schedules import ScheduleContext, values_of
 from nnbackend.training.state import TrainState
 from nnbackend.training.step import Step, StepBuilder
@@ -41,10 +42,11 @@ class StepRunner:
     """
 
     def __init__(
-        self, net: Network, loader: BatchLoader, config: TrainConfig, state: TrainState
-    ) -> None:
-        self.loader, self.config, self.state = loader, config, state
-        self.backend, self.builder = net.backend, StepBuilder(net, loader, config, state)
+        self, net: Network, loader: BatchLoader, config: TrainConfig, state: TrainState,
+        ranks: Ranks | None = None,
+    ) -> None:  # fmt: skip
+        self.loader, self.config, self.state, self.ranks = loader, config, state, ranks
+        self.backend, self.builder = net.backend, StepBuilder(net, loader, config, state, ranks)
         self.rows_at_once = loader.batch_size
         self.first_step_end = 0.0
         self.burst = 1  # steps
@@ -75,6 +77,8 @@ class StepRunner:
                     self.first_step_end = now
                 target = max(1, round(n * POLL_INTERVAL_SECONDS / max(now - begin, 1e-9)))
                 self.burst = min(target, 2 * self.burst)
+                if self.ranks is not None:
+                    self.burst = self.ranks.agree(self.burst)
                 yield
 
     def _begin_epoch(self) -> None:
@@ -154,7 +158,7 @@ class StepRunner:
                 steps = existing.pop()
             else:
                 step = self.builder.new_step(rows, most)
-                is_whole = most == rows and not self.loader.is_sparse
+                is_whole = most == rows and not self.loader.is_sparse and self.ranks is None
                 steps = backend.capture(step) if is_whole else _uncaptured(step)
             steps(n)
             return steps

@@ -1,32 +1,23 @@
-"""The options of a run, each declared once.
-
-Keywords of `nnbackend.train` and `Model.fit`, options of the command line, keys of config.toml,
-parameters of the estimators and the table in the docs are read from these classes. To add an
-option, add a field here: to `UpdateOptions` for all of them, to `TrainOptions` for all but the
-estimators, to `Settings` for the command line alone.
-"""
+"""The options of the command line and of its config.toml."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar
+from dataclasses import dataclass, fields
+from typing import Any
 
 from nnbackend.backend.base import PRECISIONS
+from nnbackend.config.kinds import COLUMNS, FOLDS, INTERVAL, KINDS, THRESHOLD, WEIGHTS, WIDTHS, part
+from nnbackend.config.run_options import TrainOptions
 from nnbackend.data.scalers import KINDS as SCALES
 from nnbackend.data.targets import TASKS
 from nnbackend.named import name_of
 from nnbackend.options import (
     ABOVE_0,
-    AT_LEAST_0,
     AT_LEAST_1,
     BELOW_1,
-    INSIDE_0_AND_1,
-    SEED,
     TEXT,
     WHOLE,
     YES_OR_NO,
-    Kind,
     Option,
     choice,
     like,
@@ -38,148 +29,6 @@ from nnbackend.options import (
 )
 
 SCALE_NAMES = ("auto", *SCALES, "none")
-
-
-def _is_stopping(value: Any) -> bool:
-    return hasattr(value, "should_stop") and not isinstance(value, type)
-
-
-def _norms(value: Any) -> bool:
-    return ABOVE_0.is_good(value) or (hasattr(value, "__len__") and not isinstance(value, str))
-
-
-@dataclass(kw_only=True, eq=False)  # estimators, which inherit it, are equal to themselves only
-class UpdateOptions:
-    """The options of the updates: for `train`, the command line and the estimators."""
-
-    l1: float = option(
-        0.0, AT_LEAST_0, "L1 penalty in the loss, l1 sum |w|", topic="regularisation", metavar="X"
-    )
-    weight_decay: float = option(
-        0.0, AT_LEAST_0,
-        "decoupled weight decay: each step also does w *= 1 - learning rate * weight_decay",
-        topic="regularisation", metavar="X",
-    )  # fmt: skip
-    max_norm: float | Sequence[float | None] | None = option(
-        None,
-        replace(
-            or_none(ABOVE_0, "0"), accepts=_norms,
-            expected="a number above 0, one number or None for each trainable layer, or None",
-        ),
-        "upper limit for the norm of each unit's incoming weights",
-        topic="regularisation", metavar="X",
-    )  # fmt: skip
-    clip_norm: float | None = option(
-        None, or_none(ABOVE_0, "0"), "upper limit for the norm of the gradient",
-        topic="regularisation", metavar="X",
-    )  # fmt: skip
-    ema: float | None = option(
-        None, or_none(INSIDE_0_AND_1, "0"),
-        "decay of a running average of the weights, which is validated and kept instead of them",
-        topic="regularisation", metavar="X",
-    )  # fmt: skip
-    schedule: Any = option(
-        None, or_none(name_of("schedule"), "constant"),
-        "learning-rate schedule: {names}; step:every=10,gamma=0.5 sets parameters",
-        topic="training", metavar="NAME",
-    )  # fmt: skip
-
-
-@dataclass(kw_only=True)
-class TrainOptions(UpdateOptions):
-    """The options of a training run, for `train` and the command line."""
-
-    # Cures for likely keywords that are options of something else.
-    ELSEWHERE: ClassVar[dict[str, str]] = {
-        "learning_rate": "Use optimizer=nnbackend.Adam(learning_rate=...).",
-        "lr": "Use optimizer=nnbackend.Adam(learning_rate=...).",
-        "momentum": "Use optimizer=nnbackend.SGD(0.1, momentum=...).",
-        "patience": "Use early_stopping=nnbackend.EarlyStopping(patience=...).",
-    }
-
-    optimizer: Any = option(
-        "adam", name_of("optimizer"), "update rule: {names}", topic="training", metavar="NAME"
-    )
-    epochs: int = option(
-        20, AT_LEAST_1, "maximum number of passes through the training rows",
-        topic="training", metavar="N",
-    )  # fmt: skip
-    batch_size: int | None = option(
-        128, or_none(AT_LEAST_1, "full"),
-        "rows per step; 1 for stochastic gradient descent, {none} for all rows",
-        topic="training", metavar="N|full",
-    )  # fmt: skip
-    shuffle: bool | Callable[[int], Any] = option(
-        True,
-        replace(
-            YES_OR_NO, accepts=lambda v: callable(v) or v in (True, False),
-            expected="True, False, or a function of the epoch that gives the order of the rows",
-        ),
-        "whether each epoch takes the rows in a new order", topic="training", metavar="yes|no",
-    )  # fmt: skip
-    momentum_schedule: Any = option(
-        None, or_none(name_of("momentum_schedule"), "constant"),
-        "schedule of the momentum of sgd, as ramp:start=0.5,end=0.99: {names}",
-        topic="training", metavar="NAME",
-    )  # fmt: skip
-    l2: float = option(
-        0.0, AT_LEAST_0, "L2 penalty in the loss, l2/2 sum w^2",
-        topic="regularisation", metavar="X",
-    )  # fmt: skip
-    early_stopping: Any = option(
-        None,
-        Kind("an nnbackend.EarlyStopping, or None", _is_stopping, str, none=""),
-        "rule that ends the run when the monitored value no longer improves", topic="training",
-    )  # fmt: skip
-    seed: int = option(
-        0, SEED, "seed of the weights, the splits, the row order and dropout",
-        topic="machine", metavar="N",
-    )  # fmt: skip
-
-
-def _part(*words: str) -> Kind:
-    """Return the kind of a fraction of the rows, or a file; a number is never a file's name."""
-
-    def parse(text: str) -> float | str:
-        try:
-            fraction = float(text)
-        except ValueError:
-            if not text:
-                raise
-            return text
-        if not 0.0 <= fraction < 1.0:
-            raise ValueError
-        return fraction
-
-    own = "".join(f"{word}, " for word in words)
-    expected = f"{own}a fraction of at least 0 and below 1, or a file"
-    return Kind(expected, lambda v: isinstance(v, (float, int, str)), parse)
-
-
-def _interval(text: str) -> str:
-    number, _, unit = text.strip().partition(" ")
-    kinds = {"epoch": AT_LEAST_1, "step": AT_LEAST_1, "minute": ABOVE_0}
-    if unit.removesuffix("s") not in kinds:
-        raise ValueError
-    kinds[unit.removesuffix("s")].parse(number)
-    return text.strip()
-
-
-def interval(text: str) -> dict[str, float]:
-    """Return {"minutes": 10.0} for "10 minutes", and whole numbers of epochs or steps.
-
-    >>> interval("10 minutes"), interval("1 epoch")
-    ({'minutes': 10.0}, {'epochs': 1})
-    """
-    number, _, unit = text.partition(" ")
-    unit = unit if unit.endswith("s") else unit + "s"
-    return {unit: float(number) if unit == "minutes" else int(number)}
-
-
-COLUMNS = list_of(TEXT, "names or indices of columns, or none", or_empty=True)
-KINDS = list_of(TEXT, "NAME=KIND, or none", or_empty=True)
-WIDTHS = list_of(AT_LEAST_1, "whole numbers of at least 1, as in 100,50, or none", or_empty=True)
-INTERVAL = Kind("N minutes, N epochs or N steps, with N above 0", TEXT.accepts, _interval)
 
 
 @dataclass(kw_only=True)
@@ -240,13 +89,23 @@ class Settings(TrainOptions):
     ignore: tuple[str, ...] = option(
         (), COLUMNS, "columns to ignore", topic="data", metavar="COLUMN,...", shown="none"
     )
+    group: str | None = option(
+        None, TEXT, "column of a table, such as patient, whose rows with the same value all go to "
+        "the training, validation or test part or to one fold; not a feature",
+        topic="data", metavar="COLUMN", shown="none",
+    )  # fmt: skip
+    time: str | None = option(
+        None, TEXT, "column of a table with dates or numbers: the test and validation rows, and "
+        "those of a fold, are later than all training rows",
+        topic="data", metavar="COLUMN", shown="none",
+    )  # fmt: skip
     validation: float | str = option(
-        0.1, _part(),
+        0.1, part(),
         "rows that select the best epoch: a fraction of the training rows, a file, or 0 for none",
         topic="data", metavar="FRACTION|FILE",
     )  # fmt: skip
     test: float | str | None = option(
-        None, _part("own"),
+        None, part("own"),
         "rows for the final test, not used in training: a fraction, a file, 0 for none, or own "
         "for the part distributed with the data",
         topic="data", metavar="FRACTION|FILE", shown="own if it exists, else 0.2",
@@ -289,6 +148,17 @@ class Settings(TrainOptions):
         "parameter", topic="training", metavar="NAME",
         shown="cross_entropy for classes, else quadratic",
     )  # fmt: skip
+    class_weight: tuple[str, ...] = option(
+        (), WEIGHTS, "weights of each class in the loss: balanced, or CLASS=WEIGHT,...; the "
+        "probabilities are then as if there were so many more of these rows", topic="training",
+        metavar="CLASS=X,...", shown="none",
+    )  # fmt: skip
+    threshold: str | None = option(
+        None, THRESHOLD, "probability above which the second of two classes is the answer: a "
+        "number, or accuracy, balanced_accuracy, f1, mcc or cost:miss=10,alarm=1, for which the "
+        "best one on the validation rows is taken", topic="training", metavar="X|NAME",
+        shown="0.5",
+    )  # fmt: skip
     learning_rate: float | None = option(
         None, ABOVE_0, "learning rate, to which the schedule applies",
         topic="training", metavar="X", shown="that of the optimizer: 0.001 for adam",
@@ -307,7 +177,8 @@ class Settings(TrainOptions):
         topic="training", metavar="N",
     )  # fmt: skip
     monitor: str | None = option(
-        None, TEXT, "column of the history that selects the best epoch",
+        None, TEXT, "column of the history that selects the best epoch: train_loss, valid_loss, or "
+        "a metric of the validation rows, such as roc_auc, f1 or mae",
         topic="training", metavar="COLUMN", shown="valid_loss, or train_loss without validation",
     )  # fmt: skip
 
@@ -328,10 +199,19 @@ class Settings(TrainOptions):
         "a CUDA GPU, bf16 also on CPUs with AVX512-BF16",
         topic="machine", metavar="NAME", shown="that of the device: float32",
     )  # fmt: skip
+    reduction: str = option(
+        "fixed", choice("fixed", "fast"), "sum of the gradients of several ranks (mpiexec): fixed "
+        "gives the same bits for 1, 2, 4 and 8 ranks", topic="machine", metavar="fixed|fast",
+    )  # fmt: skip
     target_accuracy: float | None = option(
         None, number("a number, at most 1", high=1, closed="high"),
         "exit with 1 if the test accuracy is below X; without a test part, the validation "
         "accuracy; for a regression, r2", topic="results", metavar="X", shown="none",
+    )  # fmt: skip
+    cv: int | None = option(
+        None, or_none(FOLDS, "0"), "before the training, judge the settings on K folds of the "
+        "training rows: mean and standard deviation of each metric",
+        topic="results", metavar="K",
     )  # fmt: skip
     checkpoint: str = option(
         "10 minutes", INTERVAL,

@@ -108,31 +108,43 @@ METRICS = {
 
 
 def metrics_of(
-    y: np.ndarray, outputs: np.ndarray, n_classes: int, names: Sequence[str] | None = None
+    y: np.ndarray,
+    outputs: np.ndarray,
+    n_classes: int,
+    names: Sequence[str] | None = None,
+    *,
+    threshold: float | None = None,
 ) -> dict[str, float]:
     """Return metrics by name; by default all that suit the outputs.
 
     n_classes: 0 for a regression.  outputs: its values, or probabilities.
+    threshold: the probability above which the second of two classes is the answer.
     Shapes: y (n,) codes, or values like outputs; outputs (n, classes) or (n,).
     Raises: ArgumentError for names that are unknown or do not suit the outputs.
     """
-    suitable = [m for m in METRICS.values() if (m.needs == "values") == (n_classes == 0)]
-    chosen = suitable if names is None else [_find(name, suitable) for name in names]
+    suitable = suitable_names(n_classes)
+    chosen = [_find(name, suitable) for name in (suitable if names is None else names)]
     given: dict[str, Any] = {"values": outputs}
     if n_classes:
         outputs = outputs.astype(np.float64)
         outputs /= outputs.sum(axis=1, keepdims=True)  # exactly 1, as in float32 it is not
         labels = outputs.argmax(axis=1)
+        if threshold is not None:
+            labels = (outputs[:, 1] > threshold).astype(np.int64)
         scores = outputs[:, 1] if n_classes == 2 else outputs
         given |= {"labels": labels, "probabilities": outputs, "scores": scores}
     return {m.name: m.compute(y, given[m.needs], n_classes) for m in chosen}
 
 
-def _find(name: str, suitable: Sequence[Metric]) -> Metric:
-    names = [metric.name for metric in suitable]
-    if name not in names:
-        expected = f"one of {', '.join(names)} for this model"
-        raise ArgumentError(Fault("metric", expected, name, (suggest(name, names),)))
+def suitable_names(n_classes: int) -> list[str]:
+    """Return the names of the metrics of a number of classes, 0 for a regression."""
+    return [m.name for m in METRICS.values() if (m.needs == "values") == (n_classes == 0)]
+
+
+def _find(name: str, suitable: Sequence[str]) -> Metric:
+    if name not in suitable:
+        expected = f"one of {', '.join(suitable)} for this model"
+        raise ArgumentError(Fault("metric", expected, name, (suggest(name, suitable),)))
     return METRICS[name]
 
 
