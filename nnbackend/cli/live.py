@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from nnbackend.cli.parts import read_data
-from nnbackend.cli.plan import prepare
+from nnbackend.cli.plan import Plan, prepare
 from nnbackend.cli.run_folder import CONFIG, HISTORY, LAST, MODEL, read_history, relocated_config
 from nnbackend.cli.settings import resolve
 from nnbackend.config import SETTINGS, Settings
@@ -15,10 +18,10 @@ from nnbackend.data.toys import TOYS
 from nnbackend.devices import get_backend
 from nnbackend.errors import ArgumentError
 from nnbackend.live_page.options import PageOptions
-from nnbackend.live_page.server import serve
+from nnbackend.live_page.server import in_background, serve
 from nnbackend.live_page.session import Session
 from nnbackend.live_page.sources import Source, toy
-from nnbackend.live_page.watching import RunReader, WatchedControls, WatchSession
+from nnbackend.live_page.watching import LiveView, RunReader, WatchedControls, WatchSession
 from nnbackend.model.model import load
 from nnbackend.options import all_of, check
 from nnbackend.serving.sockets import PORTS
@@ -116,3 +119,13 @@ def _watch(path: str) -> Session:
     )
     reader.poll()
     return WatchSession(controls, reader.poll)
+
+
+@contextmanager
+def shown(plan: Plan) -> Iterator[None]:
+    """Show the run of a plan on a live page inside the context, for `train --live`."""
+    source = Source(plan.parts.training, "file")
+    session = WatchSession(WatchedControls(plan.trainer, source, plan.settings))
+    plan.trainer.callbacks = (LiveView(session),)
+    with in_background(session, open_browser=sys.stderr.isatty()):
+        yield

@@ -111,6 +111,7 @@ def _add_results(group: Any) -> None:
     )
     group.add_argument("--json", action="store_true", help="end stdout with one line of JSON")
     group.add_argument("--quiet", action="store_true", help="print no progress to stderr")
+    group.add_argument("--live", action="store_true", help="show the run on a local web page")
 
 
 def faults(args: argparse.Namespace) -> list[ArgumentError]:
@@ -131,6 +132,7 @@ def run(args: argparse.Namespace) -> int:
     """Train and return the exit code."""
     begin = time.perf_counter()
     if rank_starter() is not None:
+        _refuse_live(args, "several processes")
         return _run_on_ranks(args, begin)
     with quiet_logging(args.quiet):
         found = given(args)
@@ -138,6 +140,7 @@ def run(args: argparse.Namespace) -> int:
         if settings.preset is not None and checkpoint is None:
             from nnbackend.cli import preset  # which imports scikit-learn
 
+            _refuse_live(args, f"--preset {settings.preset}")
             stored = explicit(found, args.config)
             plan_ = preset.prepare(settings, stored, found, get_backend(settings.device))
             return preset.run(plan_, args.out, begin, is_quiet=args.quiet, with_json=args.json)
@@ -147,9 +150,25 @@ def run(args: argparse.Namespace) -> int:
         known = {}
         if settings.cv is not None and checkpoint is None:
             known = _cross_validated(plan, settings, folder, args.quiet)
-        return execute(
-            plan, folder, checkpoint, begin, is_quiet=args.quiet, with_json=args.json, known=known
+        with _live_page(plan) if args.live else contextlib.nullcontext():
+            return execute(
+                plan, folder, checkpoint, begin,
+                is_quiet=args.quiet, with_json=args.json, known=known,
+            )  # fmt: skip
+
+
+def _refuse_live(args: argparse.Namespace, what: str) -> None:
+    if args.live:
+        raise ArgumentError(
+            f"--live shows the run of one network in one process. Received: {what}."
         )
+
+
+def _live_page(plan: Plan) -> contextlib.AbstractContextManager[None]:
+    """Return the context of --live."""
+    from nnbackend.cli import live
+
+    return live.shown(plan)
 
 
 def _run_on_ranks(args: argparse.Namespace, begin: float) -> int:
@@ -294,7 +313,7 @@ def _learn(plan: Plan, folder: Path, is_quiet: bool, checkpoint: Checkpoint | No
         print(header(plan, folder), file=sys.stderr)
         callbacks.append(EpochTable(sys.stderr))
     every: Any = interval(plan.settings.checkpoint)
-    trainer.callbacks = (*callbacks, Checkpoints(folder / CHECKPOINTS, **every))
+    trainer.callbacks = (*trainer.callbacks, *callbacks, Checkpoints(folder / CHECKPOINTS, **every))
     if checkpoint is not None:
         restore(trainer, trainer.callbacks, checkpoint)
         save_changes(folder, plan.settings)

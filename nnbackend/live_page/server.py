@@ -30,8 +30,8 @@ class Running:
     server: Any
 
 
-def set_up(session: Session, host: str, port: int) -> Running:
-    """Return a server of a session, and print its address.
+def set_up(session: Session, host: str, port: int, stream: Any = None) -> Running:
+    """Return a server of a session, and print its address to a stream, by default stdout.
 
     Raises: ArgumentError for an address that cannot be used, or without the packages.
     """
@@ -49,7 +49,7 @@ def set_up(session: Session, host: str, port: int) -> Running:
         timeout_graceful_shutdown=STOP_SECONDS,
     )  # fmt: skip
     url = f"http://{address(listener)}/{token}/"
-    print(f"live page: {url} (Ctrl-C ends it)", flush=True)
+    print(f"live page: {url} (Ctrl-C ends it)", file=stream, flush=True)
     if not is_local:
         print(
             "nnbackend: note: other machines can open the page, if they know its address; the "
@@ -81,7 +81,7 @@ def in_background(session: Session, *, open_browser: bool) -> Iterator[None]:
 
     Raises: as `set_up`.
     """
-    running = set_up(session, "127.0.0.1", 0)
+    running = set_up(session, "127.0.0.1", 0, sys.stderr)
     running.server.capture_signals = nullcontext  # they stay with the main thread
     thread = threading.Thread(
         target=running.server.run, kwargs={"sockets": [running.listener]}, daemon=True
@@ -92,6 +92,7 @@ def in_background(session: Session, *, open_browser: bool) -> Iterator[None]:
     try:
         yield
     finally:
+        session.close()
         running.server.should_exit = True
         thread.join(2 * STOP_SECONDS)
         running.listener.close()

@@ -129,11 +129,13 @@ class Session:
         self._thread.start()
 
     def close(self, seconds: float = 10.0) -> None:
-        """End the thread after the current step."""
+        """End the thread after the current step; commands that wait are cancelled."""
         self._closed.set()
         self._commands.put((lambda: None, Future()))
         if self._thread.is_alive():
             self._thread.join(seconds)
+        while not self._commands.empty():
+            self._commands.get()[1].cancel()
 
     # ---- from other threads -----------------------------------------------------------------
 
@@ -172,6 +174,7 @@ class Session:
                 self.is_running = False
             owner = self.controls.algorithm if name in OF_ALGORITHM else self.controls
             getattr(owner, name)(command)
+        self._show.expire()
         self._publish(is_forced=True)
 
     def _loop(self) -> None:

@@ -93,6 +93,10 @@ class Show:
         self._slow: dict[str, Any] = {}
         self._time, self._number, self._count = 0.0, 0, 0
 
+    def expire(self) -> None:
+        """Make the next frame's distributions and numbers again."""
+        self._time = 0.0
+
     def frame(
         self, controls: Controls, *, is_paused: bool
     ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -503,3 +503,50 @@ def test_the_page_keeps_up(window: Window) -> None:
     page.click("#run")
     print(json.dumps({"frames": page.evaluate("window.frames_"),
                       "seconds": round(time.perf_counter() - begin, 2)}))  # fmt: skip
+
+
+@pytest.mark.parametrize("is_under_way", [False, True])
+def test_a_run_is_watched(browser: Any, tmp_path: Path, is_under_way: bool) -> None:
+    """A run folder, and `train --live`: curves, weights and rows are shown, nothing is changed."""
+    command = [sys.executable, "-m", "nnbackend"]
+    train = [*command, "train", "iris", "--hidden", "6,5", "--device", "numpy", "--out", "run"]
+    if is_under_way:
+        watch = [*train, "--epochs", "100000", "--patience", "0", "--live", "--quiet"]
+    else:
+        subprocess.run(
+            [*train, "--epochs", "30", "--quiet"], cwd=tmp_path, env=ENVIRONMENT, check=True,
+            capture_output=True,
+        )  # fmt: skip
+        watch = [*command, "live", "run", "--no-browser"]
+    process = subprocess.Popen(
+        watch, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    found = re.search(r"http://\S+", process.stdout.readline())
+    assert found is not None
+    window = Window(browser, found[0], viewport={"width": 1280, "height": 800})
+    page = window.page
+    assert page.locator("#run").is_hidden()
+    assert page.locator("#options").is_hidden()
+    assert page.locator(".unit.input").count() == 4
+    window.wait("Number(document.getElementById('epoch').textContent) >= 30")
+    assert float(window.text("[data-figure=train_loss]")) < 1.2
+    page.click(".unit[data-layer='3'][data-unit='2']")
+    window.wait("document.querySelector('.focus-of').textContent.includes('3 of layer 3')")
+    assert page.locator("#editor").is_hidden()
+    window.choose("#axis-0", "0")
+    page.keyboard.press("s")
+    reply = page.evaluate("() => document.getElementById('error').hidden")
+    assert reply
+    if not is_under_way:
+        model = nn.load(tmp_path / "run" / "last.safetensors", device="numpy")
+        page.hover(".unit[data-layer='3'][data-unit='2']")
+        window.settle()
+        assert f"b = {shown(float(model.network.biases[1][2]))}" in window.text("#tip")
+    assert window.faults == []
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == (130 if is_under_way else 0)
+    window.context.close()
+    assert (tmp_path / "run" / "checkpoints").is_dir()

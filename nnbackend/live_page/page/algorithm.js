@@ -1,6 +1,6 @@
 // The five steps of backpropagation: each formula, and below it the same with this row's numbers.
 import { make, number } from './draw.js';
-import { fraction, indexed, m, math, mi, minus, mn, mo, parens, partial, plus, row, sum, wrapped } from './formulas.js';
+import { fraction, indexed, infix, m, math, mi, minus, mn, mo, parens, partial, plus, row, sum, wrapped } from './formulas.js';
 import { t } from './text.js';
 
 const phi = (z) => row(mi('φ'), parens(z));
@@ -14,11 +14,11 @@ function value(v, name) {
 function products(part, symbolOf) {
   const found = [];
   part.terms.forEach(([k, first, second], i) => {
-    const sign = i ? [mo('+')] : [];
+    const sign = i ? [infix('+')] : [];
     found.push(row(...sign, value(first, `${symbolOf}.${k}.0`), mo('·'), value(second, `${symbolOf}.${k}.1`)));
   });
   if (part.left > 0) {
-    found.push(row(mo('+'), value(part.rest, `${symbolOf}.rest`), m('mtext', ` (${t('more_terms', { n: part.left })}) `)));
+    found.push(row(infix('+'), value(part.rest, `${symbolOf}.rest`), m('mtext', ` (${t('more_terms', { n: part.left })}) `)));
   }
   return found;
 }
@@ -45,7 +45,7 @@ const STEPS = {
       indexed('z', 'l', 'j'), mo('='), sum('k'), indexed('w', 'l', 'j', 'k'), indexed('a', minus('l', 1), 'k'), mo('+'), indexed('b', 'l', 'j'),
       mo(','), indexed('a', 'l', 'j'), mo('='), phi(indexed('z', 'l', 'j')),
     ));
-    body.append(wrapped(row(indexed('z', l, j), mo('=')), ...products(f.z_terms, 'z'), row(mo('+'), value(f.b, 'b')), row(mo('='), mn(number(f.z), 'z'))));
+    body.append(wrapped(row(indexed('z', l, j), mo('=')), ...products(f.z_terms, 'z'), row(infix('+'), value(f.b, 'b')), row(infix('='), mn(number(f.z), 'z'))));
     body.append(math(indexed('a', l, j), mo('='), phi(mn(number(f.z))), mo('='), mn(number(f.a), 'a')));
     if (f.pieces > 1) body.append(make('p', { class: 'note', text: t('maxout_note', { n: f.pieces, p: f.winner + 1 }) }));
     const layer = a.layers[l - 2];
@@ -81,7 +81,7 @@ const STEPS = {
     body.append(math(
       indexed('δ', 'l', 'j'), mo('='), slope(indexed('z', 'l', 'j')), mo('·'), sum('k'), indexed('δ', plus('l', 1), 'k'), indexed('w', plus('l', 1), 'k', 'j'),
     ));
-    body.append(wrapped(row(indexed('δ', l, j), mo('='), value(f.slope, 'slope'), mo('·'), mo('(')), ...products(f.delta_terms, 'd'), mo(')'), row(mo('='), mn(number(f.delta), 'delta'))));
+    body.append(wrapped(row(indexed('δ', l, j), mo('='), value(f.slope, 'slope'), mo('·'), mo('(')), ...products(f.delta_terms, 'd'), mo(')'), row(infix('='), mn(number(f.delta), 'delta'))));
     if (f.pieces > 1) body.append(make('p', { class: 'note', text: t('maxout_note', { n: f.pieces, p: f.winner + 1 }) }));
     body.append(table(a.layers[l - 2], ['z', 'slope', 'delta'], f.unit));
   },

@@ -31,6 +31,13 @@ function atom(value) {
 export const minus = (symbol, number) => row(mi(symbol), mo('−'), m('mn', String(number)));
 export const plus = (symbol, number) => row(mi(symbol), mo('+'), m('mn', String(number)));
 
+// An operator with its spaces also at the beginning of a formula.
+export function infix(text) {
+  const node = mo(text);
+  node.setAttribute('form', 'infix');
+  return node;
+}
+
 export function fraction(top, bottom) {
   return m('mfrac', top, bottom);
 }

@@ -27,7 +27,7 @@ function connect() {
   });
   socket.addEventListener('close', () => {
     document.body.classList.add('lost');
-    status(t('lost'));
+    status(t(state.setup?.watched ? 'ended' : 'lost'));
   });
 }
 

@@ -22,7 +22,7 @@ export class NetworkView {
   build(setup) {
     this.setup = setup;
     const layers = setup.layers;
-    const head = this.headOf ? HEAD : 26;
+    const head = !this.headOf ? 30 : setup.fixed.length ? 56 : HEAD;
     const tallest = Math.max(...layers.map((l) => l.shown.length + (l.width > l.shown.length ? 0.6 : 0)));
     const size = Math.max(22, Math.min(44, Math.floor((420 - GAP) / tallest) - GAP));
     const isNarrow = this.root.clientWidth < 480;
