@@ -89,8 +89,10 @@ class Phase:
         size = state.history.batch_size
         if size >= len(rows):
             return rows
-        order = epoch_order(len(rows), config.seed, state.epoch, config.shuffle)
-        batch: np.ndarray = rows[order[state.step_in_epoch * size :][:size]]
+        is_over = state.step_in_epoch >= state.steps_per_epoch
+        epoch, step = (state.epoch + 1, 0) if is_over else (state.epoch, state.step_in_epoch)
+        order = epoch_order(len(rows), config.seed, epoch, config.shuffle)
+        batch: np.ndarray = rows[order[step * size :][:size]]
         return batch
 
     def carry_on(self, old: Phase) -> None:

@@ -225,6 +225,9 @@ class Session:
             self.is_running, self.error = False, str(error)
             logger.warning("the live page paused: %s", error)
             self._publish(is_forced=True)
+        except Exception:  # the thread must not end, or the page would wait for ever
+            self.is_running = False
+            logger.exception("the live page paused")
 
     # ---- messages ---------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ It shows what the live page shows, and explains any row; it changes nothing.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,15 +19,18 @@ from nnbackend.live_page.options import PageOptions
 from nnbackend.live_page.phases import Phase, Snapshot, Snapshots
 from nnbackend.live_page.pictures import Plane
 from nnbackend.live_page.recorder import Recorder
-from nnbackend.live_page.session import FRAME_SECONDS, Outlet, Session
+from nnbackend.live_page.session import Outlet, Session
 from nnbackend.live_page.sources import Source, telling_features
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.history import Row
 from nnbackend.training.loop import Trainer
 from nnbackend.training.run import Run
 
+logger = logging.getLogger("nnbackend")
+
 ALLOWED = ("row", "focus", "plane")
 POLL_SECONDS = 0.5
+WATCH_SECONDS = 0.1  # between two frames of a run under way, which should not be slowed
 Weights = tuple[Sequence[Any], Sequence[Any]]  # those of `Network.get_parameters`
 
 
@@ -77,11 +81,15 @@ class WatchSession(Session):
         super().obey(command)
 
     def tick(self) -> None:
-        """Carry out the commands that wait, and send a frame if one is due."""
+        """Carry out the commands that wait, and send a frame if one is due; never raises."""
         while not self._commands.empty():
             self._serve(0.0)
-        if time.perf_counter() - self._last_frame >= FRAME_SECONDS:
-            self._publish()
+        if time.perf_counter() - self._last_frame >= WATCH_SECONDS:
+            try:
+                self._publish()
+            except Exception as error:  # the page must not end the run that it shows
+                self.outlet = None
+                logger.warning("the live page shows no more of the run: %r", error)
 
     def _loop(self) -> None:
         self._run_safely(lambda: self._publish(is_forced=True))
@@ -112,7 +120,8 @@ class LiveView(Callback):
         return None
 
     def on_train_end(self, trainer: Run) -> None:
-        self.session.show()
+        self.session.is_running = False
+        self.session.tick()
 
     def _add(self, row: Row) -> None:
         controls = self.session.controls

@@ -9,31 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from live_outlet import Collected
 
 from nnbackend.live_page.commands import read
 from nnbackend.live_page.frames import decode
 from nnbackend.live_page.options import PageOptions
 from nnbackend.live_page.session import Session
 from nnbackend.live_page.sources import Source, toy
-
-
-class Collected:
-    """An outlet that keeps the newest messages. is_slow: never ready for a frame."""
-
-    def __init__(self) -> None:
-        self.setup: Any = None
-        self.frame = b""
-        self.count = 0
-        self.is_slow = False
-
-    def wants_frame(self) -> bool:
-        return not self.is_slow
-
-    def send_frame(self, frame: bytes) -> None:
-        self.frame, self.count = frame, self.count + 1
-
-    def send_setup(self, text: str) -> None:
-        self.setup = json.loads(text)
 
 
 class Page:

@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 
 import nnbackend as nn
+from nnbackend.cli import main
 
 pytest.importorskip("uvicorn", reason="needs the extra live")
 pytest.importorskip("wsproto", reason="needs the extra live")
@@ -506,20 +507,20 @@ def test_the_page_keeps_up(window: Window) -> None:
 
 
 @pytest.mark.parametrize("is_under_way", [False, True])
-def test_a_run_is_watched(browser: Any, tmp_path: Path, is_under_way: bool) -> None:
+def test_a_run_is_watched(
+    browser: Any, tmp_path: Path, is_under_way: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A run folder, and `train --live`: curves, weights and rows are shown, nothing is changed."""
     command = [sys.executable, "-m", "nnbackend"]
-    train = [*command, "train", "iris", "--hidden", "6,5", "--device", "numpy", "--out", "run"]
+    train = ["train", "iris", "--hidden", "6,5", "--device", "numpy", "--out", "run", "--quiet"]
+    monkeypatch.chdir(tmp_path)
     if is_under_way:
-        watch = [*train, "--epochs", "100000", "--patience", "0", "--live", "--quiet"]
+        watch = [*command, *train, "--epochs", "100000", "--patience", "0", "--live"]
     else:
-        subprocess.run(
-            [*train, "--epochs", "30", "--quiet"], cwd=tmp_path, env=ENVIRONMENT, check=True,
-            capture_output=True,
-        )  # fmt: skip
+        assert main([*train, "--epochs", "30"]) == 0
         watch = [*command, "live", "run", "--no-browser"]
     process = subprocess.Popen(
-        watch, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        watch, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True,
     )  # fmt: skip
     assert process.stdout is not None

@@ -5,20 +5,26 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from live_outlet import Collected
 
 import nnbackend as nn
 from nnbackend.errors import ArgumentError, DataError
 from nnbackend.live_page.commands import COMMANDS, MAX_MESSAGE, read
 from nnbackend.live_page.curves import MOST, Curve
 from nnbackend.live_page.frames import decode, encode
+from nnbackend.live_page.options import START
 from nnbackend.live_page.phases import Snapshots
 from nnbackend.live_page.pictures import MAX_SHOWN
 from nnbackend.live_page.recorder import MOST as MOST_MOMENTS
-from nnbackend.live_page.sources import from_csv, toy
+from nnbackend.live_page.sources import Source, from_csv, toy
+from nnbackend.live_page.watching import LiveView, RunReader, WatchedControls, WatchSession
+from nnbackend.training.api import new_trainer
+from nnbackend.training.config import TrainConfig
 
 New = Callable[..., Any]
 
@@ -455,3 +461,66 @@ def test_frames_are_read_back() -> None:
     assert facts["é"] == [1.5]
     np.testing.assert_array_equal(found["a"], arrays["a"])
     assert json.dumps(facts)
+
+
+# ---- watching -----------------------------------------------------------------------------------
+
+
+def _watched(epochs: int, **options: Any) -> tuple[Any, Any, Any]:
+    """Return a trainer, its watching session and the session's outlet."""
+    data = toy("circles", 100).data
+    net = nn.Network([2, nn.Dense(4, "tanh"), 2], loss="cross_entropy", device="numpy")
+    settings = replace(START, epochs=epochs)
+    trainer = new_trainer(
+        net, data.x, data.y, TrainConfig(epochs=epochs, **options), validation=0.2
+    )  # fmt: skip
+    outlet = Collected()
+    session = WatchSession(WatchedControls(trainer, Source(data, "file"), settings), outlet=outlet)
+    return trainer, session, outlet
+
+
+@pytest.mark.parametrize("batch_size", [16, None])
+def test_a_watched_run_has_the_same_result(batch_size: int | None) -> None:
+    plain, _, _ = _watched(30, batch_size=batch_size)
+    plain.run()
+    trainer, session, outlet = _watched(30, batch_size=batch_size)
+    trainer.callbacks = (LiveView(session),)
+    looks = [session.send(read(json.dumps({"do": "row", "row": n}))) for n in (3, None)]
+    trainer.run()
+    assert all(look.done() for look in looks)
+    np.testing.assert_array_equal(trainer.net.theta, plain.net.theta)
+    assert outlet.setup["watched"]
+    arrays = decode(outlet.frame)[1]
+    assert arrays["curve"].shape[1] >= 1
+    for command in ({"do": "step"}, {"do": "reset"}, {"do": "set", "options": {"l2": "1"}}):
+        with pytest.raises(ArgumentError, match="watches a run"):
+            session.obey(read(json.dumps(command)))
+    np.testing.assert_array_equal(trainer.net.theta, plain.net.theta)
+
+
+def test_a_page_that_fails_does_not_end_the_run_it_shows(caplog: pytest.LogCaptureFixture) -> None:
+    trainer, session, outlet = _watched(5)
+
+    def fail(frame: bytes) -> None:
+        raise OSError("no viewer")
+
+    outlet.send_frame = fail
+    trainer.callbacks = (LiveView(session),)
+    assert len(trainer.run()) == 5
+    assert "no viewer" in caplog.text
+
+
+def test_a_run_folder_is_followed() -> None:
+    trainer, session, _ = _watched(1)
+    rows = [{"epoch": 1, "train_loss": 0.5, "valid_loss": 0.6, "valid_accuracy": 0.7}]
+    weights, biases = trainer.net.get_parameters()
+    weights[0][...] = 2.0
+    stamp = [1]
+    reader = RunReader(session.controls, lambda: rows, lambda: (weights, biases), lambda: stamp[0])
+    assert reader.poll()
+    assert (trainer.net.weights[0] == 2.0).all()
+    assert not reader.poll()
+    rows.append({**rows[0], "epoch": 2})
+    stamp[0] = 2
+    assert reader.poll()
+    assert len(session.controls.curve.rows) == session.controls.phase.epoch == 2
