@@ -80,13 +80,13 @@ class WatchSession(Session):
             )
         super().obey(command)
 
-    def tick(self) -> None:
+    def tick(self, is_forced: bool = False) -> None:
         """Carry out the commands that wait, and send a frame if one is due; never raises."""
         while not self._commands.empty():
             self._serve(0.0)
-        if time.perf_counter() - self._last_frame >= WATCH_SECONDS:
+        if is_forced or time.perf_counter() - self._last_frame >= WATCH_SECONDS:
             try:
-                self._publish()
+                self._publish(is_forced)
             except Exception as error:  # the page must not end the run that it shows
                 self.outlet = None
                 logger.warning("the live page shows no more of the run: %r", error)
@@ -109,7 +109,7 @@ class LiveView(Callback):
         self.session.is_running = True
         for row in trainer.state.history:  # of a resumed run
             self._add(row)
-        self.session.tick()
+        self.session.tick(is_forced=True)
 
     def on_progress(self, trainer: Run, step: int, n_steps: int) -> None:
         self.session.tick()
@@ -121,7 +121,7 @@ class LiveView(Callback):
 
     def on_train_end(self, trainer: Run) -> None:
         self.session.is_running = False
-        self.session.tick()
+        self.session.tick(is_forced=True)
 
     def _add(self, row: Row) -> None:
         controls = self.session.controls
