@@ -129,3 +129,11 @@ def shown(plan: Plan) -> Iterator[None]:
     plan.trainer.callbacks = (LiveView(session),)
     with in_background(session, open_browser=sys.stderr.isatty()):
         yield
+
+
+def refuse(is_live: bool, what: str) -> None:
+    """Raise ArgumentError if --live is given for a run that has no page."""
+    if is_live:
+        raise ArgumentError(
+            f"--live shows the run of one network in one process. Received: {what}."
+        )

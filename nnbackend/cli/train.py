@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import logging
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from nnbackend.cli import SIGNALLED
-from nnbackend.cli.console import print_message
+from nnbackend.cli.console import print_message, quiet_logging
+from nnbackend.cli.live import refuse, shown
 from nnbackend.cli.parts import split_test
 from nnbackend.cli.plan import Plan, Source, fit_fold, prepare
 from nnbackend.cli.progress import EpochTable, RunWriter
@@ -132,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
     """Train and return the exit code."""
     begin = time.perf_counter()
     if rank_starter() is not None:
-        _refuse_live(args, "several processes")
+        refuse(args.live, "several processes")
         return _run_on_ranks(args, begin)
     with quiet_logging(args.quiet):
         found = given(args)
@@ -140,7 +140,7 @@ def run(args: argparse.Namespace) -> int:
         if settings.preset is not None and checkpoint is None:
             from nnbackend.cli import preset  # which imports scikit-learn
 
-            _refuse_live(args, f"--preset {settings.preset}")
+            refuse(args.live, f"--preset {settings.preset}")
             stored = explicit(found, args.config)
             plan_ = preset.prepare(settings, stored, found, get_backend(settings.device))
             return preset.run(plan_, args.out, begin, is_quiet=args.quiet, with_json=args.json)
@@ -150,25 +150,11 @@ def run(args: argparse.Namespace) -> int:
         known = {}
         if settings.cv is not None and checkpoint is None:
             known = _cross_validated(plan, settings, folder, args.quiet)
-        with _live_page(plan) if args.live else contextlib.nullcontext():
+        with shown(plan) if args.live else contextlib.nullcontext():
             return execute(
                 plan, folder, checkpoint, begin,
                 is_quiet=args.quiet, with_json=args.json, known=known,
             )  # fmt: skip
-
-
-def _refuse_live(args: argparse.Namespace, what: str) -> None:
-    if args.live:
-        raise ArgumentError(
-            f"--live shows the run of one network in one process. Received: {what}."
-        )
-
-
-def _live_page(plan: Plan) -> contextlib.AbstractContextManager[None]:
-    """Return the context of --live."""
-    from nnbackend.cli import live
-
-    return live.shown(plan)
 
 
 def _run_on_ranks(args: argparse.Namespace, begin: float) -> int:
@@ -372,16 +358,3 @@ def _describe_saved(trainer: Trainer, folder: Path) -> str:
     step = step_in_name(saved[-1])
     what = "everything" if step == trainer.state.step else f"the run up to step {step}"
     return f"{what} is saved in {folder}. Resume with: nnbackend train --resume {folder}"
-
-
-@contextlib.contextmanager
-def quiet_logging(is_quiet: bool) -> Iterator[None]:
-    """Hide the library's log messages below errors inside the context if `is_quiet`."""
-    logger = logging.getLogger("nnbackend")
-    before = logger.level
-    if is_quiet:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
