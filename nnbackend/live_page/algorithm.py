@@ -12,7 +12,9 @@ from nnbackend.live_page.explaining import Focus, Row, explain, inputs_of
 from nnbackend.live_page.phases import Phase
 from nnbackend.live_page.pictures import Plane, pieces
 from nnbackend.live_page.sources import Source
+from nnbackend.network.layers import Dropout
 from nnbackend.network.network import Network
+from nnbackend.training.optimizers import SGD
 
 Command = Mapping[str, Any]
 STEPS = 5
@@ -90,6 +92,7 @@ class Algorithm:
         self._update = {
             "b": len(rows),
             "rule": type(phase.trainer.config.optimizer).__name__.lower(),
+            "is_plain": is_plain(phase),
             "lr": phase.learning_rate,
             "dW": [to_host(W) for W in gradient.weights],
             "db": [to_host(b) for b in gradient.biases],
@@ -112,7 +115,7 @@ class Algorithm:
         column = at.piece * net.trainable_layers[i].n_out + at.unit
         weights, biases = net.get_parameters()
         return {
-            **{name: self._update[name] for name in ("b", "rule", "lr")},
+            **{name: self._update[name] for name in ("b", "rule", "lr", "is_plain")},
             "w": float(row.W[i][at.input, column]), "bias": float(row.b[i][column]),
             "dw": float(self._update["dW"][i][at.input, column]),
             "db": float(self._update["db"][i][column]),
@@ -132,6 +135,20 @@ class Algorithm:
             return Row(phase, source, self._row)
         finally:
             backend.to_device(after, out=theta)
+
+
+def is_plain(phase: Phase) -> bool:
+    """Whether an update is w - eta dC/dw: no momentum, adaptive rates, penalties or dropout."""
+    config, rule = phase.trainer.config, phase.trainer.config.optimizer
+    more = (
+        config.l1,
+        config.l2,
+        config.decay,
+        config.clip_norm,
+        any(config.norm_limits(phase.net)),
+    )
+    has_dropout = any(isinstance(la, Dropout) and la.drop_rate for la in phase.net.layers)
+    return isinstance(rule, SGD) and not rule.state and not any(more) and not has_dropout
 
 
 def place_of(net: Network, command: Command) -> tuple[int, int, int, int]:

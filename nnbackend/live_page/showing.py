@@ -23,9 +23,12 @@ def setup(controls: Controls) -> dict[str, Any]:
     """Return what is shown beside the weights: options, data, layers."""
     source, phase = controls.source, controls.phase
     data, settings = source.data, controls.options.settings
+    texts = controls.options.texts()
+    if settings.device is None:
+        texts["device"] = phase.net.backend.device.partition(":")[0]
     return {
         "number": controls.setup_number,
-        "options": controls.options.texts(),
+        "options": texts,
         "choices": choices(data.task or "regression", controls.devices),
         "fixed": list(STRUCTURE) if controls.fixed is not None else [],
         "watched": controls.is_watched,
@@ -44,6 +47,7 @@ def setup(controls: Controls) -> dict[str, Any]:
             "curve": controls.pictures.is_curve,
         },
         "score": phase.data.score.name,
+        "loss": phase.net.loss.name,
         "device": phase.net.backend.device,
         "epochs": settings.epochs,
         "steps_per_epoch": phase.state.steps_per_epoch,

@@ -10,7 +10,11 @@ import pytest
 
 import nnbackend as nn
 from nnbackend.live_page import hints
+from nnbackend.live_page.controls import Controls
+from nnbackend.live_page.options import PageOptions
+from nnbackend.live_page.showing import Show
 from nnbackend.live_page.sources import toy
+from nnbackend.testing.ghost import GhostBackend
 
 New = Callable[..., Any]
 
@@ -99,6 +103,7 @@ def test_the_five_steps_update_the_weights_once(new_page: New) -> None:
     assert found["row"] == row  # the explanation is still of the weights before the update
     assert found["focus"]["delta"] == delta
     update = found["update"]
+    assert update["is_plain"]
     net = page.controls.phase.net
     assert update["new_w"] == net.weights[1][4, 2]
     assert update["b"] == 32
@@ -218,3 +223,36 @@ def test_backprop_of_a_network_with_one_output(new_page: New) -> None:
     assert found["focus"]["delta"] == gradient.deltas[-1][0, 0]
     assert not found["fused"]
     assert page.arrays["result"].shape == (1, 128)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optimizer": "adam"}, {"optimizer": "sgd:momentum=0.5"}, {"l2": "0.1"},
+        {"dropout": "0.5,0"}, {"weight_decay": "0.1"},
+    ],
+)  # fmt: skip
+def test_other_updates_are_not_called_plain(new_page: New, options: dict[str, str]) -> None:
+    page = new_page(**({"optimizer": "sgd"} | options))
+    for _ in range(5):
+        facts = page.do("substep")
+    assert not facts["algorithm"]["update"]["is_plain"]
+
+
+@pytest.mark.parametrize("has_float64", [True, False])
+def test_any_device_works(has_float64: bool) -> None:
+    """A device whose arrays are not NumPy's, and that refuses hidden copies to the host."""
+    backend = GhostBackend(has_float64=has_float64)
+    net = nn.Network([2, nn.Dense(3, "tanh"), nn.Maxout(2), 2], loss="cross_entropy",
+                     device=backend)  # fmt: skip
+    controls = Controls(toy("spirals", 60), PageOptions(), fixed=net)
+    controls.algorithm.substep({})
+    for _ in range(4):
+        controls.algorithm.substep({})
+    facts, arrays = Show().frame(controls, is_paused=True)
+    assert facts["sub"] == 5
+    assert arrays["result"].shape == (2, 4096)
+    controls.weight({"layer": 2, "unit": 0, "input": 0, "value": 1.0})
+    controls.back({})
+    controls.back({})
+    assert controls.phase.step == 0

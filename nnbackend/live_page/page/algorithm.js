@@ -102,12 +102,13 @@ const STEPS = {
       return;
     }
     body.append(make('p', { text: t('e5_update', { b: u.b, rule: u.rule, lr: number(u.lr) }) }));
-    const plain = u.rule === 'sgd' ? [mo('−'), mn(number(u.lr), 'lr'), mo('·'), value(u.dw, 'batch_dw'), mo('→')] : [mo('→')];
+    const plain = u.is_plain ? [mo('−'), mn(number(u.lr), 'lr'), mo('·'), value(u.dw, 'batch_dw'), mo('→')] : [mo('→')];
     body.append(math(partial(indexed('w', l, j, k)), mo('='), mn(number(u.dw), 'batch_dw'), mo(';'), indexed('w', l, j, k), mo(':'),
       mn(number(u.w), 'w'), ...plain, mn(number(u.new_w), 'new_w')));
-    const plainBias = u.rule === 'sgd' ? [mo('−'), mn(number(u.lr), 'lr'), mo('·'), value(u.db, 'batch_db'), mo('→')] : [mo('→')];
+    const plainBias = u.is_plain ? [mo('−'), mn(number(u.lr), 'lr'), mo('·'), value(u.db, 'batch_db'), mo('→')] : [mo('→')];
     body.append(math(partial(indexed('b', l, j)), mo('='), mn(number(u.db), 'batch_db'), mo(';'), indexed('b', l, j), mo(':'),
       mn(number(u.bias), 'bias'), ...plainBias, mn(number(u.new_bias), 'new_bias')));
+    if (!u.is_plain) body.append(make('p', { class: 'note', text: t('e5_more') }));
   },
 };
 

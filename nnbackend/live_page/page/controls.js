@@ -130,8 +130,11 @@ export class Controls {
 
   choice(name, label, value, names, tip) {
     const node = make('select', { id: `o-${name}`, title: tip });
-    if (name === 'loss') node.append(make('option', { value: '', text: t('automatic') }));
-    const known = names.includes(value) || value === '' ? names : [...names, value];
+    let known = names.includes(value) || value === '' ? names : [...names, value];
+    if (name === 'loss') {
+      node.append(make('option', { value: '', text: this.setup.loss }));
+      if (value === '') known = known.filter((n) => n !== this.setup.loss);
+    }
     node.append(...known.map((n) => make('option', { value: n, text: n })));
     node.value = value;
     node.addEventListener('change', () => this.set({ [name]: node.value }));

@@ -69,6 +69,7 @@ function legend(setup) {
 }
 
 function takeFrame(buffer) {
+  state.time = performance.now();
   const frame = decodeFrame(buffer);
   const isOld = !state.setup || frame.setup !== state.setup.number;
   if (!isOld) state.frame = frame;
@@ -162,6 +163,13 @@ function drawHints(frame) {
   $('hints').replaceChildren(...(texts.length ? texts.map((text) => make('li', { text }))
     : [make('li', { class: 'none', text: t('no_hints') })]));
 }
+
+// The first steps of a network may take seconds, while the engine compiles.
+setInterval(() => {
+  const isBusy = state.frame?.running || state.pending.size > 0;
+  const isSilent = performance.now() - (state.time || 0) > 1200;
+  if (isBusy && isSilent && socket?.readyState === WebSocket.OPEN) status(t('preparing'));
+}, 400);
 
 function status(text) {
   if ($('status').textContent !== text) $('status').textContent = text;
