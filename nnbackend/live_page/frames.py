@@ -2,7 +2,8 @@
 
     frame = length of the JSON (4 bytes, little-endian), JSON padded to 4 bytes, arrays
 
-The JSON lists each array's name and shape, in the order of the arrays.
+The JSON lists each array's name and shape, in the order of the arrays. In a packed frame an array
+is of bytes, and the list has what a byte stands for too: low + step * byte.
 """
 
 from __future__ import annotations
@@ -43,6 +44,20 @@ def encode(facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes:
     return b"".join(parts)
 
 
+def encode_packed(facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Return a frame of a quarter of the size, whose numbers have 256 levels."""
+    listed, parts = [], []
+    for name, array in arrays.items():
+        finite = np.nan_to_num(array.astype(np.float64), nan=0.0, posinf=1e30, neginf=-1e30)
+        low = float(finite.min()) if finite.size else 0.0
+        step = (float(finite.max()) - low) / 255 if finite.size else 0.0
+        codes = np.rint((finite - low) / step if step else np.zeros_like(finite))
+        listed.append([name, list(array.shape), low, step])
+        parts.append(codes.astype(np.uint8).tobytes())
+    text = to_json({**facts, "arrays": listed}).encode()
+    return b"".join([struct.pack("<I", len(text)), text, *parts])
+
+
 def decode(frame: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return the JSON and the arrays of a frame.
 
@@ -52,8 +67,10 @@ def decode(frame: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     (length,) = struct.unpack_from("<I", frame)
     facts = json.loads(frame[4 : 4 + length])
     arrays, offset = {}, 4 + length
-    for name, shape in facts["arrays"]:
+    for name, shape, *levels in facts["arrays"]:
         count = math.prod(shape)
-        arrays[name] = np.frombuffer(frame, "<f4", count, offset).reshape(shape)
-        offset += 4 * count
+        dtype = "u1" if levels else "<f4"
+        array = np.frombuffer(frame, dtype, count, offset).reshape(shape)
+        offset += array.nbytes
+        arrays[name] = levels[0] + levels[1] * array if levels else array
     return facts, arrays

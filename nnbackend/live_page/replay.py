@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nnbackend.live_page.controls import Controls
-from nnbackend.live_page.frames import encode, to_json
+from nnbackend.live_page.frames import encode_packed, to_json
 from nnbackend.live_page.showing import CURVE, setup
 
 PAGE = Path(__file__).parent / "page"
@@ -21,15 +21,16 @@ MODULES = ("text.js", "draw.js", "frames.js", "network.js", "plane.js", "charts.
 
 def to_html(controls: Controls) -> str:
     """Return the recorded moments as one self-contained page."""
-    frames = [base64.b64encode(frame).decode() for frame in _frames(controls)]
-    # "<" would end the script element.
-    data = json.dumps({"setup": to_json(setup(controls)), "frames": frames}).replace("<", "\\u003c")
+    frames, curve = _frames(controls)
+    texts = [base64.b64encode(frame).decode() for frame in frames]
+    parts = {"setup": to_json(setup(controls)), "frames": texts, "curve": to_json(curve)}
+    data = json.dumps(parts).replace("<", "\\u003c")  # which would end the script element
     style = (PAGE / "style.css").read_text(encoding="utf-8")
     script = "\n".join(_plain(name) for name in MODULES)
     body = (PAGE / "replay.html").read_text(encoding="utf-8")
-    for name, text in (("STYLE", style), ("DATA", data), ("SCRIPT", script)):
-        body = body.replace(f"/*{name}*/", text)
-    return body
+    parts = {"STYLE": style, "DATA": data, "SCRIPT": script}
+    # In one pass, as a label of the data may look like one of the places.
+    return re.sub(r"/\*(STYLE|DATA|SCRIPT)\*/", lambda match: parts[match[1]], body)
 
 
 def _plain(name: str) -> str:
@@ -39,8 +40,12 @@ def _plain(name: str) -> str:
     return re.sub(r"^export ", "", text, flags=re.MULTILINE)
 
 
-def _frames(controls: Controls) -> list[bytes]:
-    """Return a frame for each recorded moment; the current weights are as before at the end."""
+def _frames(controls: Controls) -> tuple[list[bytes], list[list[float]]]:
+    """Return a frame for each recorded moment, and the curve: a list for each of its columns.
+
+    The current weights are as before at the end. The number of the curve's rows up to a moment is
+    in its frame.
+    """
     state, backend = controls.phase.state, controls.phase.net.backend
     now, frames, rows = backend.to_host(state.theta), [], []
     try:
@@ -51,15 +56,20 @@ def _frames(controls: Controls) -> list[bytes]:
             arrays = controls.pictures.arrays() | controls.pictures.weights()
             if moment.row:
                 rows.append([moment.row.get(name, np.nan) for name in CURVE])
-            arrays["curve"] = np.array(rows, np.float32).reshape(-1, len(CURVE)).T
             facts: dict[str, Any] = {
                 "setup": controls.setup_number, "epoch": moment.epoch, "step": moment.step,
+                "rows": len(rows),
             }  # fmt: skip
-            frames.append(encode(facts, {k: _small(k, v) for k, v in arrays.items()}))
+            arrays["units"] = _coarse(arrays["units"])
+            frames.append(encode_packed(facts, arrays))
     finally:
         backend.to_device(now, out=state.theta)
-    return frames
+    return frames, np.array(rows, np.float64).reshape(-1, len(CURVE)).T.tolist()
 
 
-def _small(name: str, array: np.ndarray) -> np.ndarray:
-    return array
+def _coarse(units: np.ndarray) -> np.ndarray:
+    """Return the pictures of units (U, points) at every second point of each side."""
+    side = round(units.shape[1] ** 0.5)
+    if side * side != units.shape[1]:
+        return units  # along a curve
+    return units.reshape(-1, side, side)[:, ::2, ::2].reshape(len(units), -1)

@@ -121,5 +121,7 @@ def test_the_replay_is_one_file_with_the_recorded_run(new_page: New) -> None:
     frames = [decode(b64decode(frame)) for frame in stored["frames"]]
     assert [facts["epoch"] for facts, _ in frames] == [0, 1, 2, 3]
     last = page.controls.phase.net.weights[0]
-    np.testing.assert_array_equal(frames[-1][1]["w2"][0], last.T)
+    step = (last.max() - last.min()) / 255
+    np.testing.assert_allclose(frames[-1][1]["w2"][0], last.T, rtol=0, atol=0.51 * step)
+    assert len(text) < 400_000
     assert json.loads(stored["setup"])["layers"][0]["width"] == 2

@@ -18,7 +18,7 @@ function products(part, symbolOf) {
     found.push(row(...sign, value(first, `${symbolOf}.${k}.0`), mo('·'), value(second, `${symbolOf}.${k}.1`)));
   });
   if (part.left > 0) {
-    found.push(row(infix('+'), value(part.rest, `${symbolOf}.rest`), m('mtext', ` (${t('more_terms', { n: part.left })}) `)));
+    found.push(row(infix('+'), value(part.rest, `${symbolOf}.rest`), m('mtext', `\u2002(${t('more_terms', { n: part.left })})`)));
   }
   return found;
 }
@@ -94,7 +94,7 @@ const STEPS = {
       partial(indexed('b', 'l', 'j')), mo('='), indexed('δ', 'l', 'j'),
     ));
     body.append(math(partial(indexed('w', l, j, k)), mo('='), value(f.delta, 'delta'), mo('·'), value(f.a_below, 'a_below'), mo('='), mn(number(f.dw), 'dw'),
-      m('mtext', ` (${t('this_row')}) `)));
+      m('mtext', `\u2003(${t('this_row')})`)));
     body.append(math(indexed('w', 'l', 'j', 'k'), mo('←'), indexed('w', 'l', 'j', 'k'), mo('−'), mi('η'), fraction(row(mo('∂'), mi('C')), row(mo('∂'), indexed('w', 'l', 'j', 'k')))));
     const u = a.update;
     if (!u) {

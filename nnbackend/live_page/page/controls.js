@@ -125,7 +125,8 @@ export class Controls {
     const tip = t(`tip_${name}`);
     if (choices[name]) return this.choice(name, label, value, choices[name], tip);
     if (name === 'validation') return this.slider(name, Number(value), 0, 0.8, 0.05, (v) => this.set({ validation: String(v) }), tip);
-    return this.text(name, label, value === '' && name === 'learning_rate' ? String(this.setup.learning_rate) : value, tip);
+    const automatic = { learning_rate: String(this.setup.learning_rate), momentum: '0' };
+    return this.text(name, label, value === '' ? automatic[name] ?? '' : value, tip);
   }
 
   choice(name, label, value, names, tip) {

@@ -13,6 +13,11 @@ const recordedFrames = recorded.frames.map((text) => {
   const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
   return decodeFrame(bytes.buffer);
 });
+const recordedCurve = JSON.parse(recorded.curve);
+for (const frame of recordedFrames) {
+  const columns = recordedCurve.map((column) => column.slice(0, frame.rows).map((v) => v ?? NaN));
+  frame.arrays.curve = { shape: [columns.length, frame.rows], data: Float32Array.from(columns.flat()) };
+}
 const networkView = new NetworkView(byId('board'));
 const planeView = new PlaneView(byId('plane'));
 const curveView = new CurveView(byId('curve'), null);
