@@ -66,10 +66,10 @@ class Controls:
         """Whether the run has reached its last epoch."""
         return self.phase.state.epoch >= self.options.settings.epochs
 
-    def advance(self, most: int) -> int:
+    def advance(self, most: int, is_replay: bool = False) -> int:
         """Run at most `most` steps, within the epoch; return their number.
 
-        Raises: ArithmeticError when the loss is no longer finite.
+        Raises: ArithmeticError when the loss is no longer finite, but not in a replay.
         """
         begin, before = time.perf_counter(), self.phase.step
         if self.phase.advance(most):
@@ -80,7 +80,7 @@ class Controls:
             if f"valid_{score}" in row:
                 point |= {"valid_loss": row["valid_loss"], "valid_score": row[f"valid_{score}"]}
             self.curve.add(point)
-            if not math.isfinite(row["train_loss"]):
+            if not (is_replay or math.isfinite(row["train_loss"])):
                 raise ArithmeticError(
                     "The loss is no longer a finite number. Go back, or choose a smaller learning "
                     "rate and reset."
@@ -144,7 +144,7 @@ class Controls:
             self.setup_number += 1
         items = list(self.snapshots.items)
         while self.phase.step < step:
-            self.advance(step - self.phase.step)
+            self.advance(step - self.phase.step, is_replay=True)
         self.snapshots.items[:] = items
 
     def reset(self, command: Command) -> None:

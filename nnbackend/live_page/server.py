@@ -70,7 +70,7 @@ def serve(session: Session, host: str, port: int, *, open_browser: bool) -> None
         if open_browser:
             webbrowser.open(running.url)
         try:
-            _run(running.server, running.listener)
+            run_server(running.server, running.listener)
         finally:
             session.close()
 
@@ -108,7 +108,7 @@ def _import(name: str) -> Any:
         ) from error
 
 
-def _run(server: Any, listener: socket.socket) -> None:
+def run_server(server: Any, listener: socket.socket) -> None:
     """Run the server until it is stopped; in a notebook in another thread."""
     # uvicorn's own context would repeat the signal after a clean stop.
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -34,6 +35,7 @@ from nnbackend.live_page.api import options_of, source_of
 from nnbackend.live_page.app import MAX_UPLOAD, MAX_VIEWERS, PAGE, Hub, new_app, new_token
 from nnbackend.live_page.frames import decode
 from nnbackend.live_page.options import PageOptions
+from nnbackend.live_page.server import run_server
 from nnbackend.live_page.session import Session
 from nnbackend.live_page.sources import toy
 
@@ -381,3 +383,19 @@ def test_live_runs_until_it_is_stopped(capsys: pytest.CaptureFixture[str]) -> No
     nn.live(net, data.x, data.y, open_browser=False, batch_size=10)
     thread.join(20)
     assert shown
+
+
+def test_in_a_notebook_the_server_has_a_thread_of_its_own() -> None:
+    class Server:
+        should_exit = False
+        thread = ""
+
+        def run(self, sockets: list[Any]) -> None:
+            self.thread = threading.current_thread().name
+
+    async def cell() -> None:
+        run_server(server, None)  # type: ignore[arg-type]
+
+    server = Server()
+    asyncio.run(cell())
+    assert server.thread not in ("", threading.current_thread().name)

@@ -32,7 +32,12 @@ ENVIRONMENT = {
 }
 CASES = [
     {},
-    {"activation": "maxout:2,leaky_relu:0.2", "optimizer": "sgd:momentum=0.9", "l2": "0.01"},
+    {
+        "activation": "maxout:2,leaky_relu:0.2",
+        "optimizer": "sgd:momentum=0.9",
+        "l2": "0.01",
+        "seed": "7",
+    },
     {"data": "wave", "schedule": "step:every=1,gamma=0.5"},
     {"data": "blobs", "scale": "standard", "batch_size": "full", "dropout": "0.1,0"},
     {"hidden": "none", "loss": "quadratic", "dtype": "float64"},

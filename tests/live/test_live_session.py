@@ -103,6 +103,10 @@ def test_a_run_that_diverges_pauses_and_says_so(new_page: New) -> None:
     page.wait_for(lambda facts: bool(facts["error"]))
     assert "finite" in page.facts["error"]
     assert not page.facts["running"]
+    step = page.facts["step"]
+    assert page.do("back")["step"] == step - 1
+    page.do("goto", step=1)
+    assert np.isfinite(page.theta).all()
     page.do("set", options={"learning_rate": "0.01"})
     assert page.do("reset")["error"] == ""
     assert np.isfinite(page.theta).all()
