@@ -40,13 +40,30 @@ SOCKET = """
   window.WebSocket = class extends Real {
     constructor(...all) {
       super(...all);
-      window.frames_ = 0;
-      const count = (e) => { if (typeof e.data !== 'string') window.frames_++; };
-      this.addEventListener('message', count);
+      window.frames_ = window.shown_ = 0;
+      window.waiting_ = new Set();
+      this.addEventListener('message', (e) => {
+        if (typeof e.data !== 'string') window.frames_++;
+        else window.waiting_.delete(JSON.parse(e.data).id);
+      });
+    }
+    send(text) {
+      if (text === 'shown') window.shown_++;
+      else window.waiting_.add(JSON.parse(text).id);
+      super.send(text);
     }
   };
 })();
 """
+# Nothing is awaited for 50 ms; or half a second has passed, if frames come all the time.
+SETTLED = """async () => {
+  let quiet = 0;
+  for (let i = 0; quiet < 5 && i < 500; i++) {
+    await new Promise((go) => setTimeout(go, 10));
+    const isQuiet = !window.waiting_.size && (window.frames_ === window.shown_ || i > 50);
+    quiet = isQuiet ? quiet + 1 : 0;
+  }
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +116,7 @@ class Window:
 
     def settle(self) -> None:
         """Wait until the page has drawn the answers to all that it has sent."""
-        self.page.evaluate("() => new Promise((go) => setTimeout(go, 80))")
+        self.page.evaluate(SETTLED)
 
     def press(self, selector: str) -> None:
         self.page.click(selector)

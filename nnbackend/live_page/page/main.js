@@ -56,6 +56,7 @@ function receive(message) {
   }
   state.setup = message;
   state.frame = null; // until one of the new network arrives
+  state.hover = null; // its line or unit may be gone
   algorithm.expected = null;
   controls.build(message);
   network.build(message);
