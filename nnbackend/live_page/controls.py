@@ -153,6 +153,8 @@ class Controls:
             first = self.snapshots.items[0]
             del self.snapshots.items[1:]
             self._restore(first, first.step)
+            self.curve, self.recorder = Curve(), Recorder()
+            self._record()
         else:
             self._begin(self.options, self.source)
 
