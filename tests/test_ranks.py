@@ -231,6 +231,16 @@ def mpiexec() -> str:
     pytest.importorskip("mpi4py", reason="the extra mpi is not installed")
     if MPIEXEC is None:
         pytest.skip("mpiexec is not installed")
+    code = "from mpi4py import MPI; MPI.COMM_WORLD.allgather(1)"
+    try:
+        tried = subprocess.run(
+            [MPIEXEC, "-n", "2", sys.executable, "-c", code],
+            env={**os.environ, **OPEN_MPI}, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        pytest.skip("mpiexec starts no processes here within a minute")
+    if tried.returncode:
+        pytest.skip(f"mpiexec starts no processes here: {tried.stderr[-200:]}")
     return MPIEXEC
 
 
