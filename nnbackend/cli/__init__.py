@@ -73,6 +73,10 @@ COMMANDS = {
         "export a trained network as ONNX or NPZ",
         "nnbackend export runs/digits-001 --out digits.onnx",
     ),
+    "convert": Command(
+        "write a large table of numbers as a folder of shards, to train on without loading it",
+        "nnbackend convert clicks.csv clicks --target bought",
+    ),
     "serve": Command(
         "answer requests over HTTP with the predictions of a trained network",
         "nnbackend serve runs/flowers-001 --port 8000",
