@@ -195,6 +195,18 @@ def test_an_interrupt_of_one_rank_stops_all_at_one_step(tmp_path: Path) -> None:
     assert on_ranks(4, second) == [expected] * 4
 
 
+def test_a_second_interrupt_ends_a_rank(tmp_path: Path) -> None:
+    """Other ranks wait for this one, so it must not return as if the run had ended."""
+
+    class Twice(nn.Callback):
+        def on_progress(self, trainer: Any, step: int, n_steps: int) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        classes(callbacks=[Twice()])(Alone())
+    assert classes(callbacks=[Twice()])(None)[2] == "interrupted"
+
+
 def test_ranks_with_other_weights_are_found() -> None:
     def run(communicator: Communicator) -> None:
         net = nn.Network([6, 3], loss="cross_entropy", device="numpy", seed=communicator.rank)
