@@ -57,7 +57,7 @@ class Run:
     def abort(self) -> None:
         """End the run after an interrupt within a step; on ranks, where others wait, raise it."""
         if self.ranks is not None:
-            raise  # noqa: PLE0704 - called where KeyboardInterrupt is handled
+            raise
         self.interrupt.requested = True
 
     def agree_on_stop(self) -> None:
