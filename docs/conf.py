@@ -18,6 +18,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 import nnbackend
 from nnbackend import explain, plots, testing
 from nnbackend.cli import COMMANDS, main
@@ -124,6 +126,23 @@ def api() -> str:
     return "\n".join(parts)
 
 
+def flats(n: int = 1_200) -> str:
+    """Return a table with columns of several kinds: flats, and whether each was let in a month."""
+    rng = np.random.default_rng(1)
+    size = rng.gamma(9.0, 8.0, n).round()
+    district = rng.choice(["Centre", "Harbour", "Hill", "West"], n, p=[0.4, 0.3, 0.2, 0.1])
+    rent = (size * rng.normal(14.0, 2.5, n) + 5.0 * size * (district == "Centre")).round()
+    balcony = rng.choice(["yes", "no"], n)
+    offered = np.datetime64("2023-01-01") + rng.integers(0, 730, n)
+    season = np.cos(2.0 * np.pi * (offered.astype(int) % 365.25) / 365.25)
+    sought = 18.0 + 4.0 * (district == "Centre") - 4.0 * (district == "Hill")
+    z = 0.9 * (sought - rent / size) + 1.2 * (balcony == "yes") - 1.5 * season - 2.5
+    let = np.where(rng.random(n) < 1.0 / (1.0 + np.exp(-z)), "yes", "no")
+    rows = zip(size, rent, district, balcony, offered, let, strict=True)
+    lines = ["size,rent,district,balcony,offered,let", *(",".join(map(str, row)) for row in rows)]
+    return "\n".join([*lines, ""])
+
+
 def run_blocks(page: str, language: str) -> None:
     """Run a page's blocks in the folder of its pictures. Raise if a block fails."""
     text = (HERE / page).read_text(encoding="utf-8")
@@ -149,6 +168,7 @@ runpy.run_path(str(HERE / "drawings" / "draw.py"))["check"]()  # raises for name
 (GENERATED / "options.md").write_text(options(), encoding="utf-8")
 (GENERATED / "commands.md").write_text(commands(), encoding="utf-8")
 (GENERATED / "api.md").write_text(api(), encoding="utf-8")
+(GENERATED / "flats.csv").write_text(flats(), encoding="utf-8")
 run_blocks("pictures.md", "sh")
 run_blocks("backprop.md", "python")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,6 +12,7 @@ import numpy as np
 from nnbackend.errors import ArgumentError, Fault
 from nnbackend.suggestions import suggest
 
+PINBALL = "pinball"
 HARDLY = 0.1  # of the way to accuracy 1
 Needs = Literal["labels", "probabilities", "scores", "values"]
 
@@ -133,7 +135,9 @@ def metrics_of(
             labels = (outputs[:, 1] > threshold).astype(np.int64)
         scores = outputs[:, 1] if n_classes == 2 else outputs
         given |= {"labels": labels, "probabilities": outputs, "scores": scores}
-    return {m.name: m.compute(y, given[m.needs], n_classes) for m in chosen}
+    with warnings.catch_warnings():  # of classes without rows: such metrics are NaN
+        warnings.simplefilter("ignore")
+        return {m.name: m.compute(y, given[m.needs], n_classes) for m in chosen}
 
 
 def suitable_names(n_classes: int) -> list[str]:
@@ -141,9 +145,27 @@ def suitable_names(n_classes: int) -> list[str]:
     return [m.name for m in METRICS.values() if (m.needs == "values") == (n_classes == 0)]
 
 
+def is_pinball(name: str) -> bool:
+    """Return True if a name is that of the loss of a quantile, as pinball:0.9."""
+    return name.startswith(PINBALL)
+
+
+def _pinball(name: str) -> Metric:
+    """Return the metric pinball:Q, the mean loss of values that estimate the quantile Q."""
+    try:
+        quantile = float(name.partition(":")[2] or 0.5)
+    except ValueError:
+        quantile = 0.0
+    if not 0.0 < quantile < 1.0:
+        raise ArgumentError(Fault("metric", "pinball:Q with Q between 0 and 1", name))
+    return Metric(name, "values", False, _of_sklearn("mean_pinball_loss", alpha=quantile))
+
+
 def _find(name: str, suitable: Sequence[str]) -> Metric:
+    if name.startswith(PINBALL) and "r2" in suitable:
+        return _pinball(name)
     if name not in suitable:
-        expected = f"one of {', '.join(suitable)} for this model"
+        expected = "a name, or names with commas, of metrics that suit the model"
         raise ArgumentError(Fault("metric", expected, name, (suggest(name, suitable),)))
     return METRICS[name]
 
@@ -157,7 +179,8 @@ def advice(y: np.ndarray, accuracy: float, classes: Sequence[Any]) -> str:
     share = float(counts.max() / len(y))
     if accuracy - share >= HARDLY * (1.0 - share):
         return ""
+    how = "below" if accuracy < share else "hardly above"
     return (
-        f"accuracy {accuracy:.4f} is hardly above {share:.4f}, that of always answering "
+        f"accuracy {accuracy:.4f} is {how} {share:.4f}, that of always answering "
         f"{classes[int(counts.argmax())]!r}; roc_auc and balanced_accuracy show what was learned"
     )

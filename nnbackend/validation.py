@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from nnbackend.backend import Backend
 from nnbackend.backend.formulas import Array
 from nnbackend.data import numeric
+from nnbackend.data.file_rows import selected
 from nnbackend.data.foreign import check_readable
+from nnbackend.data.host_rows import HostRows
 from nnbackend.data.sparse import SparseRows
 from nnbackend.errors import (
     ArgumentError,
@@ -56,7 +58,7 @@ def any_rows(x: Any, n_in: int, backend: Backend, what: str = "x") -> Array:
     """Return validated rows on this device or the host, uncopied; SciPy matrices stay sparse."""
     if hasattr(x, "tocsr"):
         x = SparseRows(x)
-    is_foreign = isinstance(x, np.ndarray) or not (backend.owns(x) or isinstance(x, SparseRows))
+    is_foreign = isinstance(x, np.ndarray) or not (backend.owns(x) or isinstance(x, HostRows))
     return _check_rows(host_array(x, what) if is_foreign else x, n_in, what)
 
 
@@ -69,10 +71,8 @@ def finite_rows(x: Any, n_in: int, dtype: str, backend: Backend, what: str = "x"
 
 def some_rows(x: Array, rows: Host, backend: Backend) -> Array:
     """Return the rows of x at the indices `rows` (n,), on the device of x."""
-    if isinstance(x, np.ndarray):
-        return x[rows]
-    if isinstance(x, SparseRows):
-        return x.take(rows)
+    if isinstance(x, (np.ndarray, HostRows)):
+        return selected(x, rows)
     with backend.active():
         return backend.xp.take(x, backend.to_device(rows), axis=0)
 
@@ -130,7 +130,7 @@ def _check_finite(x: Array, what: str, dtype: str, backend: Backend | None = Non
     if isinstance(x, np.ndarray):
         if x.dtype.kind != "f":
             return
-    elif isinstance(x, SparseRows):
+    elif isinstance(x, HostRows):
         if x.is_within(_largest_of(x, largest, np)):
             return
     # A device returns one flag; rows are copied to the host only to locate a bad element.

@@ -144,7 +144,7 @@ def test_predictions_keep_their_lines_if_rows_are_dropped(run: Run) -> None:
     assert (whole.code, len(np.load("a.npy"))) == (0, 60)
     _write("known.csv", "p,q,kind", *rows[:4], ",1,a")
     shown = run("evaluate runs/train-001 known.csv --device numpy --missing drop")
-    assert "all: 4 rows, 1 with missing values dropped" in shown.out
+    assert "all: 4 rows, 1 without value or target dropped" in shown.out
 
 
 def test_predictions_have_the_ids_of_their_rows(run: Run) -> None:
@@ -174,5 +174,5 @@ def test_a_target_without_header_is_ignored(run: Run) -> None:
 def test_proba_of_a_regression_is_refused_with_the_option_name(run: Run) -> None:
     assert run("train diabetes --hidden 3 --epochs 1 --device numpy").code == 0
     err = run("predict runs/diabetes-001 diabetes --proba").err
-    assert "--proba needs a softmax or sigmoid output" in err
+    assert "--proba needs a classifier with probabilities" in err
     assert "Leave --proba out." in err

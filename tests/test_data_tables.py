@@ -763,10 +763,18 @@ def test_the_default_target(write):
 
 
 def test_a_target_of_text_that_differs_in_most_rows_is_refused(write):
-    rows = "".join(f"{i % 3},2024-01-{1 + i % 28:02d}\n" for i in range(40))
+    rows = "".join(f"{i % 3},name {i % 28}\n" for i in range(40))
     with pytest.raises(DataError, match=r"classes must recur.*28 different values in 40 rows"):
         load(write("size,when\n" + rows))
     assert load(write("size,when\n" + rows), task="classification").n_classes == 28
+
+
+def test_a_target_of_dates_is_refused(write):
+    rows = "".join(f"{i % 3},2024-01-{1 + i % 7:02d}\n" for i in range(40))
+    with pytest.raises(DataError, match=r"Received: dates such as '2024-01-01' in column 'when'"):
+        load(write("size,when\n" + rows))
+    assert load(write("size,when\n" + rows), column={"when": "category"}).n_classes == 7
+    assert load(write("size,when\n" + rows), task="classification").n_classes == 7
 
 
 # ---------------------------------------------------------------- reading again with a coding

@@ -165,6 +165,15 @@ def test_the_commands_of_a_page_run_in_their_order(
         assert main(words) == 0, words
 
 
+def test_each_kind_of_picture_is_shown_and_named() -> None:
+    from nnbackend.cli.plot import KINDS
+
+    text = (DOCS / PICTURES).read_text(encoding="utf-8")
+    images = re.findall(r"```{image} generated/runs/\w+/(\w+)\.(?:png|gif)\n:alt: \S+", text)
+    assert set(images) == KINDS.keys()
+    assert f"draws {len(KINDS)} kinds".replace("14", "fourteen") in text
+
+
 # --- claims of single pages -----------------------------------------------------------------------
 
 

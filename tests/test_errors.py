@@ -14,6 +14,7 @@ from nnbackend.config import SETTINGS
 from nnbackend.data.scalers import KINDS
 from nnbackend.devices.registry import BUILT_IN
 from nnbackend.errors import NNBackendError
+from nnbackend.metrics import METRICS
 from nnbackend.network.activations import ACTIVATIONS, get_activation
 from nnbackend.network.initializers import INITIALIZERS, get_initializer
 from nnbackend.network.losses import LOSSES, get_loss
@@ -105,4 +106,4 @@ def test_names_of_other_libraries_suggest_ours(get: Any, written: str, meant: st
 
 def test_every_entry_of_other_names_is_one_of_our_names() -> None:
     ours = {*ACTIVATIONS, *LOSSES, *OPTIMIZERS, *INITIALIZERS, *SCHEDULES, *KINDS, *BUILT_IN}
-    assert suggestions.OTHER_NAMES.keys() <= ours | SETTINGS.keys() | {"out"}
+    assert suggestions.OTHER_NAMES.keys() <= ours | SETTINGS.keys() | METRICS.keys() | {"out"}

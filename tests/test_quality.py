@@ -88,7 +88,7 @@ def test_the_command_line_draws_each(tmp_path: Path, monkeypatch: pytest.MonkeyP
     words = ["--epochs", "2", "--hidden", "4", "--device", "numpy", "--quiet"]
     assert main(["train", "iris", *words, "--out", "classes"]) == 0
     assert main(["train", "diabetes", *words, "--out", "values"]) == 0
-    for kind in ("roc", "pr", "calibration", "importance"):
+    for kind in ("roc", "pr", "calibration", "importance", "dependence"):
         assert main(["plot", "classes", "--kind", kind, "--device", "numpy"]) == 0
         assert Path(f"classes/{kind}.png").stat().st_size > 5_000
     assert main(["plot", "values", "--kind", "residuals", "--device", "numpy"]) == 0
@@ -102,7 +102,7 @@ def test_pictures_that_repeat_a_training_refuse_a_preset(
     monkeypatch.chdir(tmp_path)
     words = ["--preset", "tabular", "--members", "1", "--epochs", "2", "--device", "numpy"]
     assert main(["train", "iris", *words, "--hidden", "4", "--out", "run"]) == 0
-    for kind in ("weights", "diagram", "boundary", "importance"):
+    for kind in ("weights", "diagram", "boundary", "importance", "dependence"):
         assert main(["plot", "run", "--kind", kind, "--device", "numpy"]) == 0, kind
     assert main(["plot", "run", "--kind", "signals", "--device", "numpy"]) == 2
     assert "a run with the preset 'tabular'" in capsys.readouterr().err

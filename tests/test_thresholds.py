@@ -50,7 +50,8 @@ def test_the_best_threshold_by_a_metric(name: str, digits: int) -> None:
     y = rng.integers(0, 2, 200)
     p = np.clip(rng.normal(0.3 + 0.2 * y, 0.15), 0.01, 0.99).round(digits).astype(np.float32)
     found = choose_threshold(y, p, name)
-    values = [SKLEARN[name](y, p.astype(float) > t) for t in np.linspace(0.0, 1.0, 5001)]
+    every = np.concatenate([[0.0], np.unique(p).astype(float)])  # other thresholds give the same
+    values = [SKLEARN[name](y, p.astype(float) > t) for t in every]
     assert SKLEARN[name](y, p.astype(float) > found) == pytest.approx(max(values), abs=1e-12)
     assert 0.0 < found < 1.0
 
@@ -206,6 +207,58 @@ def test_options_that_do_not_suit(
     assert main(["train", *words.split(), "--out", str(tmp_path / "run")]) == 2
     assert text in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "extra", ["--hidden 8 --epochs 20", "--preset tabular --members 2 --epochs 10"]
+)
+def test_the_positive_class_is_chosen(
+    extra: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Figures and threshold are of the rare class, also if its name is the first in order."""
+    path = _table(tmp_path / "rare.csv", 2000)
+    frame = pd.read_csv(path)
+    frame["left"] = frame["left"].map({"yes": "gone", "no": "here"})
+    frame.to_csv(tmp_path / "names.csv", index=False)
+    found = {}
+    for name, data, more in (
+        ("yes", path, []),
+        ("gone", tmp_path / "names.csv", ["--positive", "gone"]),
+    ):
+        out = tmp_path / name
+        words = f"train {data} --device numpy --json --threshold cost:miss=10 {extra} --out {out}"
+        assert main([*words.split(), *more]) == 0
+        captured = capsys.readouterr()
+        found[name] = json.loads(captured.out.splitlines()[-1])
+        assert found[name]["positive"] == name
+        assert main(["evaluate", str(out), str(data), "--json"]) == 0
+        found[name] |= _results(capsys)
+    for figure in ("threshold", "test_f1", "average_precision", "roc_auc", "f1"):
+        assert found["yes"][figure] == pytest.approx(found["gone"][figure], abs=1e-6)
+    assert found["gone"]["classes"]["gone"]["recall"] > 0.5
+    assert not [line for line in captured.err.splitlines() if "--positive" in line]
+
+
+def test_a_threshold_of_the_frequent_class_is_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = _table(tmp_path / "rare.csv")
+    frame = pd.read_csv(path)
+    frame["left"] = frame["left"].map({"yes": "gone", "no": "here"})
+    frame.to_csv(tmp_path / "names.csv", index=False)
+    words = f"train {tmp_path / 'names.csv'} --device numpy --epochs 1 --threshold f1"
+    assert main([*words.split(), "--out", str(tmp_path / "run")]) == 0
+    assert "pass --positive gone" in capsys.readouterr().err + caplog.text
+
+
+def test_positive_classes_that_do_not_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, text in {
+        "iris --positive setosa": "--positive must be one of two classes. Received: 3 classes",
+        "diabetes --positive 3": "Received: a regression",
+        "breast_cancer --positive bening": "Received: 'bening', and the classes",
+    }.items():
+        assert main(["train", *words.split()]) == 2
+        assert text in capsys.readouterr().err
 
 
 # ---- weights of classes -------------------------------------------------------------------------

@@ -15,12 +15,13 @@ from nnbackend.cli.places import check_places, check_same_rows
 from nnbackend.cli.run_folder import Run, open_run, to_json
 from nnbackend.data import Dataset
 from nnbackend.errors import ArgumentError, DataError, Fault
-from nnbackend.metrics import METRICS, advice, metrics_of
+from nnbackend.metrics import METRICS, advice, is_pinball, metrics_of
 from nnbackend.model.labels import decode_labels
 from nnbackend.model.model import Model
 from nnbackend.plots import confusion_matrix, count_confusions
 
 logger = logging.getLogger("nnbackend")
+TWO = 2  # classes
 PARTS = ("train", "test", "all")
 
 
@@ -70,13 +71,13 @@ def run(args: argparse.Namespace) -> int:
     data = read_for(found, model, args.data, args.missing, encoding=args.encoding)
     part, rows = choose_part(found, data, args.part)
     if rows.y is None:
+        target = None if data.columns is None else data.columns.target
+        received = "only features" if target is None else f"no column {target!r}"
         raise DataError(
-            f"{data.name}: evaluation needs the target. Received: only features. "
+            f"{data.name}: evaluation needs the target. Received: {received}. "
             "To predict without a target, use: nnbackend predict"
         )
-    results: dict[str, Any] = {"data": data.name, "part": part, "rows": rows.n_samples}
-    if model.threshold is not None:
-        results["threshold"] = model.threshold
+    results = {"data": rows.name, "part": part, "rows": rows.n_samples, **_of_two(model)}
     if data.n_dropped:
         results["dropped"] = data.n_dropped
     classes, true = model.classes, labels_of(model, rows.y)
@@ -130,11 +131,11 @@ def load_model(found: Run, args: argparse.Namespace) -> Model:
     model = found.load(args.device)
     if args.threshold is not None:
         try:
-            model.threshold = float(args.threshold)
+            number = float(args.threshold)
         except ValueError:
-            raise ArgumentError(
-                Fault("threshold", "a number between 0 and 1", args.threshold)
-            ) from None
+            expected = "a number between 0 and 1; train chooses one by a name"
+            raise ArgumentError(Fault("threshold", expected, args.threshold)) from None
+        model.threshold = number
     return model
 
 
@@ -213,12 +214,20 @@ def per_class(counts: np.ndarray, labels: Sequence[str]) -> dict[str, dict[str, 
     }
 
 
+def _of_two(model: Model) -> dict[str, Any]:
+    """Return the positive class and the threshold of a model of two classes."""
+    if model.classes is None or len(model.classes) != TWO:
+        return {}
+    threshold = {} if model.threshold is None else {"threshold": model.threshold}
+    return {"positive": model.classes[1], **threshold}
+
+
 def _print(results: dict[str, Any]) -> None:
-    dropped = (
-        f", {results['dropped']:,} with missing values dropped" if "dropped" in results else ""
-    )
+    n = results.get("dropped")
+    dropped = f", {n:,} without value or target dropped" if n else ""
     print(f"{'data':<10}{results['data']}, {results['part']}: {results['rows']:,} rows{dropped}")
-    shown = [name for name in ("threshold", "loss", *METRICS) if name in results]
+    quantiles = [name for name in results if is_pinball(name)]
+    shown = [n for n in ("threshold", "loss", *METRICS, *quantiles) if n in results]
     width = max(10, *(len(name) + 2 for name in shown))
     for name in shown:
         digits = ".6g" if name in ("loss", "rmse", "mae") else ".4f"
@@ -231,6 +240,8 @@ def _print(results: dict[str, Any]) -> None:
                 f"{label:<{width}}  {of['precision']:>9.4f}  {of['recall']:>6.4f}  "
                 f"{of['f1']:>6.4f}  {of['rows']:>5}"
             )
+    if "positive" in results:
+        print(f"\nf1, average_precision and the threshold are of {results['positive']!r}")
     if "confusion" in results:
         _print_confusion(results["confusion"], list(results["classes"]))
 

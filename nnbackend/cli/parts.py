@@ -7,6 +7,7 @@ The split depends only on the rows, the seed and the fraction, so `evaluate` fin
 from __future__ import annotations
 
 import hashlib
+import logging
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -26,8 +27,10 @@ from nnbackend.data.splits import split_rows
 from nnbackend.data.sql_tables import absolute, is_url
 from nnbackend.data.table_datasets import code_dataset
 from nnbackend.data.table_sources import TableSource
-from nnbackend.errors import ArgumentError, DataError
+from nnbackend.errors import ArgumentError, DataError, Mention
 
+logger = logging.getLogger("nnbackend")
+TWO, TWO_THIRDS = 2, 2 / 3
 TEST_SHARE = 0.2  # held out if the data has no test part
 FINGERPRINT_BYTES = 1 << 26  # a larger x is sampled at evenly spaced rows
 
@@ -52,12 +55,10 @@ def read_data(settings: Settings) -> Dataset:
         raise ArgumentError("DATA is missing: a built-in set such as digits, or a file.")
     task: Any = settings.task
     decimal: Any = settings.decimal
-    column = settings.column
-    if settings.group is not None and _may_be_table(settings.data):
-        column = (*column, f"{settings.group}=id")
+    group = settings.group if _may_be_table(settings.data) else None
     data = load(
         settings.data, target=settings.target, task=task, missing=settings.missing,
-        header=settings.header, column=column,
+        header=settings.header, column=settings.column, group=group, positive=settings.positive,
         categorical=settings.categorical, ignore=settings.ignore, decimal=decimal,
         encoding=settings.encoding, query=settings.query,
         training=lambda data: training_positions(data, settings),
@@ -77,6 +78,14 @@ def read_data(settings: Settings) -> Dataset:
             f"{data.name}: the target must have at least two classes. Received: only "
             f"{(data.classes or ('?',))[0]!r}. Add rows of another class, or name another target."
         )
+    if settings.threshold is not None and data.classes is not None and data.n_classes == TWO:
+        share = float((data.y == 1).mean())
+        if share > TWO_THIRDS:
+            logger.warning(
+                "the threshold is that of %r, which %.0f%% of the rows have; to find the rows of "
+                "%r, pass %s", data.classes[1], 100 * share, data.classes[0],
+                Mention("positive", data.classes[0]),
+            )  # fmt: skip
     return data
 
 

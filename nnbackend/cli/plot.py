@@ -8,11 +8,14 @@ same seed gives the same run.
 from __future__ import annotations
 
 import argparse
+import csv
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,12 +30,16 @@ from nnbackend.config import Settings
 from nnbackend.data import Dataset
 from nnbackend.devices import get_backend
 from nnbackend.errors import ArgumentError
-from nnbackend.model.importance import default_metric, permutation_importance
+from nnbackend.model.columns import RowColumn, columns_of
+from nnbackend.model.dependence import N_COLUMNS, partial_dependence
+from nnbackend.model.importance import default_metric, most_important, permutation_importance
 from nnbackend.model.model import Model
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.preparation import encode_targets
 from nnbackend.training.rate_finder import find_learning_rate
 
+logger = logging.getLogger("nnbackend")
+MOST_ROWS = 10_000  # of files larger than memory, where a picture changes columns
 FRAMES = 60  # at most, in addition to the frame before training
 
 
@@ -43,7 +50,8 @@ class Subject:
     run: str
     device: str | None
     row: int
-    features: tuple[int, int]
+    features: tuple[int, int] | None
+    columns: list[str] | None
     out: Path
     source: str | None = None  # rows to draw, or the new path of the run's data
 
@@ -74,6 +82,22 @@ class Subject:
             data = read_data_of(self.found)
         return choose_part(self.found, data, None)[1]
 
+    @cached_property
+    def rows(self) -> Dataset:
+        """The rows of `data` in memory, for kinds that change columns."""
+        return in_memory(self.data)
+
+    def chosen(self, n: int, is_fit: Callable[[RowColumn], bool]) -> list[str]:
+        """Return the names of --columns, else of the n most important columns of some kind."""
+        if self.columns is not None:
+            return self.columns
+        data, known = self.rows, columns_of(self.model, self.data.feature_names)
+        among = [name for name, column in known.items() if is_fit(column)]
+        names, note = most_important(self.model, data.x, data.y, n, among, names=data.feature_names)
+        if note:
+            logger.warning("%s", note)
+        return names
+
     def plan(self) -> Plan:
         """Prepare the run's training again, on the same rows."""
         settings, environment = self.settings, self.found.environment
@@ -95,15 +119,30 @@ class Subject:
 def _curves(s: Subject) -> None:
     history = Path(s.run) / HISTORY
     if not history.is_file():
-        raise ArgumentError(f"RUN must be a run folder. Received: {s.run}, which has no {HISTORY}.")
+        raise ArgumentError(
+            f"Curves need the history of a run. Received: {s.run}, which has no {HISTORY}: a model "
+            "file, or a run of --preset, whose networks have a history each. Choose another --kind."
+        )
     config = Path(s.run) / CONFIG
     monitor = read_config(config).get("monitor") if config.is_file() else None
     plots.curves(read_history(history), s.out, monitor=monitor)
 
 
 def _boundary(s: Subject) -> None:
-    names = s.data.feature_names
-    plots.decision_boundary(s.model, s.data.x, s.data.y, s.out, features=s.features, names=names)
+    model, data = s.model, s.rows
+    has_classes = model.is_classifier or model.network.loss.name == "binary_cross_entropy"
+    if not has_classes or data.y is None or data.y.ndim != 1:
+        raise ArgumentError(
+            "--kind boundary needs a classifier, and rows with a class each. "
+            f"Received: {model!r}, {data.name}."
+        )
+    columns = s.chosen(2, lambda column: column.is_number) if s.features is None else None
+    if columns is not None and len(columns) < 2 and s.columns is None:
+        columns = None  # the picture says that there are too few
+    plots.decision_boundary(
+        model, data.x, data.y, s.out, columns=columns, features=s.features,
+        names=data.feature_names,
+    )  # fmt: skip
 
 
 def _train_again(plan: Plan, callback: Callback) -> None:
@@ -115,11 +154,12 @@ def _train_again(plan: Plan, callback: Callback) -> None:
 
 def _film(s: Subject) -> None:
     plan = s.plan()
-    training = plan.parts.training
+    training = in_memory(plan.parts.training)
     every = math.ceil(plan.settings.epochs / FRAMES)
     film = plots.BoundaryFilm(
-        training.x, training.y, features=s.features, every=every, names=training.feature_names
-    )
+        training.x, training.y, columns=s.columns, features=s.features, every=every,
+        names=training.feature_names,
+    )  # fmt: skip
     _train_again(plan, film)
     film.save(s.out)
 
@@ -158,11 +198,18 @@ def _residuals(s: Subject) -> None:
 
 
 def _importance(s: Subject) -> None:
-    data = s.data
+    data = s.rows
     if data.y is None:
         raise ArgumentError(f"--kind importance needs rows with targets. Received: {data.name}.")
     losses = permutation_importance(s.model, data.x, data.y, names=data.feature_names)
     plots.importance_plot(losses, default_metric(s.model), s.out)
+
+
+def _dependence(s: Subject) -> None:
+    columns = s.chosen(N_COLUMNS, lambda column: column.has_values)
+    data = s.rows
+    found = partial_dependence(s.model, data.x, columns, names=data.feature_names)
+    plots.dependence_plot(found, s.out)
 
 
 def _weights(s: Subject) -> None:
@@ -208,11 +255,27 @@ KINDS: dict[str, Callable[[Subject], None]] = {
     "calibration": _of_classes(plots.calibration_curve),
     "residuals": _residuals,
     "importance": _importance,
+    "dependence": _dependence,
     "weights": _weights,
     "diagram": _diagram,
     "signals": _signals,
     "rates": _rates,
 }
+
+
+def in_memory(data: Dataset) -> Dataset:
+    """Return the rows as an array: all, or a sample of rows that are too large for one."""
+    x: Any = data.x
+    if isinstance(x, np.ndarray):
+        return data
+    n = data.n_samples
+    if n > MOST_ROWS:
+        logger.warning(
+            "the picture is of %s of %s rows, a random sample", f"{MOST_ROWS:,}", f"{n:,}"
+        )
+    rows = np.random.default_rng(0).choice(n, min(n, MOST_ROWS), replace=False)
+    part = data.rows(np.sort(rows))
+    return replace(part, x=part.x[:])
 
 
 def sample(model: Model, data: Dataset, row: int) -> tuple[np.ndarray, np.ndarray]:
@@ -238,13 +301,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="for diagram: index of the row in the test part, from 0 (default: 0)",
     )  # fmt: skip
     parser.add_argument(
-        "--features", default="0,1", metavar="I,J",
-        help="for boundary and film: the two features to draw (default: 0,1)",
+        "--columns", metavar="NAME,...",
+        help="for dependence, boundary and film: the columns to draw, for the last two a pair "
+        "(default: the most important ones; film: the first two of numbers)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--features", metavar="I,J",
+        help="for boundary and film: the positions of two features, instead of --columns",
     )  # fmt: skip
     parser.add_argument(
         "--data", metavar="DATA",
-        help="rows with targets to draw; for film, signals and rates the new path of the run's "
-        "data (default: the run's data)",
+        help="rows to draw, with targets unless for dependence; for film, signals and rates the "
+        "new path of the run's data (default: the run's data)",
     )  # fmt: skip
     parser.add_argument("--device", metavar="DEVICE", help="as for train (default: auto)")
     parser.add_argument(
@@ -259,7 +327,11 @@ def run(args: argparse.Namespace) -> int:
     given = Path(args.run)
     folder = given if given.is_dir() else given.parent
     path = Path(args.out) if args.out else folder / f"{args.kind}.{suffix}"
-    subject = Subject(args.run, args.device, args.row, _features(args.features), path, args.data)
+    if args.columns is not None and args.features is not None:
+        raise ArgumentError("--columns and --features exclude each other. Received: both.")
+    columns = None if args.columns is None else _words(args.columns)
+    features = None if args.features is None else _features(args.features)
+    subject = Subject(args.run, args.device, args.row, features, columns, path, args.data)
     KINDS[args.kind](subject)
     print(path)
     return 0
@@ -273,3 +345,12 @@ def _features(text: str) -> tuple[int, int]:
             f"--features must be two indices, as in 0,1. Received: {text}."
         ) from None
     return i, j
+
+
+def _words(text: str) -> list[str]:
+    """Return the names in a list as in a line of CSV, where quotes enclose a name with commas.
+
+    >>> _words('age, "size, in m2"')
+    ['age', 'size, in m2']
+    """
+    return [word.strip() for word in next(csv.reader([text], skipinitialspace=True), [])]

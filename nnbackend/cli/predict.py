@@ -16,7 +16,7 @@ from nnbackend.cli.console import utf8_stdout
 from nnbackend.cli.evaluate import PARTS, add_run_and_data, choose_part, load_model, read_for
 from nnbackend.cli.run_folder import open_run
 from nnbackend.data import Dataset
-from nnbackend.errors import ArgumentError
+from nnbackend.errors import ArgumentError, Fault
 from nnbackend.model.model import Model
 from nnbackend.persistence.atomic_file import atomic_write
 
@@ -78,13 +78,21 @@ def _values(model: Model, x: Any, proba: bool, level: float | None) -> tuple[np.
     """Return what to write of each row, and the names of its columns."""
     if proba and not model.has_probabilities:
         raise ArgumentError(
-            "--proba needs a softmax or sigmoid output, which returns probabilities. Received: a "
-            f"network that ends in {model.network.layers[-1]!r}. Leave --proba out."
+            "--proba needs a classifier with probabilities (softmax or sigmoid). Received: "
+            f"{'another classifier' if model.is_classifier else 'a regression'}. Leave --proba out."
         )
     if proba and level is not None:
         raise ArgumentError("--proba is for classes, --interval for values. Received: both.")
     if proba:
         return _probabilities(model, x)
+    if level is not None and not 0.0 < level < 1.0:
+        near = (f"Did you mean {level / 100:g}?",) if 1.0 < level < 100.0 else ()
+        raise ArgumentError(Fault("interval", "a number between 0 and 1, as 0.9", level, near))
+    if level is not None and model.preprocessing.intervals is None:
+        raise ArgumentError(
+            "--interval needs a regression of train --preset tabular. Received: "
+            f"{'a classifier' if model.is_classifier else 'another regression'}. Leave it out."
+        )
     values = model.predict(x)
     if level is not None:
         bounds = model.predict_interval(x, level)

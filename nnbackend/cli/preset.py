@@ -5,6 +5,7 @@ The run is short, so it has no checkpoints: Ctrl-C keeps the members trained so 
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import time
@@ -53,6 +54,7 @@ from nnbackend.options import all_of
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.run import Run
 
+logger = logging.getLogger("nnbackend")
 # The estimator's parameter of each option that the preset has.
 PARAMETERS = {
     "hidden": "hidden_layer_sizes", "activation": "activation", "dropout": "dropout",
@@ -111,10 +113,13 @@ class PresetPlan:
         sizes = [f"train {self.parts.training.n_samples:,}"]
         sizes += [] if test is None else [f"test {test.n_samples:,}"]
         layers = ", ".join(map(str, s.hidden))
+        tries = "; the first is trained with several numbers of epochs"
+        tries = tries if self.estimator.max_iter == "auto" else ""
         return "\n".join([
-            *described_data(self.data),
+            *described_data(self.data, s.missing == "drop"),
             f"parts      {', '.join(sizes)} rows; each member holds out another part of the first",
-            f"preset     {s.preset}: {s.members} networks with layers of {layers} units, averaged",
+            f"preset     {s.preset}: {s.members} networks with layers of {layers} units, averaged"
+            f"{tries}",
             f"device     {s.device}",
             f"folder     {folder}",
             "",
@@ -180,6 +185,7 @@ def prepare(
             ". Omit them, or omit the preset.",
         )  # fmt: skip
     data = read_data(settings)
+    _warn_of_trends(settings)
     parts = split_test(data, settings)
     chosen = {name: getattr(settings, name) for name in PARAMETERS if name in stored}
     training, eval_set = _eval_set(parts.training, settings)
@@ -202,6 +208,14 @@ def prepare(
         _completed(settings, estimator, parts.training, data, backend), data, parts, estimator,
         eval_set,
     )  # fmt: skip
+
+
+def _warn_of_trends(settings: Settings) -> None:
+    if settings.time is not None:
+        logger.warning(
+            "the bins and intervals of --preset %s end where the training rows end: where values "
+            "grow with time, compare with a run without it", settings.preset,
+        )  # fmt: skip
 
 
 def _eval_set(data: Dataset, settings: Settings) -> tuple[Dataset, tuple[Any, Any] | None]:
@@ -257,7 +271,8 @@ def _completed(
     found["epochs"] = MOST_EPOCHS if found["epochs"] == "auto" else found["epochs"]
     found["patience"] = 0 if patience == float("inf") else int(patience)
     found["batch_size"] = estimator.rows_per_batch(training.n_samples)
-    if isinstance(settings.validation, str) or not estimator.early_stopping:
+    by_column = settings.group or settings.time
+    if isinstance(settings.validation, str) or by_column or not estimator.early_stopping:
         found["validation"] = settings.validation
     settings = resolve_sources(replace(settings, **found), data)
     return replace(

@@ -41,7 +41,7 @@ def header(plan: Plan, folder: Path) -> str:
     hint = "preset     none; for tables --preset tabular is usually more accurate"
     rule = f"{trainer.config.optimizer}, schedule {settings.schedule}"
     return "\n".join([
-        *described_data(plan.data),
+        *described_data(plan.data, settings.missing == "drop"),
         f"parts      {', '.join(sizes)} rows",
         *([hint] if is_table else []),
         f"scale      {settings.scale}",
@@ -54,12 +54,16 @@ def header(plan: Plan, folder: Path) -> str:
     ])  # fmt: skip
 
 
-def described_data(data: Dataset) -> list[str]:
-    """Return the lines of the header on the data and its columns."""
+def described_data(data: Dataset, is_dropping: bool) -> list[str]:
+    """Return the lines of the header on the data and its columns.
+
+    is_dropping: whether rows with missing values are dropped, not only those without a target.
+    """
     kind = f"{data.n_classes} classes" if data.n_classes else "regression"
     if data.columns is not None:
         kind += f" of {data.columns.target!r}"
-    dropped = f", {data.n_dropped} rows with missing values dropped" if data.n_dropped else ""
+    why = "missing values" if is_dropping else "no target"
+    dropped = f", {data.n_dropped:,} rows with {why} dropped" if data.n_dropped else ""
     return [
         f"data       {data.name}: {data.n_samples:,} rows, {data.n_features:,} features, {kind}"
         f"{dropped}",
@@ -128,15 +132,16 @@ def test_figures(model: Model, test: Dataset | None) -> dict[str, Any]:
     found = model.evaluate(test.x, labels_of(model, test.y))
     if model.classes is not None and len(model.classes) == TWO and model.has_probabilities:
         found |= metrics_of(test.y, model.predict_proba(test.x), TWO, ["roc_auc"])
-    if model.threshold is not None:
-        found["threshold"] = model.threshold
+    if model.threshold is not None and model.classes is not None:
+        found |= {"threshold": model.threshold, "positive": model.classes[1]}
         names = ["f1", "balanced_accuracy"]
         found |= metrics_of(
             test.y, model.predict_proba(test.x), TWO, names, threshold=model.threshold
         )
     elif model.classes is not None and (note := advice(test.y, found["accuracy"], model.classes)):
         logger.warning("test %s", note)
-    return {n if n == "threshold" else f"test_{n}": value for n, value in found.items()}
+    own = ("threshold", "positive")
+    return {n if n in own else f"test_{n}": value for n, value in found.items()}
 
 
 def finish(

@@ -34,6 +34,7 @@ from nnbackend.training.history import Row
 MODEL, LAST, CONFIG = "model.safetensors", "last.safetensors", "config.toml"
 HISTORY, CURVES, ENVIRONMENT = "history.csv", "curves.png", "environment.json"
 CHECKPOINTS = "checkpoints"  # a folder
+DATA_FILES = (".csv", ".tsv", ".txt", ".data", ".parquet", ".npy", ".npz")
 PARENT = Path("runs")
 
 
@@ -203,6 +204,11 @@ def open_run(path: str) -> Run:
     Raises: ModelFileError if there is no model.
     """
     given = Path(path)
+    if given.suffix.lower() in DATA_FILES:
+        raise ModelFileError(
+            f"RUN must be a run folder or a model file. Received: {path}, which is data. RUN comes "
+            "before DATA, as in: nnbackend predict RUN DATA"
+        )
     model = given / MODEL if given.is_dir() else given
     if not model.is_file():
         what = f"a folder without {MODEL}" if given.is_dir() else "which does not exist"

@@ -230,6 +230,9 @@ def _settings(args: argparse.Namespace) -> tuple[Settings, dict[str, Any]]:
         if not settings.validation:
             expected = "above 0 for a search, which needs rows to judge by"
             errors.append(Fault("validation", expected, settings.validation))
+        if settings.preset is not None:
+            expected = "none for a search, which is for single networks"
+            errors.append(Fault("preset", expected, settings.preset))
         if settings.cv is not None:
             errors.append(Fault("cv", "none for a search, which has folds", settings.cv))
     except ArgumentError as error:

@@ -55,6 +55,10 @@ class Settings(TrainOptions):
         topic="data", metavar="COLUMN",
         shown="the last column, or a first one called label, target, class or y",
     )  # fmt: skip
+    positive: str | None = option(
+        None, TEXT, "class that is the second of two: of which f1, average_precision and the "
+        "threshold are", topic="data", metavar="CLASS", shown="the last in sorted order",
+    )  # fmt: skip
     task: str | None = option(
         None, choice(*TASKS), "classification or regression",
         topic="data", metavar="TASK", shown="detected from the target",

@@ -107,14 +107,14 @@ def read_npy(path: Path, *, task: Task | None, missing: str) -> Dataset:
             f"{path.name}: the path must be the file with the features. Received: the file with "
             f"the targets. Give {x_path.name}; the targets are found beside it."
         )
-    x = _map_array(path)
+    x = map_array(path)
     y = None
     name = stem
     if stem == "x" or stem.endswith("_x"):
         name = stem[:-2] or stem
         y_path = path.with_name(f"{stem[:-1]}y{path.suffix}")
         # Targets are small and are copied as codes anyway.
-        y = np.array(_map_array(y_path)) if y_path.exists() else None
+        y = np.array(map_array(y_path)) if y_path.exists() else None
     return array_dataset(x, y, path.name, name, task=task, missing=missing)
 
 
@@ -236,7 +236,8 @@ def _read_member(archive: zipfile.ZipFile, member: str, where: str) -> NDArray[A
     return np.frombuffer(content, dtype=header.dtype).reshape(header.shape, order=header.order)
 
 
-def _map_array(path: Path) -> NDArray[Any]:
+def map_array(path: Path) -> NDArray[Any]:
+    """Return the array of a .npy file as a memory map. Raises: DataError for other files."""
     try:
         with path.open("rb") as stream:
             header = _read_header(stream, path.name)

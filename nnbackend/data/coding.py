@@ -117,6 +117,7 @@ class ColumnCoding:
                 f"{where}: the table must have the columns that the model was trained on. "
                 f"Received: no column {', '.join(map(repr, absent[:10]))}. "
                 f"{near_names(absent[0], names)}"
+                f"{NO_HEADER if len(absent) == len(self.used) else ''}"
             )
         target = None if self.target is None else position.get(self.target)
         return [position[column.name] for column in self.used], target
@@ -184,6 +185,9 @@ class ColumnCoding:
         }.items():
             if not is_good:
                 raise ValueError(f"invalid {name}")
+
+
+NO_HEADER = " The first row of the file must hold the names of its columns."
 
 
 def encode(table: Table, coding: ColumnCoding, is_silent: bool = False) -> Numbers:

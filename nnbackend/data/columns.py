@@ -30,6 +30,7 @@ from nnbackend.data.tables import (
 logger = logging.getLogger("nnbackend")
 Mask = NDArray[np.bool_]
 OTHER, NO_VALUE = "other", "no value"  # end the names of these features
+UNKNOWN = "\0"  # a cell that is no level
 YES_OR_NO = {
     **dict.fromkeys(("no", "false", "n", "f", "nein", "non", "não", "nao", "0", "0.0"), 0.0),
     **dict.fromkeys(("yes", "true", "y", "t", "sí", "si", "ja", "oui", "sim", "1", "1.0"), 1.0),
@@ -122,8 +123,21 @@ class FilledColumn(CodedColumn):
         unusual.note(self.name, self.unknown, unknown & ~gaps, cells, self._instead)
         if not self.has_gaps:
             unusual.note(self.name, "no value", gaps, cells, self._instead)
+        return self.features_of(values)
+
+    def features_of(self, values: Numbers) -> Numbers:
+        """Return the features of values (n_rows,), NaN for no value: (n_rows, n_features)."""
+        unknown = np.isnan(values)
         features = self._features(np.where(unknown, self.fill, values), unknown)
         return np.column_stack([*features, *[unknown] * self.has_gaps]).astype(np.float64)
+
+    def values_of(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the values of features, the inverse of `features_of`.
+
+        Without a feature for gaps they are `fill`, else NaN.
+        """
+        values = self._first_value(features[:, 0])
+        return np.where(features[:, -1] > 0.0, np.nan, values) if self.has_gaps else values
 
     @property
     def _names(self) -> tuple[str, ...]:
@@ -142,6 +156,10 @@ class FilledColumn(CodedColumn):
     def _features(self, values: Numbers, unknown: Mask) -> list[Any]:
         """Return the features of values, of which some are unknown and filled."""
         return [values]
+
+    def _first_value(self, feature: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the values of the first feature of the column."""
+        return feature
 
 
 @dataclass(frozen=True)
@@ -196,6 +214,19 @@ class CategoryColumn(CodedColumn):
     def knows(self, level: str) -> bool:
         """Return True if a level has features of its own."""
         return level in self.levels
+
+    @property
+    def cells(self) -> tuple[str | None, ...]:
+        """A cell for each feature of a level: the levels, an unknown one, and no value."""
+        return (*self.levels, *[UNKNOWN] * self.has_other, *[None] * self.has_gaps)
+
+    def places(self, features: Numbers) -> NDArray[np.int64]:
+        """Return the position in `cells` of each row's cell; -1 for one with none of the features.
+
+        Shapes: features (n_rows, n_features); result (n_rows,).
+        """
+        one_hot = features[:, : len(self._level_names)]
+        return np.where(one_hot.any(axis=1), one_hot.argmax(axis=1), -1).astype(np.int64)
 
     @property
     def _level_names(self) -> tuple[str, ...]:
@@ -253,6 +284,9 @@ class DateColumn(FilledColumn):
             angle = 2.0 * np.pi * (values % period) / period
             features += [np.where(unknown, 0.0, f(angle)) for f in (np.sin, np.cos)]
         return features
+
+    def _first_value(self, feature: NDArray[np.float64]) -> NDArray[np.float64]:
+        return feature + self.last
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnbackend.data.coding import ColumnCoding
+from nnbackend.data.file_rows import selected
 from nnbackend.data.keys import Keys, keys_of
 from nnbackend.data.many_levels import target_values
 from nnbackend.data.raw_tables import RawTable
 from nnbackend.data.splits import split_rows
 from nnbackend.data.targets import Label, Task
-from nnbackend.errors import DataError, ShapeError
+from nnbackend.errors import DataError, Mention, ShapeError
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +48,7 @@ class Dataset:
     test: Dataset | None = None
     n_dropped: int = 0
     kept: NDArray[np.bool_] | None = None
-    ids: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
+    ids: Mapping[str, Sequence[str | None]] = field(default_factory=dict, repr=False)
     raw: RawTable | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -95,7 +96,9 @@ class Dataset:
         y = None if self.y is None else self.y[indices]
         ids = {name: np.array(cells, object)[indices] for name, cells in self.ids.items()}
         raw = None if self.raw is None else self.raw.take(indices)
-        return replace(self, x=self.x[indices], y=y, test=None, kept=None, ids=ids, raw=raw)
+        return replace(
+            self, x=selected(self.x, indices), y=y, test=None, kept=None, ids=ids, raw=raw
+        )
 
     def fitted_to(self, training: NDArray[np.int64]) -> Dataset:
         """Return the same rows, with features that are fitted to some of them.
@@ -121,6 +124,26 @@ class Dataset:
         """
         labels = self.y if self.task == "classification" else None
         return split_rows(self.n_samples, fraction, seed, labels, keys)
+
+    def with_positive(self, label: str | None) -> Dataset:
+        """Return the data with a class as the second of two; None leaves it as it is.
+
+        Raises: DataError for other than two classes, or a class that does not exist.
+        """
+        if label is None:
+            return self
+        names = [str(name) for name in self.classes or ()]
+        if len(names) != 2 or label not in names:
+            received = f"{len(names)} classes" if names else "a regression"
+            received = f"{label!r}, and the classes {names}" if len(names) == 2 else received
+            raise DataError(
+                Mention("positive"), f" must be one of two classes. Received: {received}."
+            )
+        assert self.classes is not None
+        classes = tuple(sorted(self.classes, key=lambda name: str(name) == label))
+        data = self.recode(classes)
+        columns = None if data.columns is None else replace(data.columns, classes=classes)
+        return replace(data, columns=columns)
 
     def keys(self, group: str | None, time: str | None) -> Keys | None:
         """Return how the rows belong together, by the name of a column of the table."""

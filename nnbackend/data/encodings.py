@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import IO, cast
 
 from nnbackend.data.gzip_files import is_gzip
-from nnbackend.errors import ArgumentError, Fault, Mention
+from nnbackend.errors import ArgumentError, DataError, Fault, Mention
 
 logger = logging.getLogger("nnbackend")
 CHUNK = 1 << 20
 MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+EXCEL = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 WINDOWS = "cp1252"  # of Western Europe, where most text is not UTF-8; it contains Latin-1
 
 
@@ -36,6 +37,11 @@ def encoding_of(path: Path, encoding: str | None = None) -> str:
             raise ArgumentError(Fault("encoding", expected, encoding)) from None
     with open_bytes(path) as stream:
         start = stream.read(CHUNK)
+        if start.startswith(EXCEL):
+            raise DataError(
+                f"{path.name}: the file must be text. Received: a workbook of Excel or another "
+                "office program. Save the sheet as CSV there, or read it with pandas.read_excel."
+            )
         for mark, name in MARKS.items():
             if start.startswith(mark):
                 return name

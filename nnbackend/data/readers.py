@@ -15,6 +15,7 @@ from nnbackend.data.deciding import FITS, decimal_sign
 from nnbackend.data.frames import is_table
 from nnbackend.data.idx_files import is_idx_name, read_idx_file, read_idx_folder
 from nnbackend.data.number_text import Decimal
+from nnbackend.data.shards import is_shards, read_shards
 from nnbackend.data.sql_tables import is_url
 from nnbackend.data.table_datasets import Training, code_dataset, fit_dataset
 from nnbackend.data.table_sources import TableSource
@@ -24,6 +25,7 @@ from nnbackend.data.thousands import has_fractions, warn_of_thousands, with_whol
 from nnbackend.errors import ArgumentError, DataError, Fault, Mention
 from nnbackend.suggestions import suggest
 
+WORKBOOKS = (".xlsx", ".xls", ".ods")
 TEXT_TABLES = (".csv", ".tsv", ".txt", ".data")  # one reader, which detects the delimiter
 TABLES = ("csv", "parquet", "sql", "frame")
 MISSING_CHOICES = ("fill", "drop", "error")
@@ -48,6 +50,8 @@ def load(
     encoding: str | None = None,
     query: str | None = None,
     training: Training | None = None,
+    group: str | None = None,
+    positive: str | None = None,
 ) -> Dataset:
     """Read a built-in set, a file, a table of a database or a frame as training data.
 
@@ -77,7 +81,9 @@ def load(
     sign, "." or ",", of numbers such as 1,234 that could be either, `encoding` that of a text
     file. `coding`, the `columns` of an earlier data set, reads a table in the same way as that one;
     the target may then be absent. `training`, a function of the data set without features, returns
-    the positions of the rows to which a table's columns are fitted; all by default.
+    the positions of the rows to which a table's columns are fitted; all by default. `group` is a
+    column that says which rows belong together, so no feature: see `Dataset.keys`. `positive` is
+    the class that becomes the second of two; by default the last in sorted order.
 
     Raises: DataError when the data cannot be read or used for training; ArgumentError for an
     option that does not apply.
@@ -93,18 +99,18 @@ def load(
     more = {"target": target, "header": header, **lists}
     if isinstance(source, str) and source in BUILTIN:
         _check_unused(f"the built-in set {source!r}", **others, **more)
-        return _check_data_task(BUILTIN[source](), task)
+        return _check_data_task(BUILTIN[source](), task).with_positive(positive)
     kind = _kind_of(source)
     if kind not in TABLES:
         _check_unused(f"{Path(source).name}, which is no table", header=header, **others, **lists)
-        return _load_arrays(Path(source), kind, target, task, missing)
+        return _load_arrays(Path(source), kind, target, task, missing).with_positive(positive)
     table = TableSource(source, kind, header, encoding, query)
     _check_unused(table.where, **table.unused)
     if coding is not None:
         _check_unused("a file read with a coding, which settles it", **more)
         return _load_coded(table, task, missing, coding)
-    options = _TableOptions(target, column, categorical, ignore)
-    return _load_new(table, options, task, missing, decimal, training)
+    options = _TableOptions(target, column, categorical, ignore, group)
+    return _load_new(table, options, task, missing, decimal, training, positive)
 
 
 def _check_choices(task: str | None, missing: str, decimal: str | None) -> None:
@@ -143,6 +149,8 @@ def _load_arrays(
     _check_unused(f"{path.name}, which has no named columns", target=target)
     if kind == "npy":
         return read_npy(path, task=task, missing=missing)
+    if path.is_dir() and is_shards(path):
+        return read_shards(path, task=task)
     return _check_data_task(read_idx_folder(path) if path.is_dir() else read_idx_file(path), task)
 
 
@@ -164,6 +172,7 @@ class _TableOptions(NamedTuple):
     column: Mapping[str, str] | Sequence[str]
     categorical: Sequence[str | int]
     ignore: Sequence[str | int]
+    group: str | None
 
     def kinds(self, names: tuple[str, ...], where: str) -> dict[int, str]:
         """Return the given kinds by the positions of the columns."""
@@ -171,6 +180,8 @@ class _TableOptions(NamedTuple):
         found = dict.fromkeys(
             find_columns(self.categorical, "categorical", names, where), "category"
         )
+        if self.group is not None:
+            found |= dict.fromkeys(find_columns([self.group], "group", names, where), "id")
         for name, kind in pairs:
             if kind not in FITS:
                 expected = f"NAME=KIND, where KIND is {', '.join(FITS)}"
@@ -188,7 +199,7 @@ def _pairs(column: Sequence[str]) -> list[tuple[str, str]]:
 
 def _load_new(
     source: TableSource, options: _TableOptions, task: Task | None, missing: str,
-    decimal: Decimal | None, training: Training | None,
+    decimal: Decimal | None, training: Training | None, positive: str | None,
 ) -> Dataset:  # fmt: skip
     """Read a table for training; in a table with decimal commas 1.500 is 1500."""
     cells, target, kinds = _read_table(source, options)
@@ -199,7 +210,7 @@ def _load_new(
         warn_of_thousands(cells, sign)
     return fit_dataset(
         cells, source.name, target=target, task=task, missing=missing, kinds=kinds, decimal=decimal,
-        training=training,
+        training=training, positive=positive,
     )  # fmt: skip
 
 
@@ -249,9 +260,10 @@ def _format(path: Path) -> str:
     for suffix in ("parquet", "npz", "npy"):
         if lowered.endswith(f".{suffix}"):
             return suffix
+    cure = "Save the sheet as CSV. " if path.suffix.lower() in WORKBOOKS else ""
     raise DataError(
         f"The file name must have the suffix of a known format. Received: {path.name!r}. "
-        f"Formats: {FORMATS}. {suggest(path.stem, BUILTIN)}"
+        f"{cure}Formats: {FORMATS}. {suggest(path.stem, BUILTIN)}"
     )
 
 

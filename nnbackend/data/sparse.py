@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nnbackend.data.host_rows import HostRows
 
-class SparseRows:
+
+class SparseRows(HostRows):
     """The rows of a SciPy sparse matrix; indexing returns some of them as a dense array.
 
     >>> import numpy as np, scipy.sparse
@@ -25,7 +27,6 @@ class SparseRows:
         self.matrix = matrix.tocsr()
         self.shape: tuple[int, int] = self.matrix.shape
         self.dtype = self.matrix.dtype
-        self.ndim = 2
 
     def __getitem__(self, rows: Any) -> NDArray[Any]:
         """Return the rows selected by a slice or an array as a dense array."""

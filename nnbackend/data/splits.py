@@ -13,6 +13,7 @@ from nnbackend.data.keys import Keys
 from nnbackend.errors import ArgumentError, DataError
 
 Rows = NDArray[np.int64]
+FEWER = " Choose fewer folds."
 
 
 def split_rows(
@@ -70,7 +71,7 @@ def _held_out(keys: Keys, n_held_out: int, rng: np.random.Generator) -> NDArray[
         assert keys.order is not None
         ranks = -np.unique(keys.order, return_inverse=True)[1]
     values, counts = np.unique(ranks, return_counts=True)
-    _check_parts(len(values), 2, keys)
+    _check_parts(len(values), 2, keys, "A training and a held-out part")
     # The number of rows nearest to the wanted one, without the last part.
     totals = np.cumsum(counts)[:-1]
     last = values[np.abs(totals - n_held_out).argmin()]
@@ -78,10 +79,10 @@ def _held_out(keys: Keys, n_held_out: int, rng: np.random.Generator) -> NDArray[
     return taken
 
 
-def _check_parts(n: int, least: int, keys: Keys) -> None:
+def _check_parts(n: int, least: int, keys: Keys, parts: str, cure: str = "") -> None:
     if n < least:
         what = "groups" if keys.order is None else "different times"
-        raise DataError(f"These parts need at least {least} {what}. Received: {n}.")
+        raise DataError(f"{parts} need at least {least} {what}. Received: {n}.{cure}")
 
 
 def fold_rows(
@@ -99,16 +100,16 @@ def fold_rows(
     seed %= 1 << 32  # as scikit-learn takes it
     if keys is not None and keys.order is not None:
         times, codes = np.unique(keys.order, return_inverse=True)
-        _check_parts(len(times), n_folds + 1, keys)
+        _check_parts(len(times), n_folds + 1, keys, f"{n_folds} folds", FEWER)
         for _, held in kinds.TimeSeriesSplit(n_folds).split(times):
             is_held = (codes >= held[0]) & (codes <= held[-1])
             yield np.flatnonzero(codes < held[0]), np.flatnonzero(is_held)
         return
     groups = None if keys is None else keys.groups
     if keys is not None and groups is not None:
-        _check_parts(len(np.unique(groups)), n_folds, keys)
+        _check_parts(len(np.unique(groups)), n_folds, keys, f"{n_folds} folds", FEWER)
     if n < n_folds:
-        raise DataError(f"{n_folds} folds need as many rows. Received: {n}.")
+        raise DataError(f"{n_folds} folds need as many rows. Received: {n}.{FEWER}")
     if labels is not None and int(np.unique(labels, return_counts=True)[1].max()) < n_folds:
         labels = None
     kind = (

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from nnbackend.data.coding import ColumnCoding, encode
 from nnbackend.data.columns import as_text
 from nnbackend.data.dataset import Dataset
+from nnbackend.data.dates import order_of
 from nnbackend.data.deciding import Cells, decide, decimal_sign
 from nnbackend.data.number_text import Decimal, are_numbers
 from nnbackend.data.raw_tables import RawTable
@@ -42,11 +43,13 @@ def fit_dataset(
     kinds: Mapping[str, str],
     decimal: Decimal | None = None,
     training: Training | None = None,
+    positive: str | None = None,
 ) -> Dataset:
     """Build a data set and its coding from a table; see `load` for the default target.
 
     kinds: the kinds of columns by name, where they shall not be decided.  decimal: the decimal sign
     of numbers in text, if it shall not be decided.  training: the rows to fit the columns to.
+    positive: the class that becomes the second of two.
     Raises: DataError when the table cannot be used for training.
     """
     position = _target_position(table, target)
@@ -71,7 +74,7 @@ def fit_dataset(
         decimal=decimal or ".",
     )
     data = _dataset(np.empty((features.n_rows, 0)), name, coding, coded, kept, {})
-    data = replace(data, raw=RawTable(features, decisions))
+    data = replace(data, raw=RawTable(features, decisions)).with_positive(positive)
     rows = np.arange(data.n_samples) if training is None else training(data)
     data = data.fitted_to(rows)
     assert data.columns is not None
@@ -116,6 +119,13 @@ def _fit_target(
     """Return the coded target of training rows."""
     name = table.names[position]
     y = as_text(y) if kinds.get(name) == "category" else y
+    is_free = task is None and name not in kinds
+    if is_free and isinstance(y, list) and order_of({c for c in y if c}) is not None:
+        raise DataError(
+            f"{table.where}: the target must be classes or numbers. Received: dates such as "
+            f"{y[0]!r} in column {name!r}. Name another target, or pass ",
+            Mention("column", f"{name}=category"), " to make each date a class.",
+        )  # fmt: skip
     return code_target(_target_values(y), task, f"{table.where}, column {name!r}")
 
 

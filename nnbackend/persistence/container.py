@@ -123,7 +123,8 @@ def read_model(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe blocks, a device may act
             raise ModelFileError(
-                "A model must be a regular file. Received: a folder, a pipe or a device. "
+                "A model must be a regular file, as model.safetensors in a run folder. "
+                "Received: a folder, a pipe or a device. "
                 "Use the path of the file."
             )
         with path.open("rb") as file:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nnbackend.backend.formulas import Array
-from nnbackend.data.sparse import SparseRows
+from nnbackend.data.host_rows import HostRows
 from nnbackend.errors import ArgumentError
 from nnbackend.persistence.config_data import describe_config, with_newer_options
 from nnbackend.training.run import Run
@@ -77,7 +77,7 @@ def fingerprint(run: Run) -> str:
         every = max(1, -(-len(rows) // SAMPLED_ROWS))
         sample = np.asarray(rows[::every], np.int64)
         part = some_rows(x, sample, backend)
-        host = host_array(part[:] if isinstance(part, SparseRows) else part, "x", backend)
+        host = host_array(part[:] if isinstance(part, HostRows) else part, "x", backend)
         _add(digest, f"x of {int(x.shape[0])}", host)
     return digest.hexdigest()
 

@@ -7,6 +7,7 @@ plot. The suffix of the file sets the format.
 from nnbackend.plots.boundary import BoundaryFilm, decision_boundary
 from nnbackend.plots.confusion import confusion_matrix, count_confusions
 from nnbackend.plots.curves import curves
+from nnbackend.plots.dependence import dependence_plot
 from nnbackend.plots.diagram import network_diagram
 from nnbackend.plots.histograms import SignalRecorder, signal_histograms
 from nnbackend.plots.importance import importance_plot
@@ -28,6 +29,7 @@ __all__ = [
     "count_confusions",
     "curves",
     "decision_boundary",
+    "dependence_plot",
     "first_layer_weights",
     "importance_plot",
     "learning_rate_curve",

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnbackend.errors import ArgumentError, Fault
+from nnbackend.errors import ArgumentError
 from nnbackend.model.model import Model, as_model
+from nnbackend.model.tables import code_table
 from nnbackend.network.network import Network
 from nnbackend.persistence.atomic_file import atomic_write
-from nnbackend.plots.figures import INK, PALETTE, bare, new_figure, save
+from nnbackend.plots.figures import INK, PALETTE, as_date_axis, bare, new_figure, save
+from nnbackend.plots.plane import Plane, plane_of
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.history import Row
 
@@ -35,24 +37,33 @@ def decision_boundary(
     y: Any,
     path: str | os.PathLike[str],
     *,
-    features: tuple[int, int] = (0, 1),
+    columns: Sequence[str] | None = None,
+    features: tuple[int, int] | None = None,
     names: Sequence[str] | None = None,
     title: str = "",
 ) -> None:
-    """Draw the predicted class at every point of a plane, and the rows x (n, n_in).
+    """Draw the predicted class at every point of a plane of two columns, and the rows x (n, n_in).
 
-    features: the two that span the plane; the others are set to their median.
-    names: of all features.  y: class codes (n,).
-    Raises: ArgumentError for a model with no or too many classes, or for invalid features.
+    The other columns are those of a typical row of x, the nearest to the medians and the most
+    frequent levels; a line above the picture names their values.
+    columns: the names of the two, of numbers or dates; by default the first two such columns.
+    features: the positions of two features of x, instead of names.
+    names: of the columns of an array.  x: rows as for `Model.predict`, or features of a table.
+    y: class codes (n,).
+    Raises: ArgumentError for a model with no or too many classes, or for invalid columns.
     """
-    save(_draw(as_model(model), np.asarray(x), np.asarray(y), features, names, title), path)
+    known = as_model(model)
+    n_classes = _check(known)
+    rows = np.asarray(code_table(x, known.preprocessing.columns))
+    plane = plane_of(known, rows, columns=columns, features=features, names=names)
+    save(_draw(known, n_classes, rows, np.asarray(y), plane, title), path)
 
 
 class BoundaryFilm(Callback):
     """Films the decision boundary during training: a frame before the first epoch and after each.
 
-    every: epochs between frames.  names: of all features. Call `save(path)` afterwards; the film
-    is a GIF.
+    every: epochs between frames.  columns, features, names: as for `decision_boundary`.
+    Call `save(path)` afterwards; the film is a GIF.
     """
 
     def __init__(
@@ -60,13 +71,15 @@ class BoundaryFilm(Callback):
         x: Any,
         y: Any,
         *,
-        features: tuple[int, int] = (0, 1),
+        columns: Sequence[str] | None = None,
+        features: tuple[int, int] | None = None,
         every: int = 1,
         names: Sequence[str] | None = None,
     ) -> None:
-        self.x, self.y, self.features, self.every = np.asarray(x), np.asarray(y), features, every
-        self.names = names
+        self.x, self.y, self.every = np.asarray(x), np.asarray(y), every
+        self.columns, self.features, self.names = columns, features, names
         self._frames: list[Any] = []
+        self._plane: Plane | None = None
 
     def on_train_begin(self, trainer: Run) -> None:
         self._take(_model_of(trainer), "before training")
@@ -101,11 +114,16 @@ class BoundaryFilm(Callback):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from PIL import Image
 
-        figure = _draw(model, self.x, self.y, self.features, self.names, title)
+        n_classes = _check(model)
+        if self._plane is None:
+            self._plane = plane_of(
+                model, self.x, columns=self.columns, features=self.features, names=self.names
+            )
+        figure = _draw(model, n_classes, self.x, self.y, self._plane, title)
         figure.set_dpi(90)
         # The same place in every frame: a search for the best one takes longer than drawing.
         figure.set_layout_engine("none")
-        figure.axes[0].set_position((0.15, 0.2, 0.82, 0.73))
+        figure.axes[0].set_position((0.15, 0.2, 0.82, 0.68 if self._plane.note else 0.73))
         canvas: Any = FigureCanvasAgg(figure)
         canvas.draw()
         picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
@@ -117,23 +135,17 @@ def _model_of(run: Run) -> Model:
 
 
 def _draw(
-    model: Model,
-    x: np.ndarray,
-    y: np.ndarray,
-    features: tuple[int, int],
-    names: Sequence[str] | None,
-    title: str,
+    model: Model, n_classes: int, x: np.ndarray, y: np.ndarray, plane: Plane, title: str
 ) -> Figure:
     from matplotlib.colors import ListedColormap
 
-    n_classes = _check(model, features)
-    i, j = features
     figure = new_figure(5.2, 4.8)
     axes = figure.subplots()
-    xs, ys = (_span(x[:, k]) for k in features)
-    plane = np.repeat(np.median(x, axis=0, keepdims=True), FINE * FINE, axis=0)
-    plane[:, i], plane[:, j] = (g.ravel() for g in np.meshgrid(xs, ys))
-    leads = _leads(model, plane)
+    points = plane.values(x)
+    is_known = ~np.isnan(points).any(axis=1)
+    points, y = points[is_known], y[is_known]
+    xs, ys = (_span(values) for values in points.T)
+    leads = _leads(model, plane.features(*(g.ravel() for g in np.meshgrid(xs, ys))))
     codes, sure = leads.argmax(axis=1), np.clip(leads.max(axis=1), 0.0, 1.0)
     shade = ListedColormap(PALETTE[:n_classes])(codes.reshape(FINE, FINE))
     # Paler where the network is less certain.
@@ -146,16 +158,25 @@ def _draw(
         if lead.min() < 0 < lead.max():
             axes.contour(xs, ys, lead, levels=[0.0], colors=INK, linewidths=1.0)
     labels = model.classes or tuple(range(n_classes))
-    _draw_rows(axes, x[:POINTS][:, [i, j]], y[:POINTS], labels)
+    _draw_rows(axes, points[:POINTS], y[:POINTS], labels)
     axes.set_xlim(extent[0], extent[1])
     axes.set_ylim(extent[2], extent[3])
-    axes.set_xlabel(names[i] if names else f"feature {i}")
-    axes.set_ylabel(names[j] if names else f"feature {j}")
-    rest = "; other features at their median" if model.n_features > 2 else ""
-    axes.set_title(title or f"Predicted class at every point{rest}", fontsize=11, loc="left")
-    bare(axes)
+    _name_axes(axes, plane, title or "Predicted class at every point")
     figure.legend(loc="outside lower center", frameon=False, ncols=min(n_classes, 6))
     return figure
+
+
+def _name_axes(axes: Any, plane: Plane, title: str) -> None:
+    for axis, column in zip((axes.xaxis, axes.yaxis), plane.columns, strict=True):
+        axis.set_label_text(column.name)
+        if column.is_date:
+            as_date_axis(axis)
+    n_lines = len(plane.note.splitlines())
+    axes.set_title(title, fontsize=11, loc="left", pad=6.0 + 9.5 * n_lines)
+    axes.text(
+        0.0, 1.012, plane.note, transform=axes.transAxes, fontsize=7.5, va="bottom", color=INK
+    )
+    bare(axes)
 
 
 def _draw_rows(axes: Any, x: np.ndarray, y: np.ndarray, labels: Sequence[Any]) -> None:
@@ -168,7 +189,8 @@ def _draw_rows(axes: Any, x: np.ndarray, y: np.ndarray, labels: Sequence[Any]) -
         )  # fmt: skip
 
 
-def _check(model: Model, features: tuple[int, int]) -> int:
+def _check(model: Model) -> int:
+    """Return the number of classes. Raises: ArgumentError for none, or more than colours."""
     net = model.network
     n_classes = max(net.n_out, 2)
     if not model.is_classifier and net.loss.name != "binary_cross_entropy":
@@ -178,9 +200,6 @@ def _check(model: Model, features: tuple[int, int]) -> int:
             f"A decision boundary has colours for {len(PALETTE)} classes. Received: {n_classes}. "
             "Draw a confusion matrix instead (--kind confusion), or train on rows of fewer classes."
         )
-    if len(set(features)) != 2 or not all(0 <= f < model.n_features for f in features):
-        expected = f"two different columns from 0 to {model.n_features - 1}"
-        raise ArgumentError(Fault("features", expected, features))
     return n_classes
 
 
@@ -191,10 +210,15 @@ def _span(values: np.ndarray) -> np.ndarray:
 
 
 def _leads(model: Model, rows: np.ndarray) -> np.ndarray:
-    """Return each class's margin over the best other class, (n, n_classes), at most 1."""
+    """Return each class's margin over the best other class, (n, n_classes), at most 1.
+
+    Of two classes it is the distance from the threshold, in parts of the largest one.
+    """
     out = model.outputs(rows)
-    if model.network.n_out == 1:
-        return np.concatenate([1.0 - 2.0 * out, 2.0 * out - 1.0], axis=1)
+    if model.network.n_out == 1 or model.threshold is not None:
+        p, t = out[:, -1:].astype(np.float64), model.threshold or 0.5
+        margin = np.where(p > t, (p - t) / (1.0 - t), (p - t) / t)
+        return np.concatenate([-margin, margin], axis=1)
     first, second = np.sort(out, axis=1)[:, [-1, -2]].T
     is_first = np.arange(out.shape[1]) == out.argmax(axis=1)[:, None]
     rivals = np.where(is_first, second[:, None], first[:, None])

@@ -32,6 +32,18 @@ def bare(axes: Any, *sides: str) -> None:
         axes.spines[side].set_visible(False)
 
 
+def as_date_axis(axis: Any) -> None:
+    """Label an axis of days since 1970, matplotlib's default epoch, or of dates by dates."""
+    from matplotlib import dates
+
+    untyped: Any = dates
+    # With these limits it finds ticks for each span from minutes to centuries.
+    locator = untyped.AutoDateLocator(minticks=3, maxticks=8)
+    axis.axis_date()
+    axis.set_major_locator(locator)
+    axis.set_major_formatter(untyped.ConciseDateFormatter(locator))
+
+
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Write a figure atomically in the format of the suffix.
 

@@ -7,7 +7,7 @@ The training data stays on the device, and each step gathers its rows from it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,8 +15,9 @@ from nnbackend.backend import Backend
 from nnbackend.backend.base import BATCH
 from nnbackend.backend.formulas import Array
 from nnbackend.backend.philox import BATCH_ORDER, host_generator
+from nnbackend.data.file_rows import FileRows
+from nnbackend.data.host_rows import HostRows
 from nnbackend.data.row_scaler import RowScaler
-from nnbackend.data.sparse import SparseRows
 from nnbackend.errors import DeviceMemoryError, Mention
 from nnbackend.network.network import Network
 from nnbackend.training.preparation import TrainingData
@@ -60,9 +61,10 @@ class BatchLoader:
     ) -> None:
         backend, scaler = net.backend, data.preprocessing.scaler
         self.net, self.backend, self.batch_size = net, backend, batch_size
+        data = _in_one_file(data, backend)
         self.rows, self.n = data.rows, len(data.rows)
-        self.is_sparse = isinstance(data.x, SparseRows)
-        is_in_place = self.is_sparse or backend.owns(data.x)
+        self.is_gathered = isinstance(data.x, HostRows)
+        is_in_place = self.is_gathered or backend.owns(data.x)
         try:
             self.scaler = None if scaler is None else RowScaler(scaler, backend, net.dtype)
             self.x = data.x if is_in_place else backend.to_device(self._for_device(data.x))
@@ -72,9 +74,9 @@ class BatchLoader:
         except MemoryError as error:
             raise _memory_error(data, is_in_place, backend) from error
         self.begin_epoch(np.arange(self.n))
-        # Sparse rows are scaled on the host, batch by batch.
+        # Rows of sparse matrices and of files are scaled on the host, batch by batch.
         is_scaled = self.scaler is not None and self.scaler.on_host and not is_in_place
-        self._scales_batches = not (self.scaler is None or self.is_sparse or is_scaled)
+        self._scales_batches = not (self.scaler is None or self.is_gathered or is_scaled)
         self._raw_dtype = net.dtype
         if self._scales_batches and not is_exact(self.x, net.dtype):
             self._raw_dtype = numpy_name(self.x.dtype)
@@ -102,7 +104,7 @@ class BatchLoader:
         """Set the order of the rows, a permutation of 0 .. n-1."""
         rows = self.rows[order] if self.batch_size < self.n else self.rows
         self.backend.to_device(rows, out=self.order)
-        if self.is_sparse:  # sparse rows are gathered on the host
+        if self.is_gathered:  # on the host
             self._host_order = rows
 
     def load(self, batch: Batch, clock: Array) -> None:
@@ -116,7 +118,7 @@ class BatchLoader:
 
     def _gather(self, batch: Batch, clock: Array, first: int = 0) -> None:
         backend, order = self.backend, self.order[first:] if first else self.order
-        if self.is_sparse:  # made dense on the host: such a step cannot be captured
+        if self.is_gathered:  # made an array on the host: such a step cannot be captured
             start = int(backend.to_host(clock)[BATCH]) * self.batch_size + first
             rows = self._host_order[start : start + int(batch.x.shape[0])]
             dense, scaler = self.x[rows], self.scaler
@@ -135,6 +137,25 @@ class BatchLoader:
         if self.scaler is not None and self.scaler.on_host:
             return self.scaler.scaled(x)
         return self.backend.narrowed(x)
+
+
+def _in_one_file(data: TrainingData, backend: Backend) -> TrainingData:
+    """Return the data with rows selected from one file as rows of the whole file.
+
+    So that a step reads them in place, and can be captured.
+    """
+    x = data.x
+    if not isinstance(x, FileRows) or len(x.parts) > 1 or not backend.owns(x.parts[0]):
+        return data
+    whole, places = x.parts[0], x.places(slice(None))
+
+    def spread(values: np.ndarray) -> np.ndarray:
+        result = np.zeros((len(whole), *values.shape[1:]), values.dtype)
+        result[places] = values
+        return result
+
+    weight = None if data.weight is None else spread(data.weight)
+    return replace(data, x=whole, y=spread(data.y), weight=weight, rows=places[data.rows])
 
 
 def numpy_name(dtype: object) -> str:

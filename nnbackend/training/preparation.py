@@ -11,12 +11,13 @@ import numpy as np
 
 from nnbackend import validation
 from nnbackend.backend.formulas import Array
+from nnbackend.data.host_rows import HostRows
 from nnbackend.data.preprocessing import Preprocessing
 from nnbackend.data.scalers import Scaler, fit_scaler
 from nnbackend.data.sparse import SparseRows
 from nnbackend.data.splits import split_rows
 from nnbackend.errors import ArgumentError, Fault, Mention, ShapeError
-from nnbackend.metrics import metrics_of, suitable_names
+from nnbackend.metrics import is_pinball, metrics_of, suitable_names
 from nnbackend.network.evaluation.scores import ACCURACY, BINARY_ACCURACY, Score
 from nnbackend.network.layers import Dense
 from nnbackend.network.network import Network
@@ -25,6 +26,7 @@ from nnbackend.suggestions import suggest
 
 Validation = tuple[Any, Any] | tuple[Any, Any, Any] | float | None
 Part = tuple[Array, np.ndarray, np.ndarray | None]  # raw rows, encoded targets, weights
+FITTED_ROWS = 100_000  # of files larger than memory, to which a scaler is fitted
 FIXED_SCALE = ("poisson", "binary_cross_entropy", "cross_entropy")  # losses of such targets
 
 
@@ -189,6 +191,8 @@ def _fit_scaler(
     if isinstance(x, SparseRows):
         cure = "Scale its columns before, as scikit-learn's MaxAbsScaler does, or pass x.toarray()."
         raise ArgumentError(Fault("scale", "None for a sparse matrix", scale, (cure,)))
+    if isinstance(x, HostRows):
+        return fit_scaler(scale, x[rows[:: -(-len(rows) // FITTED_ROWS)]])
     fitted_on = x if len(rows) == int(x.shape[0]) else validation.some_rows(x, rows, net.backend)
     return fit_scaler(scale, validation.host_array(fitted_on, "x", net.backend))
 
@@ -236,7 +240,8 @@ def _check_monitor(
         return ()
     if validation_set is not None and n_classes is not None:
         suitable = [f"valid_{name}" for name in suitable_names(n_classes)]
-        if monitor in suitable:
+        is_quantile = n_classes == 0 and is_pinball(monitor.removeprefix("valid_"))
+        if monitor in suitable or (is_quantile and monitor.startswith("valid_")):
             return (monitor.removeprefix("valid_"),)
         columns += [name for name in suitable if name not in columns]
     has_part = monitor.startswith(("valid_", "train_"))

@@ -94,7 +94,7 @@ def new_shared_pass(
     slots = [backend.zeros((net.layout.size,), net.dtype) for _ in numbers]
     sums = [backend.zeros((SLOTS,), backend.sum_dtype) for _ in numbers]
     # Each shard is captured alone: what a recording does may depend on all of it.
-    capture = _eager if loader.is_sparse else backend.capture
+    capture = _eager if loader.is_gathered else backend.capture
     passes = []
     for number, slot, sums_of in zip(numbers, slots, sums, strict=True):
         first, end = (rows * i // communicator.n_shards for i in (number, number + 1))

@@ -158,7 +158,7 @@ class StepRunner:
                 steps = existing.pop()
             else:
                 step = self.builder.new_step(rows, most)
-                is_whole = most == rows and not self.loader.is_sparse and self.ranks is None
+                is_whole = most == rows and not self.loader.is_gathered and self.ranks is None
                 steps = backend.capture(step) if is_whole else _uncaptured(step)
             steps(n)
             return steps

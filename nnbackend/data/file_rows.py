@@ -1,0 +1,77 @@
+"""Rows of memory-mapped files: selected without a copy, and read batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnbackend.data.host_rows import HostRows
+
+CHUNK = 1 << 22  # numbers read at once
+LARGE = 1 << 28  # bytes from which on the rows of a file are selected, not copied
+
+
+class FileRows(HostRows):
+    """Rows of files, one behind another; or those of them at some indices.
+
+    >>> rows = FileRows([np.array([[0, 1], [2, 3]]), np.array([[4, 5]])])
+    >>> rows.shape, rows.take(np.array([2, 0]))[:].tolist()
+    ((3, 2), [[4, 5], [0, 1]])
+    """
+
+    def __init__(self, parts: Sequence[NDArray[Any]], index: NDArray[np.int64] | None = None):
+        self.parts, self.index = tuple(parts), index
+        self.ends = np.cumsum([len(part) for part in parts])
+        n = int(self.ends[-1]) if index is None else len(index)
+        self.shape = n, int(parts[0].shape[1])
+        self.dtype = parts[0].dtype
+
+    def __getitem__(self, rows: Any) -> NDArray[Any]:
+        rows = rows[0] if isinstance(rows, tuple) else rows
+        if self.index is None and len(self.parts) == 1:
+            part: NDArray[Any] = np.asarray(self.parts[0][rows])
+            return part
+        places = self.places(rows)
+        if len(self.parts) == 1:
+            rows_of: NDArray[Any] = np.asarray(self.parts[0][places])
+            return rows_of
+        of = np.searchsorted(self.ends, places, side="right")
+        found = np.empty((len(places), self.shape[1]), self.dtype)
+        for i in np.unique(of):
+            mine = of == i
+            begin = self.ends[i] - len(self.parts[i])
+            found[mine] = self.parts[i][places[mine] - begin]
+        return found
+
+    def places(self, rows: Any) -> NDArray[np.int64]:
+        """Return the places among all rows of the files of some rows."""
+        if self.index is not None:
+            known: NDArray[np.int64] = self.index[rows]
+            return known
+        if isinstance(rows, slice):
+            return np.arange(*rows.indices(self.shape[0]), dtype=np.int64)
+        rows = np.asarray(rows)
+        found: NDArray[np.int64] = np.flatnonzero(rows) if rows.dtype == bool else rows
+        return found % self.shape[0]
+
+    def take(self, rows: Any) -> FileRows:
+        return FileRows(self.parts, self.places(rows))
+
+    def is_within(self, largest: float) -> bool:
+        if self.dtype.kind != "f":
+            return True
+        step = max(1, CHUNK // self.shape[1])
+        starts = range(0, self.shape[0], step)
+        return all(bool((np.abs(self[i : i + step]) <= largest).all()) for i in starts)
+
+
+def selected(x: NDArray[Any] | HostRows, rows: Any) -> Any:
+    """Return some rows: a copy, but those of large files and of sparse matrices without one."""
+    if isinstance(x, HostRows):
+        return x.take(rows)
+    if isinstance(x, np.memmap) and x.nbytes >= LARGE:
+        return FileRows([x]).take(rows)
+    return x[rows]
