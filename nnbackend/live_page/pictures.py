@@ -21,6 +21,7 @@ EVERY = 2  # a unit's picture has every second point of the grid
 MAX_SHOWN = 12
 MAX_OUTPUTS = 10  # of the result
 MARGIN = 0.1
+SAMPLED = 10_000  # rows, at most, that determine the limits of the plane and the medians
 
 Arrays = dict[str, np.ndarray]
 
@@ -32,7 +33,7 @@ class Plane:
     """
 
     def __init__(self, phase: Phase, source: Source, features: Sequence[int] = (0, 1)) -> None:
-        x = source.data.x
+        x = source.data.x[:: -(-source.data.n_samples // SAMPLED)]
         self.is_curve = x.shape[1] == 1
         self.features = (0,) if self.is_curve else tuple(features)
         self.spans = [_span(np.asarray(x[:, f], np.float64)) for f in self.features]
@@ -47,7 +48,7 @@ class Plane:
         axes = [np.linspace(*span, CURVE if self.is_curve else GRID) for span in self.spans]
         if self.is_curve:
             return axes[0][:, None]
-        rows = np.repeat(np.median(x[:5000], axis=0, keepdims=True), GRID * GRID, axis=0)
+        rows = np.repeat(np.median(x, axis=0, keepdims=True), GRID * GRID, axis=0)
         rows = rows.astype(np.float64)
         grids = np.meshgrid(*axes)
         for feature, grid in zip(self.features, grids, strict=True):

@@ -28,9 +28,9 @@ def to_html(controls: Controls) -> str:
     style = (PAGE / "style.css").read_text(encoding="utf-8")
     script = "\n".join(_plain(name) for name in MODULES)
     body = (PAGE / "replay.html").read_text(encoding="utf-8")
-    parts = {"STYLE": style, "DATA": data, "SCRIPT": script}
+    places = {"STYLE": style, "DATA": data, "SCRIPT": script}
     # In one pass, as a label of the data may look like one of the places.
-    return re.sub(r"/\*(STYLE|DATA|SCRIPT)\*/", lambda match: parts[match[1]], body)
+    return re.sub(r"/\*(STYLE|DATA|SCRIPT)\*/", lambda match: places[match[1]], body)
 
 
 def _plain(name: str) -> str:
