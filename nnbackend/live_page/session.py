@@ -29,6 +29,7 @@ logger = logging.getLogger("nnbackend")
 FRAME_SECONDS = 1 / 40  # at least 30 a second, also where a wait ends late
 BURST_SECONDS = 0.01  # of steps between two looks at the commands
 OF_ALGORITHM = ("row", "focus", "substep")  # commands of Algorithm; the others are of Controls
+KEEPS_RUNNING = ("set", "focus", "row", "plane")
 DEFAULT_SPEED = 300.0  # steps a second
 
 
@@ -170,12 +171,20 @@ class Session:
         elif name == "pause":
             self.is_running = False
         else:
-            if name not in ("set", "focus", "row", "plane"):
-                self.is_running = False
-            owner = self.controls.algorithm if name in OF_ALGORITHM else self.controls
-            getattr(owner, name)(command)
+            self._carry_out(name, command)
         self._show.expire()
         self._publish(is_forced=True)
+
+    def _carry_out(self, name: str, command: Mapping[str, Any]) -> None:
+        """Carry out a command that shows or changes something; most of them pause the run."""
+        owner = self.controls.algorithm if name in OF_ALGORITHM else self.controls
+        try:
+            getattr(owner, name)(command)
+        except ArithmeticError:  # after the step that diverged
+            self.is_running = False
+            self._publish(is_forced=True)
+            raise
+        self.is_running = self.is_running and name in KEEPS_RUNNING
 
     def _loop(self) -> None:
         self._run_safely(lambda: self._publish(is_forced=True))

@@ -111,7 +111,7 @@ def to_csv(data: Dataset) -> str:
     out.write(",".join([*names, "target"]) + "\n")
     labels = data.labels
     assert labels is not None
-    for row, label in zip(data.x.tolist(), labels.tolist(), strict=True):
+    for row, label in zip(np.asarray(data.x[:]).tolist(), labels.tolist(), strict=True):
         out.write(",".join([*map(repr, row), str(label).replace(",", " ")]) + "\n")
     return out.getvalue()
 

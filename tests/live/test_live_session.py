@@ -112,6 +112,22 @@ def test_a_run_that_diverges_pauses_and_says_so(new_page: New) -> None:
     assert np.isfinite(page.theta).all()
 
 
+def test_a_refused_command_does_not_pause_the_run(new_page: New) -> None:
+    page = new_page(epochs="100000")
+    page.do("run")
+    with pytest.raises(ArgumentError):
+        page.do("weight", layer=9, unit=0, input=0, value=1)
+    with pytest.raises(ArgumentError):
+        page.do("set", options={"learning_rate": "-1"})
+    assert page.session.is_running
+    page.do("set", options={"learning_rate": "0.02"})
+    page.do("row", row=4)
+    assert page.facts["running"]
+    step = page.facts["step"]
+    page.wait_for(lambda facts: facts["step"] > step)
+    assert not page.do("weight", layer=2, unit=0, input=0, value=1)["running"]
+
+
 # ---- back ---------------------------------------------------------------------------------------
 
 
