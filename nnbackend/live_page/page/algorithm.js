@@ -10,12 +10,14 @@ function value(v, name) {
   return v < 0 ? parens(mn(number(v), name)) : mn(number(v), name);
 }
 
-// The sum of products, term by term.
-function products(part, symbolOf) {
+// The sum of products, term by term, in the order of the formula.
+function products(part, symbolOf, isReversed = false) {
   const found = [];
   part.terms.forEach(([k, first, second], i) => {
     const sign = i ? [infix('+')] : [];
-    found.push(row(...sign, value(first, `${symbolOf}.${k}.0`), mo('·'), value(second, `${symbolOf}.${k}.1`)));
+    const factors = [value(first, `${symbolOf}.${k}.0`), value(second, `${symbolOf}.${k}.1`)];
+    if (isReversed) factors.reverse();
+    found.push(row(...sign, factors[0], mo('·'), factors[1]));
   });
   if (part.left > 0) {
     found.push(row(infix('+'), value(part.rest, `${symbolOf}.rest`), m('mtext', `\u2002(${t('more_terms', { n: part.left })})`)));
@@ -81,7 +83,7 @@ const STEPS = {
     body.append(math(
       indexed('δ', 'l', 'j'), mo('='), slope(indexed('z', 'l', 'j')), mo('·'), sum('k'), indexed('δ', plus('l', 1), 'k'), indexed('w', plus('l', 1), 'k', 'j'),
     ));
-    body.append(wrapped(row(indexed('δ', l, j), mo('='), value(f.slope, 'slope'), mo('·'), mo('(')), ...products(f.delta_terms, 'd'), mo(')'), row(infix('='), mn(number(f.delta), 'delta'))));
+    body.append(wrapped(row(indexed('δ', l, j), mo('='), value(f.slope, 'slope'), mo('·'), mo('(')), ...products(f.delta_terms, 'd', true), mo(')'), row(infix('='), mn(number(f.delta), 'delta'))));
     if (f.pieces > 1) body.append(make('p', { class: 'note', text: t('maxout_note', { n: f.pieces, p: f.winner + 1 }) }));
     body.append(table(a.layers[l - 2], ['z', 'slope', 'delta'], f.unit));
   },

@@ -47,14 +47,14 @@ export function number(value, digits = 5) {
   if (value === 0) return '0';
   const size = Math.abs(value);
   const text = size >= 1e5 || size < 1e-4 ? value.toExponential(digits - 1) : value.toPrecision(digits);
-  return text.replace('-', '−');
+  return text.replaceAll('-', '−');
 }
 
 export function short(value) {
   if (value === null || value === undefined || Number.isNaN(value)) return '–';
   const size = Math.abs(value);
-  if (size !== 0 && (size >= 1e4 || size < 1e-3)) return value.toExponential(1).replace('-', '−');
-  return String(Number(value.toPrecision(3))).replace('-', '−');
+  if (size !== 0 && (size >= 1e4 || size < 1e-3)) return value.toExponential(1).replaceAll('-', '−');
+  return String(Number(value.toPrecision(3))).replaceAll('-', '−');
 }
 
 export function make(tag, attributes = {}, ...children) {
