@@ -27,7 +27,7 @@ function products(part, symbolOf, isReversed = false) {
 
 function table(layer, names, firstUnit) {
   const head = make('tr', {}, make('th', { text: 'j' }), ...names.map((n) => make('th', { text: n === 'delta' ? 'δ' : n === 'slope' ? 'φ′(z)' : n })));
-  const rows = layer.units.map((unit, i) => make('tr', { class: unit === firstUnit ? 'here' : '' }, make('th', { scope: 'row', text: String(unit + 1) }),
+  const rows = layer.units.map((unit, i) => make('tr', { class: unit === firstUnit ? 'here' : '' }, make('th', { scope: 'row' }, make('button', { type: 'button', class: 'link', text: String(unit + 1), 'data-unit': unit, 'aria-label': t('look_at', { j: unit + 1 }) })),
     ...names.map((n) => make('td', { text: number(layer[n][i]), 'data-n': `${n}.${unit}` }))));
   return make('table', { class: 'numbers' }, make('tbody', {}, head, ...rows));
 }
@@ -98,6 +98,9 @@ const STEPS = {
     body.append(math(partial(indexed('w', l, j, k)), mo('='), value(f.delta, 'delta'), mo('·'), value(f.a_below, 'a_below'), mo('='), mn(number(f.dw), 'dw'),
       m('mtext', `\u2003(${t('this_row')})`)));
     body.append(math(indexed('w', 'l', 'j', 'k'), mo('←'), indexed('w', 'l', 'j', 'k'), mo('−'), mi('η'), fraction(row(mo('∂'), mi('C')), row(mo('∂'), indexed('w', 'l', 'j', 'k')))));
+    const inputs = make('select', { class: 'input-of' }, ...f.z_terms.terms.map(([input]) => make('option', { value: input, text: String(input + 1) })));
+    inputs.value = f.input;
+    body.append(make('label', { class: 'note' }, 'k = ', inputs));
     const u = a.update;
     if (!u) {
       body.append(make('p', { class: 'note', text: t('e5_wait') }));
@@ -124,6 +127,11 @@ export class AlgorithmView {
     this.expected = null;
     this.steps = root.querySelector('.steps');
     this.body = root.querySelector('.body');
+    this.body.addEventListener('click', (event) => {
+      const unit = event.target.dataset?.unit;
+      if (unit !== undefined) this.look({ unit: Number(unit), input: 0 });
+    });
+    this.body.addEventListener('change', (event) => this.look({ input: Number(event.target.value) }));
     this.facts = root.querySelector('.focus-of');
     this.buttons = [1, 2, 3, 4, 5].map((n) => {
       const button = make('button', { type: 'button', role: 'tab', 'aria-controls': 'algorithm-body', id: `step-${n}` },
@@ -133,6 +141,11 @@ export class AlgorithmView {
       this.steps.append(button);
       return button;
     });
+  }
+
+  look(change) {
+    const { layer, unit, input } = this.frame.algorithm.focus;
+    this.send({ do: 'focus', layer, unit, input, ...change });
   }
 
   move(event, n) {
