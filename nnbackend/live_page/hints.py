@@ -18,7 +18,8 @@ from nnbackend.network.layers import Dense
 SAMPLE, BINS = 256, 24
 FLAT = 0.01  # a slope below it counts as saturated
 SATURATING, CAN_DIE = ("sigmoid", "tanh"), ("relu",)
-VANISHING, EXPLODING = 1e-3, 1e3  # ratio of the medians of |delta|, first to last layer
+VANISHING, EXPLODING = 1e-3, 1e3  # ratio of the means of |delta|, first to last layer
+LEARNT = 1e-3  # median of |delta| at the output, below which slow learning is no fault
 OVERFIT = 1.3  # validation loss over its least value
 Hint = dict[str, Any]
 
@@ -74,12 +75,13 @@ def hints(phase: Phase, sample: Sample, curve: list[dict[str, float]]) -> list[H
     """Return what hinders learning, the most urgent first."""
     found: list[Hint] = []
     layers = phase.net.trainable_layers
+    is_learnt = float(np.median(np.abs(sample.delta[-1]))) < LEARNT
     for i, layer in enumerate(layers[:-1]):
         slope = sample.slope[i]
         if not isinstance(layer, Dense) or slope is None:
             continue
         name = layer.activation.name
-        if name in SATURATING:
+        if name in SATURATING and not is_learnt:
             share = float((np.abs(slope) < FLAT).mean())
             if share > 0.5:
                 found.append({"code": "saturated", "layer": i + 2, "share": share})
@@ -88,9 +90,10 @@ def hints(phase: Phase, sample: Sample, curve: list[dict[str, float]]) -> list[H
             found.append({"code": "dead", "layer": i + 2, "count": dead, "of": layer.n_out})
         if name == "step":
             found.append({"code": "step", "layer": i + 2})
-    found += _gradients(sample) + _weights(phase) + _curve(curve)
+    found += [] if is_learnt else _gradients(sample)
+    found += _weights(phase) + _curve(curve)
     if sample.out_codes is not None and phase.step > 50 and len(set(sample.out_codes)) == 1:
-        found.append({"code": "majority", "share": 1.0})
+        found.append({"code": "majority"})
     return found
 
 
@@ -98,10 +101,11 @@ def _gradients(sample: Sample) -> list[Hint]:
     """Return a hint if delta vanishes or explodes on its way back."""
     if len(sample.delta) < 3:
         return []
-    medians = [float(np.median(np.abs(d))) for d in sample.delta]
-    if not medians[-1] or not np.isfinite(medians).all():
+    # Means, as half of the values behind ReLU are 0.
+    sizes = [float(np.abs(d).mean()) for d in sample.delta]
+    if not sizes[-1] or not np.isfinite(sizes).all():
         return []
-    ratio = medians[0] / medians[-1]
+    ratio = sizes[0] / sizes[-1]
     if ratio < VANISHING:
         return [{"code": "vanishing", "ratio": ratio}]
     return [{"code": "exploding", "ratio": ratio}] if ratio > EXPLODING else []
@@ -122,13 +126,14 @@ def _curve(curve: list[dict[str, float]]) -> list[Hint]:
     if len(train) < 10:
         return []
     recent, before = np.mean(train[-5:]), np.mean(train[-10:-5])
-    if recent > 1.2 * before and recent > 1.2 * min(train):
+    if recent > 1.2 * before and recent > 1.2 * min(train) and recent > 0.05 * train[0]:
         return [{"code": "rising"}]
     valid = [row["valid_loss"] for row in curve if "valid_loss" in row]
     if len(valid) > 20:
-        least = min(valid)
-        if np.mean(valid[-5:]) > OVERFIT * least and recent <= before * 1.02 and least > 0:
-            return [{"code": "overfit", "epoch": curve[valid.index(least)]["epoch"]}]
-    if len(train) >= 30 and train[-30] - recent < 0.002 * abs(train[0]) and recent > 0.8 * train[0]:
+        best = valid.index(min(valid))
+        is_worse = np.mean(valid[-5:]) > OVERFIT * valid[best] > 0 and best < len(valid) - 10
+        if is_worse and recent <= before * 1.02:
+            return [{"code": "overfit", "epoch": curve[best]["epoch"]}]
+    if len(train) >= 30 and train[-30] - recent < 0.005 * abs(train[0]) and recent > 0.8 * train[0]:
         return [{"code": "plateau"}]
     return []

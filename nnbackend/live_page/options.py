@@ -62,7 +62,8 @@ class PageOptions:
             if "hidden" in values and name not in values:
                 values[name] = _for_each(getattr(self.settings, name), len(values["hidden"]))
         if "optimizer" in values and "learning_rate" not in values:
-            values["learning_rate"] = RATES.get(values["optimizer"].partition(":")[0])
+            name, _, own = values["optimizer"].partition(":")
+            values["learning_rate"] = None if "learning_rate" in own else RATES.get(name)
         if values.get("optimizer", self.settings.optimizer).partition(":")[0] != "sgd":
             values["momentum"] = None
         return PageOptions(replace(self.settings, **values), initializer)

@@ -171,6 +171,16 @@ def test_hints_name_what_is_wrong(new_page: New) -> None:
     assert "vanishing" in _hints(page)
 
 
+def test_a_network_that_has_learnt_is_not_called_slow(new_page: New) -> None:
+    page = new_page()
+    page.do("data", set="blobs", rows=60, noise=0.02, seed=0)
+    for _ in range(60):
+        page.do("epoch")
+    assert page.facts["figures"]["train_score"] == 1.0
+    page.do("bias", layer=3, unit=0, value=0.0)
+    assert not _hints(page) & {"saturated", "vanishing", "exploding", "plateau", "majority"}
+
+
 def test_hints_read_the_curve() -> None:
     def codes(train: list[float], valid: list[float] | None = None) -> set[str]:
         rows = [{"epoch": i, "train_loss": loss} for i, loss in enumerate(train)]

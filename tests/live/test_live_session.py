@@ -262,6 +262,7 @@ def test_every_toy_set_is_learnt(new_page: New, name: str) -> None:
         {"loss": "quadratic"},
         {"loss": "binary_cross_entropy"},
         {"optimizer": "rmsprop"},
+        {"optimizer": "adam:learning_rate=0.2"},
         {"optimizer": "adadelta", "schedule": "cosine"},
         {"schedule": "plateau"},
         {"batch_size": "1"},
