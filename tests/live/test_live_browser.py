@@ -487,7 +487,8 @@ def test_two_hundred_random_clicks_leave_no_error(window: Window) -> None:
     """The fixture asserts that nothing was logged; errors of the session are shown on the page."""
     window.open_details()
     rng, page = random.Random(4), window.page
-    script = """(n) => {
+    script = """async (numbers) => { for (const n of numbers) {
+      await new Promise((go) => setTimeout(go, 8));
       const all = [...document.querySelectorAll(
         'button:not(:disabled), select, input:not([type=file]), .hit, #plane, #curve, summary')]
         .filter((e) => e.id !== 'png' && e.getClientRects().length);
@@ -506,10 +507,8 @@ def test_two_hundred_random_clicks_leave_no_error(window: Window) -> None:
         e.dispatchEvent(new PointerEvent('pointerenter', at));
         e.dispatchEvent(new MouseEvent('click', at));
       }
-    }"""
-    for _ in range(200):
-        page.evaluate(script, rng.randrange(1 << 30))
-        page.wait_for_timeout(8)
+    } }"""
+    page.evaluate(script, [rng.randrange(1 << 30) for _ in range(200)])
     window.settle()
     window.press("[data-set=circles]")
     window.wait("document.getElementById('step').textContent === '0'")
