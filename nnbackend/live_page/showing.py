@@ -16,6 +16,7 @@ from nnbackend.network.layers import Dense, Dropout
 
 SLOW_SECONDS = 0.4  # between two distributions while a run is shown
 EVALUATED = 2000  # training rows of the figures
+PHI_AT = np.linspace(-6.0, 6.0, 97)  # where activations are drawn
 CURVE = ["epoch", "step", "train_loss", "valid_loss", "valid_score"]
 
 
@@ -85,9 +86,23 @@ def _layers(controls: Controls) -> list[dict[str, Any]]:
         units = shown[len(net.trainable_layers) - len(found) + 1]
         width = layer.n_outputs(0)
         found.insert(1, {"width": width, "shown": list(units), "activation": name,
-                         "dropout": rate, "pieces": pieces(layer)})  # fmt: skip
+                         "dropout": rate, "pieces": pieces(layer), "phi": _phi(layer)})  # fmt: skip
         rate = 0.0
     return found
+
+
+def _phi(layer: Any) -> dict[str, list[float]] | None:
+    """Return an activation and its slope between two limits; None if they need other units too."""
+    if not isinstance(layer, Dense) or layer.activation.name == "softmax":
+        return None
+    with np.errstate(all="ignore"):
+        a = np.asarray(layer.activation.value(PHI_AT, np))
+        slope = np.asarray(layer.activation.slope(PHI_AT, a, np))
+    return {
+        "z": PHI_AT.tolist(),
+        "a": a.tolist(),
+        "slope": np.broadcast_to(slope, a.shape).tolist(),
+    }
 
 
 class Show:

@@ -266,3 +266,16 @@ def test_any_device_works(has_float64: bool) -> None:
     controls.back({})
     controls.back({})
     assert controls.phase.step == 0
+
+
+def test_activations_are_drawn_with_their_slopes(new_page: New) -> None:
+    page = new_page(activation="sigmoid,maxout:2")
+    phi = page.outlet.setup["layers"][1]["phi"]
+    z, a, slope = (np.array(phi[name]) for name in ("z", "a", "slope"))
+    np.testing.assert_allclose(a, 1 / (1 + np.exp(-z)), rtol=1e-12)
+    np.testing.assert_allclose(slope, np.gradient(a, z), atol=2e-3)
+    assert page.outlet.setup["layers"][2]["phi"] is None  # maxout
+    assert page.outlet.setup["layers"][3]["phi"] is None  # softmax depends on all units
+    page.do("set", options={"activation": "identity,step"})
+    assert set(page.outlet.setup["layers"][1]["phi"]["slope"]) == {1.0}
+    assert set(page.outlet.setup["layers"][2]["phi"]["slope"]) == {0.0}

@@ -235,6 +235,7 @@ def test_the_numbers_on_the_page_are_those_of_backprop(window: Window, tmp_path:
             assert numbers(f"z.{unit}") == shown(trace.z[1][0, unit])
             assert numbers(f"z.{unit}.0") == shown(net.weights[1][unit, 4])
             assert numbers(f"z.{unit}.1") == shown(trace.a[0][0, unit])
+        assert page.locator(".phi").count() == 1
         page.click("#step-4")
         window.settle()
         assert numbers("delta") == shown(gradient.deltas[1][0, 4])

@@ -1,4 +1,5 @@
 // The five steps of backpropagation: each formula, and below it the same with this row's numbers.
+import { drawPhi } from './charts.js';
 import { make, number } from './draw.js';
 import { fraction, indexed, infix, m, math, mi, minus, mn, mo, parens, partial, plus, row, sum, wrapped } from './formulas.js';
 import { t } from './text.js';
@@ -207,6 +208,20 @@ export class AlgorithmView {
     const body = document.createDocumentFragment();
     if (!wanted && !this.focusFor(this.tab)) STEPS[this.tab](a, body);
     this.body.replaceChildren(body);
+    this.drawActivation(a);
+  }
+
+  // Beside the table of a layer: its activation and slope, with its units.
+  drawActivation(a) {
+    const numbers = this.body.querySelector('.numbers');
+    const { phi } = this.setup.layers[a.focus.layer - 1];
+    if (!numbers || !phi) return;
+    const canvas = make('canvas', { class: 'phi', role: 'img', 'aria-label': t('phi_label', { name: a.layers[a.focus.layer - 2].activation }) });
+    const caption = make('p', { class: 'key' }, make('span', { class: 'line train' }), 'φ(z)', make('span', { class: 'line valid' }), 'φ′(z)');
+    const beside = make('div', { class: 'beside' });
+    numbers.replaceWith(beside);
+    beside.append(numbers, make('div', {}, canvas, caption));
+    drawPhi(canvas, phi, a.layers[a.focus.layer - 2], a.focus.unit);
   }
 
   // The layers that the step under way concerns.

@@ -130,3 +130,62 @@ function drawBars(canvas, counts, low, high) {
     context.fillRect(i * width, h - height, Math.max(1, width - 0.7), height);
   });
 }
+
+// An activation (solid) and its slope (dashed), with the units of a row on it.
+export function drawPhi(canvas, phi, units, focus) {
+  const [w, h] = [canvas.clientWidth || 240, canvas.clientHeight || 150];
+  const context = fit(canvas, w, h);
+  const box = { x: 26, y: 8, w: w - 34, h: h - 26 };
+  const all = [...phi.a, ...phi.slope, 0].filter(Number.isFinite);
+  const [low, high] = [Math.max(-3, Math.min(...all)), Math.min(6, Math.max(...all))];
+  const [z0, z1] = [phi.z[0], phi.z[phi.z.length - 1]];
+  const at = (z, v) => [
+    box.x + (box.w * (z - z0)) / (z1 - z0),
+    box.y + box.h * (1 - (v - low) / (high - low || 1)),
+  ];
+  const within = (v, least, most) => Math.max(least, Math.min(most, v));
+  const { text, faint, line } = theme();
+  context.clearRect(0, 0, w, h);
+  context.strokeStyle = line;
+  context.lineWidth = 1;
+  context.strokeRect(box.x + 0.5, box.y + 0.5, box.w - 1, box.h - 1);
+  context.beginPath();
+  context.moveTo(...at(z0, 0));
+  context.lineTo(...at(z1, 0));
+  context.moveTo(...at(0, low));
+  context.lineTo(...at(0, high));
+  context.stroke();
+  context.save();
+  context.beginPath();
+  context.rect(box.x, box.y - 1, box.w, box.h + 2);
+  context.clip();
+  for (const [values, colour, dash] of [[phi.slope, 0, [5, 3]], [phi.a, 1, []]]) {
+    context.beginPath();
+    values.forEach((v, i) => context.lineTo(...at(phi.z[i], v)));
+    context.strokeStyle = rgb(CLASS_COLOURS[colour]);
+    context.lineWidth = 2;
+    context.setLineDash(dash);
+    context.stroke();
+  }
+  context.restore();
+  units.z.forEach((z, i) => {
+    context.beginPath();
+    context.arc(...at(within(z, z0, z1), within(units.a[i], low, high)), units.units[i] === focus ? 5 : 3, 0, 2 * Math.PI);
+    context.fillStyle = units.units[i] === focus ? text : faint;
+    context.fill();
+  });
+  context.fillStyle = faint;
+  context.font = '11px system-ui, sans-serif';
+  context.textAlign = 'right';
+  context.textBaseline = 'top';
+  context.fillText(short(high), box.x - 3, box.y);
+  context.textBaseline = 'bottom';
+  context.fillText(short(low), box.x - 3, box.y + box.h);
+  context.textBaseline = 'top';
+  context.textAlign = 'left';
+  context.fillText(short(z0), box.x, box.y + box.h + 3);
+  context.textAlign = 'right';
+  context.fillText(short(z1), box.x + box.w, box.y + box.h + 3);
+  context.textAlign = 'center';
+  context.fillText('z', box.x + box.w / 2, box.y + box.h + 3);
+}
