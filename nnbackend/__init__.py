@@ -53,6 +53,7 @@ _MODULES = {
     "export": "model.exporting",
     "get_backend": "devices",
     "initializers": "network.initializers",
+    "live": "live_page.api",
     "load": "model.model",
     "losses": "network.losses",
     "resume": "model.resuming",
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     from nnbackend.estimators import MLPRegressor as MLPRegressor
     from nnbackend.estimators import TabularMLPClassifier as TabularMLPClassifier
     from nnbackend.estimators import TabularMLPRegressor as TabularMLPRegressor
+    from nnbackend.live_page.api import live as live
     from nnbackend.model.exporting import export as export
     from nnbackend.model.model import Model as Model
     from nnbackend.model.model import load as load

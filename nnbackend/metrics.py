@@ -12,6 +12,7 @@ import numpy as np
 from nnbackend.errors import ArgumentError, Fault
 from nnbackend.suggestions import suggest
 
+PINBALL = "pinball"
 HARDLY = 0.1  # of the way to accuracy 1
 Needs = Literal["labels", "probabilities", "scores", "values"]
 
@@ -144,7 +145,25 @@ def suitable_names(n_classes: int) -> list[str]:
     return [m.name for m in METRICS.values() if (m.needs == "values") == (n_classes == 0)]
 
 
+def is_pinball(name: str) -> bool:
+    """Return True if a name is that of the loss of a quantile, as pinball:0.9."""
+    return name.startswith(PINBALL)
+
+
+def _pinball(name: str) -> Metric:
+    """Return the metric pinball:Q, the mean loss of values that estimate the quantile Q."""
+    try:
+        quantile = float(name.partition(":")[2] or 0.5)
+    except ValueError:
+        quantile = 0.0
+    if not 0.0 < quantile < 1.0:
+        raise ArgumentError(Fault("metric", "pinball:Q with Q between 0 and 1", name))
+    return Metric(name, "values", False, _of_sklearn("mean_pinball_loss", alpha=quantile))
+
+
 def _find(name: str, suitable: Sequence[str]) -> Metric:
+    if name.startswith(PINBALL) and "r2" in suitable:
+        return _pinball(name)
     if name not in suitable:
         expected = "a name, or names with commas, of metrics that suit the model"
         raise ArgumentError(Fault("metric", expected, name, (suggest(name, suitable),)))

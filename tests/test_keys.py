@@ -178,7 +178,9 @@ def _results(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("extra", ["--hidden 8 --epochs 4", "--preset tabular --members 2"])
+@pytest.mark.parametrize(
+    "extra", ["--hidden 8 --epochs 4", "--preset tabular --members 2 --epochs 4"]
+)
 def test_cross_validation(extra: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, out = _table(tmp_path / "t.csv"), tmp_path / "run"
     words = f"train {path} --device numpy --cv 3 --json --out {out} {extra}"

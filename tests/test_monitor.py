@@ -14,6 +14,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 import nnbackend as nn
 from nnbackend.cli import main
 from nnbackend.errors import ArgumentError
+from nnbackend.metrics import metrics_of
 
 
 class Weights(nn.Callback):
@@ -76,6 +77,23 @@ def test_values_are_measured_in_their_units() -> None:
     expected = metrics.mean_absolute_error(y[1::2], model.predict(x[1::2]))
     assert min(history["valid_mae"]) == pytest.approx(expected, rel=1e-5)
     assert history.best["valid_mae"] == min(history["valid_mae"])
+
+
+def test_the_loss_of_a_quantile() -> None:
+    x, y = _scaled(load_diabetes)
+    net = nn.Network([10, 8, 1], loss=nn.losses.quantile(0.9), device="numpy")
+    history, seen = _trained(net, x, y, "valid_pinball:0.9", optimizer=nn.Adam(0.5))
+    expected = [
+        metrics.mean_pinball_loss(
+            y[1::2], net.outputs(x[1::2], theta=net.backend.to_device(theta))[:, 0], alpha=0.9
+        )
+        for theta in seen.seen
+    ]
+    assert history["valid_pinball:0.9"] == pytest.approx(expected, rel=1e-6)
+    assert history.best_index == int(np.argmin(expected))
+    for wrong in ("pinball:2", "pinball:x"):
+        with pytest.raises(ArgumentError, match="pinball:Q with Q between 0 and 1"):
+            metrics_of(y, y, 0, [wrong])
 
 
 @pytest.mark.parametrize(

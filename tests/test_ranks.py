@@ -195,6 +195,18 @@ def test_an_interrupt_of_one_rank_stops_all_at_one_step(tmp_path: Path) -> None:
     assert on_ranks(4, second) == [expected] * 4
 
 
+def test_a_second_interrupt_ends_a_rank(tmp_path: Path) -> None:
+    """Other ranks wait for this one, so it must not return as if the run had ended."""
+
+    class Twice(nn.Callback):
+        def on_progress(self, trainer: Any, step: int, n_steps: int) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        classes(callbacks=[Twice()])(Alone())
+    assert classes(callbacks=[Twice()])(None)[2] == "interrupted"
+
+
 def test_ranks_with_other_weights_are_found() -> None:
     def run(communicator: Communicator) -> None:
         net = nn.Network([6, 3], loss="cross_entropy", device="numpy", seed=communicator.rank)
@@ -231,6 +243,16 @@ def mpiexec() -> str:
     pytest.importorskip("mpi4py", reason="the extra mpi is not installed")
     if MPIEXEC is None:
         pytest.skip("mpiexec is not installed")
+    code = "from mpi4py import MPI; MPI.COMM_WORLD.allgather(1)"
+    try:
+        tried = subprocess.run(
+            [MPIEXEC, "-n", "2", sys.executable, "-c", code],
+            env={**os.environ, **OPEN_MPI}, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        pytest.skip("mpiexec starts no processes here within a minute")
+    if tried.returncode:
+        pytest.skip(f"mpiexec starts no processes here: {tried.stderr[-200:]}")
     return MPIEXEC
 
 

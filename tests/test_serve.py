@@ -382,7 +382,7 @@ def test_small_answers_are_sent_at_once() -> None:
         writer.close()
 
     async def connect() -> None:
-        with serve._listen("127.0.0.1", 0) as listener:
+        with serve.listen("127.0.0.1", 0) as listener:
             async with await asyncio.start_server(accept, sock=listener):
                 reader, writer = await asyncio.open_connection(*listener.getsockname())
                 await reader.read()

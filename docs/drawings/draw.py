@@ -70,6 +70,7 @@ def kernels(*names: str) -> str:
 # The floors from the top: rooms (name, purpose), or one room in two parts (core, services).
 FLOORS: list[list[tuple[str, str]]] = [
     [("cli", "the command nnbackend, its options and run folders (also as __main__)")],
+    [("live_page", "a network in training on a local web page, for nnbackend live")],
     [
         ("explain", "one sample, by steps"),
         ("search", "settings, by trials"),
@@ -113,7 +114,7 @@ SHARED = {
 def rooms() -> Canvas:
     """Draw the packages by floors."""
     c = Canvas(
-        860, 864, "The rooms of nnbackend",
+        860, 912, "The rooms of nnbackend",
         "The packages by floors, the highest first. Each imports from lower floors only. "
         "errors, backend, network and a part of training are the core; the backends are beside.",
     )  # fmt: skip

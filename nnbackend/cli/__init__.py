@@ -33,6 +33,19 @@ SIGNALLED = 128  # and the signal's number: 130 after Ctrl-C
 NOT_ALWAYS = {"sklearn": "scikit-learn", "scipy": "scipy", "matplotlib": "matplotlib"}
 
 
+# Cures for likely options that a command does not have.
+ELSEWHERE = {
+    "metric": "To choose the best epoch by a metric: --monitor NAME. To print one: nnbackend "
+    "evaluate RUN DATA --metric NAME",
+    "search": "To search for good settings: nnbackend tune DATA",
+    "delimiter": "The delimiter of a table is detected.",
+    "sep": "The delimiter of a table is detected.",
+    "folds": "To judge settings on folds: nnbackend train DATA --cv K",
+    "proba": "To write probabilities: nnbackend predict RUN DATA --proba",
+    "ranks": "Start ranks with: mpiexec -n N nnbackend train DATA",
+}
+
+
 class Command(NamedTuple):
     """Help text and example of a command."""
 
@@ -73,9 +86,17 @@ COMMANDS = {
         "export a trained network as ONNX or NPZ",
         "nnbackend export runs/digits-001 --out digits.onnx",
     ),
+    "convert": Command(
+        "write a large table of numbers as a folder of shards, to train on without loading it",
+        "nnbackend convert clicks.csv clicks --target bought",
+    ),
     "serve": Command(
         "answer requests over HTTP with the predictions of a trained network",
         "nnbackend serve runs/flowers-001 --port 8000",
+    ),
+    "live": Command(
+        "watch a network learn on a local web page, step by step",
+        "nnbackend live spirals",
     ),
     "devices": Command(
         "list the devices, and why others cannot be used",
@@ -212,6 +233,8 @@ def _explain_unknown(word: str, command: str | None, parser: argparse.ArgumentPa
     word = word.partition("=")[0]
     known = [option.lstrip("-") for option in parser._option_string_actions]
     near = nearest(word.lstrip("-"), known) if word.startswith("-") else None
+    if near is None and word.lstrip("-") in ELSEWHERE:
+        return f"{command or 'nnbackend'} has no option {word!r}. {ELSEWHERE[word.lstrip('-')]}"
     hint = f"Did you mean '--{near}'?" if near else f"See: {parser.prog} --help"
     if not word.startswith("-"):
         hint = f"Write several values with commas and no blanks, as in 100,50. {hint}"

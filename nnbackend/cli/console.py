@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -106,3 +107,16 @@ def utf8_stdout() -> Iterator[TextIO]:
         table.flush()
     finally:
         table.detach()  # keeps the byte stream open
+
+
+@contextlib.contextmanager
+def quiet_logging(is_quiet: bool) -> Iterator[None]:
+    """Hide the library's log messages below errors inside the context if `is_quiet`."""
+    logger = logging.getLogger("nnbackend")
+    before = logger.level
+    if is_quiet:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

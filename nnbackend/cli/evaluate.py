@@ -15,7 +15,7 @@ from nnbackend.cli.places import check_places, check_same_rows
 from nnbackend.cli.run_folder import Run, open_run, to_json
 from nnbackend.data import Dataset
 from nnbackend.errors import ArgumentError, DataError, Fault
-from nnbackend.metrics import METRICS, advice, metrics_of
+from nnbackend.metrics import METRICS, advice, is_pinball, metrics_of
 from nnbackend.model.labels import decode_labels
 from nnbackend.model.model import Model
 from nnbackend.plots import confusion_matrix, count_confusions
@@ -226,7 +226,8 @@ def _print(results: dict[str, Any]) -> None:
     n = results.get("dropped")
     dropped = f", {n:,} without value or target dropped" if n else ""
     print(f"{'data':<10}{results['data']}, {results['part']}: {results['rows']:,} rows{dropped}")
-    shown = [name for name in ("threshold", "loss", *METRICS) if name in results]
+    quantiles = [name for name in results if is_pinball(name)]
+    shown = [n for n in ("threshold", "loss", *METRICS, *quantiles) if n in results]
     width = max(10, *(len(name) + 2 for name in shown))
     for name in shown:
         digits = ".6g" if name in ("loss", "rmse", "mae") else ".4f"

@@ -5,22 +5,23 @@ from __future__ import annotations
 import argparse
 import importlib
 import ipaddress
-import signal
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from nnbackend.cli.parts import Known, read_known
 from nnbackend.cli.run_folder import MODEL, open_run
 from nnbackend.errors import ArgumentError
 from nnbackend.options import all_of, check
-
-PORTS = 65535
-CONNECTIONS = 100  # at once; more get 503
-STOP_SECONDS = 5  # for the requests in progress when the server is stopped
-LOCAL = frozenset({"127.0.0.1", "localhost", "[::1]"})
+from nnbackend.serving.sockets import (
+    CONNECTIONS,
+    LOCAL,
+    PORTS,
+    STOP_SECONDS,
+    address,
+    listen,
+    stopping,
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         return read_known(path, known, found.settings, "fill", with_target=False)
 
     name = found.folder.resolve().name if found.model.name == MODEL else found.model.stem
-    with _listen(args.host, args.port) as listener:
+    with listen(args.host, args.port) as listener:
         is_local = ipaddress.ip_address(listener.getsockname()[0]).is_loopback
         service = serving.Service(
             model, name, read_csv, args.max_rows, args.max_bytes, LOCAL if is_local else None
@@ -83,48 +84,16 @@ def run(args: argparse.Namespace) -> int:
         _announce(name, listener, is_local)
         server = uvicorn.Server(config)
         # uvicorn's own context would repeat the signal after a clean stop.
-        server.capture_signals = lambda: _stopping(server)
+        server.capture_signals = lambda: stopping(server)
         server.run(sockets=[listener])
     return 0
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens.
-
-    Raises: ArgumentError for an address that cannot be used.
-    """
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        made = socket.create_server((host, port), family=family, backlog=2 * CONNECTIONS)
-        # asyncio sends small answers at once (TCP_NODELAY) only on sockets of a stated protocol.
-        return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=made.detach())
-    except OSError as error:
-        raise ArgumentError(
-            "--host and --port must be an address of this machine with a free port. Received: "
-            f"{host}, port {port} ({error.strerror or error}). Choose another port, or 0 for a "
-            "free one."
-        ) from error
-
-
 def _announce(name: str, listener: socket.socket, is_local: bool) -> None:
-    host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    print(f"serving {name} at http://{shown}:{port} (Ctrl-C ends it)", flush=True)
+    print(f"serving {name} at http://{address(listener)} (Ctrl-C ends it)", flush=True)
     if not is_local:
         print(
             "nnbackend: note: other machines can send requests. The server knows no passwords and "
             "no encryption: put a web server in front of it that does",
             file=sys.stderr, flush=True,
         )  # fmt: skip
-
-
-@contextmanager
-def _stopping(server: Any) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the server after the requests in progress."""
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(each, server.handle_exit) for each in signals]
-    try:
-        yield
-    finally:
-        for each, handler in zip(signals, before, strict=True):
-            signal.signal(each, handler)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import logging
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from nnbackend.cli import SIGNALLED
-from nnbackend.cli.console import print_message
+from nnbackend.cli.console import print_message, quiet_logging
 from nnbackend.cli.hints import print_hint
+from nnbackend.cli.live import refuse, shown
 from nnbackend.cli.parts import split_test
 from nnbackend.cli.plan import Plan, Source, fit_fold, prepare
 from nnbackend.cli.progress import EpochTable, RunWriter
@@ -112,6 +112,7 @@ def _add_results(group: Any) -> None:
     )
     group.add_argument("--json", action="store_true", help="end stdout with one line of JSON")
     group.add_argument("--quiet", action="store_true", help="print no progress to stderr")
+    group.add_argument("--live", action="store_true", help="show the run on a local web page")
 
 
 def faults(args: argparse.Namespace) -> list[ArgumentError]:
@@ -132,6 +133,7 @@ def run(args: argparse.Namespace) -> int:
     """Train and return the exit code."""
     begin = time.perf_counter()
     if rank_starter() is not None:
+        refuse(args.live, "several processes")
         return _run_on_ranks(args, begin)
     with quiet_logging(args.quiet):
         found = given(args)
@@ -139,6 +141,7 @@ def run(args: argparse.Namespace) -> int:
         if settings.preset is not None and checkpoint is None:
             from nnbackend.cli import preset  # which imports scikit-learn
 
+            refuse(args.live, f"--preset {settings.preset}")
             stored = explicit(found, args.config)
             plan_ = preset.prepare(settings, stored, found, get_backend(settings.device))
             return preset.run(plan_, args.out, begin, is_quiet=args.quiet, with_json=args.json)
@@ -148,9 +151,11 @@ def run(args: argparse.Namespace) -> int:
         known = {}
         if settings.cv is not None and checkpoint is None:
             known = _cross_validated(plan, settings, folder, args.quiet)
-        return execute(
-            plan, folder, checkpoint, begin, is_quiet=args.quiet, with_json=args.json, known=known
-        )
+        with shown(plan) if args.live else contextlib.nullcontext():
+            return execute(
+                plan, folder, checkpoint, begin,
+                is_quiet=args.quiet, with_json=args.json, known=known,
+            )  # fmt: skip
 
 
 def _run_on_ranks(args: argparse.Namespace, begin: float) -> int:
@@ -295,7 +300,7 @@ def _learn(plan: Plan, folder: Path, is_quiet: bool, checkpoint: Checkpoint | No
         print(header(plan, folder), file=sys.stderr)
         callbacks.append(EpochTable(sys.stderr))
     every: Any = interval(plan.settings.checkpoint)
-    trainer.callbacks = (*callbacks, Checkpoints(folder / CHECKPOINTS, **every))
+    trainer.callbacks = (*trainer.callbacks, *callbacks, Checkpoints(folder / CHECKPOINTS, **every))
     if checkpoint is not None:
         restore(trainer, trainer.callbacks, checkpoint)
         save_changes(folder, plan.settings)
@@ -354,16 +359,3 @@ def _describe_saved(trainer: Trainer, folder: Path) -> str:
     step = step_in_name(saved[-1])
     what = "everything" if step == trainer.state.step else f"the run up to step {step}"
     return f"{what} is saved in {folder}. Resume with: nnbackend train --resume {folder}"
-
-
-@contextlib.contextmanager
-def quiet_logging(is_quiet: bool) -> Iterator[None]:
-    """Hide the library's log messages below errors inside the context if `is_quiet`."""
-    logger = logging.getLogger("nnbackend")
-    before = logger.level
-    if is_quiet:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nnbackend.cli import SIGNALLED, train
-from nnbackend.cli.console import print_message
+from nnbackend.cli.console import print_message, quiet_logging
 from nnbackend.cli.plan import Source, plan, read
 from nnbackend.cli.run_folder import check_out, new_folder, relocated_config, write_text
 from nnbackend.cli.settings import read_config, resolve, to_toml
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     """Search, train the best settings, and return the exit code."""
     require_optuna()
     begin = time.perf_counter()
-    with train.quiet_logging(args.quiet):
+    with quiet_logging(args.quiet):
         settings, numbers = _settings(args)
         check_out(args.out)
         backend = get_backend(settings.device)

@@ -26,7 +26,7 @@ def xor(n_samples: int = 400, noise: float = 0.1, seed: int = 0) -> Dataset:
 
     Raises: ArgumentError when n_samples < 4 or noise < 0.
     """
-    _check_toy("xor", n_samples, noise, least=4)
+    check_toy("xor", n_samples, noise, least=4)
     rng = np.random.Generator(np.random.Philox(seed))
     corners = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
     which = np.arange(n_samples) % 4
@@ -44,7 +44,7 @@ def spirals(
 
     Raises: ArgumentError when n_samples < 2 or noise < 0.
     """
-    _check_toy("spirals", n_samples, noise, least=2)
+    check_toy("spirals", n_samples, noise, least=2)
     rng = np.random.Generator(np.random.Philox(seed))
     y = np.arange(n_samples, dtype=np.int64) % 2
     radius = 0.1 + 0.9 * rng.random(n_samples)
@@ -54,7 +54,8 @@ def spirals(
     return Dataset(x, y, "spirals", "classification", (0, 1), ("x1", "x2"))
 
 
-def _check_toy(name: str, n_samples: int, noise: float, least: int) -> None:
+def check_toy(name: str, n_samples: int, noise: float, least: int) -> None:
+    """Raise ArgumentError for fewer than `least` samples or a negative noise."""
     all_of(
         lambda: check("n_samples", n_samples, lambda v: v >= least, f"at least {least}", name),
         lambda: check("noise", noise, AT_LEAST_0.is_good, "a standard deviation, at least 0", name),

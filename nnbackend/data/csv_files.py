@@ -88,6 +88,32 @@ def read_csv(
     return Table(where, layout.names, tuple(columns), rows, layout.has_header, faults)
 
 
+def csv_chunks(
+    path: Path, n_rows: int, encoding: str | None = None
+) -> tuple[tuple[str, ...], Iterator[list[list[str]]]]:
+    """Return the names of a table's columns, and its rows as text, at most `n_rows` at once.
+
+    Raises: DataError when the file is no table, and for rows with more or fewer cells.
+    """
+    where = path.name
+    with _errors(where):
+        encoding = encoding_of(path, encoding)
+    with _open_text(path, encoding) as stream:
+        layout = detect(stream, None, where)._replace(encoding=encoding)
+    raise_all(layout.faults)
+
+    def chunks() -> Iterator[list[list[str]]]:
+        ragged = RaggedRows(layout, where)
+        with _open_text(path, layout.encoding) as stream:
+            rows = _rows(stream, layout, ragged)
+            while chunk := list(islice(rows, n_rows)):
+                raise_all(ragged.faults())
+                yield chunk
+        raise_all(ragged.faults())
+
+    return layout.names, chunks()
+
+
 class RaggedRows:
     """The rows of a file that have not as many cells as the first one.
 

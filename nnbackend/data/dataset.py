@@ -48,7 +48,7 @@ class Dataset:
     test: Dataset | None = None
     n_dropped: int = 0
     kept: NDArray[np.bool_] | None = None
-    ids: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
+    ids: Mapping[str, Sequence[str | None]] = field(default_factory=dict, repr=False)
     raw: RawTable | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:

@@ -17,7 +17,7 @@ from nnbackend.data import Dataset, default_scaler_kind
 from nnbackend.data.preprocessing import Preprocessing
 from nnbackend.distributed import Communicator
 from nnbackend.errors import ArgumentError, Fault, Mention
-from nnbackend.metrics import METRICS
+from nnbackend.metrics import METRICS, is_pinball
 from nnbackend.model.class_weights import class_weights
 from nnbackend.model.model import Model
 from nnbackend.model.thresholds import as_number, choose_threshold
@@ -103,7 +103,8 @@ def _monitor(settings: Settings) -> str:
     """Return the column that selects the best epoch; roc_auc means valid_roc_auc."""
     if settings.monitor is None:
         return "train_loss" if settings.validation == 0.0 else "valid_loss"
-    return f"valid_{settings.monitor}" if settings.monitor in METRICS else settings.monitor
+    is_metric = settings.monitor in METRICS or is_pinball(settings.monitor)
+    return f"valid_{settings.monitor}" if is_metric else settings.monitor
 
 
 def _check_hyperparameters(optimizer: str, rate: float | None, momentum: float | None) -> None:

@@ -117,7 +117,8 @@ def residual_plot(true: np.ndarray, predicted: np.ndarray, path: Path) -> None:
     left.set_ylabel("true - predicted value")
     r2 = 1.0 - float(np.sum(error**2) / np.sum((true - true.mean()) ** 2))
     rmse = float(np.sqrt(np.mean(error**2)))
-    left.set_title(f"Residuals of {len(error):,} rows: RMSE {rmse:.4g}, R2 {r2:.4f}", fontsize=11)
+    shown = f"{rmse:,.0f}" if rmse >= 10_000 else f"{rmse:.4g}"
+    left.set_title(f"Residuals of {len(error):,} rows: RMSE {shown}, R2 {r2:.4f}", fontsize=11)
     right.hist(error, bins=40, orientation="horizontal", color=TRAIN, alpha=0.6)
     right.axhline(float(np.median(error)), color=VALID, linewidth=1.0, label="median")
     right.set_xlabel("rows")

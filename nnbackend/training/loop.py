@@ -70,7 +70,7 @@ class Trainer(Run):
                 for callback in self.callbacks:
                     callback.on_pause(self)
         except KeyboardInterrupt:
-            self.interrupt.requested = True
+            self.abort()
         if self.interrupt.requested:
             history.stop_reason = "interrupted"
             check_weights(self)

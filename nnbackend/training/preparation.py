@@ -17,7 +17,7 @@ from nnbackend.data.scalers import Scaler, fit_scaler
 from nnbackend.data.sparse import SparseRows
 from nnbackend.data.splits import split_rows
 from nnbackend.errors import ArgumentError, Fault, Mention, ShapeError
-from nnbackend.metrics import metrics_of, suitable_names
+from nnbackend.metrics import is_pinball, metrics_of, suitable_names
 from nnbackend.network.evaluation.scores import ACCURACY, BINARY_ACCURACY, Score
 from nnbackend.network.layers import Dense
 from nnbackend.network.network import Network
@@ -240,7 +240,8 @@ def _check_monitor(
         return ()
     if validation_set is not None and n_classes is not None:
         suitable = [f"valid_{name}" for name in suitable_names(n_classes)]
-        if monitor in suitable:
+        is_quantile = n_classes == 0 and is_pinball(monitor.removeprefix("valid_"))
+        if monitor in suitable or (is_quantile and monitor.startswith("valid_")):
             return (monitor.removeprefix("valid_"),)
         columns += [name for name in suitable if name not in columns]
     has_part = monitor.startswith(("valid_", "train_"))

@@ -54,6 +54,12 @@ class Run:
         self.ranks.agree(0)
         return self.ranks.agreed(row)
 
+    def abort(self) -> None:
+        """End the run after an interrupt within a step; on ranks, where others wait, raise it."""
+        if self.ranks is not None:
+            raise
+        self.interrupt.requested = True
+
     def agree_on_stop(self) -> None:
         """Let the callbacks of the first rank end the run on all ranks."""
         if self.ranks is not None:

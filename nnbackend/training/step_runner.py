@@ -37,6 +37,7 @@ class StepRunner:
 
     It stores no reference to the trainer, so that the memory of a run is freed at its end.
     rows_at_once: rows of a part of a step; reduced when the device runs out of memory.
+    burst: steps until `run_epoch` yields; it adapts the number to `POLL_INTERVAL_SECONDS`.
     first_step_end: when the run's first step, which compiles kernels, had ended.
     """
 
@@ -48,7 +49,7 @@ class StepRunner:
         self.backend, self.builder = net.backend, StepBuilder(net, loader, config, state, ranks)
         self.rows_at_once = loader.batch_size
         self.first_step_end = 0.0
-        self._burst = 1  # steps
+        self.burst = 1  # steps
         self._prepared: dict[int, Steps] = {}
         self._calls: Counter[int] = Counter()  # of each size, since a step was last added
         self._rates = self.new_rates()  # raises for an invalid schedule before the first epoch
@@ -65,7 +66,7 @@ class StepRunner:
             skipped = max(skipped - count, 0)
             while left:
                 begin = time.perf_counter()
-                n = min(self._burst, left, sums.every - state.step_in_epoch % sums.every)
+                n = min(self.burst, left, sums.every - state.step_in_epoch % sums.every)
                 self.run_steps(rows, n)
                 self.backend.synchronize()
                 left, now = left - n, time.perf_counter()
@@ -75,9 +76,9 @@ class StepRunner:
                 if state.epoch == 0 and state.step_in_epoch == 1:
                     self.first_step_end = now
                 target = max(1, round(n * POLL_INTERVAL_SECONDS / max(now - begin, 1e-9)))
-                self._burst = min(target, 2 * self._burst)
+                self.burst = min(target, 2 * self.burst)
                 if self.ranks is not None:
-                    self._burst = self.ranks.agree(self._burst)
+                    self.burst = self.ranks.agree(self.burst)
                 yield
 
     def _begin_epoch(self) -> None:
