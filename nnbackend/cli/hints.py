@@ -27,7 +27,9 @@ FLAT = 0.05  # of the largest slope, below which a sigmoid or tanh is saturated
 STEEPEST = {"sigmoid": 0.25, "tanh": 1.0}
 LARGE, HUGE = 2.0, 10.0  # times the loss of a constant answer, at the end and at any epoch
 SLOW, STEADY = 0.05, 0.8  # fall of the loss in all epochs; share of the epochs in which it fell
-OVERFIT = 0.5  # training loss, of the validation loss
+OVERFIT = 0.5  # training loss at the best epoch, of the validation loss
+LEARNED = 0.75  # training loss of a network that has learned its rows, of a constant answer's
+APART = 0.9  # training loss at the end, of the best epoch's and of the validation loss
 UNBALANCED = 0.8  # share of the most frequent class
 FEW_EPOCHS, STILL_FALLING = 10, 0.01
 
@@ -111,9 +113,16 @@ def sentence(facts: Facts) -> str:
     """Return the sentence for a run; "" for good results."""
     if not facts.is_poor:
         return ""
-    why = _step_size(facts) or _of_units(facts) or _of_data(facts) or _of_length(facts)
     name, value = facts.score
-    return f"{name} {value:.2f} is poor: {why}"
+    if why := _step_size(facts) or _of_units(facts):
+        return f"{name} {value:.2f} is poor: {why}"
+    if facts.share is not None and facts.share >= UNBALANCED:
+        return (
+            f"{name} {value:.2f} says little: {facts.share:.0%} of the rows are of one class, and "
+            "always answering it has that accuracy; judge by roc_auc or balanced_accuracy, and try "
+            "--class-weight balanced."
+        )
+    return f"{name} {value:.2f} is poor: {_of_fit(facts) or _of_length(facts)}"
 
 
 def _step_size(facts: Facts) -> str:
@@ -154,20 +163,21 @@ def _of_units(facts: Facts) -> str:
     return ""
 
 
-def _of_data(facts: Facts) -> str:
-    """Return whether one class is much more frequent, or the network over-fits."""
-    share = facts.share
-    if share is not None and share >= UNBALANCED:
+def _of_fit(facts: Facts) -> str:
+    """Return whether the network fits its training rows only."""
+    train, losses = facts.train_losses, facts.losses
+    best = int(np.argmin(losses))
+    is_far = facts.constant is not None and train[best] < OVERFIT * min(
+        losses[best], facts.constant
+    )
+    constant = facts.constant or np.inf
+    parts = train[-1] < APART * min(train[best], losses[-1]) and train[-1] < LEARNED * constant
+    if is_far or (parts and losses[-1] > losses[best]):
+        at = best if is_far else -1
         return (
-            f"{share:.0%} of the rows are of one class, and always answering it has that accuracy; "
-            "judge by roc_auc or balanced_accuracy, and try --class-weight balanced."
-        )
-    best = int(np.argmin(facts.losses))
-    train, valid, constant = facts.train_losses[best], facts.losses[best], facts.constant
-    if train < OVERFIT * valid and constant and train < OVERFIT * constant:
-        return (
-            f"the loss is {train:.3g} on the training rows and {valid:.3g} on others, so the "
-            "network over-fits; try more rows, fewer units, --l2 0.001 or --dropout 0.3."
+            f"the loss is {train[at]:.3g} on the training rows and {losses[at]:.3g} on others, so "
+            "the network over-fits; try more rows or other features, fewer units, --l2 0.001 or "
+            "--dropout 0.3."
         )
     return ""
 
@@ -179,7 +189,8 @@ def _of_length(facts: Facts) -> str:
         faster = f" or {facts.faster}" if facts.may_be_faster else ""
         return (
             f"early stopping ended the run at epoch {n}, after {facts.patience} epochs without "
-            f"improvement; try --patience 0{faster}, or more units, as in --hidden 32,32."
+            f"improvement; try --patience 0{faster}, or more units, as in --hidden 32,32, unless "
+            "the features do not determine the target."
         )
     fall = losses[-max(2, n // 4) :]
     if n <= FEW_EPOCHS or fall[0] - fall[-1] > STILL_FALLING * abs(fall[0]):
