@@ -43,6 +43,7 @@ _MODULES = {
     "SGD": "training.optimizers",
     "TabularMLPClassifier": "estimators",
     "TabularMLPRegressor": "estimators",
+    "TensorBoard": "persistence.tensorboard",
     "Trace": "network.network",
     "activations": "network.activations",
     "backends": "devices",
@@ -95,6 +96,7 @@ if TYPE_CHECKING:
     from nnbackend.network.network import Network as Network
     from nnbackend.network.network import Trace as Trace
     from nnbackend.persistence.checkpoints import Checkpoints as Checkpoints
+    from nnbackend.persistence.tensorboard import TensorBoard as TensorBoard
     from nnbackend.search.api import tune as tune
     from nnbackend.testing.gradient_check import check_gradients as check_gradients
     from nnbackend.training import schedules as schedules
