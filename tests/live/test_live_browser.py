@@ -531,7 +531,11 @@ def test_the_page_keeps_up(window: Window) -> None:
 
 @pytest.mark.parametrize("is_under_way", [False, True])
 def test_a_run_is_watched(
-    browser: Any, tmp_path: Path, is_under_way: bool, monkeypatch: pytest.MonkeyPatch
+    browser: Any,
+    tmp_path: Path,
+    is_under_way: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     """A run folder, and `train --live`: curves, weights and rows are shown, nothing is changed."""
     command = [sys.executable, "-m", "nnbackend"]
@@ -543,9 +547,11 @@ def test_a_run_is_watched(
         assert main([*train, "--epochs", "30"]) == 0
         watch = [*command, "live", "run", "--no-browser"]
     process = subprocess.Popen(
-        watch, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True,
+        watch, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        # A shell makes background jobs ignore Ctrl-C; this process must not ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
+    request.addfinalizer(process.kill)
     assert process.stdout is not None
     found = re.search(r"http://\S+", process.stdout.readline())
     assert found is not None
