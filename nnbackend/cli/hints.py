@@ -18,10 +18,8 @@ from nnbackend.network.layers import Dense
 from nnbackend.training.optimizers import get_optimizer
 
 ROWS = 512  # on which the units are examined
-POOR, POOR_R2 = (
-    0.5,
-    0.2,
-)  # results below: share of the way from the simplest answer to a perfect one
+# Results below are poor: shares of the way from the simplest answer to a perfect one.
+POOR, POOR_R2 = 0.5, 0.2
 MOST = 0.5  # of a layer's units
 FLAT = 0.05  # of the largest slope, below which a sigmoid or tanh is saturated
 STEEPEST = {"sigmoid": 0.25, "tanh": 1.0}

@@ -215,12 +215,14 @@ def keys_of(data: Dataset, settings: Settings) -> Keys | None:
 
 
 def split_validation(data: Dataset, settings: Settings) -> tuple[Dataset, Dataset | None]:
-    """Return the training rows and the validation rows where a column divides them.
+    """Return the training rows, and the validation rows of a file or of a column's division.
 
     Otherwise training itself holds out rows at random, and there are none here.
     """
+    if isinstance(settings.validation, str):  # its features are fitted to the training rows
+        return data, read_more(settings.validation, data, settings)
     keys, share = keys_of(data, settings), settings.validation
-    if keys is None or not isinstance(share, float) or not share:
+    if keys is None or not share:
         return data, None
     rest, held_out = data.split_positions(share, settings.seed, keys)
     return data.rows(rest), data.rows(held_out)

@@ -9,7 +9,6 @@ from nnbackend.backend import Backend
 from nnbackend.cli.parts import (
     Parts,
     read_data,
-    read_more,
     resolve_sources,
     split_test,
     split_validation,
@@ -56,21 +55,22 @@ class Source:
 def read(settings: Settings) -> Source:
     """Read the data of settings and split it."""
     data = read_data(settings)
-    parts = split_test(data, settings)
-    training, held_out = split_validation(parts.training, settings)
-    parts = replace(parts, training=training)
-    validation: Any = settings.validation or None
-    if held_out is not None:
-        validation = held_out.x, held_out.y
-    if isinstance(validation, str):
-        part = read_more(validation, parts.training, settings)
-        validation = part.x, part.y
-    if settings.target_accuracy is not None and parts.test is None and validation is None:
+    source = source_of(data, split_test(data, settings), settings)
+    has_others = source.parts.test is not None or source.validation is not None
+    if settings.target_accuracy is not None and not has_others:
         raise ArgumentError(
             "--target-accuracy needs rows that training does not use. Received: no test and no "
             "validation part. Add --test or --validation."
         )
-    return Source(resolve_sources(settings, data), data, parts, validation)
+    return replace(source, settings=resolve_sources(settings, data))
+
+
+def source_of(data: Dataset, parts: Parts, settings: Settings) -> Source:
+    """Return the source of a run on parts of data, whose training rows it divides."""
+    training, held_out = split_validation(parts.training, settings)
+    share: Any = settings.validation or None
+    validation = share if held_out is None else (held_out.x, held_out.y)
+    return Source(settings, data, replace(parts, training=training), validation)
 
 
 def plan(
@@ -86,20 +86,12 @@ def plan(
     return Plan(settings, source.data, source.parts, trainer.net, trainer)
 
 
-def fit_fold(source: Source, training: Dataset, backend: Backend) -> Model:
-    """Return the model of the settings for other training rows.
+def fit_fold(training: Dataset, settings: Settings, backend: Backend) -> Model:
+    """Return the model of settings for the rows of a fold.
 
     Raises: KeyboardInterrupt if Ctrl-C has ended the training.
     """
-    settings = source.settings
-    rest, held_out = split_validation(training, settings)
-    validation = source.validation
-    if isinstance(settings.validation, str):  # its features are fitted to the training rows
-        held_out = read_more(settings.validation, rest, settings)
-    if held_out is not None:
-        validation = held_out.x, held_out.y
-    parts = Parts(rest, None)
-    run = plan(replace(source, parts=parts, validation=validation), settings, backend)
+    run = plan(source_of(training, Parts(training, None), settings), settings, backend)
     history = run.trainer.run()
     if history.stop_reason == "interrupted":
         raise KeyboardInterrupt

@@ -24,7 +24,6 @@ from nnbackend.cli.cross_validation import FIGURES, cross_validate
 from nnbackend.cli.parts import (
     Parts,
     read_data,
-    read_more,
     resolve_sources,
     split_test,
     split_validation,
@@ -224,8 +223,6 @@ def _eval_set(data: Dataset, settings: Settings) -> tuple[Dataset, tuple[Any, An
     Without both, each member holds out other training rows.
     """
     data, held_out = split_validation(data, settings)
-    if isinstance(settings.validation, str):
-        held_out = read_more(settings.validation, data, settings)
     return data, None if held_out is None else (held_out.x, held_out.y)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import sys
@@ -20,8 +19,6 @@ from nnbackend.errors import ArgumentError, DivergedError, Mention, NNBackendErr
 from nnbackend.machine import LOCAL_RANKS, versions
 
 T = TypeVar("T")
-
-logger = logging.getLogger("nnbackend")
 
 
 def check_settings(settings: Settings, communicator: Communicator) -> None:

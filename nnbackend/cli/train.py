@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,7 +19,7 @@ from nnbackend.cli.console import print_message, quiet_logging
 from nnbackend.cli.hints import print_hint
 from nnbackend.cli.live import refuse, shown
 from nnbackend.cli.parts import split_test
-from nnbackend.cli.plan import Plan, Source, fit_fold, prepare
+from nnbackend.cli.plan import Plan, fit_fold, prepare
 from nnbackend.cli.progress import EpochTable, RunWriter
 from nnbackend.cli.results import facts as describe_facts
 from nnbackend.cli.results import figures, finish, header, verdict
@@ -179,23 +180,23 @@ def _run_on_ranks(args: argparse.Namespace, begin: float) -> int:
         plan, checkpoint, folder = ranks.start_together(
             communicator, make, lambda made: _same(made[0])
         )
-        facts = ranks.described(communicator)
+        facts = ranks.described(communicator)  # gathered on all ranks
         with ranks.ending_together(communicator):
             if not (args.quiet or communicator.rank):
                 print(ranks.header(facts), file=sys.stderr)
-            return _train_on_rank(plan, checkpoint, folder, facts["size"], args, begin)
+            return _train_on_rank(plan, checkpoint, folder, communicator, args, begin)
 
 
 def _train_on_rank(
-    plan: Plan, checkpoint: Checkpoint | None, folder: Path, n_ranks: int,
+    plan: Plan, checkpoint: Checkpoint | None, folder: Path, communicator: Communicator,
     args: argparse.Namespace, begin: float,
 ) -> int:  # fmt: skip
     """Train a plan that all ranks share; return the exit code."""
     trainer = plan.trainer
-    if trainer.ranks is None or trainer.ranks.is_first:
+    if communicator.rank == 0:
         return execute(
             plan, folder, checkpoint, begin,
-            is_quiet=args.quiet, with_json=args.json, known={"ranks": n_ranks},
+            is_quiet=args.quiet, with_json=args.json, known={"ranks": communicator.size},
         )  # fmt: skip
     if checkpoint is not None:
         restore(trainer, (), checkpoint)
@@ -215,14 +216,9 @@ def _cross_validated(plan: Plan, settings: Settings, folder: Path, quiet: bool) 
     """Return the results of --cv."""
     from nnbackend.cli import cross_validation as cv  # which imports scikit-learn
 
-    backend = plan.net.backend
-    validation: Any = settings.validation or None
-    source = Source(settings, plan.data, plan.parts, validation)
+    fit = partial(fit_fold, settings=settings, backend=plan.net.backend)
     rows = split_test(plan.data, settings).training
-    return cv.cross_validate(
-        rows, settings, lambda part: fit_fold(source, part, backend), folder / cv.FIGURES,
-        is_quiet=quiet,
-    )  # fmt: skip
+    return cv.cross_validate(rows, settings, fit, folder / cv.FIGURES, is_quiet=quiet)
 
 
 def execute(

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from nnbackend.data.csv_files import csv_chunks
 from nnbackend.data.number_text import number_in
 from nnbackend.data.readers import TEXT_TABLES
+from nnbackend.data.table_datasets import default_target
 from nnbackend.data.tables import marks_gap
 from nnbackend.errors import ArgumentError, DataError, Fault, Mention
 from nnbackend.suggestions import suggest
 
 Part = tuple[NDArray[Any], NDArray[Any]]  # features (n, n_features), targets (n,)
-TARGETS = ("label", "target", "class", "y")  # names of a first column that is the target
 
 
 def table_parts(path: Path, target: str | None, n_rows: int) -> Iterator[Part]:
@@ -53,11 +53,7 @@ def table_parts(path: Path, target: str | None, n_rows: int) -> Iterator[Part]:
 
 def _position(names: tuple[str, ...], target: str | None) -> int:
     if target is None:
-        return (
-            0
-            if names[0].lower() in TARGETS and names[-1].lower() not in TARGETS
-            else -1 % len(names)
-        )
+        return default_target(names) % len(names)
     if target not in names:
         raise ArgumentError(Fault("target", "a column", target, (suggest(target, names),)))
     return names.index(target)
@@ -100,7 +96,7 @@ def _numbers(cells: Any, name: str, where: str, first: int) -> NDArray[np.float6
         raise DataError(
             f"{where}: convert needs numbers as features. Received: {cells[bad]!r} in column "
             f"{name!r}, data row {first + bad}. Fill or code such cells before, or train on the "
-            "table itself with ", Mention("target"), ".",
+            "table itself.",
         )  # fmt: skip
     return np.array(values, np.float64)
 

@@ -85,7 +85,7 @@ def fit_dataset(
 def _target_position(table: Table, target: str | int | None) -> int:
     """Return the position of the target. Raises: DataError, with the faults of the file."""
     try:
-        position = find_column(_default_target(table.names) if target is None else target, table)
+        position = find_column(default_target(table.names) if target is None else target, table)
         if len(table.names) > 1:
             return position
         raise DataError(
@@ -159,7 +159,7 @@ def code_dataset(table: Table, name: str, coding: ColumnCoding, *, missing: str)
     return _dataset(encode(used, coding), name, coding, coded, kept, _ids(rows, coding))
 
 
-def _default_target(names: Sequence[str]) -> int:
+def default_target(names: Sequence[str]) -> int:
     """Return the position of the target: the first column by its name, else the last one."""
     first, last = names[0].lower(), names[-1].lower()
     return 0 if first in TARGET_NAMES and last not in TARGET_NAMES else -1

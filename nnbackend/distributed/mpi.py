@@ -18,19 +18,18 @@ class MPI(Communicator):
     def __init__(self, comm: Any, reduction: str = "fixed") -> None:
         super().__init__(reduction)
         self.comm, self.rank, self.size = comm, comm.Get_rank(), comm.Get_size()
-        self._max: Any = importlib.import_module("mpi4py.MPI").MAX
+        self._mpi: Any = _mpi4py()
 
     def gather(self, mine: np.ndarray, out: np.ndarray) -> None:
         self.comm.Allgather(mine, out)
 
     def add(self, vector: np.ndarray) -> None:
-        in_place: Any = importlib.import_module("mpi4py.MPI").IN_PLACE
-        self.comm.Allreduce(in_place, vector)
+        self.comm.Allreduce(self._mpi.IN_PLACE, vector)
 
     def maximum(self, numbers: Sequence[int]) -> list[int]:
         mine = np.array(numbers, np.int64)
         found = np.empty_like(mine)
-        self.comm.Allreduce(mine, found, self._max)
+        self.comm.Allreduce(mine, found, self._mpi.MAX)
         return [int(number) for number in found]
 
     def share(self, value: Any) -> list[Any]:

@@ -12,7 +12,6 @@ import math
 import os
 import re
 import shutil
-import signal
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from nnbackend.persistence.description import describe_model, model_tensors
 from nnbackend.persistence.run_state import SavedRun, save_run, step_of
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.history import Row
+from nnbackend.training.interrupt import SIGNALS
 from nnbackend.training.lbfgs import LBFGS
 from nnbackend.training.run import Run
 
@@ -39,8 +39,6 @@ PREFIX = "run."  # of the names of the state's arrays
 DEFAULT_MINUTES = 10.0
 KEPT = 2
 OVERHEAD = 100_000  # approximate bytes of a checkpoint besides its vectors
-# Signals that batch systems send some time before they kill a job.
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 logger = logging.getLogger("nnbackend")
 

@@ -42,7 +42,7 @@ def address(listener: socket.socket) -> str:
 
 @contextmanager
 def stopping(server: Any) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end a uvicorn server after the requests in progress."""
+    """End a uvicorn server on Ctrl-C and SIGTERM, after the requests in progress."""
     signals = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(each, server.handle_exit) for each in signals]
     try:

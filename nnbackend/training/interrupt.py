@@ -7,6 +7,11 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+# Signals that batch systems send some time before they kill a job.
+SIGNALS = tuple(
+    int(getattr(signal, name)) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)
+)
+
 
 class InterruptGuard:
     """A context in which the first Ctrl-C sets `requested`; the second one raises as usual.

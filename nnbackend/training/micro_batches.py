@@ -44,6 +44,16 @@ def halving(
         most = -(-most // 2)
 
 
+def uncaptured(step: Callable[[], None]) -> Callable[[int], None]:
+    """Return a runner that captures nothing: parts need the memory, gathered rows the host."""
+
+    def run(n: int) -> None:
+        for _ in range(n):
+            step()
+
+    return run
+
+
 def log_divided(backend: Backend, rows: int, at_once: int) -> None:
     """Log that steps run in parts from now on."""
     logger.warning(

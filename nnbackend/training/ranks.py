@@ -8,15 +8,14 @@ travels.
 from __future__ import annotations
 
 import hashlib
-import signal
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from nnbackend.backend import Backend
-from nnbackend.backend.base import LOSS, WEIGHT
+from nnbackend.backend.base import WEIGHT
 from nnbackend.backend.formulas import Array
 from nnbackend.distributed import Communicator
 from nnbackend.errors import NNBackendError
@@ -25,12 +24,10 @@ from nnbackend.network.losses import Loss
 from nnbackend.network.network import Network
 from nnbackend.network.workspace import DropoutSource, Workspace
 from nnbackend.training.batching import Batch, BatchLoader
-from nnbackend.training.interrupt import InterruptGuard
+from nnbackend.training.interrupt import SIGNALS, InterruptGuard
+from nnbackend.training.micro_batches import uncaptured
 
 T = TypeVar("T")
-SIGNALS = tuple(
-    int(getattr(signal, name)) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)
-)
 
 
 class RanksDisagree(NNBackendError):
@@ -94,7 +91,7 @@ def new_shared_pass(
     slots = [backend.zeros((net.layout.size,), net.dtype) for _ in numbers]
     sums = [backend.zeros((SLOTS,), backend.sum_dtype) for _ in numbers]
     # Each shard is captured alone: what a recording does may depend on all of it.
-    capture = _eager if loader.is_gathered else backend.capture
+    capture = uncaptured if loader.is_gathered else backend.capture
     passes = []
     for number, slot, sums_of in zip(numbers, slots, sums, strict=True):
         first, end = (rows * i // communicator.n_shards for i in (number, number + 1))
@@ -115,8 +112,9 @@ def new_shared_pass(
         for run in passes:
             run(1)
         vector, figures = total.of(slots, sums)
-        _write(backend, vector, grad)
-        _write(backend, backend.to_host(totals) + figures, totals)
+        backend.to_device(vector, out=grad)
+        all_figures = backend.to_host(totals) + figures
+        backend.to_device(all_figures.astype(backend.sum_dtype), out=totals)
 
     return compute
 
@@ -165,7 +163,7 @@ class _Total:
             self.communicator.add(vector)
             self.communicator.add(figure)
         vector /= self.dtype.type(figure[WEIGHT] + self.tiny)  # all weights may be 0
-        return vector, np.array([figure[k] if k in (LOSS, WEIGHT) else 0.0 for k in range(SLOTS)])
+        return vector, figure
 
 
 def _tree(vectors: list[np.ndarray]) -> np.ndarray:
@@ -179,22 +177,3 @@ def _tree(vectors: list[np.ndarray]) -> np.ndarray:
 
 def _on_host(backend: Backend, array: Array) -> np.ndarray:
     return array if isinstance(array, np.ndarray) else backend.to_host(array)
-
-
-def _write(backend: Backend, host: np.ndarray, array: Array) -> None:
-    if isinstance(array, np.ndarray):
-        array[...] = host
-    else:
-        backend.to_device(host.astype(_name(array)), out=array)
-
-
-def _name(array: Any) -> str:
-    return str(array.dtype).rpartition(".")[2]
-
-
-def _eager(step: Callable[[], None]) -> Callable[[int], None]:
-    def run(n: int) -> None:
-        for _ in range(n):
-            step()
-
-    return run

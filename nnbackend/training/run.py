@@ -61,6 +61,6 @@ class Run:
         self.interrupt.requested = True
 
     def agree_on_stop(self) -> None:
-        """Let the callbacks of the first rank end the run on all ranks."""
+        """End the run on all ranks if a callback of the first one has ended it."""
         if self.ranks is not None:
             self.state.history.stop_reason = self.ranks.agreed(self.state.history.stop_reason)

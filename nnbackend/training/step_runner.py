@@ -20,11 +20,11 @@ from nnbackend.errors import ArgumentError
 from nnbackend.network.network import Network
 from nnbackend.training.batching import BatchLoader, batch_sizes, epoch_order
 from nnbackend.training.config import TrainConfig
-from nnbackend.training.micro_batches import halving, log_divided
+from nnbackend.training.micro_batches import halving, log_divided, uncaptured
 from nnbackend.training.ranks import Ranks
 from nnbackend.training.schedules import ScheduleContext, values_of
 from nnbackend.training.state import TrainState
-from nnbackend.training.step import Step, StepBuilder
+from nnbackend.training.step import StepBuilder
 
 Steps = Callable[[int], None]
 
@@ -159,7 +159,7 @@ class StepRunner:
             else:
                 step = self.builder.new_step(rows, most)
                 is_whole = most == rows and not self.loader.is_gathered and self.ranks is None
-                steps = backend.capture(step) if is_whole else _uncaptured(step)
+                steps = backend.capture(step) if is_whole else uncaptured(step)
             steps(n)
             return steps
 
@@ -176,16 +176,6 @@ class StepRunner:
     def _changed_by_step(self) -> list[Array]:
         vectors = {n: vector for n, vector in self.state.vectors().items() if n != "best"}
         return [self.state.theta, self.state.clock, *vectors.values()]
-
-
-def _uncaptured(step: Step) -> Steps:
-    """Return a runner that captures nothing: parts need the memory, sparse rows the host."""
-
-    def run(n: int) -> None:
-        for _ in range(n):
-            step()
-
-    return run
 
 
 def _rates(schedule: Any, base: float, context: ScheduleContext, below: float) -> np.ndarray:
