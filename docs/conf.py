@@ -7,6 +7,7 @@ the docstrings of the public names, and draws the pictures by running the pages'
 from __future__ import annotations
 
 import contextlib
+import importlib
 import inspect
 import io
 import os
@@ -14,6 +15,7 @@ import re
 import runpy
 import shlex
 import shutil
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -38,6 +40,8 @@ exclude_patterns = ["_build"]
 
 HERE = Path(__file__).parent
 GENERATED = HERE / "generated"
+html_extra_path = ["generated/extra"]  # notebooks and replays of the lessons
+sys.path.insert(0, str(HERE))  # lessons.py
 
 
 def commands() -> str:
@@ -171,13 +175,22 @@ runpy.run_path(str(HERE / "drawings" / "draw.py"))["check"]()  # raises for name
 (GENERATED / "flats.csv").write_text(flats(), encoding="utf-8")
 run_blocks("pictures.md", "sh")
 run_blocks("backprop.md", "python")
+LESSON_PAGES = importlib.import_module("lessons").build()
+
+
+def show_lessons(app: Any, page: str, source: list[str]) -> None:
+    """Show what the blocks of a lesson print."""
+    source[0] = LESSON_PAGES.get(page, source[0])
 
 
 def name_files(app: Any, page: str, source: list[str]) -> None:
     """Replace links to the repository's files by their names, as the site does not have them."""
+    if "/" in page:
+        return  # in a folder of docs, ../ is docs
     source[0] = re.sub(r"\[([^\]]*)\]\(\.\./([^)]*)\)", r"\1 (`\2` in the repository)", source[0])
 
 
 def setup(app: Any) -> None:
-    """Connect the handler of page sources."""
+    """Connect the handlers of page sources."""
+    app.connect("source-read", show_lessons)
     app.connect("source-read", name_files)
