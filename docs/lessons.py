@@ -36,9 +36,7 @@ LESSONS = (
 )
 FOLDERS = {"en": "course", "es": "es/course"}
 PYTHON = re.compile(r"^```python\n(.*?)^```$\n?", flags=re.DOTALL | re.MULTILINE)
-IMAGE = re.compile(
-    r"^```{image} \S*?generated/(\S+)\n(?:.*\n)*?^```$\n?", flags=re.MULTILINE
-)
+IMAGE = re.compile(r"^```{image} \S*?generated/(\S+)\n(?:.*\n)*?^```$\n?", flags=re.MULTILINE)
 WORDS = {  # of the links at the head of a lesson
     "en": ("Notebook", "Español", "All slides"),
     "es": ("Cuaderno (notebook)", "English", "Todas las diapositivas"),
@@ -53,7 +51,8 @@ def run_blocks(text: str, folder: Path) -> tuple[list[str], dict[str, Any]]:
     folder.mkdir(parents=True, exist_ok=True)
     names: dict[str, Any] = {"__name__": "__main__"}
     printed = []
-    with contextlib.chdir(folder):
+    # As a new Python prints numbers, whatever ran before.
+    with contextlib.chdir(folder), np.printoptions(precision=8, suppress=False, threshold=1000):
         for block in PYTHON.findall(text):
             shown = io.StringIO()
             with contextlib.redirect_stdout(shown):
@@ -66,11 +65,11 @@ def with_outputs(text: str, printed: list[str]) -> str:
     """Return a page with what its blocks print below them."""
     outputs = iter(printed)
 
-    def show(match: re.Match[str]) -> str:
+    def append(match: re.Match[str]) -> str:
         output = next(outputs)
         return f"{match[0]}\n```text\n{output}```\n" if output else match[0]
 
-    return PYTHON.sub(show, text)
+    return PYTHON.sub(append, text)
 
 
 # ---- notebooks -----------------------------------------------------------------------------------
@@ -87,13 +86,12 @@ def to_notebook(text: str, printed: list[str], folder: Path, language: str) -> d
             stream = {"output_type": "stream", "name": "stdout", "text": output}
             cells.append(_code(content, [stream] if output else []))
         else:
-            shown = "SVG" if content.endswith(".svg") else "Image"
-            picture = f'from IPython.display import {shown}\n\n{shown}("{content}")'
-            drawn_by_cell = cells[-1]["cell_type"] == "code" and f'"{content}"' in cells[-1]["source"]
-            if drawn_by_cell and "plt." in cells[-1]["source"]:
-                cells[-1]["outputs"].append(_picture(folder / content))
+            above = cells[-1]
+            # Jupyter shows the figures of pyplot below the cell that draws them.
+            if f'figure.savefig("{content}"' in above["source"] and "outputs" in above:
+                above["outputs"].append(_picture(folder / content))
             else:
-                cells.append(_code(picture, [_picture(folder / content)]))
+                cells.append(_code(shown(content), [_picture(folder / content)]))
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     metadata = {"kernelspec": kernel, "language_info": {"name": "python"}, "lang": language}
     return {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 4}
@@ -118,6 +116,12 @@ def _markdown(text: str) -> str:
     text = re.sub(r"<!--.*?-->\n?", "", text, flags=re.DOTALL)
     text = re.sub(r"\[([^\]]+)\]\([^)]*\.md[^)]*\)", r"\1", text)
     return re.sub(r'<a href="(?!http)[^"]*"[^>]*>(.*?)</a>', r"\1", text, flags=re.DOTALL)
+
+
+def shown(picture: str) -> str:
+    """Return the code that shows a picture in a notebook."""
+    kind = "SVG" if picture.endswith(".svg") else "Image"
+    return f'from IPython.display import {kind}\n\n{kind}("{picture}")'
 
 
 def _code(source: str, outputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -187,7 +191,9 @@ REPLAYS = {
     "momentum": Replay("spirals", {**SGD, **TANH, "learning_rate": "0.03", "momentum": "0.9"}, 150),
     "adam": Replay("spirals", {**TANH, "optimizer": "adam", "learning_rate": "0.01"}, 150),
     "overfit": Replay("circles", {"hidden": "32,32", "validation": "0.5"}, 400, 60, 0.25, 14),
-    "l2": Replay("circles", {"hidden": "32,32", "validation": "0.5", "l2": "0.01"}, 400, 60, 0.25, 14),
+    "l2": Replay(
+        "circles", {"hidden": "32,32", "validation": "0.5", "l2": "0.01"}, 400, 60, 0.25, 14
+    ),
     "small": Replay("circles", {"hidden": "3", "validation": "0.5"}, 400, 60, 0.25, 24),
     "shallow": Replay("spirals", {"hidden": "8"}, 200),
     "deep": Replay("spirals", {"hidden": "8,8,8"}, 200, most=14),
