@@ -41,7 +41,7 @@ exclude_patterns = ["_build"]
 HERE = Path(__file__).parent
 GENERATED = HERE / "generated"
 html_extra_path = ["generated/extra"]  # notebooks and replays of the lessons
-sys.path.insert(0, str(HERE))  # lessons.py
+sys.path.insert(0, str(HERE / "extensions"))
 
 
 def commands() -> str:

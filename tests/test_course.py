@@ -50,8 +50,8 @@ SLIDES = [
 
 
 def _load() -> ModuleType:
-    """Return docs/lessons.py, which is no part of the package."""
-    spec = importlib.util.spec_from_file_location("lessons", DOCS / "lessons.py")
+    """Return docs/extensions/lessons.py, which is no part of the package."""
+    spec = importlib.util.spec_from_file_location("lessons", DOCS / "extensions" / "lessons.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -27,7 +27,7 @@ from nnbackend.live_page.options import PageOptions
 from nnbackend.live_page.replay import to_html
 from nnbackend.live_page.sources import Source, from_arrays, toy
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent.parent
 GENERATED = HERE / "generated"
 EXTRA = GENERATED / "extra"  # files that the site has beside its pages
 LESSONS = (
