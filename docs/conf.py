@@ -7,7 +7,6 @@ the docstrings of the public names, and draws the pictures by running the pages'
 from __future__ import annotations
 
 import contextlib
-import importlib
 import inspect
 import io
 import os
@@ -40,8 +39,9 @@ exclude_patterns = ["_build"]
 
 HERE = Path(__file__).parent
 GENERATED = HERE / "generated"
-html_extra_path = ["generated/extra"]  # notebooks and replays of the lessons
 sys.path.insert(0, str(HERE / "extensions"))
+extensions += ["lessons"]  # runs them
+html_extra_path = ["generated/extra"]  # their notebooks and replays
 
 
 def commands() -> str:
@@ -175,12 +175,6 @@ runpy.run_path(str(HERE / "drawings" / "draw.py"))["check"]()  # raises for name
 (GENERATED / "flats.csv").write_text(flats(), encoding="utf-8")
 run_blocks("pictures.md", "sh")
 run_blocks("backprop.md", "python")
-LESSON_PAGES = importlib.import_module("lessons").build()
-
-
-def show_lessons(app: Any, page: str, source: list[str]) -> None:
-    """Show what the blocks of a lesson print."""
-    source[0] = LESSON_PAGES.get(page, source[0])
 
 
 def name_files(app: Any, page: str, source: list[str]) -> None:
@@ -191,6 +185,5 @@ def name_files(app: Any, page: str, source: list[str]) -> None:
 
 
 def setup(app: Any) -> None:
-    """Connect the handlers of page sources."""
-    app.connect("source-read", show_lessons)
+    """Connect the handler of page sources."""
     app.connect("source-read", name_files)

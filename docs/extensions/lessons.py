@@ -1,4 +1,4 @@
-"""The lessons of the course, a part of the site's configuration.
+"""The lessons of the course, an extension of Sphinx.
 
 A lesson is one page in each language. Its Python blocks run as the site is built. The site shows
 what they print below them, and has the same page as a notebook and its runs as replays, files that
@@ -250,3 +250,14 @@ def with_head(text: str, name: str, language: str) -> str:
     )
     title, _, rest = text.partition("\n")
     return f"{title}\n\n{links}\n{rest}"
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Run the lessons, and show what their blocks print on their pages."""
+    pages = build()
+
+    def show(app: Any, page: str, source: list[str]) -> None:
+        source[0] = pages.get(page, source[0])
+
+    app.connect("source-read", show)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
