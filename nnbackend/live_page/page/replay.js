@@ -17,7 +17,7 @@ const recordedFrames = recorded.sizes.map((size) => {
   begin += size;
   return decodeFrame(bytes.slice(begin - size, begin));
 });
-const pause = Math.max(60, 4000 / recordedFrames.length); // milliseconds of a frame
+const pause = Math.min(200, Math.max(60, 4000 / recordedFrames.length)); // ms of a frame
 const recordedCurve = JSON.parse(recorded.curve);
 for (const frame of recordedFrames) {
   const columns = recordedCurve.map((column) => column.slice(0, frame.rows).map((v) => v ?? NaN));
