@@ -21,10 +21,9 @@ import matplotlib
 import numpy as np
 import pytest
 
-from nnbackend.live_page import hints
 from nnbackend.live_page.controls import Controls
 from nnbackend.live_page.options import PageOptions
-from nnbackend.live_page.showing import Show
+from nnbackend.live_page.showing import LESSONS, Show
 from nnbackend.live_page.sources import Source, toy
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -299,8 +298,8 @@ def test_each_hint_names_a_lesson_by_its_title(language: str) -> None:
     assert part is not None
     texts = dict(re.findall(r"(\w+): '((?:[^'\\]|\\.)*)'", part[1]))
     codes = {key[2:] for key in texts if key.startswith("h_")}
-    assert codes == hints.LESSONS.keys()
-    for number in set(hints.LESSONS.values()):
+    assert codes == LESSONS.keys()
+    for number in set(LESSONS.values()):
         title = _text(language, lessons.LESSONS[number - 1]).partition("\n")[0]
         assert title.endswith(f" {number}: {texts[f'lesson_{number}']}"), title
 
@@ -393,7 +392,7 @@ def _run(source: Source, epochs: int, **options: str) -> tuple[dict[str, float],
         controls.epoch({})
         facts = show.frame(controls, is_paused=True)[0]
         found |= {hint["code"] for hint in facts["hints"]}
-        assert all(hint["lesson"] == hints.LESSONS[hint["code"]] for hint in facts["hints"])
+        assert all(hint["lesson"] == LESSONS[hint["code"]] for hint in facts["hints"])
     return facts["figures"], found
 
 

@@ -1,7 +1,6 @@
 """Distributions of z, a and delta in each layer, and hints on what hinders learning.
 
-A hint is a code with its numbers and the lesson that explains it; the page has the sentences and
-the titles of the lessons in each language.
+A hint is a code with its numbers; the page has the sentences in each language.
 """
 
 from __future__ import annotations
@@ -22,11 +21,6 @@ SATURATING, CAN_DIE = ("sigmoid", "tanh"), ("relu",)
 VANISHING, EXPLODING = 1e-3, 1e3  # ratio of the means of |delta|, first to last layer
 LEARNT = 1e-3  # median of |delta| at the output, below which slow learning is no fault
 OVERFIT = 1.3  # validation loss over its least value
-# The lesson of the course (docs/course) that explains each hint.
-LESSONS = {
-    "saturated": 2, "dead": 2, "step": 2, "symmetric": 4, "rising": 6, "plateau": 6, "majority": 6,
-    "overfit": 7, "vanishing": 8, "exploding": 8,
-}  # fmt: skip
 Hint = dict[str, Any]
 
 
@@ -100,7 +94,7 @@ def hints(phase: Phase, sample: Sample, curve: list[dict[str, float]]) -> list[H
     found += _weights(phase) + _curve(curve)
     if sample.out_codes is not None and phase.step > 50 and len(set(sample.out_codes)) == 1:
         found.append({"code": "majority"})
-    return [{**hint, "lesson": LESSONS[hint["code"]]} for hint in found]
+    return found
 
 
 def _gradients(sample: Sample) -> list[Hint]:
