@@ -123,6 +123,8 @@ RUNS = {
     "early stopping": classes(
         validation=0.2, epochs=30, early_stopping=nn.EarlyStopping(2), schedule="cosine"
     ),
+    "a metric": classes(validation=0.3, early_stopping=nn.EarlyStopping(monitor="valid_roc_auc")),
+    "six validation rows": classes(validation=0.03),
     "values": values(batch_size=32),
     "all rows": values(batch_size=None, validation=0.3),
 }
