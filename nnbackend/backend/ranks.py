@@ -14,10 +14,16 @@ TINY = np.finfo(np.float64).tiny  # all weights of a batch may be 0
 
 
 class Exchange(Protocol):
-    """The sum over ranks; see `nnbackend.distributed.Communicator`."""
+    """What ranks share; see `nnbackend.distributed.Communicator`."""
+
+    def parts(self, n: int) -> list[slice]:
+        """Return this rank's parts of n rows."""
 
     def total(self, vectors: list[np.ndarray]) -> np.ndarray:
         """Return the sum of all ranks' vectors, which it may overwrite."""
+
+    def share(self, value: Any) -> list[Any]:
+        """Return the ranks' values."""
 
 
 class RankKernels:

@@ -59,6 +59,15 @@ class Communicator(ABC):
         n = self.n_shards // self.size
         return range(n * self.rank, n * (self.rank + 1))
 
+    def parts(self, n: int) -> list[slice]:
+        """Return the rows of this rank's shards of n rows.
+
+        >>> Alone().parts(20)[:3]
+        [slice(0, 2, None), slice(2, 5, None), slice(5, 7, None)]
+        """
+        of = self.n_shards
+        return [slice(n * i // of, n * (i + 1) // of) for i in self.shards]
+
     def total(self, vectors: list[np.ndarray]) -> np.ndarray:
         """Return the sum of all ranks' vectors (n,), of one dtype; they may be overwritten."""
         mine = _tree(vectors)

@@ -80,12 +80,10 @@ def new_shared_pass(
     Shapes: `grad` (P,) is the gradient of the whole mini-batch at the end, on every rank.
     """
     backend, communicator = net.backend, ranks.communicator
-    numbers, n = communicator.shards, communicator.n_shards
-    shards, slots = list[_Shard](), list[Array]()
-    for number in numbers:
-        slot = grad if len(numbers) == 1 else backend.zeros((net.layout.size,), net.dtype)
-        first, end = (rows * i // n for i in (number, number + 1))
-        shards.append(_Shard(net, loader, first, end - first, slot, dropout))
+    shards, slots, parts = list[_Shard](), list[Array](), communicator.parts(rows)
+    for part in parts:
+        slot = grad if len(parts) == 1 else backend.zeros((net.layout.size,), net.dtype)
+        shards.append(_Shard(net, loader, part.start, part.stop - part.start, slot, dropout))
         slots.append(slot)
     figures, deltas = [shard.figures for shard in shards], [shard.delta for shard in shards]
 
