@@ -12,7 +12,7 @@ from jax import lax
 
 from nnbackend.backend import Backend
 from nnbackend.backend.base import BATCH
-from nnbackend_jax.boxes import Box, Namespace, is_traced, jax_scope
+from nnbackend_jax.boxes import Box, Namespace, computed, is_traced, jax_scope
 from nnbackend_jax.capturing import CompiledSteps, spans_of
 
 
@@ -36,7 +36,7 @@ class JaxBackend(Backend):
     def zeros(self, shape: tuple[int, ...], dtype: str) -> Box:
         """Return a new array of zeros."""
         with jax_scope(self._place):
-            return Box(jnp.zeros(shape, dtype, device=self._place))
+            return Box(computed(jnp.zeros(shape, dtype, device=self._place)))
 
     def to_device(self, host: np.ndarray, out: Box | None = None) -> Box:
         """Copy a NumPy array to the device."""
@@ -54,9 +54,7 @@ class JaxBackend(Backend):
             return np.array(array.read())
 
     def synchronize(self) -> None:
-        """Wait for all arrays: JAX computes them in the background."""
-        with jax_scope(self._place):
-            jax.block_until_ready(jax.live_arrays(self._place.platform))
+        """Do nothing: every write to a box waits for its array."""
 
     def owns(self, array: object) -> bool:
         """Return True for boxes on this device."""
@@ -76,9 +74,7 @@ class JaxBackend(Backend):
 
         return run
 
-    def gather_rows(
-        self, data: Any, order: Any, clock: Any, batch_size: int, out: Any
-    ) -> None:
+    def gather_rows(self, data: Any, order: Any, clock: Any, batch_size: int, out: Any) -> None:
         """Gather this step's rows; the order is a permutation, so no index needs a check."""
         with jax_scope(data):
             start = clock.read()[BATCH] * batch_size

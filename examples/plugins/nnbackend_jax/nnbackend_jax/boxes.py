@@ -12,7 +12,6 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import zip_longest
 from math import prod
 from typing import Any, Protocol
 
@@ -24,7 +23,6 @@ from jax import lax
 from nnbackend.errors import DeviceMemoryError
 
 Span = tuple[int, int]  # start and stop of a part of a vector
-BASIC = (int, slice, type(...), type(None))  # these keys select views, all others copies
 
 
 class Tracer(Protocol):
@@ -51,7 +49,7 @@ class Box:
     """
 
     __slots__ = ("_shape", "dtype", "parts")
-    __array_ufunc__ = None  # NumPy leaves `host * box` to the box, which refuses host arrays
+    __array_ufunc__ = None  # NumPy leaves `host * box` to the box
 
     def __init__(self, value: jax.Array) -> None:
         self.parts, self._shape, self.dtype = [value], value.shape, value.dtype
@@ -74,7 +72,8 @@ class Box:
         if tracing.by is not None:
             tracing.by.write(self, value, span)
         else:
-            self.parts = [value if span is None else replaced(self.value, slice(*span), value)]
+            new = value if span is None else replaced(self.value, slice(*span), value)
+            self.parts = [computed(new)]
 
     @property
     def root(self) -> Box:
@@ -105,8 +104,11 @@ class Box:
         return self._shape[0]
 
     def __getitem__(self, key: Any) -> Box:
-        if not all(isinstance(k, BASIC) for k in (key if isinstance(key, tuple) else (key,))):
-            return apply(operator.getitem, self, key)
+        if not is_basic(key):
+            copy: Box = apply(operator.getitem, self, key)
+            return copy
+        if key is ... or (isinstance(key, slice) and key == slice(None)):
+            return self
         if self.ndim == 1 and isinstance(key, slice) and key.step in (None, 1):
             places = range(len(self))[key]
             return self._part(places.start, max(places.start, places.stop))
@@ -122,11 +124,12 @@ class Box:
 
     def __setitem__(self, key: Any, value: Any) -> None:
         with jax_scope(self, value):
-            if key is ... or (isinstance(key, slice) and key == slice(None)):
-                part = jnp.asarray(unboxed(value), self.dtype)
-                self.write(part if part.shape == self.shape else jnp.broadcast_to(part, self.shape))
+            part = jnp.asarray(unboxed(value), self.dtype)
+            if is_basic(key):
+                view = self[key]
+                view.write(part if part.shape == view.shape else jnp.broadcast_to(part, view.shape))
             else:
-                self.write(replaced(self.read(), unboxed(key), unboxed(value)))
+                self.write(replaced(self.read(), unboxed(key), part))
 
     def __bool__(self) -> bool:
         return bool(self.read())
@@ -145,7 +148,10 @@ class Box:
 
 
 class View(Box):
-    """A part of another box: `look(array)` reads it, `put(array, part)` returns a new array."""
+    """A slice, reshape or transpose of another box.
+
+    look(array) returns the slice of the box's array, put(array, value) a copy with a new slice.
+    """
 
     __slots__ = ("look", "parent", "put")
 
@@ -201,6 +207,12 @@ class Part(Box):
         return Part(self.parent, (first + start, first + stop))
 
 
+def is_basic(key: Any) -> bool:
+    """Return True for a key that selects a view, as in NumPy: integers, slices, ... and None."""
+    keys = key if isinstance(key, tuple) else (key,)
+    return all(k is None or k is ... or isinstance(k, int | slice) for k in keys)
+
+
 def reshaped(box: Box, shape: tuple[int, ...]) -> View:
     """Return a view with another shape, in which one length may be -1."""
     known = prod(n for n in shape if n != -1)
@@ -220,11 +232,15 @@ def replaced(array: jax.Array, key: Any, value: Any) -> jax.Array:
     if not is_block:
         return array.at[key].set(value)
     starts, block, shape = [], [], []  # shape: of the part, without the axes of integers
-    for k, n in zip_longest(keys, array.shape, fillvalue=slice(None)):
-        places = range(n)[k] if isinstance(k, slice) else range(n)[k : k + 1 or None]
-        starts.append(places.start)
-        block.append(len(places))
-        shape += [len(places)] if isinstance(k, slice) else []
+    others = [slice(None)] * (array.ndim - len(keys))
+    for k, n in zip([*keys, *others], array.shape, strict=True):
+        if isinstance(k, slice):
+            first, length = range(n)[k].start, len(range(n)[k])
+            shape.append(length)
+        else:
+            first, length = range(n)[k], 1
+        starts.append(first)
+        block.append(length)
     part = jnp.broadcast_to(value, shape).reshape(block)
     return lax.dynamic_update_slice(array, part, starts)
 
@@ -268,7 +284,7 @@ def jax_scope(*operands: Any) -> Iterator[None]:
 def _memory_error(operands: tuple[Any, ...], message: str) -> DeviceMemoryError:
     """Return the error of a full device, with the numbers that JAX reports."""
     values = [o.root.parts[0] if isinstance(o, Box) else o for o in operands]
-    places = [v.device for v in values if isinstance(v, jax.Array) and not is_traced(v)]
+    places: list[Any] = [v.device for v in values if isinstance(v, jax.Array) and not is_traced(v)]
     places += [value for value in values if isinstance(value, jax.Device)]
     place = places[0] if places else jax.devices()[0]
     stats = place.memory_stats() or {}  # a CPU has none
@@ -292,7 +308,13 @@ def is_traced(value: jax.Array) -> bool:
 def apply(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Call a function of JAX with the arrays of boxes; return boxes."""
     with jax_scope(*args):
-        return boxed(function(*map(unboxed, args), **{k: unboxed(v) for k, v in kwargs.items()}))
+        named = {name: unboxed(value) for name, value in kwargs.items()}
+        return boxed(computed(function(*map(unboxed, args), **named)))
+
+
+def computed(arrays: Any) -> Any:
+    """Return arrays after waiting for them: JAX raises the error of a computation only then."""
+    return jax.block_until_ready(arrays)  # type: ignore[no-untyped-call]
 
 
 def _operand(box: Box, other: Any) -> Any:

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from nnbackend_jax.boxes import Box, Span, is_traced, jax_scope, replaced, tracing
+from nnbackend_jax.boxes import Box, Span, computed, is_traced, jax_scope, replaced, tracing
 
 Parts = list[jax.Array]
 Cuts = dict[int, list[int]]
@@ -46,17 +46,20 @@ class Trace:
         if id(box) not in self.boxes:
             self.hold(box, split(joined(box.parts), cuts_of(box, self.cuts)))
             self.read_first.add(id(box))
-        parts, places = self.parts[id(box)], self._places(box, span)
-        return joined(parts)[slice(*span)] if places is None and span else joined(parts[places])
+        parts = self.parts[id(box)]
+        if span is None:
+            return joined(parts)
+        places = self._places(box, span)
+        return joined(parts)[slice(*span)] if places is None else joined(parts[places])
 
     def write(self, box: Box, value: jax.Array, span: Span | None = None) -> None:
         """Replace the content of a box, or of a part."""
-        cuts, places = cuts_of(box, self.cuts), self._places(box, span)
+        cuts = cuts_of(box, self.cuts)
         self.written.add(id(box))
         if span is None:
             self.hold(box, split(value, cuts))
             return
-        whole = self.read(box)
+        whole, places = self.read(box), self._places(box, span)
         if places is None:
             self.hold(box, split(replaced(whole, slice(*span), value), cuts))
         else:
@@ -67,10 +70,8 @@ class Trace:
         """Set the content of a box by its parts."""
         self.boxes[id(box)], self.parts[id(box)] = box, list(parts)
 
-    def _places(self, box: Box, span: Span | None) -> slice | None:
+    def _places(self, box: Box, span: Span) -> slice | None:
         """Return which parts are a span, or None if it begins or ends between two cuts."""
-        if span is None:
-            return slice(None)
         self.spans.add((len(box), span))
         cuts, (start, stop) = cuts_of(box, self.cuts), span
         if start in cuts and stop in cuts and start < stop:
@@ -131,7 +132,7 @@ class CompiledSteps:
     def __call__(self, n: int) -> None:
         with jax_scope(*self.carried):
             before = [self._parts(box) for box in self.carried]
-            after = self._loop(n, before, [box.value for box in self.fixed])
+            after = computed(self._loop(n, before, [box.value for box in self.fixed]))
         for box, parts in zip(self.carried, after, strict=True):
             box.parts = parts
 
@@ -160,4 +161,5 @@ class CompiledSteps:
                 self.step()
             return [trace.parts[id(box)] for box in self.carried]
 
-        return lax.fori_loop(0, n, body, carried)
+        after: list[Parts] = lax.fori_loop(0, n, body, carried)
+        return after
