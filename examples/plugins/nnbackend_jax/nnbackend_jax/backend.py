@@ -95,6 +95,7 @@ class JaxBackend(Backend):
         for start, stop in spans_of(theta):
             part = slice(start, stop)
             n = min(max(n_weights - start, 0), stop - start)
+            decay = weight_decay if n else 0.0
             super().optimizer_step(
-                rule, theta[part], gradient[part], [s[part] for s in state], hyper, weight_decay, n
+                rule, theta[part], gradient[part], [s[part] for s in state], hyper, decay, n
             )
