@@ -17,6 +17,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import deque
 from functools import cache
@@ -25,7 +26,7 @@ from types import TracebackType
 from typing import Self
 
 ADDRESSES = ("10.77.0.1", "10.77.0.2")
-PACKET = 9_000  # bytes
+PACKET = 65_000  # bytes: large packets, so that a Python process keeps up
 PORT = 7701
 ENVIRONMENT = {
     "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
@@ -117,12 +118,15 @@ class TwoHosts:
         return [*self.on(0, f'exec {mpiexec} {words} "$@"'), "sh"]
 
     def measured(self) -> tuple[float, float]:
-        """Return the latency in seconds and the bandwidth in bytes a second, by TCP sockets."""
+        """Return the latency in seconds, and the bandwidth in bytes a second of each direction.
+
+        By TCP sockets; both directions are in use at once, as in an exchange.
+        """
         ends = [
             subprocess.Popen(
                 self.on(host, f"exec {sys.executable} {__file__} {end}"), stdout=-1, text=True
             )
-            for host, end in ((1, "answer"), (0, "ask"))
+            for host, end in ((1, "second"), (0, "first"))
         ]
         out = [end.communicate(timeout=60)[0] for end in ends][1]
         latency, bandwidth = out.split()
@@ -175,48 +179,49 @@ def relay(names: list[str], delay: float, rate: float) -> None:
 ROUNDS, BYTES = 100, 4_000_000
 
 
-def answer() -> None:
-    """Answer single bytes, then after many."""
-    with socket.create_server((ADDRESSES[1], PORT)) as server, server.accept()[0] as peer:
-        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+def exchange(is_first: bool) -> None:
+    """Exchange single bytes, then many in both directions at once; the first end prints."""
+    if is_first:
+        peer = _connected()
+    else:
+        with socket.create_server((ADDRESSES[1], PORT)) as server:
+            peer = server.accept()[0]
+    peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    trips, transfers = [], []
+    with peer:
         for _ in range(ROUNDS):
-            peer.sendall(peer.recv(1))
-        for _ in range(3):
+            begin = time.perf_counter()
+            if is_first:
+                peer.sendall(b"x")
+            peer.recv(1)
+            if not is_first:
+                peer.sendall(b"x")
+            trips.append(time.perf_counter() - begin)
+        for _ in range(5):
+            begin = time.perf_counter()
+            sender = threading.Thread(target=peer.sendall, args=(bytes(BYTES),))
+            sender.start()
             left = BYTES
             while left:
                 left -= len(peer.recv(min(left, 1 << 20)))
-            peer.sendall(b"x")
-
-
-def ask() -> None:
-    """Print the latency and the bandwidth."""
-    for _ in range(200):  # the other end may not listen yet
-        try:
-            peer = socket.create_connection((ADDRESSES[1], PORT))
-            break
-        except OSError:
-            time.sleep(0.05)
-    with peer:
-        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        trips, transfers = [], []
-        for _ in range(ROUNDS):
-            begin = time.perf_counter()
-            peer.sendall(b"x")
-            peer.recv(1)
-            trips.append(time.perf_counter() - begin)
-        for _ in range(3):
-            begin = time.perf_counter()
-            peer.sendall(bytes(BYTES))
-            peer.recv(1)
+            sender.join()
             transfers.append(time.perf_counter() - begin)
     latency = statistics.median(trips) / 2
-    print(latency, BYTES / (statistics.median(transfers) - 2 * latency), flush=True)
+    if is_first:
+        print(latency, BYTES / (statistics.median(transfers) - latency), flush=True)
+
+
+def _connected() -> socket.socket:
+    for _ in range(200):  # the other end may not listen yet
+        try:
+            return socket.create_connection((ADDRESSES[1], PORT))
+        except OSError:
+            time.sleep(0.05)
+    raise TimeoutError("the other end does not listen")
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["answer"]:
-        answer()
-    elif sys.argv[1:] == ["ask"]:
-        ask()
+    if len(sys.argv) == 2:
+        exchange(sys.argv[1] == "first")
     else:
         relay(sys.argv[1:3], float(sys.argv[3]), float(sys.argv[4]))
