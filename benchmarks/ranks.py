@@ -149,10 +149,13 @@ def measured() -> dict[str, Any]:
                 steps[row][way].append(run(n_ranks, threads, task))
         shown = {way: round(statistics.median(times)) for way, times in steps[row].items()}
         print(row, shown, file=sys.stderr, flush=True)
-    half = {  # the rows of one of 16 ranks
-        row: run(0, 1, ["step", layers, max(1, batch // 16), ""])
-        for row, (layers, batch) in ROWS.items()
-    }
+    half, sixteenth = (  # the rows of one of 2 and of 16 ranks
+        {
+            row: run(0, 1, ["step", layers, max(1, batch // n), ""])
+            for row, (layers, batch) in ROWS.items()
+        }
+        for n in (2, 16)
+    )
     exchanges = {
         reduction: {
             size: run(2, 1, ["exchange", size, reduction, 300 if size < 1_000_000 else 40])
@@ -160,7 +163,7 @@ def measured() -> dict[str, Any]:
         }
         for reduction in ("fast", "fixed")
     }
-    return {"steps": steps, "sixteenth": half, "exchanges": exchanges}
+    return {"steps": steps, "half": half, "sixteenth": sixteenth, "exchanges": exchanges}
 
 
 def n_parameters(layers: list[int]) -> int:
@@ -285,6 +288,17 @@ def report(found: dict[str, Any]) -> str:
             ways["1 process, 2 threads"]
         )
         lines.append(f"| {row} | {' | '.join(cells)} | {ratio:.2f} |")
+    lines += [
+        "", "Strong scaling: the same rows on 2 ranks, time of 1 thread / time of 2 ranks, best 2. "
+        "Weak scaling: twice the rows on 2 ranks, time of half of the rows on 1 thread / time of 2 "
+        "ranks, best 1. Reduction fast:", "", "| network, rows | strong | weak |",
+        "|---|---:|---:|",
+    ]  # fmt: skip
+    for row, ways in found["steps"].items():
+        one, two = (
+            statistics.median(ways[way]) for way in ("1 process, 1 thread", "2 ranks, fast")
+        )
+        lines.append(f"| {row} | {one / two:.2f} | {found['half'][row] / two:.2f} |")
     lines += ["", "µs of an exchange between two ranks on this machine:", ""]
     lines += ["| reduction | " + " | ".join(f"{size:,} numbers" for size in SIZES) + " |"]
     lines += ["|---|" + "---:|" * len(SIZES)]
