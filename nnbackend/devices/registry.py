@@ -46,6 +46,7 @@ BUILT_IN = {
     "numpy": "nnbackend_numpy:SPEC",
     "numba": "nnbackend_numba:SPEC",
     "cupy": "nnbackend_cupy:SPEC",
+    "torch": "nnbackend_torch:SPEC",
 }
 
 

@@ -1,0 +1,31 @@
+"""PyTorch's devices: CPU, CUDA and ROCm, Apple's MPS, Intel's XPU.
+
+Importing this package does not import PyTorch; the probe does if there may be a GPU.
+"""
+
+from __future__ import annotations
+
+from nnbackend.backend import Backend, BackendSpec, Probe
+
+
+def _probe() -> Probe:
+    from nnbackend_torch.probe import probe
+
+    return probe()
+
+
+def _version() -> str:
+    from nnbackend_torch.probe import version
+
+    return version()
+
+
+def _load(place: int) -> Backend:
+    from nnbackend_torch.backend import new_backend
+    from nnbackend_torch.probe import devices
+
+    found = devices()[place]
+    return new_backend(found.type, found.index)
+
+
+SPEC = BackendSpec(name="torch", kind="gpu", priority=5, probe=_probe, load=_load, version=_version)
