@@ -239,5 +239,6 @@ class JAX(AbstractContender):
 
 
 CONTENDERS: dict[str, type[AbstractContender]] = {
-    contender.name: contender for contender in (*OURS, OursOnPyTorch, ScikitLearn, PyTorch, CompiledPyTorch, JAX)
+    contender.name: contender
+    for contender in (*OURS, OursOnPyTorch, ScikitLearn, PyTorch, CompiledPyTorch, JAX)
 }

@@ -10,7 +10,9 @@ from nnbackend.backend import Backend, BackendSpec, Probe
 from nnbackend.errors import BackendUnavailableError
 
 # The message of PyTorch for MPS.
-REFUSAL = "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64"
+REFUSAL = (
+    "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64"
+)
 
 
 def lacking() -> str:
@@ -22,8 +24,9 @@ def lacking() -> str:
 @functools.cache
 def _class() -> Any:
     import torch
-    from nnbackend_torch.backend import TorchBackend
     from torch.utils._python_dispatch import TorchDispatchMode
+
+    from nnbackend_torch.backend import TorchBackend
 
     class Refuse(TorchDispatchMode):
         """Refuse every operation whose result has float64."""
@@ -79,4 +82,6 @@ def _probe() -> Probe:
     return Probe(0, lacking()) if lacking() else Probe(1)
 
 
-SPEC = BackendSpec(name="torch32", kind="cpu", priority=-1, probe=_probe, load=lambda _: new_backend())
+SPEC = BackendSpec(
+    name="torch32", kind="cpu", priority=-1, probe=_probe, load=lambda _: new_backend()
+)

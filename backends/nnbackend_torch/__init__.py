@@ -21,11 +21,15 @@ def _version() -> str:
 
 
 def _load(place: int) -> Backend:
-    from nnbackend_torch.backend import new_backend
+    from nnbackend_torch.backend import TorchBackend
+    from nnbackend_torch.cpu import TorchCPU
+    from nnbackend_torch.cuda import TorchCUDA
     from nnbackend_torch.probe import devices
 
     found = devices()[place]
-    return new_backend(found.type, found.index)
+    if found.type == "cpu":
+        return TorchCPU()
+    return TorchCUDA(found.index) if found.type == "cuda" else TorchBackend(found.type, found.index)
 
 
 SPEC = BackendSpec(name="torch", kind="gpu", priority=5, probe=_probe, load=_load, version=_version)

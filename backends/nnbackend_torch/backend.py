@@ -167,13 +167,3 @@ def _convert_errors(backend: type[TorchBackend]) -> None:
 
 
 _convert_errors(TorchBackend)
-
-
-def new_backend(type: str, index: int) -> TorchBackend:
-    """Return the backend of a device by PyTorch's name of its type."""
-    from nnbackend_torch.cpu import TorchCPU
-    from nnbackend_torch.cuda import TorchCUDA
-
-    if type == "cpu":
-        return TorchCPU()
-    return TorchCUDA(index) if type == "cuda" else TorchBackend(type, index)

@@ -1,4 +1,4 @@
-"""Which devices PyTorch has here. PyTorch is imported only if there may be a GPU, as it takes 1 s."""
+"""The devices of PyTorch here; it is imported only if there may be a GPU, as that takes 1 s."""
 
 from __future__ import annotations
 
