@@ -13,11 +13,18 @@ class HostRows(ABC):
     """Rows (n, n_features) that are too large for an array in memory.
 
     Indexing by a slice or an array returns some of them as an array.
+    is_read_in_order: whether a row can only be read after those before it in its chunk.
     """
 
     shape: tuple[int, int]
     dtype: np.dtype[Any]
     ndim = 2
+    is_read_in_order = False
+
+    @property
+    def chunk_ends(self) -> NDArray[np.int64] | None:
+        """The ends of the chunks of rows that are read in order; None: all rows are one."""
+        return None
 
     @abstractmethod
     def __getitem__(self, rows: Any) -> NDArray[Any]:
@@ -30,6 +37,9 @@ class HostRows(ABC):
     @abstractmethod
     def is_within(self, largest: float) -> bool:
         """Return True if every number is finite and at most `largest`."""
+
+    def prefetch(self, rows: NDArray[np.int64]) -> None:
+        """Ask the system to read some rows, in this order, which are needed soon."""
 
     def __len__(self) -> int:
         return self.shape[0]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nnbackend.config import TrainOptions
 from nnbackend.data.preprocessing import Preprocessing
+from nnbackend.data.row_order import shuffle_for
 from nnbackend.data.scalers import Scaler
 from nnbackend.distributed import as_communicator
 from nnbackend.errors import ArgumentError
@@ -88,4 +89,5 @@ def new_trainer(
         preprocessing=preprocessing, scale=scale, scale_targets=scale_targets, seed=config.seed,
         monitor=config.early_stopping.monitor if config.early_stopping else None,
     )  # fmt: skip
+    config = replace(config, shuffle=shuffle_for(config.shuffle, data.x, net.n_in))
     return Trainer(net, data, config, callbacks, as_communicator(communicator))
