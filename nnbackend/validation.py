@@ -274,8 +274,13 @@ def _check_range(y: Host, loss: str) -> None:
         )
 
 
-def sample_weights(weight: Any, n_rows: int, dtype: str, backend: Backend) -> Host | None:
-    """Return sample weights as (n,) in `dtype`: finite, none negative, not all zero."""
+def sample_weights(
+    weight: Any, n_rows: int, dtype: str, backend: Backend, is_part: bool = False
+) -> Host | None:
+    """Return sample weights as (n,) in `dtype`: finite, none negative, not all zero.
+
+    is_part: whether these are not all weights, so that they may be zero.
+    """
     if weight is None:
         return None
     array = host_array(weight, "sample_weight", backend)
@@ -286,7 +291,8 @@ def sample_weights(weight: Any, n_rows: int, dtype: str, backend: Backend) -> Ho
         )
     _check_finite(array, "sample_weight", dtype)
     weights = np.ascontiguousarray(array, dtype)
-    check_some_weight(weights)
+    if weights.any() or not is_part:
+        check_some_weight(weights)
     return weights
 
 

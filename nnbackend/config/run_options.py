@@ -107,7 +107,8 @@ class TrainOptions(UpdateOptions):
     shuffle: bool | str | Callable[[int], Any] = option(
         True,
         replace(
-            YES_OR_NO, parse=_shuffle, accepts=_is_shuffle, in_text="yes, no, window or window:ROWS",
+            YES_OR_NO, parse=_shuffle, accepts=_is_shuffle,
+            in_text="yes, no, window or window:ROWS",
             expected="True, False, 'window', 'window:ROWS', or a function of the epoch that gives "
             "the order of the rows",
         ),

@@ -91,9 +91,7 @@ def _advise(part: Any, first: int, n: int) -> None:
     with suppress(OSError):  # only advice: reading the rows raises the error
         file = os.open(part.filename, os.O_RDONLY)
         try:
-            os.posix_fadvise(
-                file, part.offset + first * width, n * width, os.POSIX_FADV_WILLNEED
-            )
+            os.posix_fadvise(file, part.offset + first * width, n * width, os.POSIX_FADV_WILLNEED)
         finally:
             os.close(file)
 

@@ -38,7 +38,7 @@ class HostRows(ABC):
     def is_within(self, largest: float) -> bool:
         """Return True if every number is finite and at most `largest`."""
 
-    def prefetch(self, rows: NDArray[np.int64]) -> None:
+    def prefetch(self, rows: NDArray[np.int64]) -> None:  # noqa: B027
         """Ask the system to read some rows, in this order, which are needed soon."""
 
     def __len__(self) -> int:

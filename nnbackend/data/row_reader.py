@@ -19,8 +19,10 @@ class RowReader(ABC):
     """Reads the rows of an epoch, any number at once.
 
     It holds one window, whose rows are read in long runs; later ones replace it.
-    order: that of the epoch.
+    order: that of the epoch.  is_new_each_epoch: whether each epoch may have other rows.
     """
+
+    is_new_each_epoch = False
 
     def __init__(self, order: Order) -> None:
         self.begin_epoch(order)
@@ -28,13 +30,14 @@ class RowReader(ABC):
     def begin_epoch(self, order: Order) -> None:
         """Set the order of the rows in the next epoch."""
         self.order = order
-        self._at, self._window = -1, None  # no window has been read
+        self._at = -1  # no window has been read
+        self._window: Part | None = None
 
     @abstractmethod
     def fetch(self, start: int, stop: int) -> Part:
         """Return rows of the epoch in the order in which they are read, without windows."""
 
-    def prefetch(self, start: int, stop: int) -> None:
+    def prefetch(self, start: int, stop: int) -> None:  # noqa: B027
         """Ask the system to read the rows of such a call, which follows soon."""
 
     def read(self, start: int, stop: int) -> Part:
@@ -64,6 +67,7 @@ class RowReader(ABC):
             if (number + 1) * order.window < len(order):
                 self.prefetch(*order.limits(number + 1))
         places = self._places[first : first + n]
+        assert self._window is not None
         x, y, weight = self._window
         return x[places], y[places], None if weight is None else weight[places]
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nnbackend.data.numeric import as_array
+from nnbackend.data.stream import Stream
 from nnbackend.errors import ArgumentError, DataError, Fault, ShapeError
 from nnbackend.network.network import Network
 
@@ -56,6 +57,25 @@ def find_labels(net: Network, y: np.ndarray) -> tuple[Any, ...]:
             "with one output for each class, or pass Model(..., classes=[...])."
         )
     return tuple(found)
+
+
+def stream_labels(net: Network, stream: Stream) -> tuple[Any, ...] | None:
+    """Return the codes 0, 1, ... as the labels of a stream; None for values.
+
+    Raises: DataError for other labels, of which the first batch may lack some.
+    """
+    first = next(stream.batches(0), None)
+    y = np.zeros(1) if first is None else target_array(first.y)
+    if not has_labels(net, y):
+        return None
+    codes = tuple(range(n_classes(net)))
+    found = _distinct(y)
+    if not set(found) <= set(codes):
+        raise DataError(
+            f"The labels of a stream must be the codes 0 to {codes[-1]}, or be known before. "
+            f"Received: {found[0]!r}. Pass Model(..., classes=[...])."
+        )
+    return codes
 
 
 def check_labels(net: Network, classes: Iterable[Any]) -> tuple[Any, ...]:

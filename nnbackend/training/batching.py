@@ -23,6 +23,7 @@ from nnbackend.data.row_scaler import RowScaler
 from nnbackend.errors import DeviceMemoryError, Mention
 from nnbackend.network.network import Network
 from nnbackend.training.preparation import TrainingData
+from nnbackend.training.streaming import StreamReader
 
 
 def epoch_order(n: int, seed: int, epoch: int, shuffle: Shuffle) -> Order:
@@ -91,10 +92,16 @@ class BatchLoader:
         """Whether the rows are read on the host: such a step cannot be captured."""
         return self.reader is not None
 
+    @property
+    def _is_whole(self) -> bool:
+        """Whether all rows are one batch, the same in each epoch."""
+        is_new = self.reader is not None and self.reader.is_new_each_epoch
+        return self.batch_size >= self.n and not is_new
+
     def new_batch(self, rows: int) -> Batch:
         """Make the arrays of a batch; a batch of all rows is filled once, here."""
         batch = self.new_part(rows)
-        if rows == self.n:
+        if rows == self.n and self._is_whole:
             self._gather(batch, self.backend.zeros((2,), "int64"))
         return batch
 
@@ -111,16 +118,16 @@ class BatchLoader:
 
     def begin_epoch(self, order: Order) -> None:
         """Set the order of the rows, a permutation of 0 .. n-1."""
-        if self.batch_size >= self.n:
+        if self._is_whole:
             order = RowOrder(self.n, 0, 0)
         if self.reader is not None:
             self.reader.begin_epoch(order)
         else:
-            self.backend.to_device(self.rows[np.asarray(order)], out=self.order)
+            self.backend.to_device(np.asarray(self.rows)[np.asarray(order)], out=self.order)
 
     def load(self, batch: Batch, clock: Array) -> None:
         """Fill a batch with the scaled rows of the mini-batch that `clock` counts."""
-        if self.batch_size < self.n:
+        if not self._is_whole:
             self._gather(batch, clock)
 
     def load_part(self, batch: Batch, clock: Array, first: int) -> None:
@@ -158,7 +165,10 @@ class BatchLoader:
 
 
 def _new_reader(net: Network, data: TrainingData) -> RowReader | None:
+    if data.stream is not None:
+        return StreamReader(net, data.stream, data.preprocessing)
     if isinstance(data.x, HostRows):
+        assert isinstance(data.rows, np.ndarray)
         return HostReader(data.x, data.y, data.weight, data.rows)
     return None
 
