@@ -148,7 +148,7 @@ def test_a_model_scales_a_stream_and_knows_its_labels(tmp_path: Path) -> None:
     words = np.array(["low", "high"])[Y]
     stream = Stream(_of(10 * X + 3, words))
     model = nn.Model(_net(), scale="standard", classes=["low", "high"])
-    model.fit(stream, None, epochs=9, optimizer=nn.Adam(0.01), validation=(10 * X + 3, words))
+    model.fit(stream, None, epochs=30, optimizer=nn.Adam(0.01), validation=(10 * X + 3, words))
     assert model.evaluate(10 * X + 3, words)["accuracy"] > 0.9
     assert set(model.predict(X)) <= {"low", "high"}
     scaler = model.preprocessing.scaler

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from nnbackend.data.csv_files import csv_chunks
 from nnbackend.data.number_text import number_in
+from nnbackend.data.parquet_files import import_arrow
 from nnbackend.data.readers import TEXT_TABLES
 from nnbackend.data.table_datasets import default_target
 from nnbackend.data.tables import marks_gap
@@ -60,13 +60,7 @@ def _position(names: tuple[str, ...], target: str | None) -> int:
 
 
 def _parquet(path: Path, n_rows: int) -> tuple[tuple[str, ...], Iterator[list[Any]]]:
-    try:
-        parquet: Any = importlib.import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise DataError(
-            f"{path.name}: Parquet files are read with pyarrow. Received: {error}. Install it "
-            "with: pip install 'nnbackend[parquet]'"
-        ) from error
+    _, parquet = import_arrow(path)
     file = parquet.ParquetFile(path)
 
     def columns() -> Iterator[list[Any]]:

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnbackend.data.host_rows import HostRows
+from nnbackend.data.host_rows import HostRows, places_of
 
-CHUNK = 1 << 22  # numbers read at once
 NEAR = 1024  # rows between two that are read in one run
 LARGE = 1 << 28  # bytes from which on the rows of a file are selected, not copied
 
@@ -51,14 +50,7 @@ class FileRows(HostRows):
 
     def places(self, rows: Any) -> NDArray[np.int64]:
         """Return the places among all rows of the files of some rows."""
-        if self.index is not None:
-            known: NDArray[np.int64] = self.index[rows]
-            return known
-        if isinstance(rows, slice):
-            return np.arange(*rows.indices(self.shape[0]), dtype=np.int64)
-        rows = np.asarray(rows)
-        found: NDArray[np.int64] = np.flatnonzero(rows) if rows.dtype == bool else rows
-        return found % self.shape[0]
+        return places_of(rows, self.shape[0], self.index)
 
     def take(self, rows: Any) -> FileRows:
         return FileRows(self.parts, self.places(rows))
@@ -76,13 +68,6 @@ class FileRows(HostRows):
             if isinstance(part, np.memmap) and part.filename is not None:
                 first, last = int(places[run[0]]) - begin, int(places[run[-1]]) - begin
                 _advise(part, first, last + 1 - first)
-
-    def is_within(self, largest: float) -> bool:
-        if self.dtype.kind != "f":
-            return True
-        step = max(1, CHUNK // self.shape[1])
-        starts = range(0, self.shape[0], step)
-        return all(bool((np.abs(self[i : i + step]) <= largest).all()) for i in starts)
 
 
 def _advise(part: Any, first: int, n: int) -> None:
