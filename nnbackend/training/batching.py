@@ -8,6 +8,7 @@ sparse matrices and of streams are read on the host for each step.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -65,7 +66,8 @@ class BatchLoader:
         self.net, self.backend, self.batch_size = net, backend, batch_size
         # A window is read from files in long runs, so not in place.
         data = data if isinstance(shuffle, str) else _in_one_file(data, backend)
-        self.rows, self.n = data.rows, len(data.rows)
+        self.n = len(data.rows)
+        self.rows: Any = data.rows
         self.reader = _new_reader(net, data)
         is_in_place = self.is_gathered or backend.owns(data.x)
         self.x, self.y, self.weight = data.x, data.y, data.weight
@@ -118,12 +120,12 @@ class BatchLoader:
 
     def begin_epoch(self, order: Order) -> None:
         """Set the order of the rows, a permutation of 0 .. n-1."""
-        if self._is_whole:
-            order = RowOrder(self.n, 0, 0)
         if self.reader is not None:
-            self.reader.begin_epoch(order)
-        else:
-            self.backend.to_device(np.asarray(self.rows)[np.asarray(order)], out=self.order)
+            self.reader.begin_epoch(RowOrder(self.n, 0, 0) if self._is_whole else order)
+            return
+        order = np.asarray(order)
+        rows = self.rows[order] if self.batch_size < self.n else self.rows
+        self.backend.to_device(rows, out=self.order)
 
     def load(self, batch: Batch, clock: Array) -> None:
         """Fill a batch with the scaled rows of the mini-batch that `clock` counts."""
