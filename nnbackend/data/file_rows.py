@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnbackend.data.host_rows import HostRows, places_of
+from nnbackend.data.host_rows import HostRows, narrow, places_of
 
 NEAR = 1024  # rows between two that are read in one run
 LARGE = 1 << 28  # bytes from which on the rows of a file are selected, not copied
@@ -53,7 +53,7 @@ class FileRows(HostRows):
         return places_of(rows, self.shape[0], self.index)
 
     def take(self, rows: Any) -> FileRows:
-        return FileRows(self.parts, self.places(rows))
+        return FileRows(self.parts, narrow(self.places(rows)))
 
     def prefetch(self, rows: NDArray[np.int64]) -> None:
         if not hasattr(os, "posix_fadvise"):  # macOS, Windows

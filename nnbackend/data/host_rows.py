@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-CHUNK = 1 << 22  # numbers read at once
+CHUNK = 1 << 20  # numbers checked at once
 
 
 class HostRows(ABC):
@@ -69,3 +69,9 @@ def places_of(rows: Any, n: int, index: NDArray[np.int64] | None) -> NDArray[np.
     rows = np.asarray(rows)
     found: NDArray[np.int64] = np.flatnonzero(rows) if rows.dtype == bool else rows
     return found % n
+
+
+def narrow(index: NDArray[Any]) -> NDArray[Any]:
+    """Return indices as int32 if they fit: there is one for each row of large data."""
+    fits = not len(index) or int(index.max()) <= np.iinfo(np.int32).max
+    return index.astype(np.int32, copy=False) if fits else index

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnbackend.data.host_rows import HostRows, places_of
+from nnbackend.data.host_rows import HostRows, narrow, places_of
 from nnbackend.data.parquet_files import column_of, import_arrow, index_columns
 from nnbackend.errors import DataError
 
@@ -49,7 +49,7 @@ class ParquetRows(HostRows):
         self._block: NDArray[Any] | None = None  # the numbers of the batch
 
     def take(self, rows: NDArray[Any]) -> ParquetRows:
-        index = places_of(rows, self.shape[0], self.index)
+        index = narrow(places_of(rows, self.shape[0], self.index))
         return ParquetRows(self.paths, self.names, self.dtype, index, self.sizes)
 
     @property

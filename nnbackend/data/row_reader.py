@@ -69,6 +69,8 @@ class RowReader(ABC):
         places = self._places[first : first + n]
         assert self._window is not None
         x, y, weight = self._window
+        if order.limits(number)[0] + first + n == len(order):  # frees the last window's memory
+            self._at, self._window = -1, None
         return x[places], y[places], None if weight is None else weight[places]
 
 

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from nnbackend.data.array_files import map_array, map_member
 from nnbackend.data.dataset import Dataset
 from nnbackend.data.file_rows import FileRows
+from nnbackend.data.host_rows import narrow
 from nnbackend.data.parquet_rows import column_names, read_columns
 from nnbackend.data.table_datasets import default_target
-from nnbackend.data.targets import Task, code_target
+from nnbackend.data.targets import Target, Task, code_target
 from nnbackend.errors import ArgumentError, DataError, Fault
 from nnbackend.suggestions import suggest
 
@@ -96,7 +97,7 @@ def read_shards(
         x, y = _read_npy(paths, where)
     if y is None:
         return Dataset(x, None, where, None)  # type: ignore[arg-type]
-    coded = code_target(y, task, where)
+    coded = _coded(y, task, where)
     return Dataset(x, coded.y, where, coded.task, coded.classes)  # type: ignore[arg-type]
 
 
@@ -122,8 +123,14 @@ def read_parquet_shards(
     features: Any = x
     if y is None:
         return Dataset(features, None, where, None, feature_names=tuple(x.names))
-    coded = code_target(y, task, where)
+    coded = _coded(y, task, where)
     return Dataset(features, coded.y, where, coded.task, coded.classes, tuple(x.names))
+
+
+def _coded(y: NDArray[Any], task: Task | None, where: str) -> Target:
+    """Return a coded target, its codes in as few bytes as the memory of large data allows."""
+    coded = code_target(y, task, where)
+    return coded if coded.classes is None else coded._replace(y=narrow(coded.y))
 
 
 def _read_npy(paths: Sequence[Path], where: str) -> tuple[FileRows, NDArray[Any] | None]:

@@ -106,16 +106,18 @@ def encode_labels(y: np.ndarray, classes: Sequence[Any]) -> np.ndarray:
     """
     codes = {label: code for code, label in enumerate(classes)}
     by_text = {str(label): code for code, label in enumerate(classes)}
+    different = np.unique(y) if y.dtype.kind != "O" else y  # many rows, but few labels
     try:
         # As text: a label 7 of one table is "7" in another. Cells of tables have no blanks around.
-        found = [codes[v] if v in codes else by_text[str(v).strip()] for v in y.tolist()]
+        found = [codes[v] if v in codes else by_text[str(v).strip()] for v in different.tolist()]
     except KeyError as error:
         known = ", ".join(repr(label) for label in classes[:SHOWN])
         raise DataError(
             f"y must hold labels of the model's classes: {known}"
             f"{', ...' if len(classes) > SHOWN else ''}. Received: {error.args[0]!r}."
         ) from None
-    return np.array(found, np.int64)
+    result = np.array(found, np.int64)
+    return result if different is y else result[np.searchsorted(different, y)]
 
 
 def decode_labels(codes: np.ndarray, classes: Sequence[Any]) -> np.ndarray:
@@ -136,7 +138,8 @@ def target_array(y: Any) -> np.ndarray:
 
 def _distinct(y: np.ndarray) -> list[Any]:
     """Return the different labels, sorted: numbers as int where they are whole."""
-    values = {int(v) if isinstance(v, float) and v.is_integer() else v for v in y.tolist()}
+    cells = (y if y.dtype.kind == "O" else np.unique(y)).tolist()
+    values = {int(v) if isinstance(v, float) and v.is_integer() else v for v in cells}
     try:
         return sorted(values)
     except TypeError:  # of several types

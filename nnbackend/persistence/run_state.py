@@ -69,7 +69,11 @@ def fingerprint(run: Run) -> str:
     digest = hashlib.sha256()
     _add(digest, "y", data.y)
     _add(digest, "weight", data.weight)
-    _add(digest, "rows", np.array([len(data.rows)]) if data.stream else np.asarray(data.rows))
+    _add(
+        digest,
+        "rows",
+        np.array([len(data.rows)]) if data.stream else np.asarray(data.rows, np.int64),
+    )
     if data.validation is not None:
         x, y, weight = data.validation
         parts.append((x, range(int(x.shape[0]))))

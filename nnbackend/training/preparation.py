@@ -11,7 +11,7 @@ import numpy as np
 
 from nnbackend import validation
 from nnbackend.backend.formulas import Array
-from nnbackend.data.host_rows import HostRows
+from nnbackend.data.host_rows import HostRows, narrow
 from nnbackend.data.preprocessing import Preprocessing
 from nnbackend.data.scalers import Scaler, fit_scaler
 from nnbackend.data.sparse import SparseRows
@@ -104,6 +104,7 @@ def prepare_data(
         share = float(validation_set)
         check("validation", share, lambda v: 0.0 < v < 1.0, "a fraction between 0 and 1, or rows")
         rows, held_out = hold_out(y_codes, share, seed)
+        rows = narrow(rows) if isinstance(x, HostRows) else rows
     known = replace(known, scaler=fit_rows_scaler(net, x, rows, scale) or known.scaler)
     if scale_targets and known.classes is None and y_codes.ndim == 2:
         values = validation.host_array(y, "y", net.backend).reshape(n, -1)
