@@ -12,7 +12,7 @@ import pytest
 import nnbackend as nn
 from nnbackend.cli import main
 from nnbackend.data import parquet_rows
-from nnbackend.data.parquet_rows import ParquetRows
+from nnbackend.data.parquet_rows import Decoder
 from nnbackend.data.shards import exists, find_shards, name_of
 from nnbackend.errors import ArgumentError, DataError
 from nnbackend.training.batching import epoch_order
@@ -156,12 +156,12 @@ def test_parquet_is_decoded_once_an_epoch(tmp_path: Path, monkeypatch: pytest.Mo
     x = nn.data.load(_parquet(tmp_path / "p", group=200), target="bought").x
     decoded = []
 
-    def numbers(self: ParquetRows, batch: Any) -> np.ndarray:
+    def numbers(self: Decoder, batch: Any) -> np.ndarray:
         decoded.append(batch.num_rows)
         return before(self, batch)
 
-    before = ParquetRows._numbers
-    monkeypatch.setattr(ParquetRows, "_numbers", numbers)
+    before = Decoder._numbers
+    monkeypatch.setattr(Decoder, "_numbers", numbers)
     net = nn.Network([4, 2], "cross_entropy", device="numpy")
     nn.train(net, x, Y, epochs=1, batch_size=16, shuffle="window:32")
     check = 400  # all numbers must be finite

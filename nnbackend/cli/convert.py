@@ -24,8 +24,8 @@ FACTS = "shards.json"  # what the shards were made of, to continue
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of `convert`."""
     parser.add_argument(
-        "data", metavar="DATA", help="a .csv or .parquet table of numbers, a folder of such tables, "
-        "or a pattern in quotes: 'data/*.csv'",
+        "data", metavar="DATA", help="a .csv or .parquet table of numbers, a folder of them, or "
+        "a pattern in quotes: 'data/*.csv'",
     )  # fmt: skip
     parser.add_argument("folder", metavar="FOLDER", help="folder of the shards, which is made")
     parser.add_argument(

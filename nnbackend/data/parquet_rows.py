@@ -19,50 +19,29 @@ EXACT = ("bool", "uint8", "int8", "uint16", "int16", "halffloat", "float")  # in
 
 
 class ParquetRows(HostRows):
-    """The rows of some columns of Parquet files, one behind another; or those at some indices.
-
-    A row group is decoded from its start. One place in the files is remembered, so that rows in
-    the order of the files are decoded once.
-    names: the columns, which are features.  sizes: (file, row group in it, rows).
-    """
+    """The rows of some columns of Parquet files, one behind another; or those at some indices."""
 
     is_read_in_order = True
 
-    def __init__(
-        self,
-        paths: Sequence[Path],
-        names: Sequence[str],
-        dtype: np.dtype[Any],
-        index: NDArray[np.int64] | None = None,
-        sizes: Sequence[tuple[int, int, int]] = (),
-    ) -> None:
-        self.paths, self.names, self.dtype, self.index = tuple(paths), list(names), dtype, index
-        self.sizes = sizes or [
-            (i, g, n) for i, path in enumerate(paths) for g, n in enumerate(_sizes(path))
-        ]
-        self._stops = np.cumsum([n for *_, n in self.sizes], dtype=np.int64)
-        n = int(self._stops[-1]) if index is None else len(index)
-        self.shape = n, len(self.names)
-        self._group, self._begin = -1, 0  # none is open
-        self._batches: Iterator[Any] = iter(())
-        self._batch: Any = None
-        self._block: NDArray[Any] | None = None  # the numbers of the batch
+    def __init__(self, decoder: Decoder, index: NDArray[Any] | None = None) -> None:
+        self.decoder, self.index, self.dtype = decoder, index, decoder.dtype
+        n = int(decoder.stops[-1]) if index is None else len(index)
+        self.shape = n, len(decoder.names)
 
     def take(self, rows: NDArray[Any]) -> ParquetRows:
-        index = narrow(places_of(rows, self.shape[0], self.index))
-        return ParquetRows(self.paths, self.names, self.dtype, index, self.sizes)
+        return ParquetRows(self.decoder, narrow(places_of(rows, self.shape[0], self.index)))
 
     @property
     def chunk_ends(self) -> NDArray[np.int64]:
         if self.index is None:
-            return self._stops
-        of = np.searchsorted(self._stops, self.index, side="right")
+            return self.decoder.stops
+        of = np.searchsorted(self.decoder.stops, self.index, side="right")
         return np.append(np.flatnonzero(np.diff(of)) + 1, len(of)).astype(np.int64)
 
     def __getitem__(self, rows: Any) -> NDArray[Any]:
         rows = rows[0] if isinstance(rows, tuple) else rows
-        places = places_of(rows, self.shape[0], self.index)
-        of = np.searchsorted(self._stops, places, side="right")
+        places, stops = places_of(rows, self.shape[0], self.index), self.decoder.stops
+        of = np.searchsorted(stops, places, side="right")
         _, firsts, which = np.unique(of, return_index=True, return_inverse=True)
         # Groups in the order in which they occur, and each in the order of its rows.
         order = np.lexsort((places, firsts[which]))
@@ -70,15 +49,34 @@ class ParquetRows(HostRows):
         for part in np.split(order, np.flatnonzero(np.diff(of[order])) + 1):
             if len(part):
                 group = int(of[part[0]])
-                begin = int(self._stops[group - 1]) if group else 0
-                read[part] = self._of_group(group, places[part] - begin)
+                begin = int(stops[group - 1]) if group else 0
+                read[part] = self.decoder.rows_of(group, places[part] - begin)
         return read
 
-    def _of_group(self, group: int, rows: NDArray[np.int64]) -> NDArray[Any]:
+
+class Decoder:
+    """Decodes rows of row groups, each from its start; it remembers one place in the files.
+
+    So rows in the order of the files are decoded once. All selections of the rows share it: an open
+    row group takes about 2 MB for each column.
+    names: the columns, which are features.  stops: the ends of the row groups.
+    """
+
+    def __init__(self, paths: Sequence[Path], names: Sequence[str], dtype: Any) -> None:
+        self.paths, self.names, self.dtype = tuple(paths), list(names), np.dtype(dtype)
+        sizes = [(i, g, n) for i, path in enumerate(paths) for g, n in enumerate(_sizes(path))]
+        self.groups = [(i, g) for i, g, _ in sizes]  # file, number in it
+        self.stops = np.cumsum([n for *_, n in sizes], dtype=np.int64)
+        self._group, self._begin = -1, 0  # none is open
+        self._batches: Iterator[Any] = iter(())
+        self._batch: Any = None
+        self._block: NDArray[Any] | None = None  # the numbers of the batch
+
+    def rows_of(self, group: int, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Return rows of a row group, at ascending places."""
         if group != self._group or rows[0] < self._begin:
             self._open(group)
-        found, done = np.empty((len(rows), self.shape[1]), self.dtype), 0
+        found, done = np.empty((len(rows), len(self.names)), self.dtype), 0
         while done < len(rows):
             while rows[done] >= self._begin + self._batch.num_rows:
                 self._begin += self._batch.num_rows
@@ -91,14 +89,15 @@ class ParquetRows(HostRows):
         return found
 
     def _open(self, group: int) -> None:
-        number, of_file, _ = self.sizes[group]
+        number, of_file = self.groups[group]
+        self._batch = self._block = None
+        self._batches = iter(())  # closes the open one before
         self._batches = _batches(self.paths[number], of_file, self.names)
         self._group, self._begin = group, 0
-        self._block = None
         self._batch = next(self._batches)
 
     def _numbers(self, batch: Any) -> NDArray[Any]:
-        block = np.empty((batch.num_rows, self.shape[1]), self.dtype)
+        block = np.empty((batch.num_rows, len(self.names)), self.dtype)
         for i, column in enumerate(batch.columns):
             numbers = column.cast("uint8") if str(column.type) == "bool" else column
             block[:, i] = numbers.to_numpy(zero_copy_only=False)  # no value: NaN
@@ -136,7 +135,7 @@ def read_columns(
                     f"features. Received: column {name!r} of type {kind} in {path.name}. Code it "
                     "as numbers before, or train on one file, which is read as a table."
                 )
-    x = ParquetRows(paths, features, np.dtype(np.float32 if is_exact else np.float64))
+    x = ParquetRows(Decoder(paths, features, np.float32 if is_exact else np.float64))
     if target is None:
         return x, None
     return x, np.concatenate([_target(path, target, where) for path in paths])

@@ -122,9 +122,9 @@ def read_parquet_shards(
     x, y = read_columns(paths, others, target, where)
     features: Any = x
     if y is None:
-        return Dataset(features, None, where, None, feature_names=tuple(x.names))
+        return Dataset(features, None, where, None, feature_names=tuple(others))
     coded = _coded(y, task, where)
-    return Dataset(features, coded.y, where, coded.task, coded.classes, tuple(x.names))
+    return Dataset(features, coded.y, where, coded.task, coded.classes, tuple(others))
 
 
 def _coded(y: NDArray[Any], task: Task | None, where: str) -> Target:
