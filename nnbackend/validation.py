@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from nnbackend.backend import Backend
 from nnbackend.backend.formulas import Array
 from nnbackend.data import numeric
-from nnbackend.data.file_rows import selected
+from nnbackend.data.file_rows import in_files, selected
 from nnbackend.data.foreign import check_readable
 from nnbackend.data.host_rows import HostRows
 from nnbackend.data.sparse import SparseRows
@@ -58,6 +58,7 @@ def any_rows(x: Any, n_in: int, backend: Backend, what: str = "x") -> Array:
     """Return validated rows on this device or the host, uncopied; SciPy matrices stay sparse."""
     if hasattr(x, "tocsr"):
         x = SparseRows(x)
+    x = in_files(x)
     is_foreign = isinstance(x, np.ndarray) or not (backend.owns(x) or isinstance(x, HostRows))
     return _check_rows(host_array(x, what) if is_foreign else x, n_in, what)
 

@@ -10,12 +10,15 @@ import pytest
 
 import nnbackend as nn
 from nnbackend.backend.philox import BATCH_ORDER, host_generator
+from nnbackend.data import file_rows, row_order
 from nnbackend.data.file_rows import FileRows
 from nnbackend.data.row_order import CHUNKS, RowOrder, shuffle_for
 from nnbackend.data.row_reader import HostReader
 from nnbackend.errors import ArgumentError
 from nnbackend.persistence.checkpoints import Checkpoints
+from nnbackend.training.api import new_trainer
 from nnbackend.training.batching import epoch_order
+from nnbackend.training.config import TrainConfig
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(700, 5)).astype(np.float32)
@@ -182,3 +185,40 @@ def test_other_shuffles_are_refused(shuffle: Any) -> None:
 def test_the_generators_of_windows_differ_from_that_of_the_chunks() -> None:
     draws = {int(host_generator(1, BATCH_ORDER, 2, part=p).integers(1 << 60)) for p in range(5)}
     assert len(draws) == 5
+
+
+@pytest.mark.parametrize("device", ["numpy", "numba"])
+@pytest.mark.parametrize("shuffle", [True, "window:64"])
+def test_a_large_mapped_array_is_not_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, shuffle: Any
+) -> None:
+    expected = nn.Network([5, 8, 2], loss="cross_entropy", device=device, seed=1)
+    options: dict[str, Any] = {"epochs": 2, "batch_size": 24, "shuffle": shuffle}
+    nn.train(expected, X, Y, validation=0.2, **options)
+    np.save(tmp_path / "x.npy", X)
+    x = np.load(tmp_path / "x.npy", mmap_mode="r")
+    monkeypatch.setattr(file_rows, "LARGE", 0)
+    net = nn.Network([5, 8, 2], loss="cross_entropy", device=device, seed=1)
+    trainer = new_trainer(
+        net, x, Y, TrainConfig(**options), validation=0.2
+    )  # fmt: skip
+    assert trainer.data.validation is not None
+    assert isinstance(trainer.data.validation[0], FileRows)
+    trainer.run()
+    theta, other = (n.backend.to_host(n.theta) for n in (net, expected))
+    assert np.abs(theta - other).max() < 1e-5
+    if device == "numpy" or shuffle is True:  # numba rounds differently where nothing is captured
+        assert np.array_equal(theta, other)
+    for rows in (x, x[3:]):
+        assert np.array_equal(net.predict(rows), net.predict(np.array(rows)))
+
+
+def test_files_larger_than_memory_in_random_order(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for size in (1e9, 100.0):
+        monkeypatch.setattr(row_order, "memory", lambda size=size: size)
+        for shuffle in ("window", False, True):
+            caplog.clear()
+            shuffle_for(shuffle, FileRows(PARTS), 5)
+            assert ("more than the memory" in caplog.text) == (shuffle is True and size < 1e9)

@@ -81,6 +81,14 @@ def _advise(part: Any, first: int, n: int) -> None:
             os.close(file)
 
 
+def in_files(x: Any) -> Any:
+    """Return the rows of a large memory-mapped file as such; anything else unchanged."""
+    if not isinstance(x, np.memmap) or x.nbytes < LARGE or x.ndim != 2:
+        return x
+    is_plain = x.flags.c_contiguous and x.dtype.isnative and x.dtype.kind in "fiu"
+    return FileRows([x]) if is_plain else x
+
+
 def selected(x: NDArray[Any] | HostRows, rows: Any) -> Any:
     """Return some rows: a copy, but those of large files and of sparse matrices without one."""
     if isinstance(x, HostRows):

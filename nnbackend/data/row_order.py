@@ -6,6 +6,7 @@ the rows of some chunks at a time, a window, are permuted.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,7 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnbackend.backend.philox import BATCH_ORDER, host_generator
-from nnbackend.errors import ArgumentError, Fault
+from nnbackend.data.file_rows import FileRows
+from nnbackend.errors import ArgumentError, Fault, Mention
+from nnbackend.machine import memory
+
+logger = logging.getLogger("nnbackend")
 
 Rows = NDArray[np.int64]
 Shuffle = bool | str | Callable[[int], NDArray[Any]]
@@ -115,6 +120,11 @@ def shuffle_for(shuffle: Shuffle, x: Any, n_columns: int) -> Shuffle:
             expected = "True, False or window for data that is read in order"
             raise ArgumentError(Fault("shuffle", expected, shuffle, (cure,)))
         shuffle = shuffle if isinstance(shuffle, str) or not shuffle else WINDOW
+    if shuffle is True and isinstance(x, FileRows) and x.nbytes > memory():
+        logger.warning(
+            "the rows are %.0f GB of files, more than the memory, and read one by one in random "
+            "order; %s reads them in long runs", x.nbytes / 1e9, Mention("shuffle", WINDOW),
+        )  # fmt: skip
     if shuffle != WINDOW:
         return shuffle
     return f"{WINDOW}:{max(CHUNKS, min(MOST_ROWS, MOST_NUMBERS // n_columns))}"

@@ -183,6 +183,8 @@ def _in_one_file(data: TrainingData, backend: Backend) -> TrainingData:
     x = data.x
     if not isinstance(x, FileRows) or len(x.parts) > 1 or not backend.owns(x.parts[0]):
         return data
+    if x.index is None:
+        return replace(data, x=x.parts[0])
     whole, places = x.parts[0], x.places(slice(None))
 
     def spread(values: np.ndarray) -> np.ndarray:
