@@ -10,7 +10,7 @@ from nnbackend.data.numeric import as_array
 from nnbackend.errors import ArgumentError, DataError, Fault
 from nnbackend.options import AT_LEAST_1
 
-SIZES = (2, 3)  # parts of a batch: x, y and perhaps weights
+SIZES = (2, 3)  # parts of a batch: x and y, or x, y and weights
 
 
 class Part(NamedTuple):
