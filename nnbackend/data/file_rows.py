@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from nnbackend.data.host_rows import HostRows, narrow, places_of
 
 NEAR = 1024  # rows between two that are read in one run
+FEW = 64  # rows of a run, from which on it is read alone
 LARGE = 1 << 28  # bytes from which on the rows of a file are selected, not copied
 
 
@@ -42,6 +44,13 @@ class FileRows(HostRows):
             return rows_of
         of = np.searchsorted(self._stops, places, side="right")
         found = np.empty((len(places), self.shape[1]), self.dtype)
+        cuts = [0, *(np.flatnonzero(np.diff(of)) + 1), len(places)]
+        if len(cuts) * FEW < len(places):  # long runs, such as a window: without another copy
+            for start, stop in itertools.pairwise(cuts):
+                part, begin = self.parts[of[start]], self._stops[of[start]]
+                local = places[start:stop] - (begin - len(part))
+                np.take(part, local, axis=0, out=found[start:stop], mode="clip")
+            return found
         for i in np.unique(of):
             mine = of == i
             begin = self._stops[i] - len(self.parts[i])
