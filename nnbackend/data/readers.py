@@ -15,7 +15,7 @@ from nnbackend.data.deciding import FITS, decimal_sign
 from nnbackend.data.frames import is_table
 from nnbackend.data.idx_files import is_idx_name, read_idx_file, read_idx_folder
 from nnbackend.data.number_text import Decimal
-from nnbackend.data.shards import is_shards, read_shards
+from nnbackend.data.shards import find_shards, is_pattern, name_of, read_shards
 from nnbackend.data.sql_tables import is_url
 from nnbackend.data.table_datasets import Training, code_dataset, fit_dataset
 from nnbackend.data.table_sources import TableSource
@@ -31,7 +31,8 @@ TABLES = ("csv", "parquet", "sql", "frame")
 MISSING_CHOICES = ("fill", "drop", "error")
 FORMATS = (
     ".csv, .tsv, .txt or .data (also .gz), .parquet, .npz, .npy (NAME_x.npy beside NAME_y.npy), "
-    "an IDX folder or file (train-images-idx3-ubyte.gz)"
+    "an IDX folder or file (train-images-idx3-ubyte.gz), a folder or a pattern such as "
+    "'data/*.parquet' of .npy, .npz or .parquet files"
 )
 
 
@@ -57,10 +58,11 @@ def load(
 
     `source` is a built-in name (digits, iris, wine, breast_cancer, diabetes, xor, spirals) or a
     path: .csv, .tsv, .txt or .data (also .gz), .parquet, .npz (arrays x and y), .npy (NAME_x.npy
-    with NAME_y.npy beside it, memory-mapped), or an IDX folder or file. Write `./iris` for a file
-    with the name of a built-in set. It may also be the URL of a database, as in
-    sqlite:///shop.db?table=orders, of which `query` selects other rows, or a frame of pandas,
-    polars, Arrow or another library that narwhals knows.
+    with NAME_y.npy beside it, memory-mapped), or an IDX folder or file. A folder, or a pattern such
+    as "data/*.npz", of .npy (x-NAME.npy with y-NAME.npy), .npz or .parquet files of numbers is read
+    in parts. Write `./iris` for a file with the name of a built-in set. It may also be the URL of a
+    database, as in sqlite:///shop.db?table=orders, of which `query` selects other rows, or a frame
+    of pandas, polars, Arrow or another library that narwhals knows.
 
     `target` is a column's name or index (negative from the end). **The default is the last
     column,** or the first if its name is label, target, class or y. For .npz it names the array of
@@ -127,7 +129,8 @@ def _kind_of(source: Any) -> str:
     if is_url(source):
         return "sql"
     if isinstance(source, (str, os.PathLike)):
-        return _format(Path(source))
+        is_shards = is_pattern(os.fspath(source)) or find_shards(os.fspath(source))
+        return "shards" if is_shards else _format(Path(source))
     if is_table(source):
         return "frame"
     raise ArgumentError(
@@ -142,6 +145,10 @@ def _load_arrays(
 ) -> Dataset:
     """Read a file of arrays: .npz, .npy or IDX."""
     missing = "error" if missing == "fill" else missing
+    if kind == "shards":
+        if target is not None and not isinstance(target, str):
+            raise ArgumentError(Fault("target", "the name of a column or an array", target))
+        return read_shards(find_shards(path), name_of(path), target=target, task=task)
     if kind == "npz":
         if target is not None and not isinstance(target, str):
             raise ArgumentError(Fault("target", "the name of an array for a .npz file", target))
@@ -149,8 +156,6 @@ def _load_arrays(
     _check_unused(f"{path.name}, which has no named columns", target=target)
     if kind == "npy":
         return read_npy(path, task=task, missing=missing)
-    if path.is_dir() and is_shards(path):
-        return read_shards(path, task=task)
     return _check_data_task(read_idx_folder(path) if path.is_dir() else read_idx_file(path), task)
 
 

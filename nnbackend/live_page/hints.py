@@ -37,7 +37,7 @@ class Sample:
     @classmethod
     def of(cls, phase: Phase, source: Source) -> Sample:
         """Return the sample at the current weights, from evenly spaced training rows."""
-        net, rows = phase.net, phase.data.rows
+        net, rows = phase.net, np.asarray(phase.data.rows)
         rows = rows[:: -(-len(rows) // SAMPLE)]
         x = inputs_of(phase, source, rows)
         trace, gradient = net.trace(x), net.backprop(x, phase.data.y[rows])
