@@ -130,7 +130,7 @@ def gallery() -> str:
     for path, kind in dict.fromkeys((path, kind) for path, kind, _ in found):
         lines += [
             f"```{{figure}} /{path}", f":alt: {kind}", f":target: pictures.html#picture-{kind}", "",
-            f"`nnbackend plot RUN --kind {kind}`,",
+            f"`nnbackend plot RUN` `--kind {kind}`",
             f"{{py:obj}}`plots.{PYTHON[kind]} <nnbackend.plots.{PYTHON[kind]}>`", "```", "",
         ]  # fmt: skip
     return "\n".join([*lines, ":::", ""])

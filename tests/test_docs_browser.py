@@ -36,7 +36,8 @@ CUT_OFF = """() => {
     const box = e.getBoundingClientRect();
     const isInline = getComputedStyle(e).display.startsWith('inline') || e.tagName === 'math';
     const isTooWide = !isInline && e.scrollWidth > e.clientWidth + 2;
-    if (box.right > innerWidth + 1 || box.left < -1 || isTooWide) {
+    const isSqueezed = e.tagName === 'P' && box.width < 60 && e.textContent.length > 50;
+    if (isSqueezed || box.right > innerWidth + 1 || box.left < -1 || isTooWide) {
       found.push(e.tagName + ': ' + (e.textContent || e.alt || '').trim().slice(0, 60));
     }
   }

@@ -29,7 +29,8 @@ class Page:
 
 PAGES = (
     Page("models", "Models", "From rows of a table to labels or values, and to files.",
-         ("Model", "load", "export", "tune", "live")),
+         ("Model", "load", "export", "tune", "live", "metrics.metrics_of",
+          "model.dependence.partial_dependence")),
     Page("estimators", "Estimators", "The interface of scikit-learn: "
          ":doc:`/estimators` says how they differ from scikit-learn's.",
          ("MLPClassifier", "MLPRegressor", "TabularMLPClassifier", "TabularMLPRegressor")),
@@ -41,7 +42,8 @@ PAGES = (
          ("activations", "losses", "initializers")),
     Page("training", "Training", "A run, its optimizer and its callbacks.",
          ("train", "resume", "SGD", "Adam", "AdamW", "RMSProp", "AdaGrad", "AdaDelta", "LBFGS",
-          "EarlyStopping", "History", "Callback", "Checkpoints", "TensorBoard"),
+          "EarlyStopping", "History", "Callback", "Checkpoints", "TensorBoard",
+          "persistence.metrics_log.MetricsLog"),
          ("schedules",)),
     Page("data", "Data", "Reading and scaling; see :doc:`/tables`.", (), ("data",)),
     Page("plots", "Plots", "The :doc:`gallery </pictures>` shows one of each kind.",
@@ -112,6 +114,12 @@ def _has_doc(kind: type, name: str) -> bool:
     return bool(inspect.getdoc(getattr(kind, name, None)))
 
 
+def _value(name: str) -> Any:
+    """Return the object of a name below nnbackend, in a module if it has dots."""
+    module, _, last = f"nnbackend.{name}".rpartition(".")
+    return getattr(importlib.import_module(module), last)
+
+
 def _entry(name: str, value: Any) -> Entry:
     members = tuple(_members(value)) if inspect.isclass(value) else ()
     return Entry(name, value, members)
@@ -120,7 +128,7 @@ def _entry(name: str, value: Any) -> Entry:
 @cache
 def entries(page: Page) -> tuple[Entry, ...]:
     """Return the documented names of a page; a name of nnbackend is documented as such only."""
-    found = [_entry(f"nnbackend.{name}", getattr(nnbackend, name)) for name in page.names]
+    found = [_entry(f"nnbackend.{name}", _value(name)) for name in page.names]
     top = [getattr(nnbackend, name) for name in nnbackend.__all__]
     for name in page.modules:
         module = module_of(name)
