@@ -142,7 +142,7 @@ class Show:
         """Return figures, distributions, hints and the numbers of a row."""
         phase, source = controls.phase, controls.source
         with np.errstate(all="ignore"):
-            sample = hints.Sample.of(phase, source)
+            sample = hints.signals_of(phase, source)
             return {
                 "figures": figures(controls),
                 "histograms": hints.histograms(sample),
