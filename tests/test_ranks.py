@@ -84,12 +84,12 @@ def on_ranks(size: int, run: Callable[[Communicator], Any], reduction: str = "fi
     return results
 
 
-def classes(**options: Any) -> Callable[[Communicator | None], Any]:
+def classes(device: str = "cpu", **options: Any) -> Callable[[Communicator | None], Any]:
     """Return the training of a small classifier as a function of the communicator."""
 
     def run(communicator: Communicator | None) -> Any:
         layers = [6, nn.Dense(8, "tanh"), nn.Dropout(0.3), nn.Dense(3, "softmax")]
-        net = nn.Network(layers, loss="cross_entropy", device="numpy", seed=3)
+        net = nn.Network(layers, loss="cross_entropy", device=device, seed=3)
         history = nn.train(
             net, X, LABELS, **{"epochs": 3, "batch_size": 20, **options}, communicator=communicator
         )
@@ -113,6 +113,7 @@ def values(**options: Any) -> Callable[[Communicator | None], Any]:
 
 RUNS = {
     "adam": classes(),
+    "adam, without compiled steps": classes("numpy"),
     "momentum, clipping, penalties": classes(
         optimizer=nn.SGD(0.1, momentum=0.9), clip_norm=0.5, l1=1e-3, l2=1e-3
     ),
@@ -122,6 +123,8 @@ RUNS = {
     "early stopping": classes(
         validation=0.2, epochs=30, early_stopping=nn.EarlyStopping(2), schedule="cosine"
     ),
+    "a metric": classes(validation=0.3, early_stopping=nn.EarlyStopping(monitor="valid_roc_auc")),
+    "six validation rows": classes(validation=0.03),
     "values": values(batch_size=32),
     "all rows": values(batch_size=None, validation=0.3),
 }
@@ -141,6 +144,43 @@ def test_the_result_is_that_of_one_process(name: str, reduction: str) -> None:
     plain = np.frombuffer(RUNS[name](None)[0], dtype)
     shared = np.frombuffer(on_ranks(2, RUNS[name], reduction)[1][0], dtype)
     assert np.abs(plain - shared).max() < (1e-12 if dtype == "float64" else 2e-5)
+
+
+class Failing(Alone):
+    """A rank that adds `left` times and then fails, as if it had another."""
+
+    size, left = 2, 12
+
+    @property
+    def shards(self) -> range:
+        return range(8)
+
+    def gather(self, mine: np.ndarray, out: np.ndarray) -> None:
+        if self.left == 0:
+            raise ConnectionError("the other rank is gone")
+        self.left -= 1
+        out[...] = mine
+
+    def maximum(self, numbers: Sequence[int]) -> list[int]:
+        return list(numbers)
+
+
+@pytest.mark.parametrize("device", ["numpy", "cpu"])
+def test_a_failed_exchange_ends_the_run_at_once(device: str) -> None:
+    ranks = Failing()
+    with pytest.raises(ConnectionError, match="gone"):
+        classes(device, epochs=50)(ranks)
+    assert ranks.left == 0
+
+
+def test_steps_on_ranks_are_compiled(caplog: pytest.LogCaptureFixture) -> None:
+    """All that Python sees of many steps are the exchanges."""
+    with caplog.at_level("INFO", "nnbackend"):
+        on_ranks(2, classes(l2=0.01, clip_norm=1.0))
+        assert "kernel by kernel" not in caplog.text
+        on_ranks(2, classes(l2=0.01, sample_weight=WEIGHTS))
+    if nn.get_backend("cpu").name == "numba":
+        assert "kernel by kernel: sample weights" in caplog.text
 
 
 def test_three_ranks_need_the_fast_reduction() -> None:

@@ -23,6 +23,7 @@ CORE = (
 )
 # Files in these folders that are not part of the core: file -> what it is.
 SERVICES = {
+    "nnbackend/backend/ranks.py": "sums over several processes",
     "nnbackend/backend/spec.py": "how a backend describes itself to the registry of devices",
     "nnbackend/network/printing.py": "networks as text",
     "nnbackend/network/probing.py": "tests of custom formulas on a few numbers",

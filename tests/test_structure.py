@@ -58,7 +58,6 @@ HOST_SIDE: dict[str, str] = {
     "nnbackend.training.rate_finder": "the trial's rates and losses are host numbers",
     "nnbackend.training.schedules": "learning rates are host numbers",
     "nnbackend.training.preparation": "the rows of host data are split on the host",
-    "nnbackend.training.ranks": "gradients travel between the hosts of ranks",
     "nnbackend.training.state": "the saved state is host arrays",
     "nnbackend.training.step_runner": "rates and clock of an epoch are computed on the host",
     "nnbackend.training.lbfgs_runner": "its error state covers host arrays",

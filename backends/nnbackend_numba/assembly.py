@@ -45,10 +45,14 @@ class Assembly(AbstractStep):
         self._lines: list[tuple[int, int]] = []  # address of an operation, its first word
         self._last_words: list[int] = []  # that make the last step keep its gradient
         self._deferred: list[tuple[Record, Any, dict[str, Any]]] = []
-        self.workers = workers
+        self.workers, self.c_calls = workers, []
         self.partitioning = choose_partitioning(calls, workers)
-        given = [call.arguments for call in calls if call.kernel == "dense_forward"]
-        self._layers = [(arguments["W"], arguments["b"]) for arguments in given]
+        given = {  # once for each layer, which has several calls if shards of a batch do
+            id(call.arguments["W"]): call.arguments
+            for call in calls
+            if call.kernel == "dense_forward"
+        }
+        self._layers = [(arguments["W"], arguments["b"]) for arguments in given.values()]
         self.lanes = lanes(self._layers[0][0].dtype.name if given else "float32")
         self.buffers = Buffers(workers, self.lanes)
         self.is_narrow = is_narrow and bool(given) and self._layers[0][0].dtype == np.float32

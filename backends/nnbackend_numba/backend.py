@@ -23,6 +23,7 @@ from nnbackend_numba import (  # noqa: F401 - their kernels
     dense,
     direct,
     dropout,
+    exchanges,
     forking,
     losses,
     maxout,
@@ -71,6 +72,7 @@ class NumbaBackend(_CompiledKernels):
 
     name = "numba"
     device = "numba:0"
+    captures_exchanges = True
 
     def __init__(self, precision: str = "float32") -> None:
         super().__init__()

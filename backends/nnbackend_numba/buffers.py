@@ -35,7 +35,7 @@ class Buffers:
     def __init__(self, workers: int, lanes: int) -> None:
         self.workers, self.lanes = workers, lanes
         self.unwritten: dict[int, Array] = {}
-        self._narrow: dict[int, Narrow] = {}  # by the weights' ids
+        self._narrow: dict[tuple[int, int], Narrow] = {}  # by the ids of x and W
         self._panels: dict[tuple[Any, ...], tuple[Array, Array]] = {}  # each matrix, its panels
 
     def panels(self, matrix: Array) -> Array:
@@ -69,15 +69,16 @@ class Buffers:
 
     def narrow(self, x: Array, W: Array) -> Narrow:
         """Return the arrays for a layer's operands in bfloat16."""
-        if id(W) not in self._narrow:
+        key = id(x), id(W)
+        if key not in self._narrow:
             (n_panels, n_in, lanes), n_out = self.panels(x).shape, W.shape[1]
             shapes = (
                 *((n_panels, (n_in + 1) // 2, lanes), (n_panels, n_in, lanes // 2)),
                 *(((n_in + 1) // 2, n_out), (n_in, (n_out + 1) // 2)),
                 (n_panels, (n_out + 1) // 2, lanes),
             )
-            self._narrow[id(W)] = Narrow(*(aligned(shape, np.int32) for shape in shapes))
-        return self._narrow[id(W)]
+            self._narrow[key] = Narrow(*(aligned(shape, np.int32) for shape in shapes))
+        return self._narrow[key]
 
     def scratch(self, dW: Array) -> Array:
         """Return an array for some rows of a weight gradient, for each worker."""

@@ -64,6 +64,22 @@ def call_plain(typingctx, address):
 
 
 @intrinsic
+def call_function(typingctx, address, arguments):
+    """Call a C function with integers or pointers, a tuple of int64; return its int.
+
+    It ignores surplus arguments, and the upper halves of those that are shorter.
+    """
+
+    def generate(context, builder, signature, args):
+        values = [builder.extract_value(args[1], i) for i in range(arguments.count)]
+        kind = ir.FunctionType(I32, [I64] * arguments.count)
+        result = builder.call(builder.inttoptr(args[0], kind.as_pointer()), values)
+        return builder.sext(result, I64)
+
+    return types.int64(types.int64, types.UniTuple(types.int64, arguments.count)), generate
+
+
+@intrinsic
 def atomic_load(typingctx, address):
     """Read atomically the int64 at an address."""
 

@@ -53,7 +53,8 @@ class Partitioning:
 def choose_partitioning(calls: Sequence[Call], workers: int) -> Partitioning:
     """Choose how many of the first layers to partition by inputs."""
     layers = [call.arguments for call in calls if call.kernel == "dense_forward"]
-    if workers == 1 or not layers:
+    is_in_shards = len({id(layer["W"]) for layer in layers}) < len(layers)
+    if workers == 1 or not layers or is_in_shards:
         return Partitioning()
     x = layers[0]["x"]
     raw = next(

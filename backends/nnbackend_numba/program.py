@@ -34,12 +34,15 @@ class Program:
         self._workers = Workers(self.workers)
 
     def run(self, n: int) -> None:
-        """Run n steps."""
+        """Run n steps. Raises: the error of a C function that they call."""
         for done in range(0, n, STEPS_AT_ONCE):
             steps = min(STEPS_AT_ONCE, n - done)
             self._fill_coefficients(steps)
             is_worth_it = steps * self._multiplications >= MIN_PARALLEL_WORK
             self._workers.run(self._step.table, self._step.last_table, steps, is_worth_it)
+            for call, status in self._step.c_calls:
+                if status[0]:
+                    raise call.error(int(status[0]))
 
     def _fill_coefficients(self, n: int) -> None:
         """Store the coefficients of the update rule for each of the next n steps."""

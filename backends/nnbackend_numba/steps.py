@@ -55,13 +55,17 @@ def known(rows: int, dtype: Any, workers: int = 1, lanes: int = 1) -> dict[str, 
 
 
 class AbstractStep(ABC):
-    """What kernels give their operations to."""
+    """What kernels give their operations to.
+
+    c_calls: calls of C functions, each with its status: 0, or the number of an error.
+    """
 
     workers = lanes = 1
     is_narrow = False  # products have operands in bfloat16, see `narrow`
     phase = ""
     partitioning = Partitioning()
     buffers: Any = None  # see `buffers`; a direct call has none
+    c_calls: list[tuple[Any, Array]]
 
     def run(
         self,

@@ -20,6 +20,7 @@ import numpy as np
 
 from nnbackend.backend import philox
 from nnbackend.backend.formulas import Activation, Array, Loss, Namespace, Score, UpdateRule
+from nnbackend.backend.ranks import RankKernels
 from nnbackend.errors import ArgumentError, Fault, Mention
 
 # 2: sums and rates in `sum_dtype`, several types of devices in one spec.
@@ -35,7 +36,7 @@ FAR = 1e15  # limit before squaring, against overflow; 1 + FAR^2 equals FAR^2 in
 PRECISIONS = ("float32", "tf32", "bf16")  # of float32 matrix products
 
 
-class Backend(ABC):
+class Backend(RankKernels, ABC):
     """One device of one array library: six methods to implement, kernels to inherit or override.
 
     Any method raises DeviceMemoryError when an allocation fails; on the CPU, NumPy's MemoryError is
@@ -363,7 +364,7 @@ class Backend(ABC):
         """
         return nullcontext()
 
-    def release_memory(self) -> None:  # noqa: B027 - most libraries have no pool
+    def release_memory(self) -> None:
         """Empty the library's pool of freed memory, if it has one.
 
         The engine calls it after a MemoryError, before it retries with smaller parts.

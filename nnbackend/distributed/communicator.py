@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from nnbackend.distributed.c_calls import CCall, python_call
 from nnbackend.errors import ArgumentError, Fault
 from nnbackend.suggestions import suggest
 
@@ -58,6 +59,33 @@ class Communicator(ABC):
         n = self.n_shards // self.size
         return range(n * self.rank, n * (self.rank + 1))
 
+    def parts(self, n: int) -> list[slice]:
+        """Return the rows of this rank's shards of n rows.
+
+        >>> Alone().parts(20)[:3]
+        [slice(0, 2, None), slice(2, 5, None), slice(5, 7, None)]
+        """
+        of = self.n_shards
+        return [slice(n * i // of, n * (i + 1) // of) for i in self.shards]
+
+    def total(self, vectors: list[np.ndarray]) -> np.ndarray:
+        """Return the sum of all ranks' vectors (n,), of one dtype; they may be overwritten."""
+        mine = _tree(vectors)
+        if not self.is_fixed:
+            self.add(mine)
+            return mine
+        every = np.empty((self.size, mine.size), mine.dtype)
+        self.gather(mine.view(np.uint8), every.view(np.uint8))
+        return _tree([*every])
+
+    def c_gather(self, mine: np.ndarray, out: np.ndarray) -> CCall:
+        """Return `gather` of these arrays, of one dtype, as a call for compiled programs."""
+        return python_call(lambda: self.gather(mine.view(np.uint8), out.view(np.uint8)))
+
+    def c_add(self, vector: np.ndarray) -> CCall:
+        """Return `add` of this array as a call for compiled programs."""
+        return python_call(lambda: self.add(vector))
+
     @abstractmethod
     def gather(self, mine: np.ndarray, out: np.ndarray) -> None:
         """Fill `out` (size, n) with the vectors `mine` (n,) of all ranks, which are bytes."""
@@ -96,3 +124,12 @@ class Alone(Communicator):
 
     def abort(self, code: int) -> NoReturn:
         raise SystemExit(code)
+
+
+def _tree(vectors: list[np.ndarray]) -> np.ndarray:
+    """Return the sum of 1, 2, 4 or 8 vectors as a binary tree; the vectors are overwritten."""
+    while len(vectors) > 1:
+        for first, second in zip(vectors[::2], vectors[1::2], strict=True):
+            first += second
+        vectors = vectors[::2]
+    return vectors[0]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import numpy as np
 
+from nnbackend.distributed.c_calls import CCall
 from nnbackend.distributed.communicator import Communicator
 from nnbackend.errors import ArgumentError
 
@@ -25,6 +27,32 @@ class MPI(Communicator):
 
     def add(self, vector: np.ndarray) -> None:
         self.comm.Allreduce(self._mpi.IN_PLACE, vector)
+
+    def c_gather(self, mine: np.ndarray, out: np.ndarray) -> CCall:
+        n, byte, at = mine.nbytes, self._handle(self._mpi.BYTE), (mine.ctypes.data, out.ctypes.data)
+        arguments = (at[0], n, byte, at[1], n, byte, self._handle(self.comm))
+        return self._c_call("MPI_Allgather", arguments) or super().c_gather(mine, out)
+
+    def c_add(self, vector: np.ndarray) -> CCall:
+        kind = self._mpi.FLOAT if vector.dtype == np.float32 else self._mpi.DOUBLE
+        arguments = (
+            *(int(self._mpi.IN_PLACE), vector.ctypes.data, vector.size),
+            *map(self._handle, (kind, self._mpi.SUM, self.comm)),
+        )
+        return self._c_call("MPI_Allreduce", arguments) or super().c_add(vector)
+
+    def _handle(self, of: Any) -> int:
+        """Return the C handle of an object of mpi4py."""
+        return int(self._mpi._handleof(of))
+
+    def _c_call(self, name: str, arguments: tuple[int, ...]) -> CCall | None:
+        """Return the call of a function of the MPI library; None if its address is unknown."""
+        try:
+            function = getattr(ctypes.CDLL(self._mpi.__file__), name)
+        except (AttributeError, OSError):
+            return None
+        address = int(ctypes.cast(function, ctypes.c_void_p).value or 0)
+        return CCall(address, arguments, self._mpi.Exception)
 
     def maximum(self, numbers: Sequence[int]) -> list[int]:
         mine = np.array(numbers, np.int64)

@@ -11,6 +11,8 @@ import numpy as np
 
 from nnbackend import validation
 from nnbackend.backend.formulas import Array
+from nnbackend.backend.ranks import Exchange
+from nnbackend.data.file_rows import selected
 from nnbackend.data.host_rows import HostRows
 from nnbackend.data.preprocessing import Preprocessing
 from nnbackend.data.scalers import Scaler, fit_scaler
@@ -51,18 +53,24 @@ class TrainingData:
     metrics: tuple[str, ...] = ()
 
     def measured(
-        self, net: Network, theta: Array | None = None, metrics: Sequence[str] | None = None
-    ) -> dict[str, float]:
+        self, net: Network, theta: Array | None = None, metrics: Sequence[str] | None = None,
+        ranks: Exchange | None = None,
+    ) -> dict[str, float]:  # fmt: skip
         """Return metrics of the validation rows, each row counted once; by default its metrics.
 
-        theta (P,): other parameters than the network's.
+        theta (P,): other parameters than the network's.  ranks: share the rows.
         """
         names = self.metrics if metrics is None else metrics
         if not names or self.validation is None:
             return {}
         x, y, _ = self.validation
         known = self.preprocessing
-        out = net.outputs(x, known.scaler, theta=theta)
+        if ranks is None:
+            out = net.outputs(x, known.scaler, theta=theta)
+        else:
+            parts = [selected(x, rows) for rows in ranks.parts(len(y)) if rows.start < rows.stop]
+            outs = [net.outputs(part, known.scaler, theta=theta) for part in parts]
+            out = np.concatenate([one for of_rank in ranks.share(outs) for one in of_rank])
         n_classes = classes_measured(net, y, known)
         if n_classes:
             codes = y if y.ndim == 1 else y[:, 0] if net.n_out == 1 else y.argmax(axis=1)

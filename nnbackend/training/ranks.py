@@ -9,23 +9,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from functools import partial
 from typing import TypeVar
 
-import numpy as np
-
 from nnbackend.backend import Backend
-from nnbackend.backend.base import WEIGHT
 from nnbackend.backend.formulas import Array
 from nnbackend.distributed import Communicator
 from nnbackend.errors import NNBackendError
 from nnbackend.network.evaluation.sums import SLOTS
-from nnbackend.network.losses import Loss
 from nnbackend.network.network import Network
-from nnbackend.network.workspace import DropoutSource, Workspace
-from nnbackend.training.batching import Batch, BatchLoader
+from nnbackend.network.workspace import DropoutSource
+from nnbackend.training.batching import BatchLoader
 from nnbackend.training.interrupt import SIGNALS, InterruptGuard
-from nnbackend.training.micro_batches import uncaptured
 
 T = TypeVar("T")
 
@@ -86,94 +80,58 @@ def new_shared_pass(
     Shapes: `grad` (P,) is the gradient of the whole mini-batch at the end, on every rank.
     """
     backend, communicator = net.backend, ranks.communicator
-    layers, loss = net.for_training()
-    numbers = communicator.shards
-    slots = [backend.zeros((net.layout.size,), net.dtype) for _ in numbers]
-    sums = [backend.zeros((SLOTS,), backend.sum_dtype) for _ in numbers]
-    # Each shard is captured alone: what a recording does may depend on all of it.
-    capture = uncaptured if loader.is_gathered else backend.capture
-    passes = []
-    for number, slot, sums_of in zip(numbers, slots, sums, strict=True):
-        first, end = (rows * i // communicator.n_shards for i in (number, number + 1))
-        if end > first:
-            batch = loader.new_part(end - first)
-            space = net.workspace(batch.x, layers, grad=slot, dropout=dropout)
-            for _, buffers in space.chain:
-                buffers.first_row = first  # addresses the dropout masks of these rows
-            passes.append(
-                capture(partial(_pass, loss, loader, batch, clock, first, space, sums_of))
-            )
-
-    total = _Total(net, communicator)
+    shards, slots, parts = list[_Shard](), list[Array](), communicator.parts(rows)
+    for part in parts:
+        slot = grad if len(parts) == 1 else backend.zeros((net.layout.size,), net.dtype)
+        shards.append(_Shard(net, loader, part.start, part.stop - part.start, slot, dropout))
+        slots.append(slot)
+    figures, deltas = [shard.figures for shard in shards], [shard.delta for shard in shards]
 
     def compute() -> None:
-        for sums_of in sums:
-            backend.fill(sums_of, 0.0)
-        for run in passes:
-            run(1)
-        vector, figures = total.of(slots, sums)
-        backend.to_device(vector, out=grad)
-        all_figures = backend.to_host(totals) + figures
-        backend.to_device(all_figures.astype(backend.sum_dtype), out=totals)
+        for shard in shards:
+            shard.forward(clock)
+        backend.share_loss(communicator, figures, deltas, totals)
+        for shard in shards:
+            shard.backward()
+        backend.share_gradient(communicator, slots, grad)
 
     return compute
 
 
-def _pass(
-    loss: Loss, loader: BatchLoader, batch: Batch, clock: Array, first: int, space: Workspace,
-    sums: Array,
-) -> None:  # fmt: skip
-    """Compute the gradient of the rows of a mini-batch from row `first` on."""
-    loader.load_part(batch, clock, first)
-    out = space.forward()
-    loader.net.backend.loss_and_delta(loss, out, batch.y, batch.weight, space.out.delta, sums)
-    space.backward()
+class _Shard:
+    """Some rows of every mini-batch, from row `first` on, which may be none.
 
+    figures (4,): its sums, as `totals`.  delta: that of its outputs, or None without rows.
+    grad (P,): its gradient.
+    """
 
-class _Total:
-    """The sums over the shards of all ranks, of gradients and of losses."""
+    def __init__(
+        self, net: Network, loader: BatchLoader, first: int, rows: int, grad: Array,
+        dropout: DropoutSource | None,
+    ) -> None:  # fmt: skip
+        self.loader, self.first, self.rows, self.grad = loader, first, rows, grad
+        self.backend, self.delta = net.backend, None
+        layers, self.loss = net.for_training()
+        self.figures = net.backend.zeros((SLOTS,), net.backend.sum_dtype)
+        if rows:
+            self.batch = loader.new_part(rows)
+            self.space = net.workspace(self.batch.x, layers, grad=grad, dropout=dropout)
+            self.delta = self.space.out.delta
+            for _, buffers in self.space.chain:
+                buffers.first_row = first  # addresses the dropout masks of these rows
 
-    def __init__(self, net: Network, communicator: Communicator) -> None:
-        self.communicator, self.backend, self.dtype = communicator, net.backend, np.dtype(net.dtype)
-        self.tiny = float(np.finfo(self.dtype).smallest_normal)
-        n_bytes = net.layout.size * self.dtype.itemsize
-        self.vector = slice(0, n_bytes)
-        self.figures = slice(-(-n_bytes // 8) * 8, -(-n_bytes // 8) * 8 + 8 * SLOTS)
-        self.mine = np.zeros(self.figures.stop, np.uint8)
-        self.all = np.zeros((communicator.size, self.figures.stop), np.uint8)
+    def forward(self, clock: Array) -> None:
+        """Compute the outputs, their losses and deltas."""
+        self.backend.fill(self.figures, 0.0)
+        if not self.rows:
+            self.backend.fill(self.grad, 0.0)
+            return
+        batch = self.batch
+        self.loader.load_part(batch, clock, self.first)
+        out = self.space.forward()
+        self.backend.loss_and_delta(self.loss, out, batch.y, batch.weight, self.delta, self.figures)
 
-    def of(self, slots: list[Array], sums: list[Array]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the mean gradient (P,), and the sums of losses and weights (SLOTS,).
-
-        The slots (P,) of this rank's shards are overwritten.
-        """
-        figures = [_on_host(self.backend, one).astype(np.float64) for one in sums]
-        vectors = [_on_host(self.backend, slot) for slot in slots]
-        for vector, figure in zip(vectors, figures, strict=True):
-            vector *= self.dtype.type(figure[WEIGHT])
-        self.mine[self.vector] = _tree(vectors).view(np.uint8)
-        self.mine[self.figures] = _tree(figures).view(np.uint8)
-        if self.communicator.is_fixed:
-            self.communicator.gather(self.mine, self.all)
-            vector = _tree([*self.all[:, self.vector].view(self.dtype)])
-            figure = _tree([*self.all[:, self.figures].view(np.float64)])
-        else:
-            vector = self.mine[self.vector].view(self.dtype)
-            figure = self.mine[self.figures].view(np.float64)
-            self.communicator.add(vector)
-            self.communicator.add(figure)
-        vector /= self.dtype.type(figure[WEIGHT] + self.tiny)  # all weights may be 0
-        return vector, figure
-
-
-def _tree(vectors: list[np.ndarray]) -> np.ndarray:
-    """Return the sum of 1, 2, 4 or 8 vectors as a binary tree; the vectors are overwritten."""
-    while len(vectors) > 1:
-        for first, second in zip(vectors[::2], vectors[1::2], strict=True):
-            first += second
-        vectors = vectors[::2]
-    return vectors[0]
-
-
-def _on_host(backend: Backend, array: Array) -> np.ndarray:
-    return array if isinstance(array, np.ndarray) else backend.to_host(array)
+    def backward(self) -> None:
+        """Compute the gradient."""
+        if self.rows:
+            self.space.backward()

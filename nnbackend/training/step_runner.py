@@ -158,8 +158,9 @@ class StepRunner:
                 steps = existing.pop()
             else:
                 step = self.builder.new_step(rows, most)
-                is_whole = most == rows and not self.loader.is_gathered and self.ranks is None
-                steps = backend.capture(step) if is_whole else uncaptured(step)
+                is_whole = most == rows and not self.loader.is_gathered
+                can_capture = is_whole and (self.ranks is None or backend.captures_exchanges)
+                steps = backend.capture(step) if can_capture else uncaptured(step)
             steps(n)
             return steps
 

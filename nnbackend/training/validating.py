@@ -14,15 +14,16 @@ class _Runner(Protocol):
 
 
 def validate(run: Run, runner: _Runner) -> dict[str, float]:
-    """Evaluate the validation rows; free the memory of prepared steps if it is needed."""
+    """Evaluate the validation rows, which ranks share; free the memory of steps if needed."""
     data, scaler = run.data, run.data.preprocessing.scaler
     assert data.validation is not None
+    ranks = None if run.ranks is None else run.ranks.communicator
     while True:
         try:
             return run.net.evaluate_prepared(
-                *data.validation, data.score, scaler=scaler, theta=run.state.weights
-            ) | data.measured(run.net, run.state.weights)
+                *data.validation, data.score, scaler=scaler, theta=run.state.weights, ranks=ranks
+            ) | data.measured(run.net, run.state.weights, ranks=ranks)
         except MemoryError:
-            if not runner.can_free_memory():
+            if ranks is not None or not runner.can_free_memory():
                 raise
         runner.free_memory()

@@ -12,6 +12,7 @@ import numpy as np
 from nnbackend import validation
 from nnbackend.backend import Backend
 from nnbackend.backend.formulas import Array
+from nnbackend.backend.ranks import Exchange
 from nnbackend.data.row_scaler import RowScaler
 from nnbackend.data.scalers import Scaler
 from nnbackend.network.evaluation.passes import RowPasses, all_outputs, mean_scores
@@ -85,10 +86,12 @@ class DataSetMethods(ABC):
         *,
         scaler: Scaler | None = None,
         theta: Array | None = None,
+        ranks: Exchange | None = None,
     ) -> dict[str, float]:
         """Evaluate validated rows, targets and weights.
 
         scaler: scales raw rows.  theta (P,): other parameters than the network's.
+        ranks: share the rows, and have the same result.
         """
         layers, loss = self.for_training()
         last, xp, backend = self.layers[-1], self.backend.xp, self.backend
@@ -100,7 +103,9 @@ class DataSetMethods(ABC):
                 return last.activation.value(out, xp)
 
         passes = self._passes(scaler, layers=layers, theta=theta)
-        return mean_scores(passes, x, y, weight, loss=loss, score=score, activate=activate)
+        return mean_scores(
+            passes, x, y, weight, loss=loss, score=score, activate=activate, ranks=ranks
+        )
 
     def score_for(self, y: np.ndarray) -> Score:
         """Return the score of targets: accuracy for classes, r2 for values."""

@@ -11,6 +11,8 @@ import numpy as np
 from nnbackend.backend import Backend
 from nnbackend.backend.base import LOSS, SCORE, WEIGHT
 from nnbackend.backend.formulas import Array
+from nnbackend.backend.ranks import Exchange
+from nnbackend.data.file_rows import selected
 from nnbackend.data.row_scaler import RowScaler
 from nnbackend.network.evaluation.scores import SQUARED_ERROR, Score
 from nnbackend.network.evaluation.sums import Sums
@@ -137,18 +139,51 @@ def mean_scores(
     loss: Loss,
     score: Score,
     activate: Callable[[Array], Array],
+    ranks: Exchange | None = None,
 ) -> dict[str, float]:
     """Return the mean "loss" and the mean score of all rows.
 
     activate: returns the output activations, where the last layer of a pass returns z.
+    ranks: share the rows.
 
     Shapes: x (n, I); y (n,) labels or (n, O); weight (n,).
+    """
+
+    def add(out: Array, target: Array, w: Array | None, delta: Array, totals: Array) -> None:
+        passes.backend.add_score(score, activate(out), target, w, totals)
+        passes.backend.loss_and_delta(loss, out, target, w, delta, totals)
+
+    if ranks is None:
+        sums = _sums(passes, x, y, weight, add)
+    else:
+        found = []
+        for rows in ranks.parts(len(y)):
+            w = None if weight is None else weight[rows]
+            found.append(_sums(passes, selected(x, rows), y[rows], w, add))
+        sums = ranks.total(found)
+    value = float(sums[SCORE] / sums[WEIGHT])
+    if score is SQUARED_ERROR:
+        value = _r2(value, y, weight)
+    return {"loss": float(sums[LOSS] / sums[WEIGHT]), score.name: value}
+
+
+def _sums(
+    passes: RowPasses,
+    x: Array,
+    y: np.ndarray,
+    weight: np.ndarray | None,
+    add: Callable[[Array, Array, Array | None, Array, Array], None],
+) -> np.ndarray:
+    """Return the sums (SLOTS,) over all rows.
+
+    add: adds those of some rows, from their outputs, targets and weights; it may use the next
+    array, of the form of the outputs.
     """
     backend, running = passes.backend, Sums(passes.backend)
     totals, before = running.totals, backend.zeros((4,), backend.sum_dtype)
     unused: Array | None = None
 
-    def add(start: int, space: Workspace) -> None:
+    def use(start: int, space: Workspace) -> None:
         nonlocal unused
         part = slice(start, start + space.rows)
         backend.copy(totals, before)
@@ -159,20 +194,15 @@ def mean_scores(
             if unused is None or unused.shape != out.shape:
                 unused = None  # frees its memory before the next allocation
                 unused = backend.empty(tuple(out.shape), passes.dtype)
-            backend.add_score(score, activate(out), target, w, totals)
-            backend.loss_and_delta(loss, out, target, w, unused, totals)
+            add(out, target, w, unused, totals)
         except MemoryError:  # `run` repeats these rows in smaller parts
             unused = None
             backend.copy(before, totals)
             raise
         running.flush()
 
-    passes.run(x, add)
-    sums = running.read()
-    value = float(sums[SCORE] / sums[WEIGHT])
-    if score is SQUARED_ERROR:
-        value = _r2(value, y, weight)
-    return {"loss": float(sums[LOSS] / sums[WEIGHT]), score.name: value}
+    passes.run(x, use)
+    return running.read()
 
 
 def _can_be_read_in_place(part: Array, dtype: str) -> bool:
