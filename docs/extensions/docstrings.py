@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from public_names import documented
+from public_names import Entry, documented
 
 import nnbackend
 
@@ -265,6 +265,9 @@ def shorten(
 
 def process(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
     """Replace the lines of a docstring; a handler of autodoc."""
+    if what == "data":  # the docstring would be that of its type
+        lines[:] = [prose(Entry(name, thing).text), ""]
+        return
     lines[:] = translate(name, what, thing, lines)
     if what in ("function", "method"):
         returns = inspect.signature(thing).return_annotation

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import nnbackend
 
@@ -73,7 +73,18 @@ class Entry:
         """The directive of autodoc for it."""
         if inspect.isclass(self.value):
             return "autoexception" if issubclass(self.value, Exception) else "autoclass"
-        return "autofunction" if callable(self.value) else "autodata"
+        return "autofunction" if inspect.isroutine(self.value) else "autodata"
+
+    @property
+    def text(self) -> str:
+        """Its docstring; of a constant its keys or values."""
+        if self.directive != "autodata":
+            return inspect.getdoc(self.value) or ""
+        if isinstance(self.value, dict):
+            return f"A dictionary with the keys {', '.join(map(repr, self.value))}."
+        values = get_args(self.value)
+        names = [getattr(each, "__name__", repr(each)) for each in values]
+        return f"One of {', '.join(names)}."
 
 
 def module_of(name: str) -> ModuleType:
@@ -136,7 +147,12 @@ def entries(page: Page) -> tuple[Entry, ...]:
             value = getattr(module, part)
             if not any(value is known for known in top):
                 found.append(_entry(f"nnbackend.{name}.{part}", value))
-    return tuple(found)
+    return tuple(sorted(found, key=_order)) if page.modules and not page.names else tuple(found)
+
+
+def _order(entry: Entry) -> int:
+    """Functions first, then classes, then constants."""
+    return ("autofunction", "autoclass", "autoexception", "autodata").index(entry.directive)
 
 
 @cache

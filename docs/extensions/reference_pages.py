@@ -40,9 +40,7 @@ def _page(page: Page) -> Iterator[str]:
     yield from (*_title(page.title, "="), page.about, "")
     yield from (".. list-table::", "   :class: names", "   :widths: 30 70", "")
     for entry in entries(page):
-        first = (inspect.getdoc(entry.value) or "").partition("\n")[0]
-        if entry.directive == "autodata":
-            first = ""
+        first = entry.text.partition("\n")[0]
         yield f"   * - {_link(entry)}"
         yield f"     - {prose(first)}".rstrip()
     yield ""
