@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from mpi_processes import MPIEXEC, lacking
 from rows import ROWS, make_or_skip
 
 from nnbackend.backend import Backend
@@ -28,6 +29,14 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 def rng() -> np.random.Generator:
     """Return a host generator with a fixed seed, of the engine's kind."""
     return np.random.Generator(np.random.Philox(0))
+
+
+@pytest.fixture
+def mpiexec() -> str:
+    """Return the path of mpiexec; skip, with the reason, if it starts no processes."""
+    if reason := lacking():
+        pytest.skip(reason)
+    return str(MPIEXEC)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import csv
 import hashlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pytest
+from mpi_processes import OPEN_MPI
 
 import nnbackend as nn
 from nnbackend.distributed import Alone, Communicator, as_communicator
@@ -268,32 +268,8 @@ def test_communicators_that_are_none() -> None:
 
 # ---- processes ----------------------------------------------------------------------------------
 
-MPIEXEC = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH')}")
-OPEN_MPI = {
-    "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
-    "OMPI_MCA_mpi_yield_when_idle": "1",
-}  # fmt: skip
 RUN = "train digits --device numpy --hidden 20 --epochs 4 --quiet --json --momentum 0.9"
 WORDS = [*RUN.split(), "--optimizer", "sgd", "--dropout", "0.2", "--clip-norm", "1"]
-
-
-@pytest.fixture(scope="module")
-def mpiexec() -> str:
-    pytest.importorskip("mpi4py", reason="the extra mpi is not installed")
-    if MPIEXEC is None:
-        pytest.skip("mpiexec is not installed")
-    code = "from mpi4py import MPI; MPI.COMM_WORLD.allgather(1)"
-    try:
-        tried = subprocess.run(
-            [MPIEXEC, "-n", "2", sys.executable, "-c", code],
-            env={**os.environ, **OPEN_MPI}, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        pytest.skip("mpiexec starts no processes here within a minute")
-    if tried.returncode:
-        pytest.skip(f"mpiexec starts no processes here: {tried.stderr[-200:]}")
-    return MPIEXEC
 
 
 def start(mpiexec: str, size: int, words: Sequence[str]) -> subprocess.Popen[str]:

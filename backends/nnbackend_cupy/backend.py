@@ -12,7 +12,7 @@ import functools
 import inspect
 import logging
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -23,7 +23,7 @@ from cupy.cuda.memory import OutOfMemoryError
 from nnbackend.backend import Backend
 from nnbackend.backend.base import BATCH
 from nnbackend.backend.formulas import Activation, Array
-from nnbackend_cupy import failures, namespace
+from nnbackend_cupy import failures, namespace, nccl
 from nnbackend_cupy.blaslt import BlasLt, Refused
 from nnbackend_cupy.capturing import Captures
 from nnbackend_cupy.kernel_cache import Launch
@@ -123,6 +123,7 @@ class CuPyBackend(Backend):
         self._fallbacks: dict[str, str] = {}  # kernel -> why CuPy replaced it
         self._thread_state = ThreadState()
         self._others: weakref.WeakValueDictionary[Any, Backend] = weakref.WeakValueDictionary()
+        self._rank_sums: weakref.WeakKeyDictionary[Any, nccl.RankSums] = weakref.WeakKeyDictionary()
         self.uses_narrow = self.uses_fused = self.uses_tall = True
         self.narrow_grid: Grid | None = None
         with self.active():
@@ -324,6 +325,45 @@ class CuPyBackend(Backend):
             cupy.take(data, rows, axis=0, out=out)
         else:
             out[...] = cupy.take(data, rows, axis=0)  # the assignment converts
+
+    # ---- ranks ------------------------------------------------------------------------------
+
+    @property
+    def captures_exchanges(self) -> bool:  # type: ignore[override]
+        """Whether NCCL adds gradients on the GPUs; without it they travel through host memory."""
+        return nccl.lacking() is None
+
+    def share_loss(
+        self, ranks: Any, figures: Sequence[Array], deltas: Sequence[Array | None], totals: Array
+    ) -> None:
+        self._streams.join()
+        if (sums := self._sums_of(ranks)) is not None:
+            sums.share_loss(figures, deltas, totals)
+        else:
+            super().share_loss(ranks, figures, deltas, totals)
+
+    def share_gradient(self, ranks: Any, parts: Sequence[Array], gradient: Array) -> None:
+        self._streams.join()
+        if (sums := self._sums_of(ranks)) is not None:
+            sums.add(parts, gradient)
+        else:
+            super().share_gradient(ranks, parts, gradient)
+
+    def _sums_of(self, ranks: Any) -> nccl.RankSums | None:
+        """Return the sums over ranks by NCCL; None, and log it once, without NCCL."""
+        reason = nccl.lacking()
+        if reason is not None:
+            if "nccl" not in self._fallbacks:
+                self._fallbacks["nccl"] = reason
+                LOG.warning(
+                    "gradients of the ranks travel through host memory, and steps are not "
+                    "captured, as NCCL is missing (%s): pip install 'nnbackend[nccl13]', or nccl12",
+                    reason,
+                )
+            return None
+        if ranks not in self._rank_sums:
+            self._rank_sums[ranks] = nccl.RankSums(ranks)
+        return self._rank_sums[ranks]
 
     # ---- steps ------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ KERNELS = frozenset(
         *("dropout_forward", "dropout_backward", "loss_and_delta", "add_score"),
         *("add_penalty", "clip_norm", "optimizer_step", "max_norm", "average"),
         *("tick", "gather_rows", "scale_rows", "copy", "fill"),
+        *("share_loss", "share_gradient"),
     }
 )
 

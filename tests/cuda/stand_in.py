@@ -7,6 +7,7 @@ what CUDA or CuPy refuse: allocations, synchronization, copies to and from the h
 
 from __future__ import annotations
 
+import ctypes
 import math
 import sys
 import weakref
@@ -440,6 +441,45 @@ class Cupy(ModuleType):
         return call
 
 
+class Nccl:
+    """The module `cupy.cuda.nccl`; host memory travels between the ranks.
+
+    ranks: what moves it.
+    """
+
+    NCCL_FLOAT32, NCCL_FLOAT64, NCCL_SUM = 7, 8, 0
+    ranks: Any = None
+
+    def get_version(self) -> int:
+        return 23000
+
+    def get_unique_id(self) -> bytes:
+        return bytes(128)
+
+    def NcclCommunicator(self, size: int, unique: bytes, rank: int) -> Nccl:
+        assert (size, unique, rank) == (self.ranks.size, bytes(128), self.ranks.rank)
+        return self
+
+    def allReduce(
+        self, source: int, target: int, count: int, kind: int, operation: int, stream: int
+    ) -> None:
+        assert (source, operation, stream) == (target, self.NCCL_SUM, STATE.stream.ptr)
+        vector = self._at(target, count, kind)
+        STATE.do(lambda: self.ranks.add(vector))
+
+    def allGather(self, source: int, target: int, count: int, kind: int, stream: int) -> None:
+        assert stream == STATE.stream.ptr
+        mine, every = self._at(source, count, kind), self._at(target, count * self.ranks.size, kind)
+        rows = every.view(np.uint8).reshape(self.ranks.size, -1)
+        STATE.do(lambda: self.ranks.gather(mine.view(np.uint8), rows))
+
+    def _at(self, address: int, count: int, kind: int) -> np.ndarray:
+        """Return the array at an address."""
+        item = {self.NCCL_FLOAT32: ctypes.c_float, self.NCCL_FLOAT64: ctypes.c_double}[kind]
+        STATE.at(address, count * ctypes.sizeof(item))
+        return np.ctypeslib.as_array((item * count).from_address(address))
+
+
 def _empty(shape: Any, dtype: Any = "float64") -> ndarray:
     STATE.reserve(math.prod(np.atleast_1d(shape).tolist()) * np.dtype(dtype).itemsize)
     array = np.empty(shape, dtype)
@@ -480,7 +520,7 @@ def make_cupy() -> dict[str, ModuleType]:
         compiler=SimpleNamespace(CompileException=CompileException),
         driver=SimpleNamespace(CUDADriverError=CUDADriverError),
         get_current_stream=lambda: STATE.stream, using_allocator=_using_allocator,
-        alloc_pinned_memory=lambda n_bytes: bytearray(-(-n_bytes // 512) * 512),
+        alloc_pinned_memory=lambda n_bytes: bytearray(-(-n_bytes // 512) * 512), nccl=Nccl(),
     )  # fmt: skip
     pool = SimpleNamespace(free_all_blocks=lambda: None)
     cupy.__dict__.update(
@@ -493,6 +533,7 @@ def make_cupy() -> dict[str, ModuleType]:
 
 MODULES = (
     "namespace",
+    "nccl",
     "blaslt",
     "failures",
     "streams",
