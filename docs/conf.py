@@ -57,6 +57,9 @@ exclude_patterns = ["_build", "generated/gallery.md"]
 
 HERE = Path(__file__).parent
 GENERATED = HERE / "generated"
+sys.path.insert(0, str(HERE / "extensions"))
+extensions += ["lessons"]  # runs them
+html_extra_path = ["generated/extra"]  # their notebooks and replays
 
 
 def commands() -> str:
@@ -169,6 +172,8 @@ run_blocks("backprop.md", "python")
 
 def name_files(app: Any, page: str, source: list[str]) -> None:
     """Replace links to the repository's files by their names, as the site does not have them."""
+    if "/" in page:
+        return  # in a folder of docs, ../ is docs
     source[0] = re.sub(r"\[([^\]]*)\]\(\.\./([^)]*)\)", r"\1 (`\2` in the repository)", source[0])
 
 

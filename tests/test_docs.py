@@ -29,7 +29,8 @@ import nnbackend as nn
 
 PAGES = sorted(
     path.relative_to(DOCS).as_posix()
-    for path in (*DOCS.glob("*.md"), *DOCS.glob("es/*.md"))
+    for pattern in ("*.md", "es/*.md", "course/*.md", "es/course/*.md")
+    for path in DOCS.glob(pattern)
     if path.name != "results.md"  # made by a script; tests/test_published.py
 )
 LANGUAGES = {"python", "sh", "text", "toml"}
@@ -42,6 +43,7 @@ PREAMBLES = {
 }
 PICTURES = "pictures.md"  # the site runs its commands as it is built
 OWN_BACKEND = "write-a-backend.md"  # its blocks are files of a package
+LESSONS = [page for page in PAGES if "course/" in page]  # tests/test_course.py runs them
 FENCE = re.compile(
     r"(?:<!-- (?P<mark>not run|needs): (?P<why>[^>]+) -->\n)?"
     r"^(?P<indent> *)```(?P<language>\S*)[^\n]*\n(?P<text>.*?)^(?P=indent)```$",
@@ -113,7 +115,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     pages = {}
     for page in PAGES:
         blocks = [block.text for block in _blocks(page, "python") if block.runs]
-        if blocks and page != OWN_BACKEND:
+        if blocks and page not in (OWN_BACKEND, *LESSONS):
             pages[page] = "\n".join([PREAMBLES.get(page, ""), *blocks]), str(folder / page)
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", RUNNER], input=json.dumps(pages),
@@ -127,7 +129,11 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize(
     "page",
-    [p for p in PAGES if p != OWN_BACKEND and any(b.runs for b in _blocks(p, "python"))],
+    [
+        page
+        for page in PAGES
+        if page not in (OWN_BACKEND, *LESSONS) and any(b.runs for b in _blocks(page, "python"))
+    ],
 )
 def test_the_python_of_a_page_runs(page: str, ran: dict[str, list[str]]) -> None:
     printed, error = ran[page]
@@ -398,3 +404,21 @@ def test_the_pictures_on_the_site_are_drawn(site: Path) -> None:
     for kind in KINDS:
         assert any(name.startswith(kind) for name in images), f"{kind} is not among {images}"
     assert "network.svg" in images
+
+
+@pytest.mark.parametrize("folder", ["course", "es/course"])
+def test_the_lessons_on_the_site_have_outputs_notebooks_and_replays(
+    site: Path, folder: str
+) -> None:
+    for page in LESSONS:
+        where, _, name = page.removesuffix(".md").rpartition("/")
+        if where != folder or name == "index":
+            continue
+        text = (site / f"{page.removesuffix('.md')}.html").read_text(encoding="utf-8")
+        assert f'href="{name}.ipynb" download' in text
+        assert "highlight-text" in text, "shows what the blocks print"
+        notebook = json.loads((site / folder / f"{name}.ipynb").read_text(encoding="utf-8"))
+        assert notebook["cells"][0]["source"].startswith("# L")
+        for link in re.findall(r'href="([\w./-]*(?:replay|steps)\.html)', text):
+            path = (site / folder / link).resolve()
+            assert 20_000 < path.stat().st_size < 300_000, link

@@ -20,6 +20,11 @@ SLOW_SECONDS = 0.4  # between two distributions while a run is shown
 EVALUATED = 2000  # training rows of the figures
 PHI_AT = np.linspace(-6.0, 6.0, 97)  # where activations are drawn
 CURVE = ["epoch", "step", "train_loss", "valid_loss", "valid_score"]
+# The lesson of the course (docs/course) that explains each hint.
+LESSONS = {
+    "saturated": 2, "dead": 2, "step": 2, "symmetric": 4, "rising": 6, "plateau": 6, "majority": 6,
+    "overfit": 7, "vanishing": 8, "exploding": 8,
+}  # fmt: skip
 
 
 def setup(controls: Controls) -> dict[str, Any]:
@@ -155,7 +160,10 @@ class Show:
             return {
                 "figures": figures(controls),
                 "histograms": hints.histograms(sample),
-                "hints": hints.hints(phase, sample, controls.curve.rows),
+                "hints": [
+                    {**hint, "lesson": LESSONS[hint["code"]]}
+                    for hint in hints.hints(phase, sample, controls.curve.rows)
+                ],
                 "algorithm": controls.algorithm.facts(),
             }
 

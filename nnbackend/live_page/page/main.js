@@ -155,10 +155,10 @@ function drawFigures(setup, frame) {
 }
 
 function drawHints(frame) {
-  const texts = (frame.hints || []).map((hint) => t(`h_${hint.code}`, {
+  const texts = (frame.hints || []).map((hint) => `${t(`h_${hint.code}`, {
     ...hint, share: hint.share === undefined ? '' : Math.round(100 * hint.share),
     ratio: hint.ratio === undefined ? '' : short(hint.ratio),
-  }));
+  })} ${t('see_lesson', { n: hint.lesson, title: t(`lesson_${hint.lesson}`) })}`);
   const key = texts.join('\n') + getLanguage();
   if ($('hints').dataset.key === key) return;
   $('hints').dataset.key = key;

@@ -64,6 +64,8 @@ const TEXTS = {
     h_overfit: 'The cost of the held-out rows has risen since epoch {epoch} while that of training falls: over-fitting. Try L2, dropout, fewer units, or stop there.',
     h_plateau: 'The cost hardly falls. Try a larger η, other initial weights, or more units.',
     h_majority: 'Every row gets the same class. Train longer, try a larger η, or look at the scaling.',
+    see_lesson: 'Lesson {n} of the course: {title}.', lesson_2: 'Activation functions', lesson_4: 'One update by hand',
+    lesson_6: 'Learning rate, adaptive rates, momentum', lesson_7: 'Over-fitting and its three cures', lesson_8: 'Deep networks',
   },
   es: {
     title: 'nnbackend live', run: 'Entrenar', pause: 'Pausa', step: 'Paso', epoch: 'Época', epochs: 'Épocas',
@@ -128,6 +130,8 @@ const TEXTS = {
     h_overfit: 'El costo de las filas reservadas sube desde la época {epoch} mientras baja el de entrenamiento: overfitting. Pruebe L2, dropout, menos unidades, o deténgase allí.',
     h_plateau: 'El costo casi no baja. Pruebe una η mayor, otros pesos iniciales o más unidades.',
     h_majority: 'Todas las filas reciben la misma clase. Entrene más, pruebe una η mayor o revise la escala.',
+    see_lesson: 'Lección {n} del curso: {title}.', lesson_2: 'Funciones de activación', lesson_4: 'Una actualización a mano',
+    lesson_6: 'Tasa de aprendizaje, tasas adaptativas, momentum', lesson_7: 'El sobreajuste y sus tres remedios', lesson_8: 'Redes profundas',
   },
 };
 
