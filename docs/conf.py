@@ -57,7 +57,6 @@ exclude_patterns = ["_build", "generated/gallery.md"]
 
 HERE = Path(__file__).parent
 GENERATED = HERE / "generated"
-sys.path.insert(0, str(HERE / "extensions"))
 extensions += ["lessons"]  # runs them
 html_extra_path = ["generated/extra"]  # their notebooks and replays
 

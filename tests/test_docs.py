@@ -357,7 +357,7 @@ class Loaded(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = {name: value or "" for name, value in attrs}
         self._code += tag in ("code", "pre", "script", "style")
-        self.formulas += tag == "math"
+        self.formulas += tag == "math" and "alttext" in given  # a long one has several elements
         if tag in ("script", "img", "source", "iframe", "video"):
             self.addresses.append(given.get("src", ""))
         if tag == "link" and given.get("rel") in ("stylesheet", "preload", "icon", "preconnect"):
