@@ -56,36 +56,35 @@ def load(
 ) -> Dataset:
     """Read a built-in set, a file, a table of a database or a frame as training data.
 
-    `source` is a built-in name (digits, iris, wine, breast_cancer, diabetes, xor, spirals) or a
-    path: .csv, .tsv, .txt or .data (also .gz), .parquet, .npz (arrays x and y), .npy (NAME_x.npy
-    with NAME_y.npy beside it, memory-mapped), or an IDX folder or file. A folder, or a pattern such
-    as "data/*.npz", of .npy (x-NAME.npy with y-NAME.npy), .npz or .parquet files of numbers is read
-    in parts. Write `./iris` for a file with the name of a built-in set. It may also be the URL of a
-    database, as in sqlite:///shop.db?table=orders, of which `query` selects other rows, or a frame
-    of pandas, polars, Arrow or another library that narwhals knows.
-
-    `target` is a column's name or index (negative from the end). **The default is the last
-    column,** or the first if its name is label, target, class or y. For .npz it names the array of
-    targets, "y" by default. `header` sets whether a .csv has a header, if detection fails.
-
-    `task` None infers the task. Text and booleans are classes; numbers with a fraction are
-    regression. Whole numbers are classes if there are one or two different values, or up to 20 (if
-    each occurs twice on average), and regression if there are more than 100. Otherwise `task` is
-    required.
-
-    `missing` "fill" uses a table's rows with missing values, "drop" drops them and counts them in
-    `n_dropped`, "error" refuses them; arrays with missing values are refused unless "drop". A row
-    without a target is dropped.
-
-    `column` overrules the kinds of columns: {name: kind} or ["name=kind"], where a kind is number,
-    yes/no, category, date, id or text. `categorical` are columns of categories whose values look
-    like numbers, such as postal codes; `ignore` are columns to ignore. `decimal` is the decimal
-    sign, "." or ",", of numbers such as 1,234 that could be either, `encoding` that of a text
-    file. `coding`, the `columns` of an earlier data set, reads a table in the same way as that one;
-    the target may then be absent. `training`, a function of the data set without features, returns
-    the positions of the rows to which a table's columns are fitted; all by default. `group` is a
-    column that says which rows belong together, so no feature: see `Dataset.keys`. `positive` is
-    the class that becomes the second of two; by default the last in sorted order.
+    source: a built-in name (digits, iris, wine, breast_cancer, diabetes, xor, spirals); or a path:
+        .csv, .tsv, .txt or .data (also .gz), .parquet, .npz (arrays x and y), .npy (NAME_x.npy
+        with NAME_y.npy beside it, memory-mapped), or an IDX folder or file; ./iris is a file with
+        the name of a built-in set; a folder, or a pattern such as "data/*.npz", of .npy (x-NAME.npy
+        with y-NAME.npy), .npz or .parquet files of numbers, read in parts; or the URL of a database, sqlite:///shop.db?table=orders; or a
+        frame of pandas, polars, Arrow or another library that narwhals knows.
+    target: a column's name or index (negative from the end), by default the last column, or the
+        first if its name is label, target, class or y; for .npz the array of targets, by default y.
+    task: "classification" or "regression"; None infers it. Text and booleans are classes; numbers
+        with a fraction are regression. Whole numbers are classes if there are one or two different
+        values, or up to 20 (if each occurs twice on average), and regression if there are more
+        than 100; otherwise the task is required.
+    missing: "fill" uses a table's rows with missing values, "drop" drops them and counts them in
+        `n_dropped`, "error" refuses them; arrays with missing values are refused unless "drop". A
+        row without a target is dropped.
+    header: whether a .csv has a header, if detection fails.
+    coding: the `columns` of an earlier data set, to read a table in the same way; the target may
+        then be absent.
+    column: kinds of columns, {name: kind} or ["name=kind"]: number, yes/no, category, date, id or
+        text.
+    categorical: columns of categories whose values look like numbers, such as postal codes.
+    ignore: columns to ignore.
+    decimal: the decimal sign, "." or ",", of numbers such as 1,234 that could be either.
+    encoding: that of a text file.
+    query: selects other rows of a database.
+    training: a function of the data set without features that returns the positions of the rows to
+        which a table's columns are fitted; all by default.
+    group: a column that says which rows belong together, so no feature; see `Dataset.keys`.
+    positive: the class that becomes the second of two, by default the last in sorted order.
 
     Raises: DataError when the data cannot be read or used for training; ArgumentError for an
     option that does not apply.
