@@ -60,8 +60,9 @@ def load(
         .csv, .tsv, .txt or .data (also .gz), .parquet, .npz (arrays x and y), .npy (NAME_x.npy
         with NAME_y.npy beside it, memory-mapped), or an IDX folder or file; ./iris is a file with
         the name of a built-in set; a folder, or a pattern such as "data/*.npz", of .npy (x-NAME.npy
-        with y-NAME.npy), .npz or .parquet files of numbers, read in parts; or the URL of a database, sqlite:///shop.db?table=orders; or a
-        frame of pandas, polars, Arrow or another library that narwhals knows.
+        with y-NAME.npy), .npz or .parquet files of numbers, read in parts; or the URL of a
+        database, sqlite:///shop.db?table=orders; or a frame of pandas, polars, Arrow or another
+        library that narwhals knows.
     target: a column's name or index (negative from the end), by default the last column, or the
         first if its name is label, target, class or y; for .npz the array of targets, by default y.
     task: "classification" or "regression"; None infers it. Text and booleans are classes; numbers
