@@ -74,7 +74,7 @@ SPANISH = {
     "other_rule": "El entrenamiento usa {rule}; se muestra el descenso de gradiente simple.",
     "layer": "Capa {l}: {name}",
     "input_layer": "Capa 1: entrada",
-    "cost": "El coste: {formula}",
+    "cost": "El costo: {formula}",
     "target": "objetivo",
     "slope": "aquí φ'(z) = {slope}",
     "maxout": "una unidad es la mayor de sus piezas; z y los pesos son los de la pieza que gana "
@@ -83,10 +83,10 @@ SPANISH = {
     "se omiten {left}",
     "outputs": "{shown} de {n} unidades: las de mayor δ; se omiten {left}",
     "weights": "{shown} de {n} pesos: los de mayor ∂C/∂w; se omiten {left}",
-    "biases": "{shown} de {n} sesgos: los de las unidades de arriba; se omiten {left}",
+    "biases": "{shown} de {n} bias: los de las unidades de arriba; se omiten {left}",
     "terms": "{left} términos menores",
     "wins": "gana la pieza {piece}",
-    "after": "Con todos los pesos y sesgos nuevos, el coste de esta muestra es C = {new}; antes "
+    "after": "Con todos los pesos y bias nuevos, el costo de esta muestra es C = {new}; antes "
     "era {old}.",
 }
 LANGUAGES = {"en": ENGLISH, "es": SPANISH}
