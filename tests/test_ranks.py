@@ -19,6 +19,7 @@ import pytest
 from mpi_processes import OPEN_MPI, ranks_of, sha, start
 
 import nnbackend as nn
+from nnbackend.data.file_rows import FileRows
 from nnbackend.distributed import Alone, Communicator, as_communicator
 from nnbackend.errors import ArgumentError
 from nnbackend.training.ranks import RanksDisagree
@@ -110,7 +111,32 @@ def values(**options: Any) -> Callable[[Communicator | None], Any]:
     return run
 
 
+def _make_batches(epoch: int) -> list[Any]:
+    rows = np.roll(np.arange(203), epoch)
+    return [(X[part], LABELS[part]) for part in np.array_split(rows, 7)]
+
+
+def parts(is_stream: bool, **options: Any) -> Callable[[Communicator | None], Any]:
+    """Return the training on data that is read in parts: a stream, or rows of two files."""
+
+    def run(communicator: Communicator | None) -> Any:
+        net = nn.Network([6, 8, 3], loss="cross_entropy", device="numpy", seed=3)
+        data: Any = FileRows([X[:90], X[90:]]), LABELS
+        if is_stream:
+            data = nn.data.Stream(_make_batches, 203), None
+        history = nn.train(
+            net, *data, epochs=3, batch_size=20, communicator=communicator, **options
+        )
+        return net.theta.tobytes(), history["train_loss"]
+
+    return run
+
+
 RUNS = {
+    "files": parts(is_stream=False, validation=0.2),
+    "windows of files": parts(is_stream=False, validation=0.2, shuffle="window:48"),
+    "a stream": parts(is_stream=True, shuffle=False),
+    "windows of a stream": parts(is_stream=True, shuffle="window:48", validation=(X, LABELS)),
     "adam": classes(),
     "adam, without compiled steps": classes("numpy"),
     "momentum, clipping, penalties": classes(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from nnbackend.live_page import hints
 from nnbackend.live_page.controls import Controls
+from nnbackend.live_page.frames import encode, to_json
 from nnbackend.live_page.options import STRUCTURE, choices
 from nnbackend.live_page.pictures import GRID, pieces
 from nnbackend.live_page.sources import NOISE, SHOWN_ROWS
@@ -18,6 +20,11 @@ SLOW_SECONDS = 0.4  # between two distributions while a run is shown
 EVALUATED = 2000  # training rows of the figures
 PHI_AT = np.linspace(-6.0, 6.0, 97)  # where activations are drawn
 CURVE = ["epoch", "step", "train_loss", "valid_loss", "valid_score"]
+# The lesson of the course (docs/course) that explains each hint.
+LESSONS = {
+    "saturated": 2, "dead": 2, "step": 2, "symmetric": 4, "rising": 6, "plateau": 6, "majority": 6,
+    "overfit": 7, "vanishing": 8, "exploding": 8,
+}  # fmt: skip
 
 
 def setup(controls: Controls) -> dict[str, Any]:
@@ -110,6 +117,7 @@ class Show:
 
     def __init__(self) -> None:
         self._slow: dict[str, Any] = {}
+        self._slow_text = "{}"
         self._time, self._number, self._count = 0.0, 0, 0
 
     def expire(self) -> None:
@@ -125,6 +133,7 @@ class Show:
             self._time, self._number = now, controls.setup_number
             self._count += 1
             self._slow = {"slow": self._count, **self._less_often(controls)}
+            self._slow_text = to_json(self._slow)
         facts = {
             "setup": controls.setup_number, "epoch": phase.epoch, "step": phase.step,
             "first_step": controls.snapshots.items[0].step,
@@ -138,15 +147,23 @@ class Show:
         arrays["curve"] = controls.curve.array(CURVE)
         return facts, arrays
 
+    def encoded(self, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes:
+        """Return the frame of facts and arrays; what changes less often is encoded once."""
+        fast = {name: value for name, value in facts.items() if name not in self._slow}
+        return encode(fast, arrays, self._slow_text)
+
     def _less_often(self, controls: Controls) -> dict[str, Any]:
         """Return figures, distributions, hints and the numbers of a row."""
         phase, source = controls.phase, controls.source
         with np.errstate(all="ignore"):
-            sample = hints.Sample.of(phase, source)
+            sample = hints.signals_of(phase, source)
             return {
                 "figures": figures(controls),
                 "histograms": hints.histograms(sample),
-                "hints": hints.hints(phase, sample, controls.curve.rows),
+                "hints": [
+                    {**hint, "lesson": LESSONS[hint["code"]]}
+                    for hint in hints.hints(phase, sample, controls.curve.rows)
+                ],
                 "algorithm": controls.algorithm.facts(),
             }
 

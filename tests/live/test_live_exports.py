@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import zlib
 from base64 import b64decode
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from nnbackend.cli import main
 from nnbackend.errors import ArgumentError
 from nnbackend.live_page import exports
 from nnbackend.live_page.frames import decode
+from nnbackend.live_page.replay import to_html
 
 New = Callable[..., Any]
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -113,6 +115,13 @@ def test_the_data_read_back(new_page: New) -> None:
     np.testing.assert_array_equal(np.array([r[2] for r in rows[1:]], int), data.y)
 
 
+def _frames(stored: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, np.ndarray]]]:
+    """Return the recorded frames, decoded."""
+    data, ends = zlib.decompress(b64decode(stored["frames"])), np.cumsum(stored["sizes"])
+    assert ends[-1] == len(data)
+    return [decode(data[end - n : end]) for n, end in zip(stored["sizes"], ends, strict=True)]
+
+
 def test_the_replay_is_one_file_with_the_recorded_run(new_page: New) -> None:
     page = _trained(new_page, {})
     before = page.theta
@@ -123,10 +132,34 @@ def test_the_replay_is_one_file_with_the_recorded_run(new_page: New) -> None:
     found = re.search(r'<script type="application/json" id="recorded">(.*?)</script>', text, re.S)
     assert found is not None
     stored = json.loads(found[1])
-    frames = [decode(b64decode(frame)) for frame in stored["frames"]]
+    frames = _frames(stored)
     assert [facts["epoch"] for facts, _ in frames] == [0, 1, 2, 3]
     last = page.controls.phase.net.weights[0]
     step = (last.max() - last.min()) / 255
     np.testing.assert_allclose(frames[-1][1]["w2"][0], last.T, rtol=0, atol=0.51 * step)
     assert len(text) < 400_000
     assert json.loads(stored["setup"])["layers"][0]["width"] == 2
+
+
+def test_a_short_replay_has_the_ends_and_the_whole_curve(new_page: New) -> None:
+    page = _trained(new_page, {})
+    for _ in range(27):
+        page.do("epoch")
+    text = page.session.call(lambda: to_html(page.controls, 9)).result(60)
+    found = re.search(r'id="recorded">(.*?)</script>', text, re.S)
+    assert found is not None
+    stored = json.loads(found[1])
+    epochs = [facts["epoch"] for facts, _ in _frames(stored)]
+    assert epochs[0] == 0
+    assert epochs[-1] == 30
+    assert len(epochs) <= 9
+    steps = np.diff(epochs)
+    assert steps[0] < steps[-1]
+    assert json.loads(stored["curve"])[0] == list(range(1, 31))
+    assert [facts["rows"] for facts, _ in _frames(stored)] == epochs
+
+
+def test_a_network_without_hidden_layers_has_a_replay(new_page: New) -> None:
+    page = _trained(new_page, {"hidden": "none"})
+    text = page.session.call(lambda: to_html(page.controls)).result(60)
+    assert '"sizes"' in text

@@ -9,10 +9,15 @@ import { getLanguage, setLanguage, t, translate } from './text.js';
 const byId = (id) => document.getElementById(id);
 const recorded = JSON.parse(byId('recorded').textContent);
 const recordedSetup = JSON.parse(recorded.setup);
-const recordedFrames = recorded.frames.map((text) => {
-  const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-  return decodeFrame(bytes.buffer);
+const packed = Uint8Array.from(atob(recorded.frames), (c) => c.charCodeAt(0));
+const unpacked = new Blob([packed]).stream().pipeThrough(new DecompressionStream('deflate'));
+const bytes = await new Response(unpacked).arrayBuffer();
+let begin = 0;
+const recordedFrames = recorded.sizes.map((size) => {
+  begin += size;
+  return decodeFrame(bytes.slice(begin - size, begin));
 });
+const pause = Math.min(200, Math.max(60, 4000 / recordedFrames.length)); // ms of a frame
 const recordedCurve = JSON.parse(recorded.curve);
 for (const frame of recordedFrames) {
   const columns = recordedCurve.map((column) => column.slice(0, frame.rows).map((v) => v ?? NaN));
@@ -52,7 +57,7 @@ function toggle() {
       moment.value = Number(moment.value) + 1;
       drawMoment();
       if (Number(moment.value) >= recordedFrames.length - 1) toggle();
-    }, 60);
+    }, pause);
   }
   byId('run').textContent = t(timer ? 'pause' : 'run');
 }
@@ -66,6 +71,7 @@ byId('language').addEventListener('click', () => {
 });
 new ResizeObserver(showTexts).observe(byId('network'));
 readTheme();
-setLanguage(navigator.language.startsWith('es') ? 'es' : 'en');
+// The address may name the language: replay.html#es.
+setLanguage(location.hash.slice(1) || navigator.language.slice(0, 2));
 moment.value = recordedFrames.length - 1;
 showTexts();
