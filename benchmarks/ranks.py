@@ -270,6 +270,10 @@ def gpu_lines() -> list[str]:
     return lines
 
 
+def _weak(found: dict[str, Any], row: str, two: float) -> str:
+    return f"{found['half'][row] / two:.2f}" if "half" in found else "not measured"
+
+
 def report(found: dict[str, Any]) -> str:
     """Return the figures as Markdown."""
     lines = [
@@ -298,7 +302,7 @@ def report(found: dict[str, Any]) -> str:
         one, two = (
             statistics.median(ways[way]) for way in ("1 process, 1 thread", "2 ranks, fast")
         )
-        lines.append(f"| {row} | {one / two:.2f} | {found['half'][row] / two:.2f} |")
+        lines.append(f"| {row} | {one / two:.2f} | {_weak(found, row, two)} |")
     lines += ["", "µs of an exchange between two ranks on this machine:", ""]
     lines += ["| reduction | " + " | ".join(f"{size:,} numbers" for size in SIZES) + " |"]
     lines += ["|---|" + "---:|" * len(SIZES)]
