@@ -27,6 +27,7 @@ INK, FAINT = "#333333", "#dddddd"
 STYLES = {
     "nnbackend-numba": ("#d1402f", "o"),
     "nnbackend-numpy": ("#f0a08c", "o"),
+    "nnbackend-torch": ("#c98a2b", "o"),
     "jax": ("#2f6db3", "s"),
     "torch": ("#5aa897", "D"),
     "torch-compile": ("#1f6f60", "D"),

@@ -223,6 +223,11 @@ def train(check: Check) -> None:
     check.answers(module("gpu_parts", "train"), "train")
 
 
+def ranks(check: Check) -> None:
+    """Train on two ranks that share the GPU, with NCCL: the bits of one rank."""
+    check.answers(module("gpu_parts", "ranks"), "ranks")
+
+
 def sanitizer(check: Check) -> None:
     """Run captured steps under compute-sanitizer, if installed; a timeout is not a failure."""
     tool = shutil.which("compute-sanitizer")
@@ -248,6 +253,7 @@ PARTS: dict[str, tuple[Part, float]] = {
     "peers": (peers, 200.0),
     "profile": (profile, 60.0),
     "train": (train, 90.0),
+    "ranks": (ranks, 60.0),
     "compiled": (compiled, 120.0),
     "sanitizer": (sanitizer, 180.0),
 }

@@ -1,6 +1,6 @@
 """Common code of the parts of `benchmarks.gpu_check`, and the command that runs one.
 
-    python -m benchmarks.gpu_parts first|speed|profile|train [WORD ...] [--emulated]
+    python -m benchmarks.gpu_parts first|speed|profile|train|ranks [WORD ...] [--emulated]
 
 A part is a generator of tasks; each answer is printed at once.
 """
@@ -20,7 +20,8 @@ from benchmarks.gpu_process import Answer, say
 from benchmarks.gpu_rows import EACH, Form, measure
 
 PARTS = {
-    name: f"benchmarks.gpu_{name}" for name in ("first", "capture", "speed", "profile", "train")
+    name: f"benchmarks.gpu_{name}"
+    for name in ("first", "capture", "speed", "profile", "train", "ranks")
 }
 Task = tuple[str, Callable[[], Answer]]
 

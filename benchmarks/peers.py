@@ -10,7 +10,7 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from nnbackend.bench.base import AbstractContender, library
-from nnbackend.bench.contenders import OURS, ScikitLearn
+from nnbackend.bench.contenders import OURS, OursOnNumPy, ScikitLearn
 from nnbackend.bench.rows import BETA1, BETA2, EPS, MOMENTUM
 
 if TYPE_CHECKING:
@@ -114,6 +114,15 @@ class PyTorch(AbstractContender):
             found = self.model(self.torch.from_numpy(x))
         self.model.train()
         return (found if self.row.is_regression else found.argmax(1)).numpy()
+
+
+class OursOnPyTorch(OursOnNumPy):
+    """nnbackend on PyTorch's CPU: what the seam costs, beside PyTorch itself."""
+
+    name, title = "nnbackend-torch", "nnbackend, PyTorch"
+    modules = ("nnbackend", "torch", "array_api_compat")
+    device = "torch:cpu"
+    imports: ClassVar[dict[str, str]] = {}
 
 
 class CompiledPyTorch(PyTorch):
@@ -230,5 +239,6 @@ class JAX(AbstractContender):
 
 
 CONTENDERS: dict[str, type[AbstractContender]] = {
-    contender.name: contender for contender in (*OURS, ScikitLearn, PyTorch, CompiledPyTorch, JAX)
+    contender.name: contender
+    for contender in (*OURS, OursOnPyTorch, ScikitLearn, PyTorch, CompiledPyTorch, JAX)
 }

@@ -1,13 +1,13 @@
 """Sphinx configuration of the site: python -m sphinx -W -b html docs docs/_build.
 
-Before a build it writes the command reference from the commands' help and the API reference from
-the docstrings of the public names, and draws the pictures by running the pages' blocks.
+Before a build it writes the command reference from the commands' help and the pages of the API
+reference for autodoc, and draws the pictures by running the pages' blocks. `extensions` has what
+Sphinx lacks: formulas as MathML, docstrings of the house style.
 """
 
 from __future__ import annotations
 
 import contextlib
-import inspect
 import io
 import os
 import re
@@ -16,30 +16,47 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
+from docutils import nodes
+from sphinx import addnodes
 
 import nnbackend
-from nnbackend import explain, plots, testing
 from nnbackend.cli import COMMANDS, main
 from nnbackend.cli.settings import default_text
 from nnbackend.config import SETTINGS, TOPICS, TrainOptions, UpdateOptions
 from nnbackend.options import table
 
+sys.path.insert(0, str(Path(__file__).parent / "extensions"))
+from public_names import documented
+from reference_pages import write as write_reference
+
 project, author = "nnbackend", "nnbackend contributors"
 release = nnbackend.__version__
-extensions = ["myst_parser"]
-myst_enable_extensions = ["dollarmath"]
+copyright = "nnbackend contributors, BSD-3-Clause"
+extensions = ["myst_parser", "sphinx.ext.autodoc", "mathml", "docstrings"]
+html_math_renderer = "mathml"
+autodoc_typehints = "none"  # the parameter tables have the types
+autodoc_class_signature = "mixed"
+autodoc_preserve_defaults = False
+python_maximum_signature_line_length = 80
+add_module_names = False
+rst_prolog = ".. |br| raw:: html\n\n   <br>\n"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_theme_options = {
+    "light_css_variables": {"color-brand-primary": "#2f6db3", "color-brand-content": "#1f5a9a"},
+    "dark_css_variables": {"color-brand-primary": "#8bb8e8", "color-brand-content": "#8bb8e8"},
+}
+myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 html_theme = "furo"
 html_title = "nnbackend"
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "generated/gallery.md"]
 
 HERE = Path(__file__).parent
 GENERATED = HERE / "generated"
-sys.path.insert(0, str(HERE / "extensions"))
 extensions += ["lessons"]  # runs them
 html_extra_path = ["generated/extra"]  # their notebooks and replays
 
@@ -80,56 +97,6 @@ def options() -> str:
     return "\n".join([*lines, ""]).replace("|w|", "\\|w\\|")
 
 
-def members(thing: Any) -> list[tuple[str, Any]]:
-    """Return the public functions and classes of a module, or members of a class: (name, value)."""
-    if inspect.ismodule(thing):
-        listed = getattr(thing, "__all__", None)
-        return [
-            (name, value)
-            for name, value in vars(thing).items()
-            if (inspect.isfunction(value) or inspect.isclass(value)) and name[0] != "_"
-            if (name in listed if listed else value.__module__ == thing.__name__)
-        ]
-    names: dict[str, None] = {}  # in the order of their definition
-    for base in reversed(thing.__mro__):
-        if base.__module__.startswith("nnbackend"):
-            names |= dict.fromkeys(name for name in vars(base) if name[0] != "_")
-    found = [(name, getattr(thing, name, None)) for name in names]
-    kinds = (inspect.isfunction, inspect.ismethod, lambda v: isinstance(v, property))
-    return [(name, value) for name, value in found if any(is_kind(value) for is_kind in kinds)]
-
-
-def signature(thing: Any) -> str:
-    """Return the signature of a callable, else an empty string."""
-    try:
-        text = str(inspect.signature(thing))
-    except (TypeError, ValueError):  # a module, a property or a built-in exception
-        return ""
-    return re.sub(r"(: |-> )'([^']*)'", r"\1\2", text)
-
-
-def described(name: str, thing: Any) -> list[str]:
-    """Return the signature and docstring of a name and of its members."""
-    lines = [f"## {name}", "", "```text", f"{name}{signature(thing)}", ""]
-    lines += [inspect.getdoc(thing) or "", "```", ""]
-    if inspect.isclass(thing) or isinstance(thing, ModuleType):
-        for member, value in members(thing):
-            lines += ["```text", f"{name}.{member}{signature(value)}", ""]
-            lines += [inspect.getdoc(value) or "", "```", ""]
-    return lines
-
-
-def api() -> str:
-    """Return every public name with its signature and docstring."""
-    parts = ["# Python reference", "", "The public names of `import nnbackend`:", ""]
-    for name in nnbackend.__all__:
-        parts += described(name, getattr(nnbackend, name))
-    for module in (plots, explain, testing):
-        for name in module.__all__:
-            parts += described(f"{module.__name__.split('.')[1]}.{name}", getattr(module, name))
-    return "\n".join(parts)
-
-
 def flats(n: int = 1_200) -> str:
     """Return a table with columns of several kinds: flats, and whether each was let in a month."""
     rng = np.random.default_rng(1)
@@ -145,6 +112,30 @@ def flats(n: int = 1_200) -> str:
     rows = zip(size, rent, district, balcony, offered, let, strict=True)
     lines = ["size,rent,district,balcony,offered,let", *(",".join(map(str, row)) for row in rows)]
     return "\n".join([*lines, ""])
+
+
+PYTHON = {  # the function of nnbackend.plots that draws each kind of picture
+    "curves": "curves", "boundary": "decision_boundary", "film": "BoundaryFilm",
+    "signals": "signal_histograms", "confusion": "confusion_matrix",
+    "weights": "first_layer_weights", "rates": "learning_rate_curve",
+    "diagram": "network_diagram", "roc": "roc_curve", "pr": "precision_recall_curve",
+    "calibration": "calibration_curve", "importance": "importance_plot",
+    "residuals": "residual_plot", "dependence": "dependence_plot",
+}  # fmt: skip
+
+
+def gallery() -> str:
+    """Return the thumbnails of the pictures of pictures.md, each with the line that makes it."""
+    text = (HERE / "pictures.md").read_text(encoding="utf-8")
+    found = re.findall(r"^```{image} (generated/\S+/(\w+)\.\w+)\n:alt: (.+)$", text, re.MULTILINE)
+    lines = [":::{container} thumbs"]
+    for path, kind in dict.fromkeys((path, kind) for path, kind, _ in found):
+        lines += [
+            f"```{{figure}} /{path}", f":alt: {kind}", f":target: pictures.html#picture-{kind}", "",
+            f"`nnbackend plot RUN` `--kind {kind}`",
+            f"{{py:obj}}`plots.{PYTHON[kind]} <nnbackend.plots.{PYTHON[kind]}>`", "```", "",
+        ]  # fmt: skip
+    return "\n".join([*lines, ":::", ""])
 
 
 def run_blocks(page: str, language: str) -> None:
@@ -171,7 +162,8 @@ GENERATED.mkdir()
 runpy.run_path(str(HERE / "drawings" / "draw.py"))["check"]()  # raises for names that are gone
 (GENERATED / "options.md").write_text(options(), encoding="utf-8")
 (GENERATED / "commands.md").write_text(commands(), encoding="utf-8")
-(GENERATED / "api.md").write_text(api(), encoding="utf-8")
+(GENERATED / "gallery.md").write_text(gallery(), encoding="utf-8")
+write_reference(GENERATED / "reference")
 (GENERATED / "flats.csv").write_text(flats(), encoding="utf-8")
 run_blocks("pictures.md", "sh")
 run_blocks("backprop.md", "python")
@@ -184,6 +176,45 @@ def name_files(app: Any, page: str, source: list[str]) -> None:
     source[0] = re.sub(r"\[([^\]]*)\]\(\.\./([^)]*)\)", r"\1 (`\2` in the repository)", source[0])
 
 
+CODE_LINES = {"the line", "la línea"}  # the last column of tables of equations
+
+
+def mark_tables(app: Any, tree: nodes.document) -> None:
+    """Mark tables of equations and their lines of code, which are drawn as cards."""
+    for each in tree.findall(nodes.table):
+        heads = [entry.astext() for entry in each.findall(nodes.entry)]
+        n = len(list(each.findall(nodes.colspec)))
+        if heads[n - 1 : n] and heads[n - 1] in CODE_LINES:
+            each["classes"] += ["code-lines"] if n > 3 else ["code-lines", "short"]
+
+
+def link_names(app: Any, tree: nodes.document) -> None:
+    """Link code such as `nn.Model` in a page to the name in the API reference."""
+    if app.env.docname.startswith("generated/"):
+        return
+    for code in list(tree.findall(nodes.literal)):
+        name = code.astext()
+        target = documented().get(name.partition("(")[0].removeprefix("nn."))
+        if target and name.startswith(("nn.", "nnbackend.")) and not _is_linked(code):
+            link = addnodes.pending_xref(
+                "", refdomain="py", reftype="obj", reftarget=target, refdoc=app.env.docname,
+                refexplicit=True, refwarn=True,
+            )  # fmt: skip
+            code.replace_self(link)
+            link += code
+
+
+def _is_linked(node: nodes.Node) -> bool:
+    kinds = (nodes.reference, nodes.title, addnodes.pending_xref)
+    while node.parent is not None:
+        node = node.parent
+        if isinstance(node, kinds):
+            return True
+    return False
+
+
 def setup(app: Any) -> None:
-    """Connect the handler of page sources."""
+    """Connect the handlers of page sources and of links."""
     app.connect("source-read", name_files)
+    app.connect("doctree-read", mark_tables)
+    app.connect("doctree-read", link_names)

@@ -7,6 +7,7 @@ of a library would disturb a measurement.
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import sys
@@ -28,6 +29,14 @@ def usable_cpus() -> list[int]:
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
+
+
+def memory() -> float:
+    """Return the bytes of the machine's memory; infinity where the system does not say."""
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, ValueError, OSError):  # Windows
+        return math.inf
 
 
 def choose_coretype(flags: Iterable[str], core: str) -> str:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from nnbackend.backend import Backend
 from nnbackend.backend.formulas import Array
 from nnbackend.data import numeric
-from nnbackend.data.file_rows import selected
+from nnbackend.data.file_rows import in_files, selected
 from nnbackend.data.foreign import check_readable
 from nnbackend.data.host_rows import HostRows
 from nnbackend.data.sparse import SparseRows
@@ -58,6 +58,7 @@ def any_rows(x: Any, n_in: int, backend: Backend, what: str = "x") -> Array:
     """Return validated rows on this device or the host, uncopied; SciPy matrices stay sparse."""
     if hasattr(x, "tocsr"):
         x = SparseRows(x)
+    x = in_files(x)
     is_foreign = isinstance(x, np.ndarray) or not (backend.owns(x) or isinstance(x, HostRows))
     return _check_rows(host_array(x, what) if is_foreign else x, n_in, what)
 
@@ -274,8 +275,13 @@ def _check_range(y: Host, loss: str) -> None:
         )
 
 
-def sample_weights(weight: Any, n_rows: int, dtype: str, backend: Backend) -> Host | None:
-    """Return sample weights as (n,) in `dtype`: finite, none negative, not all zero."""
+def sample_weights(
+    weight: Any, n_rows: int, dtype: str, backend: Backend, is_part: bool = False
+) -> Host | None:
+    """Return sample weights as (n,) in `dtype`: finite, none negative, not all zero.
+
+    is_part: whether these are not all weights, so that they may be zero.
+    """
     if weight is None:
         return None
     array = host_array(weight, "sample_weight", backend)
@@ -286,7 +292,8 @@ def sample_weights(weight: Any, n_rows: int, dtype: str, backend: Backend) -> Ho
         )
     _check_finite(array, "sample_weight", dtype)
     weights = np.ascontiguousarray(array, dtype)
-    check_some_weight(weights)
+    if weights.any() or not is_part:
+        check_some_weight(weights)
     return weights
 
 

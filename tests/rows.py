@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import stand_in_backend
+import torch_rows
 
 from nnbackend.backend import Backend, BackendSpec, Probe
 from nnbackend.devices import get_backend, registry
@@ -79,9 +80,10 @@ TEST_ONLY: dict[str, tuple[Callable[[], Backend], str]] = {
     "ghost32": (partial(GhostBackend, has_float64=False), "nnbackend.testing.ghost:SPEC32"),
     "defaults": (ReferenceBackend, "nnbackend.testing.reference:SPEC"),
     "strict": (StrictBackend, "rows:STRICT"),
+    "torch32": (torch_rows.new_backend, "torch_rows:SPEC"),
     "cupy_emulated": (stand_in_backend.new_row, "stand_in_backend:SPEC"),
 }
-SHIPPED = [name for name in ("numpy", "numba", "cupy") if name in registry.BUILT_IN]
+SHIPPED = [name for name in ("numpy", "numba", "cupy", "torch") if name in registry.BUILT_IN]
 ROWS = [*SHIPPED, *TEST_ONLY]
 
 

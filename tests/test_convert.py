@@ -108,3 +108,32 @@ def test_other_folders_are_left_alone(tmp_path: Path, capsys: pytest.CaptureFixt
     assert _run(f"{tmp_path / 'none.csv'} {folder}") == 2
     assert _run(f"{folder / 'x-00000.npy'} {tmp_path / 'other'}") == 2
     assert "needs no conversion" in capsys.readouterr().err.replace("\n", " ")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize("source", ["tables", "tables/part-*"])
+def test_several_tables_are_one(tmp_path: Path, suffix: str, source: str) -> None:
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    for i, part in enumerate((FRAME[:90], FRAME[90:])):
+        if suffix == "parquet":
+            pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
+            part.to_parquet(folder / f"part-{i}.parquet", index=False)
+        else:
+            part.to_csv(folder / f"part-{i}.csv", index=False)
+    words = f"{tmp_path / source} {tmp_path / 's'} --rows 100 --dtype float64"
+    assert _run(words) == 0
+    assert _run(words) == 0  # nothing is left to convert
+    data = nn.data.load(str(tmp_path / "s"))
+    assert np.array_equal(data.x[:], FRAME[["a", "b", "c"]].to_numpy())
+    assert data.labels is not None
+    assert data.labels.tolist() == FRAME["kind"].tolist()
+
+
+def test_tables_with_other_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    FRAME.to_csv(tmp_path / "a.csv", index=False)
+    FRAME.rename(columns={"a": "z"}).to_csv(tmp_path / "b.csv", index=False)
+    assert _run(f"{tmp_path}/[ab].csv {tmp_path / 's'}") == 2
+    message = capsys.readouterr().err.replace("\n", " ")
+    assert "b.csv: the tables must have the same columns. Received: z, b, c, kind" in message
+    assert _run(f"{tmp_path}/[xy].csv {tmp_path / 't'}") == 2

@@ -15,31 +15,24 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from docs_site import DOCS, ENVIRONMENT, ROOT, built_site
 
 import nnbackend as nn
 
-ROOT = Path(__file__).resolve().parent.parent
-DOCS = ROOT / "docs"
 PAGES = sorted(
     path.relative_to(DOCS).as_posix()
     for pattern in ("*.md", "es/*.md", "course/*.md", "es/course/*.md")
     for path in DOCS.glob(pattern)
     if path.name != "results.md"  # made by a script; tests/test_published.py
 )
-ENVIRONMENT = {
-    **os.environ,
-    "PYTHONPATH": os.pathsep.join(
-        [str(ROOT), str(ROOT / "backends"), os.environ.get("PYTHONPATH", "")]
-    ),
-    "NNBACKEND_DEVICE": "numpy",  # compiles nothing
-}
 LANGUAGES = {"python", "sh", "text", "toml"}
 # Code before a page's blocks that defines the reader's objects.
 PREAMBLES = {
@@ -283,29 +276,7 @@ def test_the_losses_of_pytorch_are_ours_divided_by_the_outputs() -> None:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if any(importlib.util.find_spec(name) is None for name in ("sphinx", "myst_parser", "furo")):
-        pytest.skip("the site needs the extra: docs")
-    if not os.access(DOCS, os.W_OK):
-        pytest.skip("the site is built in docs/generated, and the checkout is read-only")
-    # docs/generated exists once: of several workers of pytest-xdist one builds, the others wait.
-    out = tmp_path_factory.getbasetemp()
-    out = (out.parent if "PYTEST_XDIST_WORKER" in os.environ else out) / "site"
-    report = out / "report.txt"
-    try:
-        out.mkdir()
-    except FileExistsError:
-        while not report.exists():
-            time.sleep(0.1)
-    else:
-        done = subprocess.run(
-            [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html",
-             "-d", str(out / "trees"), str(DOCS), str(out / "html")],
-            env=ENVIRONMENT, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        (out / "new").write_text(done.stderr if done.returncode else "")
-        (out / "new").rename(report)
-    assert not report.read_text()
-    return out / "html"
+    return built_site(tmp_path_factory)
 
 
 def test_every_command_and_option_is_on_the_site(site: Path) -> None:
@@ -321,25 +292,103 @@ def test_every_command_and_option_is_on_the_site(site: Path) -> None:
 
 
 def test_every_public_name_is_on_the_site(site: Path) -> None:
-    import nnbackend
-    from nnbackend import explain, plots, testing
-
-    page = (site / "generated" / "api.html").read_text(encoding="utf-8")
-    names = [*nnbackend.__all__, *(f"{m.__name__.split('.')[1]}.{n}" for m in
-             (explain, plots, testing) for n in m.__all__)]  # fmt: skip
+    """Each name has its entry; its members, parameters and links are those of the code."""
+    pages = {p.stem: p.read_text(encoding="utf-8")
+             for p in (site / "generated" / "reference").glob("*.html")}  # fmt: skip
+    anchors = set(re.findall(r'<dt class="sig[^>]* id="([\w.]+)"', "".join(pages.values())))
+    modules = ("data", "distributed", "explain", "plots", "testing", "errors", "schedules")
+    names = [f"nnbackend.{name}" for name in nn.__all__]
+    for module in modules:
+        there = getattr(nn, module, None) or importlib.import_module(f"nnbackend.{module}")
+        names += [f"nnbackend.{module}.{name}" for name in getattr(there, "__all__", ())]
     for name in names:
-        assert f">{name}<a" in page, name
+        value = getattr(nn, name.split(".")[1], None)
+        last = name.rpartition(".")[2]
+        if not inspect.ismodule(value) or name.count(".") == 2:
+            assert name in anchors or f"nnbackend.{last}" in anchors, name
     methods = [
-        f"{name}.{member}"
-        for name in nnbackend.__all__
-        if inspect.isclass(thing := getattr(nnbackend, name))
+        f"nnbackend.{name}.{member}"
+        for name in nn.__all__
+        if inspect.isclass(thing := getattr(nn, name))
         for member, value in inspect.getmembers(thing, inspect.isfunction)
         if not member.startswith("_") and value.__module__.startswith("nnbackend")
+        if member not in ("coefficients", "spelled")  # of base classes that no user calls
     ]
-    assert "MLPClassifier.partial_fit" in methods
+    assert "nnbackend.MLPClassifier.partial_fit" in methods
     inside = ["data.load", "schedules.Cosine", "losses.huber", "activations.gelu"]
-    for name in [*methods, *inside]:
-        assert f"\n{name}(" in page or f"<span></span>{name}(" in page, name
+    assert {*methods, *(f"nnbackend.{name}" for name in inside)} <= anchors
+    assert 'href="networks.html#nnbackend.Network"' in pages["training"]
+    assert 'reference/training.html#nnbackend.SGD"' in (site / "backprop.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("page", "thing"),
+    [
+        ("training", nn.train), ("models", nn.Model.fit), ("data", nn.data.load),
+        ("estimators", nn.MLPClassifier), ("estimators", nn.TabularMLPRegressor),
+    ],
+)  # fmt: skip
+def test_all_parameters_have_a_meaning(site: Path, page: str, thing: Any) -> None:
+    text = (site / "generated" / "reference" / f"{page}.html").read_text(encoding="utf-8")
+    entry = (
+        text.partition(f'id="nnbackend.{thing.__qualname__}"')[2]
+        or text.partition(f'.{thing.__name__}"')[2]
+    )
+    for name in inspect.signature(thing).parameters:
+        if name == "self":
+            continue
+        code = rf'<code[^>]*><span class="pre">{name}</span></code>'
+        row = re.search(rf"<tr[^>]*><td><p>{code}.*?</tr>", entry, flags=re.DOTALL)
+        assert row is not None, name
+        if name not in ("net", "x"):
+            assert re.search(r"</td>\s*<td><p>\S", row[0]), f"{name} has no meaning"
+
+
+class Loaded(HTMLParser):
+    """Collects what a page loads, and its text outside code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.text: list[str] = []
+        self.formulas = 0
+        self._code = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        self._code += tag in ("code", "pre", "script", "style")
+        self.formulas += tag == "math" and "alttext" in given  # a long one has several elements
+        if tag in ("script", "img", "source", "iframe", "video"):
+            self.addresses.append(given.get("src", ""))
+        if tag == "link" and given.get("rel") in ("stylesheet", "preload", "icon", "preconnect"):
+            self.addresses.append(given.get("href", ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        self._code -= tag in ("code", "pre", "script", "style")
+
+    def handle_data(self, data: str) -> None:
+        if not self._code:
+            self.text.append(data)
+
+
+def test_the_site_works_offline(site: Path) -> None:
+    """No page loads from elsewhere, and all formulas are MathML."""
+    for path in sorted(site.rglob("*.html")):
+        page = Loaded()
+        page.feed(path.read_text(encoding="utf-8"))
+        name = path.relative_to(site).as_posix()
+        assert not [a for a in page.addresses if re.match(r"(https?:)?//", a)], name
+        text = " ".join(page.text)
+        found = re.findall(r"\\\(|\\\[|\$\$|\\(?:frac|delta|varphi|sum|partial)\b", text)
+        assert not found, f"{name}: {found}"
+        source = DOCS / path.relative_to(site).with_suffix(".md")
+        if source.is_file() and not name.startswith("generated/"):
+            prose = re.sub(r"```.*?```|`[^`]*`", "", source.read_text("utf-8"), flags=re.DOTALL)
+            assert page.formulas == len(re.findall(r"\$\$.+?\$\$|\$[^$]+\$", prose, re.DOTALL)), (
+                name
+            )
+    for path in site.rglob("*.css"):
+        assert not re.search(r"url\(['\"]?(https?:)?//|@import", path.read_text("utf-8")), path
 
 
 def test_every_page_is_reached_from_the_index(site: Path) -> None:

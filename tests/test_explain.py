@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import runpy
 import signal
@@ -17,7 +18,7 @@ import pytest
 import nnbackend as nn
 from nnbackend.cli import main
 from nnbackend.errors import ArgumentError
-from nnbackend.explain import explain, read_network, to_html, to_text
+from nnbackend.explain import Update, explain, read_network, to_html, to_text
 from nnbackend.explain.words import ENGLISH, SPANISH
 from nnbackend.network.layers import AbstractLayer
 from nnbackend.training.loop import Trainer
@@ -39,9 +40,9 @@ def _value(text: str) -> float | None:
     """Return the value of a part with numbers; None for symbols and names."""
     text = text.replace("·", "*").replace("²", "**2").replace("½", "0.5*")
     text = text.replace("exp(", "2.718281828459045**(")
-    if re.search(r"[^\d\s.()*/+e-]", text):
+    if re.search(r"[^\d\s.()*/+e√-]", text):
         return None
-    return float(eval(text, {"__builtins__": {}}))
+    return float(eval(text.replace("√", "sqrt"), {"__builtins__": {}, "sqrt": math.sqrt}))
 
 
 @pytest.mark.parametrize(("layers", "loss"), KINDS)
@@ -119,6 +120,74 @@ def test_the_cost_after_the_update_is_that_of_a_step_of_sgd() -> None:
     explanation = explain(net, X, Y, learning_rate=0.5)
     nn.train(net, X, Y, optimizer=nn.SGD(0.5), epochs=1, batch_size=1)
     assert f"C = {net.backprop(X, Y).loss:.6g}, before" in explanation.conclusion
+
+
+UPDATES: list[dict[str, Any]] = [
+    {"optimizer": nn.SGD(0.3), "l2": 0.05, "l1": 0.02},
+    {"optimizer": nn.SGD(0.3, momentum=0.9)},
+    {"optimizer": nn.SGD(0.3, momentum=0.9, nesterov=True), "l2": 0.1},
+    {"optimizer": nn.Adam(0.01, beta1=0.8)},
+    {"optimizer": nn.AdamW(0.01, weight_decay=0.5), "l1": 0.03},
+    {"optimizer": nn.AdaGrad(0.2)},
+    {"optimizer": nn.RMSProp(0.02)},
+    {"optimizer": nn.AdaDelta(0.5)},
+]
+
+
+@pytest.mark.parametrize("options", UPDATES)
+def test_the_update_is_the_first_step_of_the_engine(options: dict[str, Any]) -> None:
+    """The new values are those after one step of training; what is written out adds up to them."""
+    net = nn.Network([2, *LAYERS], "quadratic", dtype="float64", device="numpy", seed=5)
+    decay = options["optimizer"].weight_decay
+    update = Update(**options, decay=decay, is_of_run=True)
+    explanation = explain(net, X, Y, update=update)
+    nn.train(net, X, Y, epochs=1, batch_size=1, **options)
+    steps = [line for line in explanation.lines if line.sign == "←"]
+    assert len(steps) == 12
+    for line in steps:
+        letter, level, j, *k = re.split(r"[_^,]", line.name)
+        weights, biases = net.weights[int(level) - 2], net.biases[int(level) - 2]
+        new = weights[int(k[0]) - 1, int(j) - 1] if letter == "w" else biases[int(j) - 1]
+        assert line.value == pytest.approx(float(new), rel=1e-12), line
+    for step in explanation.steps[4:]:
+        for line in (line for block in step.blocks for line in block.lines):
+            values = [v for part in line.parts if (v := _value(part)) is not None]
+            assert values or "δ" in line.parts[0], line
+            assert values == pytest.approx([line.value] * len(values), rel=2e-5, abs=1e-12), line
+    assert f"C = {net.backprop(X, Y).loss:.6g}, before" in explanation.conclusion
+    text = to_text(explanation)
+    assert f"The run uses {type(options['optimizer']).__name__.lower()}" in text
+    assert ("m, v = 0" in text) == isinstance(options["optimizer"], nn.Adam)
+    assert "<math>" in to_html(explanation)
+
+
+@pytest.mark.parametrize(
+    ("words", "english", "spanish"),
+    [
+        ("--optimizer sgd --momentum 0.9 --l2 0.01", "uses sgd, μ = 0.9, L2 λ = 0.01. Shown is",
+         "usa sgd, μ = 0.9, L2 λ = 0.01. Se muestra"),
+        ("--clip-norm 1", "adam, β1 = 0.9, β2 = 0.999. Shown is its first step, before which m, v",
+         "No se muestra: schedule cosine, clip_norm 1."),
+        ("--optimizer lbfgs", "The run uses lbfgs; shown is plain gradient descent.",
+         "usa lbfgs; se muestra el descenso"),
+        ("--optimizer sgd --schedule constant", "   The run uses sgd.", "usa sgd."),
+    ],
+)  # fmt: skip
+def test_the_optimizer_of_a_run_is_named(
+    words: str, english: str, spanish: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(tmp_path / "r")
+    train = ["train", "iris", "--hidden", "3", "--epochs", "2", "--quiet", "--device", "numpy"]
+    assert main([*train, "--out", run, *words.split()]) == 0
+    capsys.readouterr()
+    assert main(["explain", run, "3"]) == 0
+    assert english in capsys.readouterr().out
+    assert main(["explain", run, "3", "--lang", "es"]) == 0
+    assert spanish in capsys.readouterr().out
+    model = tmp_path / "model.safetensors"  # without its run
+    model.write_bytes((tmp_path / "r" / "model.safetensors").read_bytes())
+    assert main(["explain", str(model), "3", "--data", "iris"]) == 0
+    assert "A model file alone does not say which optimizer" in capsys.readouterr().out
 
 
 def test_large_layers_show_the_units_that_the_cost_depends_on_most() -> None:

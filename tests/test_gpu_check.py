@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from emulator import LACKING
+from mpi_processes import lacking
 
 from benchmarks.gpu_check import PARTS, ROOT, main, verdict_in
 from benchmarks.gpu_report import Report
@@ -75,6 +76,8 @@ def test_every_part_runs_to_its_end(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert [name for name, _ in parts if name.startswith("product")]
     digits = content["parts"]["train"]["digits"]
     assert digits["gpu"]["test_accuracy"] == pytest.approx(digits["cpu"]["test_accuracy"], abs=0.01)
+    if not lacking():
+        assert content["parts"]["ranks"]["2 fixed"]["ok"]
     summary = capsys.readouterr().out.splitlines()[-len(PARTS) - 3 :]
     assert summary[-1] == "no failure"
 

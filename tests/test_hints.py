@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import nnbackend
 from nnbackend.cli import main
-from nnbackend.cli.hints import Facts, _units, sentence
+from nnbackend.cli.hints import SENTENCES, Facts, _of_network, sentence
 from nnbackend.cli.plan import Plan, prepare
 from nnbackend.config import Settings
 from nnbackend.devices import get_backend
+from nnbackend.explain import hints
 
 FALLING = list(np.linspace(0.72, 0.60, 40))
 FLAT = [0.692, 0.69] * 20
@@ -71,8 +74,13 @@ def test_the_defaults_of_a_data_set_are_printed_and_may_be_overridden(
         ({"losses": list(np.linspace(0.714, 0.704, 100)), "rate": 1e-6},
          "too small; try --learning-rate 0.001."),
         ({"train_losses": [700.0, *FLAT], "rate": 1.0}, "too large; try --learning-rate 0.1."),
-        ({"saturated": (3, 0.9)}, "90% of the outputs of layer 3 are saturated"),
-        ({"dead": (2, 0.75)}, "75% of the ReLUs of layer 2 are dead"),
+        ({"found": ({"code": "saturated", "layer": 3, "share": 0.9},)},
+         "90% of the outputs of layer 3 are saturated"),
+        ({"found": ({"code": "dead", "layer": 2, "count": 3, "of": 4},)},
+         "75% of the ReLUs of layer 2 are dead"),
+        ({"found": ({"code": "dead", "layer": 2, "count": 1, "of": 4},
+                    {"code": "vanishing", "ratio": 1e-5})}, "δ shrinks to 1e-05 of its size"),
+        ({"found": ({"code": "dead", "layer": 2, "count": 1, "of": 4},)}, "no longer falls"),
         ({"share": 0.95, "score": ("test_accuracy", 0.95)}, "95% of the rows are of one class"),
         ({"share": 0.95, "score": ("test_accuracy", 0.95)}, "test_accuracy 0.95 says little"),
         ({"train_losses": [0.1] * 40}, "over-fits"),
@@ -91,7 +99,8 @@ def test_each_cause_has_its_sentence(changes: dict[str, object], part: str) -> N
 
 
 def test_good_results_have_no_sentence() -> None:
-    bad = replace(PLAIN, saturated=(2, 1.0), dead=(2, 1.0), stop_reason="early stopping")
+    found = ({"code": "saturated", "layer": 2, "share": 1.0},)
+    bad = replace(PLAIN, found=found, stop_reason="early stopping")
     assert sentence(bad)
     assert not sentence(replace(bad, score=("test_accuracy", 0.9)))
     assert not sentence(replace(bad, share=None, score=("test_r2", 0.3)))
@@ -102,14 +111,31 @@ def _plan(activation: str) -> Plan:
     return prepare(settings, get_backend("numpy"))
 
 
+def _codes(plan: Plan) -> list[tuple[str, int]]:
+    """Return the hints on layers, without those on a few dead units."""
+    found = [hint for hint in _of_network(plan) if "layer" in hint]
+    return [(hint["code"], hint["layer"]) for hint in found if hint.get("count", 6) > 3]
+
+
 def test_saturated_and_dead_units_are_found_by_layer() -> None:
     for activation in ("sigmoid", "tanh", "relu"):
         plan = _plan(activation)
-        found = _units(plan)
-        assert max(found["saturated"][1], found["dead"][1]) < 0.5
+        assert _codes(plan) == []
         plan.net.biases[1][:] = -100.0 if activation == "relu" else 100.0
-        found = _units(plan)
-        assert found["dead" if activation == "relu" else "saturated"] == (3, 1.0)
+        assert _codes(plan) == [("dead" if activation == "relu" else "saturated", 3)]
+    assert _of_network(plan)[0]["count"] == 6
+    assert _codes(_plan("step")) == [("step", 2), ("step", 3)]
+
+
+def test_both_front_ends_have_a_sentence_for_each_code() -> None:
+    """The page in both languages; the command line for all that ends in a poor result."""
+    page = Path(nnbackend.__file__).parent / "live_page" / "page" / "text.js"
+    in_page = re.findall(r"^    h_(\w+): '", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert sorted(in_page) == sorted(2 * hints.CODES)
+    of_curves = {"rising", "overfit", "plateau", "majority"}
+    assert SENTENCES.keys() == set(hints.CODES) - of_curves
+    rules = Path(hints.__file__).read_text(encoding="utf-8")
+    assert set(re.findall(r'"code": "(\w+)"', rules)) == set(hints.CODES)
 
 
 @pytest.mark.parametrize(

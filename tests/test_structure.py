@@ -59,6 +59,7 @@ HOST_SIDE: dict[str, str] = {
     "nnbackend.training.schedules": "learning rates are host numbers",
     "nnbackend.training.preparation": "the rows of host data are split on the host",
     "nnbackend.training.state": "the saved state is host arrays",
+    "nnbackend.training.streaming": "the batches of a stream are made on the host",
     "nnbackend.training.step_runner": "rates and clock of an epoch are computed on the host",
     "nnbackend.training.lbfgs_runner": "its error state covers host arrays",
 }

@@ -26,9 +26,9 @@ INITIAL_WEIGHTS = 1 << 32
 BATCH_ORDER = 1 << 33
 
 
-def host_generator(seed: int, stream: int, index: int = 0) -> np.random.Generator:
+def host_generator(seed: int, stream: int, index: int = 0, part: int = 0) -> np.random.Generator:
     """Return a host generator for a stream, such as INITIAL_WEIGHTS or BATCH_ORDER."""
-    return np.random.Generator(_philox((seed, stream), (0, 0, index, 0)))
+    return np.random.Generator(_philox((seed, stream), (0, part, index, 0)))
 
 
 def _philox(key: tuple[int, ...], counter: tuple[int, ...]) -> np.random.Philox:

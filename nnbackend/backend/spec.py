@@ -64,6 +64,7 @@ class BackendRow:
     """One line of `nnbackend.backends()`.
 
     devices: the device strings, such as "cupy:0".  kinds: the kind of each device.
+    kind: that of the first one, or of the spec if there is none.
     """
 
     name: str

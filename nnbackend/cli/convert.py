@@ -7,12 +7,13 @@ import io
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nnbackend.data.converting import convert, table_parts
+from nnbackend.data.converting import convert, find_tables, table_parts
 from nnbackend.errors import ArgumentError, Fault
 from nnbackend.options import AT_LEAST_1
 from nnbackend.persistence.atomic_file import atomic_write, sweep
@@ -22,7 +23,10 @@ FACTS = "shards.json"  # what the shards were made of, to continue
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of `convert`."""
-    parser.add_argument("data", metavar="DATA", help="a .csv or .parquet table of numbers")
+    parser.add_argument(
+        "data", metavar="DATA", help="a .csv or .parquet table of numbers, a folder of them, or "
+        "a pattern in quotes: 'data/*.csv'",
+    )  # fmt: skip
     parser.add_argument("folder", metavar="FOLDER", help="folder of the shards, which is made")
     parser.add_argument(
         "--target", metavar="COLUMN",
@@ -48,11 +52,9 @@ def run(args: argparse.Namespace) -> int:
         n_rows = AT_LEAST_1.parse(args.rows)
     except ValueError:
         raise ArgumentError(Fault("rows", AT_LEAST_1.expected, args.rows)) from None
-    source, folder = Path(args.data), Path(args.folder)
-    if not source.is_file():
-        raise ArgumentError(f"DATA must be an existing file. Received: {args.data}.")
-    parts = table_parts(source, args.target, n_rows)
-    done = _done(folder, _facts(source, args, n_rows))
+    sources, folder = find_tables(args.data), Path(args.folder)
+    parts = table_parts(sources, args.target, n_rows)
+    done = _done(folder, _facts(sources, args, n_rows))
     begin = time.perf_counter()
 
     def write(name: str, array: Any) -> None:
@@ -71,11 +73,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _facts(source: Path, args: argparse.Namespace, n_rows: int) -> dict[str, Any]:
+def _facts(sources: Sequence[Path], args: argparse.Namespace, n_rows: int) -> dict[str, Any]:
     """Return what a conversion depends on."""
-    status = source.stat()
+    status = [source.stat() for source in sources]
     return {
-        "source": str(source.resolve()), "bytes": status.st_size, "changed": status.st_mtime_ns,
+        "source": str(Path(args.data).resolve()), "files": len(sources),
+        "bytes": sum(s.st_size for s in status), "changed": max(s.st_mtime_ns for s in status),
         "target": args.target, "rows": n_rows, "dtype": args.dtype,
     }  # fmt: skip
 

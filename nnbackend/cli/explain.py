@@ -12,13 +12,16 @@ import numpy as np
 from nnbackend.cli.evaluate import choose_part, read_data_of, read_for
 from nnbackend.cli.plot import sample
 from nnbackend.cli.run_folder import open_run, write_text
+from nnbackend.config import Settings
 from nnbackend.errors import ArgumentError
-from nnbackend.explain import explain, read_network, to_html, to_text
-from nnbackend.explain.by_hand import ETA
+from nnbackend.explain import Update, explain, read_network, to_html, to_text
+from nnbackend.explain.updates import UNKNOWN, of_config
 from nnbackend.explain.words import LANGUAGES
+from nnbackend.model.building import build_config
 from nnbackend.network.network import Network
 from nnbackend.options import raise_all
 from nnbackend.plots import network_diagram
+from nnbackend.training.optimizers import SGD
 
 FORMAT = """
 FILE is TOML, or JSON with the same keys. Layer 1 is the input, and w2[j][k] is the weight to unit j
@@ -73,11 +76,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Explain one row and return the exit code."""
     _check(args)
-    net, x, y, eta = _of_run(args) if args.weights is None else _by_hand(args)
+    net, x, y, update = _of_run(args) if args.weights is None else _by_hand(args)
     explanation = explain(
-        net, x, y, learning_rate=eta if args.learning_rate is None else args.learning_rate,
-        lang=args.lang,
-    )  # fmt: skip
+        net, x, y, learning_rate=args.learning_rate, update=update, lang=args.lang
+    )
     print(to_text(explanation))
     if args.html:
         with tempfile.TemporaryDirectory() as folder:
@@ -122,14 +124,15 @@ def _check(args: argparse.Namespace) -> None:
     raise_all(map(ArgumentError, errors))
 
 
-def _by_hand(args: argparse.Namespace) -> tuple[Network, Any, Any, float]:
-    """Return network, sample, target and learning rate of --weights."""
+def _by_hand(args: argparse.Namespace) -> tuple[Network, Any, Any, Update]:
+    """Return network, sample, target and update of --weights."""
     found = read_network(Path(args.weights), args.layers, args.device or "numpy")
-    return found.net, found.net.backend.to_device(found.x), found.y, found.learning_rate
+    update = Update(optimizer=SGD(found.learning_rate))
+    return found.net, found.net.backend.to_device(found.x), found.y, update
 
 
-def _of_run(args: argparse.Namespace) -> tuple[Network, Any, Any, float]:
-    """Return network, sample, target and learning rate of a run."""
+def _of_run(args: argparse.Namespace) -> tuple[Network, Any, Any, Update]:
+    """Return network, sample, target and update of a run."""
     found = open_run(args.run)
     model = found.load(args.device)
     if args.data is not None:
@@ -142,5 +145,13 @@ def _of_run(args: argparse.Namespace) -> tuple[Network, Any, Any, float]:
             "Add --data DATA."
         )
     x, y = sample(model, data, args.row)
-    eta = (found.settings.learning_rate if found.settings else None) or ETA
-    return model.network, model.network.backend.to_device(x), y, eta
+    return model.network, model.network.backend.to_device(x), y, _update_of(found.settings)
+
+
+def _update_of(settings: Settings | None) -> Update:
+    """Return the update of a run; plain gradient descent for a model file alone."""
+    if settings is None:
+        return Update(other=UNKNOWN)
+    if settings.preset is not None:
+        return Update(other=f"--preset {settings.preset} (adamw)")
+    return of_config(build_config(settings))

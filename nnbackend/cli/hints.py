@@ -1,35 +1,25 @@
 """One sentence at the end of a run with poor results: why, and what to try.
 
-A good run has no hint. The rules look at the curves of the loss and at the units of the hidden
-layers on some training rows, from the clearest cause to the least clear.
+A good run has no hint. The rules are those of `explain.hints`, from the clearest cause to the least
+clear.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from nnbackend.cli.console import print_message
 from nnbackend.cli.plan import Plan
-from nnbackend.network.layers import Dense
+from nnbackend.explain import hints
+from nnbackend.explain.hints import Hint, Signals
 from nnbackend.training.optimizers import get_optimizer
 
-ROWS = 512  # on which the units are examined
 # Results below are poor: shares of the way from the simplest answer to a perfect one.
 POOR, POOR_R2 = 0.5, 0.2
-MOST = 0.5  # of a layer's units
-FLAT = 0.05  # of the largest slope, below which a sigmoid or tanh is saturated
-STEEPEST = {"sigmoid": 0.25, "tanh": 1.0}
-LARGE, HUGE = 2.0, 10.0  # times the loss of a constant answer, at the end and at any epoch
-SLOW, STEADY = 0.05, 0.8  # fall of the loss in all epochs; share of the epochs in which it fell
-OVERFIT = 0.5  # training loss at the best epoch, of the validation loss
-LEARNED = 0.75  # training loss of a network that has learned its rows, of a constant answer's
-APART = 0.9  # training loss at the end, of the best epoch's and of the validation loss
-UNBALANCED = 0.8  # share of the most frequent class
-FEW_EPOCHS, STILL_FALLING = 10, 0.01
 
 
 @dataclass(frozen=True)
@@ -40,7 +30,7 @@ class Facts:
     losses: the validation loss of each epoch, or the training loss without validation rows.
     constant: the loss of a constant answer, or None if unknown.
     rate, usual_rate: the learning rate, None for lbfgs, and the optimizer's default.
-    saturated, dead: (layer, share of its units), layer 2 being the first hidden one.
+    found: the hints on the network, see `explain.hints`.
     """
 
     score: tuple[str, float]
@@ -52,8 +42,7 @@ class Facts:
     constant: float | None
     rate: float | None
     usual_rate: float | None = None
-    saturated: tuple[int, float] = (0, 0.0)
-    dead: tuple[int, float] = (0, 0.0)
+    found: tuple[Hint, ...] = ()
 
     @property
     def faster(self) -> str:
@@ -104,7 +93,7 @@ def hint(plan: Plan, results: Mapping[str, Any]) -> str:
     )
     if not facts.is_poor:
         return ""
-    return sentence(Facts(**{**vars(facts), **_units(plan)}))
+    return sentence(replace(facts, found=tuple(_of_network(plan))))
 
 
 def sentence(facts: Facts) -> str:
@@ -114,7 +103,7 @@ def sentence(facts: Facts) -> str:
     name, value = facts.score
     if why := _step_size(facts) or _of_units(facts):
         return f"{name} {value:.2f} is poor: {why}"
-    if facts.share is not None and facts.share >= UNBALANCED:
+    if facts.share is not None and facts.share >= hints.UNBALANCED:
         return (
             f"{name} {value:.2f} says little: {facts.share:.0%} of the rows are of one class, and "
             "always answering it has that accuracy; judge by roc_auc or balanced_accuracy, and try "
@@ -127,62 +116,61 @@ def _step_size(facts: Facts) -> str:
     """Return whether the learning rate is too large or too small."""
     if facts.rate is None:
         return ""
-    train, losses = np.array(facts.train_losses), np.array(facts.losses)
-    fell = np.mean(np.diff(losses) < 0) if len(losses) > FEW_EPOCHS else 0.0
-    if fell >= STEADY and losses[0] - losses.min() < SLOW * losses[0]:
+    losses, most = facts.losses, max(facts.train_losses)
+    if hints.is_slow(losses):
         return (
             f"the loss fell in nearly every epoch, but only from {losses[0]:.3g} to "
-            f"{losses.min():.3g}, so the learning rate is too small; try {facts.faster}."
+            f"{min(losses):.3g}, so the learning rate is too small; try {facts.faster}."
         )
-    constant = facts.constant
-    if constant and (train[-1] > LARGE * constant or train.max() > HUGE * constant):
+    if hints.is_too_fast(facts.train_losses, facts.constant):
         return (
-            f"the loss reached {train.max():.3g}, where a constant answer has {constant:.2g}, so "
+            f"the loss reached {most:.3g}, where a constant answer has {facts.constant:.2g}, so "
             f"the learning rate is too large; try --learning-rate {facts.rate / 10:g}."
         )
     return ""
 
 
+SENTENCES = {
+    "saturated": "{share:.0%} of the outputs of layer {layer} are saturated, where the slope is "
+    "nearly 0 and the layers up to it hardly learn; try --activation relu or a smaller "
+    "--learning-rate.",
+    "dead": "{dead:.0%} of the ReLUs of layer {layer} are dead (0 for every row) and cannot learn; "
+    "try a smaller --learning-rate or --activation leaky_relu.",
+    "step": "the slope of the step function of layer {layer} is 0, so the layers up to it do not "
+    "learn; try --activation relu.",
+    "vanishing": "δ shrinks to {ratio:.1g} of its size on the way back, so the first layers hardly "
+    "learn; try --activation relu or fewer layers.",
+    "exploding": "δ grows {ratio:.1g} times on the way back; try a smaller --learning-rate or "
+    "fewer layers.",
+    "symmetric": "all units of layer {layer} have the same weights, so they stay the same; draw "
+    "the initial weights at random.",
+}
+
+
 def _of_units(facts: Facts) -> str:
-    """Return whether units are saturated or dead."""
-    level, share = facts.saturated
-    if share > MOST:
-        return (
-            f"{share:.0%} of the outputs of layer {level} are saturated, where the slope is nearly "
-            "0 and the layers up to it hardly learn; try --activation relu or a smaller "
-            "--learning-rate."
-        )
-    level, share = facts.dead
-    if share > MOST:
-        return (
-            f"{share:.0%} of the ReLUs of layer {level} are dead (0 for every row) and cannot "
-            "learn; try a smaller --learning-rate or --activation leaky_relu."
-        )
+    """Return the first hint on the network; a few dead units do no harm."""
+    for hint in facts.found:
+        dead = hint.get("count", 0) / hint.get("of", 1)
+        if hint["code"] != "dead" or dead > hints.MOST:
+            return SENTENCES[hint["code"]].format(**hint, dead=dead)
     return ""
 
 
 def _of_fit(facts: Facts) -> str:
     """Return whether the network fits its training rows only."""
-    train, losses = facts.train_losses, facts.losses
-    best = int(np.argmin(losses))
-    is_far = facts.constant is not None and train[best] < OVERFIT * min(
-        losses[best], facts.constant
+    at = hints.overfit_at(facts.train_losses, facts.losses, facts.constant)
+    if at is None:
+        return ""
+    return (
+        f"the loss is {facts.train_losses[at]:.3g} on the training rows and "
+        f"{facts.losses[at]:.3g} on others, so the network over-fits; try more rows or other "
+        "features, fewer units, --l2 0.001 or --dropout 0.3."
     )
-    constant = facts.constant or np.inf
-    parts = train[-1] < APART * min(train[best], losses[-1]) and train[-1] < LEARNED * constant
-    if is_far or (parts and losses[-1] > losses[best]):
-        at = best if is_far else -1
-        return (
-            f"the loss is {train[at]:.3g} on the training rows and {losses[at]:.3g} on others, so "
-            "the network over-fits; try more rows or other features, fewer units, --l2 0.001 or "
-            "--dropout 0.3."
-        )
-    return ""
 
 
 def _of_length(facts: Facts) -> str:
     """Return how the run ended, for a run without a clearer cause."""
-    n, losses = len(facts.losses), np.array(facts.losses)
+    n = len(facts.losses)
     if facts.stop_reason == "early stopping":
         faster = f" or {facts.faster}" if facts.may_be_faster else ""
         return (
@@ -190,8 +178,7 @@ def _of_length(facts: Facts) -> str:
             f"improvement; try --patience 0{faster}, or more units, as in --hidden 32,32, unless "
             "the features do not determine the target."
         )
-    fall = losses[-max(2, n // 4) :]
-    if n <= FEW_EPOCHS or fall[0] - fall[-1] > STILL_FALLING * abs(fall[0]):
+    if hints.is_falling(facts.losses):
         ended = (
             "the run had one epoch" if n == 1 else f"the loss was still falling after {n} epochs"
         )
@@ -216,22 +203,10 @@ def _constant_loss(plan: Plan, shares: np.ndarray | None) -> float | None:
     return 0.5 * plan.net.n_out if shares is None and loss == "quadratic" else None
 
 
-def _units(plan: Plan) -> dict[str, tuple[int, float]]:
-    """Return the hidden layers with the most saturated outputs and the most dead ReLUs."""
-    net, training = plan.net, plan.parts.training
-    rows = training.rows(np.arange(min(ROWS, training.n_samples)))
-    trace = net.trace(net.backend.to_device(plan.model.inputs(rows.x)))
-    worst = {"saturated": (0, 0.0), "dead": (0, 0.0)}
-    for level, (layer, a) in enumerate(
-        zip(net.trainable_layers[:-1], trace.a[:-1], strict=True), start=2
-    ):
-        kernel = layer.activation.kernel if isinstance(layer, Dense) else None
-        values = net.backend.to_host(a)
-        if kernel in STEEPEST:
-            slope = values * (1.0 - values) if kernel == "sigmoid" else 1.0 - values**2
-            share = float((slope < FLAT * STEEPEST[kernel]).mean())
-            worst["saturated"] = max(worst["saturated"], (level, share), key=lambda e: e[1])
-        elif kernel == "relu":
-            share = float((values.max(axis=0) == 0).mean())
-            worst["dead"] = max(worst["dead"], (level, share), key=lambda e: e[1])
-    return worst
+def _of_network(plan: Plan) -> list[Hint]:
+    """Return the hints on the network, from some training rows."""
+    net, rows = plan.net, hints.some_rows(plan.parts.training.n_samples)
+    x = net.backend.to_device(plan.model.inputs(plan.parts.training.rows(rows).x))
+    is_classes = plan.parts.training.n_classes is not None
+    signals = Signals.of(net, x, plan.trainer.data.y[rows], is_classes)
+    return hints.of_network(net, signals)

@@ -23,6 +23,13 @@ from nnbackend.config import Settings
 from nnbackend.data import BUILTIN, ColumnCoding, Dataset, NumberColumn, load
 from nnbackend.data.keys import Keys
 from nnbackend.data.readers import TEXT_TABLES
+from nnbackend.data.shards import (
+    exists,
+    find_shards,
+    is_parquet,
+    name_of,
+    read_parquet_shards,
+)
 from nnbackend.data.splits import split_rows
 from nnbackend.data.sql_tables import absolute, is_url
 from nnbackend.data.table_datasets import code_dataset
@@ -142,7 +149,15 @@ def read_known(
     task: Any = None
     if settings is not None and source not in BUILTIN:
         task = settings.task
-    data = load(source, target=target, task=task, missing=missing)
+    shards = find_shards(source) if source not in BUILTIN else []
+    if shards:
+        target = settings.target if settings else None
+    if is_parquet(shards):
+        data = read_parquet_shards(
+            shards, name_of(source), target=target, task=task, n_features=known.n_features
+        )
+    else:
+        data = load(source, target=target, task=task, missing=missing)
     if data.n_features != known.n_features:
         raise DataError(
             f"{data.name}: the data must have the {known.n_features} features that the network was "
@@ -152,7 +167,7 @@ def read_known(
 
 
 def _may_be_table(source: str) -> bool:
-    return source not in BUILTIN and (_is_table(source) or not Path(source).exists())
+    return source not in BUILTIN and (_is_table(source) or not exists(source))
 
 
 def _is_table(source: str) -> bool:

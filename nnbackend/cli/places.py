@@ -19,6 +19,7 @@ from typing import Any
 
 from nnbackend.config import Settings
 from nnbackend.data import BUILTIN
+from nnbackend.data.shards import exists
 from nnbackend.data.sql_tables import is_url
 from nnbackend.errors import ArgumentError
 
@@ -41,10 +42,10 @@ def relocated(settings: Settings, folder: Path, environment: Mapping[str, Any]) 
     found: dict[str, Any] = {}
     for name in NAMES:
         place = getattr(settings, name)
-        if not is_file_setting(place) or Path(place).exists():
+        if not is_file_setting(place) or exists(place):
             continue
         paths = candidates(place, folder, environment)[1:]
-        now = next((path for path in paths if path.exists()), None)
+        now = next((path for path in paths if exists(path)), None)
         if now is not None:
             found[name] = str(now)
     return replace(settings, **found)
@@ -73,7 +74,7 @@ def check_places(settings: Settings, folder: Path, environment: Mapping[str, Any
     """Raise ArgumentError, with the paths tried, for a file that is not found."""
     for name in NAMES:
         place = getattr(settings, name)
-        if is_file_setting(place) and not Path(place).exists():
+        if is_file_setting(place) and not exists(place):
             tried = ", ".join(map(str, candidates(place, folder, environment)))
             cure = f"{NEW_PATH} or correct" if name == "data" else "Correct"
             raise ArgumentError(

@@ -20,6 +20,7 @@ from nnbackend.cli.settings import DATA_DEFAULTS
 from nnbackend.config import SETTINGS, Settings
 from nnbackend.data import ColumnCoding, Dataset
 from nnbackend.data.deciding import PLAIN
+from nnbackend.data.row_order import Shuffle, window_of
 from nnbackend.metrics import advice, metrics_of
 from nnbackend.model.model import Model
 from nnbackend.training.history import Row
@@ -47,6 +48,7 @@ def header(plan: Plan, folder: Path) -> str:
         *([hint] if is_table else []),
         *_own_defaults(settings),
         f"scale      {settings.scale}",
+        *_shuffled(trainer.config.shuffle),
         f"optimizer  {rule}, batches of {trainer.state.history.batch_size}",
         f"epochs     {_length(settings)}",
         f"device     {plan.net.backend.device}",
@@ -55,6 +57,12 @@ def header(plan: Plan, folder: Path) -> str:
         plan.net.summary(),
         "",
     ])  # fmt: skip
+
+
+def _shuffled(shuffle: Shuffle) -> list[str]:
+    """Return a line on a window shuffle."""
+    rows = window_of(shuffle)
+    return [f"shuffle    window: {rows:,} rows at a time"] if rows else []
 
 
 def _own_defaults(settings: Settings) -> list[str]:

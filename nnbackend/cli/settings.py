@@ -15,7 +15,7 @@ from typing import Any
 from nnbackend.config import DEFAULTS, SETTINGS, Settings
 from nnbackend.errors import ArgumentError, Fault
 from nnbackend.model.building import parse
-from nnbackend.options import YES_OR_NO, raise_all
+from nnbackend.options import raise_all
 from nnbackend.suggestions import suggest
 
 # Data sets that the general defaults do not suit, and their own defaults. One hidden layer winds
@@ -95,7 +95,7 @@ def _text(key: str, value: Any) -> str:
     if key not in SETTINGS:
         raise ArgumentError(f"unknown key {key!r}. {suggest(key, SETTINGS)}")
     items = value if isinstance(value, list) else [value]
-    if isinstance(value, bool) and SETTINGS[key].kind.in_text == YES_OR_NO.in_text:
+    if isinstance(value, bool) and SETTINGS[key].kind.in_text.startswith("yes"):
         return "yes" if value else "no"
     if any(isinstance(i, bool) or not isinstance(i, (str, int, float)) for i in items):
         raise ArgumentError(Fault(key, "text, a number or a list of them", value))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from nnbackend.data.row_order import WINDOW
 from nnbackend.named import name_of
 from nnbackend.options import (
     ABOVE_0,
@@ -22,6 +23,20 @@ from nnbackend.options import (
 
 def _is_stopping(value: Any) -> bool:
     return hasattr(value, "should_stop") and not isinstance(value, type)
+
+
+def _shuffle(text: str) -> bool | str:
+    name, colon, rows = text.partition(":")
+    if name != WINDOW:
+        return bool(YES_OR_NO.parse(text))
+    if colon:
+        AT_LEAST_1.parse(rows)
+    return text
+
+
+def _is_shuffle(value: Any) -> bool:
+    is_window = isinstance(value, str) and isinstance(_shuffle(value), str)
+    return is_window or callable(value) or (not isinstance(value, str) and value in (True, False))
 
 
 def _norms(value: Any) -> bool:
@@ -89,13 +104,16 @@ class TrainOptions(UpdateOptions):
         "rows per step; 1 for stochastic gradient descent, {none} for all rows",
         topic="training", metavar="N|full",
     )  # fmt: skip
-    shuffle: bool | Callable[[int], Any] = option(
+    shuffle: bool | str | Callable[[int], Any] = option(
         True,
         replace(
-            YES_OR_NO, accepts=lambda v: callable(v) or v in (True, False),
-            expected="True, False, or a function of the epoch that gives the order of the rows",
+            YES_OR_NO, parse=_shuffle, accepts=_is_shuffle,
+            in_text="yes, no, window or window:ROWS",
+            expected="True, False, 'window', 'window:ROWS', or a function of the epoch that gives "
+            "the order of the rows",
         ),
-        "whether each epoch takes the rows in a new order", topic="training", metavar="yes|no",
+        "whether each epoch takes the rows in a new order; window reads large files in long runs "
+        "and permutes ROWS rows at a time", topic="training", metavar="yes|no|window[:ROWS]",
     )  # fmt: skip
     momentum_schedule: Any = option(
         None, or_none(name_of("momentum_schedule"), "constant"),

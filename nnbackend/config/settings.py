@@ -42,7 +42,8 @@ class Settings(TrainOptions):
     data: str = option(
         "", TEXT,
         "a built-in set (digits, iris, wine, breast_cancer, diabetes, xor, spirals), a .csv (.tsv, "
-        ".txt, .data), .npz, .npy or .parquet file, a folder of IDX files, or a database, as in "
+        ".txt, .data), .npz, .npy or .parquet file, a folder of IDX files, a folder or a pattern "
+        "(in quotes: 'data/*.parquet') of .npy, .npz or .parquet files, or a database, as in "
         "sqlite:///shop.db?table=orders; not needed with --config or --resume",
         topic="data", metavar="DATA",
     )  # fmt: skip

@@ -18,6 +18,7 @@ from nnbackend.data.dataset import Dataset
 from nnbackend.data.many_levels import ManyLevelsColumn
 from nnbackend.data.readers import load
 from nnbackend.data.scalers import Scaler, ScalerKind, default_scaler_kind, fit_scaler
+from nnbackend.data.stream import Stream
 from nnbackend.data.targets import Label, Task
 from nnbackend.data.text_columns import TextColumn
 
@@ -34,6 +35,7 @@ __all__ = [
     "NumberColumn",
     "Scaler",
     "ScalerKind",
+    "Stream",
     "Task",
     "TextColumn",
     "YesNoColumn",

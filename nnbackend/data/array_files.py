@@ -7,6 +7,7 @@ memory is allocated for it.
 from __future__ import annotations
 
 import math
+import struct
 import sys
 import zipfile
 from pathlib import Path
@@ -19,6 +20,7 @@ from nnbackend.data.dataset import Dataset
 from nnbackend.data.targets import Task, code_target
 from nnbackend.errors import DataError, Mention
 
+ZIP_LENGTHS = 26  # where a member's header has the lengths of its name and its extra field
 CHUNK_ELEMENTS = 1 << 20
 KERAS = {"x_train", "y_train", "x_test", "y_test"}
 UNPICKLED = (
@@ -236,20 +238,53 @@ def _read_member(archive: zipfile.ZipFile, member: str, where: str) -> NDArray[A
     return np.frombuffer(content, dtype=header.dtype).reshape(header.shape, order=header.order)
 
 
+def map_member(path: Path, name: str) -> NDArray[Any] | None:
+    """Return an array of a .npz archive as a memory map; None if it has no such array.
+
+    Raises: DataError for a compressed or damaged archive.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if f"{name}.npy" not in archive.namelist():
+                return None
+            member = archive.getinfo(f"{name}.npy")
+        if member.compress_type != zipfile.ZIP_STORED:
+            raise DataError(
+                f"{path.name}: an archive that is read in parts must not be compressed. Received: "
+                f"a compressed array {name!r}. Write it with np.savez, not np.savez_compressed."
+            )
+        with path.open("rb") as stream:
+            stream.seek(member.header_offset + ZIP_LENGTHS)
+            lengths = struct.unpack("<HH", stream.read(4))  # of the name and the extra field
+            stream.seek(sum(lengths), 1)
+            begin = stream.tell()
+            return _mapped(path, stream, begin + member.file_size)
+    except DataError:
+        raise
+    except Exception as error:  # as in read_npz
+        raise DataError(
+            f"{path.name}: the file must be a complete .npz archive. "
+            f"Received: {type(error).__name__}: {error}"
+        ) from error
+
+
 def map_array(path: Path) -> NDArray[Any]:
     """Return the array of a .npy file as a memory map. Raises: DataError for other files."""
     try:
         with path.open("rb") as stream:
-            header = _read_header(stream, path.name)
-            offset = stream.tell()
-        _check_size(header, path.stat().st_size - offset, path.name)
-        if header.n_bytes == 0:  # an empty map is not allowed
-            return np.empty(header.shape, dtype=header.dtype)
-        return np.memmap(
-            path, header.dtype, "r", offset=offset, shape=header.shape, order=header.order
-        )
+            return _mapped(path, stream, path.stat().st_size)
     except OSError as error:
         raise DataError(f"{path.name}: the file must be readable. Received: {error}.") from error
+
+
+def _mapped(path: Path, stream: IO[bytes], end: int) -> NDArray[Any]:
+    """Return the array whose header the stream is at, and whose last byte is before `end`."""
+    header = _read_header(stream, path.name)
+    offset = stream.tell()
+    _check_size(header, end - offset, path.name)
+    if header.n_bytes == 0:  # an empty map is not allowed
+        return np.empty(header.shape, dtype=header.dtype)
+    return np.memmap(path, header.dtype, "r", offset=offset, shape=header.shape, order=header.order)
 
 
 def _read_header(stream: IO[bytes], where: str) -> _Header:

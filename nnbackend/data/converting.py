@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -12,34 +12,80 @@ from numpy.typing import NDArray
 
 from nnbackend.data.csv_files import csv_chunks
 from nnbackend.data.number_text import number_in
+from nnbackend.data.parquet_files import import_arrow
 from nnbackend.data.readers import TEXT_TABLES
+from nnbackend.data.shards import is_pattern
 from nnbackend.data.table_datasets import default_target
 from nnbackend.data.tables import marks_gap
 from nnbackend.errors import ArgumentError, DataError, Fault, Mention
 from nnbackend.suggestions import suggest
 
+SHOWN = 10  # columns in a message
 Part = tuple[NDArray[Any], NDArray[Any]]  # features (n, n_features), targets (n,)
 
 
-def table_parts(path: Path, target: str | None, n_rows: int) -> Iterator[Part]:
-    """Yield the features and targets of a .csv or .parquet table, at most `n_rows` rows at once.
+def find_tables(source: str) -> list[Path]:
+    """Return the sorted tables of a file, a folder or a pattern such as data/*.csv.
+
+    Raises: ArgumentError if there are none.
+    """
+    path = Path(source)
+    if is_pattern(source):
+        found = [Path(name) for name in sorted(glob(source))]
+    elif path.is_dir():
+        found = sorted(p for p in path.iterdir() if _is_table(p))
+    else:
+        found = [path] if path.is_file() else []
+    if not found:
+        raise ArgumentError(
+            "DATA must be an existing file, a folder of tables or a pattern in quotes. Received: "
+            f"{source}."
+        )
+    return found
+
+
+def table_parts(paths: Sequence[Path], target: str | None, n_rows: int) -> Iterator[Part]:
+    """Yield the features and targets of .csv or .parquet tables, at most `n_rows` rows at once.
 
     target: the name of its column; by default the last one, or a first one with a name such as
     label. Targets may be text, features are numbers.
-    Raises: DataError for other cells, with their rows; ArgumentError for another file or column.
+    Raises: DataError for other cells, with their rows, and for tables with other columns;
+    ArgumentError for another file or column.
     """
-    name = path.name.lower()
-    if name.removesuffix(".gz").endswith(TEXT_TABLES):
-        names, chunks = csv_chunks(path, n_rows)
-        columns: Iterator[list[Any]] = (list(zip(*chunk, strict=True)) for chunk in chunks)
-    elif name.endswith(".parquet"):
-        names, columns = _parquet(path, n_rows)
-    else:
+    first: tuple[str, ...] = ()
+    for path in paths:
+        names, columns = _opened(path, n_rows)
+        first = first or names
+        if names != first:
+            raise DataError(
+                f"{path.name}: the tables must have the same columns. Received: "
+                f"{', '.join(names[:SHOWN])} after {', '.join(first[:SHOWN])} in {paths[0].name}."
+            )
+        yield from _parts(path, names, columns, _position(names, target))
+
+
+def _opened(path: Path, n_rows: int) -> tuple[tuple[str, ...], Iterator[list[Any]]]:
+    """Return the names of a table's columns, and its columns in parts."""
+    if not _is_table(path):
         raise ArgumentError(
-            f"convert reads a .csv or .parquet table. Received: {path.name}. A .npy file needs no "
+            f"convert reads .csv or .parquet tables. Received: {path.name}. A .npy file needs no "
             "conversion."
         )
-    at = _position(names, target)
+    if path.suffix.lower() == ".parquet":
+        return _parquet(path, n_rows)
+    names, chunks = csv_chunks(path, n_rows)
+    return names, (list(zip(*chunk, strict=True)) for chunk in chunks)
+
+
+def _is_table(path: Path) -> bool:
+    name = path.name.lower()
+    return name.removesuffix(".gz").endswith(TEXT_TABLES) or name.endswith(".parquet")
+
+
+def _parts(
+    path: Path, names: tuple[str, ...], columns: Iterator[list[Any]], at: int
+) -> Iterator[Part]:
+    """Yield the features and the targets, which are column `at`, of a table."""
     first = 1
     for cells in columns:
         y = _targets(cells[at])
@@ -60,13 +106,7 @@ def _position(names: tuple[str, ...], target: str | None) -> int:
 
 
 def _parquet(path: Path, n_rows: int) -> tuple[tuple[str, ...], Iterator[list[Any]]]:
-    try:
-        parquet: Any = importlib.import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise DataError(
-            f"{path.name}: Parquet files are read with pyarrow. Received: {error}. Install it "
-            "with: pip install 'nnbackend[parquet]'"
-        ) from error
+    _, parquet = import_arrow(path)
     file = parquet.ParquetFile(path)
 
     def columns() -> Iterator[list[Any]]:

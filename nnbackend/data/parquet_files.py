@@ -18,26 +18,30 @@ from nnbackend.errors import DataError
 logger = logging.getLogger("nnbackend")
 
 
+def import_arrow(path: Path) -> tuple[Any, Any]:
+    """Return pyarrow and its module for Parquet. Raises: DataError when it is missing."""
+    try:
+        # import_module, because pyarrow has no type annotations.
+        return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise DataError(
+            f"{path.name}: Parquet files are read with pyarrow, which must be importable. "
+            f"Received: {error}. Install it with: pip install 'nnbackend[parquet]'"
+        ) from error
+
+
 def read_parquet(path: Path, least_codes: LeastCodes | None = None) -> Table:
     """Read a table of numbers, booleans, text and dates; columns of other types have no values.
 
     The index that pandas writes is left out. least_codes: see `read_csv`.
     Raises: DataError when pyarrow is missing, or the file is not such a table.
     """
-    try:
-        # import_module, because pyarrow has no type annotations.
-        arrow: Any = importlib.import_module("pyarrow")
-        parquet: Any = importlib.import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise DataError(
-            f"{path.name}: Parquet files are read with pyarrow, which must be importable. "
-            f"Received: {error}. Install it with: pip install 'nnbackend[parquet]'"
-        ) from error
+    arrow, parquet = import_arrow(path)
     try:
         # ParquetFile, not read_table, which adds columns for folders named like key=value.
         with parquet.ParquetFile(path) as file:
             table = file.read()
-            left_out = _index_columns(file.schema_arrow)
+            left_out = index_columns(file.schema_arrow)
         table.validate(full=True)  # finds invalid text and offsets outside the file
     except (arrow.ArrowException, OSError, ValueError) as error:
         raise DataError(
@@ -55,14 +59,15 @@ def read_parquet(path: Path, least_codes: LeastCodes | None = None) -> Table:
     columns = tuple(
         with_na(c, least.get(at, MANY_CODES)) if isinstance(c, list) else c
         for at, c in enumerate(
-            _column(arrow, name, column, path.name)
+            column_of(arrow, name, column, path.name)
             for name, column in zip(names, table.columns, strict=True)
         )
     )
     return Table(path.name, names, columns, np.arange(1, table.num_rows + 1))
 
 
-def _column(arrow: Any, name: str, column: Any, where: str) -> Column:
+def column_of(arrow: Any, name: str, column: Any, where: str) -> Column:
+    """Return a column as numbers, or as text without a value where there is none."""
     kind = column.type
     if arrow.types.is_dictionary(kind):
         kind = kind.value_type
@@ -86,7 +91,7 @@ def _column(arrow: Any, name: str, column: Any, where: str) -> Column:
     return [None] * len(column)
 
 
-def _index_columns(schema: Any) -> list[str]:
+def index_columns(schema: Any) -> list[str]:
     """Return the columns of the index that pandas stores with a table."""
     described = (schema.metadata or {}).get(b"pandas")
     names = json.loads(described).get("index_columns", []) if described else []

@@ -15,7 +15,7 @@ from nnbackend.data.deciding import FITS, decimal_sign
 from nnbackend.data.frames import is_table
 from nnbackend.data.idx_files import is_idx_name, read_idx_file, read_idx_folder
 from nnbackend.data.number_text import Decimal
-from nnbackend.data.shards import is_shards, read_shards
+from nnbackend.data.shards import find_shards, is_pattern, name_of, read_shards
 from nnbackend.data.sql_tables import is_url
 from nnbackend.data.table_datasets import Training, code_dataset, fit_dataset
 from nnbackend.data.table_sources import TableSource
@@ -31,7 +31,8 @@ TABLES = ("csv", "parquet", "sql", "frame")
 MISSING_CHOICES = ("fill", "drop", "error")
 FORMATS = (
     ".csv, .tsv, .txt or .data (also .gz), .parquet, .npz, .npy (NAME_x.npy beside NAME_y.npy), "
-    "an IDX folder or file (train-images-idx3-ubyte.gz)"
+    "an IDX folder or file (train-images-idx3-ubyte.gz), a folder or a pattern such as "
+    "'data/*.parquet' of .npy, .npz or .parquet files"
 )
 
 
@@ -55,35 +56,36 @@ def load(
 ) -> Dataset:
     """Read a built-in set, a file, a table of a database or a frame as training data.
 
-    `source` is a built-in name (digits, iris, wine, breast_cancer, diabetes, xor, spirals) or a
-    path: .csv, .tsv, .txt or .data (also .gz), .parquet, .npz (arrays x and y), .npy (NAME_x.npy
-    with NAME_y.npy beside it, memory-mapped), or an IDX folder or file. Write `./iris` for a file
-    with the name of a built-in set. It may also be the URL of a database, as in
-    sqlite:///shop.db?table=orders, of which `query` selects other rows, or a frame of pandas,
-    polars, Arrow or another library that narwhals knows.
-
-    `target` is a column's name or index (negative from the end). **The default is the last
-    column,** or the first if its name is label, target, class or y. For .npz it names the array of
-    targets, "y" by default. `header` sets whether a .csv has a header, if detection fails.
-
-    `task` None infers the task. Text and booleans are classes; numbers with a fraction are
-    regression. Whole numbers are classes if there are one or two different values, or up to 20 (if
-    each occurs twice on average), and regression if there are more than 100. Otherwise `task` is
-    required.
-
-    `missing` "fill" uses a table's rows with missing values, "drop" drops them and counts them in
-    `n_dropped`, "error" refuses them; arrays with missing values are refused unless "drop". A row
-    without a target is dropped.
-
-    `column` overrules the kinds of columns: {name: kind} or ["name=kind"], where a kind is number,
-    yes/no, category, date, id or text. `categorical` are columns of categories whose values look
-    like numbers, such as postal codes; `ignore` are columns to ignore. `decimal` is the decimal
-    sign, "." or ",", of numbers such as 1,234 that could be either, `encoding` that of a text
-    file. `coding`, the `columns` of an earlier data set, reads a table in the same way as that one;
-    the target may then be absent. `training`, a function of the data set without features, returns
-    the positions of the rows to which a table's columns are fitted; all by default. `group` is a
-    column that says which rows belong together, so no feature: see `Dataset.keys`. `positive` is
-    the class that becomes the second of two; by default the last in sorted order.
+    source: a built-in name (digits, iris, wine, breast_cancer, diabetes, xor, spirals); or a path:
+        .csv, .tsv, .txt or .data (also .gz), .parquet, .npz (arrays x and y), .npy (NAME_x.npy
+        with NAME_y.npy beside it, memory-mapped), or an IDX folder or file; ./iris is a file with
+        the name of a built-in set; a folder, or a pattern such as "data/*.npz", of .npy (x-NAME.npy
+        with y-NAME.npy), .npz or .parquet files of numbers, read in parts; or the URL of a
+        database, sqlite:///shop.db?table=orders; or a frame of pandas, polars, Arrow or another
+        library that narwhals knows.
+    target: a column's name or index (negative from the end), by default the last column, or the
+        first if its name is label, target, class or y; for .npz the array of targets, by default y.
+    task: "classification" or "regression"; None infers it. Text and booleans are classes; numbers
+        with a fraction are regression. Whole numbers are classes if there are one or two different
+        values, or up to 20 (if each occurs twice on average), and regression if there are more
+        than 100; otherwise the task is required.
+    missing: "fill" uses a table's rows with missing values, "drop" drops them and counts them in
+        `n_dropped`, "error" refuses them; arrays with missing values are refused unless "drop". A
+        row without a target is dropped.
+    header: whether a .csv has a header, if detection fails.
+    coding: the `columns` of an earlier data set, to read a table in the same way; the target may
+        then be absent.
+    column: kinds of columns, {name: kind} or ["name=kind"]: number, yes/no, category, date, id or
+        text.
+    categorical: columns of categories whose values look like numbers, such as postal codes.
+    ignore: columns to ignore.
+    decimal: the decimal sign, "." or ",", of numbers such as 1,234 that could be either.
+    encoding: that of a text file.
+    query: selects other rows of a database.
+    training: a function of the data set without features that returns the positions of the rows to
+        which a table's columns are fitted; all by default.
+    group: a column that says which rows belong together, so no feature; see `Dataset.keys`.
+    positive: the class that becomes the second of two, by default the last in sorted order.
 
     Raises: DataError when the data cannot be read or used for training; ArgumentError for an
     option that does not apply.
@@ -127,7 +129,8 @@ def _kind_of(source: Any) -> str:
     if is_url(source):
         return "sql"
     if isinstance(source, (str, os.PathLike)):
-        return _format(Path(source))
+        is_shards = is_pattern(os.fspath(source)) or find_shards(os.fspath(source))
+        return "shards" if is_shards else _format(Path(source))
     if is_table(source):
         return "frame"
     raise ArgumentError(
@@ -142,6 +145,10 @@ def _load_arrays(
 ) -> Dataset:
     """Read a file of arrays: .npz, .npy or IDX."""
     missing = "error" if missing == "fill" else missing
+    if kind == "shards":
+        if target is not None and not isinstance(target, str):
+            raise ArgumentError(Fault("target", "the name of a column or an array", target))
+        return read_shards(find_shards(path), name_of(path), target=target, task=task)
     if kind == "npz":
         if target is not None and not isinstance(target, str):
             raise ArgumentError(Fault("target", "the name of an array for a .npz file", target))
@@ -149,8 +156,6 @@ def _load_arrays(
     _check_unused(f"{path.name}, which has no named columns", target=target)
     if kind == "npy":
         return read_npy(path, task=task, missing=missing)
-    if path.is_dir() and is_shards(path):
-        return read_shards(path, task=task)
     return _check_data_task(read_idx_folder(path) if path.is_dir() else read_idx_file(path), task)
 
 

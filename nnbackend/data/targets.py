@@ -115,8 +115,9 @@ def code_target(values: NDArray[Any], task: Task | None, where: str) -> Target:
             f"{where}: classes must be text or whole numbers. Received: numbers with a fractional "
             "part. Use ", Mention("task", "regression"), ", or write the classes as whole numbers.",
         )  # fmt: skip
-    distinct, codes = np.unique(values, return_inverse=True)
-    return Target(codes.astype(np.int64), task, tuple(_label(value) for value in distinct))
+    distinct = np.unique(values)
+    codes = np.searchsorted(distinct, values)  # in less memory than the inverse of np.unique
+    return Target(codes.astype(np.int64, copy=False), task, tuple(map(_label, distinct)))
 
 
 def code_labels(

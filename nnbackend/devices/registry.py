@@ -46,6 +46,7 @@ BUILT_IN = {
     "numpy": "nnbackend_numpy:SPEC",
     "numba": "nnbackend_numba:SPEC",
     "cupy": "nnbackend_cupy:SPEC",
+    "torch": "nnbackend_torch:SPEC",
 }
 
 
@@ -229,10 +230,11 @@ def backends() -> list[BackendRow]:
     rows = []
     for name, entry in _entries().items():
         probe, spec = _probe(name), entry.spec
+        kinds = tuple(device.kind for device in _devices(name))
         rows.append(
             BackendRow(
                 name=name,
-                kind=spec.kind if spec else "?",
+                kind=kinds[0] if kinds else spec.kind if spec else "?",
                 usable=probe.device_count > 0,
                 reason=probe.reason,
                 cure=probe.cure,
@@ -240,7 +242,7 @@ def backends() -> list[BackendRow]:
                 devices=_device_strings(name),
                 distribution=entry.distribution,
                 details=probe.details,
-                kinds=tuple(device.kind for device in _devices(name)),
+                kinds=kinds,
             )
         )
     order = {

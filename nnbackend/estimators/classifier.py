@@ -19,6 +19,7 @@ from nnbackend.errors import DataError
 from nnbackend.estimators.base import SHARE, BaseMLP, Data, EvalSet, Weight, parameter
 from nnbackend.estimators.callbacks import with_callbacks
 from nnbackend.estimators.fitting import NetworkMLP, has_partial_fit
+from nnbackend.estimators.meanings import with_meanings
 from nnbackend.network.losses import Loss, get_loss
 from nnbackend.options import check
 
@@ -123,6 +124,7 @@ class Classification(ClassifierMixin, BaseMLP):
         return tags
 
 
+@with_meanings
 @dataclass(eq=False, repr=False)
 class MLPClassifier(NetworkMLP, Classification):
     """A multilayer perceptron classifier with scikit-learn's interface.

@@ -15,6 +15,7 @@ from nnbackend.errors import ArgumentError, DataError
 from nnbackend.estimators.base import BaseMLP, Data, EvalSet, Weight, parameter
 from nnbackend.estimators.callbacks import with_callbacks
 from nnbackend.estimators.fitting import NetworkMLP, has_partial_fit
+from nnbackend.estimators.meanings import with_meanings
 from nnbackend.network.losses import Loss, get_loss
 
 LOSSES = {
@@ -70,6 +71,7 @@ class Regression(RegressorMixin, BaseMLP, RegressionLoss):
         return float(super().score(*map(self._on_host, (X, y, sample_weight))))
 
 
+@with_meanings
 @dataclass(eq=False, repr=False)
 class MLPRegressor(NetworkMLP, Regression):
     """A multilayer perceptron regressor with scikit-learn's interface.

@@ -16,11 +16,13 @@ from nnbackend.estimators.base import SHARE, Data, parameter
 from nnbackend.estimators.classifier import Classification, MLPClassifier
 from nnbackend.estimators.ensemble import LEAST_CALIBRATED, EnsembleMLP
 from nnbackend.estimators.fitting import NetworkMLP, Rows
+from nnbackend.estimators.meanings import with_meanings
 from nnbackend.estimators.regressor import MLPRegressor, Regression
 from nnbackend.model.calibration import temperature
 from nnbackend.model.thresholds import as_number, choose_threshold
 
 
+@with_meanings
 @dataclass(eq=False, repr=False, kw_only=True)
 class TabularMLPClassifier(EnsembleMLP, Classification):
     """An ensemble of multilayer perceptrons for tables with classes.
@@ -113,6 +115,7 @@ class TabularMLPClassifier(EnsembleMLP, Classification):
         return np.log(np.maximum(p, np.finfo(np.float32).eps)), codes.astype(np.int64)
 
 
+@with_meanings
 @dataclass(eq=False, repr=False)
 class TabularMLPRegressor(EnsembleMLP, Regression):
     """An ensemble of multilayer perceptrons for tables with values.

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from nnbackend.explain.arrays import Numbers, SampleArrays, arrays_of
+from nnbackend.explain.lines import Line, factor, grouped, number
+from nnbackend.explain.updates import Update
 from nnbackend.explain.words import words_of
 from nnbackend.network.layers import Dropout
 from nnbackend.network.network import Network
@@ -38,27 +40,6 @@ COSTS = {
     "cross_entropy": "C = -Σ_k y_k ln a^{L}_k",
     "binary_cross_entropy": "C = -Σ_k (y_k ln a^{L}_k + (1 - y_k) ln(1 - a^{L}_k))",
 }
-
-
-@dataclass(frozen=True)
-class Line:
-    """One number: its name, how it is computed, its value.
-
-    parts: the formula in symbols, then with numbers; each may be "".
-    """
-
-    name: str
-    parts: tuple[str, ...]
-    value: float
-    note: str = ""
-    sign: str = "="
-
-    @property
-    def text(self) -> str:
-        """The line as plain text."""
-        note = f"   ({self.note})" if self.note else ""
-        known = [part for part in self.parts if part]
-        return f"{self.name} {self.sign} {' = '.join([*known, number(self.value)])}{note}"
 
 
 @dataclass(frozen=True)
@@ -100,45 +81,36 @@ class Explanation:
 
 
 def explain(
-    net: Network, x: Any, y: Any, *, learning_rate: float = 0.1, lang: str = "en"
+    net: Network,
+    x: Any,
+    y: Any,
+    *,
+    learning_rate: float | None = None,
+    update: Update | None = None,
+    lang: str = "en",
 ) -> Explanation:
     """Return one step of gradient descent on one sample, with all its numbers.
 
     x: (1, n_in) as the first layer sees it.  y: its target, as for `Network.backprop`.
-    learning_rate: eta of the update, which is shown and not applied.  lang: "en" or "es".
+    learning_rate: eta of the update, which is shown and not applied; by default that of the update.
+    update: the optimizer and the penalties; by default gradient descent with a rate of 0.1.
+    lang: "en" or "es".
     Layer 1 is the input, and units count from 1.
     """
-    return _Writer(net, arrays_of(net, x, y), learning_rate, words_of(lang)).write(
-        lang, _cost_after(net, x, y, learning_rate)
+    update = update or Update()
+    eta = update.optimizer.learning_rate if learning_rate is None else learning_rate
+    return _Writer(net, arrays_of(net, x, y), eta, update, words_of(lang)).write(
+        lang, update.cost_after(net, x, y, eta)
     )
-
-
-def number(value: float) -> str:
-    """Return a number with six digits; -0 is 0."""
-    return f"{value + 0.0:.6g}"
-
-
-def _factor(value: float) -> str:
-    return f"({number(value)})" if value < 0 else number(value)
-
-
-def _cost_after(net: Network, x: Any, y: Any, eta: float) -> float:
-    """Return the cost of the sample after the update, of a copy of the network."""
-    other, gradient = net.to(net.backend), net.backprop(x, y)
-    host = net.backend.to_host
-    weights, biases = net.get_parameters()
-    other.set_parameters(
-        [W - eta * host(g) for W, g in zip(weights, gradient.weights, strict=True)],
-        [b - eta * host(g) for b, g in zip(biases, gradient.biases, strict=True)],
-    )
-    return other.backprop(x, y).loss
 
 
 class _Writer:
     """Writes the lines of the numbers of one sample."""
 
-    def __init__(self, net: Network, n: SampleArrays, eta: float, words: dict[str, str]) -> None:
-        self.net, self.n, self.eta, self.words = net, n, eta, words
+    def __init__(
+        self, net: Network, n: SampleArrays, eta: float, update: Update, words: dict[str, str]
+    ) -> None:
+        self.net, self.n, self.eta, self.update, self.words = net, n, eta, update, words
         self.last = n.n_layers
         self.shown = {level: self._choose(level) for level in n.a}
 
@@ -155,7 +127,7 @@ class _Writer:
             Step(4, words["backward"], () if hidden else (words["no_hidden"],),
                  tuple(self._hidden(v) for v in reversed(hidden))),
             Step(5, words["partial"], (), tuple(self._partial(v) for v in reversed(n.layers))),
-            Step(5, words["update"].format(eta=number(self.eta)), (),
+            Step(5, self.update.title(self.eta, words), self.update.notes(words),
                  tuple(self._update(v) for v in reversed(n.layers))),
         )  # fmt: skip
         shape = "-".join(str(len(n.a[level])) for level in n.a)
@@ -195,10 +167,10 @@ class _Writer:
         products = u * v
         chosen = _largest(np.abs(products), TERMS)
         symbols = [f"{names[i][0]} {names[i][1]}" for i in chosen]
-        numbers = [f"{_factor(u[i])}·{_factor(v[i])}" for i in chosen]
+        numbers = [f"{factor(u[i])}·{factor(v[i])}" for i in chosen]
         if left := len(u) - len(chosen):
             symbols.append(f"({self.words['terms'].format(left=left)})")
-            numbers.append(_factor(products.sum() - products[chosen].sum()))
+            numbers.append(factor(products.sum() - products[chosen].sum()))
         return " + ".join(symbols), " + ".join(numbers)
 
     # ---- the steps ------------------------------------------------------------------------------
@@ -219,7 +191,7 @@ class _Writer:
                 (f"w^{unit},{k + 1}", f"a^{level - 1}_{k + 1}") for k in range(len(n.a[level - 1]))
             ]
             symbols, numbers = self._sum(names, n.w[level][j], n.a[level - 1])
-            parts = f"{symbols} + b^{unit}", f"{numbers} + {_factor(n.b[level][j])}"
+            parts = f"{symbols} + b^{unit}", f"{numbers} + {factor(n.b[level][j])}"
             won = n.piece.get(level)
             wins = "" if won is None else self.words["wins"].format(piece=won[j])
             lines.append(Line(f"z^{unit}", parts, z, wins))
@@ -255,7 +227,7 @@ class _Writer:
         a, y = self.n.a[self.last], self.n.y
         if self.net.loss.kernel != "quadratic" or len(a) > TERMS:
             return ""
-        squares = [f"({number(u)} - {_factor(v)})²" for u, v in zip(a, y, strict=True)]
+        squares = [f"({number(u)} - {factor(v)})²" for u, v in zip(a, y, strict=True)]
         return f"½ ({' + '.join(squares)})" if len(a) > 1 else f"½ {squares[0]}"
 
     def _output_notes(self) -> tuple[str, ...]:
@@ -274,11 +246,11 @@ class _Writer:
             unit, delta = f"{last}_{j + 1}", n.delta[last][j]
             a, y = n.a[last][j], n.y[j]
             if da is None:
-                parts = f"a^{unit} - y_{j + 1}", f"{number(a)} - {_factor(y)}"
+                parts = f"a^{unit} - y_{j + 1}", f"{number(a)} - {factor(y)}"
                 lines.append(Line(f"δ^{unit}", parts, delta))
                 continue
             if self.net.loss.kernel == "quadratic":
-                parts = f"a^{unit} - y_{j + 1}", f"{number(a)} - {_factor(y)}"
+                parts = f"a^{unit} - y_{j + 1}", f"{number(a)} - {factor(y)}"
             else:
                 parts = "", ""
             lines.append(Line(f"∂C/∂a^{unit}", parts, da[j]))
@@ -307,10 +279,10 @@ class _Writer:
         if slope is None:
             assert da is not None
             total, a = float(da @ n.a[level]), number(n.a[level][j])
-            inner = f"{numbers} - {_factor(total)}"
+            inner = f"{numbers} - {factor(total)}"
             parts = f"a^{unit} ({symbols} - Σ_k ∂C/∂a^{level}_k a^{level}_k)", f"{a}·({inner})"
             return [Line(delta.name, parts, delta.value)]
-        parts = f"φ'(z^{unit}) · {symbols}", f"{_factor(slope[j])}·{_grouped(numbers)}"
+        parts = f"φ'(z^{unit}) · {symbols}", f"{factor(slope[j])}·{grouped(numbers)}"
         return [
             Line(f"φ'(z^{unit})", (self._slope_numbers(level, j),), slope[j]),
             Line(delta.name, parts, delta.value),
@@ -322,7 +294,7 @@ class _Writer:
         kernel = self.n.phi[level].kernel
         if kernel == "sigmoid":
             return f"{a}·(1 - {a})"
-        return f"1 - {_factor(self.n.a[level][j])}²" if kernel == "tanh" else ""
+        return f"1 - {factor(self.n.a[level][j])}²" if kernel == "tanh" else ""
 
     def _slope_note(self, level: int) -> tuple[str, ...]:
         phi = self.n.phi[level]
@@ -335,23 +307,19 @@ class _Writer:
         weights, units = self._weights(level), self.shown[level]
         for j, k in weights:
             a, d = n.a[level - 1][k], n.delta[level][j]
-            parts = f"a^{level - 1}_{k + 1} δ^{level}_{j + 1}", f"{_factor(a)}·{_factor(d)}"
+            parts = f"a^{level - 1}_{k + 1} δ^{level}_{j + 1}", f"{factor(a)}·{factor(d)}"
             lines.append(Line(f"∂C/∂w^{level}_{j + 1},{k + 1}", parts, n.dw[level][j, k]))
         for j in units:
             lines.append(Line(f"∂C/∂b^{level}_{j + 1}", (f"δ^{level}_{j + 1}",), n.delta[level][j]))
         return Block(self._title(level), tuple(lines), self._notes_of_weights(level))
 
     def _update(self, level: int) -> Block:
-        n, eta, lines = self.n, number(self.eta), []
+        n, lines, rule = self.n, [], self.update
         for j, k in self._weights(level):
-            w, g = n.w[level][j, k], n.dw[level][j, k]
-            numbers = f"{number(w)} - {eta}·{_factor(g)}"
-            new = w - self.eta * g
-            lines.append(Line(f"w^{level}_{j + 1},{k + 1}", (numbers,), new, sign="←"))
+            unit = f"{level}_{j + 1},{k + 1}"
+            lines += rule.lines("w", unit, n.w[level][j, k], n.dw[level][j, k], self.eta)
         for j in self.shown[level]:
-            b, g = n.b[level][j], n.delta[level][j]
-            numbers = f"{number(b)} - {eta}·{_factor(g)}"
-            lines.append(Line(f"b^{level}_{j + 1}", (numbers,), b - self.eta * g, sign="←"))
+            lines += rule.lines("b", f"{level}_{j + 1}", n.b[level][j], n.delta[level][j], self.eta)
         return Block(self._title(level), tuple(lines), self._notes_of_weights(level))
 
     def _notes_of_weights(self, level: int) -> tuple[str, ...]:
@@ -366,8 +334,3 @@ class _Writer:
 def _largest(sizes: Numbers, n: int) -> list[int]:
     """Return the positions of the n largest values, in their order."""
     return sorted(int(i) for i in np.argsort(-sizes, kind="stable")[:n])
-
-
-def _grouped(text: str) -> str:
-    """Put a negative number in parentheses."""
-    return f"({text})" if text.startswith("-") else text

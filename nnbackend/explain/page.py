@@ -5,7 +5,8 @@ from __future__ import annotations
 import html
 import re
 
-from nnbackend.explain.explanation import Block, Explanation, Line, Step, number
+from nnbackend.explain.explanation import Block, Explanation, Step
+from nnbackend.explain.lines import Line, number
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #222; --paper: #fff; --box: #f4f6f8; --note: #5a6470; }

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import textwrap
 
-from nnbackend.explain.explanation import Block, Explanation, Line, number
+from nnbackend.explain.explanation import Block, Explanation
+from nnbackend.explain.lines import Line, number
 
 WIDTH = 100
 KEPT = "\N{NO-BREAK SPACE}"

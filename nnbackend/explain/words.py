@@ -22,6 +22,14 @@ ENGLISH = {
     "no_hidden": "This network has no hidden layer.",
     "partial": "The partial derivatives: ∂C/∂w^l_j,k = a^l-1_k δ^l_j,   ∂C/∂b^l_j = δ^l_j",
     "update": "The update, with η = {eta}: w ← w - η ∂C/∂w,   b ← b - η ∂C/∂b",
+    "update_by": "The update by {rule}, with η = {eta}: {formula}",
+    "run_uses": "The run uses {rule}.",
+    "first_step": "Shown is its first step, before which {names} = 0; later steps keep a share of "
+    "earlier gradients.",
+    "not_shown": "Not shown: {names}.",
+    "unknown_rule": "A model file alone does not say which optimizer its run uses; shown is plain "
+    "gradient descent.",
+    "other_rule": "The run uses {rule}; shown is plain gradient descent.",
     "layer": "Layer {l}: {name}",
     "input_layer": "Layer 1: input",
     "cost": "The cost: {formula}",
@@ -56,9 +64,17 @@ SPANISH = {
     "no_hidden": "Esta red no tiene capas ocultas.",
     "partial": "Las derivadas parciales: ∂C/∂w^l_j,k = a^l-1_k δ^l_j,   ∂C/∂b^l_j = δ^l_j",
     "update": "La actualización, con η = {eta}: w ← w - η ∂C/∂w,   b ← b - η ∂C/∂b",
+    "update_by": "La actualización por {rule}, con η = {eta}: {formula}",
+    "run_uses": "El entrenamiento usa {rule}.",
+    "first_step": "Se muestra su primer paso, antes del cual {names} = 0; los siguientes conservan "
+    "parte de los gradientes anteriores.",
+    "not_shown": "No se muestra: {names}.",
+    "unknown_rule": "Un archivo de modelo solo no dice qué optimizador usa su entrenamiento; se "
+    "muestra el descenso de gradiente simple.",
+    "other_rule": "El entrenamiento usa {rule}; se muestra el descenso de gradiente simple.",
     "layer": "Capa {l}: {name}",
     "input_layer": "Capa 1: entrada",
-    "cost": "El coste: {formula}",
+    "cost": "El costo: {formula}",
     "target": "objetivo",
     "slope": "aquí φ'(z) = {slope}",
     "maxout": "una unidad es la mayor de sus piezas; z y los pesos son los de la pieza que gana "
@@ -67,10 +83,10 @@ SPANISH = {
     "se omiten {left}",
     "outputs": "{shown} de {n} unidades: las de mayor δ; se omiten {left}",
     "weights": "{shown} de {n} pesos: los de mayor ∂C/∂w; se omiten {left}",
-    "biases": "{shown} de {n} sesgos: los de las unidades de arriba; se omiten {left}",
+    "biases": "{shown} de {n} bias: los de las unidades de arriba; se omiten {left}",
     "terms": "{left} términos menores",
     "wins": "gana la pieza {piece}",
-    "after": "Con todos los pesos y sesgos nuevos, el coste de esta muestra es C = {new}; antes "
+    "after": "Con todos los pesos y bias nuevos, el costo de esta muestra es C = {new}; antes "
     "era {old}.",
 }
 LANGUAGES = {"en": ENGLISH, "es": SPANISH}

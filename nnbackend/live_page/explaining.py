@@ -85,6 +85,7 @@ def explain(row: Row, plane: Plane, focus: Focus) -> dict[str, Any]:
 
     layers: for each layer from 2 on the shown units' z, a, slope and delta.
     focus: the sums of one unit, term by term, and the derivative of one weight.
+    sums: the same for each shown unit of that layer, of a maxout unit for its winning piece.
     """
     net = row.phase.net
     layers = []
@@ -100,6 +101,10 @@ def explain(row: Row, plane: Plane, focus: Focus) -> dict[str, Any]:
         "row": row.index, "x": row.x[shown].tolist(), "y": row.y.tolist(), "loss": row.loss,
         "loss_name": net.loss.name, "fused": row.is_fused, "layers": layers,
         "focus": _focus(row, focus),
+        "sums": [
+            _focus(row, Focus(focus.layer, j, 0, row.winner(focus.layer - 2, j)))
+            for j in plane.shown[focus.layer - 1]
+        ],
     }  # fmt: skip
 
 

@@ -34,10 +34,11 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def encode(facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Return a frame."""
+def encode(facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray], made: str = "{}") -> bytes:
+    """Return a frame. made: JSON of further facts, an object, which many frames share."""
     listed = [[name, list(array.shape)] for name, array in arrays.items()]
-    text = to_json({**facts, "arrays": listed}).encode()
+    line = to_json({**facts, "arrays": listed})
+    text = (line if made == "{}" else f"{line[:-1]},{made[1:]}").encode()
     text += b" " * (-len(text) % 4)
     parts = [struct.pack("<I", len(text)), text]
     parts += [np.ascontiguousarray(array, "<f4").tobytes() for array in arrays.values()]

@@ -85,7 +85,7 @@ class Phase:
 
     def next_rows(self) -> np.ndarray:
         """Return the indices of the rows that the next step reads."""
-        config, state, rows = self.trainer.config, self.state, self.data.rows
+        config, state, rows = self.trainer.config, self.state, np.asarray(self.data.rows)
         size = state.history.batch_size
         if size >= len(rows):
             return rows

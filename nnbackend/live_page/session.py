@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from nnbackend.devices import backends
 from nnbackend.errors import NNBackendError
 from nnbackend.live_page.controls import Controls
-from nnbackend.live_page.frames import encode, to_json
+from nnbackend.live_page.frames import to_json
 from nnbackend.live_page.options import PageOptions
 from nnbackend.live_page.showing import Show, setup
 from nnbackend.live_page.sources import Source, toy
@@ -254,7 +254,7 @@ class Session:
         facts, arrays = self._show.frame(controls, is_paused=not self.is_running)
         state = {"running": self.is_running, "speed": self.pace.speed, "rate": self.pace.rate,
                  "error": self.error}  # fmt: skip
-        self.outlet.send_frame(encode({"type": "frame", **facts, **state}, arrays))
+        self.outlet.send_frame(self._show.encoded({"type": "frame", **facts, **state}, arrays))
 
 
 def _usable() -> list[str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from nnbackend.live_page import hints
 from nnbackend.live_page.controls import Controls
+from nnbackend.live_page.frames import encode, to_json
 from nnbackend.live_page.options import STRUCTURE, choices
 from nnbackend.live_page.pictures import GRID, pieces
 from nnbackend.live_page.sources import NOISE, SHOWN_ROWS
@@ -115,6 +117,7 @@ class Show:
 
     def __init__(self) -> None:
         self._slow: dict[str, Any] = {}
+        self._slow_text = "{}"
         self._time, self._number, self._count = 0.0, 0, 0
 
     def expire(self) -> None:
@@ -130,6 +133,7 @@ class Show:
             self._time, self._number = now, controls.setup_number
             self._count += 1
             self._slow = {"slow": self._count, **self._less_often(controls)}
+            self._slow_text = to_json(self._slow)
         facts = {
             "setup": controls.setup_number, "epoch": phase.epoch, "step": phase.step,
             "first_step": controls.snapshots.items[0].step,
@@ -143,11 +147,16 @@ class Show:
         arrays["curve"] = controls.curve.array(CURVE)
         return facts, arrays
 
+    def encoded(self, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes:
+        """Return the frame of facts and arrays; what changes less often is encoded once."""
+        fast = {name: value for name, value in facts.items() if name not in self._slow}
+        return encode(fast, arrays, self._slow_text)
+
     def _less_often(self, controls: Controls) -> dict[str, Any]:
         """Return figures, distributions, hints and the numbers of a row."""
         phase, source = controls.phase, controls.source
         with np.errstate(all="ignore"):
-            sample = hints.Sample.of(phase, source)
+            sample = hints.signals_of(phase, source)
             return {
                 "figures": figures(controls),
                 "histograms": hints.histograms(sample),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nnbackend.data.numeric import as_array
+from nnbackend.data.stream import Stream
 from nnbackend.errors import ArgumentError, DataError, Fault, ShapeError
 from nnbackend.network.network import Network
 
@@ -58,6 +59,25 @@ def find_labels(net: Network, y: np.ndarray) -> tuple[Any, ...]:
     return tuple(found)
 
 
+def stream_labels(net: Network, stream: Stream) -> tuple[Any, ...] | None:
+    """Return the codes 0, 1, ... as the labels of a stream; None for values.
+
+    Raises: DataError for other labels, of which the first batch may lack some.
+    """
+    first = next(stream.batches(0), None)
+    y = np.zeros(1) if first is None else target_array(first.y)
+    if not has_labels(net, y):
+        return None
+    codes = tuple(range(n_classes(net)))
+    found = _distinct(y)
+    if not set(found) <= set(codes):
+        raise DataError(
+            f"The labels of a stream must be the codes 0 to {codes[-1]}, or be known before. "
+            f"Received: {found[0]!r}. Pass Model(..., classes=[...])."
+        )
+    return codes
+
+
 def check_labels(net: Network, classes: Iterable[Any]) -> tuple[Any, ...]:
     """Return given labels as plain Python objects; raise ArgumentError for a wrong number."""
     if isinstance(classes, (str, bytes, Set, Mapping)):
@@ -86,16 +106,18 @@ def encode_labels(y: np.ndarray, classes: Sequence[Any]) -> np.ndarray:
     """
     codes = {label: code for code, label in enumerate(classes)}
     by_text = {str(label): code for code, label in enumerate(classes)}
+    different = np.unique(y) if y.dtype.kind != "O" else y  # many rows, but few labels
     try:
         # As text: a label 7 of one table is "7" in another. Cells of tables have no blanks around.
-        found = [codes[v] if v in codes else by_text[str(v).strip()] for v in y.tolist()]
+        found = [codes[v] if v in codes else by_text[str(v).strip()] for v in different.tolist()]
     except KeyError as error:
         known = ", ".join(repr(label) for label in classes[:SHOWN])
         raise DataError(
             f"y must hold labels of the model's classes: {known}"
             f"{', ...' if len(classes) > SHOWN else ''}. Received: {error.args[0]!r}."
         ) from None
-    return np.array(found, np.int64)
+    result = np.array(found, np.int64)
+    return result if different is y else result[np.searchsorted(different, y)]
 
 
 def decode_labels(codes: np.ndarray, classes: Sequence[Any]) -> np.ndarray:
@@ -116,7 +138,8 @@ def target_array(y: Any) -> np.ndarray:
 
 def _distinct(y: np.ndarray) -> list[Any]:
     """Return the different labels, sorted: numbers as int where they are whole."""
-    values = {int(v) if isinstance(v, float) and v.is_integer() else v for v in y.tolist()}
+    cells = (y if y.dtype.kind == "O" else np.unique(y)).tolist()
+    values = {int(v) if isinstance(v, float) and v.is_integer() else v for v in cells}
     try:
         return sorted(values)
     except TypeError:  # of several types

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from nnbackend import validation
 from nnbackend.backend import Backend
 from nnbackend.data.preprocessing import Preprocessing
 from nnbackend.data.scalers import KINDS, Scaler
+from nnbackend.data.stream import Stream
 from nnbackend.errors import ArgumentError, DivergedError, Fault
 from nnbackend.model.labels import (
     check_labels,
@@ -21,6 +23,7 @@ from nnbackend.model.labels import (
     find_labels,
     has_labels,
     n_classes,
+    stream_labels,
     target_array,
 )
 from nnbackend.model.tables import code_table, code_target, encoded, fit_table, split_table
@@ -128,6 +131,31 @@ class Model:
         communicator: Any = None,
     ) -> Trainer:
         """Return the Trainer of `fit`, before its first step."""
+        known, codes = self.preprocessing, y
+        if isinstance(x, Stream):
+            if not (known.classes or self._is_fitted):
+                known = replace(known, classes=stream_labels(self.network, x))
+            x = x.with_targets(partial(_codes, known=known))
+        else:
+            x, codes, known = self._learn(x, y, validation, config.seed)
+        known = replace(known, columns=with_labels(known.columns, known.classes))
+        if isinstance(validation, (tuple, list)) and len(validation) in (2, 3):
+            valid_x, valid_y, *weight = validation
+            valid_y = code_target(valid_x, valid_y, known.columns)
+            valid_x = self._encoded(code_table(valid_x, known.columns))
+            validation = (valid_x, _codes(valid_y, known), *weight)
+        return new_trainer(
+            self.network, x, codes, config,
+            sample_weight=sample_weight, validation=validation, preprocessing=known,
+            scale=None if self._is_fitted else self.scale,
+            scale_targets=self.scale_targets and not self._is_fitted, callbacks=callbacks,
+            communicator=communicator,
+        )  # fmt: skip
+
+    def _learn(
+        self, x: Any, y: Any, validation_set: Validation, seed: Any
+    ) -> tuple[Any, Any, Preprocessing]:
+        """Return the features and encoded targets of training data, and what was learned of it."""
         known, table, name = self.preprocessing, None, None
         if self._is_fitted:
             x, y = self._features(x), code_target(x, y, known.columns)
@@ -139,24 +167,12 @@ class Model:
             # A fitted model without labels knows codes: such as one that nnbackend.train trained.
             if not self._is_fitted or labels != tuple(range(n_classes(self.network))):
                 known = replace(known, classes=labels)
+        codes = _codes(y, known)
         if table is not None:
-            codes, classes = _codes(y, known), known.classes
-            rows = training_rows(self.network, codes, known, validation, config.seed)
-            x, columns = fit_table(table, name, codes, classes, rows, self.network.n_in)
+            rows = training_rows(self.network, codes, known, validation_set, seed)
+            x, columns = fit_table(table, name, codes, known.classes, rows, self.network.n_in)
             known = replace(known, columns=columns)
-        known = replace(known, columns=with_labels(known.columns, known.classes))
-        if isinstance(validation, (tuple, list)) and len(validation) in (2, 3):
-            valid_x, valid_y, *weight = validation
-            valid_y = code_target(valid_x, valid_y, known.columns)
-            valid_x = self._encoded(code_table(valid_x, known.columns))
-            validation = (valid_x, _codes(valid_y, known), *weight)
-        return new_trainer(
-            self.network, x, _codes(y, known), config,
-            sample_weight=sample_weight, validation=validation, preprocessing=known,
-            scale=None if self._is_fitted else self.scale,
-            scale_targets=self.scale_targets and not self._is_fitted, callbacks=callbacks,
-            communicator=communicator,
-        )  # fmt: skip
+        return x, codes, known
 
     # ---- prediction and evaluation ----------------------------------------------------------
 

@@ -63,11 +63,17 @@ def step_of(facts: Mapping[str, Any]) -> int:
 def fingerprint(run: Run) -> str:
     """Return a hash of the rows (a sample of large data), the targets and the sample weights."""
     data, backend = run.data, run.net.backend
-    parts: list[tuple[Array, Any]] = [(data.x, data.rows)]
+    # Of a stream, the first batch.
+    rows = data.rows if data.stream is None else range(len(data.y))
+    parts: list[tuple[Array, Any]] = [(data.x, rows)]
     digest = hashlib.sha256()
     _add(digest, "y", data.y)
     _add(digest, "weight", data.weight)
-    _add(digest, "rows", data.rows)
+    _add(
+        digest,
+        "rows",
+        np.array([len(data.rows)]) if data.stream else np.asarray(data.rows, np.int64),
+    )
     if data.validation is not None:
         x, y, weight = data.validation
         parts.append((x, range(int(x.shape[0]))))

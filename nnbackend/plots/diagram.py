@@ -20,7 +20,7 @@ TEXTS = {
     "en": ("layer", "input",
            "One sample: cost C = {0:.4g}\nin a circle a, below it z and δ = ∂C/∂z", "⋮  {} more"),
     "es": ("capa", "entrada",
-           "Una muestra: coste C = {0:.4g}\nen el círculo a, debajo z y δ = ∂C/∂z", "⋮  {} más"),
+           "Una muestra: costo C = {0:.4g}\nen el círculo a, debajo z y δ = ∂C/∂z", "⋮  {} más"),
 }  # fmt: skip
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nnbackend.config import TrainOptions
 from nnbackend.data.preprocessing import Preprocessing
+from nnbackend.data.row_order import shuffle_for
 from nnbackend.data.scalers import Scaler
+from nnbackend.data.stream import Stream
 from nnbackend.distributed import as_communicator
 from nnbackend.errors import ArgumentError
 from nnbackend.network.network import Network
@@ -18,6 +20,7 @@ from nnbackend.training.config import TrainConfig
 from nnbackend.training.history import History
 from nnbackend.training.loop import Trainer
 from nnbackend.training.preparation import Validation, prepare_data
+from nnbackend.training.streaming import check_stream_options, prepare_stream
 
 
 @dataclass(kw_only=True)
@@ -35,7 +38,8 @@ def train(net: Network, x: Any, y: Any, options: FitOptions) -> History:
     """Train a network on rows x (n, n_in) with targets y; return the history.
 
     For text labels, scaling and tables with text use `nnbackend.Model`.
-    x: an array, a table of numbers (pandas, polars, Arrow) or a SciPy sparse matrix.
+    x: an array, a table of numbers (pandas, polars, Arrow), a SciPy sparse matrix, rows of files
+    from `nnbackend.data.load`, or an `nnbackend.data.Stream`, for which y is None.
     y: class codes (n,), from 0; or targets (n,) or (n, n_out).
     validation: (x, y), (x, y, sample_weight), or the fraction of the rows to hold out.
     sample_weight: (n,).  callbacks: a list of `nnbackend.Callback`.
@@ -83,9 +87,17 @@ def new_trainer(
             "estimator have a method fit."
         )
     config, callbacks = config.checked(net), check_callbacks(callbacks)
-    data = prepare_data(
-        net, x, y, sample_weight, validation,
-        preprocessing=preprocessing, scale=scale, scale_targets=scale_targets, seed=config.seed,
-        monitor=config.early_stopping.monitor if config.early_stopping else None,
-    )  # fmt: skip
+    monitor = config.early_stopping.monitor if config.early_stopping else None
+    if isinstance(x, Stream):
+        check_stream_options(y, sample_weight, validation, config)
+        data = prepare_stream(
+            net, x, validation, preprocessing=preprocessing, scale=scale,
+            scale_targets=scale_targets, monitor=monitor,
+        )  # fmt: skip
+    else:
+        data = prepare_data(
+            net, x, y, sample_weight, validation, preprocessing=preprocessing, scale=scale,
+            scale_targets=scale_targets, seed=config.seed, monitor=monitor,
+        )  # fmt: skip
+    config = replace(config, shuffle=shuffle_for(config.shuffle, data.stream or data.x, net.n_in))
     return Trainer(net, data, config, callbacks, as_communicator(communicator))

@@ -40,7 +40,7 @@ class Trainer(Run):
         communicator: Communicator | None = None,
     ) -> None:
         # First, because it needs most of the memory.
-        loader = BatchLoader(net, data, config.batch_rows(len(data.rows)))
+        loader = BatchLoader(net, data, config.batch_rows(len(data.rows)), config.shuffle)
         super().__init__(net, data, config, communicator)
         self.callbacks = tuple(callbacks) if self.ranks is None or self.ranks.is_first else ()
         new_runner = LBFGSRunner if isinstance(config.optimizer, LBFGS) else StepRunner

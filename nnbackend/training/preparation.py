@@ -13,11 +13,12 @@ from nnbackend import validation
 from nnbackend.backend.formulas import Array
 from nnbackend.backend.ranks import Exchange
 from nnbackend.data.file_rows import selected
-from nnbackend.data.host_rows import HostRows
+from nnbackend.data.host_rows import HostRows, narrow
 from nnbackend.data.preprocessing import Preprocessing
 from nnbackend.data.scalers import Scaler, fit_scaler
 from nnbackend.data.sparse import SparseRows
 from nnbackend.data.splits import split_rows
+from nnbackend.data.stream import Stream
 from nnbackend.errors import ArgumentError, Fault, Mention, ShapeError
 from nnbackend.metrics import is_pinball, metrics_of, suitable_names
 from nnbackend.network.evaluation.scores import ACCURACY, BINARY_ACCURACY, Score
@@ -28,7 +29,8 @@ from nnbackend.suggestions import suggest
 
 Validation = tuple[Any, Any] | tuple[Any, Any, Any] | float | None
 Part = tuple[Array, np.ndarray, np.ndarray | None]  # raw rows, encoded targets, weights
-FITTED_ROWS = 100_000  # of files larger than memory, to which a scaler is fitted
+# Of data larger than memory: at most so many rows, and numbers, to which a scaler is fitted.
+FITTED_ROWS, FITTED_NUMBERS = 100_000, 1 << 24
 FIXED_SCALE = ("poisson", "binary_cross_entropy", "cross_entropy")  # losses of such targets
 
 
@@ -37,6 +39,7 @@ class TrainingData:
     """The validated data of a run.
 
     x: all raw rows.  y: encoded targets.  rows: the indices of the rows to train on.
+    stream: where the rows come from instead; x, y and weight are its first batch.
     validation: the held-out or given rows.  validation_share: the fraction that is held out.
     score: what validation measures besides the loss.
     metrics: names of further metrics that it measures.
@@ -45,12 +48,13 @@ class TrainingData:
     x: Array
     y: np.ndarray
     weight: np.ndarray | None
-    rows: np.ndarray
+    rows: np.ndarray | range
     score: Score
     preprocessing: Preprocessing
     validation: Part | None = None
     validation_share: float | None = None
     metrics: tuple[str, ...] = ()
+    stream: Stream | None = None
 
     def measured(
         self, net: Network, theta: Array | None = None, metrics: Sequence[str] | None = None,
@@ -100,15 +104,16 @@ def prepare_data(
     scale, scale_targets: the scalers to fit, of the rows and of a regression's targets.
     """
     known = preprocessing or Preprocessing()
-    _check_scale_targets(net, scale_targets)
-    x, y_codes, weight = _check_part(net, x, y, sample_weight, known)
+    check_scale_targets(net, scale_targets)
+    x, y_codes, weight = check_part(net, x, y, sample_weight, known)
     n, share = len(y_codes), None
     rows, held_out = np.arange(n, dtype=np.int64), None
     if isinstance(validation_set, Real) and validation_set is not True:
         share = float(validation_set)
         check("validation", share, lambda v: 0.0 < v < 1.0, "a fraction between 0 and 1, or rows")
         rows, held_out = hold_out(y_codes, share, seed)
-    known = replace(known, scaler=_fit_scaler(net, x, rows, scale) or known.scaler)
+        rows = narrow(rows) if isinstance(x, HostRows) else rows
+    known = replace(known, scaler=fit_rows_scaler(net, x, rows, scale) or known.scaler)
     if scale_targets and known.classes is None and y_codes.ndim == 2:
         values = validation.host_array(y, "y", net.backend).reshape(n, -1)
         known = replace(known, target_scaler=fit_scaler("standard", values[rows]))
@@ -121,9 +126,9 @@ def prepare_data(
         held_weight = None if weight is None else weight[held_out]
         part = (validation.some_rows(x, held_out, net.backend), y_codes[held_out], held_weight)
     elif validation_set is not None:
-        part = _check_validation(net, validation_set, known)
+        part = check_validation(net, validation_set, known)
     score = score_for(net, y_codes, known)
-    metrics = _check_monitor(score, part, monitor, classes_measured(net, y_codes, known))
+    metrics = check_monitor(score, part, monitor, classes_measured(net, y_codes, known))
     return TrainingData(x, y_codes, weight, rows, score, known, part, share, metrics)
 
 
@@ -167,23 +172,29 @@ def score_for(net: Network, y: np.ndarray, known: Preprocessing) -> Score:
     return BINARY_ACCURACY if is_binary else ACCURACY
 
 
-def _check_part(
-    net: Network, x: Any, y: Any, weight: Any, known: Preprocessing, what: str = "x"
-) -> Part:
+def check_part(
+    net: Network, x: Any, y: Any, weight: Any, known: Preprocessing, what: str = "x",
+    is_part: bool = False,
+) -> Part:  # fmt: skip
+    """Return checked rows, encoded targets and weights.
+
+    is_part: whether these are not all rows, so that all weights may be 0.
+    """
     x = validation.finite_rows(x, net.n_in, net.dtype, net.backend, what)
     n = int(x.shape[0])
     target = encode_targets(net, y, n, known)
-    return x, target, validation.sample_weights(weight, n, net.dtype, net.backend)
+    return x, target, validation.sample_weights(weight, n, net.dtype, net.backend, is_part)
 
 
-def _check_scale_targets(net: Network, scale_targets: Any) -> None:
+def check_scale_targets(net: Network, scale_targets: Any) -> None:
+    """Raise ArgumentError for targets that must not be scaled."""
     check("scale_targets", scale_targets, lambda v: v in (True, False), "True or False")
     if scale_targets:
         check("scale_targets", True, lambda v: net.loss.name not in FIXED_SCALE,
               f"False for {net.loss.name}, whose targets have a fixed scale")  # fmt: skip
 
 
-def _fit_scaler(
+def fit_rows_scaler(
     net: Network, x: Array, rows: np.ndarray, scale: str | Scaler | None
 ) -> Scaler | None:
     """Return the scaler of the rows, fitted to those at the indices `rows`."""
@@ -200,12 +211,17 @@ def _fit_scaler(
         cure = "Scale its columns before, as scikit-learn's MaxAbsScaler does, or pass x.toarray()."
         raise ArgumentError(Fault("scale", "None for a sparse matrix", scale, (cure,)))
     if isinstance(x, HostRows):
-        return fit_scaler(scale, x[rows[:: -(-len(rows) // FITTED_ROWS)]])
+        return fit_scaler(scale, x[rows[:: -(-len(rows) // fitted_rows(net.n_in))]])
     fitted_on = x if len(rows) == int(x.shape[0]) else validation.some_rows(x, rows, net.backend)
     return fit_scaler(scale, validation.host_array(fitted_on, "x", net.backend))
 
 
-def _check_validation(net: Network, validation_set: Any, known: Preprocessing) -> Part:
+def fitted_rows(n_columns: int) -> int:
+    """Return the number of rows to which a scaler of data larger than memory is fitted."""
+    return min(FITTED_ROWS, max(1, FITTED_NUMBERS // n_columns))
+
+
+def check_validation(net: Network, validation_set: Any, known: Preprocessing) -> Part:
     """Return the checked validation set."""
     if not isinstance(validation_set, (tuple, list)) or len(validation_set) not in (2, 3):
         raise ArgumentError(
@@ -213,7 +229,7 @@ def _check_validation(net: Network, validation_set: Any, known: Preprocessing) -
             f"out. Received: {_form(validation_set)}.",
         )  # fmt: skip
     x, y, *weight = validation_set
-    return _check_part(net, x, y, weight[0] if weight else None, known, "validation x")
+    return check_part(net, x, y, weight[0] if weight else None, known, "validation x")
 
 
 def _form(value: Any) -> str:
@@ -237,10 +253,10 @@ def classes_measured(net: Network, y: np.ndarray, known: Preprocessing) -> int |
     return net.n_out if is_one_class else None
 
 
-def _check_monitor(
+def check_monitor(
     score: Score, validation_set: Part | None, monitor: str | None, n_classes: int | None
 ) -> tuple[str, ...]:
-    """Return the metrics that validation must measure for the monitor."""
+    """Return the metrics that validation must measure for the monitor; refuse other columns."""
     columns = ["train_loss"]
     if validation_set is not None:
         columns += ["valid_loss", f"valid_{score.name}"]

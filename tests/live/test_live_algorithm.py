@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import nnbackend as nn
-from nnbackend.live_page import hints
+from nnbackend.explain import hints
 from nnbackend.live_page.controls import Controls
 from nnbackend.live_page.options import PageOptions
 from nnbackend.live_page.showing import Show
@@ -183,10 +183,8 @@ def test_a_network_that_has_learnt_is_not_called_slow(new_page: New) -> None:
 
 def test_hints_read_the_curve() -> None:
     def codes(train: list[float], valid: list[float] | None = None) -> set[str]:
-        rows = [{"epoch": i, "train_loss": loss} for i, loss in enumerate(train)]
-        for row, loss in zip(rows, valid or [], strict=False):
-            row["valid_loss"] = loss
-        return {hint["code"] for hint in hints._curve(rows)}
+        found = hints.of_curves(range(len(train)), train, valid or [])
+        return {hint["code"] for hint in found}
 
     falling = [1.0 / (1 + i) for i in range(60)]
     assert codes(falling, falling) == set()

@@ -258,6 +258,61 @@ def test_the_numbers_on_the_page_are_those_of_backprop(window: Window, tmp_path:
             assert numbers(f"delta.{unit}") == shown(gradient.deltas[2][0, unit])
 
 
+def test_a_number_shows_where_it_comes_from(window: Window, tmp_path: Path) -> None:
+    """Hovering a z shows its sum term by term, with the network's numbers; the others their own."""
+    net, data = rebuilt(window, tmp_path)
+    page, row = window.page, 7
+    window.fill("#row", str(row))
+    trace = net.trace(data.x[row : row + 1])
+    gradient = net.backprop(data.x[row : row + 1], data.y[row : row + 1])
+    page.click(".unit[data-layer='3'][data-unit='4']")
+    page.keyboard.press("Escape")
+
+    def tip(name: str) -> str:
+        page.hover(f"#algorithm-body [data-n='{name}']")
+        window.settle()
+        assert page.locator("#tip").is_visible(), name
+        return window.text("#tip").replace("(", "").replace(")", "").strip()
+
+    def terms(first: Any, second: Any) -> list[str]:
+        return [f"{shown(u)}·{shown(v)}" for u, v in zip(first, second, strict=True)]
+
+    window.press("#step-2")
+    for unit in (0, 4, 7):
+        text = tip(f"z.{unit}")
+        parts = terms(net.weights[1][:, unit], trace.a[0][0])
+        assert "+".join([*parts, shown(net.biases[1][unit])]) in text.replace(" ", "")
+        assert text.endswith(f"={shown(trace.z[1][0, unit])}")
+        assert f"tanh{shown(trace.z[1][0, unit])}={shown(trace.a[1][0, unit])}" in tip(f"a.{unit}")
+    assert "from unit 3 of layer 2 to unit 5 of layer 3" in tip("z.2.0")
+    assert "Unit 3 of layer 2" in tip("z.2.1")
+    window.press("#step-4")
+    for unit in (1, 4):
+        text = tip(f"delta.{unit}").replace(" ", "")
+        above = terms(gradient.deltas[2][0], net.weights[2][unit])
+        assert "+".join(above) in text
+        assert text.endswith(f"={shown(gradient.deltas[1][0, unit])}")
+    window.press("#step-3")
+    text = tip("delta.1").replace(" ", "")
+    assert text.endswith(f"={shown(gradient.deltas[2][0, 1])}")
+    names = set()
+    for step in range(1, 6):
+        window.press("#do-substep")
+        found = page.eval_on_selector_all(
+            "#algorithm-body [data-n]", "(all) => all.map((e) => e.getAttribute('data-n'))"
+        )
+        names |= set(found)
+        for name in dict.fromkeys(found):
+            assert tip(name), (step, name)
+    assert {"x.0", "y.1", "z", "loss", "dw", "batch_db", "new_w"} <= names
+    page.hover("#epoch")
+    window.settle()
+    assert page.locator("#tip").is_hidden()
+    window.press("#language")
+    window.press("#step-2")
+    assert "entradas ponderadas" in tip("z.0")
+
+
 def test_the_five_steps(window: Window) -> None:
     for n in range(1, 6):
         window.press("#do-substep")

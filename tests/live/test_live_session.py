@@ -21,6 +21,7 @@ from nnbackend.live_page.options import START
 from nnbackend.live_page.phases import Snapshots
 from nnbackend.live_page.pictures import MAX_SHOWN
 from nnbackend.live_page.recorder import MOST as MOST_MOMENTS
+from nnbackend.live_page.showing import Show
 from nnbackend.live_page.sources import Source, from_csv, toy
 from nnbackend.live_page.watching import LiveView, RunReader, WatchedControls, WatchSession
 from nnbackend.training.api import new_trainer
@@ -545,3 +546,17 @@ def test_a_run_folder_is_followed() -> None:
     stamp[0] = 2
     assert reader.poll()
     assert len(session.controls.curve.rows) == session.controls.phase.epoch == 2
+
+
+def test_facts_that_change_less_often_are_encoded_once_and_complete(new_page: New) -> None:
+    """A frame has the same facts as one that is encoded whole."""
+    page = new_page()
+    show, controls = Show(), page.controls
+    for _ in range(2):  # the second frame shares what the first made
+        facts, arrays = show.frame(controls, is_paused=False)
+        whole = decode(encode(facts, arrays))
+        parts = decode(show.encoded(facts, arrays))
+        assert parts[0] == whole[0]
+        assert {"figures", "histograms", "hints", "algorithm", "step"} <= parts[0].keys()
+        assert all(np.array_equal(parts[1][name], array) for name, array in whole[1].items())
+    assert facts["slow"] == 1

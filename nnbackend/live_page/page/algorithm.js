@@ -2,29 +2,8 @@
 import { drawPhi } from './charts.js';
 import { make, number } from './draw.js';
 import { fraction, indexed, infix, m, math, mi, minus, mn, mo, parens, partial, plus, row, sum, wrapped } from './formulas.js';
+import { phi, products, slope, value } from './origins.js';
 import { t } from './text.js';
-
-const phi = (z) => row(mi('φ'), parens(z));
-const slope = (z) => row(m('msup', mi('φ'), mo('′')), parens(z));
-
-function value(v, name) {
-  return v < 0 ? parens(mn(number(v), name)) : mn(number(v), name);
-}
-
-// The sum of products, term by term, in the order of the formula.
-function products(part, symbolOf, isReversed = false) {
-  const found = [];
-  part.terms.forEach(([k, first, second], i) => {
-    const sign = i ? [infix('+')] : [];
-    const factors = [value(first, `${symbolOf}.${k}.0`), value(second, `${symbolOf}.${k}.1`)];
-    if (isReversed) factors.reverse();
-    found.push(row(...sign, factors[0], mo('·'), factors[1]));
-  });
-  if (part.left > 0) {
-    found.push(row(infix('+'), value(part.rest, `${symbolOf}.rest`), m('mtext', `\u2002(${t('more_terms', { n: part.left })})`)));
-  }
-  return found;
-}
 
 function table(layer, names, firstUnit) {
   const head = make('tr', {}, make('th', { text: 'j' }), ...names.map((n) => make('th', { text: n === 'delta' ? 'δ' : n === 'slope' ? 'φ′(z)' : n })));
@@ -119,7 +98,7 @@ const STEPS = {
 };
 
 export class AlgorithmView {
-  constructor(root, send) {
+  constructor(root, send, onHover) {
     this.root = root;
     this.send = send;
     this.tab = 2;
@@ -133,6 +112,11 @@ export class AlgorithmView {
       if (unit !== undefined) this.look({ unit: Number(unit), input: 0 });
     });
     this.body.addEventListener('change', (event) => this.look({ input: Number(event.target.value) }));
+    this.body.addEventListener('pointerover', (event) => {
+      const node = event.target.closest?.('[data-n]');
+      onHover(node ? { number: node.dataset.n || node.getAttribute('data-n'), node } : null);
+    });
+    this.body.addEventListener('pointerleave', () => onHover(null));
     this.facts = root.querySelector('.focus-of');
     this.buttons = [1, 2, 3, 4, 5].map((n) => {
       const button = make('button', { type: 'button', role: 'tab', 'aria-controls': 'algorithm-body', id: `step-${n}` },

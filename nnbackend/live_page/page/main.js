@@ -6,6 +6,7 @@ import { make, number, readTheme, short, theme } from './draw.js';
 import { Editor } from './editor.js';
 import { decodeFrame } from './frames.js';
 import { NetworkView, weightText } from './network.js';
+import { origin } from './origins.js';
 import { PlaneView } from './plane.js';
 import { getLanguage, setLanguage, t, translate } from './text.js';
 
@@ -194,7 +195,15 @@ function showTip() {
   const { hover: what, frame, setup } = state;
   tip.hidden = !what || !frame;
   if (tip.hidden) return;
-  if (what.weight) {
+  tip.classList.toggle('wide', Boolean(what.number));
+  if (what.number) {
+    // A new frame has new nodes: the number of the same name.
+    if (!what.node.isConnected) what.node = document.querySelector(`#algorithm-body [data-n="${what.number}"]`);
+    const found = what.node && frame.algorithm ? origin(frame.algorithm, what.number) : [];
+    tip.replaceChildren(...found);
+    tip.hidden = !found.length;
+    if (tip.hidden) return;
+  } else if (what.weight) {
     const pieces = setup.layers[what.weight.layer - 1].pieces;
     tip.textContent = Array.from({ length: pieces }, (_, p) => weightText(what.weight, network.weightAt(frame, what.weight, p), p, pieces)).join('\n');
       } else {
@@ -246,7 +255,7 @@ const plane = new PlaneView($('plane'));
 const curve = new CurveView($('curve'), (step) => {
   if (!state.setup?.watched) ask({ do: 'goto', step: Math.round(step) });
 });
-const algorithm = new AlgorithmView($('algorithm'), send);
+const algorithm = new AlgorithmView($('algorithm'), send, hover);
 
 $('run').addEventListener('click', () => ask({ do: state.frame?.running ? 'pause' : 'run' }));
 for (const name of ['step', 'epoch', 'substep', 'back', 'reset']) {
