@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from typing import Any
 
 from benchmarks.peers import JAX
 from nnbackend.bench.base import AbstractContender, library
@@ -38,9 +39,9 @@ class JitHostBatches(JAX):
                 self._run(rows)
                 for rows in self.rng.permutation(len(self.x)).reshape(-1, self.row.batch)
             ]
-            float(sum(losses))
+            sum(library("jax").device_get(losses))
 
-    def _run(self, rows: object) -> object:
+    def _run(self, rows: Any) -> Any:
         self.state, loss = self._step(self.state, self.x[rows], self.y[rows])
         return loss
 
@@ -56,7 +57,7 @@ class JitDeviceBatches(JitHostBatches):
             lambda state, x, y, rows: self._update(state, x[rows], y[rows]), donate_argnums=0
         )
 
-    def _run(self, rows: object) -> object:
+    def _run(self, rows: Any) -> Any:
         self.state, loss = self._gathered(self.state, self.rows, self.targets, rows)
         return loss
 

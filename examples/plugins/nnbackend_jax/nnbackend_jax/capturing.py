@@ -36,17 +36,14 @@ class Trace:
     def __init__(self, cuts: Cuts | None = None) -> None:
         self.cuts = cuts or {}
         self.boxes: dict[int, Box] = {}  # by id; in the order of first use
-        self.parts: dict[int, list[jax.Array]] = {}
+        self.parts: dict[int, Parts] = {}
         self.read_first: set[int] = set()
         self.written: set[int] = set()
         self.spans: set[tuple[int, Span]] = set()  # (length of the vector, span) of each part used
 
     def read(self, box: Box, span: Span | None = None) -> jax.Array:
         """Return the content of a box, or of a part."""
-        if id(box) not in self.boxes:
-            self.hold(box, split(joined(box.parts), cuts_of(box, self.cuts)))
-            self.read_first.add(id(box))
-        parts = self.parts[id(box)]
+        parts = self._held(box)
         if span is None:
             return joined(parts)
         places = self._places(box, span)
@@ -59,16 +56,23 @@ class Trace:
         if span is None:
             self.hold(box, split(value, cuts))
             return
-        whole, places = self.read(box), self._places(box, span)
+        parts, places = self._held(box), self._places(box, span)
         if places is None:
-            self.hold(box, split(replaced(whole, slice(*span), value), cuts))
+            parts[:] = split(replaced(joined(parts), slice(*span), value), cuts)
         else:
             inner = [cut - span[0] for cut in cuts[places.start : places.stop + 1]]
-            self.parts[id(box)][places] = split(value, inner)
+            parts[places] = split(value, inner)
 
     def hold(self, box: Box, parts: Iterable[jax.Array]) -> None:
         """Set the content of a box by its parts."""
         self.boxes[id(box)], self.parts[id(box)] = box, list(parts)
+
+    def _held(self, box: Box) -> Parts:
+        """Return the parts of a box; at first those of its array."""
+        if id(box) not in self.boxes:
+            self.hold(box, split(joined(box.parts), cuts_of(box, self.cuts)))
+            self.read_first.add(id(box))
+        return self.parts[id(box)]
 
     def _places(self, box: Box, span: Span) -> slice | None:
         """Return which parts are a span, or None if it begins or ends between two cuts."""
@@ -93,12 +97,12 @@ def cuts_of(box: Box, cuts: Cuts) -> list[int]:
     return cuts.get(len(box), [0, len(box)]) if box.ndim == 1 else [0, 1]
 
 
-def split(value: jax.Array, cuts: Sequence[int]) -> list[jax.Array]:
+def split(value: jax.Array, cuts: Sequence[int]) -> Parts:
     """Return the parts of an array between neighbouring cuts."""
     return [value] if len(cuts) == 2 else [value[a:b] for a, b in pairwise(cuts)]
 
 
-def joined(parts: Sequence[jax.Array]) -> jax.Array:
+def joined(parts: Parts) -> jax.Array:
     """Return the array of some neighbouring parts."""
     return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
 
@@ -136,7 +140,7 @@ class CompiledSteps:
         for box, parts in zip(self.carried, after, strict=True):
             box.parts = parts
 
-    def _parts(self, box: Box) -> list[jax.Array]:
+    def _parts(self, box: Box) -> Parts:
         """Return the parts of a box: those of the last call, unless it has changed since."""
         cuts = cuts_of(box, self.cuts)
         if box.ndim != 1 or [len(part) for part in box.parts] == [b - a for a, b in pairwise(cuts)]:
