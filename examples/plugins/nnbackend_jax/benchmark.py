@@ -73,38 +73,44 @@ CONTENDERS: tuple[type[AbstractContender], ...] = (
 )  # fmt: skip
 
 
-def measure(row: Row, rounds: int) -> list[tuple[str, float, float]]:
-    """Return (title, seconds of the first epoch, best microseconds of a step) of each contender."""
+def measure(row: Row, rounds: int) -> list[tuple[str, float, float, float]]:
+    """Return each contender's title, seconds of its first epoch, and microseconds of a step.
+
+    These are the least of all rounds: elapsed time, and processor time of all threads.
+    """
     x, y = make_data(row)
-    start, results = make_parameters(row), []
+    start = make_parameters(row)
     contenders = [contender(row, x, y, start) for contender in CONTENDERS]
-    first = [_seconds(contender) for contender in contenders]
-    times: list[list[float]] = [[] for _ in contenders]
+    first = [_epoch(contender)[0] for contender in contenders]
+    times: list[list[tuple[float, float]]] = [[] for _ in contenders]
     for _ in range(rounds):
         for contender, found in zip(contenders, times, strict=True):
-            found.append(_seconds(contender) / row.steps)
+            found.append(_epoch(contender))
+    results = []
     for contender, seconds, found in zip(contenders, first, times, strict=True):
-        results.append((contender.title, seconds, 1e6 * min(found)))
+        elapsed, processor = (1e6 * min(kind) / row.steps for kind in zip(*found, strict=True))
+        results.append((contender.title, seconds, elapsed, processor))
     return results
 
 
-def _seconds(contender: AbstractContender) -> float:
-    begin = time.perf_counter()
+def _epoch(contender: AbstractContender) -> tuple[float, float]:
+    """Train for an epoch; return its elapsed time and its processor time in seconds."""
+    elapsed, processor = time.perf_counter(), time.process_time()
     contender.epochs(1)
-    return time.perf_counter() - begin
+    return time.perf_counter() - elapsed, time.process_time() - processor
 
 
 def main() -> None:
     """Print a table for each row."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rows", default=ROWS, help=f"default: {ROWS}")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=20)
     options = parser.parse_args()
     for row in parse_rows(options.rows):
         print(f"\n{row.title}, epochs of {row.steps} steps")
-        print("| | first epoch, s | step, us |\n|---|---|---|")
-        for title, seconds, micro in measure(row, options.rounds):
-            print(f"| {title} | {seconds:.1f} | {micro:.0f} |", flush=True)
+        print("| | first epoch, s | step, us | its processor time, us |\n|---|---|---|---|")
+        for title, seconds, elapsed, processor in measure(row, options.rounds):
+            print(f"| {title} | {seconds:.1f} | {elapsed:.0f} | {processor:.0f} |", flush=True)
 
 
 if __name__ == "__main__":
