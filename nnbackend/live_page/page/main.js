@@ -6,6 +6,7 @@ import { make, number, readTheme, short, theme } from './draw.js';
 import { Editor } from './editor.js';
 import { decodeFrame } from './frames.js';
 import { NetworkView, weightText } from './network.js';
+import { numberField } from './numbers.js';
 import { origin } from './origins.js';
 import { PlaneView } from './plane.js';
 import { getLanguage, setLanguage, t, translate } from './text.js';
@@ -127,7 +128,7 @@ function draw() {
   network.mark(algorithm.layers());
   if (frame.algorithm) {
     network.focus(frame.algorithm.focus);
-    if (document.activeElement !== $('row')) $('row').value = frame.algorithm.row;
+    if (document.activeElement !== rowField.box) rowField.show(frame.algorithm.row);
     $('follow').checked = frame.algorithm.follows;
   }
   editor.draw(frame);
@@ -255,6 +256,8 @@ const plane = new PlaneView($('plane'));
 const curve = new CurveView($('curve'), (step) => {
   if (!state.setup?.watched) ask({ do: 'goto', step: Math.round(step) });
 });
+const rowField = numberField({ id: 'row', isWhole: true, step: 1, change: (text) => ask({ do: 'row', row: Number(text) }) });
+$('row-choice').append(rowField.node);
 const algorithm = new AlgorithmView($('algorithm'), send, hover);
 
 $('run').addEventListener('click', () => ask({ do: state.frame?.running ? 'pause' : 'run' }));
@@ -274,7 +277,6 @@ $('plane').addEventListener('click', (event) => {
   const point = state.setup && plane.nearest(state.setup, event.offsetX, event.offsetY);
   if (point) ask({ do: 'row', row: point.row });
 });
-$('row').addEventListener('change', () => ask({ do: 'row', row: Number($('row').value) }));
 $('follow').addEventListener('change', () => {
   ask({ do: 'row', row: $('follow').checked ? null : state.frame?.algorithm?.row ?? 0 });
 });
