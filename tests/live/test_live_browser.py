@@ -606,7 +606,7 @@ def test_exports_and_the_replay(window: Window, browser: Any, tmp_path: Path) ->
     for _ in range(2):
         window.press("#do-epoch")
     replay = tmp_path / "replay.html"
-    shutil.copy(window.download("a[href='export/replay.html']"), replay)
+    shutil.copy(window.download("#replay"), replay)
     context = browser.new_context(offline=True, locale="en-US")
     page = context.new_page()
     faults: list[str] = []
@@ -624,6 +624,35 @@ def test_exports_and_the_replay(window: Window, browser: Any, tmp_path: Path) ->
     assert "Red" in str(page.text_content("#network h2"))
     assert faults == []
     context.close()
+
+
+@pytest.mark.parametrize("language", ["en", "es"])
+def test_a_replay_opens_in_the_language_of_its_page(
+    window: Window, browser: Any, tmp_path: Path, language: str
+) -> None:
+    """The browser that opens it has the other language."""
+    if language == "es":
+        window.press("#language")
+    shutil.copy(window.download("#replay"), tmp_path / "replay.html")
+    context = browser.new_context(offline=True, locale="es-MX" if language == "en" else "en-US")
+    page = context.new_page()
+    page.goto((tmp_path / "replay.html").as_uri())
+    page.wait_for_selector(".unit")
+    assert page.text_content("#network h2") == {"en": "Network", "es": "Red"}[language]
+    context.close()
+
+
+def test_a_hint_names_a_page_of_the_course(window: Window) -> None:
+    window.choose("#o-initializer", "zeros")
+    for folder in ("docs/course", "docs/es/course"):
+        text = window.text("#hints")
+        found = re.search(r"docs/\S+\.md", text)
+        assert found is not None and (ROOT / found[0]).is_file()
+        assert found[0].startswith(folder)
+        title = re.search(r"[“«](.+?)[”»]", text)
+        first = (ROOT / found[0]).read_text(encoding="utf-8").splitlines()[0]
+        assert title is not None and first.endswith(title[1])
+        window.press("#language")
 
 
 def test_two_hundred_random_clicks_leave_no_error(window: Window) -> None:

@@ -13,6 +13,7 @@ import { getLanguage, setLanguage, t, translate } from './text.js';
 
 const $ = (id) => document.getElementById(id);
 const SPEEDS = [1, 3, 10, 30, 100, 300, 1000, 3000, 10000, null];
+const LESSON_PAGES = { 2: 'activations', 4: 'update', 6: 'rates', 7: 'overfitting', 8: 'deep' }; // of docs/course
 const state = { setup: null, frame: null, pending: new Map(), ticket: 0, wanted: false, hover: null };
 let socket = null;
 
@@ -159,7 +160,7 @@ function drawHints(frame) {
   const texts = (frame.hints || []).map((hint) => `${t(`h_${hint.code}`, {
     ...hint, share: hint.share === undefined ? '' : Math.round(100 * hint.share),
     ratio: hint.ratio === undefined ? '' : short(hint.ratio),
-  })} ${t('see_lesson', { n: hint.lesson, title: t(`lesson_${hint.lesson}`) })}`);
+  })} ${t('see_lesson', { n: hint.lesson, title: t(`lesson_${hint.lesson}`), page: LESSON_PAGES[hint.lesson] })}`);
   const key = texts.join('\n') + getLanguage();
   if ($('hints').dataset.key === key) return;
   $('hints').dataset.key = key;
@@ -306,6 +307,7 @@ document.addEventListener('keydown', (event) => {
 function applyLanguage(name) {
   setLanguage(name);
   translate();
+  $('replay').href = `export/replay.html?language=${getLanguage()}`;
   $('language').textContent = getLanguage() === 'en' ? 'es' : 'en';
   setSpeed();
   if (state.setup) {

@@ -62,9 +62,9 @@ const TEXTS = {
     h_symmetric: 'All units of layer {layer} have the same weights, so they stay the same. Draw the initial weights at random.',
     h_rising: 'The cost rises: η may be too large. Try a third of it.',
     h_overfit: 'The cost of the held-out rows has risen since epoch {epoch} while that of training falls: over-fitting. Try L2, dropout, fewer units, or stop there.',
-    h_plateau: 'The cost hardly falls. Try a larger η, other initial weights, or more units.',
+    h_plateau: 'The cost hardly falls, and the result is far from good. Try a larger η, other initial weights, another φ, or more units; in a deep network of sigmoids, fewer layers or ReLU.',
     h_majority: 'Every row gets the same class. Train longer, try a larger η, or look at the scaling.',
-    see_lesson: 'Lesson {n} of the course: {title}.', lesson_2: 'Activation functions', lesson_4: 'One update by hand',
+    see_lesson: 'Lesson {n} of the course, “{title}”: docs/course/{page}.md of the project.', lesson_2: 'Activation functions', lesson_4: 'One update by hand',
     lesson_6: 'Learning rate, adaptive rates, momentum', lesson_7: 'Over-fitting and its three cures', lesson_8: 'Deep networks',
   },
   es: {
@@ -128,9 +128,9 @@ const TEXTS = {
     h_symmetric: 'Todas las unidades de la capa {layer} tienen los mismos pesos y seguirán iguales. Elija pesos iniciales aleatorios.',
     h_rising: 'El costo sube: η puede ser demasiado grande. Pruebe un tercio.',
     h_overfit: 'El costo de las filas reservadas sube desde la época {epoch} mientras baja el de entrenamiento: overfitting. Pruebe L2, dropout, menos unidades, o deténgase allí.',
-    h_plateau: 'El costo casi no baja. Pruebe una η mayor, otros pesos iniciales o más unidades.',
+    h_plateau: 'El costo casi no baja, y el resultado está lejos de ser bueno. Pruebe una η mayor, otros pesos iniciales, otra φ o más unidades; en una red profunda de sigmoides, menos capas o ReLU.',
     h_majority: 'Todas las filas reciben la misma clase. Entrene más, pruebe una η mayor o revise la escala.',
-    see_lesson: 'Lección {n} del curso: {title}.', lesson_2: 'Funciones de activación', lesson_4: 'Una actualización a mano',
+    see_lesson: 'Lección {n} del curso, «{title}»: docs/es/course/{page}.md del proyecto.', lesson_2: 'Funciones de activación', lesson_4: 'Una actualización a mano',
     lesson_6: 'Tasa de aprendizaje, tasas adaptativas, momentum', lesson_7: 'El sobreajuste y sus tres remedios', lesson_8: 'Redes profundas',
   },
 };
