@@ -1,4 +1,7 @@
-"""What was changed while a network was trained: a program with the last settings cannot repeat it."""
+"""What was changed while a network was trained.
+
+A program with the last settings cannot repeat such a run.
+"""
 
 from __future__ import annotations
 

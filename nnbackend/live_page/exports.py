@@ -70,8 +70,8 @@ def _warning(controls: Controls) -> list[str]:
     if not found:
         return []
     return [
-        "# This is not the run of the page. It has the initial weights and the last settings of the",
-        f"# page, for {epochs} epochs. On the page:",
+        "# This is not the run of the page. It has the page's initial weights and last settings,",
+        f"# for {epochs} epochs. On the page:",
         *(f"# - {text}" for text in found),
     ]
 

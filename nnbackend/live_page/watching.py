@@ -13,8 +13,8 @@ from typing import Any
 from nnbackend.config import Settings
 from nnbackend.errors import ArgumentError
 from nnbackend.live_page.algorithm import Algorithm
-from nnbackend.live_page.controls import Controls
 from nnbackend.live_page.changes import Changes
+from nnbackend.live_page.controls import Controls
 from nnbackend.live_page.curves import Curve
 from nnbackend.live_page.options import PageOptions
 from nnbackend.live_page.phases import Phase, Snapshot, Snapshots

@@ -192,7 +192,8 @@ def test_a_poor_network_that_learns_no_more_keeps_a_hint(new_page: New) -> None:
         scores[epoch] = facts["figures"]["train_score"]
         if not facts["hints"]:
             without.append(epoch)
-    assert 0.6 < scores[45] < 0.7 and 0.6 < scores[120] < 0.7
+    assert 0.6 < scores[45] < 0.7
+    assert 0.6 < scores[120] < 0.7
     assert [epoch for epoch in without if epoch > 45] == []
     assert without  # while it learned
 

@@ -362,9 +362,7 @@ def test_a_weight_is_edited(window: Window) -> None:
 
 
 @pytest.mark.parametrize("language", ["en", "es"])
-def test_number_fields_read_a_decimal_comma_and_refuse_words(
-    window: Window, language: str
-) -> None:
+def test_number_fields_read_a_decimal_comma_and_refuse_words(window: Window, language: str) -> None:
     window.open_details()
     if language == "es":
         window.press("#language")
@@ -382,7 +380,8 @@ def test_number_fields_read_a_decimal_comma_and_refuse_words(
         for wrong in ("hola", "1.000,5", "1,000.5", "0x10"):
             window.fill(f"#o-{name}", wrong)
             error = page.locator(f".number-field:has(#o-{name}) .field-error")
-            assert wrong in error.text_content() and words in error.text_content()
+            assert wrong in error.text_content()
+            assert words in error.text_content()
             assert error.is_visible()
             assert page.input_value(f"#o-{name}") == wrong
             assert options()[name] == "0.5"
@@ -416,7 +415,8 @@ def test_number_fields_read_a_decimal_comma_and_refuse_words(
     window.settle()
     page.keyboard.press("Escape")
     page.click(".unit[data-layer='2'][data-unit='1']")
-    assert before != "-0.75" and box.input_value() == "-0.75"
+    assert before != "-0.75"
+    assert box.input_value() == "-0.75"
     box.fill("hola")
     box.press("Tab")
     window.settle()
@@ -647,12 +647,66 @@ def test_a_hint_names_a_page_of_the_course(window: Window) -> None:
     for folder in ("docs/course", "docs/es/course"):
         text = window.text("#hints")
         found = re.search(r"docs/\S+\.md", text)
-        assert found is not None and (ROOT / found[0]).is_file()
+        assert found is not None
+        assert (ROOT / found[0]).is_file()
         assert found[0].startswith(folder)
         title = re.search(r"[“«](.+?)[”»]", text)
         first = (ROOT / found[0]).read_text(encoding="utf-8").splitlines()[0]
-        assert title is not None and first.endswith(title[1])
+        assert title is not None
+        assert first.endswith(title[1])
         window.press("#language")
+
+
+def test_errors_of_the_session_are_in_the_language_of_the_page(
+    window: Window, tmp_path: Path
+) -> None:
+    window.open_details()
+    window.press("#language")
+    for name, value, error in (
+        ("learning_rate", "-1", "Tasa η debe ser un número mayor que 0. Recibido: '-1'."),
+        ("batch_size", "0", "Batch b debe ser un número entero, 1 o más, o full. Recibido: '0'."),
+        ("epochs", "999999", "Épocas debe ser a lo más 100000. Recibido: 999999."),
+        ("l1", "-2", "L1 debe ser un número mayor o igual que 0. Recibido: '-2'."),
+    ):
+        window.fill(f"#o-{name}", value)
+        assert window.text("#error") == error
+    window.fill("#row", "99999")
+    assert window.text("#error") == "Fila debe ser menor que 400. Recibido: 99999."
+    (tmp_path / "bad.csv").write_text("nothing")
+    window.page.set_input_files("#csv-file", tmp_path / "bad.csv")
+    window.wait("document.getElementById('error').textContent.includes('encabezado')")
+    assert "422" in window.faults.pop()
+    window.press("#language")
+    window.fill("#o-learning_rate", "-1")
+    assert window.text("#error").startswith("learning_rate must be a number above 0.")
+
+
+def test_nothing_is_cut_off(window: Window, browser: Any, address: str) -> None:
+    """A name in a choice; and on a phone the hints above what is longer than they."""
+    page = window.page
+    window.open_details()
+    free = page.eval_on_selector(
+        "#o-loss",
+        """(e) => {
+          const context = document.createElement('canvas').getContext('2d');
+          const style = getComputedStyle(e);
+          context.font = style.font;
+          const arrow = 18;
+          const text = context.measureText('cross_entropy').width;
+          return e.clientWidth - parseFloat(style.paddingLeft) - arrow - text;
+        }""",
+    )
+    assert free >= 0
+    window.press("#do-step")
+    window.press("#language")
+    assert "Momentum" in str(page.get_attribute("#o-optimizer", "title"))
+    phone = Window(browser, address, viewport={"width": 390, "height": 844}, has_touch=True)
+    top = {
+        name: phone.page.eval_on_selector(f"#{name}", "(e) => e.getBoundingClientRect().top")
+        for name in ("result", "insight", "algorithm", "side")
+    }
+    assert sorted(top, key=lambda name: top[name]) == ["result", "insight", "algorithm", "side"]
+    phone.context.close()
 
 
 def test_two_hundred_random_clicks_leave_no_error(window: Window) -> None:

@@ -4,6 +4,7 @@ import { CurveView, drawHistograms } from './charts.js';
 import { Controls } from './controls.js';
 import { make, number, readTheme, short, theme } from './draw.js';
 import { Editor } from './editor.js';
+import { inLanguage } from './errors.js';
 import { decodeFrame } from './frames.js';
 import { NetworkView, weightText } from './network.js';
 import { numberField } from './numbers.js';
@@ -102,7 +103,7 @@ function requestDraw(then) {
 function draw() {
   const { setup, frame } = state;
   if (!setup || !frame) return;
-  status(frame.error || (frame.finished && !frame.running ? t('finished') : ''));
+  status(inLanguage(frame.error) || (frame.finished && !frame.running ? t('finished') : ''));
   $('epoch').textContent = frame.epoch;
   $('step').textContent = frame.step;
   if (frame.running && frame.speed === null && frame.rate) $('speed-shown').textContent = `${whole(frame.rate)} ${t('per_second')}`;
@@ -181,7 +182,7 @@ function status(text) {
 
 function showError(text) {
   $('error').hidden = !text;
-  $('error').textContent = text;
+  $('error').textContent = inLanguage(text);
 }
 
 // ---- the tooltip --------------------------------------------------------------------------------
