@@ -250,6 +250,6 @@ def _edited(command: Command) -> str:
     unit, layer = command["unit"] + 1, command["layer"]
     piece = f" of piece {command['piece'] + 1}" if command.get("piece") else ""
     symbol = f"b^{layer}_{unit}"
-    if command["do"] == "weight":
+    if "input" in command:  # a weight
         symbol = f"w^{layer}_{{{unit},{command['input'] + 1}}}"
     return f"{symbol}{piece} = {command['value']:g}, edited"

@@ -22,7 +22,7 @@ from nnbackend.live_page.sources import to_csv
 from nnbackend.network.initializers import default_initializer
 from nnbackend.network.layers import AbstractLayer, Dense, Dropout, Maxout
 from nnbackend.network.losses import Loss
-from nnbackend.training.schedules import ScheduleContext, get_schedule
+from nnbackend.training.schedules import Schedule, ScheduleContext, get_schedule
 
 if TYPE_CHECKING:
     from nnbackend.live_page.session import Session
@@ -59,13 +59,13 @@ def _warning(controls: Controls) -> list[str]:
     found, epochs = list(controls.changes.lines()), phase.epoch or settings.epochs
     if phase.state.step_in_epoch:
         found.append(f"The page is {phase.state.step_in_epoch} steps into epoch {phase.epoch + 1}.")
-    schedule = get_schedule(settings.schedule or "constant")
-    per_epoch = phase.state.steps_per_epoch
+    schedule, per_epoch = get_schedule(settings.schedule or "constant"), phase.state.steps_per_epoch
+    assert isinstance(schedule, Schedule)  # the page has only names
     steps = np.arange(epochs + 1, dtype=np.float64) * per_epoch
-    factors = [
-        schedule.factor(ScheduleContext(steps, per_epoch, n)) for n in (epochs, settings.epochs)
-    ]
-    if not np.array_equal(*factors):
+    here, there = (
+        schedule.factor(ScheduleContext(steps, per_epoch, n)) for n in (settings.epochs, epochs)
+    )
+    if not np.array_equal(here, there):
         found.append(f"The schedule of the page was one of {settings.epochs} epochs.")
     if not found:
         return []
