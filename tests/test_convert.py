@@ -137,3 +137,16 @@ def test_tables_with_other_columns(tmp_path: Path, capsys: pytest.CaptureFixture
     message = capsys.readouterr().err.replace("\n", " ")
     assert "b.csv: the tables must have the same columns. Received: z, b, c, kind" in message
     assert _run(f"{tmp_path}/[xy].csv {tmp_path / 't'}") == 2
+
+
+def test_a_nan_is_named_by_its_row_and_column(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pa = pytest.importorskip("pyarrow", reason="needs the extra parquet")
+    import pyarrow.parquet as pq
+
+    columns = {"a": [1.0, 2.0, float("nan")], "b": [1, 2, 3], "y": [0, 1, 0]}
+    pq.write_table(pa.table(columns), "t.parquet")
+    assert main(["convert", "t.parquet", "out", "--target", "y"]) == 2
+    assert "nan in column 'a', data row 3" in capsys.readouterr().err

@@ -13,6 +13,7 @@ import importlib
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from nnbackend.cli.console import abandon, escaping, lenient_stderr, present, print_message
@@ -249,7 +250,9 @@ def _explain_unknown(word: str, command: str | None, parser: argparse.ArgumentPa
     if near is None and word.lstrip("-") in ELSEWHERE:
         return f"{command or 'nnbackend'} has no option {word!r}. {ELSEWHERE[word.lstrip('-')]}"
     hint = f"Did you mean '--{near}'?" if near else f"See: {parser.prog} --help"
-    if not word.startswith("-"):
+    if not word.startswith("-") and Path(word).exists():
+        hint = "Put a pattern of files in quotes, as in 'data/*.npy', so that the shell leaves it."
+    elif not word.startswith("-"):
         hint = f"Write several values with commas and no blanks, as in 100,50. {hint}"
     return f"{command or 'nnbackend'} has no option or argument {word!r}. {hint}"
 
