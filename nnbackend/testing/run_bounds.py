@@ -112,7 +112,7 @@ def bounds_of(case: RunCase, data: RunData | None = None) -> Bounds:
     floor = eps * (UNITS * terms + 4.0 * terms.max())
     theta = floor + 2.0 * _spread([r.theta for r in noisy], wanted.theta)
     size = np.abs(wanted.outputs)
-    outputs = UNITS * eps * (size + size.max())
+    outputs = UNITS * eps * (size + 0.1 * (1.0 + size.max()))
     outputs = outputs + 2.0 * _spread([r.outputs for r in noisy], wanted.outputs)
     columns = {}
     for name in (n for n in COLUMNS if n in wanted.columns):

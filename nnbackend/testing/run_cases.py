@@ -27,6 +27,8 @@ from nnbackend.training.history import History
 
 # Words of `RunCase.data`, which change the rows drawn from the seed.
 DATA_WORDS = ("constant", "duplicates", "far", "large", "one class", "one-hot", "same rows")
+# Words of data that a device must refuse.
+FAULTS = ("nan", "infinite", "missing row", "extra column", "negative weight", "bad target")
 FAR = 1e6  # offset of the first column under "far"
 LARGE = 30.0  # factor of the last column under "large"
 BIASES = normal(0.3)  # not zero: rows of zeros would be at the kink of relu
@@ -69,7 +71,7 @@ class RunCase:
 
     layers: "tanh:4" is Dense(4, "tanh"), "maxout:3:2" Maxout(3, n_pieces=2), "dropout:0.3"
     Dropout(0.3), "wave:4" a layer with a custom activation.
-    data: words of DATA_WORDS.  weights: "", "random" or "some zero".
+    data: words of DATA_WORDS and FAULTS.  weights: "", "random" or "some zero".
     options: keywords of `nnbackend.train`; early_stopping is a dictionary of its parameters.
     devices: the two devices to compare; "reference" and "ghost" are those of nnbackend.testing.
     stops: steps after which the run is interrupted.  part: the most rows that fit the memory.
@@ -151,7 +153,24 @@ class RunCase:
         if "duplicates" in self.data:
             half = self.rows // 2
             x[half : 2 * half], y[half : 2 * half] = x[:half], y[:half]
-        return RunData(x.astype(self.dtype).astype(float), y, weight)
+        return self._spoiled(RunData(x.astype(self.dtype).astype(float), y, weight))
+
+    def _spoiled(self, data: RunData) -> RunData:
+        """Return data with the case's faults."""
+        for word in self.data:
+            if word == "nan":
+                data.x[-1, -1] = np.nan
+            elif word == "infinite":
+                data.x[0, 0] = -np.inf
+            elif word == "missing row":
+                data.y = data.y[1:]
+            elif word == "extra column":
+                data.x = np.ones((self.rows, self.n_in + 1))
+            elif word == "negative weight":
+                data.weight = np.full(self.rows, -0.5)
+            elif word == "bad target":
+                data.y = data.y + self.n_out + 5 if self.has_labels else data.y * np.nan
+        return data
 
     def _targets(self, rng: np.random.Generator) -> np.ndarray:
         n, n_out, name = self.rows, self.n_out, self.loss.partition(":")[0]

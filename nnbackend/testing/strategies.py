@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nnbackend.testing.run_cases import DATA_WORDS, RunCase
+from nnbackend.testing.run_cases import DATA_WORDS, FAULTS, RunCase
 
 try:
     from hypothesis import strategies as st
@@ -25,7 +25,7 @@ except ModuleNotFoundError as error:
         name="hypothesis",
     ) from error
 
-__all__ = ["data_words", "faulty_cases", "layers", "optimizers", "options", "run_cases"]
+__all__ = ["cases_for", "data_words", "faulty_cases", "layers", "optimizers", "options", "run_cases"]
 
 HIDDEN = ("identity", "tanh", "relu", "leaky_relu:0.2", "sigmoid", "elu", "selu", "softplus",
           "silu", "gelu", "mish", "wave")  # fmt: skip
@@ -43,6 +43,15 @@ OUTPUTS = {
 RATES = (0.1, 0.01, 0.001)
 SCHEDULES = ("cosine", "step:every=1,gamma=0.5", "exponential:gamma=0.9", "one_cycle",
              "polynomial", "inverse_scaling", "warm_up", "plateau:patience=1")  # fmt: skip
+# Options and layers that a device must refuse.
+BAD_OPTIONS: tuple[dict[str, Any], ...] = (
+    {"epochs": 0}, {"batch_size": 0}, {"batch_size": 2.5}, {"optimizer": "adma"},
+    {"optimizer": "sgd:learning_rate=-1"}, {"optimizer": "adam:beta1=1"}, {"l1": -1.0},
+    {"l2": float("nan")}, {"ema": 1.0}, {"schedule": "cosin"}, {"validation": 2.0},
+    {"max_norm": 0.0}, {"clip_norm": -1.0}, {"shuffle": "yes"}, {"seed": -1}, {"rate": 0.1},
+    {"momentum_schedule": "ramp", "optimizer": "adam"},
+)  # fmt: skip
+BAD_LAYERS = ("tanh:0", "tahn:2", "dropout:1.0", "maxout:2:0", "softmax:1")
 
 
 def _layer(word: str, width: int) -> str:
@@ -139,3 +148,25 @@ def run_cases(
         stops=tuple(sorted(draw(st.sets(st.integers(1, 12), max_size=3)))),
         part=draw(st.none() | st.integers(1, 5)),
     )
+
+
+@st.composite
+def faulty_cases(draw: Any, devices: tuple[str, ...] = ("numpy", "reference")) -> RunCase:
+    """Return a strategy for runs with one or two faults, which must be refused."""
+    case: RunCase = draw(run_cases(devices))
+    kinds = draw(st.lists(st.sampled_from(["data", "option", "layer"]), min_size=1, max_size=2))
+    for kind in kinds:
+        if kind == "data":
+            case = case.changed(data=(*case.data, draw(st.sampled_from(FAULTS))))
+        elif kind == "option":
+            case = case.changed(options=draw(st.sampled_from(BAD_OPTIONS)))
+        else:
+            case = case.changed(layers=(*case.layers, draw(st.sampled_from(BAD_LAYERS))))
+    return case
+
+
+def cases_for(name: str, devices: tuple[str, ...]) -> st.SearchStrategy[RunCase]:
+    """Return the strategy for a property of `run_properties.PROPERTIES`."""
+    if name == "refused_alike":
+        return faulty_cases(devices)
+    return run_cases(devices, with_lbfgs=name in ("resumed_is_undisturbed", "loaded_is_saved"))
