@@ -212,6 +212,8 @@ def classes_may_be_permuted(case: RunCase) -> None:
     last = case.layers[-1].split(":")
     if last[0] == "maxout" or (case.has_labels and case.n_out == 1):
         raise Unsuitable("the last layer has other units than classes")
+    if case.has_labels and "validation" in case.options:
+        raise Unsuitable("the validation rows are drawn class by class")
     bounds, order = bounds_of(case), _order(case.seed, case.n_out)
 
     def permute(net: Network) -> list[int]:
