@@ -1,6 +1,6 @@
 """Random training runs have the properties of `nnbackend.testing.run_properties`.
 
-`python -m nnbackend.testing.soak --minutes 60` draws new ones; here the runs are the same each time.
+`python -m nnbackend.testing.soak --minutes 60` draws new ones; here they are always the same.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def second_step_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the second step of RMSProp go up."""
     step = NumPy.optimizer_step
 
-    def wrong(self: Any, rule: Any, theta: Any, gradient: Any, state: Any, hyper: Any, *rest: Any):  # type: ignore  # noqa: ANN202
+    def wrong(self: Any, rule: Any, theta: Any, gradient: Any, state: Any, hyper: Any, *rest: Any):  # type: ignore
         before = theta.copy()
         step(self, rule, theta, gradient, state, hyper, *rest)
         if rule.kernel == "rmsprop" and hyper[2] == 2:
@@ -117,9 +117,7 @@ def biases_decay(monkeypatch: pytest.MonkeyPatch) -> None:
         (biases_decay, "devices_agree", "weight_decay"),
     ],
 )
-def test_planted_fault(
-    plant: Plant, name: str, word: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_planted_fault(plant: Plant, name: str, word: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch)
     tally = Tally()
     check_random_runs(name, ("numpy",), tally, examples=500)
@@ -183,4 +181,4 @@ def test_without_hypothesis_the_error_names_it() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
-    assert "pip install hypothesis" in done.stderr
+    assert "pip install 'nnbackend[kit]'" in done.stderr

@@ -202,9 +202,7 @@ class RunCase:
     ) -> RunResult:
         """Train a model of this case on data; return the result."""
         given = self.keywords() | options
-        history = model.fit(
-            data.x, data.y, sample_weight=data.weight, callbacks=callbacks, **given
-        )
+        history = model.fit(data.x, data.y, sample_weight=data.weight, callbacks=callbacks, **given)
         return result_of(model, history, data.x)
 
     def changed(self, **parts: Any) -> RunCase:
@@ -229,12 +227,13 @@ def layer_of(word: str) -> AbstractLayer:
     if kind == "dropout":
         return Dropout(float(numbers[0]))
     if kind == "maxout":
-        return Maxout(*(int(n) for n in numbers), biases=BIASES)
+        return Maxout(int(numbers[0]), int(numbers[1]), biases=BIASES)
     return Dense(int(numbers[0]), WAVE if kind == WAVE.name else kind, biases=BIASES)
 
 
 def device_of(device: str | Backend) -> Backend:
     """Return the backend of a device, or of a name of TEST_DEVICES."""
     if isinstance(device, str) and device in TEST_DEVICES:
-        return TEST_DEVICES[device]()
+        made: Backend = TEST_DEVICES[device]()
+        return made
     return get_backend(device)

@@ -22,7 +22,15 @@ from nnbackend.model.resuming import resume
 from nnbackend.network.network import Network
 from nnbackend.persistence.checkpoints import Checkpoints
 from nnbackend.testing.run_bounds import Disagreement, Unsuitable, bounds_of
-from nnbackend.testing.run_cases import FAULTS, WAVE, RunCase, RunData, RunResult, device_of, result_of
+from nnbackend.testing.run_cases import (
+    FAULTS,
+    WAVE,
+    RunCase,
+    RunData,
+    RunResult,
+    device_of,
+    result_of,
+)
 from nnbackend.training import step_runner
 from nnbackend.training.callbacks import Callback
 
@@ -74,7 +82,7 @@ def _accepted(case: RunCase, device: Backend) -> RunResult:
 
 @_enter
 def devices_agree(case: RunCase) -> None:
-    """Each device ends where the reference in float64 ends, within the bounds of rounding."""
+    """Check that each device ends where the reference in float64 ends, within rounding."""
     bounds = bounds_of(case)
     for device in _devices(case):
         bounds.check(device.device, _run(case, device, device.device))
@@ -82,7 +90,7 @@ def devices_agree(case: RunCase) -> None:
 
 @_enter
 def captured_is_eager(case: RunCase) -> None:
-    """Captured steps and steps run kernel by kernel have the same results."""
+    """Check that captured steps train as steps that run kernel by kernel."""
     bounds = bounds_of(case)
     for device in _devices(case):
         eager: Any = _twin(device)
@@ -93,7 +101,7 @@ def captured_is_eager(case: RunCase) -> None:
 
 @_enter
 def parts_make_the_whole(case: RunCase) -> None:
-    """Steps in parts, for want of memory, train as whole steps do."""
+    """Check that steps in parts, for lack of memory, train as whole steps do."""
     most = case.part or 1
     bounds = bounds_of(case)
     for device in _devices(case):
@@ -114,7 +122,7 @@ def parts_make_the_whole(case: RunCase) -> None:
 
 @_enter
 def resumed_is_undisturbed(case: RunCase) -> None:
-    """A run that is interrupted and resumed ends as an undisturbed one, bit for bit."""
+    """Check that an interrupted and resumed run ends as an undisturbed one, bit for bit."""
     before = step_runner.POLL_INTERVAL_SECONDS
     step_runner.POLL_INTERVAL_SECONDS = 0.0  # single steps, after each of which it may stop
     try:
@@ -165,7 +173,7 @@ def _same_bits(what: str, got: RunResult, wanted: RunResult) -> None:
 
 @_enter
 def loaded_is_saved(case: RunCase) -> None:
-    """A model that is saved and loaded, on either device, has the same parameters and outputs."""
+    """Check that a model, saved and loaded, has the same parameters and outputs bit for bit."""
     devices = _devices(case)
     data, model = case.draw_data(), case.model(case.network(devices[0]))
     try:
@@ -191,7 +199,7 @@ def loaded_is_saved(case: RunCase) -> None:
 
 @_enter
 def columns_may_be_permuted(case: RunCase) -> None:
-    """With its columns and the rows of the first W permuted, a run has permuted results."""
+    """Check that a run with permuted columns and rows of the first W has permuted results."""
     if case.layers[0].startswith("dropout"):
         raise Unsuitable("a dropout mask belongs to columns")
     bounds, order = bounds_of(case), _order(case.seed, case.n_in)
@@ -208,7 +216,7 @@ def columns_may_be_permuted(case: RunCase) -> None:
 
 @_enter
 def classes_may_be_permuted(case: RunCase) -> None:
-    """With its classes or outputs and the units of the last layer permuted, likewise."""
+    """Check that a run with permuted outputs and units of the last layer has permuted results."""
     last = case.layers[-1].split(":")
     if last[0] == "maxout" or (case.has_labels and case.n_out == 1):
         raise Unsuitable("the last layer has other units than classes")
@@ -251,15 +259,13 @@ def _check_permuted(
             raise Disagreement(f"{device.device}: refused when permuted: {error}") from error
         plain = bounds.wanted
         wanted = replace(plain, theta=plain.theta[places], outputs=plain.outputs[:, outputs])
-        moved = replace(
-            bounds, theta=bounds.theta[places], outputs=bounds.outputs[:, outputs]
-        )
+        moved = replace(bounds, theta=bounds.theta[places], outputs=bounds.outputs[:, outputs])
         moved.check(f"{device.device}, permuted", got, wanted)
 
 
 @_enter
 def weights_are_counts(case: RunCase) -> None:
-    """A row with the weight 2 counts as two equal rows, if one batch holds all rows."""
+    """Check that a row of weight 2 counts as two equal rows, where a batch holds all rows."""
     if any(word.startswith("dropout") for word in case.layers):
         raise Unsuitable("dropout masks belong to rows")
     case = case.changed(
@@ -280,7 +286,7 @@ def weights_are_counts(case: RunCase) -> None:
 
 @_enter
 def loss_decreases(case: RunCase) -> None:
-    """A small enough step against the gradient lowers the loss by about what the slope says."""
+    """Check that a small enough step against the gradient lowers the loss as its slope predicts."""
     case = case.changed(dtype="float64")
     if any(word.startswith(("dropout", "step")) for word in case.layers):
         raise Unsuitable("the loss of a step is not that of the evaluation")
@@ -315,7 +321,7 @@ def loss_decreases(case: RunCase) -> None:
 
 @_enter
 def refused_alike(case: RunCase) -> None:
-    """What one device refuses, the other refuses with the same words."""
+    """Check that both devices refuse a run with the same words, or both accept it."""
     said = []
     for device in _devices(case):
         try:

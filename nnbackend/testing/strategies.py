@@ -21,11 +21,19 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "nnbackend.testing.strategies draws runs with Hypothesis. "
-        f"Received: {error}. Install it with: pip install hypothesis",
+        f"Received: {error}. Install it with: pip install 'nnbackend[kit]'",
         name="hypothesis",
     ) from error
 
-__all__ = ["cases_for", "data_words", "faulty_cases", "layers", "optimizers", "options", "run_cases"]
+__all__ = [
+    "cases_for",
+    "data_words",
+    "faulty_cases",
+    "layers",
+    "optimizers",
+    "options",
+    "run_cases",
+]
 
 HIDDEN = ("identity", "tanh", "relu", "leaky_relu:0.2", "sigmoid", "elu", "selu", "softplus",
           "silu", "gelu", "mish", "wave")  # fmt: skip
