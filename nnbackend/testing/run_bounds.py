@@ -20,8 +20,7 @@ from nnbackend.testing.run_cases import RunCase, RunData, RunResult
 EPS = {"float64": 2.0**-52, "float32": 2.0**-23}
 UNITS = 32.0  # of rounding, in the noise
 DRAWS = 3
-# Relative spread above which a run is not compared.
-TOO_WIDE = {"float64": 1e-8, "float32": 0.02}
+MOST_GROWTH = 100.0  # of the noise; beyond, three draws do not bound the spread
 COLUMNS = ("train_loss", "valid_loss", "learning_rate")
 
 
@@ -121,7 +120,7 @@ def bounds_of(case: RunCase, data: RunData | None = None) -> Bounds:
         spread = _spread([np.array(r.columns[name]) for r in noisy], values)
         columns[name] = UNITS * eps * (np.abs(values) + 0.1) + 2.0 * spread
     for bound, scale in ((theta, terms.max()), (outputs, 1.0 + size.max())):
-        if not float(bound.max()) <= TOO_WIDE[case.dtype] * float(scale):
+        if not float(bound.max()) <= MOST_GROWTH * UNITS * eps * float(scale):
             raise Unsuitable("rounding errors grow too much in this run")
     return Bounds(case, wanted, theta, outputs, columns)
 

@@ -74,7 +74,8 @@ class RunCase:
     data: words of DATA_WORDS and FAULTS.  weights: "", "random" or "some zero".
     options: keywords of `nnbackend.train`; early_stopping is a dictionary of its parameters.
     devices: the two devices to compare; "reference" and "ghost" are those of nnbackend.testing.
-    stops: steps after which the run is interrupted.  part: the most rows that fit the memory.
+    stops: steps after which the run is interrupted, or crashes if negative.
+    part: the most rows of a step that fit the memory.
     >>> RunCase(layers=("tanh:2",), options={"l2": 0.1})
     RunCase(layers=('tanh:2',), options={'l2': 0.1})
     >>> RunCase(layers=("tanh:2",)).run("numpy").theta.shape

@@ -20,7 +20,7 @@ from nnbackend.errors import NNBackendError
 from nnbackend.model.model import load
 from nnbackend.model.resuming import resume
 from nnbackend.network.network import Network
-from nnbackend.persistence.checkpoints import Checkpoints
+from nnbackend.persistence.checkpoints import Checkpoints, checkpoint_paths
 from nnbackend.testing.run_bounds import Disagreement, Unsuitable, bounds_of
 from nnbackend.testing.run_cases import (
     FAULTS,
@@ -134,32 +134,41 @@ def resumed_is_undisturbed(case: RunCase) -> None:
         step_runner.POLL_INTERVAL_SECONDS = before
 
 
+class _Crash(Exception):
+    """An exception that ends a run without a last checkpoint."""
+
+
 class _Stop(Callback):
-    """A callback that interrupts a run after a number of steps."""
+    """A callback that interrupts a run after a number of steps, or crashes if it is negative."""
 
     def __init__(self, step: int | None) -> None:
         self.at = step
 
     def on_progress(self, trainer: Any, step: int, n_steps: int) -> None:
-        if self.at is not None and trainer.state.step >= self.at:
+        if self.at is not None and trainer.state.step >= abs(self.at):
+            if self.at < 0:
+                raise _Crash
             trainer.interrupt.requested = True
 
 
 def _interrupted(case: RunCase, device: Backend, folder: str) -> RunResult:
-    stops = list(case.stops)
-    data, options = case.draw_data(), case.keywords()
-    model = case.model(case.network(device))
-    callbacks = [_Stop(stops.pop(0) if stops else None), Checkpoints(folder)]
-    result = case.fit(model, data, callbacks)
-    share = options.get("validation")
-    for stop in [*stops, None]:
+    """Return the result of a run with the case's stops, each of which is resumed."""
+    data, every = case.draw_data(), {"steps": 2} if min(case.stops, default=0) < 0 else {}
+    for stop in [*sorted(case.stops, key=abs), None]:
+        try:
+            if checkpoint_paths(Path(folder)):
+                model, history = resume(
+                    folder, data.x, data.y, sample_weight=data.weight, activations=[WAVE],
+                    device=device, callbacks=[_Stop(stop)],
+                )  # fmt: skip
+                result = result_of(model, history, data.x)
+            else:
+                model = case.model(case.network(device))
+                result = case.fit(model, data, [_Stop(stop), Checkpoints(folder, **every)])
+        except _Crash:
+            continue
         if result.stop_reason != "interrupted":
             break
-        model, history = resume(
-            folder, data.x, data.y, sample_weight=data.weight, validation=share,
-            activations=[WAVE], device=device, callbacks=[_Stop(stop)],
-        )  # fmt: skip
-        result = result_of(model, history, data.x)
     return result
 
 

@@ -139,7 +139,11 @@ def run_cases(
     if {"far", "large"}.intersection(words) and scale is None:
         scale = "standard"
     is_value = loss.partition(":")[0] in ("quadratic", "huber", "absolute")
-    first = draw(st.sampled_from(devices))
+    first, given = draw(st.sampled_from(devices)), draw(options(with_lbfgs))
+    if str(given.get("optimizer")).startswith("sgd") and draw(st.booleans()):
+        given["momentum_schedule"] = "ramp:start=0.2,end=0.9,epochs=2"
+    signs = (1, -1) if draw(st.booleans()) else (1,)
+    stops = draw(st.lists(st.integers(1, 12), max_size=3, unique=True))
     return RunCase(
         n_in=draw(st.integers(1, 5)),
         layers=draw(layers(loss)),
@@ -151,9 +155,9 @@ def run_cases(
         dtype=draw(st.sampled_from(["float64", "float32"])),
         scale=scale,
         scale_targets=draw(st.booleans()) if is_value else False,
-        options=draw(options(with_lbfgs)),
+        options=given,
         devices=(first, draw(st.sampled_from(devices))),
-        stops=tuple(sorted(draw(st.sets(st.integers(1, 12), max_size=3)))),
+        stops=tuple(step * draw(st.sampled_from(signs)) for step in sorted(stops)),
         part=draw(st.none() | st.integers(1, 5)),
     )
 
