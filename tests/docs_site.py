@@ -24,7 +24,12 @@ NEEDED = ("sphinx", "myst_parser", "furo", "latex2mathml")
 
 
 def built_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of the site, which is built once; raise if Sphinx warns of anything."""
+    """Return the folder of the site, which is built once; raise if Sphinx warns of anything.
+
+    The folder in NNBACKEND_SITE, if set, is a site that has been built.
+    """
+    if built := os.environ.get("NNBACKEND_SITE"):
+        return Path(built)
     if any(importlib.util.find_spec(name) is None for name in NEEDED):
         pytest.skip("the site needs the extra: docs")
     if not os.access(DOCS, os.W_OK):

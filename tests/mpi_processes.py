@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -37,3 +39,31 @@ def lacking() -> str:
     if tried.returncode:
         return f"mpiexec starts no processes here: {tried.stderr[-200:]}"
     return ""
+
+
+def start(mpiexec: str, size: int, words: Sequence[str]) -> subprocess.Popen[str]:
+    """Start the command on ranks."""
+    command = [mpiexec, "-n", str(size), sys.executable, "-m", "nnbackend", *words]
+    environment = {**os.environ, **OPEN_MPI}
+    return subprocess.Popen(
+        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def ranks_of(out: Path) -> list[int]:
+    """Return the processes of the ranks of a run, by their command lines."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                words = (folder / "cmdline").read_bytes().decode().split("\0")
+            except OSError:
+                continue
+            if str(out) in words and words[1:3] == ["-m", "nnbackend"]:
+                found.append(int(folder.name))
+    return sorted(found)
+
+
+def sha(out: Path) -> str:
+    """Return the hash of the model file of a run."""
+    return hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()

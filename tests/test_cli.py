@@ -658,6 +658,19 @@ def test_devices_lists_every_backend(run: Run) -> None:
     assert done.json["auto"] == nn.get_backend("auto").device
 
 
+def test_devices_names_the_default_and_what_devices_offer(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NNBACKEND_DEVICE", "numpy")
+    numpy = type(nn.get_backend("numpy"))
+    monkeypatch.setattr(numpy, "precisions", ("float32", "tf32"))
+    monkeypatch.setattr(numpy, "threads", 3)
+    text = run("devices").out
+    assert "numpy:0  cpu  self-test passed  precision float32 or tf32  at most 3 threads" in text
+    assert "NNBACKEND_DEVICE is 'numpy': the default" in text
+    assert f"cores that can be used: {len(machine.usable_cpus())}\n" in text
+
+
 def test_devices_breaks_long_reasons_into_lines(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     causes = ["no driver is visible (libcuda.so.1)", "a wheel is missing: " + "words " * 40]
     cures = ["install the driver " + "R580 " * 30, 'pip install "nvidia-cublas==13.*"']

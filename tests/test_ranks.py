@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import os
 import signal
@@ -17,7 +16,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pytest
-from mpi_processes import OPEN_MPI
+from mpi_processes import OPEN_MPI, ranks_of, sha, start
 
 import nnbackend as nn
 from nnbackend.data.file_rows import FileRows
@@ -298,22 +297,10 @@ RUN = "train digits --device numpy --hidden 20 --epochs 4 --quiet --json --momen
 WORDS = [*RUN.split(), "--optimizer", "sgd", "--dropout", "0.2", "--clip-norm", "1"]
 
 
-def start(mpiexec: str, size: int, words: Sequence[str]) -> subprocess.Popen[str]:
-    command = [mpiexec, "-n", str(size), sys.executable, "-m", "nnbackend", *words]
-    environment = {**os.environ, **OPEN_MPI}
-    return subprocess.Popen(
-        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-
-
 def ended(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
     out, err = process.communicate(timeout=120)
     assert process.returncode == code, err
     return out, err
-
-
-def sha(folder: Path) -> str:
-    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
 
 
 def test_processes_give_the_same_file(mpiexec: str, tmp_path: Path) -> None:
@@ -326,20 +313,6 @@ def test_processes_give_the_same_file(mpiexec: str, tmp_path: Path) -> None:
         assert json.loads(lines[0])["ranks"] == size
         found[size] = sha(out)
     assert found[1] == found[2] == found[4]
-
-
-def _ranks(out: Path) -> list[int]:
-    """Return the processes of the ranks of a run, by their command lines."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                words = (folder / "cmdline").read_bytes().decode().split("\0")
-            except OSError:
-                continue
-            if str(out) in words and "-m" in words and "-n" not in words:
-                found.append(int(folder.name))
-    return sorted(found)
 
 
 def _epochs(out: Path) -> int:
@@ -363,7 +336,7 @@ def test_killed_and_asked_ranks_end_all(mpiexec: str, tmp_path: Path) -> None:
         while _epochs(out) < begin + 3 and process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        ranks = _ranks(out)
+        ranks = ranks_of(out)
         if process.poll() is None and len(ranks) > 1:
             os.kill(ranks[-1], number)
             asked = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import textwrap
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -12,8 +13,9 @@ import numpy as np
 from nnbackend.backend import BackendRow
 from nnbackend.cli.run_folder import to_json
 from nnbackend.devices import backends, get_backend
+from nnbackend.devices.registry import VARIABLE
 from nnbackend.errors import NNBackendError
-from nnbackend.machine import blas_lines
+from nnbackend.machine import blas_lines, cpu_name, usable_cpus
 from nnbackend.network.network import Network
 from nnbackend.testing.gradient_check import check_gradients
 
@@ -38,6 +40,9 @@ def run(args: argparse.Namespace) -> int:
     for row in rows:
         print("\n".join(_lines(row, tests)))
     print(f"auto selects {auto}")
+    if word := os.environ.get(VARIABLE):
+        print(f"{VARIABLE} is {word!r}: the default of --device and device=")
+    print(f"processor: {cpu_name()}; cores that can be used: {len(usable_cpus())}")
     for line in blas:
         print(f"BLAS of NumPy: {line}")
     failed = [device for device, result in tests.items() if result != "passed"]
@@ -82,7 +87,13 @@ def _lines(row: BackendRow, tests: dict[str, str]) -> Iterator[str]:
     usable = "usable" if row.usable else "not usable"
     yield f"{row.name:<8}{row.kind:<5}{usable:<12}{row.version}".rstrip()
     for device, kind in zip(row.devices, row.kinds, strict=True):
-        yield from _wrapped(f"{device}  {kind}  self-test {tests[device]}")
+        more = ""
+        if tests[device] == "passed":
+            backend = get_backend(device)
+            if len(backend.precisions) > 1:
+                more = f"  precision {' or '.join(backend.precisions)}"
+            more += f"  at most {backend.threads} threads" if backend.threads > 1 else ""
+        yield from _wrapped(f"{device}  {kind}  self-test {tests[device]}{more}")
     for name, value in row.details:
         yield f"    {name}: {value}"
     for cause in filter(None, row.reason.split("; ")):
