@@ -26,7 +26,6 @@ from nnbackend.testing.run_properties import PROPERTIES
 from nnbackend.testing.strategies import cases_for
 
 EXAMPLES = 100  # of a property in one round
-SHOWN = 20  # disagreements of a property that are printed
 
 
 class _TimeOver(BaseException):
@@ -98,10 +97,11 @@ def soak(
         for name, tally in tallies.items():
             if time.monotonic() > until:
                 break
-            known = len(tally.failures)
+            known = list(tally.failures)
             check_random_runs(name, devices, tally, start=start, until=until)
-            for message, program in tally.failures[known:][:SHOWN]:
-                print(f"# {message}\n{program}", flush=True)
+            for message, program in tally.failures[len(known) :]:
+                if (message, program) not in known:
+                    print(f"# {message}\n{program}", flush=True)
         start += 1
     return tallies
 
@@ -129,12 +129,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--property", action="append", choices=list(PROPERTIES), help="only this one; repeatable"
     )
     parser.add_argument("--devices", default="", help="names with commas (all CPU devices)")
-    given_ = parser.parse_args(arguments)
-    start = int(time.time()) if given_.seed is None else given_.seed
+    chosen = parser.parse_args(arguments)
+    start = int(time.time()) if chosen.seed is None else chosen.seed
     logging.getLogger("nnbackend").setLevel(logging.ERROR)
-    devices = _devices(given_.devices)
+    devices = _devices(chosen.devices)
     print(f"seed {start}, devices {', '.join(devices)}", flush=True)
-    tallies = soak(given_.property or list(PROPERTIES), devices, given_.minutes, start)
+    tallies = soak(chosen.property or list(PROPERTIES), devices, chosen.minutes, start)
     print(f"{'property':<24} {'runs':>8} {'skipped':>8} {'disagreements':>13} {'seconds':>8}")
     total = Tally()
     for name, tally in [*tallies.items(), ("all", total)]:
