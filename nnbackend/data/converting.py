@@ -142,8 +142,9 @@ def _numbers(cells: Any, name: str, where: str, first: int) -> NDArray[np.float6
         values = [_number(cell) for cell in cells]
     bad = next((i for i, value in enumerate(values) if value is None or value != value), None)
     if bad is not None:
+        cell = cells[bad] if isinstance(cells[bad], str) else values[bad]
         raise DataError(
-            f"{where}: convert needs numbers as features. Received: {cells[bad]!r} in column "
+            f"{where}: convert needs numbers as features. Received: {cell!r} in column "
             f"{name!r}, data row {first + bad}. Fill or code such cells before, or train on the "
             "table itself.",
         )  # fmt: skip
