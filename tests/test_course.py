@@ -363,6 +363,17 @@ def test_a_live_command_is_accepted(command: str, monkeypatch: pytest.MonkeyPatc
     assert served
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_other_commands_of_the_table_run(language: str, tmp_path: Path) -> None:
+    from nnbackend.cli import main
+
+    found = re.findall(r"`nnbackend ((?!live\b)[^`]+)`", _text(language, "index"))
+    train, explain = sorted(found, reverse=True)
+    run = ["--epochs", "1", "--quiet", "--device", "numpy", "--out", str(tmp_path / "run")]
+    assert main([*train.split(), *run]) == 0
+    assert main(explain.replace("RUN", str(tmp_path / "run")).replace("ROW", "0").split()) == 0
+
+
 @cache
 def _hrefs(language: str) -> frozenset[str]:
     names = ["index", *lessons.LESSONS]
