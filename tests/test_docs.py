@@ -325,6 +325,7 @@ def test_every_public_name_is_on_the_site(site: Path) -> None:
     ("page", "thing"),
     [
         ("training", nn.train), ("models", nn.Model.fit), ("data", nn.data.load),
+        ("networks", nn.Network),
         ("estimators", nn.MLPClassifier), ("estimators", nn.TabularMLPRegressor),
     ],
 )  # fmt: skip
@@ -342,6 +343,18 @@ def test_all_parameters_have_a_meaning(site: Path, page: str, thing: Any) -> Non
         assert row is not None, name
         if name not in ("net", "x"):
             assert re.search(r"</td>\s*<td><p>\S", row[0]), f"{name} has no meaning"
+
+
+def test_the_page_of_a_network_has_its_arrays_and_first_what_users_call(site: Path) -> None:
+    text = (site / "generated" / "reference" / "networks.html").read_text(encoding="utf-8")
+    entry = text.partition('id="nnbackend.Network"')[2].partition('id="nnbackend.Dense"')[0]
+    for name in ("weights", "biases"):
+        assert re.search(rf'<span class="pre">{name}</span></code></p></td>\s*<td><p>\S', entry), (
+            name
+        )
+    order = re.findall(r'id="nnbackend\.Network\.(\w+)"', entry)
+    for name in ("predict", "trace", "backprop", "set_parameters"):
+        assert order.index(name) < min(order.index("workspace"), order.index("for_training")), name
 
 
 class Loaded(HTMLParser):

@@ -69,8 +69,8 @@ class Network(DataSetMethods):
     binary_cross_entropy, exponential for poisson, else identity).
     loss: by default cross_entropy after a softmax, else quadratic.
     activation: of the hidden layers that are given as numbers.
-    device: where the arrays are: "numpy", "cpu", "gpu" or another name, see docs/devices.md; None is
-    the fastest one that is usable.
+    device: where the arrays are, such as "cpu" or "gpu" (see docs/devices.md); None is "auto", or
+    the environment variable NNBACKEND_DEVICE if it is set.
     dtype: of weights and rows: "float32" or "float64", or another one of the device.
     precision: precision of float32 matrix products: "float32" (default), or "tf32" (CUDA) or "bf16"
     (CUDA, CPUs with AVX512-BF16), which are faster and less accurate.
@@ -83,6 +83,9 @@ class Network(DataSetMethods):
     >>> net.feedforward([[0.0, 1.0]]).shape, net.n_parameters
     ((1, 1), 13)
     """
+
+    weights: tuple[Array, ...]
+    biases: tuple[Array, ...]
 
     @known_keywords
     def __init__(
