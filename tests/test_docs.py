@@ -357,6 +357,22 @@ def test_the_page_of_a_network_has_its_arrays_and_first_what_users_call(site: Pa
         assert order.index(name) < min(order.index("workspace"), order.index("for_training")), name
 
 
+def test_displayed_sums_and_fences_do_not_depend_on_a_font(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("latex2mathml", reason="needs the extra docs")
+    monkeypatch.syspath_prepend(str(DOCS / "extensions"))
+    mathml = importlib.import_module("mathml")
+    tex = r"y = \varphi\left(\sum_{i=1}^n x_i w_i\right) + \prod_k \left(a\right)"
+    shown = mathml.formula(tex, "block")
+    assert shown.count("<munderover><mo>\N{N-ARY SUMMATION}</mo>") == 1
+    assert shown.count("<munder><mo>\N{N-ARY PRODUCT}</mo>") == 1
+    assert re.findall(r'<mo[^>]*mathsize="[^>]*>(.)</mo>', shown) == ["(", ")"]  # not around a
+    assert mathml.formula(r"\binom{n}{r}", "block").count('mathsize="') == 2
+    assert 'displaystyle="true"' in mathml.formula(tex, "card")
+    assert "munder" not in mathml.formula(tex)  # within a line
+
+
 class Loaded(HTMLParser):
     """Collects what a page loads, and its text outside code."""
 
