@@ -3,49 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import site
-import subprocess
-import sys
-import venv
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
-SAMPLE = ROOT / "tests" / "plugin_sample"
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
+from plugin_runs import ROOT, Run, install
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Install the sample into a new environment; return a function that runs Python there."""
-    pytest.importorskip("hatchling", reason="the sample is built with hatchling (extra test)")
-    pytest.importorskip("pip", reason="the sample is installed with pip")
-    folder = tmp_path_factory.mktemp("plugin")
-    venv.create(folder / "env", with_pip=False, symlinks=True)
-    python = folder / "env" / "bin" / "python"
-    # The new environment uses this one's packages, and the checkout if nothing is installed.
-    here = [*site.getsitepackages(), str(ROOT), str(ROOT / "backends")]
-    (packages,) = (folder / "env" / "lib").glob("python*/site-packages")
-    (packages / "outer.pth").write_text("\n".join(here) + "\n")
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("NNBACKEND_", "PYTHON"))}
-
-    def run(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [python, *words], cwd=folder, env=clean, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == code, f"{words}\n{done.stdout}\n{done.stderr}"
-        return done
-
-    subprocess.run(
-        [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps",
-         "--no-build-isolation", "--disable-pip-version-check", str(SAMPLE)],
-        check=True, cwd=folder,
-    )  # fmt: skip
-    return run
+    """Install the sample; return a function that runs Python in its environment."""
+    return install(ROOT / "tests" / "plugin_sample", tmp_path_factory.mktemp("plugin"))
 
 
 def test_it_is_listed_with_its_distribution(run: Run) -> None:
