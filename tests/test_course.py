@@ -224,6 +224,7 @@ def _check(notebook: dict[str, Any], text: str, printed: list[str]) -> None:
     assert "```python" not in prose
     assert "<!--" not in prose
     assert ".md" not in prose
+    assert "drawings/" not in prose
     assert "href" not in prose
     assert prose.count("\n## ") + prose.startswith("## ") >= text.count("\n## ")
     if importlib.util.find_spec("nbformat") is not None:
