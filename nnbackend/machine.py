@@ -67,12 +67,25 @@ STARTERS = {
     "MPICH": "PMI_SIZE",
     "PMIx": "PMIX_RANK",
 }
+RANK_AND_SIZE = (
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("PMI_RANK", "PMI_SIZE"),
+    ("SLURM_PROCID", "SLURM_NTASKS"),
+)
 LOCAL_RANKS = ("OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID")
 
 
 def rank_starter() -> str | None:
     """Return what has started this process as one of several ranks, or None."""
     return next((name for name, variable in STARTERS.items() if variable in os.environ), None)
+
+
+def started_ranks() -> tuple[int, int]:
+    """Return this process's rank and the number of ranks, as a starter's variables say."""
+    for rank, size in RANK_AND_SIZE:
+        if rank in os.environ and size in os.environ:
+            return int(os.environ[rank]), int(os.environ[size])
+    return 0, 1
 
 
 def use_one_thread() -> None:

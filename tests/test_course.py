@@ -300,6 +300,13 @@ def test_each_hint_names_a_lesson_by_its_title(language: str) -> None:
     texts = dict(re.findall(r"(\w+): '((?:[^'\\]|\\.)*)'", part[1]))
     codes = {key[2:] for key in texts if key.startswith("h_")}
     assert codes == LESSONS.keys()
+    pages = (TEXTS.parent / "main.js").read_text(encoding="utf-8")
+    found = re.search(r"LESSON_PAGES = \{(.*?)\}", pages)
+    assert found is not None
+    named = dict(re.findall(r"(\d): '(\w+)'", found[1]))
+    assert named == {str(n): lessons.LESSONS[n - 1] for n in set(LESSONS.values())}
+    folder = "docs" if language == "en" else f"docs/{language}"
+    assert f"{folder}/course/{{page}}.md" in texts["see_lesson"]
     for number in set(LESSONS.values()):
         title = _text(language, lessons.LESSONS[number - 1]).partition("\n")[0]
         assert title.endswith(f" {number}: {texts[f'lesson_{number}']}"), title

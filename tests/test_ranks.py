@@ -272,15 +272,58 @@ def test_a_second_interrupt_ends_a_rank(tmp_path: Path) -> None:
     assert classes(callbacks=[Twice()])(None)[2] == "interrupted"
 
 
-def test_ranks_with_other_weights_are_found() -> None:
+@pytest.mark.parametrize(
+    ("seed", "rows", "rate", "said"),
+    [
+        (1, 200, 0.1, "initial weights of rank 1"),
+        (0, 150, 0.1, "rows of rank 1: 150, of rank 0: 200"),
+        (0, 200, 0.2, "learning_rate of rank 1: 0.2, of rank 0: 0.1"),
+    ],
+)
+def test_ranks_that_begin_another_run_are_refused(
+    seed: int, rows: int, rate: float, said: str
+) -> None:
     def run(communicator: Communicator) -> None:
-        net = nn.Network([6, 3], loss="cross_entropy", device="numpy", seed=communicator.rank)
-        nn.train(net, X, LABELS, epochs=1, communicator=communicator)
+        is_other = communicator.rank == 1
+        net = nn.Network([6, 3], loss="cross_entropy", device="numpy", seed=seed * is_other)
+        n, rule = rows if is_other else 200, nn.SGD(rate if is_other else 0.1)
+        nn.train(net, X[:n], LABELS[:n], epochs=1, optimizer=rule, communicator=communicator)
+
+    with pytest.raises(ArgumentError, match="takes its share of every mini-batch") as error:
+        on_ranks(2, run)
+    assert said in str(error.value)
+
+
+def test_ranks_that_draw_their_own_rows_are_refused() -> None:
+    def run(communicator: Communicator) -> None:
+        net = nn.Network([6, 3], loss="cross_entropy", device="numpy", seed=0)
+        x = np.random.default_rng(communicator.rank).normal(size=X.shape)
+        nn.train(net, x, LABELS, epochs=1, communicator=communicator)
+
+    with pytest.raises(ArgumentError, match="data of rank 1: "):
+        on_ranks(2, run)
+
+
+def test_ranks_whose_weights_come_apart_are_found() -> None:
+    class Disturb(nn.Callback):
+        def on_epoch_end(self, trainer: Any, row: Any) -> None:
+            trainer.net.theta[0] += 1
+
+    def run(communicator: Communicator) -> None:
+        classes("numpy", callbacks=[Disturb()])(communicator)
 
     with pytest.raises((RanksDisagree, threading.BrokenBarrierError)) as error:
         on_ranks(4, run)
     if isinstance(error.value, RanksDisagree):
         assert "others on rank 1, 2, 3 than on rank 0" in str(error.value)
+
+
+def test_more_threads_are_named(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(nn.get_backend("numpy")), "threads", 2)
+    classes("numpy", epochs=1)(Alone())
+    assert "set OPENBLAS_NUM_THREADS=1" in caplog.text
 
 
 def test_communicators_that_are_none() -> None:
@@ -354,6 +397,8 @@ def test_wrong_usage_is_said_once(mpiexec: str, tmp_path: Path) -> None:
     assert err.count("nnbackend: error: --hidden must be") == 1
     _, err = ended(start(mpiexec, 2, [*WORDS, "--cv", "3"]), 2)
     assert err.count("--cv runs in one process. Received: 2 ranks") == 1
+    _, err = ended(start(mpiexec, 2, ["tune", "digits", "--trials", "1"]), 2)
+    assert err.count("tune runs in one process. Received: 2 ranks.") == 1
     _, err = ended(start(mpiexec, 3, WORDS), 2)
     assert err.count("needs 1, 2, 4 or 8 ranks. Received: 3") == 1
 

@@ -55,6 +55,7 @@ HOST_SIDE: dict[str, str] = {
     "nnbackend.network.probing": "a custom formula is tested on a host array",
     "nnbackend.network.evaluation.sums": "long sums are on the host if the device has no float64",
     "nnbackend.training.batching": "the batch order is drawn on the host",
+    "nnbackend.training.fingerprints": "hashes are of host arrays",
     "nnbackend.training.rate_finder": "the trial's rates and losses are host numbers",
     "nnbackend.training.schedules": "learning rates are host numbers",
     "nnbackend.training.preparation": "the rows of host data are split on the host",

@@ -23,7 +23,7 @@ from nnbackend.errors import (
     DivergedError,
     NNBackendError,
 )
-from nnbackend.machine import ask_for_best_kernels, rank_starter, use_one_thread
+from nnbackend.machine import ask_for_best_kernels, rank_starter, started_ranks, use_one_thread
 from nnbackend.suggestions import nearest, suggest
 
 GOOD, FAILED, WRONG_USAGE, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
@@ -170,6 +170,18 @@ def _main(words: list[str]) -> int:
         return WRONG_USAGE
 
 
+def _refuse_ranks(name: str | None) -> None:
+    """Raise ArgumentError on rank 0, SystemExit on the others, for a command of one process."""
+    rank, size = started_ranks()
+    if size > 1 and name not in (None, "train"):
+        if rank:
+            raise SystemExit(WRONG_USAGE)
+        raise ArgumentError(
+            f"{name} runs in one process. Received: {size} ranks. Start it without mpiexec; "
+            "`train` runs on several."
+        )
+
+
 def _run(words: list[str]) -> int:
     """Import the module of the command, the only one imported, and run it."""
     if words[:1] == ["help"]:
@@ -180,6 +192,7 @@ def _run(words: list[str]) -> int:
     ask_for_best_kernels()
     if rank_starter() is not None:
         use_one_thread()
+        _refuse_ranks(name)
     top = Parser(
         prog="nnbackend",
         description="Multilayer perceptrons on NumPy or on a CUDA GPU.",

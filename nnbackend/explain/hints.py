@@ -30,6 +30,8 @@ FAR = 0.5  # training loss at the best epoch, of the validation loss
 FITTED = 0.75  # training loss of a network that has learned its rows, of a constant answer's
 APART = 0.9  # training loss at the end, of the best epoch's and of the validation loss
 RISEN = 1.3  # validation loss, of its least value, while a network is learning
+WINDOW, FALLEN = 20, 0.985  # epochs of a plateau; loss at its end, of that at its beginning
+POOR = 0.5  # of the errors of a constant answer, above which a result is poor
 UNBALANCED = 0.8  # share of the most frequent class
 Hint = dict[str, Any]
 Losses = Sequence[float]
@@ -40,6 +42,7 @@ class Signals:
     """z, a, delta and the slopes of some rows, by trainable layer: (rows, units).
 
     answers: the class codes of a classifier's outputs, else None.
+    constant: the score of the best constant answer: the share of the largest class, or 0 for r2.
     """
 
     z: list[np.ndarray]
@@ -47,6 +50,7 @@ class Signals:
     delta: list[np.ndarray]
     slope: list[np.ndarray | None]
     answers: np.ndarray | None
+    constant: float = 0.0
 
     @classmethod
     def of(cls, net: Network, x: Any, y: Any, is_classes: bool) -> Signals:
@@ -59,12 +63,19 @@ class Signals:
             for i, layer in enumerate(net.trainable_layers)
         ]
         has_codes = is_classes and net.n_out > 1
-        return cls(z, a, delta, slopes, a[-1].argmax(axis=1) if has_codes else None)
+        answers = a[-1].argmax(axis=1) if has_codes else None
+        counts = _counts(np.asarray(y)) if is_classes else np.zeros(1)
+        return cls(z, a, delta, slopes, answers, float(counts.max() / max(len(y), 1)))
 
     @property
     def is_learnt(self) -> bool:
         """Whether the outputs are so close to the targets that slow learning is no fault."""
         return float(np.median(np.abs(self.delta[-1]))) < LEARNT
+
+
+def _counts(y: np.ndarray) -> np.ndarray:
+    """Return how often each class occurs in targets: codes, or one column a class."""
+    return y.sum(axis=0) if y.ndim == 2 and y.shape[1] > 1 else np.unique(y, return_counts=True)[1]
 
 
 def some_rows(n: int) -> np.ndarray:
@@ -145,6 +156,17 @@ def of_curves(epochs: Losses, train: Losses, valid: Losses) -> list[Hint]:
     if len(train) >= 30 and train[-30] - recent < 0.005 * abs(train[0]) and recent > 0.8 * train[0]:
         return [{"code": "plateau"}]
     return []
+
+
+def of_poor(train: Losses, score: float, constant: float) -> list[Hint]:
+    """Return a hint if the result is poor and the loss has not fallen for many epochs.
+
+    score, constant: accuracy or r2 of the training rows, now and with the best constant answer.
+    """
+    if len(train) < WINDOW or not 1.0 - score > POOR * (1.0 - constant):
+        return []
+    before, recent = np.mean(train[-WINDOW : 5 - WINDOW]), np.mean(train[-5:])
+    return [{"code": "plateau"}] if recent > before - (1.0 - FALLEN) * abs(before) else []
 
 
 # ---- curves of a run that has ended with a poor result ------------------------------------------

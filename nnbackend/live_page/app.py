@@ -11,6 +11,7 @@ import secrets
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -24,6 +25,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from nnbackend.errors import NNBackendError
 from nnbackend.live_page import commands, exports
 from nnbackend.live_page.frames import to_json
+from nnbackend.live_page.replay import to_html
 from nnbackend.live_page.session import Session
 from nnbackend.live_page.sources import from_csv
 
@@ -144,6 +146,8 @@ def new_app(session: Session, hub: Hub, token: str, hosts: frozenset[str] | None
         if name not in exports.EXPORTS:
             return _error(404, f"Known exports: {', '.join(exports.EXPORTS)}.")
         kind, make = exports.EXPORTS[name]
+        if make is to_html:
+            make = partial(to_html, language=request.query_params.get("language", ""))
         future = session.call(lambda: make(session.controls))
         text = await asyncio.wrap_future(future)
         headers = {**POLICY, "Content-Disposition": f'attachment; filename="{name}"'}

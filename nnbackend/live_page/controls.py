@@ -13,6 +13,7 @@ from typing import Any
 
 from nnbackend.errors import ArgumentError, Fault
 from nnbackend.live_page.algorithm import Algorithm, place_of
+from nnbackend.live_page.changes import Changes
 from nnbackend.live_page.curves import Curve
 from nnbackend.live_page.options import NEW_WEIGHTS, STRUCTURE, PageOptions
 from nnbackend.live_page.phases import Phase, Snapshot, Snapshots, new_phase
@@ -53,6 +54,7 @@ class Controls:
         pictures = Plane(phase, source, self.features)
         self.options, self.source, self.phase, self.pictures = options, source, phase, pictures
         self.snapshots, self.curve, self.recorder = Snapshots(), Curve(), Recorder()
+        self.changes = Changes()
         self.snapshots.add(Snapshot.of(phase))
         self.algorithm = Algorithm(self)
         self._trained = 0.0  # seconds since the last snapshot
@@ -118,6 +120,7 @@ class Controls:
             return
         if last.kind == "edit" and last.step == self.phase.step:
             self.snapshots.items.pop()
+            self.changes.undo()
             self._restore(self.snapshots.items[-1], last.step)
         elif self.phase.step > self.snapshots.items[0].step:
             self.goto({"step": self.phase.step - 1})
@@ -136,6 +139,7 @@ class Controls:
         self.algorithm.leave()
         previous = self.phase
         self.phase = snapshot.restore()
+        self.changes.cut(step)
         self.curve.cut(snapshot.step)
         self.recorder.cut(snapshot.step)
         if self.phase is not previous:
@@ -152,6 +156,7 @@ class Controls:
         if self.fixed is not None:
             first = self.snapshots.items[0]
             del self.snapshots.items[1:]
+            self.changes = Changes()
             self._restore(first, first.step)
             self.curve, self.recorder = Curve(), Recorder()
             self._record()
@@ -171,6 +176,8 @@ class Controls:
             return
         phase = self._carried_on(options)
         self.algorithm.leave()
+        before = self.options.texts()
+        self.changes.set(self.phase.epoch, self.phase.step, before, options.texts())
         self.options, self.phase = options, phase
         self.pictures = Plane(phase, self.source, self.features)
         self._snapshot()
@@ -218,20 +225,31 @@ class Controls:
         i, j, k, piece = place_of(self.phase.net, command)
         weights, biases = self.phase.net.get_parameters()
         width = self.phase.net.trainable_layers[i].n_out
-        self._edit(weights[i], (k, piece * width + j), command["value"], weights, biases)
+        self._edit(weights[i], (k, piece * width + j), command, weights, biases)
 
     def bias(self, command: Command) -> None:
         """Set one bias."""
         i, j, _, piece = place_of(self.phase.net, {"input": 0, **command})
         weights, biases = self.phase.net.get_parameters()
         width = self.phase.net.trainable_layers[i].n_out
-        self._edit(biases[i], (piece * width + j,), command["value"], weights, biases)
+        self._edit(biases[i], (piece * width + j,), command, weights, biases)
 
-    def _edit(self, array: Any, place: Any, value: float, weights: Any, biases: Any) -> None:
+    def _edit(self, array: Any, place: Any, command: Command, weights: Any, biases: Any) -> None:
         if self.snapshots.items[-1].step != self.phase.step:
             self._snapshot()
-        array[place] = value
+        array[place] = command["value"]
         self.phase.net.set_parameters(weights, biases)
         self._snapshot("edit")
+        self.changes.edit(self.phase.epoch, self.phase.step, _edited(command))
         if self.algorithm.sub == 5:
             self.algorithm.leave()
+
+
+def _edited(command: Command) -> str:
+    """Return an edited weight or bias in words, in the order of the slides."""
+    unit, layer = command["unit"] + 1, command["layer"]
+    piece = f" of piece {command['piece'] + 1}" if command.get("piece") else ""
+    symbol = f"b^{layer}_{unit}"
+    if "input" in command:  # a weight
+        symbol = f"w^{layer}_{{{unit},{command['input'] + 1}}}"
+    return f"{symbol}{piece} = {command['value']:g}, edited"

@@ -1,6 +1,7 @@
 """What can be taken from the page: data, settings, a Python script, and a replay.
 
-`train.py` and `config.toml` read `live.csv` beside them, and repeat the run.
+`train.py` and `config.toml` read `live.csv` beside them, and repeat the run. If something was
+changed during the run, they have the last settings, and say at their head what was changed.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import json
 import tomllib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from nnbackend.config import SETTINGS
 from nnbackend.errors import ArgumentError
@@ -19,6 +22,7 @@ from nnbackend.live_page.sources import to_csv
 from nnbackend.network.initializers import default_initializer
 from nnbackend.network.layers import AbstractLayer, Dense, Dropout, Maxout
 from nnbackend.network.losses import Loss
+from nnbackend.training.schedules import Schedule, ScheduleContext, get_schedule
 
 if TYPE_CHECKING:
     from nnbackend.live_page.session import Session
@@ -31,7 +35,7 @@ def to_config(controls: Controls) -> str:
     phase, data = controls.phase, controls.source.data
     lines = [
         f"# Settings of the live page. Save {CSV} beside it, and run:",
-        "# nnbackend train --config config.toml",
+        "# nnbackend train --config config.toml", *_warning(controls),
         f'data = "{CSV}"', 'target = "target"', f'task = "{data.task}"', "header = true",
         "test = 0", "patience = 0",
     ]  # fmt: skip
@@ -47,6 +51,29 @@ def to_config(controls: Controls) -> str:
             continue
         lines.append(f"{name} = {_toml(name, value)}")
     return "\n".join(lines) + "\n"
+
+
+def _warning(controls: Controls) -> list[str]:
+    """Return comments on why the run is another than the page's; none if it is the same."""
+    phase, settings = controls.phase, controls.options.settings
+    found, epochs = list(controls.changes.lines()), phase.epoch or settings.epochs
+    if phase.state.step_in_epoch:
+        found.append(f"The page is {phase.state.step_in_epoch} steps into epoch {phase.epoch + 1}.")
+    schedule, per_epoch = get_schedule(settings.schedule or "constant"), phase.state.steps_per_epoch
+    assert isinstance(schedule, Schedule)  # the page has only names
+    steps = np.arange(epochs + 1, dtype=np.float64) * per_epoch
+    here, there = (
+        schedule.factor(ScheduleContext(steps, per_epoch, n)) for n in (settings.epochs, epochs)
+    )
+    if not np.array_equal(here, there):
+        found.append(f"The schedule of the page was one of {settings.epochs} epochs.")
+    if not found:
+        return []
+    return [
+        "# This is not the run of the page. It has the page's initial weights and last settings,",
+        f"# for {epochs} epochs. On the page:",
+        *(f"# - {text}" for text in found),
+    ]
 
 
 def _toml(name: str, value: Any) -> str:
@@ -92,8 +119,9 @@ def to_script(controls: Controls) -> str:
         given["schedule"] = repr(settings.schedule)
     options = "".join(f"    {name}={value},\n" for name, value in given.items())
     scales = phase.data.preprocessing.target_scaler is not None
+    warning = "".join(f"{line}\n" for line in _warning(controls))
     return (
-        f'"""The network of the live page. Run it beside {CSV}."""\n\n'
+        f'{warning}"""The network of the live page. Run it beside {CSV}."""\n\n'
         "import nnbackend as nn\n\n"
         f'data = nn.data.load("{CSV}", target="target", task="{data.task}", header=True)\n'
         f"net = nn.Network(\n    [{layers}],\n    loss={_named(net.loss)},\n"

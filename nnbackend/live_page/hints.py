@@ -10,7 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from nnbackend.explain.hints import Hint, Signals, of_answers, of_curves, of_network, some_rows
+from nnbackend.explain.hints import (
+    Hint,
+    Signals,
+    of_answers,
+    of_curves,
+    of_network,
+    of_poor,
+    some_rows,
+)
 from nnbackend.live_page.explaining import inputs_of
 from nnbackend.live_page.phases import Phase
 from nnbackend.live_page.sources import Source
@@ -45,12 +53,16 @@ def _histogram(values: np.ndarray) -> dict[str, Any]:
     return {"low": low - room, "high": high + room, "counts": counts.tolist()}
 
 
-def hints(phase: Phase, sample: Signals, curve: Sequence[dict[str, float]]) -> list[Hint]:
-    """Return what hinders learning, the most urgent first."""
+def hints(
+    phase: Phase, sample: Signals, curve: Sequence[dict[str, float]], score: float
+) -> list[Hint]:
+    """Return what hinders learning, the most urgent first; score: that of the training rows."""
     found = of_network(phase.net, sample)
-    found += of_curves(
+    losses = [row["train_loss"] for row in curve]
+    seen = of_curves(
         [row["epoch"] for row in curve],
-        [row["train_loss"] for row in curve],
+        losses,
         [row["valid_loss"] for row in curve if "valid_loss" in row],
     )
+    found += seen or of_poor(losses, score, sample.constant)
     return found + (of_answers(sample) if phase.step > FIRST_STEPS else [])

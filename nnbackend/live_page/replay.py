@@ -17,20 +17,23 @@ from nnbackend.live_page.recorder import MOST
 from nnbackend.live_page.showing import CURVE, setup
 
 PAGE = Path(__file__).parent / "page"
+LANGUAGES = ("en", "es")
 # The modules of the replay, each after those that it imports.
 MODULES = ("text.js", "draw.js", "frames.js", "network.js", "plane.js", "charts.js", "replay.js")
 
 
-def to_html(controls: Controls, most: int = MOST) -> str:
+def to_html(controls: Controls, most: int = MOST, language: str = "") -> str:
     """Return the recorded moments, at most `most` of them, as one self-contained page.
 
     The first moments are kept and later ones thinned out, as a network changes most at first.
+    language: one of LANGUAGES, in which it opens; "" for that of the browser.
     """
     frames, curve = _frames(controls, _kept(len(controls.recorder.moments), most))
     packed = base64.b64encode(zlib.compress(b"".join(frames), 9)).decode()
     parts = {
         "setup": to_json(setup(controls)), "sizes": [len(frame) for frame in frames],
         "frames": packed, "curve": to_json(curve),
+        "language": language if language in LANGUAGES else "",
     }  # fmt: skip
     data = json.dumps(parts).replace("<", "\\u003c")  # which would end the script element
     style = (PAGE / "style.css").read_text(encoding="utf-8")

@@ -156,13 +156,15 @@ class Show:
         """Return figures, distributions, hints and the numbers of a row."""
         phase, source = controls.phase, controls.source
         with np.errstate(all="ignore"):
-            sample = hints.signals_of(phase, source)
+            sample, found = hints.signals_of(phase, source), figures(controls)
             return {
-                "figures": figures(controls),
+                "figures": found,
                 "histograms": hints.histograms(sample),
                 "hints": [
                     {**hint, "lesson": LESSONS[hint["code"]]}
-                    for hint in hints.hints(phase, sample, controls.curve.rows)
+                    for hint in hints.hints(
+                        phase, sample, controls.curve.rows, found["train_score"]
+                    )
                 ],
                 "algorithm": controls.algorithm.facts(),
             }

@@ -13,6 +13,7 @@ from typing import Any
 from nnbackend.config import Settings
 from nnbackend.errors import ArgumentError
 from nnbackend.live_page.algorithm import Algorithm
+from nnbackend.live_page.changes import Changes
 from nnbackend.live_page.controls import Controls
 from nnbackend.live_page.curves import Curve
 from nnbackend.live_page.options import PageOptions
@@ -45,6 +46,7 @@ class WatchedControls(Controls):
         self.features = telling_features(source.data)
         self.pictures = Plane(self.phase, source, self.features)
         self.snapshots, self.curve, self.recorder = Snapshots(), Curve(), Recorder()
+        self.changes = Changes()
         self.snapshots.add(Snapshot.of(self.phase))
         self.algorithm = Algorithm(self)
 

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from nnbackend.backend.formulas import Array
-from nnbackend.data.host_rows import HostRows
 from nnbackend.errors import ArgumentError
 from nnbackend.persistence.config_data import describe_config, with_newer_options
+from nnbackend.training.fingerprints import fingerprint
 from nnbackend.training.run import Run
-from nnbackend.validation import host_array, some_rows
-
-SAMPLED_ROWS = 4096  # rows in the fingerprint of larger data, evenly spaced
 
 
 @dataclass(frozen=True)
@@ -37,7 +32,7 @@ def save_run(run: Run) -> SavedRun:
         "validation": run.data.validation_share,
         "config": describe_config(run.config),
         "n": len(run.data.rows),
-        "data": fingerprint(run),
+        "data": fingerprint(run.data, run.net.backend),
     }
     return SavedRun(facts, arrays)
 
@@ -60,42 +55,6 @@ def step_of(facts: Mapping[str, Any]) -> int:
     return step
 
 
-def fingerprint(run: Run) -> str:
-    """Return a hash of the rows (a sample of large data), the targets and the sample weights."""
-    data, backend = run.data, run.net.backend
-    # Of a stream, the first batch.
-    rows = data.rows if data.stream is None else range(len(data.y))
-    parts: list[tuple[Array, Any]] = [(data.x, rows)]
-    digest = hashlib.sha256()
-    _add(digest, "y", data.y)
-    _add(digest, "weight", data.weight)
-    _add(
-        digest,
-        "rows",
-        np.array([len(data.rows)]) if data.stream else np.asarray(data.rows, np.int64),
-    )
-    if data.validation is not None:
-        x, y, weight = data.validation
-        parts.append((x, range(int(x.shape[0]))))
-        _add(digest, "validation y", y)
-        _add(digest, "validation weight", weight)
-    for x, rows in parts:
-        every = max(1, -(-len(rows) // SAMPLED_ROWS))
-        sample = np.asarray(rows[::every], np.int64)
-        part = some_rows(x, sample, backend)
-        host = host_array(part[:] if isinstance(part, HostRows) else part, "x", backend)
-        _add(digest, f"x of {int(x.shape[0])}", host)
-    return digest.hexdigest()
-
-
-def _add(digest: Any, name: str, array: np.ndarray | None) -> None:
-    if array is None:
-        digest.update(f"{name} none\n".encode())
-        return
-    digest.update(f"{name} {array.dtype.name} {array.shape}\n".encode())
-    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-
-
 def _check_same_run(run: Run, facts: Mapping[str, Any]) -> None:
     own, stored = describe_config(run.config), with_newer_options(facts["config"])
     # The number of epochs may change; a schedule that depends on it changes too.
@@ -106,7 +65,9 @@ def _check_same_run(run: Run, facts: Mapping[str, Any]) -> None:
             f"{', '.join(differing)}: {[own[n] for n in differing]} where the checkpoint has "
             f"{[stored.get(n) for n in differing]}. Use the same, or start a new run."
         )
-    if facts["monitor"] != run.state.history.monitor or facts["data"] != fingerprint(run):
+    if facts["monitor"] != run.state.history.monitor or facts["data"] != fingerprint(
+        run.data, run.net.backend
+    ):
         raise ArgumentError(
             "The data must be those of the run: x, y, sample_weight and validation, in the same "
             f"order and dtypes. Received: other data ({len(run.data.rows):,} training rows; the "

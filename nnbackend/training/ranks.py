@@ -8,20 +8,26 @@ travels.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable
 from typing import TypeVar
 
 from nnbackend.backend import Backend
 from nnbackend.backend.formulas import Array
 from nnbackend.distributed import Communicator
-from nnbackend.errors import NNBackendError
+from nnbackend.errors import ArgumentError, NNBackendError
 from nnbackend.network.evaluation.sums import SLOTS
 from nnbackend.network.network import Network
 from nnbackend.network.workspace import DropoutSource
 from nnbackend.training.batching import BatchLoader
+from nnbackend.training.config import TrainConfig
+from nnbackend.training.fingerprints import fingerprint
 from nnbackend.training.interrupt import SIGNALS, InterruptGuard
+from nnbackend.training.preparation import TrainingData
 
 T = TypeVar("T")
+
+logger = logging.getLogger("nnbackend")
 
 
 class RanksDisagree(NNBackendError):
@@ -54,6 +60,39 @@ class Ranks:
         """Return the value of the first rank."""
         found: T = self.communicator.share(value if self.is_first else None)[0]
         return found
+
+    def check_start(self, net: Network, data: TrainingData, config: TrainConfig) -> None:
+        """Raise ArgumentError if the ranks do not begin the same run.
+
+        Each rank needs all rows, of which it takes its share of every mini-batch.
+        """
+        theta = net.backend.to_host(net.theta)
+        mine = {
+            "rows": len(data.rows), "columns": net.n_in,
+            "batch_size": config.batch_rows(len(data.rows)), "epochs": config.epochs,
+            "seed": config.seed, "optimizer": type(config.optimizer).__name__,
+            "learning_rate": getattr(config.optimizer, "learning_rate", None),
+            "data": fingerprint(data, net.backend)[:12],
+            "initial weights": hashlib.sha256(theta.tobytes()).hexdigest()[:12],
+        }  # fmt: skip
+        found = self.communicator.share(mine)
+        differing = [
+            f"{name} of rank {rank}: {other[name]}, of rank 0: {found[0][name]}"
+            for rank, other in enumerate(found)
+            for name in other
+            if other[name] != found[0][name]
+        ]
+        if differing:
+            raise ArgumentError(
+                "All ranks must pass the same rows, options and network, with the same seed; each "
+                "takes its share of every mini-batch by itself. Received: "
+                f"{'; '.join(differing[:5])}."
+            )
+        if self.is_first and self.communicator.is_fixed and net.backend.threads > 1:
+            logger.warning(
+                "each rank has %d threads, whose number changes how sums are rounded: for the same "
+                "bits on 1, 2, 4 and 8 ranks set OPENBLAS_NUM_THREADS=1", net.backend.threads,
+            )  # fmt: skip
 
     def check(self, theta: Array, backend: Backend) -> None:
         """Raise RanksDisagree if the ranks have different parameters."""

@@ -33,6 +33,8 @@ class Run:
         self.net, self.data, self.config = net, data, config
         self.interrupt = InterruptGuard()
         self.ranks = None if communicator is None else Ranks(communicator, self.interrupt)
+        if self.ranks is not None:
+            self.ranks.check_start(net, data, config)
         n, rule, stopping = len(data.rows), config.optimizer, config.early_stopping
         batch_size = config.batch_rows(n)
         monitor = "train_loss" if data.validation is None else "valid_loss"

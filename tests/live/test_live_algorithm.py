@@ -181,6 +181,39 @@ def test_a_network_that_has_learnt_is_not_called_slow(new_page: New) -> None:
     assert not _hints(page) & {"saturated", "vanishing", "exploding", "plateau", "majority"}
 
 
+def test_a_poor_network_that_learns_no_more_keeps_a_hint(new_page: New) -> None:
+    """Five layers of sigmoids on the spirals stay at an accuracy of about 0.65."""
+    page = new_page(toy("spirals"))
+    options = {"hidden": "8,8,8,8,8", "activation": "sigmoid", "dropout": "0"}
+    page.do("set", options={**options, "optimizer": "adam", "learning_rate": "0.01"})
+    scores, without = {}, []
+    for epoch in range(1, 121):
+        facts = page.do("epoch")
+        scores[epoch] = facts["figures"]["train_score"]
+        if not facts["hints"]:
+            without.append(epoch)
+    assert 0.6 < scores[45] < 0.7
+    assert 0.6 < scores[120] < 0.7
+    assert [epoch for epoch in without if epoch > 45] == []
+    assert without  # while it learned
+
+
+@pytest.mark.parametrize("name", ["spirals", "circles", "wave"])
+def test_a_network_that_learns_slowly_is_on_no_plateau(new_page: New, name: str) -> None:
+    page = new_page(toy(name))
+    for _ in range(60):
+        assert "plateau" not in {hint["code"] for hint in page.do("epoch")["hints"]}
+
+
+def test_a_plateau_is_one_of_a_poor_result() -> None:
+    flat = [0.65] * 20
+    assert hints.of_poor(flat, 0.65, 0.5) == hints.of_poor(flat, 0.3, 0.0) == [{"code": "plateau"}]
+    assert hints.of_poor(flat, 0.8, 0.5) == hints.of_poor(flat, 0.6, 0.0) == []
+    assert hints.of_poor(flat, 0.92, 0.9) == [{"code": "plateau"}]
+    assert hints.of_poor(flat[:-1], 0.65, 0.5) == []
+    assert hints.of_poor([0.65 * 0.998**i for i in range(20)], 0.65, 0.5) == []
+
+
 def test_hints_read_the_curve() -> None:
     def codes(train: list[float], valid: list[float] | None = None) -> set[str]:
         found = hints.of_curves(range(len(train)), train, valid or [])

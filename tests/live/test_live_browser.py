@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -329,7 +330,7 @@ def test_a_weight_is_edited(window: Window) -> None:
     page.click(".unit[data-layer='2'][data-unit='1']")
     window.settle()
     assert "Unit 2 of layer 2" in window.text("#editor h3")
-    box = page.locator("#editor input[type=number]").nth(1)
+    box = page.locator("#editor .number").nth(1)
     box.fill("3.25")
     box.press("Enter")
     window.settle()
@@ -358,6 +359,92 @@ def test_a_weight_is_edited(window: Window) -> None:
     window.press("#do-back")
     window.press("#do-back")
     assert window.text("[data-figure=train_loss]") == loss
+
+
+@pytest.mark.parametrize("language", ["en", "es"])
+def test_number_fields_read_a_decimal_comma_and_refuse_words(window: Window, language: str) -> None:
+    window.open_details()
+    if language == "es":
+        window.press("#language")
+    page = window.page
+    words = "is not a number" if language == "en" else "no es un número"
+
+    def options() -> dict[str, str]:
+        text = window.download("a[href^='export/config.toml']").read_text()
+        return {k: str(v) for k, v in tomllib.loads(text).items()}
+
+    window.choose("#o-optimizer", "sgd")
+    for name in ("learning_rate", "momentum", "l1", "l2", "weight_decay"):
+        window.fill(f"#o-{name}", "0,5")
+        assert options()[name] == "0.5"
+        for wrong in ("hola", "1.000,5", "1,000.5", "0x10"):
+            window.fill(f"#o-{name}", wrong)
+            error = page.locator(f".number-field:has(#o-{name}) .field-error")
+            assert wrong in error.text_content()
+            assert words in error.text_content()
+            assert error.is_visible()
+            assert page.input_value(f"#o-{name}") == wrong
+            assert options()[name] == "0.5"
+        window.fill(f"#o-{name}", "0.25")
+        assert error.is_hidden()
+        assert options()[name] == "0.25"
+    whole = {"seed": "0", "epochs": "5000", "batch_size": "32"}
+    for name, value in whole.items():
+        for wrong in ("hola", "1,5", "1,000", ""):
+            window.fill(f"#o-{name}", wrong)
+            assert page.locator(f".number-field:has(#o-{name}) .field-error").is_visible()
+            assert options()[name] == value
+    for selector, index in (("#data-seed", 0), (".drop .number", 1), ("#row", 0)):
+        field = page.locator(selector).nth(index)
+        field.fill("hola")
+        field.press("Tab")
+        window.settle()
+        assert words.split()[-1] in field.locator("xpath=..").text_content()
+        assert window.text("#error") == ""
+    rate = page.locator(".drop .number").nth(1)
+    rate.fill("0,5")
+    rate.press("Enter")
+    window.settle()
+    assert options()["dropout"] == "[0.0, 0.5]"
+    page.click(".unit[data-layer='2'][data-unit='1']")
+    window.settle()
+    box = page.locator("#editor .number").nth(1)
+    before = box.input_value()
+    box.fill("-0,75")
+    box.press("Enter")
+    window.settle()
+    page.keyboard.press("Escape")
+    page.click(".unit[data-layer='2'][data-unit='1']")
+    assert before != "-0.75"
+    assert box.input_value() == "-0.75"
+    box.fill("hola")
+    box.press("Tab")
+    window.settle()
+    assert words in window.text("#editor .field-error:not([hidden])")
+    assert window.text("#error") == ""
+
+
+def test_the_editor_shows_whole_numbers_and_the_slides_symbols(window: Window) -> None:
+    page = window.page
+    page.click(".unit[data-layer='3'][data-unit='1']")
+    window.settle()
+    box = page.locator("#editor .number").nth(5)
+    symbol = page.locator("#editor math").nth(4)  # after the bias, the weights from units 1, 2, ...
+    assert symbol.text_content() == "w2,53"
+    assert box.get_attribute("aria-label") == "w^3_{2,5}"
+    for value, shown_ in (
+        ("-0.000749462", "-7.4946e-4"), ("-0.00123457", "-0.00123457"), ("-98765.4", "-98765.4"),
+    ):  # fmt: skip
+        box.fill(value)
+        box.press("Tab")
+        window.settle()
+        assert box.input_value() == shown_
+        assert box.evaluate("(e) => e.scrollWidth <= e.clientWidth"), shown_
+    page.keyboard.press("Escape")
+    page.locator(".weights[data-layer='3'] .hit").nth(12).dispatch_event("click")
+    window.settle()
+    assert "unit 5 of layer 2 to unit 2 of layer 3" in window.text("#editor h3")
+    assert page.locator("#editor math").text_content() == "w2,53"
 
 
 def test_every_control_of_the_training(window: Window) -> None:
@@ -519,7 +606,7 @@ def test_exports_and_the_replay(window: Window, browser: Any, tmp_path: Path) ->
     for _ in range(2):
         window.press("#do-epoch")
     replay = tmp_path / "replay.html"
-    shutil.copy(window.download("a[href='export/replay.html']"), replay)
+    shutil.copy(window.download("#replay"), replay)
     context = browser.new_context(offline=True, locale="en-US")
     page = context.new_page()
     faults: list[str] = []
@@ -539,6 +626,89 @@ def test_exports_and_the_replay(window: Window, browser: Any, tmp_path: Path) ->
     context.close()
 
 
+@pytest.mark.parametrize("language", ["en", "es"])
+def test_a_replay_opens_in_the_language_of_its_page(
+    window: Window, browser: Any, tmp_path: Path, language: str
+) -> None:
+    """The browser that opens it has the other language."""
+    if language == "es":
+        window.press("#language")
+    shutil.copy(window.download("#replay"), tmp_path / "replay.html")
+    context = browser.new_context(offline=True, locale="es-MX" if language == "en" else "en-US")
+    page = context.new_page()
+    page.goto((tmp_path / "replay.html").as_uri())
+    page.wait_for_selector(".unit")
+    assert page.text_content("#network h2") == {"en": "Network", "es": "Red"}[language]
+    context.close()
+
+
+def test_a_hint_names_a_page_of_the_course(window: Window) -> None:
+    window.choose("#o-initializer", "zeros")
+    for folder in ("docs/course", "docs/es/course"):
+        text = window.text("#hints")
+        found = re.search(r"docs/\S+\.md", text)
+        assert found is not None
+        assert (ROOT / found[0]).is_file()
+        assert found[0].startswith(folder)
+        title = re.search(r"[“«](.+?)[”»]", text)
+        first = (ROOT / found[0]).read_text(encoding="utf-8").splitlines()[0]
+        assert title is not None
+        assert first.endswith(title[1])
+        window.press("#language")
+
+
+def test_errors_of_the_session_are_in_the_language_of_the_page(
+    window: Window, tmp_path: Path
+) -> None:
+    window.open_details()
+    window.press("#language")
+    for name, value, error in (
+        ("learning_rate", "-1", "Tasa η debe ser un número mayor que 0. Recibido: '-1'."),
+        ("batch_size", "0", "Batch b debe ser un número entero, 1 o más, o full. Recibido: '0'."),
+        ("epochs", "999999", "Épocas debe ser a lo más 100000. Recibido: 999999."),
+        ("l1", "-2", "L1 debe ser un número mayor o igual que 0. Recibido: '-2'."),
+    ):
+        window.fill(f"#o-{name}", value)
+        assert window.text("#error") == error
+    window.fill("#row", "99999")
+    assert window.text("#error") == "Fila debe ser menor que 400. Recibido: 99999."
+    (tmp_path / "bad.csv").write_text("nothing")
+    window.page.set_input_files("#csv-file", tmp_path / "bad.csv")
+    window.wait("document.getElementById('error').textContent.includes('encabezado')")
+    assert "422" in window.faults.pop()
+    window.press("#language")
+    window.fill("#o-learning_rate", "-1")
+    assert window.text("#error").startswith("learning_rate must be a number above 0.")
+
+
+def test_nothing_is_cut_off(window: Window, browser: Any, address: str) -> None:
+    """A name in a choice; and on a phone the hints above what is longer than they."""
+    page = window.page
+    window.open_details()
+    free = page.eval_on_selector(
+        "#o-loss",
+        """(e) => {
+          const context = document.createElement('canvas').getContext('2d');
+          const style = getComputedStyle(e);
+          context.font = style.font;
+          const arrow = 18;
+          const text = context.measureText('cross_entropy').width;
+          return e.clientWidth - parseFloat(style.paddingLeft) - arrow - text;
+        }""",
+    )
+    assert free >= 0
+    window.press("#do-step")
+    window.press("#language")
+    assert "Momentum" in str(page.get_attribute("#o-optimizer", "title"))
+    phone = Window(browser, address, viewport={"width": 390, "height": 844}, has_touch=True)
+    top = {
+        name: phone.page.eval_on_selector(f"#{name}", "(e) => e.getBoundingClientRect().top")
+        for name in ("result", "insight", "algorithm", "side")
+    }
+    assert sorted(top, key=lambda name: top[name]) == ["result", "insight", "algorithm", "side"]
+    phone.context.close()
+
+
 def test_two_hundred_random_clicks_leave_no_error(window: Window) -> None:
     """The fixture asserts that nothing was logged; errors of the session are shown on the page."""
     window.open_details()
@@ -554,7 +724,7 @@ def test_two_hundred_random_clicks_leave_no_error(window: Window) -> None:
       } else if (e.type === 'range') {
         e.value = Number(e.min) + (n % 7) / 7 * (e.max - e.min);
         e.dispatchEvent(new Event('input')); e.dispatchEvent(new Event('change'));
-      } else if (e.type === 'number') {
+      } else if (e.classList.contains('number')) {
         e.value = (n % 5) / 4; e.dispatchEvent(new Event('change'));
       } else {
         const box = e.getBoundingClientRect();

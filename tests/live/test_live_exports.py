@@ -78,6 +78,54 @@ def test_the_script_trains_the_same_network(
     np.testing.assert_array_equal(model.network.theta, page.theta)
 
 
+def _script(page: Any) -> str:
+    return str(page.session.call(lambda: exports.to_script(page.controls)).result(60))
+
+
+def test_the_exports_say_what_was_changed_during_the_run(new_page: New) -> None:
+    page = _trained(new_page, {})
+    page.do("set", options={"epochs": "4000"})  # ends the run later, no more
+    assert _script(page).startswith('"""The network')
+    page.do("set", options={"learning_rate": "0.1"})
+    page.do("epoch")
+    page.do("weight", layer=3, unit=1, input=4, value=1.0)
+    page.do("weight", layer=3, unit=1, input=4, value=-0.5)
+    page.do("bias", layer=2, unit=0, value=2.0)
+    step = page.controls.phase.step
+    for make in (exports.to_script, exports.to_config):
+        text = page.session.call(lambda make=make: make(page.controls)).result(60)
+        assert "# This is not the run of the page." in text
+        assert re.findall("^# - (.*)", text, re.MULTILINE) == [
+            f"After epoch 3, step {step * 3 // 4}: learning_rate from 0.01 to 0.1.",
+            f"After epoch 4, step {step}: w^3_{{2,5}} = -0.5, edited.",
+            f"After epoch 4, step {step}: b^2_1 = 2, edited.",
+        ]
+    compile(_script(page), "train.py", "exec")
+    page.do("back")
+    assert "b^2_1" not in _script(page)
+    assert "-0.5, edited" in _script(page)
+    page.do("goto", step=step - 1)
+    assert "edited" not in _script(page)
+    assert "learning_rate from" in _script(page)
+    assert "steps into epoch 4" in _script(page)
+    page.do("goto", step=2)
+    assert "learning_rate" not in _script(page).partition('"""')[0]
+    page.do("reset")
+    page.do("epoch")
+    assert _script(page).startswith('"""The network')
+
+
+def test_the_exports_say_that_a_schedule_was_for_more_epochs(new_page: New) -> None:
+    page = _trained(new_page, {"schedule": "cosine", "epochs": "50"})
+    assert "# - The schedule of the page was one of 50 epochs." in _script(page)
+    page.do("set", options={"epochs": "3"})
+    assert "epochs from 50 to 3." in _script(page)
+    page.do("reset")
+    for _ in range(3):
+        page.do("epoch")
+    assert _script(page).startswith('"""The network')
+
+
 # `train` scales the targets of a regression.
 @pytest.mark.parametrize("case", [case for case in CASES if case.get("data") != "wave"])
 def test_the_config_trains_the_same_network(

@@ -135,7 +135,7 @@ function drawBars(canvas, counts, low, high) {
 export function drawPhi(canvas, phi, units, focus) {
   const [w, h] = [canvas.clientWidth || 240, canvas.clientHeight || 150];
   const context = fit(canvas, w, h);
-  const box = { x: 26, y: 8, w: w - 34, h: h - 26 };
+  const box = { x: 38, y: 8, w: w - 46, h: h - 26 };
   const all = [...phi.a, ...phi.slope, 0].filter(Number.isFinite);
   const [low, high] = [Math.max(-3, Math.min(...all)), Math.min(6, Math.max(...all))];
   const [z0, z1] = [phi.z[0], phi.z[phi.z.length - 1]];

@@ -1,10 +1,13 @@
 // The controls of data, network and training, made from what the session offers.
 import { make } from './draw.js';
+import { numberField } from './numbers.js';
 import { t } from './text.js';
 
 const TOYS = ['spirals', 'circles', 'xor', 'blobs', 'wave'];
 const FIRST = ['optimizer', 'learning_rate', 'momentum', 'batch_size', 'schedule', 'epochs', 'loss', 'l1', 'l2', 'initializer'];
 const MORE = ['weight_decay', 'validation', 'scale', 'device', 'dtype', 'seed'];
+const WHOLE = ['batch_size', 'epochs', 'seed'];
+const WORDS = { batch_size: ['full'], learning_rate: [''], momentum: [''] }; // no text: chosen automatically
 const HIDDEN_DEFAULT = 'tanh';
 const $ = (id) => document.getElementById(id);
 
@@ -62,7 +65,7 @@ export class Controls {
         this.number('seed', about.seed, (v) => change('seed', v), t('tip_seed_data'), 'data-seed'),
       ]);
     } else {
-      $('toy').replaceChildren(make('p', { text: `${setup.data.name}: ${setup.data.rows} ${t('rows')}` }));
+      $('toy').replaceChildren(make('p', { text: `${setup.data.name}: ${setup.data.rows} ${t('rows').toLowerCase()}` }));
     }
     this.buildColumns(setup, isFixed);
   }
@@ -143,14 +146,10 @@ export class Controls {
   }
 
   text(name, label, value, tip) {
-    const node = make('input', { id: `o-${name}`, type: name === 'batch_size' ? 'text' : 'number', step: 'any', min: 0, value, title: tip, size: 6 });
-    if (name === 'batch_size') {
-      node.setAttribute('list', 'batch-sizes');
-      node.setAttribute('inputmode', 'text');
-    }
-    node.addEventListener('change', async () => {
-      const error = await this.set({ [name]: node.value });
-      node.classList.toggle('wrong', Boolean(error));
+    const { node } = numberField({
+      id: `o-${name}`, value, title: tip, size: 6, isWhole: WHOLE.includes(name), words: WORDS[name],
+      step: name === 'epochs' || name === 'seed' ? 1 : 0, change: (text) => this.set({ [name]: text }),
+      ...(name === 'batch_size' ? { list: 'batch-sizes', inputmode: 'text' } : {}),
     });
     const field = make('label', { title: tip }, make('span', { text: label }), node);
     if (name === 'batch_size' && !$('batch-sizes')) {
@@ -160,8 +159,7 @@ export class Controls {
   }
 
   number(name, value, change, tip, id) {
-    const node = make('input', { id: id || `f-${name}`, type: 'number', min: 0, step: 1, value, title: tip });
-    node.addEventListener('change', () => change(Math.round(node.valueAsNumber)));
+    const { node } = numberField({ id: id || `f-${name}`, value, title: tip, isWhole: true, step: 1, change: (text) => change(Number(text)) });
     return make('label', { title: tip }, make('span', { text: t(name) }), node);
   }
 
@@ -225,14 +223,14 @@ export class Controls {
     select.addEventListener('change', () => this.changeLayers((layers) => {
       layers[at].activation = select.value;
     }));
-    const rate = make('input', { type: 'number', min: 0, max: 0.9, step: 0.1, value: own.dropout, 'aria-label': t('dropout_of', { l: l + 1 }) });
-    rate.addEventListener('change', () => this.set({
-      dropout: this.layers().map((layer2, i) => (i === at ? rate.value : layer2.dropout)).join(','),
-    }));
+    const rate = numberField({
+      value: own.dropout, step: 0.1, most: 0.9, 'aria-label': t('dropout_of', { l: l + 1 }),
+      change: (text) => this.set({ dropout: this.layers().map((layer2, i) => (i === at ? text : layer2.dropout)).join(',') }),
+    });
     return [
       make('span', { class: 'count' }, button('−', 'remove_unit', -1), make('span', { text: String(own.units) }), button('+', 'add_unit', 1)),
       select,
-      make('label', { class: 'drop', title: t('dropout_of', { l: l + 1 }) }, make('span', { text: t('dropout') }), rate),
+      make('label', { class: 'drop', title: t('dropout_of', { l: l + 1 }) }, make('span', { text: t('dropout') }), rate.node),
     ];
   }
 }

@@ -1,6 +1,22 @@
 // The box in which weights and biases are edited.
 import { make } from './draw.js';
+import { indexed, m } from './formulas.js';
+import { numberField } from './numbers.js';
 import { t } from './text.js';
+
+// The symbol of a weight as on the slides: the unit of its layer, then that of the layer before.
+function weightName({ layer, unit, input }) {
+  const node = m('math', indexed('w', layer, unit + 1, input + 1));
+  node.setAttribute('aria-label', `w^${layer}_{${unit + 1},${input + 1}}`);
+  return [node];
+}
+
+// A number that fits the box.
+function brief(value) {
+  const size = Math.abs(value);
+  if (size !== 0 && (size < 1e-3 || size >= 1e5)) return value.toExponential(4);
+  return String(Number(value.toPrecision(6)));
+}
 
 export class Editor {
   constructor(root, ask, network, state) {
@@ -23,7 +39,7 @@ export class Editor {
     const { layer, unit, input } = place;
     const title = t('weight_of', { k: input + 1, k0: layer - 1, j: unit + 1, l: layer });
     const fields = this.pieces(layer).map((piece, _, all) => this.field(
-      all.length > 1 ? `${t('piece')} ${piece + 1}` : 'w',
+      all.length > 1 ? [`${t('piece')} ${piece + 1}`] : weightName(place),
       { do: 'weight', layer, unit, input, piece },
       (frame) => this.network.weightAt(frame, place, piece),
     ));
@@ -35,9 +51,9 @@ export class Editor {
     const fields = [];
     for (const piece of this.pieces(layer)) {
       const of = this.pieces(layer).length > 1 ? ` ${piece + 1}` : '';
-      fields.push(this.field(`${t('bias')}${of}`, { do: 'bias', layer, unit, piece }, (frame) => this.network.biasAt(frame, place, piece)));
+      fields.push(this.field([`${t('bias')}${of}`], { do: 'bias', layer, unit, piece }, (frame) => this.network.biasAt(frame, place, piece)));
       this.state.setup.layers[layer - 2].shown.forEach((input, k) => fields.push(this.field(
-        `w ${input + 1} → ${unit + 1}${of}`, { do: 'weight', layer, unit, input, piece },
+        [...weightName({ layer, unit, input }), of], { do: 'weight', layer, unit, input, piece },
         (frame) => this.network.weightAt(frame, { layer, j, k }, piece),
       )));
     }
@@ -49,17 +65,18 @@ export class Editor {
   }
 
   field(label, command, read) {
-    const box = make('input', { type: 'number', step: 'any', 'aria-label': label });
-    const slider = make('input', { type: 'range', min: -5, max: 5, step: 0.05, 'aria-label': label, tabindex: -1 });
+    const name = label.map((part) => part.getAttribute?.('aria-label') ?? part).join('');
     const change = (value) => {
-      if (Number.isFinite(value)) this.sendSoon({ ...command, value });
+      this.sendSoon({ ...command, value });
     };
-    box.addEventListener('change', () => change(box.valueAsNumber));
+    const { node, box, clear } = numberField({ 'aria-label': name, change: (text) => change(Number(text)) });
+    const slider = make('input', { type: 'range', min: -5, max: 5, step: 0.05, 'aria-label': name, tabindex: -1 });
     slider.addEventListener('input', () => {
+      clear();
       box.value = slider.value;
       change(slider.valueAsNumber);
     });
-    return { node: make('div', { class: 'value' }, make('span', { text: label }), slider, box), box, slider, read };
+    return { node: make('div', { class: 'value' }, make('span', {}, ...label), slider, node), box, slider, read };
   }
 
   // One message at a time: a slider sends many values.
@@ -86,7 +103,7 @@ export class Editor {
     const box = event.currentTarget.getBoundingClientRect();
     const x = event.clientX || box.right;
     const y = event.clientY || box.top;
-    this.root.style.left = `${Math.max(8, Math.min(x + 14, window.innerWidth - 280))}px`;
+    this.root.style.left = `${Math.max(8, Math.min(x + 14, window.innerWidth - 308))}px`;
     this.root.style.top = `${Math.max(8, Math.min(y + 10, window.innerHeight - this.root.offsetHeight - 8))}px`;
     if (this.state.frame) this.draw(this.state.frame);
     fields[0].box.focus();
@@ -97,7 +114,8 @@ export class Editor {
     for (const { box, slider, read } of this.rows) {
       const value = read(frame);
       if (!Number.isFinite(value)) continue;
-      if (document.activeElement !== box || box.value === '') box.value = Number(value.toPrecision(6));
+      const isTyped = document.activeElement === box && box.value !== '';
+      if (!isTyped && !box.classList.contains('wrong')) box.value = brief(value);
       if (document.activeElement !== slider) slider.value = value;
     }
   }

@@ -4,14 +4,17 @@ import { CurveView, drawHistograms } from './charts.js';
 import { Controls } from './controls.js';
 import { make, number, readTheme, short, theme } from './draw.js';
 import { Editor } from './editor.js';
+import { inLanguage } from './errors.js';
 import { decodeFrame } from './frames.js';
 import { NetworkView, weightText } from './network.js';
+import { numberField } from './numbers.js';
 import { origin } from './origins.js';
 import { PlaneView } from './plane.js';
 import { getLanguage, setLanguage, t, translate } from './text.js';
 
 const $ = (id) => document.getElementById(id);
 const SPEEDS = [1, 3, 10, 30, 100, 300, 1000, 3000, 10000, null];
+const LESSON_PAGES = { 2: 'activations', 4: 'update', 6: 'rates', 7: 'overfitting', 8: 'deep' }; // of docs/course
 const state = { setup: null, frame: null, pending: new Map(), ticket: 0, wanted: false, hover: null };
 let socket = null;
 
@@ -100,7 +103,7 @@ function requestDraw(then) {
 function draw() {
   const { setup, frame } = state;
   if (!setup || !frame) return;
-  status(frame.error || (frame.finished && !frame.running ? t('finished') : ''));
+  status(inLanguage(frame.error) || (frame.finished && !frame.running ? t('finished') : ''));
   $('epoch').textContent = frame.epoch;
   $('step').textContent = frame.step;
   if (frame.running && frame.speed === null && frame.rate) $('speed-shown').textContent = `${whole(frame.rate)} ${t('per_second')}`;
@@ -127,7 +130,7 @@ function draw() {
   network.mark(algorithm.layers());
   if (frame.algorithm) {
     network.focus(frame.algorithm.focus);
-    if (document.activeElement !== $('row')) $('row').value = frame.algorithm.row;
+    if (document.activeElement !== rowField.box) rowField.show(frame.algorithm.row);
     $('follow').checked = frame.algorithm.follows;
   }
   editor.draw(frame);
@@ -158,7 +161,7 @@ function drawHints(frame) {
   const texts = (frame.hints || []).map((hint) => `${t(`h_${hint.code}`, {
     ...hint, share: hint.share === undefined ? '' : Math.round(100 * hint.share),
     ratio: hint.ratio === undefined ? '' : short(hint.ratio),
-  })} ${t('see_lesson', { n: hint.lesson, title: t(`lesson_${hint.lesson}`) })}`);
+  })} ${t('see_lesson', { n: hint.lesson, title: t(`lesson_${hint.lesson}`), page: LESSON_PAGES[hint.lesson] })}`);
   const key = texts.join('\n') + getLanguage();
   if ($('hints').dataset.key === key) return;
   $('hints').dataset.key = key;
@@ -179,7 +182,7 @@ function status(text) {
 
 function showError(text) {
   $('error').hidden = !text;
-  $('error').textContent = text;
+  $('error').textContent = inLanguage(text);
 }
 
 // ---- the tooltip --------------------------------------------------------------------------------
@@ -255,6 +258,8 @@ const plane = new PlaneView($('plane'));
 const curve = new CurveView($('curve'), (step) => {
   if (!state.setup?.watched) ask({ do: 'goto', step: Math.round(step) });
 });
+const rowField = numberField({ id: 'row', isWhole: true, step: 1, change: (text) => ask({ do: 'row', row: Number(text) }) });
+$('row-choice').append(rowField.node);
 const algorithm = new AlgorithmView($('algorithm'), send, hover);
 
 $('run').addEventListener('click', () => ask({ do: state.frame?.running ? 'pause' : 'run' }));
@@ -274,7 +279,6 @@ $('plane').addEventListener('click', (event) => {
   const point = state.setup && plane.nearest(state.setup, event.offsetX, event.offsetY);
   if (point) ask({ do: 'row', row: point.row });
 });
-$('row').addEventListener('change', () => ask({ do: 'row', row: Number($('row').value) }));
 $('follow').addEventListener('change', () => {
   ask({ do: 'row', row: $('follow').checked ? null : state.frame?.algorithm?.row ?? 0 });
 });
@@ -304,6 +308,7 @@ document.addEventListener('keydown', (event) => {
 function applyLanguage(name) {
   setLanguage(name);
   translate();
+  $('replay').href = `export/replay.html?language=${getLanguage()}`;
   $('language').textContent = getLanguage() === 'en' ? 'es' : 'en';
   setSpeed();
   if (state.setup) {

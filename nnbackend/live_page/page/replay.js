@@ -71,7 +71,7 @@ byId('language').addEventListener('click', () => {
 });
 new ResizeObserver(showTexts).observe(byId('network'));
 readTheme();
-// The address may name the language: replay.html#es.
-setLanguage(location.hash.slice(1) || navigator.language.slice(0, 2));
+// The address may name the language, replay.html#es; else it is that of the page that exported it.
+setLanguage(location.hash.slice(1) || recorded.language || navigator.language.slice(0, 2));
 moment.value = recordedFrames.length - 1;
 showTexts();
