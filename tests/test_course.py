@@ -224,6 +224,7 @@ def _check(notebook: dict[str, Any], text: str, printed: list[str]) -> None:
     assert "```python" not in prose
     assert "<!--" not in prose
     assert ".md" not in prose
+    assert "drawings/" not in prose
     assert "href" not in prose
     assert prose.count("\n## ") + prose.startswith("## ") >= text.count("\n## ")
     if importlib.util.find_spec("nbformat") is not None:
@@ -368,6 +369,17 @@ def test_a_live_command_is_accepted(command: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(live, "serve", lambda session, *_, **__: served.append(session))
     assert main(command.split()[1:]) == 0
     assert served
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_other_commands_of_the_table_run(language: str, tmp_path: Path) -> None:
+    from nnbackend.cli import main
+
+    found = re.findall(r"`nnbackend ((?!live\b)[^`]+)`", _text(language, "index"))
+    train, explain = sorted(found, reverse=True)
+    run = ["--epochs", "1", "--quiet", "--device", "numpy", "--out", str(tmp_path / "run")]
+    assert main([*train.split(), *run]) == 0
+    assert main(explain.replace("RUN", str(tmp_path / "run")).replace("ROW", "0").split()) == 0
 
 
 @cache

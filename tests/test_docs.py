@@ -325,6 +325,7 @@ def test_every_public_name_is_on_the_site(site: Path) -> None:
     ("page", "thing"),
     [
         ("training", nn.train), ("models", nn.Model.fit), ("data", nn.data.load),
+        ("networks", nn.Network),
         ("estimators", nn.MLPClassifier), ("estimators", nn.TabularMLPRegressor),
     ],
 )  # fmt: skip
@@ -342,6 +343,34 @@ def test_all_parameters_have_a_meaning(site: Path, page: str, thing: Any) -> Non
         assert row is not None, name
         if name not in ("net", "x"):
             assert re.search(r"</td>\s*<td><p>\S", row[0]), f"{name} has no meaning"
+
+
+def test_the_page_of_a_network_has_its_arrays_and_first_what_users_call(site: Path) -> None:
+    text = (site / "generated" / "reference" / "networks.html").read_text(encoding="utf-8")
+    entry = text.partition('id="nnbackend.Network"')[2].partition('id="nnbackend.Dense"')[0]
+    for name in ("weights", "biases"):
+        assert re.search(rf'<span class="pre">{name}</span></code></p></td>\s*<td><p>\S', entry), (
+            name
+        )
+    order = re.findall(r'id="nnbackend\.Network\.(\w+)"', entry)
+    for name in ("predict", "trace", "backprop", "set_parameters"):
+        assert order.index(name) < min(order.index("workspace"), order.index("for_training")), name
+
+
+def test_displayed_sums_and_fences_do_not_depend_on_a_font(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("latex2mathml", reason="needs the extra docs")
+    monkeypatch.syspath_prepend(str(DOCS / "extensions"))
+    mathml = importlib.import_module("mathml")
+    tex = r"y = \varphi\left(\sum_{i=1}^n x_i w_i\right) + \prod_k \left(a\right)"
+    shown = mathml.formula(tex, "block")
+    assert shown.count("<munderover><mo>\N{N-ARY SUMMATION}</mo>") == 1
+    assert shown.count("<munder><mo>\N{N-ARY PRODUCT}</mo>") == 1
+    assert re.findall(r'<mo[^>]*mathsize="[^>]*>(.)</mo>', shown) == ["(", ")"]  # not around a
+    assert mathml.formula(r"\binom{n}{r}", "block").count('mathsize="') == 2
+    assert 'displaystyle="true"' in mathml.formula(tex, "card")
+    assert "munder" not in mathml.formula(tex)  # within a line
 
 
 class Loaded(HTMLParser):

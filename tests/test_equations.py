@@ -326,6 +326,33 @@ EQUATIONS: dict[int, tuple[str, Callable[[Slides], None]]] = {
     36: ("batch, mini-batch, stochastic", batches),
 }
 
+# The slides, by their number and title in docs/course/index.md, and the equations on each.
+SLIDES: list[tuple[int, str, list[int]]] = [
+    (2, "Limitantes en la Regresión", [1]),
+    (9, "Cómo funciona", [2, 3]),
+    (11, "Funciones de Activación", [4, 5, 6, 7, 8, 9]),
+    (12, "Perceptrón", [10, 11]),
+    (16, "Notación Matemática", [12, 13]),
+    (19, "Idea general", [14, 15]),
+    (20, "Idea general", [16]),
+    (21, "Idea general", [17, 18, 19]),
+    (22, "Gradiente local en la capa de salida", [20]),
+    (23, "Gradiente local en la capa de salida", [21, 22]),
+    (24, "Gradiente local en capa oculta", [23]),
+    (25, "Gradiente local en capa oculta", [24]),
+    (26, "Resumiendo", [25]),
+    (27, "Pasando Todo a Matrices", [26]),
+    (28, "Pasando Todo a Matrices", [27]),
+    (29, "Pasando Todo a Matrices", [28]),
+    (30, "Pasando Todo a Matrices", [29]),
+    (32, "Algoritmo de Backpropagation resumido", [30]),
+    (34, "2) Feed Forward", [31, 32]),
+    (35, "3 y 4) Backpropagation", [33]),
+    (36, "5) Determinar los nuevos pesos y bias", [34, 35]),
+    (37, "Variantes", [36]),
+]
+FIRST = r"^\| (?:([\d, ]+)(?:; )?)?(?:(?:slide|diapositiva)s? ([\d, ]+))? \|"
+
 
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.parametrize("number", EQUATIONS)
@@ -338,13 +365,13 @@ def test_the_page_has_every_equation_with_its_line_of_code(page: str) -> None:
     """Check the numbers of the rows; tests/test_docs.py checks that the code has the lines."""
     text = (DOCS / page).read_text(encoding="utf-8")
     rows = re.findall(
-        r"^\| ([\d, ]*) \|[^|]+\| (\$.+\$.*) \| `nnbackend/\S+` \| `.+` \|$", text, re.MULTILINE
+        FIRST + r"[^|]+\| (\$.+\$.*) \| `nnbackend/\S+` \| `.+` \|$", text, re.MULTILINE
     )
-    found = [int(n) for numbers, _ in rows for n in re.findall(r"\d+", numbers)]
+    found = [int(n) for numbers, _, _ in rows for n in re.findall(r"\d+", numbers)]
     assert sorted({1, *found}) == list(EQUATIONS)
     assert r"\binom{100}{2} = 4950" in text  # equation 1, which needs no code
     assert "a^0" not in text
-    formulas = "\n".join(formula for _, formula in rows)
+    formulas = "\n".join(formula for _, _, formula in rows)
     for part in (
         r"a^1 = x", r"z^l_j = \sum_k w^l_{jk} a^{l-1}_k + b^l_j", r"a^l = \varphi(z^l)",
         r"\delta^l_j = \varphi'(z^l_j) \sum_k w^{l+1}_{kj} \delta^{l+1}_k",
@@ -354,9 +381,24 @@ def test_the_page_has_every_equation_with_its_line_of_code(page: str) -> None:
         assert part in formulas
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_each_equation_has_its_slide(page: str) -> None:
+    text = (DOCS / page).read_text(encoding="utf-8")
+    assert [n for _, _, numbers in SLIDES for n in numbers] == list(EQUATIONS)
+    slide_of = {n: slide for slide, _, numbers in SLIDES for n in numbers}
+    rows = re.findall(FIRST + r".*`nnbackend/", text, re.MULTILINE)
+    cards = [[list(map(int, re.findall(r"\d+", part))) for part in row] for row in rows]
+    assert sum(bool(numbers) for numbers, _ in cards) >= 16
+    for numbers, slides in cards:
+        assert not numbers or slides == sorted({slide_of[n] for n in numbers}), numbers
+    course = (DOCS / Path(page).parent / "course" / "index.md").read_text(encoding="utf-8")
+    for slide, title, _ in SLIDES:
+        assert re.search(rf"^\| {slide} \| {re.escape(title)}[ ,:|]", course, re.MULTILINE), slide
+
+
 def test_both_pages_number_the_equations_alike() -> None:
     found = [
-        re.findall(r"^\| ([\d, ]*) \|[^|]+\|.+\| (`nnbackend/\S+` \| `.+`) \|$",
+        re.findall(FIRST + r"[^|]+\|.+\| (`nnbackend/\S+` \| `.+`) \|$",
                    (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE)
         for page in PAGES
     ]  # fmt: skip

@@ -170,7 +170,7 @@ def test_the_update_is_the_first_step_of_the_engine(options: dict[str, Any]) -> 
          "No se muestra: schedule cosine, clip_norm 1."),
         ("--optimizer lbfgs", "The run uses lbfgs; shown is plain gradient descent.",
          "usa lbfgs; se muestra el descenso"),
-        ("--optimizer sgd --schedule constant", "   The run uses sgd.", "usa sgd."),
+        ("--optimizer sgd --schedule constant", "The run uses sgd. Layer", "usa sgd. Capa"),
     ],
 )  # fmt: skip
 def test_the_optimizer_of_a_run_is_named(
@@ -180,10 +180,9 @@ def test_the_optimizer_of_a_run_is_named(
     train = ["train", "iris", "--hidden", "3", "--epochs", "2", "--quiet", "--device", "numpy"]
     assert main([*train, "--out", run, *words.split()]) == 0
     capsys.readouterr()
-    assert main(["explain", run, "3"]) == 0
-    assert english in capsys.readouterr().out
-    assert main(["explain", run, "3", "--lang", "es"]) == 0
-    assert spanish in capsys.readouterr().out
+    for lang, expected in (("en", english), ("es", spanish)):
+        assert main(["explain", run, "3", "--lang", lang]) == 0
+        assert expected in " ".join(capsys.readouterr().out.split())
     model = tmp_path / "model.safetensors"  # without its run
     model.write_bytes((tmp_path / "r" / "model.safetensors").read_bytes())
     assert main(["explain", str(model), "3", "--data", "iris"]) == 0
@@ -212,7 +211,7 @@ def test_both_languages_have_the_same_numbers_and_all_texts() -> None:
     for key, text in ENGLISH.items():
         assert set(re.findall(r"{\w+}", text)) == set(re.findall(r"{\w+}", SPANISH[key])), key
         assert text != SPANISH[key]
-    assert "Retropropagación" in to_html(spanish)
+    assert "4. Backpropagation (retropropagación)" in to_html(spanish)
     assert '<html lang="es">' in to_html(spanish)
     with pytest.raises(ArgumentError, match="en, es"):
         explain(net, X, Y, lang="fr")
@@ -244,7 +243,12 @@ def test_a_network_written_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture
     as_json = tmp_path / "net.json"
     as_json.write_text(json.dumps(tomllib.loads(HAND)), encoding="utf-8")
     assert main(["explain", "--weights", str(as_json), "--lang", "es"]) == 0
-    assert "Retropropagación" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    titles = [line for line in printed.splitlines() if re.match(r"\d[ab]?\. ", line)]
+    assert [title.partition(".")[0] for title in titles] == ["1", "2", "3", "4", "5a", "5b"]
+    assert titles[1].startswith("2. Feed forward")
+    assert titles[2].startswith("3. Gradiente local de la capa de salida")
+    assert "escalado" not in printed  # a network by hand has no scale
 
 
 def test_all_faults_of_a_network_by_hand_are_reported_at_once(
@@ -311,6 +315,36 @@ def test_the_command_prints_and_writes_one_page(
     for kind in ("boundary", "film", "confusion", "weights", "diagram", "signals", "rates"):
         assert main(["plot", "r", "--kind", kind, "--features", "2,3"]) == 0
         assert list((tmp_path / "r").glob(f"{kind}.*"))
+
+
+@pytest.mark.parametrize(
+    ("scale", "x_en", "y_en"),
+    [
+        ("robust", "columns of x by robust (x_1 is size, x_2 is city=A, x_3 is city=B)",
+         "; the target y (price) by standard."),
+        ("none", "", "not those of the data: the target y (price) by standard."),
+    ],
+)  # fmt: skip
+def test_the_scaling_of_a_run_is_named(
+    scale: str, x_en: str, y_en: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, run = tmp_path / "t.csv", str(tmp_path / "r")
+    rows = [f"{i}.5,{'ABA'[i % 3]},{i * i}.25" for i in range(40)]
+    table.write_text("\n".join(["size,city,price", *rows, ""]), encoding="utf-8")
+    words = ["--hidden", "3", "--epochs", "1", "--quiet", "--device", "numpy", "--scale", scale]
+    assert main(["train", str(table), "--target", "price", "--out", run, *words]) == 0
+    capsys.readouterr()
+    page = tmp_path / "page.html"
+    assert main(["explain", run, "0", "--html", str(page)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert x_en in said
+    assert y_en in said
+    assert ("columns of x" in said) == (scale != "none")
+    assert "by standard." in page.read_text(encoding="utf-8")
+    assert main(["explain", run, "0", "--lang", "es"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "después del escalado" in said
+    assert "el objetivo y (price) con standard." in said
 
 
 @pytest.mark.usefixtures("python_handles_ctrl_c")

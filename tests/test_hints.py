@@ -73,7 +73,14 @@ def test_the_defaults_of_a_data_set_are_printed_and_may_be_overridden(
          "try --patience 0 or --learning-rate 0.01"),
         ({"losses": list(np.linspace(0.714, 0.704, 100)), "rate": 1e-6},
          "too small; try --learning-rate 0.001."),
-        ({"train_losses": [700.0, *FLAT], "rate": 1.0}, "too large; try --learning-rate 0.1."),
+        ({"train_losses": [700.0, *FLAT], "rate": 1.0}, "too large; try --learning-rate 0.001."),
+        ({"train_losses": [700.0, *FLAT], "rate": 100.0, "usual_rate": 0.1},
+         "too large; try --learning-rate 0.1."),
+        ({"train_losses": [700.0, *FLAT], "rate": 0.005}, "try --learning-rate 0.0005."),
+        ({"hidden": (4,)}, "try more units or layers, as in --hidden 32,32"),
+        ({"hidden": (200,)}, "try more layers, as in --hidden 200,200"),
+        ({"hidden": (64, 16), "rate": None, "stop_reason": "early stopping"},
+         "or more layers, as in --hidden 64,16,16"),
         ({"found": ({"code": "saturated", "layer": 3, "share": 0.9},)},
          "90% of the outputs of layer 3 are saturated"),
         ({"found": ({"code": "dead", "layer": 2, "count": 3, "of": 4},)},
@@ -95,6 +102,7 @@ def test_each_cause_has_its_sentence(changes: dict[str, object], part: str) -> N
     said = sentence(replace(PLAIN, **changes))  # type: ignore[arg-type]
     assert part in said
     assert said.count("\n") == 0
+    assert "  " not in said
     assert said.endswith(".")
 
 
@@ -157,6 +165,20 @@ def test_a_poor_run_ends_with_a_hint(
     assert part in said[-1]
     assert main([*command, str(tmp_path / "q"), "--quiet"]) == 0
     assert not capsys.readouterr().err
+
+
+def test_one_row_has_no_r2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "t.csv"
+    rows = [f"{i % 3}.5,{i * i}.25" for i in range(40)]
+    words = ["--epochs", "2", "--device", "numpy", "--hidden", "3"]
+    for n, is_defined in ((8, False), (40, True)):
+        table.write_text("\n".join(["a,b", *rows[:n], ""]), encoding="utf-8")
+        assert main(["train", str(table), *words, "--out", str(tmp_path / str(n))]) == 0
+        said = capsys.readouterr()
+        cells = [line.split()[3] for line in said.err.splitlines() if re.match(r" +[12]  ", line)]
+        assert len(cells) == 2
+        assert all((cell != "-") == is_defined for cell in cells), said.err
+        assert ("  -  (needs two rows or more)" in said.out) != is_defined
 
 
 def test_the_advice_for_a_small_sigmoid_network_works(tmp_path: Path) -> None:

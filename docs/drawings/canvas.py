@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import hypot
 from xml.sax.saxutils import escape
 
 SANS = "system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, 'DejaVu Sans', sans-serif"
@@ -147,6 +148,32 @@ class Canvas:
         dash = ' stroke-dasharray="5 4"' if dashed else ""
         self._parts.append(
             f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.4"{dash}/>'
+        )
+
+    def circle(self, x: float, y: float, r: float, lines: Sequence[Line], fill: str) -> None:
+        """Draw a circle with a line of text in its middle."""
+        self._parts.append(
+            f'<circle cx="{x:g}" cy="{y:g}" r="{r:g}" fill="{fill}" stroke="{EDGES[fill]}" '
+            'stroke-width="1.4"/>'
+        )
+        for line in lines:
+            self.text(x, y + 0.35 * line.size, line, "middle")
+
+    def line(
+        self, start: tuple[float, float], end: tuple[float, float], colour: str, *,
+        cut: float = 0.0, width: float = 1.4,
+    ) -> None:  # fmt: skip
+        """Draw an oblique arrow; it ends `cut` before its end, at the edge of a circle."""
+        (x0, y0), (x1, y1) = start, end
+        length = hypot(x1 - x0, y1 - y0)
+        dx, dy = (x1 - x0) / length, (y1 - y0) / length
+        x, y = x1 - cut * dx, y1 - cut * dy
+        corners = [(x, y)] + [(x - 8 * dx + s * 4 * dy, y - 8 * dy - s * 4 * dx) for s in (1, -1)]
+        head = " ".join(f"{a:.1f},{b:.1f}" for a, b in corners)
+        self._parts.append(
+            f'<line x1="{x0:g}" y1="{y0:g}" x2="{x - 6 * dx:.1f}" y2="{y - 6 * dy:.1f}" '
+            f'stroke="{colour}" stroke-width="{width:g}"/>'
+            f'<polygon points="{head}" fill="{colour}"/>'
         )
 
     def badge(self, x: float, y: float, number: int) -> None:

@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/architecture.md and docs/products.md: python docs/drawings/draw.py.
+"""Draw the pictures of architecture.md, products.md and lesson 1: python docs/drawings/draw.py.
 
 Names of files, classes and functions are looked up in the source as they are drawn. The build of
 the site calls `check`, which raises for a name or a path that no longer exists, also a path that a
@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from canvas import (  # noqa: E402
     code,
     note,
 )
+from lesson import layers, perceptron  # noqa: E402
 from products import products  # noqa: E402
 from source import ROOT, constant, defined  # noqa: E402
 
@@ -417,6 +419,8 @@ def prediction() -> Canvas:
 
 DRAWINGS: dict[str, Callable[[], Canvas]] = {
     "rooms": rooms, "mini-batch": mini_batch, "prediction": prediction, "products": products,
+    **{f"perceptron-{lang}": partial(perceptron, lang) for lang in ("en", "es")},
+    **{f"layers-{lang}": partial(layers, lang) for lang in ("en", "es")},
 }  # fmt: skip
 
 

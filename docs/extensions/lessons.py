@@ -112,8 +112,9 @@ def _parts(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _markdown(text: str) -> str:
-    """Return a text without comments and without links to pages that a notebook does not have."""
+    """Return a text without comments, and without links and drawings that a notebook lacks."""
     text = re.sub(r"<!--.*?-->\n?", "", text, flags=re.DOTALL)
+    text = re.sub(r"!\[[^\]]+\]\([^)]*drawings/[^)]*\)\n*", "", text)
     text = re.sub(r"\[([^\]]+)\]\([^)]*\.md[^)]*\)", r"\1", text)
     return re.sub(r'<a href="(?!http)[^"]*"[^>]*>(.*?)</a>', r"\1", text, flags=re.DOTALL)
 

@@ -14,6 +14,8 @@ import nnbackend
 
 # Members that all classes of a family inherit and that no user calls.
 HIDDEN = {"kernel", "params", "coefficients", "is_several", "spelled"}
+# Members for the library's own parts, which stand after the others.
+LAST = ("workspace", "for_training", "device_targets", "rows_on_device")
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def _members(kind: type) -> Iterator[str]:
     for base in reversed(kind.__mro__):
         if base.__module__.startswith("nnbackend") and not base.__name__.endswith("Conformance"):
             names |= dict.fromkeys(name for name in vars(base) if name[0] != "_")
-    for name in names:
+    for name in sorted(names, key=lambda name: name in LAST):
         value = inspect.getattr_static(kind, name, None)
         is_method = isinstance(value, staticmethod | classmethod | property)
         is_method |= inspect.isfunction(value) or hasattr(value, "fn")

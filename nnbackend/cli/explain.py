@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,19 @@ from nnbackend.cli.evaluate import choose_part, read_data_of, read_for
 from nnbackend.cli.plot import sample
 from nnbackend.cli.run_folder import open_run, write_text
 from nnbackend.config import Settings
+from nnbackend.data import Dataset
 from nnbackend.errors import ArgumentError
 from nnbackend.explain import Update, explain, read_network, to_html, to_text
 from nnbackend.explain.updates import UNKNOWN, of_config
-from nnbackend.explain.words import LANGUAGES
+from nnbackend.explain.words import LANGUAGES, words_of
+from nnbackend.model import Model
 from nnbackend.model.building import build_config
 from nnbackend.network.network import Network
 from nnbackend.options import raise_all
 from nnbackend.plots import network_diagram
 from nnbackend.training.optimizers import SGD
 
+NAMES = 5  # of columns in a sentence
 FORMAT = """
 FILE is TOML, or JSON with the same keys. Layer 1 is the input, and w2[j][k] is the weight to unit j
 of layer 2 from unit k of layer 1:
@@ -76,10 +80,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Explain one row and return the exit code."""
     _check(args)
-    net, x, y, update = _of_run(args) if args.weights is None else _by_hand(args)
+    note = ""
+    if args.weights is None:
+        net, x, y, update, note = _of_run(args)
+    else:
+        net, x, y, update = _by_hand(args)
     explanation = explain(
         net, x, y, learning_rate=args.learning_rate, update=update, lang=args.lang
     )
+    if note:
+        first, *others = explanation.steps
+        first = replace(first, notes=(note, *first.notes))
+        explanation = replace(explanation, steps=(first, *others))
     print(to_text(explanation))
     if args.html:
         with tempfile.TemporaryDirectory() as folder:
@@ -131,8 +143,8 @@ def _by_hand(args: argparse.Namespace) -> tuple[Network, Any, Any, Update]:
     return found.net, found.net.backend.to_device(found.x), found.y, update
 
 
-def _of_run(args: argparse.Namespace) -> tuple[Network, Any, Any, Update]:
-    """Return network, sample, target and update of a run."""
+def _of_run(args: argparse.Namespace) -> tuple[Network, Any, Any, Update, str]:
+    """Return network, sample, target, update and the note on the scaling of a run."""
     found = open_run(args.run)
     model = found.load(args.device)
     if args.data is not None:
@@ -145,7 +157,25 @@ def _of_run(args: argparse.Namespace) -> tuple[Network, Any, Any, Update]:
             "Add --data DATA."
         )
     x, y = sample(model, data, args.row)
-    return model.network, model.network.backend.to_device(x), y, _update_of(found.settings)
+    net, note = model.network, _scaling(model, data, words_of(args.lang))
+    return net, net.backend.to_device(x), y, _update_of(found.settings), note
+
+
+def _scaling(model: Model, data: Dataset, words: dict[str, str]) -> str:
+    """Return the sentence on how the columns and the target are scaled; "" if they are not."""
+    known, parts = model.preprocessing, []
+    if known.encoder is not None:
+        parts.append(words["encoded_x"])
+    elif known.scaler is not None:
+        n, given = data.n_features, data.feature_names or ()
+        names = [words["is"].format(k=k, name=name) for k, name in enumerate(given[:NAMES], 1)]
+        if n > len(names):
+            names.append(words["more_columns"].format(n=n))
+        parts.append(words["scaled_x"].format(kind=known.scaler.kind, names=", ".join(names)))
+    if known.target_scaler is not None:
+        name, kind = (known.columns or {}).get("target"), known.target_scaler.kind
+        parts.append(words["scaled_y_of" if name else "scaled_y"].format(name=name, kind=kind))
+    return words["scaled"].format(parts="; ".join(parts)) if parts else ""
 
 
 def _update_of(settings: Settings | None) -> Update:

@@ -20,6 +20,8 @@ from nnbackend.training.optimizers import get_optimizer
 
 # Results below are poor: shares of the way from the simplest answer to a perfect one.
 POOR, POOR_R2 = 0.5, 0.2
+UNITS = 32  # of a hidden layer that is advised instead of a smaller one
+TEN = 10.0  # times a rate
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Facts:
     constant: the loss of a constant answer, or None if unknown.
     rate, usual_rate: the learning rate, None for lbfgs, and the optimizer's default.
     found: the hints on the network, see `explain.hints`.
+    hidden: the units of each hidden layer.
     """
 
     score: tuple[str, float]
@@ -43,12 +46,28 @@ class Facts:
     rate: float | None
     usual_rate: float | None = None
     found: tuple[Hint, ...] = ()
+    hidden: tuple[int, ...] = ()
 
     @property
     def faster(self) -> str:
         """The option for a larger learning rate."""
         assert self.rate is not None
         return f"--learning-rate {max(10 * self.rate, self.usual_rate or 0.0):g}"
+
+    @property
+    def slower(self) -> str:
+        """The option for a smaller learning rate: a tenth, or the default if far below."""
+        assert self.rate is not None
+        usual = self.usual_rate or self.rate
+        return f"--learning-rate {usual if self.rate > TEN * usual else self.rate / TEN:g}"
+
+    @property
+    def larger(self) -> str:
+        """The option for a larger network than this one."""
+        if max(self.hidden, default=0) < UNITS:
+            return f"more units or layers, as in --hidden {UNITS},{UNITS}"
+        wider = (*self.hidden, self.hidden[-1])
+        return f"more layers, as in --hidden {','.join(map(str, wider))}"
 
     @property
     def may_be_faster(self) -> bool:
@@ -90,6 +109,7 @@ def hint(plan: Plan, results: Mapping[str, Any]) -> str:
         _constant_loss(plan, counts),
         plan.settings.learning_rate,
         getattr(get_optimizer(plan.settings.optimizer.partition(":")[0]), "learning_rate", None),
+        hidden=plan.settings.hidden,
     )
     if not facts.is_poor:
         return ""
@@ -125,7 +145,7 @@ def _step_size(facts: Facts) -> str:
     if hints.is_too_fast(facts.train_losses, facts.constant):
         return (
             f"the loss reached {most:.3g}, where a constant answer has {facts.constant:.2g}, so "
-            f"the learning rate is too large; try --learning-rate {facts.rate / 10:g}."
+            f"the learning rate is too large; try {facts.slower}."
         )
     return ""
 
@@ -175,8 +195,8 @@ def _of_length(facts: Facts) -> str:
         faster = f" or {facts.faster}" if facts.may_be_faster else ""
         return (
             f"early stopping ended the run at epoch {n}, after {facts.patience} epochs without "
-            f"improvement; try --patience 0{faster}, or more units, as in --hidden 32,32, unless "
-            "the features do not determine the target."
+            f"improvement; try --patience 0{faster}, or {facts.larger}, unless the "
+            "features do not determine the target."
         )
     if hints.is_falling(facts.losses):
         ended = (
@@ -189,7 +209,7 @@ def _of_length(facts: Facts) -> str:
     faster = f", or {facts.faster}" if facts.may_be_faster else ""
     return (
         f"{same}the loss no longer falls, so the network is too small, or the features do not "
-        f"determine the target; try more units or layers, as in --hidden 32,32{faster}."
+        f"determine the target; try {facts.larger}{faster}."
     )
 
 

@@ -67,7 +67,7 @@ class EpochTable(Callback):
         seconds_left = self._seconds_left(trainer)
         cells = [f"{row['epoch']:.0f}", loss_text(row["train_loss"])]
         cells += [
-            loss_text(value) if name == "valid_loss" else f"{value:.4f}"
+            loss_text(value) if name == "valid_loss" else self._cell(trainer, name, value)
             for name, value in row.items()
             if name.startswith("valid_")
         ]
@@ -76,6 +76,13 @@ class EpochTable(Callback):
         cells.append("" if seconds_left is None else duration(seconds_left))
         is_best = trainer.state.history.best_index == len(trainer.state.history) - 1
         self._print(cells, " *" if is_best else "")
+
+    @staticmethod
+    def _cell(trainer: Run, name: str, value: float) -> str:
+        """Return a score as text; one row has no r2."""
+        validation = trainer.data.validation
+        is_defined = name != "valid_r2" or validation is None or len(validation[1]) > 1
+        return f"{value:.4f}" if is_defined else "-"
 
     def _seconds_left(self, trainer: Run) -> float | None:
         """Return the estimated time of the remaining epochs; None if there is no estimate yet.

@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -191,20 +191,31 @@ def finish(
         **more,
     }
     write_environment(folder, {**facts, "results": results})
-    report(results)
+    report(results, [f"{part}_r2" for part, n in _rows(facts).items() if n == 1])
     if with_json:
         print(to_json(results))
     sys.stdout.flush()
 
 
-def report(results: Mapping[str, Any]) -> None:
-    """Print the results, one per line, with their names in JSON, and deviations behind means."""
+def _rows(facts: Mapping[str, Any]) -> dict[str, int]:
+    """Return the numbers of rows of the parts for which scores are printed."""
+    data = facts["data"]
+    return {"valid": data.get("rows_validation", 0), "test": data["rows_test"]}
+
+
+def report(results: Mapping[str, Any], undefined: Collection[str] = ()) -> None:
+    """Print the results, one per line, with their names in JSON, and deviations behind means.
+
+    undefined: names of scores that one row does not have.
+    """
     width = max(map(len, results))
     for name, value in results.items():
         deviation = results.get(f"{name}_sd")
         if name.endswith("_sd") and name.removesuffix("_sd") in results:
             continue
-        if isinstance(value, float):
+        if name in undefined:
+            print(f"{name:<{width}}  -  (needs two rows or more)")
+        elif isinstance(value, float):
             digits = ".1f" if name == "seconds" else ".4f" if name.endswith(SCORES) else ".6g"
             spread = "" if deviation is None else f" +- {deviation:.2g}"
             print(f"{name:<{width}}  {value:{digits}}{spread}")

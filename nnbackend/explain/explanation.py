@@ -53,17 +53,26 @@ class Block:
 
 @dataclass(frozen=True)
 class Step:
-    """One of the steps: number, title with its formula, notes, blocks."""
+    """One of the steps: number, title with its formula, notes, blocks.
+
+    part: "a" or "b" of a step with two titles.
+    """
 
     number: int
     title: str
     notes: tuple[str, ...]
     blocks: tuple[Block, ...]
+    part: str = ""
+
+    @property
+    def label(self) -> str:
+        """The number with its part, such as 5a."""
+        return f"{self.number}{self.part}"
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """All steps of one sample; the last one has the derivatives and the update.
+    """All steps of one sample; the fifth in two parts, the derivatives and the update.
 
     conclusion: the cost before and after the update.
     """
@@ -126,9 +135,9 @@ class _Writer:
             Step(3, words["output"].format(L=last), self._output_notes(), (self._output(),)),
             Step(4, words["backward"], () if hidden else (words["no_hidden"],),
                  tuple(self._hidden(v) for v in reversed(hidden))),
-            Step(5, words["partial"], (), tuple(self._partial(v) for v in reversed(n.layers))),
+            Step(5, words["partial"], (), tuple(self._partial(v) for v in reversed(n.layers)), "a"),
             Step(5, self.update.title(self.eta, words), self.update.notes(words),
-                 tuple(self._update(v) for v in reversed(n.layers))),
+                 tuple(self._update(v) for v in reversed(n.layers)), "b"),
         )  # fmt: skip
         shape = "-".join(str(len(n.a[level])) for level in n.a)
         after = words["after"].format(new=number(cost_after), old=number(n.cost))

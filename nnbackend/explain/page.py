@@ -54,7 +54,7 @@ def to_html(explanation: Explanation, diagram: str = "") -> str:
 def _step(step: Step) -> str:
     notes = "".join(f'<p class="note">{_math(note)}</p>' for note in step.notes)
     return (
-        f'<section class="{KINDS[step.number]}"><h2>{step.number}. {_math(step.title)}</h2>'
+        f'<section class="{KINDS[step.number]}"><h2>{step.label}. {_math(step.title)}</h2>'
         f"{notes}{''.join(map(_block, step.blocks))}</section>"
     )
 

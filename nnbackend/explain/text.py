@@ -18,7 +18,10 @@ def to_text(explanation: Explanation) -> str:
     for note in explanation.notes:
         lines += ["", *textwrap.wrap(note, WIDTH, break_on_hyphens=False)]
     for step in explanation.steps:
-        lines += ["", "", f"{step.number}. {step.title}", *(f"   {note}" for note in step.notes)]
+        lines += ["", "", f"{step.label}. {step.title}"]
+        for note in step.notes:
+            lines += textwrap.wrap(note, WIDTH, initial_indent="   ", subsequent_indent="   ",
+                                   break_on_hyphens=False)  # fmt: skip
         for block in step.blocks:
             lines += ["", *_block(block)]
     return "\n".join([*lines, "", explanation.conclusion])

@@ -12,9 +12,16 @@ ENGLISH = {
     "net.weights[l-2][k-1, j-1], b^l_j is net.biases[l-2][j-1], z^l_j is trace.z[l-2][0, j-1], "
     "a^l_j is trace.a[l-2][0, j-1], δ^l_j is gradient.deltas[l-2][0, j-1].",
     "dropout": "Dropout is off, as in prediction.",
+    "scaled": "The numbers are those after the run's scaling, not those of the data: {parts}.",
+    "scaled_x": "the columns of x by {kind} ({names})",
+    "encoded_x": "the columns of x by the encoder of the preset (scaled, and as bins)",
+    "scaled_y": "the target y by {kind}",
+    "scaled_y_of": "the target y ({name}) by {kind}",
+    "is": "x_{k} is {name}",
+    "more_columns": "{n} in all",
     "input": "The input: a^1 = x",
     "forward": "Feed forward: z^l_j = Σ_k w^l_j,k a^l-1_k + b^l_j,   a^l_j = φ(z^l_j)",
-    "output": "The delta of the output layer: δ^{L}_j = ∂C/∂a^{L}_j · φ'(z^{L}_j)",
+    "output": "The local gradient of the output layer: δ^{L}_j = ∂C/∂a^{L}_j · φ'(z^{L}_j)",
     "fused": "For {phi} with {loss} this product is δ^{L}_j = a^{L}_j - y_j.",
     "softmax": "Units of a softmax depend on each other: "
     "δ^{L}_j = a^{L}_j (∂C/∂a^{L}_j - Σ_k ∂C/∂a^{L}_k a^{L}_k).",
@@ -54,13 +61,22 @@ SPANISH = {
     "net.weights[l-2][k-1, j-1], b^l_j es net.biases[l-2][j-1], z^l_j es trace.z[l-2][0, j-1], "
     "a^l_j es trace.a[l-2][0, j-1], δ^l_j es gradient.deltas[l-2][0, j-1].",
     "dropout": "Dropout está desactivado, como al predecir.",
+    "scaled": "Los números son los de después del escalado del entrenamiento, no los de los datos: "
+    "{parts}.",
+    "scaled_x": "las columnas de x con {kind} ({names})",
+    "encoded_x": "las columnas de x con el codificador del preset (escaladas, y por intervalos)",
+    "scaled_y": "el objetivo y con {kind}",
+    "scaled_y_of": "el objetivo y ({name}) con {kind}",
+    "is": "x_{k} es {name}",
+    "more_columns": "{n} en total",
     "input": "La entrada: a^1 = x",
-    "forward": "Propagar hacia adelante: z^l_j = Σ_k w^l_j,k a^l-1_k + b^l_j,   a^l_j = φ(z^l_j)",
-    "output": "La delta de la capa de salida: δ^{L}_j = ∂C/∂a^{L}_j · φ'(z^{L}_j)",
+    "forward": "Feed forward (propagación hacia adelante): z^l_j = Σ_k w^l_j,k a^l-1_k + b^l_j,   "
+    "a^l_j = φ(z^l_j)",
+    "output": "Gradiente local de la capa de salida: δ^{L}_j = ∂C/∂a^{L}_j · φ'(z^{L}_j)",
     "fused": "Con {phi} y {loss} este producto es δ^{L}_j = a^{L}_j - y_j.",
     "softmax": "Las unidades de softmax dependen unas de otras: "
     "δ^{L}_j = a^{L}_j (∂C/∂a^{L}_j - Σ_k ∂C/∂a^{L}_k a^{L}_k).",
-    "backward": "Retropropagación: δ^l_j = φ'(z^l_j) · Σ_k w^l+1_k,j δ^l+1_k",
+    "backward": "Backpropagation (retropropagación): δ^l_j = φ'(z^l_j) · Σ_k w^l+1_k,j δ^l+1_k",
     "no_hidden": "Esta red no tiene capas ocultas.",
     "partial": "Las derivadas parciales: ∂C/∂w^l_j,k = a^l-1_k δ^l_j,   ∂C/∂b^l_j = δ^l_j",
     "update": "La actualización, con η = {eta}: w ← w - η ∂C/∂w,   b ← b - η ∂C/∂b",

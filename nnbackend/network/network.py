@@ -68,14 +68,24 @@ class Network(DataSetMethods):
     with the activation that matches the loss (softmax for cross_entropy, sigmoid for
     binary_cross_entropy, exponential for poisson, else identity).
     loss: by default cross_entropy after a softmax, else quadratic.
+    activation: of the hidden layers that are given as numbers.
+    device: where the arrays are, such as "cpu" or "gpu" (see docs/devices.md); None is "auto", or
+    the environment variable NNBACKEND_DEVICE if it is set.
+    dtype: of weights and rows: "float32" or "float64", or another one of the device.
     precision: precision of float32 matrix products: "float32" (default), or "tf32" (CUDA) or "bf16"
     (CUDA, CPUs with AVX512-BF16), which are faster and less accurate.
     seed: seed of the initial weights, which are the same on every device.
+    weights: one array (inputs, outputs) for each layer with weights; weights[0][k, j] leads from
+    input k to unit j of the first layer after the input. Write into it to change the network.
+    biases: one array (outputs,) for each layer with weights.
     Raises: ArgumentError for invalid layers or options; BackendError for an unusable device.
     >>> net = Network([2, 3, 1], activation="tanh", device="numpy", seed=1)
     >>> net.feedforward([[0.0, 1.0]]).shape, net.n_parameters
     ((1, 1), 13)
     """
+
+    weights: tuple[Array, ...]
+    biases: tuple[Array, ...]
 
     @known_keywords
     def __init__(
