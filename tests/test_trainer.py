@@ -729,7 +729,7 @@ def test_dropout_is_for_training_only() -> None:
         ),
         ({"ema": 1.0}, "ema must be a number between 0 and 1"),
         ({"ema": 0.0}, "ema must be a number between 0 and 1"),
-        ({"shuffle": "no"}, "shuffle must be True, False, or a function of the epoch"),
+        ({"shuffle": "no"}, "'window', 'window:ROWS', or a function of the epoch"),
         ({"max_norm": 0.0}, "max_norm must be a number above 0"),
         ({"max_norm": -1.0}, "max_norm must be a number above 0"),
         (
