@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+import importlib
+import warnings
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import cupy
-from cupy.cuda import nccl
 
 from nnbackend.backend.base import WEIGHT
 from nnbackend.backend.formulas import Array
 from nnbackend.backend.ranks import TINY
 
 
+def _module() -> Any:
+    """Return CuPy's module, imported when it is needed: it warns if the library is missing."""
+    found = getattr(cupy.cuda, "nccl", None)
+    if found is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = importlib.import_module("cupy.cuda.nccl")
+    return found
+
+
 @cache
 def lacking() -> str | None:
     """Return why NCCL cannot be used; None if it can."""
     try:
-        nccl.get_version()
-    except (AttributeError, RuntimeError) as error:  # CuPy's module is empty without the library
+        _module().get_version()
+    except (
+        ImportError,
+        AttributeError,
+        RuntimeError,
+    ) as error:  # CuPy's module is empty without the library
         return f"{type(error).__name__}: {error}"
     return None
 
@@ -31,10 +46,11 @@ class RankSums:
     """
 
     def __init__(self, ranks: Any) -> None:
+        self._nccl = _module()
         self._size, self._is_fixed = ranks.size, ranks.is_fixed
         if ranks.size > 1:
-            unique = ranks.share(nccl.get_unique_id() if ranks.rank == 0 else None)[0]
-            self._communicator = nccl.NcclCommunicator(ranks.size, unique, ranks.rank)
+            unique = ranks.share(self._nccl.get_unique_id() if ranks.rank == 0 else None)[0]
+            self._communicator = self._nccl.NcclCommunicator(ranks.size, unique, ranks.rank)
         self._arrays: dict[tuple[Any, ...], Array] = {}
 
     def share_loss(
@@ -58,7 +74,7 @@ class RankSums:
 
     def add(self, parts: Sequence[Array], out: Array) -> None:
         """Compute out = the sum of all ranks' parts, which are overwritten."""
-        kind = nccl.NCCL_FLOAT32 if out.dtype == "float32" else nccl.NCCL_FLOAT64
+        kind = self._nccl.NCCL_FLOAT32 if out.dtype == "float32" else self._nccl.NCCL_FLOAT64
         stream = cupy.cuda.get_current_stream().ptr
         if self._is_fixed and self._size > 1:
             add_parts(parts, parts[0])
@@ -68,7 +84,7 @@ class RankSums:
             return
         add_parts(parts, out)
         if self._size > 1:
-            at, operation = out.data.ptr, nccl.NCCL_SUM
+            at, operation = out.data.ptr, self._nccl.NCCL_SUM
             self._communicator.allReduce(at, at, out.size, kind, operation, stream)
 
     def _array(self, name: str, place: int, like: Array, *more: int) -> Array:
