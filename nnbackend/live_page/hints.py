@@ -48,7 +48,9 @@ def _histogram(values: np.ndarray) -> dict[str, Any]:
     if not flat.size:
         return {"low": 0.0, "high": 0.0, "counts": [0] * BINS}
     low, high = float(flat.min()), float(flat.max())
-    room = 0.0 if high > low else 0.5 * (abs(low) or 1.0)
+    largest = max(abs(low), abs(high))
+    # NumPy refuses bins that rounding leaves without a width.
+    room = 0.0 if high - low > max(1e-9 * largest, 1e-300) else 0.5 * (largest or 1.0)
     counts, _ = np.histogram(flat, BINS, (low - room, high + room))
     return {"low": low - room, "high": high + room, "counts": counts.tolist()}
 

@@ -14,6 +14,7 @@ from live_outlet import Collected
 
 import nnbackend as nn
 from nnbackend.errors import ArgumentError, DataError
+from nnbackend.live_page import hints
 from nnbackend.live_page.commands import COMMANDS, MAX_MESSAGE, read
 from nnbackend.live_page.curves import MOST, Curve
 from nnbackend.live_page.frames import decode, encode
@@ -560,3 +561,11 @@ def test_facts_that_change_less_often_are_encoded_once_and_complete(new_page: Ne
         assert {"figures", "histograms", "hints", "algorithm", "step"} <= parts[0].keys()
         assert all(np.array_equal(parts[1][name], array) for name, array in whole[1].items())
     assert facts["slow"] == 1
+
+
+@pytest.mark.parametrize(
+    "values", [[3.0, 3.0], [1e9, np.nextafter(1e9, 2e9)], [0.0, 5e-324], [-0.0, 0.0], [np.nan]]
+)
+def test_a_histogram_of_nearly_equal_numbers(values: list[float]) -> None:
+    found = hints._histogram(np.array(values))
+    assert sum(found["counts"]) == np.isfinite(values).sum()
