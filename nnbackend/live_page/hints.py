@@ -50,7 +50,8 @@ def _histogram(values: np.ndarray) -> dict[str, Any]:
     low, high = float(flat.min()), float(flat.max())
     largest = max(abs(low), abs(high))
     # NumPy refuses bins that rounding leaves without a width.
-    room = 0.0 if high - low > max(1e-9 * largest, 1e-300) else 0.5 * (largest or 1.0)
+    is_wide = high - low > max(1e-9 * largest, 1e-300)
+    room = 0.0 if is_wide else 0.5 * (largest if largest > 1e-300 else 1.0)
     counts, _ = np.histogram(flat, BINS, (low - room, high + room))
     return {"low": low - room, "high": high + room, "counts": counts.tolist()}
 
