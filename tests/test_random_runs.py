@@ -97,7 +97,7 @@ def sums_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def biases_decay(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the weight decay reach the biases."""
+    """Decay the biases too."""
     step = NumPy.optimizer_step
 
     def wrong(self: Any, rule, theta, gradient, state, hyper, decay, n_weights) -> None:  # type: ignore

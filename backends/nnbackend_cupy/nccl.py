@@ -12,7 +12,7 @@ import cupy
 
 from nnbackend.backend.base import WEIGHT
 from nnbackend.backend.formulas import Array
-from nnbackend.backend.ranks import TINY
+from nnbackend.backend.ranks import TINY, add_as_tree
 
 
 def _module() -> Any:
@@ -29,12 +29,8 @@ def _module() -> Any:
 def lacking() -> str | None:
     """Return why NCCL cannot be used; None if it can."""
     try:
-        _module().get_version()
-    except (
-        ImportError,
-        AttributeError,
-        RuntimeError,
-    ) as error:  # CuPy's module is empty without the library
+        _module().get_version()  # CuPy's module is empty without the library
+    except (ImportError, AttributeError, RuntimeError) as error:
         return f"{type(error).__name__}: {error}"
     return None
 
@@ -77,12 +73,12 @@ class RankSums:
         kind = self._nccl.NCCL_FLOAT32 if out.dtype == "float32" else self._nccl.NCCL_FLOAT64
         stream = cupy.cuda.get_current_stream().ptr
         if self._is_fixed and self._size > 1:
-            add_parts(parts, parts[0])
+            add_as_tree(parts, parts[0], _add, _copy)
             every = self._array("every", out.data.ptr, out, self._size)
             self._communicator.allGather(parts[0].data.ptr, every.data.ptr, out.size, kind, stream)
-            add_parts([every[k] for k in range(self._size)], out)
+            add_as_tree([every[k] for k in range(self._size)], out, _add, _copy)
             return
-        add_parts(parts, out)
+        add_as_tree(parts, out, _add, _copy)
         if self._size > 1:
             at, operation = out.data.ptr, self._nccl.NCCL_SUM
             self._communicator.allReduce(at, at, out.size, kind, operation, stream)
@@ -95,13 +91,9 @@ class RankSums:
         return self._arrays[key]
 
 
-def add_parts(parts: Sequence[Array], out: Array) -> None:
-    """Compute out = the sum of the parts as a binary tree; the parts are overwritten."""
-    while len(parts) > 2:
-        for one, other in zip(parts[::2], parts[1::2], strict=True):
-            cupy.add(one, other, out=one)
-        parts = parts[::2]
-    if len(parts) == 2:
-        cupy.add(parts[0], parts[1], out=out)
-    elif parts[0] is not out:
-        out[...] = parts[0]
+def _add(one: Array, other: Array, out: Array) -> None:
+    cupy.add(one, other, out=out)
+
+
+def _copy(source: Array, out: Array) -> None:
+    out[...] = source

@@ -11,7 +11,7 @@ import numpy as np
 
 from nnbackend.backend.base import WEIGHT
 from nnbackend.backend.formulas import Array
-from nnbackend.backend.ranks import TINY
+from nnbackend.backend.ranks import TINY, add_as_tree
 from nnbackend_numba.intrinsics import call_function
 from nnbackend_numba.panels import flat
 from nnbackend_numba.records import ONE, VECTOR, Split, operation
@@ -99,14 +99,11 @@ def add_ranks(step: AbstractStep, call: Any, parts: Sequence[Array], out: Array)
 
 def add_parts(step: AbstractStep, call: Any, parts: Sequence[Array], out: Array) -> None:
     """out = the sum of the parts as a binary tree; the parts are overwritten."""
-    while len(parts) > 2:
-        for one, other in zip(parts[::2], parts[1::2], strict=True):
-            step.run(add, call, one=one, other=other, out=one)
-        parts = parts[::2]
-    if len(parts) == 2:
-        step.run(add, call, one=parts[0], other=parts[1], out=out)
-    elif parts[0] is not out:
-        step.run(copy, call, source=parts[0], out=out)
+    add_as_tree(
+        parts, out,
+        lambda one, other, to: step.run(add, call, one=one, other=other, out=to),
+        lambda source, to: step.run(copy, call, source=source, out=to),
+    )  # fmt: skip
 
 
 def call_c(step: AbstractStep, call: Any) -> None:

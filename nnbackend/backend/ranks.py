@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -64,3 +64,24 @@ class RankKernels:
         Shapes: gradient and each part (P,); a single part may be the gradient itself.
         """
         self.to_device(ranks.total([self.to_host(part) for part in parts]), out=gradient)
+
+
+def add_as_tree(
+    parts: Sequence[Array],
+    out: Array,
+    add: Callable[[Array, Array, Array], None],
+    copy: Callable[[Array, Array], None],
+) -> None:
+    """Compute out = the sum of 1, 2, 4 or 8 parts as a binary tree; the parts are overwritten.
+
+    The only place with the order of the sums, on which the bits depend. out may be the first part.
+    add(one, other, out), copy(source, out): of the array library.
+    """
+    while len(parts) > 2:
+        for one, other in zip(parts[::2], parts[1::2], strict=True):
+            add(one, other, one)
+        parts = parts[::2]
+    if len(parts) == 2:
+        add(parts[0], parts[1], out)
+    elif parts[0] is not out:
+        copy(parts[0], out)

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from nnbackend.backend.ranks import add_as_tree
 from nnbackend.distributed.c_calls import CCall, python_call
 from nnbackend.errors import ArgumentError, Fault
 from nnbackend.suggestions import suggest
@@ -127,9 +128,6 @@ class Alone(Communicator):
 
 
 def _tree(vectors: list[np.ndarray]) -> np.ndarray:
-    """Return the sum of 1, 2, 4 or 8 vectors as a binary tree; the vectors are overwritten."""
-    while len(vectors) > 1:
-        for first, second in zip(vectors[::2], vectors[1::2], strict=True):
-            first += second
-        vectors = vectors[::2]
+    """Return the sum of 1, 2, 4 or 8 vectors, in the first one; all may be overwritten."""
+    add_as_tree(vectors, vectors[0], lambda one, other, out: np.add(one, other, out=out), np.copyto)
     return vectors[0]
